@@ -1,0 +1,106 @@
+"""Every object key and bucket name, as pure functions of validated ids.
+
+Record keys end in the digest of their envelope, so that two documents for one slot can both be
+seen; readers list the slot, verify, and treat none as absent and two as equivocation.
+"""
+
+import re
+from dataclasses import dataclass
+
+from data_contracts.errors import UntrustedInputError
+from data_contracts.wire_types import NAME_PATTERN
+
+_NAME = re.compile(NAME_PATTERN)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SLOT_ENTRY = re.compile(r"(?P<slot>[a-z0-9/-]{1,200}/)(?P<digest>[0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class RoundId:
+    """One attempt of one round of a run."""
+
+    run: str
+    round: int
+    attempt: int
+
+    def __post_init__(self) -> None:
+        _checked(self.run, _NAME, "run id")
+
+
+def plans_bucket(federation: str) -> str:
+    """Bucket that the coordinator writes and every silo reads."""
+    return f"{_checked(federation, _NAME, 'federation id')}-plans"
+
+
+def inbox_bucket(federation: str, silo: str) -> str:
+    """Bucket that one silo writes and the coordinator reads; no other silo sees it."""
+    federation = _checked(federation, _NAME, "federation id")
+    return f"{federation}-inbox-{_checked(silo, _NAME, 'silo id')}"
+
+
+def ledger_bucket(federation: str) -> str:
+    """Object-locked bucket with the coordinator's copy of all admitted evidence."""
+    return f"{_checked(federation, _NAME, 'federation id')}-ledger"
+
+
+def membership_slot(number: int) -> str:
+    """Slot of one membership version."""
+    return f"members/{number:06d}/"
+
+
+def feed_slot(number: int) -> str:
+    """Slot of one plan or abort in the federation's gap-free feed."""
+    return f"feed/{number:08d}/"
+
+
+def round_slot(round_id: RoundId, kind: str) -> str:
+    """Slot of the coordinator's or a silo's record of `kind` within its own bucket."""
+    return f"{_round_prefix(round_id)}{_checked(kind, _NAME, 'record kind')}/"
+
+
+def ledger_slot(round_id: RoundId, silo: str, kind: str) -> str:
+    """Slot of the ledger's copy of a silo's record."""
+    silo, kind = _checked(silo, _NAME, "silo id"), _checked(kind, _NAME, "record kind")
+    return f"{_round_prefix(round_id)}{silo}/{kind}/"
+
+
+def record_key(slot: str, envelope_digest: str) -> str:
+    """Key of an envelope in its slot."""
+    return f"{slot}{_checked(envelope_digest, _DIGEST, 'digest')}.json"
+
+
+def digest_in_key(key: str) -> str | None:
+    """Envelope digest that a record key ends in, or None when it is not a record key."""
+    match = _SLOT_ENTRY.fullmatch(key)
+    return match["digest"] if match else None
+
+
+def blob_key(digest: str) -> str:
+    """Key of a blob under its own digest."""
+    return f"blobs/{_checked(digest, _DIGEST, 'digest')}"
+
+
+def status_prefix(round_id: RoundId) -> str:
+    """Prefix of a silo's status records of one attempt."""
+    return f"status/{round_id.run}/{round_id.round:04d}/{round_id.attempt:02d}/"
+
+
+def status_key(round_id: RoundId, number: int) -> str:
+    """Key of a silo's status; for display only, expired by lifecycle."""
+    return f"{status_prefix(round_id)}{number:06d}.json"
+
+
+def _round_prefix(round_id: RoundId) -> str:
+    return f"rounds/{round_id.run}/{round_id.round:04d}/{round_id.attempt:02d}/"
+
+
+def _checked(value: str, pattern: re.Pattern[str], what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise UntrustedInputError(
+            what,
+            expected=f"text matching {pattern.pattern}",
+            found=repr(value[:60]),
+            action="correct the id where it was configured",
+            reason="layout.id",
+        )
+    return value

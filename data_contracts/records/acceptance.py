@@ -1,0 +1,24 @@
+"""A silo's answer to a plan: take part, or refuse and name the deciding rule."""
+
+from typing import ClassVar
+
+from data_contracts.records.base import SiloRecord
+from data_contracts.wire_types import Digest, RuleId, Text
+
+
+class Acceptance(SiloRecord):
+    """The silo's policy allows the plan."""
+
+    kind: ClassVar[str] = "acceptance"
+
+    policy_digest: Digest
+
+
+class Refusal(SiloRecord):
+    """The silo does not take part. `rule` decided; `reason` is a fixed sentence of that rule."""
+
+    kind: ClassVar[str] = "refusal"
+
+    policy_digest: Digest | None
+    rule: RuleId
+    reason: Text

@@ -1,0 +1,44 @@
+"""What every record has in common: frozen, versioned, closed, and bound to its place in the run."""
+
+from typing import ClassVar, Literal
+
+from data_contracts.wire_types import (
+    AttemptNumber,
+    Digest,
+    FederationId,
+    Instant,
+    Part,
+    RoundNumber,
+    RunId,
+    SiloId,
+)
+
+
+class Record(Part):
+    """A statement that one party signs and another verifies."""
+
+    kind: ClassVar[str]
+
+    version: Literal[1] = 1
+    federation: FederationId
+    issued_at: Instant
+
+    @classmethod
+    def payload_type(cls) -> str:
+        """The DSSE payload type; one per kind, so that no record passes as another."""
+        return f"application/vnd.consortia.{cls.kind}.v1+json"
+
+
+class RoundRecord(Record):
+    """A record about one attempt of one round, bound to its plan by digest."""
+
+    run: RunId
+    round: RoundNumber
+    attempt: AttemptNumber
+    plan_digest: Digest
+
+
+class SiloRecord(RoundRecord):
+    """A record that a silo signs."""
+
+    silo: SiloId

@@ -1,0 +1,65 @@
+"""The last record of an attempt: what happened, derived from the evidence and nothing else.
+
+Every field follows from the evidence records by a pure function (`aggregator.report`), so an
+auditor who holds the evidence recomputes the report and compares.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from data_contracts.artifact import ArtifactRef
+from data_contracts.records.base import RoundRecord
+from data_contracts.records.round_plan import BaseModelRef
+from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.wire_types import Count, DecimalString, Digest, Part, RuleId, SiloId, Text
+
+
+class EvidenceRef(Part):
+    """An evidence envelope by digest; `silo` is None for the coordinator's own records."""
+
+    kind: RuleId
+    silo: SiloId | None
+    digest: Digest
+
+
+class SiloLosses(Part):
+    """Held-out losses that the silo signed, in nats per token."""
+
+    base: DecimalString
+    starting: DecimalString
+    candidate: DecimalString
+    silo_only: DecimalString | None
+
+
+class SiloSummary(Part):
+    """One silo's part in the attempt. `weight_share` is its share of the merge, 0 to 1."""
+
+    silo: SiloId
+    outcome: Literal["admitted", "rejected", "refused", "missing"]
+    rule: RuleId | None
+    contract_digest: Digest
+    contract_passed: bool | None
+    contract_outcomes: tuple[RuleOutcome, ...]
+    licences: tuple[LicenceCount, ...]
+    tokens: Count
+    weight_share: DecimalString
+    losses: SiloLosses | None
+
+
+class RoundReport(RoundRecord):
+    """Compliance report of one attempt."""
+
+    kind: ClassVar[str] = "round-report"
+
+    outcome: Literal["published", "held", "aborted"]
+    rule: RuleId
+    purpose: Text
+    trust_mode: Literal["auditable", "confidential"]
+    base_model: BaseModelRef
+    starting_adapter: ArtifactRef | None
+    candidate_adapter: ArtifactRef | None
+    published_adapter: ArtifactRef | None
+    discarded_energy: DecimalString | None
+    silos: tuple[SiloSummary, ...]
+    evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]

@@ -1,0 +1,40 @@
+"""The signed outcome of a silo's data contract, reduced to what may leave the silo."""
+
+from typing import ClassVar, Literal
+
+from data_contracts.records.base import SiloRecord
+from data_contracts.wire_types import Count, Digest, Instant, LicenceId, Part, RuleId
+
+
+class RuleOutcome(Part):
+    """One contract rule's outcome.
+
+    `unexpected_count` is None when the true count is between 1 and 9: small cells are suppressed.
+    """
+
+    rule: RuleId
+    type: RuleId
+    success: bool
+    severity: Literal["critical", "warning"]
+    element_count: Count
+    unexpected_count: Count | None
+
+
+class LicenceCount(Part):
+    """Records under one licence; `records` is None when fewer than 10 (small cells)."""
+
+    licence: LicenceId
+    records: Count | None
+
+
+class Verdict(SiloRecord):
+    """Outcome of the contract, bound to plan, contract, findings (keyed digest) and expiry."""
+
+    kind: ClassVar[str] = "verdict"
+
+    contract_digest: Digest
+    findings_digest: Digest
+    passed: bool
+    outcomes: tuple[RuleOutcome, ...]
+    licences: tuple[LicenceCount, ...]
+    expires_at: Instant
