@@ -3,8 +3,9 @@
 DSSE v1 (https://github.com/secure-systems-lab/dsse) over RFC 8785 JSON, signed with Ed25519.
 Guaranteed, in this order, before a record is handed to anyone: size and nesting are bounded, the
 payload type is the expected one, enough distinct pinned keys signed exactly these payload bytes,
-the payload is canonical JSON without duplicate keys or floats, and it fits the closed schema.
-The digest of a record is the SHA-256 of its envelope's bytes.
+envelope and payload are canonical JSON without duplicate keys or floats, and the payload fits the
+closed schema. The digest of a record is the SHA-256 of its envelope's bytes; since the envelope is
+canonical and its key ids are checked, nobody but the signer can make a second one that verifies.
 """
 
 import base64
@@ -47,6 +48,13 @@ class Verified(Generic[RecordT]):
     record: RecordT
     digest: str
     envelope: bytes
+
+
+def narrowed(verified: Verified[Any], record_type: type[RecordT]) -> Verified[RecordT] | None:
+    """`verified` as a record of one type, or None when it holds another."""
+    if isinstance(verified.record, record_type):
+        return Verified(verified.record, verified.digest, verified.envelope)
+    return None
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
@@ -93,8 +101,14 @@ def verify(
     payload_type, payload, signatures = _envelope_fields(parsed)
     if payload_type != record_type.payload_type():
         raise _refused("payload type", record_type.payload_type(), payload_type, "kind")
+    if len(signatures) > record_type.max_signatures:
+        limit = f"at most {record_type.max_signatures} signature(s)"
+        raise _refused(record_type.kind, limit, f"{len(signatures)}", "envelope")
+    if _canonical(parsed, "envelope") != envelope:
+        raise _refused("envelope", "RFC 8785 canonical bytes", "another encoding", "canonical")
     message = pre_authentication_encoding(payload_type, payload)
-    signed_by = {key for key in keys if any(_is_valid(key, sig, message) for sig in signatures)}
+    distinct = {bytes.fromhex(key) for key in keys}
+    signed_by = {key for key in distinct if any(s.is_valid(key, message) for s in signatures)}
     if len(signed_by) < threshold:
         raise _refused(
             f"signature of {record_type.kind}",
@@ -104,6 +118,12 @@ def verify(
         )
     record = _record_from_payload(payload, record_type)
     return Verified(record, digest_of_bytes(envelope), envelope)
+
+
+def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
+    """The record an envelope claims to hold, unverified: only to find the keys that it names."""
+    _, payload, _ = _envelope_fields(parse_strict(envelope, MAX_ENVELOPE_BYTES))
+    return _record_from_payload(payload, record_type)
 
 
 def peek_kind(envelope: bytes) -> str:
@@ -141,12 +161,7 @@ def parse_strict(data: bytes, max_bytes: int) -> Any:
 
 
 def _record_from_payload(payload: bytes, record_type: type[RecordT]) -> RecordT:
-    parsed = parse_strict(payload, MAX_PAYLOAD_BYTES)
-    try:
-        canonical = rfc8785.dumps(parsed)
-    except rfc8785.CanonicalizationError as error:
-        raise _refused("payload", "RFC 8785 JSON", str(error)[:200], "canonical") from None
-    if canonical != payload:
+    if _canonical(parse_strict(payload, MAX_PAYLOAD_BYTES), "payload") != payload:
         raise _refused("payload", "RFC 8785 canonical bytes", "another encoding", "canonical")
     try:
         return record_type.model_validate_json(payload)
@@ -157,7 +172,14 @@ def _record_from_payload(payload: bytes, record_type: type[RecordT]) -> RecordT:
         raise _refused(record_type.kind, "its published schema", found, "schema") from None
 
 
-def _envelope_fields(parsed: Any) -> tuple[str, bytes, list[bytes]]:
+def _canonical(parsed: Any, what: str) -> bytes:
+    try:
+        return rfc8785.dumps(parsed)
+    except rfc8785.CanonicalizationError as error:
+        raise _refused(what, "RFC 8785 JSON", str(error)[:200], "canonical") from None
+
+
+def _envelope_fields(parsed: Any) -> tuple[str, bytes, list["_Signature"]]:
     if not isinstance(parsed, dict) or set(parsed) != {"payload", "payloadType", "signatures"}:
         raise _refused(
             "envelope", "payload, payloadType and signatures", "other fields", "envelope"
@@ -172,16 +194,26 @@ def _envelope_fields(parsed: Any) -> tuple[str, bytes, list[bytes]]:
     for signature in signatures:
         if not isinstance(signature, dict) or set(signature) != {"keyid", "sig"}:
             raise _refused("signature", "keyid and sig", "other fields", "envelope")
-        values.append(_from_base64(signature["sig"]))
+        if not isinstance(signature["keyid"], str):
+            raise _refused("signature", "a string keyid", "other", "envelope")
+        values.append(_Signature(signature["keyid"], _from_base64(signature["sig"])))
     return payload_type, _from_base64(parsed["payload"]), values
 
 
-def _is_valid(public_key_hex: str, signature: bytes, message: bytes) -> bool:
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key_hex)).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+@dataclass(frozen=True)
+class _Signature:
+    keyid: str
+    value: bytes
+
+    def is_valid(self, public_key: bytes, message: bytes) -> bool:
+        """The key id must be the key's own: it adds nothing to trust, but must not be malleable."""
+        if self.keyid != key_id(public_key.hex()):
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(self.value, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
 
 
 def _depth(data: bytes) -> int:

@@ -5,6 +5,7 @@ travel as strings so that two JSON libraries can never disagree about a float; i
 UTC strings with whole seconds.
 """
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from pydantic import (
 )
 
 INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_INSTANT = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,20})?")
 
 NAME_PATTERN = r"[a-z][a-z0-9-]{0,22}[a-z0-9]"
 """Ids of federations, silos and runs: short enough that three of them fit a bucket name."""
@@ -41,17 +44,17 @@ AttemptNumber = Annotated[int, Field(ge=1, le=99)]
 
 def _decimal_from_wire(value: Any) -> Any:
     """Accept a decimal string or a Decimal; a JSON number is refused, as is NaN or an exponent."""
-    if isinstance(value, Decimal):
-        return value
-    if isinstance(value, str) and len(value) <= 40 and not set(value) - set("0123456789.-"):
-        return Decimal(value)
+    text = format(value, "f") if isinstance(value, Decimal) else value
+    if isinstance(text, str) and _DECIMAL.fullmatch(text):
+        return Decimal(text)
     raise ValueError("expected a decimal written as a string, such as '0.002'")
 
 
 def _instant_from_wire(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value
-    if isinstance(value, str):
+    """Whole seconds of UTC, so that what is sealed equals what is read back; naive is refused."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(microsecond=0)
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
         return datetime.strptime(value, INSTANT_FORMAT).replace(tzinfo=UTC)
     raise ValueError("expected a UTC instant such as 2026-11-23T05:00:00Z")
 

@@ -10,6 +10,17 @@ from pathlib import Path
 from typing import Protocol
 
 from data_contracts.artifact import ArtifactRef
+from data_contracts.errors import StorageError
+
+MAX_LISTED_KEYS = 100_000
+
+
+class AccessDeniedError(StorageError):
+    """The storage knows the caller and says no, or does not know the credential."""
+
+
+class BoundExceededError(StorageError):
+    """An object or a listing is larger than the reader's bound: its writer's doing, not a fault."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,11 @@ class ObjectInfo:
 
 
 class Bucket(Protocol):
-    """What the product needs of a bucket; all methods raise StorageError on faults."""
+    """What the product needs of a bucket; all methods raise StorageError on faults.
+
+    A blob that is absent or is not what its reference says raises UntrustedInputError instead
+    (reasons `blob.missing`, `blob.size`, `blob.digest`), because whoever wrote it has to answer.
+    """
 
     @property
     def name(self) -> str: ...
@@ -36,7 +51,7 @@ class Bucket(Protocol):
         """Write without condition; only for status records."""
 
     def get(self, key: str, max_bytes: int) -> bytes | None:
-        """Whole object, or None when absent; StorageError when larger than `max_bytes`."""
+        """Whole object, or None when absent; BoundExceededError when larger than `max_bytes`."""
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`."""
@@ -45,4 +60,4 @@ class Bucket(Protocol):
         """Blob into `path` by way of a temporary file; digest and size verified, then renamed."""
 
     def list_keys(self, prefix: str) -> list[ObjectInfo]:
-        """Every object below `prefix`, in no promised order."""
+        """Every object below `prefix`, in no promised order; at most MAX_LISTED_KEYS of them."""

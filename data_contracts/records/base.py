@@ -18,6 +18,8 @@ class Record(Part):
     """A statement that one party signs and another verifies."""
 
     kind: ClassVar[str]
+    max_signatures: ClassVar[int] = 1
+    """One signer per record, so that nobody can add a signature and so make a second envelope."""
 
     version: Literal[1] = 1
     federation: FederationId

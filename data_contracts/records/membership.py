@@ -23,6 +23,7 @@ class Membership(Record):
     """One version of the federation's members and root keys."""
 
     kind: ClassVar[str] = "membership"
+    max_signatures: ClassVar[int] = 16
 
     number: Annotated[int, Field(ge=1, le=999_999)]
     previous_digest: Digest | None

@@ -9,7 +9,8 @@ from data_contracts.wire_types import Count, Digest, Instant, LicenceId, Part, R
 class RuleOutcome(Part):
     """One contract rule's outcome.
 
-    `unexpected_count` is None when the true count is between 1 and 9: small cells are suppressed.
+    Small cells are suppressed: `unexpected_count` is None when it, its complement or the total is
+    between 1 and 9, and `element_count` is 0 below 10 records.
     """
 
     rule: RuleId
@@ -21,7 +22,10 @@ class RuleOutcome(Part):
 
 
 class LicenceCount(Part):
-    """Records under one licence; `records` is None when fewer than 10 (small cells)."""
+    """Records under one licence.
+
+    `records` is None when fewer than 10, or when a small count followed from it by subtraction.
+    """
 
     licence: LicenceId
     records: Count | None

@@ -1,0 +1,41 @@
+# Consortia: `make help` lists the targets. Everything lives in .venv and .consortia.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+SOURCES := aggregator data_contracts flows infra silo_agent tests
+
+.PHONY: help demo demo-stop test check format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## three institutions, two rounds, one machine (KEEP=1 leaves it running)
+	@$(BIN)/consortia demo $(if $(filter 1,$(KEEP)),--keep)
+
+demo-stop: $(READY) ## stop a demo that was kept running
+	@$(BIN)/consortia stack stop --state .consortia/demo/stack
+
+test: check ## all checks and tests
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
+
+format: $(READY) ## rewrite the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure the merge and the storage; writes .consortia/bench/*.json
+	@$(BIN)/python -m benchmarks.merge
+
+clean: ## remove the environment and everything the demo made
+	rm -rf $(VENV) .consortia build *.egg-info
+
+$(READY): pyproject.toml constraints.txt infra/setup_environment.sh
+	@PYTHON=$(PYTHON) bash infra/setup_environment.sh $(VENV)
+	@touch $@

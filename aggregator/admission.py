@@ -1,0 +1,282 @@
+"""Which submissions count: pure rules over verified records, decided once, in `close`.
+
+Guaranteed: every silo of the cohort ends in exactly one of four lists, the result depends on the
+evidence alone (not on its order), and the first rule that objects, in the order of `SILO_RULES` and
+then `SUBMISSION_RULES`, names the reason. A silo's no (a refusal or a failed contract) is never
+overruled by a submission. Copies are looked for last and only among submissions that would
+otherwise count, so that a silo cannot knock out a neighbour from a slot that was rejected anyway.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from data_contracts.envelope import Verified
+from data_contracts.records import (
+    Acceptance,
+    Close,
+    Refusal,
+    RoundPlan,
+    RoundRecord,
+    SiloRecord,
+    Submission,
+    Verdict,
+)
+from data_contracts.records.close import Admitted, Refused, Rejected
+from infra.clock import ALLOWED_SKEW
+
+MAX_RULE_LENGTH = 80
+
+RuleInput = TypeVar("RuleInput")
+
+
+@dataclass(frozen=True)
+class SiloEvidence:
+    """What the coordinator read and verified of one silo.
+
+    `equivocated`: two valid records lay in one slot. `adapter_fault`: the reason of the gate that
+    refused the blob, such as `adapter.not_finite`, or None.
+    """
+
+    silo: str
+    acceptance: Verified[Acceptance] | None = None
+    refusal: Verified[Refusal] | None = None
+    verdict: Verified[Verdict] | None = None
+    submission: Verified[Submission] | None = None
+    equivocated: bool = False
+    adapter_fault: str | None = None
+
+    def records(self) -> tuple[SiloRecord, ...]:
+        """All records that exist."""
+        found = (self.acceptance, self.refusal, self.verdict, self.submission)
+        return tuple(verified.record for verified in found if verified is not None)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One silo's evidence before the rules."""
+
+    plan: Verified[RoundPlan]
+    evidence: SiloEvidence
+    now: datetime
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A silo that submitted, with the records that every later rule needs."""
+
+    case: _Case
+    submission: Verified[Submission]
+    verdict: Verified[Verdict]
+
+
+def judge(plan: Verified[RoundPlan], evidence: Sequence[SiloEvidence], now: datetime) -> Close:
+    """The close record of `plan`, issued at `now`, against which verdicts expire.
+
+    Each list is sorted by silo; a silo of the cohort without evidence is missing. Judging again
+    with `close.issued_at` gives the same record. Raises ValueError when a silo appears twice.
+    """
+    by_silo = {item.silo: item for item in evidence}
+    if len(by_silo) != len(evidence):
+        raise ValueError("expected each silo once in the evidence")
+    silos = sorted(set(plan.record.cohort) | set(by_silo))
+    cases = [_Case(plan, by_silo.get(silo) or SiloEvidence(silo), now) for silo in silos]
+    outcomes = [_judge_silo(case) for case in cases]
+    copied = _copies([o for o in outcomes if isinstance(o, Admitted)], plan.record)
+    outcomes = [_without_copies(outcome, copied) for outcome in outcomes]
+    return Close(
+        federation=plan.record.federation,
+        issued_at=now,
+        run=plan.record.run,
+        round=plan.record.round,
+        attempt=plan.record.attempt,
+        plan_digest=plan.digest,
+        admitted=tuple(o for o in outcomes if isinstance(o, Admitted)),
+        rejected=tuple(o for o in outcomes if isinstance(o, Rejected)),
+        refused=tuple(o for o in outcomes if isinstance(o, Refused)),
+        missing=tuple(o for o in outcomes if isinstance(o, str)),
+    )
+
+
+def reached_quorum(close: Close, plan: RoundPlan) -> bool:
+    """Whether enough silos were admitted to merge."""
+    return len(close.admitted) >= plan.quorum
+
+
+def binding_fault(record: RoundRecord, plan: Verified[RoundPlan]) -> str | None:
+    """The first field by which a record belongs to something else, as a reason, or None.
+
+    In the order federation, run, round, attempt, plan digest.
+    """
+    asked = plan.record
+    pairs = (
+        ("federation", record.federation, asked.federation),
+        ("run", record.run, asked.run),
+        ("round", record.round, asked.round),
+        ("attempt", record.attempt, asked.attempt),
+        ("plan", record.plan_digest, plan.digest),
+    )
+    return next((f"binding.{name}" for name, found, wanted in pairs if found != wanted), None)
+
+
+def _judge_silo(case: _Case) -> Admitted | Rejected | Refused | str:
+    """One of the four outcomes; a plain silo id means missing."""
+    reason = _first_reason(SILO_RULES, case)
+    if reason is not None:
+        return _rejected(case, reason)
+    refused = _refused_by_silo(case)
+    if refused is not None:
+        return refused
+    submission, verdict = case.evidence.submission, case.evidence.verdict
+    if submission is None:
+        return case.evidence.silo
+    if verdict is None:
+        return _rejected(case, "verdict.missing")
+    submitted = _Submitted(case, submission, verdict)
+    reason = _first_reason(SUBMISSION_RULES, submitted)
+    return _rejected(case, reason) if reason is not None else _admitted(submitted)
+
+
+def _first_reason(
+    rules: Iterable[Callable[[RuleInput], str | None]], case: RuleInput
+) -> str | None:
+    return next((reason for rule in rules if (reason := rule(case)) is not None), None)
+
+
+def _outside_cohort(case: _Case) -> str | None:
+    return None if case.evidence.silo in case.plan.record.cohort else "cohort.not_named"
+
+
+def _equivocation(case: _Case) -> str | None:
+    return "silo.equivocation" if case.evidence.equivocated else None
+
+
+def _binding(case: _Case) -> str | None:
+    records = case.evidence.records()
+    if any(record.silo != case.evidence.silo for record in records):
+        return "binding.silo"
+    faults = (binding_fault(record, case.plan) for record in records)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _no_acceptance(case: _Case) -> str | None:
+    submitted = case.evidence.submission is not None and case.evidence.refusal is None
+    return "acceptance.missing" if submitted and case.evidence.acceptance is None else None
+
+
+def _other_contract(submitted: _Submitted) -> str | None:
+    pinned = submitted.case.plan.record.contract_digest_of(submitted.case.evidence.silo)
+    found = submitted.verdict.record.contract_digest
+    return None if found == pinned else "verdict.other_contract"
+
+
+def _contradictory_verdict(submitted: _Submitted) -> str | None:
+    outcomes = submitted.verdict.record.outcomes
+    broken = any(not o.success and o.severity == "critical" for o in outcomes)
+    return "verdict.contradictory" if broken else None
+
+
+def _expired_verdict(submitted: _Submitted) -> str | None:
+    expired = submitted.verdict.record.expires_at + ALLOWED_SKEW < submitted.case.now
+    return "verdict.expired" if expired else None
+
+
+def _other_verdict(submitted: _Submitted) -> str | None:
+    named = submitted.submission.record.verdict_digest
+    return None if named == submitted.verdict.digest else "submission.other_verdict"
+
+
+def _late(submitted: _Submitted) -> str | None:
+    deadline = submitted.case.plan.record.submit_by + ALLOWED_SKEW
+    return "submission.late" if submitted.submission.record.issued_at > deadline else None
+
+
+def _too_large(submitted: _Submitted) -> str | None:
+    size, limit = (
+        submitted.submission.record.adapter.size,
+        submitted.case.plan.record.max_adapter_bytes,
+    )
+    return "adapter.too_large" if size > limit else None
+
+
+def _adapter_fault(submitted: _Submitted) -> str | None:
+    return submitted.case.evidence.adapter_fault
+
+
+SILO_RULES: tuple[Callable[[_Case], str | None], ...] = (
+    _outside_cohort,
+    _equivocation,
+    _binding,
+    _no_acceptance,
+)
+SUBMISSION_RULES: tuple[Callable[[_Submitted], str | None], ...] = (
+    _other_contract,
+    _contradictory_verdict,
+    _expired_verdict,
+    _other_verdict,
+    _late,
+    _too_large,
+    _adapter_fault,
+)
+
+
+def _refused_by_silo(case: _Case) -> Refused | None:
+    refusal, verdict = case.evidence.refusal, case.evidence.verdict
+    if refusal is not None:
+        return Refused(
+            silo=case.evidence.silo, record_digest=refusal.digest, rule=refusal.record.rule
+        )
+    if verdict is not None and not verdict.record.passed:
+        rule = failing_rule(verdict.record)
+        return Refused(silo=case.evidence.silo, record_digest=verdict.digest, rule=rule)
+    return None
+
+
+def failing_rule(verdict: Verdict) -> str:
+    """`verdict.` and the first failing rule, critical ones first; `verdict.failed` without one."""
+    failing = [outcome for outcome in verdict.outcomes if not outcome.success]
+    critical = [outcome for outcome in failing if outcome.severity == "critical"]
+    first = next(iter(critical + failing), None)
+    return f"verdict.{first.rule if first else 'failed'}"[:MAX_RULE_LENGTH]
+
+
+def _rejected(case: _Case, reason: str) -> Rejected:
+    submission = case.evidence.submission
+    return Rejected(
+        silo=case.evidence.silo,
+        submission_digest=submission.digest if submission else None,
+        reason=reason,
+    )
+
+
+def _admitted(submitted: _Submitted) -> Admitted:
+    """Weight: tokens claimed, but no more than the recipe can use or the plan's cap allows."""
+    plan, submission = submitted.case.plan.record, submitted.submission.record
+    return Admitted(
+        silo=submitted.case.evidence.silo,
+        submission_digest=submitted.submission.digest,
+        verdict_digest=submitted.verdict.digest,
+        adapter=submission.adapter,
+        weight=min(submission.tokens, plan.recipe.tokens_per_round, plan.merge.weight_cap_tokens),
+    )
+
+
+def _copies(admitted: Sequence[Admitted], plan: RoundPlan) -> set[str]:
+    """Digests that more than one silo submitted, or that the round started from."""
+    counts = Counter(item.adapter.digest for item in admitted)
+    copied = {digest for digest, count in counts.items() if count > 1}
+    return copied | ({plan.starting_adapter.digest} if plan.starting_adapter else set())
+
+
+def _without_copies(
+    outcome: Admitted | Rejected | Refused | str, copied: set[str]
+) -> Admitted | Rejected | Refused | str:
+    if not isinstance(outcome, Admitted) or outcome.adapter.digest not in copied:
+        return outcome
+    return Rejected(
+        silo=outcome.silo,
+        submission_digest=outcome.submission_digest,
+        reason="free_rider.copied",
+    )

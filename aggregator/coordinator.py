@@ -1,0 +1,87 @@
+"""What the coordinator works with, made once from the federation's home directory."""
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.settings import FederationSettings, load_settings
+from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
+from data_contracts.envelope import Verified
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import Membership
+from data_contracts.trust_anchor import load_trust_anchor
+from infra.clock import Clock, SystemClock
+from infra.object_store import Bucket
+from infra.s3_bucket import S3Bucket, S3Settings
+from infra.signing_keys import SigningKey, load_key
+
+COORDINATOR_KEY = Path("keys/coordinator-key.pem")
+MEMBERSHIP_NAME = Path("membership.json")
+CONTRACTS_DIRECTORY = Path("contracts")
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """Keys, buckets and clock of the coordinator. Inboxes are only ever read."""
+
+    settings: FederationSettings
+    key: SigningKey
+    pinned: Verified[Membership]
+    plans: Bucket
+    ledger: Bucket
+    inbox: Callable[[str], Bucket]
+    clock: Clock
+
+    @property
+    def workspace(self) -> Path:
+        """Local directory for spooled adapters; can be deleted between rounds."""
+        return self.settings.home / "workspace"
+
+    @property
+    def published(self) -> Path:
+        """Where the published adapter lies in PEFT's layout."""
+        return self.settings.home / "published"
+
+    @property
+    def reports(self) -> Path:
+        """Where the round reports lie."""
+        return self.settings.home / "reports"
+
+
+def load_coordinator(home: Path) -> Coordinator:
+    """Everything from `federation.toml` and the files beside it."""
+    settings = load_settings(home)
+    storage = storage_settings(settings)
+    return Coordinator(
+        settings=settings,
+        key=load_key(settings.path(COORDINATOR_KEY)),
+        pinned=load_trust_anchor(settings.path(MEMBERSHIP_NAME)),
+        plans=S3Bucket(storage, plans_bucket(settings.federation)),
+        ledger=S3Bucket(storage, ledger_bucket(settings.federation)),
+        inbox=lambda silo: S3Bucket(storage, inbox_bucket(settings.federation, silo)),
+        clock=SystemClock(),
+    )
+
+
+def storage_settings(settings: FederationSettings) -> S3Settings:
+    """Endpoint and the coordinator's own storage credential."""
+    path = settings.path(settings.storage.credentials)
+    try:
+        secrets = tomllib.loads(path.read_text(encoding="utf-8"))
+        access_key, secret_key = secrets["access_key"], secrets["secret_key"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise FederationOperatorError(
+            f"storage credential {path}",
+            expected="a TOML file with access_key and secret_key",
+            found=str(error),
+            action="restore the file; `consortia federation init` wrote it",
+        ) from None
+    ca_bundle = settings.storage.ca_bundle
+    return S3Settings(
+        endpoint_url=settings.storage.endpoint_url,
+        region=settings.storage.region,
+        access_key=access_key,
+        secret_key=secret_key,
+        ca_bundle=settings.path(ca_bundle) if ca_bundle else None,
+    )

@@ -1,0 +1,201 @@
+"""Reads the evidence of one attempt from the buckets, verified, and copies it to the ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from aggregator.admission import SiloEvidence
+from aggregator.coordinator import Coordinator
+from aggregator.federation_feed import FederationState, id_of
+from aggregator.planning import abort_of
+from aggregator.report import Evidence
+from data_contracts.adapter_format import check_adapter
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.bucket_layout import ledger_slot, round_slot, status_prefix
+from data_contracts.envelope import Verified
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import (
+    Acceptance,
+    Candidate,
+    Close,
+    Decision,
+    Evaluation,
+    Refusal,
+    RoundPlan,
+    RoundRecord,
+    SiloRecord,
+    Status,
+    Submission,
+    Verdict,
+)
+from infra.object_store import Bucket
+from infra.record_store import Equivocation, Found, read_slot, read_statuses, write_record
+
+STATUSES_TRIED = 3
+
+RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
+SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+
+
+@dataclass(frozen=True)
+class SiloRecords:
+    """What lies in one silo's inbox for this attempt; `equivocated` if a slot holds two records."""
+
+    acceptance: Verified[Acceptance] | None
+    refusal: Verified[Refusal] | None
+    verdict: Verified[Verdict] | None
+    submission: Verified[Submission] | None
+    evaluation: Verified[Evaluation] | None
+    equivocated: bool
+
+
+def read_silo(
+    c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
+) -> SiloRecords:
+    """Verified records of one silo; a silo whose key is not in the membership has none."""
+    reader = _SlotReader(c.inbox(silo), plan, state.membership.record.key_of(silo))
+    return SiloRecords(
+        acceptance=reader.read(Acceptance),
+        refusal=reader.read(Refusal),
+        verdict=reader.read(Verdict),
+        submission=reader.read(Submission),
+        evaluation=reader.read(Evaluation),
+        equivocated=reader.equivocated,
+    )
+
+
+def read_evidence(
+    c: Coordinator, state: FederationState, plan: Verified[RoundPlan]
+) -> tuple[Evidence, dict[str, SiloRecords]]:
+    """All verified records of the attempt, the coordinator's and the silos'."""
+    silos = {silo: read_silo(c, state, plan, silo) for silo in plan.record.cohort}
+    evidence = Evidence(
+        membership=state.membership,
+        plan=plan,
+        acceptances={s: r.acceptance for s, r in silos.items() if r.acceptance},
+        refusals={s: r.refusal for s, r in silos.items() if r.refusal},
+        verdicts={s: r.verdict for s, r in silos.items() if r.verdict},
+        submissions={s: r.submission for s, r in silos.items() if r.submission},
+        evaluations={s: r.evaluation for s, r in silos.items() if r.evaluation},
+        close=_own(c, state, plan, Close),
+        candidate=_own(c, state, plan, Candidate),
+        decision=_own(c, state, plan, Decision),
+        abort=abort_of(state.feed, plan),
+    )
+    return evidence, silos
+
+
+def read_status(
+    c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
+) -> Status | None:
+    """The silo's newest signed status of this attempt; for display only."""
+    key = state.membership.record.key_of(silo)
+    if key is None:
+        return None
+    prefix = status_prefix(id_of(plan.record))
+    status = read_statuses(c.inbox(silo), prefix, {key}, limit=STATUSES_TRIED)
+    return status.record if status is not None else None
+
+
+def admission_evidence(
+    c: Coordinator, plan: Verified[RoundPlan], silos: dict[str, SiloRecords]
+) -> list[SiloEvidence]:
+    """Evidence for the admission rules; each submitted adapter is spooled and gated here."""
+    return [
+        SiloEvidence(
+            silo=silo,
+            acceptance=records.acceptance,
+            refusal=records.refusal,
+            verdict=records.verdict,
+            submission=records.submission,
+            equivocated=records.equivocated,
+            adapter_fault=_adapter_fault(c, plan, silo, records.submission),
+        )
+        for silo, records in sorted(silos.items())
+    ]
+
+
+def copy_to_ledger(
+    c: Coordinator, plan: Verified[RoundPlan], silo: str, records: SiloRecords
+) -> None:
+    """The coordinator's own copy of an admitted silo's evidence, blob before records."""
+    if records.submission is not None:
+        ref = records.submission.record.adapter
+        c.ledger.put_blob(spool_path(c, ref), ref)
+    for verified in (records.acceptance, records.verdict, records.submission):
+        if verified is not None:
+            slot = ledger_slot(id_of(plan.record), silo, verified.record.kind)
+            write_record(c.ledger, slot, verified)
+
+
+def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef) -> Path:
+    """A blob on local disk under its digest, verified; downloaded once."""
+    path = spool_path(c, ref)
+    if not path.exists() or artifact_of_file(path) != ref:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bucket.download_blob(ref, path)
+    return path
+
+
+def spool_path(c: Coordinator, ref: ArtifactRef) -> Path:
+    """Where `spool` keeps a blob."""
+    return c.workspace / "spool" / f"{ref.digest}.safetensors"
+
+
+def _adapter_fault(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    silo: str,
+    submission: Verified[Submission] | None,
+) -> str | None:
+    """Why the submitted adapter cannot be admitted, or None; size is checked before bytes."""
+    if submission is None:
+        return None
+    ref = submission.record.adapter
+    if ref.size > plan.record.max_adapter_bytes:
+        return "adapter.too_large"
+    try:
+        check_adapter(spool(c, c.inbox(silo), ref), plan.record.adapter)
+    except UntrustedInputError as error:
+        return error.reason
+    return None
+
+
+def _own(
+    c: Coordinator,
+    state: FederationState,
+    plan: Verified[RoundPlan],
+    record_type: type[RoundRecordT],
+) -> Verified[RoundRecordT] | None:
+    """The coordinator's own record; two valid ones halt the round."""
+    slot = round_slot(id_of(plan.record), record_type.kind)
+    reading = read_slot(c.plans, slot, record_type, state.coordinator_keys)
+    if isinstance(reading, Equivocation):
+        raise UntrustedInputError(
+            f"{record_type.kind} of round {plan.record.round}",
+            expected="one record",
+            found=f"{len(reading.digests)} signed by the coordinator",
+            action="stop every coordinator and find out who else holds its key",
+            reason="coordinator.equivocation",
+        )
+    return reading.verified if isinstance(reading, Found) else None
+
+
+class _SlotReader:
+    """Reads slots of one inbox and remembers whether any held two valid records."""
+
+    def __init__(self, inbox: Bucket, plan: Verified[RoundPlan], key: str | None) -> None:
+        self._inbox = inbox
+        self._plan = plan
+        self._keys = frozenset({key} if key else ())
+        self.equivocated = False
+
+    def read(self, record_type: type[SiloRecordT]) -> Verified[SiloRecordT] | None:
+        if not self._keys:
+            return None
+        slot = round_slot(id_of(self._plan.record), record_type.kind)
+        reading = read_slot(self._inbox, slot, record_type, self._keys)
+        if isinstance(reading, Equivocation):
+            self.equivocated = True
+            return None
+        return reading.verified if isinstance(reading, Found) else None

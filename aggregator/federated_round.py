@@ -1,0 +1,272 @@
+"""The coordinator's side of one round, step by step.
+
+open -> collect -> close -> merge -> evaluate -> decide -> report. Every step reads the stage from
+the records that exist, writes payload before record, and can be killed and run again: it finds
+what was done and goes on. Nothing here knows Prefect.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from aggregator.adapter_layout import adapter_targets
+from aggregator.admission import judge, reached_quorum
+from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
+from aggregator.evidence_reader import (
+    admission_evidence,
+    copy_to_ledger,
+    read_evidence,
+    spool,
+)
+from aggregator.federation_feed import (
+    FederationState,
+    id_of,
+    read_federation,
+    read_report,
+    starting_adapter,
+)
+from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.planning import PlanInputs, abort_of, draft_plan, plans_of_run
+from aggregator.publication import decide
+from aggregator.publish import write_peft_layout
+from aggregator.report import Evidence, build_report
+from aggregator.report_files import write_report_files
+from aggregator.stage import Stage, stage_of
+from data_contracts.adapter_format import AdapterFile, open_adapter
+from data_contracts.artifact import artifact_of_file
+from data_contracts.bucket_layout import feed_slot, round_slot
+from data_contracts.envelope import Verified, seal
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import (
+    Abort,
+    Candidate,
+    Close,
+    Decision,
+    RoundPlan,
+    RoundReport,
+)
+from data_contracts.records.candidate import ModuleExactness
+from data_contracts.records.round_plan import AdapterSpec, BaseModelRef
+from data_contracts.wire_types import decimal_from_float
+from infra.model_files import model_digest
+from infra.single_writer import claim_record
+
+_T = TypeVar("_T")
+ModuleProgress = Callable[[int, int], None]
+
+
+def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
+    """The plan in force for a round; a new one if there is none or its attempt was aborted."""
+    state = read_federation(c)
+    earlier = _plans_of(c, state, round_number)
+    if earlier and abort_of(state.feed, earlier[-1]) is None:
+        return earlier[-1]
+    inputs = PlanInputs(
+        membership=state.membership,
+        feed=state.feed,
+        base_model=_base_model(c),
+        adapter=_adapter_spec(c, state),
+        contract_digests=_contract_digests(c),
+        starting_adapter=starting_adapter(c, state, round_number),
+        now=c.clock.now(),
+    )
+    attempt = earlier[-1].record.attempt + 1 if earlier else 1
+    plan = draft_plan(c.settings, inputs, round_number, attempt)
+    return claim_record(
+        c.plans, feed_slot(plan.feed_number), seal(plan, c.key), state.coordinator_keys
+    )
+
+
+def stage(c: Coordinator, plan: Verified[RoundPlan]) -> tuple[Stage, Evidence]:
+    """What has to be done next, and the evidence that says so."""
+    evidence, _ = read_evidence(c, read_federation(c), plan)
+    return stage_of(evidence, read_report(c, plan) is not None, c.clock.now()), evidence
+
+
+def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | Verified[Abort]:
+    """Admit, reject, count refusals and missing silos; below quorum abort instead."""
+    state = read_federation(c)
+    evidence, silos = read_evidence(c, state, plan)
+    if evidence.close is not None:
+        return evidence.close
+    close = judge(plan, admission_evidence(c, plan, silos), c.clock.now())
+    if not reached_quorum(close, plan.record):
+        return abort_round(
+            c,
+            plan,
+            "quorum.not_reached",
+            f"{len(close.admitted)} of {plan.record.quorum} needed submissions were admitted.",
+        )
+    for admitted in close.admitted:
+        copy_to_ledger(c, plan, admitted.silo, silos[admitted.silo])
+    return claim_record(
+        c.plans, round_slot(id_of(plan.record), Close.kind), seal(close, c.key), _own_key(c)
+    )
+
+
+def merge_round(
+    c: Coordinator, plan: Verified[RoundPlan], on_module: ModuleProgress | None = None
+) -> Verified[Candidate]:
+    """Merge the ledger's copies of the admitted adapters; a candidate that exists is adopted."""
+    evidence, _ = read_evidence(c, read_federation(c), plan)
+    if evidence.candidate is not None:
+        return evidence.candidate
+    close = _required(evidence.close, "a close record", "close the round first")
+    spec = plan.record.adapter
+    adapters = [
+        (open_adapter(spool(c, c.ledger, a.adapter), spec), a.weight) for a in close.record.admitted
+    ]
+    into = c.workspace / "candidates" / f"{close.digest}.safetensors"
+    into.parent.mkdir(parents=True, exist_ok=True)
+    merged = merge_adapters(adapters, _starting_file(c, plan), spec, into, on_module)
+    c.plans.put_blob(into, merged.adapter)
+    candidate = Candidate(
+        federation=plan.record.federation,
+        issued_at=c.clock.now(),
+        run=plan.record.run,
+        round=plan.record.round,
+        attempt=plan.record.attempt,
+        plan_digest=plan.digest,
+        close_digest=close.digest,
+        merge_rule=plan.record.merge.rule,
+        adapter=merged.adapter,
+        discarded_energy=decimal_from_float(merged.discarded_energy),
+        modules=tuple(
+            ModuleExactness(module=name, discarded_energy=decimal_from_float(share))
+            for name, share in merged.modules
+        ),
+    )
+    return claim_record(
+        c.plans, round_slot(id_of(plan.record), Candidate.kind), seal(candidate, c.key), _own_key(c)
+    )
+
+
+def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision]:
+    """Publish or hold the candidate by the plan's rule."""
+    evidence, _ = read_evidence(c, read_federation(c), plan)
+    if evidence.decision is not None:
+        return evidence.decision
+    candidate = _required(evidence.candidate, "a candidate", "merge the round first")
+    decision = decide(plan, candidate, evidence.evaluations, c.clock.now())
+    return claim_record(
+        c.plans, round_slot(id_of(plan.record), Decision.kind), seal(decision, c.key), _own_key(c)
+    )
+
+
+def report_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport]:
+    """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
+    evidence, _ = read_evidence(c, read_federation(c), plan)
+    report = read_report(c, plan)
+    if report is None:
+        report = claim_record(
+            c.plans,
+            round_slot(id_of(plan.record), RoundReport.kind),
+            seal(build_report(evidence, c.clock.now()), c.key),
+            _own_key(c),
+        )
+    if evidence.decision is not None and evidence.decision.record.outcome == "published":
+        _publish(c, plan, evidence)
+    write_report_files(report, evidence, c.reports)
+    return report
+
+
+def abort_round(
+    c: Coordinator, plan: Verified[RoundPlan], rule: str, reason: str
+) -> Verified[Abort]:
+    """End the attempt without a model; the abort takes the next number of the feed."""
+    state = read_federation(c)
+    existing = abort_of(state.feed, plan)
+    if existing is not None:
+        return existing
+    last = state.feed[-1]
+    abort = Abort(
+        federation=plan.record.federation,
+        issued_at=c.clock.now(),
+        run=plan.record.run,
+        round=plan.record.round,
+        attempt=plan.record.attempt,
+        plan_digest=plan.digest,
+        feed_number=last.record.feed_number + 1,
+        previous_digest=last.digest,
+        rule=rule,
+        reason=reason,
+    )
+    return claim_record(
+        c.plans, feed_slot(abort.feed_number), seal(abort, c.key), state.coordinator_keys
+    )
+
+
+def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
+    """Do the one thing that is due; return the stage that was found."""
+    found, _ = stage(c, plan)
+    match found:
+        case Stage.CLOSING:
+            close_round(c, plan)
+        case Stage.MERGING:
+            merge_round(c, plan)
+        case Stage.DECIDING:
+            decide_round(c, plan)
+        case Stage.REPORTING:
+            report_round(c, plan)
+        case Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED:
+            pass
+    return found
+
+
+def _plans_of(
+    c: Coordinator, state: FederationState, round_number: int
+) -> list[Verified[RoundPlan]]:
+    """Plans of this run's round, one per attempt, oldest first."""
+    plans = plans_of_run(state.feed, c.settings.run)
+    return [plan for plan in plans if plan.record.round == round_number]
+
+
+def _base_model(c: Coordinator) -> BaseModelRef:
+    model = c.settings.base_model
+    return BaseModelRef(
+        name=model.name,
+        digest=model_digest(c.settings.path(model.path), c.settings.home / "model-digests.json"),
+        licence=model.licence,
+    )
+
+
+def _adapter_spec(c: Coordinator, state: FederationState) -> AdapterSpec:
+    """The run's layout: that of its first plan, so that adapters of all rounds fit together."""
+    plans = plans_of_run(state.feed, c.settings.run)
+    if plans:
+        return plans[0].record.adapter
+    adapter = c.settings.adapter
+    return AdapterSpec(
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        seed=adapter.seed,
+        targets=adapter_targets(
+            c.settings.path(c.settings.base_model.path), adapter.target_modules
+        ),
+    )
+
+
+def _contract_digests(c: Coordinator) -> dict[str, str]:
+    """Digest of each silo's contract, as `consortia federation add-silo` filed it."""
+    directory = c.settings.path(CONTRACTS_DIRECTORY)
+    return {path.stem: artifact_of_file(path).digest for path in sorted(directory.glob("*.yaml"))}
+
+
+def _starting_file(c: Coordinator, plan: Verified[RoundPlan]) -> AdapterFile | None:
+    ref = plan.record.starting_adapter
+    return None if ref is None else open_adapter(spool(c, c.plans, ref), plan.record.adapter)
+
+
+def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> None:
+    candidate = _required(evidence.candidate, "a candidate", "merge the round first")
+    path = spool(c, c.plans, candidate.record.adapter)
+    write_peft_layout(path, plan.record.adapter, plan.record.base_model.name, c.published)
+
+
+def _own_key(c: Coordinator) -> frozenset[str]:
+    return frozenset({c.key.public_key_hex})
+
+
+def _required(value: _T | None, expected: str, action: str) -> _T:
+    if value is None:
+        raise FederationOperatorError("round", expected=expected, found="none", action=action)
+    return value

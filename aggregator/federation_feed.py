@@ -1,0 +1,93 @@
+"""The coordinator's view of its own feed: which plan comes next and where a run stands."""
+
+from dataclasses import dataclass
+
+from aggregator.coordinator import Coordinator
+from aggregator.planning import FeedEntry, abort_of, latest_plan, plans_of_run
+from data_contracts.artifact import ArtifactRef
+from data_contracts.bucket_layout import RoundId, feed_slot, round_slot
+from data_contracts.envelope import Verified
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import Abort, Decision, Membership, RoundPlan, RoundReport
+from infra.record_store import Found, read_feed, read_membership_chain, read_slot
+from infra.single_writer import finish_claim
+
+
+@dataclass(frozen=True)
+class FederationState:
+    """Memberships from the pinned one to the newest, and the whole feed."""
+
+    memberships: tuple[Verified[Membership], ...]
+    feed: tuple[FeedEntry, ...]
+
+    @property
+    def membership(self) -> Verified[Membership]:
+        """The newest membership."""
+        return self.memberships[-1]
+
+    @property
+    def coordinator_keys(self) -> frozenset[str]:
+        """Coordinator keys of every membership so far: feed entries may be older than a change."""
+        return frozenset(m.record.coordinator_key for m in self.memberships)
+
+
+def read_federation(c: Coordinator) -> FederationState:
+    """Membership chain and feed, after finishing a claim that a killed coordinator left."""
+    memberships = tuple(read_membership_chain(c.plans, c.pinned))
+    _require_own_key(c, memberships[-1])
+    keys = frozenset(m.record.coordinator_key for m in memberships)
+    feed = tuple(read_feed(c.plans, 1, keys))
+    if finish_claim(c.plans, feed_slot(len(feed) + 1), (RoundPlan, Abort), keys):
+        feed = tuple(read_feed(c.plans, 1, keys))
+    return FederationState(memberships, feed)
+
+
+def next_round(c: Coordinator, state: FederationState) -> int:
+    """The unfinished round of the run, else the one after the last; an aborted one comes again."""
+    plan = latest_plan(state.feed, c.settings.run)
+    if plan is None:
+        return 1
+    aborted = abort_of(state.feed, plan) is not None
+    finished = read_report(c, plan) is not None
+    return plan.record.round + (1 if finished and not aborted else 0)
+
+
+def decided_rounds(c: Coordinator, state: FederationState) -> tuple[Verified[Decision], ...]:
+    """Every decision of the run, in the order of the feed."""
+    decisions = []
+    for plan in plans_of_run(state.feed, c.settings.run):
+        slot = round_slot(id_of(plan.record), Decision.kind)
+        reading = read_slot(c.plans, slot, Decision, state.coordinator_keys)
+        if isinstance(reading, Found):
+            decisions.append(reading.verified)
+    return tuple(decisions)
+
+
+def starting_adapter(
+    c: Coordinator, state: FederationState, round_number: int
+) -> ArtifactRef | None:
+    """The adapter last published in this run before `round_number`, or None for the base model."""
+    earlier = [d for d in decided_rounds(c, state) if d.record.round < round_number]
+    return earlier[-1].record.published_adapter if earlier else None
+
+
+def read_report(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport] | None:
+    """The signed report of a plan's attempt, if there is one."""
+    slot = round_slot(id_of(plan.record), RoundReport.kind)
+    reading = read_slot(c.plans, slot, RoundReport, {c.key.public_key_hex})
+    return reading.verified if isinstance(reading, Found) else None
+
+
+def id_of(plan: RoundPlan) -> RoundId:
+    """The attempt that a plan opens."""
+    return RoundId(plan.run, plan.round, plan.attempt)
+
+
+def _require_own_key(c: Coordinator, newest: Verified[Membership]) -> None:
+    if newest.record.coordinator_key != c.key.public_key_hex:
+        raise FederationOperatorError(
+            "coordinator key",
+            expected=f"the key that membership {newest.record.number} names",
+            found="another key",
+            action="use the current coordinator key; an older one has been replaced",
+        )

@@ -1,0 +1,150 @@
+"""From settings and the feed to the next plan. Pure: takes values, returns values.
+
+The plan validator refuses what the federation's trust mode cannot give, before any silo sees it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aggregator.settings import FederationSettings
+from data_contracts.adapter_format import adapter_bytes_limit
+from data_contracts.artifact import ArtifactRef
+from data_contracts.envelope import Verified, narrowed
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import Abort, Membership, RoundPlan
+from data_contracts.records.round_plan import (
+    AdapterSpec,
+    BaseModelRef,
+    ContractPin,
+    MergeSpec,
+    PublicationRule,
+    TrainingRecipe,
+)
+
+FeedEntry = Verified[RoundPlan | Abort]
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """What a plan is made of besides the settings."""
+
+    membership: Verified[Membership]
+    feed: tuple[FeedEntry, ...]
+    base_model: BaseModelRef
+    adapter: AdapterSpec
+    contract_digests: dict[str, str]
+    starting_adapter: ArtifactRef | None
+    now: datetime
+
+
+def draft_plan(
+    settings: FederationSettings, inputs: PlanInputs, round_number: int, attempt: int
+) -> RoundPlan:
+    """The plan for one attempt; raises FederationOperatorError when it could not be kept."""
+    cohort = tuple(sorted(inputs.contract_digests))
+    _require_possible(settings, inputs, cohort)
+    last = inputs.feed[-1] if inputs.feed else None
+    submit_by = inputs.now + timedelta(minutes=settings.round.submit_minutes)
+    evaluate_by = submit_by + timedelta(minutes=settings.round.evaluate_minutes)
+    return RoundPlan(
+        federation=settings.federation,
+        issued_at=inputs.now,
+        run=settings.run,
+        round=round_number,
+        attempt=attempt,
+        feed_number=last.record.feed_number + 1 if last else 1,
+        previous_digest=last.digest if last else None,
+        membership_number=inputs.membership.record.number,
+        membership_digest=inputs.membership.digest,
+        trust_mode=settings.trust_mode,
+        purpose=settings.purpose,
+        cohort=cohort,
+        contracts=tuple(
+            ContractPin(silo=silo, contract_digest=inputs.contract_digests[silo]) for silo in cohort
+        ),
+        base_model=inputs.base_model,
+        starting_adapter=inputs.starting_adapter,
+        adapter=inputs.adapter,
+        recipe=_recipe(settings, round_number),
+        merge=MergeSpec(rule="stack_truncate", weight_cap_tokens=settings.round.weight_cap_tokens),
+        publication=PublicationRule(
+            max_mean_increase=settings.publication.max_mean_increase,
+            max_silo_increase=settings.publication.max_silo_increase,
+        ),
+        max_adapter_bytes=adapter_bytes_limit(inputs.adapter),
+        quorum=settings.round.quorum,
+        submit_by=_whole_seconds(submit_by),
+        evaluation_quorum=settings.round.evaluation_quorum,
+        evaluate_by=_whole_seconds(evaluate_by),
+        expires_at=_whole_seconds(evaluate_by),
+    )
+
+
+def latest_plan(feed: tuple[FeedEntry, ...], run: str) -> Verified[RoundPlan] | None:
+    """The newest plan of a run in the feed."""
+    plans = plans_of_run(feed, run)
+    return plans[-1] if plans else None
+
+
+def plans_of_run(feed: tuple[FeedEntry, ...], run: str) -> list[Verified[RoundPlan]]:
+    """Every plan of a run, oldest first."""
+    plans = (narrowed(entry, RoundPlan) for entry in feed)
+    return [plan for plan in plans if plan is not None and plan.record.run == run]
+
+
+def abort_of(feed: tuple[FeedEntry, ...], plan: Verified[RoundPlan]) -> Verified[Abort] | None:
+    """The abort that ends this plan's attempt, if the feed has one."""
+    for entry in feed:
+        abort = narrowed(entry, Abort)
+        if abort is not None and abort.record.plan_digest == plan.digest:
+            return abort
+    return None
+
+
+def _recipe(settings: FederationSettings, round_number: int) -> TrainingRecipe:
+    """The recipe of a round; each round draws its data in another order."""
+    recipe = settings.recipe
+    return TrainingRecipe(
+        local_steps=recipe.local_steps,
+        sequences_per_step=recipe.sequences_per_step,
+        sequence_length=recipe.sequence_length,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        max_gradient_norm=recipe.max_gradient_norm,
+        seed=recipe.seed + round_number,
+    )
+
+
+def _require_possible(
+    settings: FederationSettings, inputs: PlanInputs, cohort: tuple[str, ...]
+) -> None:
+    if settings.trust_mode == "confidential":
+        raise _impossible(
+            'trust_mode = "auditable"',
+            '"confidential", which this version does not have',
+            "set trust_mode to auditable, or wait for masked aggregation",
+        )
+    members = {member.silo for member in inputs.membership.record.silos}
+    strangers = sorted(set(cohort) - members)
+    if not cohort or strangers:
+        raise _impossible(
+            "a cohort of members with a contract each",
+            f"not members: {', '.join(strangers)}" if strangers else "no silo with a contract",
+            "add silos with `consortia federation add-silo`",
+        )
+    most = max(settings.round.quorum, settings.round.evaluation_quorum)
+    if most > len(cohort):
+        raise _impossible(
+            f"a quorum of at most {len(cohort)}, the size of the cohort",
+            str(most),
+            "lower the quorum in federation.toml or add silos",
+        )
+
+
+def _impossible(expected: str, found: str, action: str) -> FederationOperatorError:
+    return FederationOperatorError("round plan", expected=expected, found=found, action=action)
+
+
+def _whole_seconds(instant: datetime) -> datetime:
+    return instant.replace(microsecond=0)

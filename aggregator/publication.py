@@ -1,0 +1,97 @@
+"""Whether a candidate is published: a pure function of plan, candidate and signed evaluations.
+
+In order: enough silos evaluated (`evaluation.quorum`), the mean is not worse
+(`evaluation.mean_worse`), no silo is worse (`evaluation.silo_worse`), else `evaluation.not_worse`.
+The mean is the plain mean over silos: a mean weighted by tokens would let a silo dominate by
+claiming tokens, and the tokens of a held-out split are not bounded by any plan. Comparisons are
+exact (fractions); only the means that the record shows are rounded.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Literal
+
+from aggregator.admission import binding_fault
+from data_contracts.artifact import ArtifactRef
+from data_contracts.envelope import Verified
+from data_contracts.records import Candidate, Decision, Evaluation, RoundPlan
+from data_contracts.records.decision import UsedEvaluation
+
+LOSS_PLACES = 6
+
+
+def decide(
+    plan: Verified[RoundPlan],
+    candidate: Verified[Candidate],
+    evaluations: Mapping[str, Verified[Evaluation]],
+    issued_at: datetime,
+) -> Decision:
+    """The decision. `evaluations` by silo; those not bound to plan and candidate do not count.
+
+    `missing` names every silo of the cohort without an evaluation that counts. Held means that
+    later rounds start where this one started.
+    """
+    used = _counting(plan, candidate, evaluations)
+    records = [evaluation.record for _, evaluation in used]
+    rule = _rule(plan.record, records)
+    outcome: Literal["published", "held"] = (
+        "published" if rule == "evaluation.not_worse" else "held"
+    )
+    counted = {silo for silo, _ in used}
+    return Decision(
+        federation=plan.record.federation,
+        issued_at=issued_at,
+        run=plan.record.run,
+        round=plan.record.round,
+        attempt=plan.record.attempt,
+        plan_digest=plan.digest,
+        candidate_digest=candidate.digest,
+        outcome=outcome,
+        rule=rule,
+        evaluations=tuple(UsedEvaluation(silo=s, evaluation_digest=e.digest) for s, e in used),
+        missing=tuple(sorted(set(plan.record.cohort) - counted)),
+        starting_mean_loss=_mean([record.starting_loss for record in records]),
+        candidate_mean_loss=_mean([record.candidate_loss for record in records]),
+        published_adapter=_published(outcome, plan.record, candidate.record),
+    )
+
+
+def _counting(
+    plan: Verified[RoundPlan],
+    candidate: Verified[Candidate],
+    evaluations: Mapping[str, Verified[Evaluation]],
+) -> list[tuple[str, Verified[Evaluation]]]:
+    return [
+        (silo, evaluation)
+        for silo, evaluation in sorted(evaluations.items())
+        if silo in plan.record.cohort
+        and evaluation.record.silo == silo
+        and binding_fault(evaluation.record, plan) is None
+        and evaluation.record.candidate_digest == candidate.digest
+    ]
+
+
+def _rule(plan: RoundPlan, evaluations: Sequence[Evaluation]) -> str:
+    if len(evaluations) < plan.evaluation_quorum:
+        return "evaluation.quorum"
+    increases = [Fraction(e.candidate_loss) - Fraction(e.starting_loss) for e in evaluations]
+    if sum(increases) > len(increases) * Fraction(plan.publication.max_mean_increase):
+        return "evaluation.mean_worse"
+    if max(increases) > Fraction(plan.publication.max_silo_increase):
+        return "evaluation.silo_worse"
+    return "evaluation.not_worse"
+
+
+def _published(outcome: str, plan: RoundPlan, candidate: Candidate) -> ArtifactRef | None:
+    return candidate.adapter if outcome == "published" else plan.starting_adapter
+
+
+def _mean(losses: Sequence[Decimal]) -> Decimal | None:
+    if not losses:
+        return None
+    total = sum((Fraction(loss) for loss in losses), Fraction(0)) / len(losses)
+    with localcontext(prec=60):
+        value = Decimal(total.numerator) / Decimal(total.denominator)
+        return value.quantize(Decimal(1).scaleb(-LOSS_PLACES))

@@ -1,0 +1,297 @@
+"""Offline audit of a report bundle: one claim after another, each pass, fail or not checked.
+
+Trust starts at the pinned membership and at nothing in the bundle. In order: membership, the
+report's signature, completeness of the evidence, every signature, the chain of references, then
+admission, publication and the report itself computed again from the evidence. A claim whose
+premise failed is "not checked", so the first failure is the one to look at. What a bundle cannot
+show is listed as not checked too, never passed over.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from aggregator.admission import binding_fault, judge
+from aggregator.publication import decide
+from aggregator.report import Evidence, admission_evidence, build_report
+from aggregator.report_files import Bundle
+from data_contracts.artifact import artifact_of_file, digest_of_bytes
+from data_contracts.envelope import Verified, unverified_record, verify
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import (
+    RECORD_TYPES,
+    Membership,
+    Record,
+    RoundPlan,
+    RoundReport,
+    SiloRecord,
+)
+from data_contracts.records.round_report import EvidenceRef
+
+Outcome = Literal["pass", "fail", "not checked"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that the report asserts, and whether it holds; `detail` is a sentence."""
+
+    name: str
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """Report and evidence after every signature was verified."""
+
+    report: Verified[RoundReport]
+    evidence: Evidence
+
+
+class _ClaimError(Exception):
+    """Carries the sentence that explains a failed claim."""
+
+
+UNCHECKABLE = (
+    Claim(
+        "adapter gate",
+        "not checked",
+        "the contents of each submitted adapter were judged by the coordinator; the adapters are "
+        "not in the bundle",
+    ),
+    Claim(
+        "no silo signed twice",
+        "not checked",
+        "a second record in a slot would lie in storage, not in the bundle",
+    ),
+    Claim(
+        "merge arithmetic",
+        "not checked",
+        "merging again needs the local adapters of the admitted silos, which stay in the ledger",
+    ),
+)
+DEPENDENT = (
+    "references",
+    "admission and weights",
+    "publication decision",
+    "report follows from evidence",
+    "published adapter",
+)
+
+
+def audit(
+    bundle: Bundle, pinned: Sequence[Verified[Membership]], adapter: Path | None = None
+) -> tuple[Claim, ...]:
+    """Check everything that a bundle can show.
+
+    `pinned` are the memberships that the auditor trusts; the one that the plan names must be among
+    them. `adapter` is the published `adapter_model.safetensors`, where the auditor has it. Never
+    raises on what is in the bundle.
+    """
+    claims: list[Claim] = []
+    signed = _verified(bundle, pinned, claims)
+    if signed is None:
+        skipped = "not reached: an earlier claim failed"
+        reached = {claim.name for claim in claims}
+        names = ("report signature", "evidence complete", "evidence signatures", *DEPENDENT)
+        claims += [Claim(n, "not checked", skipped) for n in names if n not in reached]
+        return (*claims, *UNCHECKABLE)
+    claims.append(_references(signed))
+    claims.append(_admission(signed.evidence))
+    claims.append(_publication(signed.evidence))
+    claims.append(_report_again(signed))
+    claims.append(_published_adapter(signed.report.record, adapter))
+    return (*claims, *UNCHECKABLE)
+
+
+def holds(claims: Sequence[Claim]) -> bool:
+    """True when no claim failed."""
+    return all(claim.outcome != "fail" for claim in claims)
+
+
+def _verified(
+    bundle: Bundle, pinned: Sequence[Verified[Membership]], claims: list[Claim]
+) -> _Signed | None:
+    """The first four claims; None as soon as one fails."""
+    name = "membership"
+    try:
+        membership = _pinned_membership(bundle, pinned)
+        claims.append(
+            Claim(name, "pass", f"number {membership.record.number}, as pinned by the auditor")
+        )
+        name = "report signature"
+        report = verify(bundle.report, RoundReport, [membership.record.coordinator_key])
+        claims.append(Claim(name, "pass", "signed by the pinned coordinator key"))
+        name = "evidence complete"
+        envelopes = _complete_evidence(bundle, report.record)
+        claims.append(Claim(name, "pass", f"{len(envelopes)} records, all listed, none missing"))
+        name = "evidence signatures"
+        evidence = _evidence(report.record, envelopes, membership)
+        claims.append(Claim(name, "pass", "each record is signed by the pinned key of its signer"))
+    except (_ClaimError, UntrustedInputError) as error:
+        claims.append(Claim(name, "fail", str(error)))
+        return None
+    return _Signed(report, evidence)
+
+
+def _pinned_membership(
+    bundle: Bundle, pinned: Sequence[Verified[Membership]]
+) -> Verified[Membership]:
+    """The pinned membership that the report lists; chosen before any signature is believed."""
+    claimed = unverified_record(bundle.report, RoundReport)
+    listed = {ref.digest for ref in claimed.evidence if ref.kind == Membership.kind}
+    found = [membership for membership in pinned if {membership.digest} == listed]
+    if not found:
+        raise _ClaimError("the report rests on a membership that is not among the pinned ones")
+    return found[0]
+
+
+def _complete_evidence(bundle: Bundle, report: RoundReport) -> dict[str, bytes]:
+    """Envelope by digest; listed and present must be the same, each once."""
+    listed = Counter(ref.digest for ref in report.evidence)
+    present = Counter(digest_of_bytes(envelope) for envelope in bundle.evidence)
+    lacking, extra = listed - present, present - listed
+    if lacking:
+        raise _ClaimError(f"listed in the report but not in the bundle: {_some(lacking)}")
+    if extra:
+        raise _ClaimError(f"in the bundle but not listed in the report: {_some(extra)}")
+    if max(listed.values(), default=0) > 1:
+        raise _ClaimError("the report lists a record twice")
+    return {digest_of_bytes(envelope): envelope for envelope in bundle.evidence}
+
+
+def _some(digests: Counter[str]) -> str:
+    return ", ".join(digest[:12] for digest in sorted(digests)[:5])
+
+
+def _evidence(
+    report: RoundReport, envelopes: dict[str, bytes], membership: Verified[Membership]
+) -> Evidence:
+    """Every record verified under the key of the signer that the report names, and in its place."""
+    own: dict[str, Verified[Any]] = {Membership.kind: membership}
+    silos: dict[str, dict[str, Verified[Any]]] = {}
+    for ref in report.evidence:
+        if ref.kind == Membership.kind:
+            continue
+        verified = _verified_record(ref, envelopes[ref.digest], membership.record)
+        place, key = (
+            (own, ref.kind) if ref.silo is None else (silos.setdefault(ref.kind, {}), ref.silo)
+        )
+        if key in place:
+            raise _ClaimError(f"two {ref.kind} records of {ref.silo or 'the coordinator'}")
+        place[key] = verified
+    if RoundPlan.kind not in own:
+        raise _ClaimError("the evidence has no plan")
+    return Evidence(
+        membership=membership,
+        plan=own[RoundPlan.kind],
+        acceptances=silos.get("acceptance", {}),
+        refusals=silos.get("refusal", {}),
+        verdicts=silos.get("verdict", {}),
+        submissions=silos.get("submission", {}),
+        evaluations=silos.get("evaluation", {}),
+        close=own.get("close"),
+        candidate=own.get("candidate"),
+        decision=own.get("decision"),
+        abort=own.get("abort"),
+    )
+
+
+def _verified_record(ref: EvidenceRef, envelope: bytes, membership: Membership) -> Verified[Any]:
+    record_type: type[Record] | None = RECORD_TYPES.get(ref.kind)
+    if record_type is None or issubclass(record_type, SiloRecord) != (ref.silo is not None):
+        raise _ClaimError(f"a {ref.kind} cannot be signed by {ref.silo or 'the coordinator'}")
+    key = membership.key_of(ref.silo) if ref.silo else membership.coordinator_key
+    if key is None:
+        raise _ClaimError(f"{ref.silo} is not in the pinned membership")
+    verified = verify(envelope, record_type, [key])
+    if isinstance(verified.record, SiloRecord) and verified.record.silo != ref.silo:
+        raise _ClaimError(f"a {ref.kind} signed with the key of {ref.silo} names another silo")
+    return verified
+
+
+def _references(signed: _Signed) -> Claim:
+    """plan -> acceptance, verdict, submission -> close -> candidate -> evaluation -> decision."""
+    broken = next(_broken_references(signed.report, signed.evidence), None)
+    if broken is not None:
+        return Claim("references", "fail", broken)
+    return Claim("references", "pass", "every record names the one that it rests on")
+
+
+def _broken_references(report: Verified[RoundReport], evidence: Evidence) -> Iterator[str]:
+    plan = evidence.plan
+    if plan.record.membership_digest != evidence.membership.digest:
+        yield "the plan names another membership than the pinned one"
+    if plan.record.membership_number != evidence.membership.record.number:
+        yield "the plan names another membership number than the pinned one"
+    if plan.record.federation != evidence.membership.record.federation:
+        yield "the plan is of another federation than the pinned membership"
+    bound = [report, evidence.close, evidence.candidate, evidence.decision, evidence.abort]
+    for verified in bound:
+        fault = binding_fault(verified.record, plan) if verified is not None else None
+        if verified is not None and fault is not None:
+            yield f"the {verified.record.kind} belongs to another plan ({fault})"
+    candidate, close, decision = evidence.candidate, evidence.close, evidence.decision
+    if candidate and (close is None or candidate.record.close_digest != close.digest):
+        yield "the candidate names another close record"
+    if decision and (candidate is None or decision.record.candidate_digest != candidate.digest):
+        yield "the decision names another candidate"
+    for silo, evaluation in evidence.evaluations.items():
+        if candidate is None or evaluation.record.candidate_digest != candidate.digest:
+            yield f"the evaluation of {silo} is of another candidate"
+
+
+def _admission(evidence: Evidence) -> Claim:
+    """The close record, computed again; what only the coordinator saw is taken from it."""
+    name = "admission and weights"
+    if evidence.close is None:
+        return Claim(name, "not checked", "the attempt was not closed")
+    close = evidence.close.record
+    again = judge(evidence.plan, admission_evidence(evidence, close), close.issued_at)
+    different = _different_fields(again, close)
+    if different:
+        return Claim(name, "fail", f"computed again, these lists differ: {', '.join(different)}")
+    if evidence.candidate is not None and len(close.admitted) < evidence.plan.record.quorum:
+        return Claim(name, "fail", "a candidate was made below the plan's quorum")
+    return Claim(name, "pass", f"{len(close.admitted)} admitted; computed again, nothing differs")
+
+
+def _publication(evidence: Evidence) -> Claim:
+    name = "publication decision"
+    if evidence.decision is None or evidence.candidate is None:
+        return Claim(name, "not checked", "the attempt was not decided")
+    decision = evidence.decision.record
+    again = decide(evidence.plan, evidence.candidate, evidence.evaluations, decision.issued_at)
+    different = _different_fields(again, decision)
+    if different:
+        return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
+    return Claim(name, "pass", f"{decision.outcome} by {decision.rule}, computed again")
+
+
+def _report_again(signed: _Signed) -> Claim:
+    name, report = "report follows from evidence", signed.report.record
+    if signed.evidence.decision is None and signed.evidence.abort is None:
+        return Claim(name, "fail", "the evidence has neither a decision nor an abort")
+    different = _different_fields(build_report(signed.evidence, report.issued_at), report)
+    if different:
+        return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
+    return Claim(name, "pass", "computed again, every field is equal")
+
+
+def _published_adapter(report: RoundReport, adapter: Path | None) -> Claim:
+    name = "published adapter"
+    if adapter is None:
+        return Claim(name, "not checked", "no adapter file was given")
+    if report.published_adapter is None:
+        return Claim(name, "fail", "the report says that no adapter is in force")
+    found = artifact_of_file(adapter)
+    if found != report.published_adapter:
+        return Claim(name, "fail", f"the file has digest {found.digest[:12]}, not the reported one")
+    return Claim(name, "pass", "the file has the reported digest and size")
+
+
+def _different_fields(again: Record, signed: Record) -> list[str]:
+    fields = type(signed).model_fields
+    return [name for name in fields if getattr(again, name) != getattr(signed, name)]

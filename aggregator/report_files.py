@@ -1,0 +1,225 @@
+"""The files of a report: bundle, page and archive, and how to read a bundle back.
+
+A bundle is one JSON object with the signed report and every evidence envelope as base64, and
+nothing else: all that an auditor needs offline. The page embeds the whole bundle, the archive
+spells it out as single files. All three are deterministic in the report and its evidence.
+"""
+
+import base64
+import binascii
+import json
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from aggregator.report import Evidence, evidence_list, settled
+from aggregator.report_page import BUNDLE_ELEMENT_ID, render_page
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, parse_strict
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import RoundReport
+from infra.durable_files import write_durably
+
+FORMAT = "consortia-report-1"
+BUNDLE_NAME = "report.bundle.json"
+MAX_BUNDLE_BYTES = 64 * 1024 * 1024
+MAX_EVIDENCE = 8000
+READABLE = 0o644
+_EMBEDDED = re.compile(
+    rb'<script type="application/json" id="' + BUNDLE_ELEMENT_ID.encode() + rb'">([^<]*)</script>'
+)
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Envelope bytes of the report and of its evidence, in the order of the report's list."""
+
+    report: bytes
+    evidence: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where `write_report_files` put things."""
+
+    bundle: Path
+    page: Path
+    archive: Path
+
+
+def bundle_of(report: Verified[RoundReport], evidence: Evidence) -> Bundle:
+    """The report with exactly the evidence that it lists."""
+    listed = {ref.digest for ref in report.record.evidence}
+    envelopes = (envelope for _, envelope in evidence_list(settled(evidence)))
+    return Bundle(report.envelope, tuple(e for e in envelopes if digest_of_bytes(e) in listed))
+
+
+def pack_bundle(bundle: Bundle) -> bytes:
+    """Canonical bytes of a bundle: sorted keys, no spaces, one line."""
+    content = {
+        "evidence": [_to_base64(envelope) for envelope in bundle.evidence],
+        "format": FORMAT,
+        "report": _to_base64(bundle.report),
+    }
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def unpack_bundle(data: bytes) -> Bundle:
+    """Read a bundle; raises UntrustedInputError. Nothing is verified here but the form."""
+    parsed = parse_strict(data, MAX_BUNDLE_BYTES)
+    if not isinstance(parsed, dict) or set(parsed) != {"format", "report", "evidence"}:
+        raise _malformed("format, report and evidence", "other fields", "fields")
+    if parsed["format"] != FORMAT:
+        raise _malformed(f"format {FORMAT}", ascii(parsed["format"])[:60], "format")
+    evidence = parsed["evidence"]
+    if not isinstance(evidence, list) or len(evidence) > MAX_EVIDENCE:
+        raise _malformed(f"a list of at most {MAX_EVIDENCE} envelopes", "other", "evidence")
+    return Bundle(_from_base64(parsed["report"]), tuple(_from_base64(item) for item in evidence))
+
+
+def embedded_bundle(page: bytes) -> bytes:
+    """Bytes of the bundle inside a report page; raises UntrustedInputError without exactly one."""
+    found = _EMBEDDED.findall(page)
+    if len(found) != 1:
+        raise _malformed("a page with exactly one embedded bundle", f"{len(found)}", "page")
+    return bytes(found[0])
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Bundle of a `.json` bundle, an `.html` page or a `.zip` archive, told apart by content."""
+    if path.stat().st_size > 2 * MAX_BUNDLE_BYTES:
+        raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", f"{path.stat().st_size}", "size")
+    data = path.read_bytes()
+    if data.startswith(b"PK"):
+        data = _archived_bundle(data)
+    elif data.lstrip()[:1] == b"<":
+        data = embedded_bundle(data)
+    return unpack_bundle(data)
+
+
+def export_archive(
+    report: Verified[RoundReport], evidence: Evidence, page: bytes, into: Path
+) -> None:
+    """Write a ZIP of single files: envelopes by kind and silo, report, page, bundle, README."""
+    files = archive_files(report, evidence, page)
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, date_time=_ZIP_EPOCH)
+            entry.external_attr = READABLE << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, files[name])
+    write_durably(into, buffer.getvalue(), READABLE)
+
+
+def archive_files(
+    report: Verified[RoundReport], evidence: Evidence, page: bytes
+) -> dict[str, bytes]:
+    """Name and content of every file in the archive."""
+    bundle = bundle_of(report, evidence)
+    files = {
+        "README.txt": ARCHIVE_README.encode(),
+        "report.html": page,
+        "report.json": _readable(report),
+        "report.envelope.json": report.envelope,
+        BUNDLE_NAME: pack_bundle(bundle),
+    }
+    for ref, envelope in zip(report.record.evidence, bundle.evidence, strict=True):
+        owner = ref.silo if ref.silo is not None else "coordinator"
+        files[f"evidence/{owner}/{ref.kind}-{ref.digest}.json"] = envelope
+    return files
+
+
+def write_report_files(
+    report: Verified[RoundReport], evidence: Evidence, directory: Path
+) -> ReportFiles:
+    """Write bundle, page and archive to `directory`; running it again writes the same bytes."""
+    record = report.record
+    stem = f"{record.run}-round-{record.round:04d}-attempt-{record.attempt:02d}"
+    bundle = pack_bundle(bundle_of(report, evidence))
+    page = render_page(report, bundle)
+    files = ReportFiles(
+        directory / f"{stem}.bundle.json", directory / f"{stem}.html", directory / f"{stem}.zip"
+    )
+    write_durably(files.bundle, bundle, READABLE)
+    write_durably(files.page, page, READABLE)
+    export_archive(report, evidence, page, files.archive)
+    return files
+
+
+def _archived_bundle(data: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            if archive.getinfo(BUNDLE_NAME).file_size > MAX_BUNDLE_BYTES:
+                raise _malformed(f"at most {MAX_BUNDLE_BYTES} bytes", "more", "size")
+            with archive.open(BUNDLE_NAME) as file:
+                return file.read(MAX_BUNDLE_BYTES + 1)
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError) as error:
+        raise _malformed(f"a ZIP with {BUNDLE_NAME}", str(error)[:100], "archive") from None
+
+
+def _readable(report: Verified[RoundReport]) -> bytes:
+    return (json.dumps(report.record.model_dump(mode="json"), indent=2) + "\n").encode()
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _from_base64(text: Any) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except (binascii.Error, ValueError):
+        data = None
+    if data is None or _to_base64(data) != text:
+        raise _malformed("envelopes in canonical base64", "another encoding", "base64")
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise _malformed(f"envelopes of at most {MAX_ENVELOPE_BYTES} bytes", "more", "size")
+    return data
+
+
+def _malformed(expected: str, found: str, reason: str) -> UntrustedInputError:
+    return UntrustedInputError(
+        "report bundle",
+        expected=expected,
+        found=found,
+        action="ask the federation operator for the bundle, page or archive as it was written",
+        reason=f"bundle.{reason}",
+    )
+
+
+ARCHIVE_README = """\
+Evidence of one round of federated fine-tuning
+==============================================
+
+report.html            the report for people; it also holds the bundle
+report.json            the same report as plain JSON (unsigned, for reading)
+report.envelope.json   the signed report: a DSSE envelope, signed by the coordinator
+report.bundle.json     signed report and all evidence in one file
+evidence/              one DSSE envelope per record, by signer; the name ends in the SHA-256
+                       of the file, and the report lists every one of them
+
+Verify everything offline, with the membership file that you were handed when you joined:
+
+    consortia report verify report.bundle.json --membership membership.json
+
+Verify one signature without Consortia (openssl 3, jq, xxd). KEY is the signer's public key in
+hex, from the membership file that you trust:
+
+    jq -r .payload E.json | base64 -d > payload.json
+    jq -r '.signatures[0].sig' E.json | base64 -d > signature
+    TYPE=$(jq -r .payloadType E.json)
+    printf 'DSSEv1 %d %s %d ' ${#TYPE} "$TYPE" $(wc -c < payload.json) > message
+    cat payload.json >> message
+    printf '302a300506032b6570032100%s' KEY | xxd -r -p > key.der
+    openssl pkey -pubin -inform DER -in key.der -out key.pem
+    openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in message -sigfile signature
+
+Then read payload.json: it is exactly what was signed. Each record names the ones it rests on by
+the SHA-256 of their files (plan_digest, verdict_digest, close_digest, candidate_digest).
+"""

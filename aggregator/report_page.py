@@ -1,0 +1,142 @@
+"""The report as one self-contained page for a compliance officer.
+
+No script runs and nothing is fetched (the page says so to the browser in its content policy), every
+text is escaped, and the same report gives the same bytes. The signed report and all evidence are
+embedded, so the page can be verified: what it shows is rendered from them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data_contracts.envelope import Verified
+from data_contracts.records import RoundReport
+from data_contracts.records.round_report import SiloSummary
+
+BUNDLE_ELEMENT_ID = "consortia-report-bundle"
+TEMPLATE_NAME = "report_page.html.j2"
+SHORT_DIGEST = 12
+
+OUTCOMES = {
+    "published": "The merged adapter was published.",
+    "held": "The merged adapter was held back; the previous one stays in force.",
+    "aborted": "The attempt was aborted; no adapter was made.",
+}
+RULES = {
+    "evaluation.not_worse": "On the silos' held-out data it was not worse than the adapter before.",
+    "evaluation.quorum": "Too few silos evaluated it.",
+    "evaluation.mean_worse": "On average over the silos it was worse than the adapter before.",
+    "evaluation.silo_worse": "For at least one silo it was worse than the plan tolerates.",
+    "quorum.not_reached": "Too few submissions were admitted.",
+}
+CHART_LEFT, CHART_WIDTH, CHART_ROW, CHART_TOP = 150, 520, 30, 34
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A dot of the plot: which loss, where, and its value."""
+
+    series: str
+    x: float
+    value: Decimal
+
+
+@dataclass(frozen=True)
+class ChartRow:
+    """One silo's losses; `y` is the middle of its line in pixels."""
+
+    silo: str
+    y: float
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Dot plot of the held-out losses, in pixels of its own view box."""
+
+    rows: tuple[ChartRow, ...]
+    ticks: tuple[tuple[float, str], ...]
+    height: float
+
+
+def render_page(report: Verified[RoundReport], bundle: bytes) -> bytes:
+    """UTF-8 bytes of the page; `bundle` are the packed bytes that belong to `report`."""
+    record = report.record
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = lambda digest: digest[:SHORT_DIGEST]
+    page = environment.get_template(TEMPLATE_NAME).render(
+        report=record,
+        report_digest=report.digest,
+        headline=OUTCOMES[record.outcome],
+        explanation=RULES.get(record.rule, ""),
+        counts=_counts(record.silos),
+        chart=loss_chart(record.silos),
+        chart_left=CHART_LEFT,
+        chart_width=CHART_WIDTH,
+        licences=_licence_totals(record.silos),
+        bundle_element_id=BUNDLE_ELEMENT_ID,
+        bundle=bundle.decode("ascii").replace("<", "\\u003c"),
+    )
+    return page.encode()
+
+
+def loss_chart(silos: Sequence[SiloSummary]) -> Chart | None:
+    """Positions of all losses on one common axis; None when no silo evaluated."""
+    scored = [silo for silo in silos if silo.losses is not None]
+    values = [value for silo in scored for _, value in _series(silo)]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    margin = max((high - low) / 10, Decimal("0.01"))
+    low, high = low - margin, high + margin
+
+    def x(value: Decimal) -> float:
+        return round(CHART_LEFT + CHART_WIDTH * float((value - low) / (high - low)), 2)
+
+    rows = tuple(
+        ChartRow(
+            silo.silo,
+            CHART_TOP + CHART_ROW * index + CHART_ROW / 2,
+            tuple(Mark(name, x(value), value) for name, value in _series(silo)),
+        )
+        for index, silo in enumerate(scored)
+    )
+    steps = [low + (high - low) * step / 4 for step in range(5)]
+    ticks = tuple((x(value), f"{value:.3f}") for value in steps)
+    return Chart(rows, ticks, CHART_TOP + CHART_ROW * len(rows) + 26)
+
+
+def _series(silo: SiloSummary) -> list[tuple[str, Decimal]]:
+    if silo.losses is None:
+        return []
+    losses = silo.losses
+    named = [("base", losses.base), ("starting", losses.starting)]
+    named += [("silo-only", losses.silo_only)] if losses.silo_only is not None else []
+    return [*named, ("candidate", losses.candidate)]
+
+
+def _counts(silos: Sequence[SiloSummary]) -> dict[str, int]:
+    outcomes = ("admitted", "rejected", "refused", "missing")
+    return {name: sum(silo.outcome == name for silo in silos) for name in outcomes}
+
+
+def _licence_totals(silos: Sequence[SiloSummary]) -> list[tuple[str, str]]:
+    """Records per licence over the admitted silos; "at least" where small cells were withheld."""
+    totals: dict[str, tuple[int, bool]] = {}
+    for silo in silos:
+        for item in silo.licences if silo.outcome == "admitted" else ():
+            known, withheld = totals.get(item.licence, (0, False))
+            totals[item.licence] = (known + (item.records or 0), withheld or item.records is None)
+    return [
+        (licence, f"{known:,} + fewer than 10 at some silo" if withheld else f"{known:,}")
+        for licence, (known, withheld) in sorted(totals.items())
+    ]

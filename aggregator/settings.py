@@ -1,0 +1,138 @@
+"""The federation's settings, parsed once from `federation.toml` in the operator's home directory.
+
+Relative paths are relative to the home directory. What is set here becomes part of the signed
+plan of every round; a silo's own policy can refuse it but never be weakened by it.
+"""
+
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.errors import FederationOperatorError
+from data_contracts.wire_types import FederationId, LicenceId, RunId, Text
+
+SETTINGS_NAME = "federation.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageSection(_Section):
+    """S3-compatible endpoint and the file with the coordinator's own credential."""
+
+    endpoint_url: str
+    region: str = "us-east-1"
+    credentials: Path = Path("keys/storage-credentials.toml")
+    ca_bundle: Path | None = None
+
+
+class PrefectSection(_Section):
+    """Prefect API of the coordinator; `auth` is a file holding user:password."""
+
+    api_url: str
+    auth: Path | None = Path("keys/prefect-auth")
+    ca_bundle: Path | None = None
+
+
+class BaseModelSection(_Section):
+    """Base model by name, licence and local path; its digest is computed, not typed in."""
+
+    name: Text
+    licence: LicenceId
+    path: Path
+
+
+class AdapterSection(_Section):
+    """LoRA layout. `target_modules` is "all-linear" or names as PEFT takes them."""
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[int, Field(ge=1)] = 16
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    seed: int = 20260101
+
+
+class RecipeSection(_Section):
+    """Local training; see `data_contracts.records.round_plan.TrainingRecipe`."""
+
+    local_steps: int
+    sequences_per_step: int
+    sequence_length: int
+    learning_rate: Decimal
+    warmup_steps: int = 0
+    weight_decay: Decimal = Decimal("0")
+    max_gradient_norm: Decimal = Decimal("1")
+    seed: int = 1
+
+
+class RoundSection(_Section):
+    """Quorums, deadlines (minutes from the plan) and how often the coordinator looks (seconds)."""
+
+    quorum: Annotated[int, Field(ge=1)]
+    evaluation_quorum: Annotated[int, Field(ge=1)]
+    submit_minutes: Annotated[float, Field(gt=0)] = 720
+    evaluate_minutes: Annotated[float, Field(gt=0)] = 240
+    weight_cap_tokens: Annotated[int, Field(ge=1)] = 10_000_000
+    max_attempts: Annotated[int, Field(ge=1, le=99)] = 2
+    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+
+
+class PublicationSection(_Section):
+    """See `data_contracts.records.round_plan.PublicationRule`; nats per token."""
+
+    max_mean_increase: Decimal = Decimal("0")
+    max_silo_increase: Decimal = Decimal("0.05")
+
+
+class ScheduleSection(_Section):
+    """When the deployment starts a round by itself; None means only on demand."""
+
+    cron: str | None = "0 2 * * *"
+    timezone: str = "UTC"
+
+
+class FederationSettings(_Section):
+    """Everything in `federation.toml`."""
+
+    federation: FederationId
+    run: RunId
+    purpose: Text
+    trust_mode: Literal["auditable", "confidential"] = "auditable"
+    storage: StorageSection
+    prefect: PrefectSection
+    base_model: BaseModelSection
+    adapter: AdapterSection = AdapterSection()
+    recipe: RecipeSection
+    round: RoundSection
+    publication: PublicationSection = PublicationSection()
+    schedule: ScheduleSection = ScheduleSection()
+    home: Path
+
+    def path(self, relative: Path) -> Path:
+        """`relative` as seen from the home directory."""
+        return relative if relative.is_absolute() else self.home / relative
+
+
+def load_settings(home: Path) -> FederationSettings:
+    """Parse `federation.toml` under `home`; raises FederationOperatorError naming the setting."""
+    path = home / SETTINGS_NAME
+    try:
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return FederationSettings.model_validate({**fields, "home": home.resolve()})
+    except FileNotFoundError:
+        found, action = "no such file", "run `consortia federation init` first"
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found, action = str(error), "correct the file"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        found, action = f"{where}: {first['msg']}", "correct this setting"
+    raise FederationOperatorError(
+        f"federation settings {path}",
+        expected="a complete federation.toml",
+        found=found,
+        action=action,
+    )

@@ -1,0 +1,279 @@
+"""`consortia`: what a federation operator, a compliance officer and a newcomer type.
+
+Prefect is imported only by the commands that need it, after its environment is set.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from data_contracts.errors import ConsortiaError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+federation_app = typer.Typer(no_args_is_help=True, help="Create a federation, add silos.")
+round_app = typer.Typer(no_args_is_help=True, help="Start, follow and abort rounds.")
+report_app = typer.Typer(no_args_is_help=True, help="Verify and export round reports.")
+stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect, on loopback.")
+app.add_typer(federation_app, name="federation")
+app.add_typer(round_app, name="round")
+app.add_typer(report_app, name="report")
+app.add_typer(stack_app, name="stack")
+console = Console()
+
+Home = Annotated[
+    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
+]
+Stack = Annotated[
+    Path | None, typer.Option(help="Directory of the embedded stack, if that is what you use.")
+]
+HERE = Path()
+WATCH_SECONDS = 1.0
+
+
+@federation_app.command("init")
+def federation_init(
+    federation: Annotated[str, typer.Option(help="Id of the federation.")],
+    purpose: Annotated[str, typer.Option(help="What the model is for; silos agree to it.")],
+    model: Annotated[Path, typer.Option(help="Directory of the base model (safetensors).")],
+    model_name: Annotated[str, typer.Option(help="Name of the base model.")],
+    model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")],
+    home: Home = HERE,
+    run: Annotated[str, typer.Option(help="Id of the first run.")] = "run-1",
+    stack: Stack = None,
+    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint, without --stack.")] = "",
+    prefect_api_url: Annotated[
+        str, typer.Option(help="Prefect API.")
+    ] = "http://127.0.0.1:4200/api",
+) -> None:
+    """Create keys, settings, buckets and the first membership."""
+    from flows.federation_admin import FederationTerms, init_federation
+    from infra.seaweedfs import attach_object_storage
+
+    storage = attach_object_storage(stack) if stack else None
+    terms = FederationTerms(
+        federation=federation,
+        run=run,
+        purpose=purpose,
+        model_name=model_name,
+        model_licence=model_licence,
+        model_path=model.resolve(),
+        prefect_api_url=prefect_api_url,
+        endpoint_url=storage.endpoint_url if storage else endpoint_url,
+    )
+    init_federation(home, terms, storage)
+    console.print(f"Federation {federation} created in {home}.")
+    console.print("Move keys/root-key.pem offline when all silos are added.")
+
+
+@federation_app.command("add-silo")
+def federation_add_silo(
+    silo: Annotated[str, typer.Option(help="Id of the silo.")],
+    public_key: Annotated[str, typer.Option(help="As printed by `silo-agent init`.")],
+    contract: Annotated[Path, typer.Option(help="The silo's data contract (ODCS YAML).")],
+    home: Home = HERE,
+    stack: Stack = None,
+) -> None:
+    """Add a silo, or replace its key or contract; prints what to hand over."""
+    from flows.federation_admin import add_silo
+    from infra.seaweedfs import attach_object_storage
+
+    hand_over = add_silo(
+        home, silo, public_key, contract, attach_object_storage(stack) if stack else None
+    )
+    console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
+
+
+@federation_app.command("show")
+def federation_show(
+    home: Home = HERE,
+    aws_policy: Annotated[
+        str, typer.Option(help="Print the IAM policy of `coordinator` or of a silo.")
+    ] = "",
+) -> None:
+    """Fingerprints to compare out of band, or the IAM policy for AWS S3."""
+    from flows.federation_admin import aws_policy as policy_text
+    from flows.federation_admin import describe
+
+    if aws_policy:
+        silo = None if aws_policy == "coordinator" else aws_policy
+        console.print(policy_text(home, silo), highlight=False, markup=False)
+        return
+    table = Table("who", "fingerprint (SHA-256 of the public key)")
+    for who, what in describe(home):
+        table.add_row(who, what)
+    console.print(table)
+
+
+@app.command()
+def deploy(
+    home: Home = HERE,
+    register_only: Annotated[bool, typer.Option(help="Register and end.")] = False,
+) -> None:
+    """Register the federation's deployment with Prefect and run what it schedules."""
+    from aggregator.settings import load_settings
+    from flows.prefect_settings import use_prefect_of
+
+    settings = load_settings(home)
+    use_prefect_of(settings)
+    from flows.deployments import deployment_name, register, serve_rounds
+
+    if register_only:
+        console.print(f"registered {deployment_name(settings)} as {register(settings)}")
+        return
+    console.print(f"serving {deployment_name(settings)}; Ctrl-C ends it, the schedule stays")
+    serve_rounds(settings)
+
+
+@round_app.command("start")
+def round_start(
+    home: Home = HERE,
+    until_round: Annotated[
+        int | None, typer.Option(help="Last round to run; default is one round.")
+    ] = None,
+) -> None:
+    """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
+    from aggregator.settings import load_settings
+    from flows.prefect_settings import use_prefect_of
+
+    settings = load_settings(home)
+    use_prefect_of(settings)
+    from flows.deployments import start_rounds
+
+    console.print(f"flow run {start_rounds(settings, until_round)}")
+
+
+@round_app.command("status")
+def round_status(home: Home = HERE) -> None:
+    """Show the newest round once."""
+    from aggregator.coordinator import load_coordinator
+    from flows.round_watch import render_round, view_round
+
+    console.print(render_round(view_round(load_coordinator(home))))
+
+
+@round_app.command("watch")
+def round_watch(home: Home = HERE) -> None:
+    """Follow the newest round until it is reported."""
+    from aggregator.coordinator import load_coordinator
+    from aggregator.stage import Stage
+    from flows.round_watch import render_round, view_round
+
+    coordinator = load_coordinator(home)
+    with Live(console=console, refresh_per_second=2) as live:
+        while True:
+            view = view_round(coordinator)
+            live.update(render_round(view))
+            if view.stage is Stage.REPORTED:
+                return
+            time.sleep(WATCH_SECONDS)
+
+
+@round_app.command("abort")
+def round_abort(
+    reason: Annotated[str, typer.Option(help="Why; it is signed and every silo reads it.")],
+    home: Home = HERE,
+) -> None:
+    """End the newest attempt without a model; a retry is the next attempt."""
+    from aggregator.coordinator import load_coordinator
+    from flows.round_operations import abort_newest
+
+    console.print(f"aborted: {abort_newest(load_coordinator(home), reason)}")
+
+
+@report_app.command("verify")
+def report_verify(
+    file: Annotated[Path, typer.Argument(help="Report as JSON, HTML page or archive.")],
+    trust: Annotated[Path, typer.Option(help="Membership file, obtained out of band.")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="adapter_model.safetensors to check against the report.")
+    ] = None,
+) -> None:
+    """Check a report offline: one line per claim, exit 1 if any fails."""
+    from aggregator.report_audit import audit
+    from aggregator.report_files import read_bundle
+    from data_contracts.trust_anchor import load_trust_anchor
+
+    claims = audit(read_bundle(file), load_trust_anchor(trust), adapter)
+    styles = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
+    table = Table("claim", "outcome", "detail")
+    for claim in claims:
+        table.add_row(claim.name, f"[{styles[claim.outcome]}]{claim.outcome}[/]", claim.detail)
+    console.print(table)
+    failed = [claim for claim in claims if claim.outcome == "fail"]
+    console.print(f"{len(failed)} of {len(claims)} claims fail" if failed else "no claim fails")
+    raise typer.Exit(1 if failed else 0)
+
+
+@report_app.command("export")
+def report_export(
+    file: Annotated[Path, typer.Argument(help="Report as JSON or HTML page.")],
+    into: Annotated[Path, typer.Option(help="Archive to write.")],
+) -> None:
+    """Pack a round's records into one archive."""
+    from flows.round_operations import export_report
+
+    export_report(file, into)
+    console.print(f"written {into}")
+
+
+@stack_app.command("start")
+def stack_start(
+    state: Annotated[Path, typer.Option(help="Where the stack keeps its data.")],
+    s3_port: Annotated[int, typer.Option(help="S3 port; 0 chooses a free one.")] = 8333,
+    prefect_port: Annotated[int, typer.Option(help="Prefect port; 0 chooses one.")] = 4200,
+) -> None:
+    """Start SeaweedFS and a Prefect server on loopback and leave them running."""
+    from infra.local_stack import (
+        StoragePorts,
+        ensure_auth_string,
+        start_object_storage,
+        start_prefect_server,
+    )
+
+    automatic = StoragePorts.automatic()
+    ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
+    storage = start_object_storage(state, ports, keep=True)
+    auth = state / "prefect-auth"
+    prefect = start_prefect_server(state, prefect_port, ensure_auth_string(auth), keep=True)
+    console.print(f"S3       {storage.endpoint_url}")
+    console.print(f"Prefect  {prefect.ui_url} (password in {auth})")
+    console.print(f"Stop it with `consortia stack stop --state {state}`.")
+
+
+@stack_app.command("stop")
+def stack_stop(state: Annotated[Path, typer.Option(help="As given to start.")]) -> None:
+    """Stop every process that was started with this state directory, and no other."""
+    from infra.local_stack import stop_recorded
+
+    stopped = stop_recorded(state.resolve())
+    console.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
+
+
+@app.command()
+def demo(
+    state: Annotated[Path, typer.Option(help="Everything the demo writes.")] = Path(".consortia"),
+    keep: Annotated[bool, typer.Option(help="Leave storage, Prefect and agents up.")] = False,
+) -> None:
+    """Three institutions, two rounds, one machine: the whole product in a few minutes."""
+    from flows.demo.driver import run_demo
+
+    run_demo(state.resolve(), keep=keep, console=console)
+
+
+def main() -> None:
+    """Entry point: one message on stderr instead of a traceback for what a person can mend."""
+    try:
+        app()
+    except ConsortiaError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What federation is worth: silo-only adapters on everybody's data, which only a demo can measure.
+
+In a real federation no institution's adapter or held-out text reaches another, so nobody could
+fill this table. Here one machine plays all three, and its driver may look.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from aggregator.coordinator import Coordinator
+from aggregator.federation_feed import read_federation, read_report
+from aggregator.planning import latest_plan
+from data_contracts.envelope import Verified
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import RoundPlan, RoundReport
+from flows.demo.federation import HELDOUT_SEQUENCES
+from flows.demo.layout import DemoPaths
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    HeldoutSet,
+    Progress,
+)
+from silo_agent.training.launch import run_evaluation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Held-out losses in nats per answer token; `silo_only[trained][evaluated]` by silo."""
+
+    base: dict[str, float]
+    published: dict[str, float]
+    silo_only: dict[str, dict[str, float]]
+
+    @property
+    def base_mean(self) -> float:
+        """Mean over the silos of the base model's loss."""
+        return _mean(self.base.values())
+
+    @property
+    def published_mean(self) -> float:
+        """Mean over the silos of the global adapter's loss."""
+        return _mean(self.published.values())
+
+    @property
+    def silo_only_mean(self) -> float:
+        """Mean over all silo-only adapters and all silos."""
+        return _mean(_mean(row.values()) for row in self.silo_only.values())
+
+    @property
+    def federation_pays(self) -> bool:
+        """Whether the global adapter beats the base model and the silo-only adapters' mean."""
+        return self.published_mean < min(self.base_mean, self.silo_only_mean)
+
+
+def compare(
+    c: Coordinator, paths: DemoPaths, model_dir: Path, on_progress: Callable[[Progress], None]
+) -> Comparison:
+    """Base and global losses as the silos signed them; the silo-only table measured here."""
+    plan, report = _last_report(c)
+    losses = {silo.silo: silo.losses for silo in report.record.silos if silo.losses is not None}
+    silos = sorted(losses)
+    result = run_evaluation(
+        EvaluationJob(
+            model_dir=model_dir,
+            adapter=plan.record.adapter,
+            adapters=tuple(
+                EvaluatedAdapter(name=silo, path=_silo_only(paths, plan.record, silo))
+                for silo in silos
+            ),
+            heldout=tuple(
+                HeldoutSet(name=silo, records=paths.silo(silo) / "work/splits/heldout.jsonl")
+                for silo in silos
+            ),
+            sequence_length=plan.record.recipe.sequence_length,
+            heldout_sequences=HELDOUT_SEQUENCES,
+            seed=plan.record.adapter.seed,
+            output_dir=paths.home / "comparison",
+        ),
+        on_progress=on_progress,
+    )
+    return Comparison(
+        base={silo: float(entry.base) for silo, entry in losses.items()},
+        published={silo: float(entry.candidate) for silo, entry in losses.items()},
+        silo_only={
+            trained: {seen: result.loss(trained, seen).loss for seen in silos} for trained in silos
+        },
+    )
+
+
+def _last_report(c: Coordinator) -> tuple[Verified[RoundPlan], Verified[RoundReport]]:
+    plan = latest_plan(read_federation(c).feed, c.settings.run)
+    report = read_report(c, plan) if plan is not None else None
+    if plan is None or report is None:
+        raise FederationOperatorError(
+            "demo",
+            expected="a reported round",
+            found="none",
+            action="look into the logs in .consortia/demo/stack/logs and run the demo again",
+        )
+    return plan, report
+
+
+def _silo_only(paths: DemoPaths, plan: RoundPlan, silo: str) -> Path:
+    return paths.silo(silo) / "silo-only" / plan.run / f"round-{plan.round:04d}.safetensors"
+
+
+def _mean(values: Iterable[float]) -> float:
+    return fmean(values)

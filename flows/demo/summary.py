@@ -1,0 +1,73 @@
+"""The demo's last screen: losses, where things lie, how to check them."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from aggregator.coordinator import Coordinator
+from flows.demo.comparison import Comparison
+
+
+def print_summary(
+    c: Coordinator, comparison: Comparison, console: Console, *, seconds: float
+) -> None:
+    """Loss table, the same in words, and paths."""
+    silos = sorted(comparison.base)
+    table = Table(
+        title="held-out loss, nats per answer token (lower is better)", title_justify="left"
+    )
+    table.add_column("adapter")
+    for name in (*silos, "mean"):
+        table.add_column(name, justify="right")
+    table.add_row("none (base model)", *_row(comparison.base, silos, comparison.base_mean))
+    for trained in silos:
+        row = comparison.silo_only[trained]
+        mean = sum(row.values()) / len(row)
+        table.add_row(f"silo-only, {trained}", *_row(row, silos, mean))
+    table.add_row(
+        "global (federated)",
+        *_row(comparison.published, silos, comparison.published_mean),
+        style="bold",
+    )
+    console.print()
+    console.print(table)
+    console.print(
+        f"mean: base {comparison.base_mean:.4f}, silo-only {comparison.silo_only_mean:.4f}, "
+        f"global {comparison.published_mean:.4f}",
+        highlight=False,
+    )
+    console.print(
+        "Base and global were measured and signed by the silos. The silo-only table was measured "
+        "by this demo, which plays all three silos: in a real federation no institution's adapter "
+        "or text reaches another.",
+        style="dim",
+    )
+    _print_paths(c, console)
+    console.print(f"done in {seconds:.0f} s", highlight=False)
+
+
+def _print_paths(c: Coordinator, console: Console) -> None:
+    reports = sorted(c.reports.glob("round-*.html"))
+    for label, path in (
+        ("published adapter", c.published),
+        *((f"compliance report {n}", page) for n, page in enumerate(reports, 1)),
+    ):
+        console.print(f"{label:<20} {_short(path)}", highlight=False, soft_wrap=True)
+    if reports:
+        trust = _short(c.settings.home / "membership.json")
+        console.print(
+            f"verify it offline    consortia report verify {_short(reports[-1])} --trust {trust}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _short(path: Path) -> Path:
+    """Relative to where the user stands, where that is possible."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _row(losses: dict[str, float], silos: list[str], mean: float) -> list[str]:
+    return [*(f"{losses[silo]:.4f}" for silo in silos), f"{mean:.4f}"]

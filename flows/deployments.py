@@ -1,0 +1,69 @@
+"""Registers the federation's deployment with Prefect and runs what it schedules.
+
+One deployment per federation: `federated-training/<federation>`. Runs never overlap: a new one
+waits in the queue until the slot is free. The runner starts each flow run in a process of its own.
+"""
+
+from typing import Any, cast
+
+from prefect import serve
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+)
+from prefect.deployments import run_deployment
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+
+from aggregator.settings import FederationSettings
+from flows.federated_training import federated_training
+
+FLOW_NAME = "federated-training"
+
+
+def deployment_name(settings: FederationSettings) -> str:
+    """Name under which Prefect knows the federation's deployment."""
+    return f"{FLOW_NAME}/{settings.federation}"
+
+
+def build_deployment(settings: FederationSettings) -> RunnerDeployment:
+    """The deployment, with its cron schedule when the settings have one."""
+    schedule = settings.schedule
+    options: dict[str, Any] = {}
+    if schedule.cron is not None:
+        options["schedules"] = [Cron(schedule.cron, timezone=schedule.timezone, slug="rounds")]
+    deployment = federated_training.to_deployment(
+        name=settings.federation,
+        parameters={"home": str(settings.home), "until_round": None},
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
+        ),
+        description=f"Rounds of the federation {settings.federation}: {settings.purpose}",
+        tags=[settings.federation],
+        **options,
+    )
+    return cast(RunnerDeployment, deployment)
+
+
+def register(settings: FederationSettings) -> str:
+    """Register or update the deployment; returns its id."""
+    return str(build_deployment(settings).apply())
+
+
+def serve_rounds(settings: FederationSettings) -> None:
+    """Register, then run scheduled and requested rounds until this process ends.
+
+    The schedule stays active when the runner stops, so that a restarted one goes on.
+    """
+    serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
+
+
+def start_rounds(settings: FederationSettings, until_round: int | None) -> str:
+    """Ask for rounds now; returns the flow run's id."""
+    run: Any = run_deployment(
+        deployment_name(settings),
+        parameters={"home": str(settings.home), "until_round": until_round},
+        timeout=0,
+        as_subflow=False,
+    )
+    return str(run.id)

@@ -1,0 +1,175 @@
+"""One round as a Prefect flow.
+
+Prefect schedules, retries and shows; it is not the source of truth. Every task recomputes the
+stage from the signed records in storage, so a flow that was killed anywhere is simply run again.
+Parameters and results are ids and digests, never data.
+"""
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.evidence_reader import read_silo, read_status
+from aggregator.federated_round import (
+    close_round,
+    decide_round,
+    merge_round,
+    open_round,
+    report_round,
+    stage,
+)
+from aggregator.federation_feed import read_federation
+from aggregator.planning import abort_of
+from aggregator.stage import Stage
+from data_contracts.envelope import Verified
+from data_contracts.records import RoundPlan, RoundReport
+from flows.round_artifacts import SiloProgress, link_report, show_silos
+
+RETRIES = 3
+RETRY_SECONDS = 10
+
+
+@flow(name="federated-round", flow_run_name="round-{round_number}", validate_parameters=True)
+def federated_round(home: str, round_number: int) -> dict[str, str]:
+    """Open, collect, close, merge, evaluate, decide, report; resumes whatever is there.
+
+    Returns the outcome (published, held or aborted), its rule and the report's digest.
+    """
+    c = load_coordinator(Path(home))
+    plan = open_task(c, round_number)
+    stage_now, _ = stage(c, plan)
+    if stage_now is Stage.COLLECTING:
+        follow_until(c, plan, Stage.CLOSING)
+    return run_to_report(c, plan)
+
+
+def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
+    """The steps after collection, each one task, in the order that the stage asks for."""
+    while True:
+        match stage(c, plan)[0]:
+            case Stage.COLLECTING:
+                follow_until(c, plan, Stage.CLOSING)
+            case Stage.CLOSING:
+                close_task(c, plan)
+            case Stage.MERGING:
+                merge_task(c, plan)
+            case Stage.EVALUATING:
+                follow_until(c, plan, Stage.DECIDING)
+            case Stage.DECIDING:
+                decide_task(c, plan)
+            case Stage.REPORTING:
+                report_task(c, plan)
+            case Stage.REPORTED:
+                report = report_task(c, plan)
+                record = report.record
+                return {
+                    "outcome": record.outcome,
+                    "rule": record.rule,
+                    "report": report.digest,
+                    "attempt": str(record.attempt),
+                }
+
+
+def follow_until(c: Coordinator, plan: Verified[RoundPlan], goal: Stage) -> None:
+    """One task per silo that follows its signed status and evidence until `goal` is due."""
+    follows = [
+        follow_silo.with_options(task_run_name=f"follow {silo} until {goal.value}").submit(
+            c, plan, silo, goal
+        )
+        for silo in plan.record.cohort
+    ]
+    for follow in follows:
+        follow.result()
+
+
+@task(name="open", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def open_task(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
+    """Sign the plan, or find the one in force."""
+    plan = open_round(c, round_number)
+    get_run_logger().info(
+        "round %d attempt %d: plan %s for %d silos, submit by %s",
+        plan.record.round,
+        plan.record.attempt,
+        plan.digest[:12],
+        len(plan.record.cohort),
+        plan.record.submit_by,
+    )
+    return plan
+
+
+@task(name="follow", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def follow_silo(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str:
+    """Show one silo's progress until it has answered or the deadline is over."""
+    progress = SiloProgress(plan, silo)
+    outcome = _silo_outcome(c, plan, silo, goal)
+    while outcome is None:
+        status = read_status(c, read_federation(c), plan, silo)
+        if status is not None:
+            progress.show(status)
+        c.clock.sleep(c.settings.round.poll_seconds)
+        outcome = _silo_outcome(c, plan, silo, goal)
+    progress.finish(outcome)
+    get_run_logger().info("%s: %s", silo, outcome)
+    return outcome
+
+
+@task(name="close", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def close_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+    """Admit and sign the close record, or abort below quorum."""
+    closed = close_round(c, plan)
+    get_run_logger().info("%s: %s", closed.record.kind, closed.digest[:12])
+    return closed.digest
+
+
+@task(name="merge", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def merge_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+    """Merge the admitted adapters into the candidate."""
+    candidate = merge_round(c, plan)
+    get_run_logger().info(
+        "candidate %s, discarded energy %s",
+        candidate.record.adapter.digest[:12],
+        candidate.record.discarded_energy,
+    )
+    return candidate.digest
+
+
+@task(name="decide", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def decide_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+    """Publish or hold."""
+    decision = decide_round(c, plan).record
+    get_run_logger().info("%s by %s", decision.outcome, decision.rule)
+    return decision.outcome
+
+
+@task(name="report", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport]:
+    """Sign and write the report; show its table and link."""
+    report, page = report_round(c, plan)
+    show_silos(plan, report.record)
+    link_report(plan, page)
+    return report
+
+
+def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:
+    """Why there is nothing more to wait for from this silo, or None."""
+    state = read_federation(c)
+    if abort_of(state.feed, plan) is not None:
+        return "attempt aborted"
+    records = read_silo(c, state, plan, silo)
+    if records.equivocated:
+        return "two different records in one slot"
+    if records.refusal is not None:
+        return f"refused by {records.refusal.record.rule}"
+    if records.verdict is not None and not records.verdict.record.passed:
+        return "its data contract failed"
+    if goal is Stage.CLOSING:
+        late = c.clock.now() >= plan.record.submit_by
+        answered = records.submission is not None
+        return "submitted" if answered else "no submission by the deadline" if late else None
+    late = c.clock.now() >= plan.record.evaluate_by
+    if records.verdict is None:
+        return "did not take part"
+    answered = records.evaluation is not None
+    return "evaluated" if answered else "no evaluation by the deadline" if late else None

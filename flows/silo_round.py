@@ -1,0 +1,19 @@
+"""A silo's round as a Prefect flow, for a silo that wants its own history on its own loopback.
+
+It wraps `silo_agent.agent.run_round`, which is plain Python; the coordinator's Prefect and this
+one never reach each other.
+"""
+
+from pathlib import Path
+
+from prefect import flow
+
+from silo_agent.agent import run_round
+from silo_agent.assembly import assemble_silo
+
+
+@flow(name="silo-round", validate_parameters=True)
+def silo_round(home: str) -> str:
+    """Take part in the newest round with the agent's home directory; returns the last step."""
+    step = run_round(assemble_silo(Path(home)))
+    return step.value if step is not None else "no round concerns this silo"

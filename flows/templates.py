@@ -1,0 +1,54 @@
+"""The settings file that `consortia federation init` writes, with comments for its editor."""
+
+FEDERATION_TEMPLATE = """\
+# Settings of this federation. Paths are relative to this directory. Everything here becomes part
+# of each round's signed plan; every silo's own policy decides whether to take part.
+federation = "{federation}"
+run = "{run}"                 # a new name starts over from the base model
+purpose = "{purpose}"
+trust_mode = "auditable"      # the aggregator sees each adapter
+
+[storage]
+endpoint_url = "{endpoint_url}"
+credentials = "keys/storage-credentials.toml"
+# ca_bundle = "ca.pem"
+
+[prefect]
+api_url = "{prefect_api_url}"
+auth = "keys/prefect-auth"    # a file that holds user:password
+# ca_bundle = "ca.pem"
+
+[base_model]
+name = "{model_name}"
+licence = "{model_licence}"   # SPDX id
+path = "{model_path}"
+
+[adapter]
+rank = 8
+alpha = 16
+target_modules = "all-linear" # or a list such as ["q_proj", "v_proj"]
+
+[recipe]
+local_steps = 6
+sequences_per_step = 2        # over all ranks of a silo
+sequence_length = 256
+learning_rate = "0.001"
+warmup_steps = 0
+
+[round]
+quorum = 2                    # submissions without which an attempt is aborted
+evaluation_quorum = 2         # evaluations without which a candidate is held
+submit_minutes = 60
+evaluate_minutes = 30
+weight_cap_tokens = 10_000_000
+max_attempts = 2
+poll_seconds = 2
+
+[publication]                 # nats per token, relative to the starting adapter
+max_mean_increase = "0"
+max_silo_increase = "0.05"
+
+[schedule]
+cron = "0 2 * * *"            # one round every night; remove the line for rounds on demand only
+timezone = "UTC"
+"""

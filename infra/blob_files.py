@@ -1,0 +1,117 @@
+"""Blobs between local disk and storage: what is read or kept always matches its reference.
+
+Guaranteed: a download appears under its final name only when complete, on disk and equal in size
+and SHA-256 to its reference; on any failure, a full disk included, nothing partial is left.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_contracts.artifact import ArtifactRef
+from data_contracts.errors import ConsortiaError, StorageError, UntrustedInputError
+from infra.durable_files import sync_directory
+
+
+def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
+    """Write `chunks` to `path` if they are the bytes of `ref`.
+
+    Raises UntrustedInputError when they are not, and ConsortiaError when the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _disk_faults(path, ref.size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("wb", buffering=0)
+        with file:
+            for chunk in _checked_chunks(chunks, ref):
+                with _disk_faults(path, ref.size):
+                    _write_all(file.fileno(), chunk)
+            with _disk_faults(path, ref.size):
+                os.fsync(file.fileno())
+        with _disk_faults(path, ref.size):
+            temporary.replace(path)
+            sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_parts(path: Path, ref: ArtifactRef, part_bytes: int) -> Iterator[bytes]:
+    """The file's bytes in parts; raises StorageError before the last one unless they match `ref`.
+
+    The very bytes that are handed out are the ones that are checked, so a file that changes while
+    it is read cannot be uploaded under a digest that is not its own.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            left = os.fstat(file.fileno()).st_size
+            if left != ref.size:
+                raise _changed(path, ref, f"{left} bytes")
+            if not left and digest.hexdigest() != ref.digest:
+                raise _changed(path, ref, "an empty file")
+            while left:
+                part = file.read(min(part_bytes, left))
+                digest.update(part)
+                left -= len(part)
+                if not part or (not left and digest.hexdigest() != ref.digest):
+                    raise _changed(path, ref, f"digest {digest.hexdigest()}")
+                yield part
+    except OSError as error:
+        raise _changed(path, ref, error.strerror or str(error)) from error
+
+
+def refused_blob(ref: ArtifactRef, found: str, reason: str) -> UntrustedInputError:
+    """The error for a stored blob that is not what its reference says."""
+    return UntrustedInputError(
+        f"blob {ref.digest[:16]}",
+        expected=f"{ref.size} bytes with SHA-256 {ref.digest}",
+        found=found,
+        action="do not use it; whoever wrote it has to upload the bytes that the reference names",
+        reason=f"blob.{reason}",
+    )
+
+
+def _checked_chunks(chunks: Iterable[bytes], ref: ArtifactRef) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+        if size > ref.size:
+            raise refused_blob(ref, f"more than {ref.size} bytes", "size")
+        yield chunk
+    if size != ref.size:
+        raise refused_blob(ref, f"{size} bytes", "size")
+    if digest.hexdigest() != ref.digest:
+        raise refused_blob(ref, f"SHA-256 {digest.hexdigest()}", "digest")
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _disk_faults(path: Path, size: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConsortiaError(
+            f"writing {path}",
+            expected=f"a writable disk with {size} free bytes",
+            found=error.strerror or str(error),
+            action="free space or correct the permissions, then run the command again",
+        ) from error
+
+
+def _changed(path: Path, ref: ArtifactRef, found: str) -> StorageError:
+    return StorageError(
+        f"upload of {path}",
+        expected=f"a file of {ref.size} bytes with SHA-256 {ref.digest}",
+        found=found,
+        action="nothing was published; create the file again and let the step run again",
+    )

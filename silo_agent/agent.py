@@ -1,0 +1,356 @@
+"""One round at one silo: plan -> policy -> data gate -> training -> release -> evaluation.
+
+`advance` does the next thing that is due, judging only by what lies in storage and in the silo's
+own outbox, so it can be killed anywhere and called again. `run_round` calls it until the round is
+over for this silo. Neither needs Prefect, an inbound port or anything but the silo's bucket pair.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from data_contracts.adapter_format import check_adapter
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.bucket_layout import RoundId
+from data_contracts.envelope import Verified
+from data_contracts.errors import SiloOperatorError, UntrustedInputError
+from data_contracts.records import (
+    Acceptance,
+    Candidate,
+    Evaluation,
+    Membership,
+    Refusal,
+    RoundPlan,
+    Submission,
+    Verdict,
+)
+from data_contracts.wire_types import decimal_from_float
+from infra.clock import Clock
+from infra.object_store import Bucket
+from silo_agent.config import SiloConfig
+from silo_agent.coordinator_view import CoordinatorView, read_coordinator
+from silo_agent.data_gate import GateOutcome
+from silo_agent.feed import FeedView, refresh_feed
+from silo_agent.policy import (
+    ContractTerms,
+    PlanContext,
+    PolicyFile,
+    PolicyRefusal,
+    judge_plan,
+    read_policy,
+)
+from silo_agent.release import Release, Released
+from silo_agent.status_reporter import StatusReporter
+
+log = logging.getLogger("silo-agent")
+
+VERDICT_VALIDITY = timedelta(days=7)
+
+
+class Step(Enum):
+    """What `advance` did, or why there is nothing to do."""
+
+    REFUSED = "refused"
+    ACCEPTED = "accepted"
+    CHECKED_DATA = "checked data"
+    SUBMITTED = "submitted"
+    EVALUATED = "evaluated"
+    WAITING = "waiting for the coordinator"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """A local adapter as it left training; losses in nats per token, time in seconds."""
+
+    adapter: Path
+    tokens: int
+    steps: int
+    first_step_loss: float
+    last_step_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class HeldoutLosses:
+    """Mean losses on the silo's held-out split in nats per answer token."""
+
+    tokens: int
+    base: float
+    starting: float
+    candidate: float
+    silo_only: float | None
+
+
+@dataclass(frozen=True)
+class EvaluatedAdapters:
+    """The candidate and the adapter the round started from (None: the base model)."""
+
+    starting: Path | None
+    candidate: Path
+
+
+class Trainer(Protocol):
+    """What the agent needs of training; the real one starts DeepSpeed ranks in a child."""
+
+    def train(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        starting_adapter: Path | None,
+        report: StatusReporter,
+    ) -> LocalTraining: ...
+
+    def evaluate(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        adapters: EvaluatedAdapters,
+        report: StatusReporter,
+    ) -> HeldoutLosses: ...
+
+
+class DataGate(Protocol):
+    """What the agent needs of the data gate."""
+
+    def terms(self) -> ContractTerms | None: ...
+
+    def check(self) -> GateOutcome: ...
+
+
+@dataclass(frozen=True)
+class Silo:
+    """Everything one agent works with, made once at start."""
+
+    config: SiloConfig
+    pinned: Verified[Membership]
+    plans: Bucket
+    release: Release
+    gate: DataGate
+    trainer: Trainer
+    clock: Clock
+    is_stopped: Callable[[], bool]
+
+    @property
+    def name(self) -> str:
+        """The silo's id."""
+        return self.config.silo
+
+    def policy(self) -> PolicyFile:
+        """The policy as it is now; read for every plan, so an edit counts at once."""
+        return read_policy(self.config.path(self.config.policy))
+
+
+def poll_once(silo: Silo) -> Step | None:
+    """Read the feed and advance its newest plan by one step; None when no plan concerns us."""
+    feed = refresh_feed(silo.config.home, silo.plans, silo.pinned, silo.clock)
+    if feed.plan is None or silo.name not in feed.plan.record.cohort:
+        return None
+    return advance(silo, feed.plan, feed)
+
+
+def run_round(silo: Silo) -> Step | None:
+    """Take part in the newest round until it is over for this silo, or the agent is stopped."""
+    while not silo.is_stopped():
+        step = poll_once(silo)
+        if step in (None, Step.FINISHED):
+            return step
+        if step is Step.WAITING:
+            silo.clock.sleep(silo.config.agent.poll_seconds)
+    return None
+
+
+def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
+    """Do the one thing that is due for this plan."""
+    round_id = RoundId(plan.record.run, plan.record.round, plan.record.attempt)
+    silo.release.deliver_pending(round_id)
+    done = silo.release.released(round_id)
+    if feed.aborted or done.refusal is not None:
+        return Step.FINISHED
+    if done.acceptance is None:
+        return _answer(silo, plan, feed)
+    if done.verdict is None:
+        return _check_data(silo, plan)
+    if not done.verdict.record.passed or done.evaluation is not None:
+        return Step.FINISHED
+    coordinator = read_coordinator(silo.plans, plan, feed.membership.record.coordinator_key)
+    if done.submission is None and coordinator.close is None:
+        return _train(silo, plan, done.verdict)
+    if coordinator.candidate is None:
+        return Step.FINISHED if coordinator.decision is not None else Step.WAITING
+    _notice_omission(done, coordinator)
+    return _evaluate(silo, plan, done.verdict, coordinator.candidate)
+
+
+def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
+    policy = silo.policy()
+    context = PlanContext(
+        silo=silo.name,
+        federation=silo.config.federation,
+        membership_digest=feed.membership.digest,
+        contract=silo.gate.terms(),
+        now=silo.clock.now(),
+    )
+    refusal = judge_plan(plan.record, policy, context)
+    if refusal is not None:
+        return _refuse(silo, plan, policy, refusal)
+    silo.release.record(
+        Acceptance(policy_digest=policy.digest or "", **_binding(silo, plan)),
+    )
+    log.info("round %d accepted under the silo's policy", plan.record.round)
+    return Step.ACCEPTED
+
+
+def _refuse(
+    silo: Silo, plan: Verified[RoundPlan], policy: PolicyFile, refusal: PolicyRefusal
+) -> Step:
+    silo.release.record(
+        Refusal(
+            policy_digest=policy.digest,
+            rule=refusal.rule,
+            reason=refusal.reason,
+            **_binding(silo, plan),
+        )
+    )
+    log.warning("round %d refused by %s: %s", plan.record.round, refusal.rule, refusal.reason)
+    if policy.problem:
+        log.warning("the policy cannot be read: %s", policy.problem)
+    return Step.REFUSED
+
+
+def _check_data(silo: Silo, plan: Verified[RoundPlan]) -> Step:
+    _reporter(silo, plan).show("checking_data")
+    outcome = silo.gate.check()
+    verdict = Verdict(
+        contract_digest=outcome.contract_digest,
+        findings_digest=outcome.findings_digest,
+        passed=outcome.passed,
+        outcomes=outcome.outcomes,
+        licences=outcome.licences,
+        expires_at=min(outcome.expires_at, silo.clock.now() + VERDICT_VALIDITY),
+        **_binding(silo, plan),
+    )
+    silo.release.record(verdict)
+    log.log(
+        logging.INFO if outcome.passed else logging.WARNING,
+        "data contract %s: %s",
+        "passed" if outcome.passed else "failed",
+        "; ".join(o.rule for o in outcome.outcomes if not o.success) or "every rule holds",
+    )
+    for note in outcome.operator_notes:
+        log.warning("for the silo operator only: %s", note)
+    return Step.CHECKED_DATA
+
+
+def _train(silo: Silo, plan: Verified[RoundPlan], verdict: Verified[Verdict]) -> Step:
+    if silo.clock.now() >= plan.record.submit_by:
+        return Step.WAITING
+    terms = silo.gate.terms()
+    if terms is None or verdict.record.contract_digest != terms.digest:
+        raise SiloOperatorError(
+            "data contract",
+            expected="the contract that the verdict was given for",
+            found="a contract that changed during the round",
+            action="leave the round with `silo-agent stop` or restore the contract",
+        )
+    reporter = _reporter(silo, plan)
+    starting = _blob(silo, plan.record.starting_adapter)
+    local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
+    check_adapter(local.adapter, plan.record.adapter)
+    reporter.show("releasing", step=local.steps, steps=local.steps)
+    silo.release.record(
+        Submission(
+            verdict_digest=verdict.digest,
+            adapter=artifact_of_file(local.adapter),
+            tokens=local.tokens,
+            steps=local.steps,
+            first_step_loss=decimal_from_float(local.first_step_loss),
+            last_step_loss=decimal_from_float(local.last_step_loss),
+            training_seconds=round(local.seconds),
+            **_binding(silo, plan),
+        ),
+        blob=local.adapter,
+    )
+    log.info("local adapter released: %d steps, %d tokens", local.steps, local.tokens)
+    return Step.SUBMITTED
+
+
+def _evaluate(
+    silo: Silo,
+    plan: Verified[RoundPlan],
+    verdict: Verified[Verdict],
+    candidate: Verified[Candidate],
+) -> Step:
+    reporter = _reporter(silo, plan)
+    path = _blob(silo, candidate.record.adapter)
+    if path is None:
+        raise UntrustedInputError(
+            "candidate",
+            expected="an adapter",
+            found="none",
+            action="ask the federation operator",
+            reason="candidate.missing",
+        )
+    check_adapter(path, plan.record.adapter)
+    starting = _blob(silo, plan.record.starting_adapter)
+    adapters = EvaluatedAdapters(starting=starting, candidate=path)
+    losses = silo.trainer.evaluate(plan.record, verdict.record, adapters, reporter)
+    silo.release.record(
+        Evaluation(
+            candidate_digest=candidate.digest,
+            tokens=losses.tokens,
+            base_loss=decimal_from_float(losses.base),
+            starting_loss=decimal_from_float(losses.starting),
+            candidate_loss=decimal_from_float(losses.candidate),
+            silo_only_loss=(
+                None if losses.silo_only is None else decimal_from_float(losses.silo_only)
+            ),
+            **_binding(silo, plan),
+        )
+    )
+    reporter.show("done")
+    log.info("candidate evaluated: %.4f nats per token", losses.candidate)
+    return Step.EVALUATED
+
+
+def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:
+    """Say so when the close record leaves out what this silo submitted in time."""
+    if done.submission is None or coordinator.close is None:
+        return
+    close = coordinator.close.record
+    named = {a.submission_digest for a in close.admitted}
+    named |= {r.submission_digest for r in close.rejected if r.submission_digest}
+    if done.submission.digest not in named:
+        log.warning("the close record names neither admission nor rejection of our submission")
+
+
+def _blob(silo: Silo, ref: ArtifactRef | None) -> Path | None:
+    """A coordinator's adapter on local disk, verified and through the gate; cached by digest."""
+    if ref is None:
+        return None
+    path = silo.config.home / "global-adapters" / f"{ref.digest}.safetensors"
+    if not path.exists() or artifact_of_file(path) != ref:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        silo.plans.download_blob(ref, path)
+    return path
+
+
+def _reporter(silo: Silo, plan: Verified[RoundPlan]) -> StatusReporter:
+    return StatusReporter(silo.release, silo.clock, silo.config, plan)
+
+
+def _binding(silo: Silo, plan: Verified[RoundPlan]) -> dict[str, Any]:
+    """Fields that bind a record of this silo to this attempt."""
+    return {
+        "federation": plan.record.federation,
+        "issued_at": silo.clock.now(),
+        "run": plan.record.run,
+        "round": plan.record.round,
+        "attempt": plan.record.attempt,
+        "plan_digest": plan.digest,
+        "silo": silo.name,
+    }

@@ -1,0 +1,48 @@
+"""Puts an agent together from its home directory; the only place that knows all the parts."""
+
+from pathlib import Path
+
+from data_contracts.bucket_layout import inbox_bucket, plans_bucket
+from data_contracts.trust_anchor import load_trust_anchor
+from infra.clock import SystemClock
+from infra.s3_bucket import S3Bucket
+from infra.signing_keys import load_key
+from silo_agent.agent import Silo
+from silo_agent.config import SiloConfig, load_config, storage_settings
+from silo_agent.contract_gate import ContractGate
+from silo_agent.kill_switch import KillSwitch
+from silo_agent.local_trainer import DeepSpeedTrainer
+from silo_agent.release import Release
+
+OUTBOX = Path("outbox")
+
+
+def assemble_silo(home: Path) -> Silo:
+    """Parse the configuration, load keys, connect to storage; raises what has to be corrected."""
+    config = load_config(home)
+    clock = SystemClock()
+    kill_switch = KillSwitch(config.home)
+    storage = storage_settings(config)
+    inbox = S3Bucket(storage, inbox_bucket(config.federation, config.silo))
+    gate = ContractGate(config, clock)
+    return Silo(
+        config=config,
+        pinned=load_trust_anchor(config.path(config.trust.membership)),
+        plans=S3Bucket(storage, plans_bucket(config.federation)),
+        release=Release(
+            directory=config.home / OUTBOX,
+            inbox=inbox,
+            key=load_key(config.path(config.keys.signing)),
+            clock=clock,
+            is_stopped=kill_switch.is_on,
+        ),
+        gate=gate,
+        trainer=DeepSpeedTrainer(config, gate.splits, clock, kill_switch.is_on),
+        clock=clock,
+        is_stopped=kill_switch.is_on,
+    )
+
+
+def own_inbox(config: SiloConfig) -> S3Bucket:
+    """The bucket this silo writes; for checks that a person runs."""
+    return S3Bucket(storage_settings(config), inbox_bucket(config.federation, config.silo))

@@ -1,0 +1,186 @@
+"""`silo-agent`: what a silo operator types. Every fault ends in one message and a non-zero exit."""
+
+import json
+import logging
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from data_contracts.envelope import fingerprint
+from data_contracts.errors import ConsortiaError, SiloOperatorError
+from infra.durable_files import write_durably
+from infra.signing_keys import create_key, load_key
+from silo_agent.assembly import assemble_silo, own_inbox
+from silo_agent.config import CONFIG_NAME, load_config
+from silo_agent.kill_switch import KillSwitch
+from silo_agent.loop import run_agent, running_agent
+from silo_agent.policy import read_policy, require_policy
+from silo_agent.status_reporter import STATUS_NAME
+from silo_agent.templates import CONFIG_TEMPLATE, POLICY_TEMPLATE
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+Home = Annotated[Path, typer.Option(help="The agent's home directory.", envvar="SILO_AGENT_HOME")]
+HERE = Path()
+STOP_WAIT_SECONDS = 60
+
+
+@app.command()
+def init(
+    silo: Annotated[str, typer.Option(help="Id of this silo, as agreed with the operator.")],
+    federation: Annotated[str, typer.Option(help="Id of the federation.")],
+    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of the federation's storage.")],
+    home: Home = HERE,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    ranks: Annotated[int, typer.Option(help="Training processes.")] = 2,
+) -> None:
+    """Create keys, configuration and a policy that refuses everything until it is edited."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config = home / CONFIG_NAME
+    if config.exists():
+        raise SiloOperatorError(
+            str(config),
+            expected="no configuration yet",
+            found="one",
+            action="edit it, or choose another --home",
+        )
+    key = create_key(home / "keys" / "signing-key.pem")
+    write_durably(home / "keys" / "findings.key", secrets.token_bytes(32))
+    text = CONFIG_TEMPLATE.format(
+        silo=silo, federation=federation, endpoint_url=endpoint_url, device=device, ranks=ranks
+    )
+    write_durably(config, text.encode())
+    if not (home / "policy.toml").exists():
+        write_durably(home / "policy.toml", POLICY_TEMPLATE.encode())
+    console.print(f"public key   {key.public_key_hex}", highlight=False)
+    console.print(f"fingerprint  {fingerprint(key.public_key_hex)}", highlight=False)
+    console.print("Give the public key to the federation operator and compare the fingerprint.")
+
+
+@app.command()
+def check(
+    home: Home = HERE,
+    model: Annotated[Path | None, typer.Option(help="Print the digest of this model.")] = None,
+    storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
+) -> None:
+    """Check configuration, policy, contract, data and storage without taking part in anything."""
+    if model is not None:
+        from infra.model_files import model_digest
+
+        console.print(model_digest(model), highlight=False)
+        return
+    config = load_config(home)
+    load_key(config.path(config.keys.signing))
+    policy = require_policy(read_policy(config.path(config.policy)))
+    console.print(f"policy        readable, take_part = {str(policy.take_part).lower()}")
+    silo = assemble_silo(home)
+    outcome = silo.gate.check()
+    table = Table("rule", "outcome", "severity", "records", "unexpected", title="data contract")
+    for rule in outcome.outcomes:
+        table.add_row(
+            rule.rule,
+            "holds" if rule.success else "fails",
+            rule.severity,
+            str(rule.element_count),
+            "under 10" if rule.unexpected_count is None else str(rule.unexpected_count),
+        )
+    console.print(table)
+    for note in outcome.operator_notes[:20]:
+        console.print(f"  {note}", markup=False)
+    if storage:
+        from infra.storage_probe import probe_storage, require_promises
+
+        require_promises(probe_storage(own_inbox(config), role=config.silo))
+        console.print("storage       keeps every promise that the agent relies on")
+    if not outcome.passed:
+        raise SiloOperatorError(
+            "data contract",
+            expected="every critical rule to hold",
+            found=", ".join(o.rule for o in outcome.outcomes if not o.success),
+            action="correct the data or the contract; rounds are refused until then",
+        )
+
+
+@app.command()
+def run(
+    home: Home = HERE,
+    once: Annotated[bool, typer.Option(help="End after one round.")] = False,
+    clear_stop: Annotated[bool, typer.Option(help="Turn the kill switch off first.")] = False,
+) -> None:
+    """Take part in rounds until stopped."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[RichHandler(console=console, show_path=False, markup=False)],
+    )
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    config = load_config(home)
+    switch = KillSwitch(config.home)
+    if clear_stop:
+        switch.turn_off()
+    if switch.is_on():
+        raise SiloOperatorError(
+            "kill switch",
+            expected="off",
+            found=f"{config.home}/STOP",
+            action="run `silo-agent run --clear-stop` when the silo may take part again",
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run_agent(assemble_silo(home), once=once)
+
+
+@app.command()
+def status(home: Home = HERE) -> None:
+    """Show whether the agent runs and what it last did."""
+    config = load_config(home)
+    pid = running_agent(config.home)
+    console.print(f"agent   {'runs as process ' + str(pid) if pid else 'does not run'}")
+    console.print(f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
+    path = config.home / STATUS_NAME
+    if path.exists():
+        shown = json.loads(path.read_text(encoding="utf-8"))
+        console.print(
+            f"last    round {shown['round']} attempt {shown['attempt']}: {shown['phase']}, "
+            f"step {shown['step']} of {shown['steps']}, at {shown['issued_at']}"
+        )
+
+
+@app.command()
+def stop(home: Home = HERE) -> None:
+    """Turn the kill switch on: ends training at once, and nothing leaves until it is off."""
+    config = load_config(home)
+    KillSwitch(config.home).turn_on()
+    deadline = time.monotonic() + STOP_WAIT_SECONDS
+    while (pid := running_agent(config.home)) is not None:
+        if time.monotonic() > deadline:
+            raise SiloOperatorError(
+                "agent",
+                expected=f"an end within {STOP_WAIT_SECONDS} s",
+                found=f"process {pid} still runs; nothing can leave it",
+                action=f"kill {pid}",
+            )
+        time.sleep(0.2)
+    console.print("The agent has stopped; the kill switch stays on.")
+
+
+def main() -> None:
+    """Entry point: one message on stderr instead of a traceback for what a person can mend."""
+    try:
+        app()
+    except ConsortiaError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

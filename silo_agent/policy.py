@@ -1,0 +1,233 @@
+"""The silo's own policy: what it is willing to take part in. It fails closed.
+
+An empty, unreadable or unset policy refuses everything. Every rule is a small function of the plan
+and the policy; the first that does not hold decides, and its id goes into the signed refusal. The
+sentence that leaves with it is fixed by the rule, so a refusal carries nothing of the silo.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.adapter_format import adapter_bytes_limit
+from data_contracts.errors import SiloOperatorError
+from data_contracts.records import RoundPlan
+from data_contracts.wire_types import Digest, LicenceId, Text
+
+MAX_POLICY_BYTES = 64 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AllowedModel(_Section):
+    """A base model that may be trained here: by digest, at a local path, under its licence."""
+
+    name: Text
+    digest: Digest
+    licence: LicenceId
+    path: Path
+
+
+class Limits(_Section):
+    """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy."""
+
+    max_local_steps: Annotated[int, Field(ge=1)]
+    max_sequences_per_step: Annotated[int, Field(ge=1)]
+    max_sequence_length: Annotated[int, Field(ge=1)]
+    max_learning_rate: Annotated[float, Field(gt=0)]
+    max_rank: Annotated[int, Field(ge=1)]
+    max_adapter_bytes: Annotated[int, Field(ge=1)]
+    min_cohort_silos: Annotated[int, Field(ge=1)]
+
+
+class Policy(_Section):
+    """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted."""
+
+    version: Literal[1]
+    take_part: bool
+    purposes: Annotated[tuple[Text, ...], Field(min_length=1)]
+    trust_modes: Annotated[tuple[str, ...], Field(min_length=1)]
+    trust_storage_with_deltas: bool
+    limits: Limits
+    models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
+
+    def model(self, digest: str) -> AllowedModel | None:
+        """The allowed model with this digest."""
+        return next((m for m in self.models if m.digest == digest), None)
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy with the digest of its bytes, or the reason why there is none."""
+
+    policy: Policy | None
+    digest: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class PolicyRefusal:
+    """The deciding rule and its fixed sentence."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ContractTerms:
+    """The silo's current data contract: its digest and the purposes that it allows."""
+
+    digest: str
+    purposes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """What the rules look at besides the plan and the policy."""
+
+    silo: str
+    federation: str
+    membership_digest: str
+    contract: ContractTerms | None
+    now: datetime
+
+
+Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """Read the policy file; a fault becomes a `PolicyFile` without a policy, never an exception."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return PolicyFile(None, None, f"{path}: {error.strerror}")
+    digest = hashlib.sha256(data).hexdigest()
+    if len(data) > MAX_POLICY_BYTES:
+        return PolicyFile(None, digest, f"{path}: larger than {MAX_POLICY_BYTES} bytes")
+    try:
+        return PolicyFile(Policy.model_validate(tomllib.loads(data.decode("utf-8"))), digest, None)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return PolicyFile(None, digest, f"{path}: {error}")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        return PolicyFile(None, digest, f"{path}: {where}: {first['msg']}")
+
+
+def require_policy(file: PolicyFile) -> Policy:
+    """The policy, or SiloOperatorError; for commands a person runs, not for rounds."""
+    if file.policy is None:
+        raise SiloOperatorError(
+            "policy",
+            expected="a readable policy file with every limit set",
+            found=file.problem or "nothing",
+            action="correct the policy; until then the agent refuses every plan",
+        )
+    return file.policy
+
+
+def judge_plan(plan: RoundPlan, file: PolicyFile, context: PlanContext) -> PolicyRefusal | None:
+    """The first rule that does not hold, or None when the silo takes part."""
+    if file.policy is None:
+        return PolicyRefusal("policy.unreadable", "The silo has no readable policy.")
+    for rule, reason, holds in RULES:
+        if not holds(plan, file.policy, context):
+            return PolicyRefusal(rule, reason)
+    return None
+
+
+RULES: tuple[tuple[str, str, Rule], ...] = (
+    (
+        "plan.federation",
+        "The plan belongs to another federation.",
+        lambda p, s, c: p.federation == c.federation,
+    ),
+    (
+        "plan.membership",
+        "The plan does not name the newest membership.",
+        lambda p, s, c: p.membership_digest == c.membership_digest,
+    ),
+    ("policy.take_part", "The silo does not take part at present.", lambda p, s, c: s.take_part),
+    ("plan.expired", "The plan has expired.", lambda p, s, c: c.now < p.submit_by),
+    (
+        "policy.trust_mode",
+        "The silo does not allow the plan's trust mode.",
+        lambda p, s, c: p.trust_mode in s.trust_modes and p.trust_mode == "auditable",
+    ),
+    (
+        "policy.storage_trust",
+        "The silo does not trust storage with readable adapters.",
+        lambda p, s, c: s.trust_storage_with_deltas,
+    ),
+    (
+        "policy.purpose",
+        "The silo does not allow the plan's purpose.",
+        lambda p, s, c: p.purpose in s.purposes,
+    ),
+    (
+        "policy.cohort",
+        "The cohort is smaller than the silo allows.",
+        lambda p, s, c: len(p.cohort) >= s.limits.min_cohort_silos,
+    ),
+    (
+        "policy.contract",
+        "The plan does not pin the silo's current data contract.",
+        lambda p, s, c: (
+            c.contract is not None and p.contract_digest_of(c.silo) == c.contract.digest
+        ),
+    ),
+    (
+        "policy.contract_purpose",
+        "The silo's data contract does not allow the plan's purpose.",
+        lambda p, s, c: c.contract is not None and p.purpose in c.contract.purposes,
+    ),
+    (
+        "policy.base_model",
+        "The silo does not allow the plan's base model.",
+        lambda p, s, c: _base_model_allowed(p, s),
+    ),
+    (
+        "policy.local_steps",
+        "The plan asks for more local steps than the silo allows.",
+        lambda p, s, c: p.recipe.local_steps <= s.limits.max_local_steps,
+    ),
+    (
+        "policy.sequences_per_step",
+        "The plan asks for larger steps than the silo allows.",
+        lambda p, s, c: p.recipe.sequences_per_step <= s.limits.max_sequences_per_step,
+    ),
+    (
+        "policy.sequence_length",
+        "The plan asks for longer sequences than the silo allows.",
+        lambda p, s, c: p.recipe.sequence_length <= s.limits.max_sequence_length,
+    ),
+    (
+        "policy.learning_rate",
+        "The plan's learning rate is outside what the silo allows.",
+        lambda p, s, c: 0 < p.recipe.learning_rate <= Decimal(repr(s.limits.max_learning_rate)),
+    ),
+    (
+        "policy.rank",
+        "The plan's adapter rank is higher than the silo allows.",
+        lambda p, s, c: p.adapter.rank <= s.limits.max_rank,
+    ),
+    (
+        "policy.adapter_bytes",
+        "The plan's adapter is larger than the silo releases.",
+        lambda p, s, c: adapter_bytes_limit(p.adapter) <= s.limits.max_adapter_bytes,
+    ),
+)
+
+
+def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:
+    model = policy.model(plan.base_model.digest)
+    return model is not None and model.licence == plan.base_model.licence

@@ -1,0 +1,185 @@
+"""The only way out of the silo.
+
+Guaranteed for everything that leaves: the kill switch was off, the record was signed by the silo's
+key, a submission rests on a passing verdict that has not expired, and the bytes were first written
+to the local outbox and synced, blob before record. A retry sends those very bytes. Nothing else in
+this package holds the inbox for writing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.bucket_layout import RoundId, blob_key, round_slot, status_key
+from data_contracts.envelope import Verified, seal, verify
+from data_contracts.errors import SiloOperatorError
+from data_contracts.records import (
+    Acceptance,
+    Evaluation,
+    Refusal,
+    SiloRecord,
+    Status,
+    Submission,
+    Verdict,
+)
+from infra.clock import Clock
+from infra.durable_files import write_durably
+from infra.object_store import Bucket
+from infra.record_store import write_record
+from infra.signing_keys import SigningKey
+
+SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+
+RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
+    Acceptance,
+    Refusal,
+    Verdict,
+    Submission,
+    Evaluation,
+)
+
+
+class ReleaseForbiddenError(SiloOperatorError):
+    """The kill switch is on, or what should leave does not rest on a passing verdict."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """What this silo has released, or is about to release again, in one attempt."""
+
+    acceptance: Verified[Acceptance] | None
+    refusal: Verified[Refusal] | None
+    verdict: Verified[Verdict] | None
+    submission: Verified[Submission] | None
+    evaluation: Verified[Evaluation] | None
+
+
+class Release:
+    """Outbox on local disk in front of the silo's inbox in storage."""
+
+    def __init__(
+        self,
+        directory: Path,
+        inbox: Bucket,
+        key: SigningKey,
+        clock: Clock,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        self._directory = directory
+        self._inbox = inbox
+        self._key = key
+        self._clock = clock
+        self._is_stopped = is_stopped
+
+    def record(self, record: SiloRecordT, blob: Path | None = None) -> Verified[SiloRecordT]:
+        """Release a record, with the blob a submission refers to.
+
+        If this kind was released before in this attempt, those bytes are sent again instead.
+        """
+        round_id = _round_of(record)
+        earlier = self._read(round_id, type(record))
+        if earlier is None:
+            self._require_permission(record, blob)
+            earlier = seal(record, self._key)
+            if blob is not None and isinstance(record, Submission):
+                self._keep_blob(blob, record.adapter)
+            write_durably(self._path(round_id, record.kind), earlier.envelope)
+        self._send(round_id, earlier)
+        return earlier
+
+    def deliver_pending(self, round_id: RoundId) -> None:
+        """Send again what was written to the outbox but not confirmed by storage."""
+        for record_type in RELEASED_TYPES:
+            path = self._path(round_id, record_type.kind)
+            if path.exists() and not _sent_marker(path).exists():
+                verified = self._read(round_id, record_type)
+                if verified is not None:
+                    self._send(round_id, verified)
+
+    def released(self, round_id: RoundId) -> Released:
+        """What the outbox holds for this attempt."""
+        return Released(
+            acceptance=self._read(round_id, Acceptance),
+            refusal=self._read(round_id, Refusal),
+            verdict=self._read(round_id, Verdict),
+            submission=self._read(round_id, Submission),
+            evaluation=self._read(round_id, Evaluation),
+        )
+
+    def status(self, status: Status) -> None:
+        """Show progress; signed, never kept, never relied upon."""
+        if not self._is_stopped():
+            envelope = seal(status, self._key).envelope
+            self._inbox.put(status_key(_round_of(status), status.number), envelope)
+
+    def _require_permission(self, record: SiloRecord, blob: Path | None) -> None:
+        self._require_running(record.kind)
+        if not isinstance(record, Submission):
+            return
+        verdict = self._read(_round_of(record), Verdict)
+        now = self._clock.now()
+        if (
+            blob is None
+            or verdict is None
+            or verdict.digest != record.verdict_digest
+            or not verdict.record.passed
+            or verdict.record.expires_at < now
+        ):
+            raise ReleaseForbiddenError(
+                "release of a submission",
+                expected="a passing, unexpired verdict of this attempt and the adapter's file",
+                found="none",
+                action="run the data gate again; nothing was sent",
+            )
+
+    def _require_running(self, kind: str) -> None:
+        if self._is_stopped():
+            raise ReleaseForbiddenError(
+                f"release of {kind}",
+                expected="the kill switch to be off",
+                found="the silo operator has switched it on",
+                action="run `silo-agent run --clear-stop` when the silo may take part again",
+            )
+
+    def _keep_blob(self, blob: Path, ref: ArtifactRef) -> None:
+        if artifact_of_file(blob) != ref:
+            raise ReleaseForbiddenError(
+                f"adapter {blob}",
+                expected=f"SHA-256 {ref.digest}",
+                found="other bytes",
+                action="train again; nothing was sent",
+            )
+        write_durably(self._blob_path(ref), blob.read_bytes())
+
+    def _send(self, round_id: RoundId, verified: Verified[SiloRecordT]) -> None:
+        record = verified.record
+        self._require_running(record.kind)
+        if isinstance(record, Submission):
+            self._inbox.put_blob(self._blob_path(record.adapter), record.adapter)
+        write_record(self._inbox, round_slot(round_id, record.kind), verified)
+        write_durably(_sent_marker(self._path(round_id, record.kind)), b"")
+
+    def _read(
+        self, round_id: RoundId, record_type: type[SiloRecordT]
+    ) -> Verified[SiloRecordT] | None:
+        path = self._path(round_id, record_type.kind)
+        if not path.exists():
+            return None
+        return verify(path.read_bytes(), record_type, {self._key.public_key_hex})
+
+    def _path(self, round_id: RoundId, kind: str) -> Path:
+        slot = round_slot(round_id, kind).rstrip("/")
+        return self._directory / f"{slot}.json"
+
+    def _blob_path(self, ref: ArtifactRef) -> Path:
+        return self._directory / blob_key(ref.digest)
+
+
+def _sent_marker(path: Path) -> Path:
+    return path.with_suffix(".sent")
+
+
+def _round_of(record: SiloRecord) -> RoundId:
+    return RoundId(record.run, record.round, record.attempt)

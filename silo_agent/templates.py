@@ -1,0 +1,57 @@
+"""The files that `silo-agent init` writes, with comments for the person who edits them."""
+
+CONFIG_TEMPLATE = """\
+# Configuration of this silo's agent. Paths are relative to this directory.
+silo = "{silo}"
+federation = "{federation}"
+policy = "policy.toml"
+
+[storage]
+endpoint_url = "{endpoint_url}"
+credentials = "keys/storage-credentials.toml" # access_key and secret_key, mode 0600
+# ca_bundle = "ca.pem"
+
+[trust]
+membership = "membership.json" # handed over by the federation operator; compare fingerprints
+
+[data]
+root = "data"              # nothing outside this directory is ever read
+contract = "contract.yaml" # ODCS data contract
+
+[training]
+device = "{device}"        # "cpu" or "cuda"
+ranks = {ranks}            # processes, one per GPU
+zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2 or 3
+threads_per_rank = 1
+checkpoint_every_steps = 2
+heldout_sequences = 8
+silo_only_baseline = true  # also train an adapter that never leaves, for comparison
+# lock = "/var/lock/consortia-train" # agents that share one machine take turns
+"""
+
+POLICY_TEMPLATE = """\
+# What this silo is willing to take part in. The agent fails closed: while this file is missing,
+# unreadable or incomplete, it refuses every plan. Every refusal is signed and names its rule.
+version = 1
+take_part = false # set to true when you have read the rest
+
+purposes = [] # exact purposes you agree to, for example ["clinical coding assistant, research"]
+trust_modes = ["auditable"] # the aggregator sees this silo's adapter
+# Adapters are not yet encrypted: whoever runs the storage could read them.
+trust_storage_with_deltas = false
+
+[limits]
+max_local_steps = 1000
+max_sequences_per_step = 256
+max_sequence_length = 4096
+max_learning_rate = 0.001
+max_rank = 64
+max_adapter_bytes = 1_000_000_000
+min_cohort_silos = 3
+
+# [[models]]
+# name = "SmolLM2-135M-Instruct"
+# licence = "Apache-2.0"
+# digest = "..."  # printed by `silo-agent check --model PATH`
+# path = "/models/SmolLM2-135M-Instruct"
+"""

@@ -1,0 +1,207 @@
+"""What the agent asks of its training processes, and what they answer: JSON files, no torch.
+
+A job names local paths only. Its fingerprint covers everything that decides the outcome, file
+contents included, so that a checkpoint or a result is reused for exactly the same work and no
+other.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_contracts.artifact import artifact_of_file
+from data_contracts.errors import SiloOperatorError
+from data_contracts.records.round_plan import AdapterSpec, TrainingRecipe
+
+Device = Literal["cpu", "cuda"]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SiloOnlyBaseline(_Value):
+    """The adapter that this silo would have without the federation, trained for comparison.
+
+    `previous_adapter` is the silo-only adapter of the previous round; None starts from the seed.
+    """
+
+    enabled: bool = False
+    previous_adapter: Path | None = None
+
+
+class TrainingJob(_Value):
+    """One silo's local training in one round.
+
+    `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
+    `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
+    """
+
+    model_dir: Path
+    adapter: AdapterSpec
+    recipe: TrainingRecipe
+    round: PositiveInt
+    starting_adapter: Path | None = None
+    train_records: Path
+    heldout_records: Path
+    output_dir: Path
+    zero_stage: Literal[1, 2, 3] = 2
+    ranks: PositiveInt = 1
+    device: Device = "cpu"
+    threads_per_rank: PositiveInt = 1
+    checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
+    heldout_sequences: PositiveInt = 8
+    measure_base: bool = False
+    silo_only: SiloOnlyBaseline = SiloOnlyBaseline()
+
+    @model_validator(mode="after")
+    def _ranks_share_the_step_evenly(self) -> Self:
+        if self.recipe.sequences_per_step % self.ranks:
+            raise ValueError(
+                f"expected sequences_per_step ({self.recipe.sequences_per_step}, from the plan) to "
+                f"be a multiple of ranks ({self.ranks}, from the silo's configuration); choose a "
+                "number of ranks that divides it"
+            )
+        return self
+
+    @property
+    def micro_batches_per_rank(self) -> int:
+        """Sequences that one rank processes in one step."""
+        return self.recipe.sequences_per_step // self.ranks
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the job and the bytes of every data and adapter file that it names."""
+        described = self.model_dump_json(exclude={"threads_per_rank", "checkpoint_every_steps"})
+        adapters = (self.starting_adapter, self.silo_only.previous_adapter)
+        files = [self.train_records, self.heldout_records]
+        return _fingerprint(described, files + [path for path in adapters if path is not None])
+
+
+class PackingCounts(_Value):
+    """How the training records became sequences. `truncated` lost their end, `skipped` had a
+    prompt that left no room for an answer; `passes` above 1 means that the data was used again."""
+
+    conversations: int
+    truncated: int
+    skipped: int
+    passes: int
+
+
+class TrainingResult(_Value):
+    """What training produced. Losses are mean nats per answer token on the held-out records,
+    except `first_step_loss` and `last_step_loss`, which are on the training records.
+
+    `tokens` counts the tokens processed in training, padding excluded (there is none).
+    The silo-only fields are None when the baseline was not asked for or not reached in time.
+    """
+
+    adapter: Path
+    tokens: int
+    steps: int
+    resumed_from_step: int
+    first_step_loss: float
+    last_step_loss: float
+    seconds: float
+    tokens_per_second: float
+    peak_rss_bytes_per_rank: int
+    packing: PackingCounts
+    base_loss: float | None
+    starting_loss: float
+    local_loss: float
+    silo_only_loss: float | None = None
+    silo_only_adapter: Path | None = None
+    heldout_tokens: int
+
+
+class EvaluatedAdapter(_Value):
+    """An adapter to measure; `path` None means the base model without any adapter."""
+
+    name: str
+    path: Path | None
+
+
+class HeldoutSet(_Value):
+    """A JSONL file of held-out records, under a name."""
+
+    name: str
+    records: Path
+
+
+class EvaluationJob(_Value):
+    """Measure every adapter on every held-out set, loading the model once."""
+
+    model_dir: Path
+    adapter: AdapterSpec
+    adapters: Annotated[tuple[EvaluatedAdapter, ...], Field(min_length=1)]
+    heldout: Annotated[tuple[HeldoutSet, ...], Field(min_length=1)]
+    sequence_length: Annotated[int, Field(ge=16)]
+    heldout_sequences: PositiveInt
+    seed: Annotated[int, Field(ge=0)]
+    output_dir: Path
+    device: Device = "cpu"
+    threads: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        for names in ([a.name for a in self.adapters], [h.name for h in self.heldout]):
+            if len(set(names)) != len(names):
+                raise ValueError("names of adapters and of held-out sets must be distinct")
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the job and the bytes of every data and adapter file that it names."""
+        adapters = [adapter.path for adapter in self.adapters if adapter.path is not None]
+        described = self.model_dump_json(exclude={"threads"})
+        return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
+
+
+class HeldoutLoss(_Value):
+    """Mean loss in nats per answer token of one adapter on one held-out set."""
+
+    adapter: str
+    heldout: str
+    loss: float
+    tokens: int
+
+
+class EvaluationResult(_Value):
+    """One loss per adapter and held-out set."""
+
+    losses: tuple[HeldoutLoss, ...]
+    seconds: float
+
+    def loss(self, adapter: str, heldout: str) -> HeldoutLoss:
+        """The entry of one pair; raises KeyError when it was not measured."""
+        for entry in self.losses:
+            if (entry.adapter, entry.heldout) == (adapter, heldout):
+                return entry
+        raise KeyError((adapter, heldout))
+
+
+class Progress(_Value):
+    """Where the training processes are. `eta_seconds` covers the rest of the current phase."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+def _fingerprint(described: str, files: list[Path]) -> str:
+    digest = hashlib.sha256(described.encode())
+    for path in files:
+        try:
+            digest.update(artifact_of_file(path).digest.encode())
+        except OSError as error:
+            raise SiloOperatorError(
+                f"file of a training job, {path}",
+                expected="a readable file",
+                found=error.strerror or str(error),
+                action="run the data gate and fetch the round's adapters again",
+            ) from error
+    return digest.hexdigest()

@@ -1,0 +1,241 @@
+"""What every rank does in one round; the top-level function reads in the order of the work."""
+
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from silo_agent.training.adapter_file import write_adapter
+from silo_agent.training.engine import Heldout, LoraEngine, ResumePoint
+from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
+from silo_agent.training.lora_model import load_tokenizer, no_gpu
+from silo_agent.training.packing import PackedSequence, pack_heldout, pack_training
+from silo_agent.training.rank_processes import RENDEZVOUS_VARIABLE
+from silo_agent.training.run_files import (
+    ProgressWriter,
+    RunFiles,
+    StepMeter,
+    read_result,
+    write_result,
+)
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: list[PackedSequence]
+    heldout: list[PackedSequence]
+    packing: PackingCounts
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One adapter's training: the federated one or the silo-only baseline."""
+
+    name: str
+    starting_adapter: Path | None
+    adapter: Path
+    measures_before: bool
+
+
+@dataclass(frozen=True)
+class _Trained:
+    point: ResumePoint
+    resumed_from_step: int
+    after: Heldout
+
+
+def train_rank(job: TrainingJob, fingerprint: str) -> None:
+    """Train, measure, save; raises ConsortiaError kinds for what a person can act on."""
+    _join_ranks(job)
+    files = RunFiles(job.output_dir)
+    progress = ProgressWriter(files.progress if dist.get_rank() == 0 else None)
+    data = _packed(job, progress)
+    result = read_result(files.result, TrainingResult, fingerprint)
+    if result is None:
+        federated = _Part("training", job.starting_adapter, files.adapter, True)
+        trained = _train_part(job, federated, data, fingerprint, progress)
+        result = _result(data, trained, files.adapter)
+        _publish(files, result, fingerprint)
+    if job.silo_only.enabled and result.silo_only_adapter is None:
+        _publish(
+            files, _with_baseline(job, result, data, fingerprint, files, progress), fingerprint
+        )
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _join_ranks(job: TrainingJob) -> None:
+    if job.device == "cuda":
+        _require_gpus()
+    torch.set_num_threads(job.threads_per_rank)
+    torch.manual_seed(job.recipe.seed % 2**63)
+    # DeepSpeed would compile a shared-memory all-reduce at this point (a minute with g++ and the
+    # Python headers, and a lock that a killed build leaves behind). Only its inference uses it.
+    deepspeed.ops.__compatible_ops__ = {}
+    rendezvous = os.environ.get(RENDEZVOUS_VARIABLE)
+    deepspeed.init_distributed(
+        "nccl" if job.device == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        init_method=f"file://{rendezvous}" if rendezvous else "env://",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+
+
+def _require_gpus() -> None:
+    needed = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    found = torch.cuda.device_count()
+    if found < needed:
+        raise no_gpu(needed=needed, found=found)
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def _packed(job: TrainingJob, progress: ProgressWriter) -> _Data:
+    progress.phase("packing")
+    recipe, tokenizer = job.recipe, load_tokenizer(job.model_dir)
+    train, counts = pack_training(
+        tokenizer,
+        job.train_records,
+        length=recipe.sequence_length,
+        count=recipe.local_steps * recipe.sequences_per_step,
+        seed=recipe.seed,
+        round_number=job.round,
+    )
+    heldout = pack_heldout(
+        tokenizer,
+        job.heldout_records,
+        length=recipe.sequence_length,
+        limit=job.heldout_sequences,
+        seed=recipe.seed,
+    )
+    return _Data(train, heldout, counts)
+
+
+def _train_part(
+    job: TrainingJob, part: _Part, data: _Data, fingerprint: str, progress: ProgressWriter
+) -> _Trained:
+    progress.phase(f"{part.name}: loading the model")
+    engine = LoraEngine(job, part.starting_adapter)
+    checkpoints = RunFiles(job.output_dir).checkpoints / part.name
+    resumed = engine.load_checkpoint(checkpoints, fingerprint)
+    point = resumed or _before_training(job, part, engine, data, progress)
+    start = point.step
+    point = _steps(job, part, engine, data, point, checkpoints, fingerprint, progress)
+    progress.phase(f"{part.name}: held-out loss")
+    after = engine.heldout(data.heldout)
+    tensors = engine.adapter()
+    if dist.get_rank() == 0:
+        write_adapter(part.adapter, job.adapter, tensors)
+    engine.close()
+    return _Trained(point, start, after)
+
+
+def _before_training(
+    job: TrainingJob, part: _Part, engine: LoraEngine, data: _Data, progress: ProgressWriter
+) -> ResumePoint:
+    starting, base = 0.0, None
+    if part.measures_before:
+        progress.phase("held-out loss before training")
+        starting = engine.heldout(data.heldout).loss
+        if job.measure_base:
+            # B is zero without a starting adapter, so both are the same model.
+            same = part.starting_adapter is None
+            base = starting if same else engine.heldout(data.heldout, adapter=False).loss
+    return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
+
+
+def _steps(
+    job: TrainingJob,
+    part: _Part,
+    engine: LoraEngine,
+    data: _Data,
+    point: ResumePoint,
+    checkpoints: Path,
+    fingerprint: str,
+    progress: ProgressWriter,
+) -> ResumePoint:
+    steps, size = job.recipe.local_steps, job.recipe.sequences_per_step
+    meter = StepMeter(part.name, point.step, steps)
+    for index in range(point.step, steps):
+        began = time.monotonic()
+        sequences = data.train[index * size : (index + 1) * size]
+        loss = engine.step(index, sequences)
+        tokens = sum(len(sequence.token_ids) for sequence in sequences)
+        point = ResumePoint(
+            step=index + 1,
+            tokens=point.tokens + tokens,
+            seconds=point.seconds + time.monotonic() - began,
+            first_step_loss=point.first_step_loss if index else loss,
+            last_step_loss=loss,
+            base_loss=point.base_loss,
+            starting_loss=point.starting_loss,
+        )
+        progress.report(meter.after(index + 1, loss, tokens))
+        if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
+            engine.save_checkpoint(checkpoints, point, fingerprint)
+    return point
+
+
+def _result(data: _Data, trained: _Trained, adapter: Path) -> TrainingResult:
+    point = trained.point
+    return TrainingResult(
+        adapter=adapter,
+        tokens=point.tokens,
+        steps=point.step,
+        resumed_from_step=trained.resumed_from_step,
+        first_step_loss=point.first_step_loss,
+        last_step_loss=point.last_step_loss,
+        seconds=point.seconds,
+        tokens_per_second=point.tokens / max(point.seconds, 1e-6),
+        peak_rss_bytes_per_rank=_peak_rss_bytes(),
+        packing=data.packing,
+        base_loss=point.base_loss,
+        starting_loss=point.starting_loss,
+        local_loss=trained.after.loss,
+        heldout_tokens=trained.after.tokens,
+    )
+
+
+def _with_baseline(
+    job: TrainingJob,
+    result: TrainingResult,
+    data: _Data,
+    fingerprint: str,
+    files: RunFiles,
+    progress: ProgressWriter,
+) -> TrainingResult:
+    """Add the silo-only baseline: trained, or the local adapter itself where both start equal."""
+    if job.starting_adapter is None and job.silo_only.previous_adapter is None:
+        loss, adapter = result.local_loss, result.adapter
+    else:
+        adapter = files.silo_only_adapter
+        part = _Part("silo-only training", job.silo_only.previous_adapter, adapter, False)
+        loss = _train_part(job, part, data, fingerprint, progress).after.loss
+    update = {
+        "silo_only_loss": loss,
+        "silo_only_adapter": adapter,
+        "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, _peak_rss_bytes()),
+    }
+    return result.model_copy(update=update)
+
+
+def _publish(files: RunFiles, result: TrainingResult, fingerprint: str) -> None:
+    if dist.get_rank() == 0:
+        write_result(files.result, result, fingerprint)
+    dist.barrier()
+
+
+def _peak_rss_bytes() -> int:
+    """Largest resident memory over the ranks so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = torch.tensor(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if dist.get_backend() == "nccl":
+        peak = peak.cuda()
+    dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+    return int(peak.item())

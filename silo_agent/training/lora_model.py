@@ -1,0 +1,146 @@
+"""The base model with the plan's LoRA modules on it, and its loss on a packed sequence.
+
+Only local files are read, no model code from the directory is run, and the LoRA configuration is
+built from the plan's adapter spec alone. Adapter tensors pass through `data_contracts`' gate.
+"""
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_contracts.adapter_format import expected_shapes
+from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.records.round_plan import AdapterSpec
+from silo_agent.training.adapter_init import Float32Array
+from silo_agent.training.job import Device
+from silo_agent.training.packing import IGNORED, ChatTokenizer, PackedSequence
+
+ADAPTER_NAME = "default"
+
+
+def single_device(device: Device) -> torch.device:
+    """The device of a process that works alone; raises SiloOperatorError without a GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise no_gpu(needed=1, found=0)
+    return torch.device(device)
+
+
+def no_gpu(*, needed: int, found: int) -> SiloOperatorError:
+    """The error for a machine with fewer GPUs than ranks."""
+    return SiloOperatorError(
+        "training device cuda",
+        expected=f"{needed} GPU(s), one per rank",
+        found=f"{found} that PyTorch can use",
+        action="install a CUDA build of PyTorch and a driver, lower the ranks, or set the device "
+        "to cpu",
+    )
+
+
+def load_tokenizer(model_dir: Path) -> ChatTokenizer:
+    """The tokenizer beside the base model."""
+    tokenizer: ChatTokenizer = _from_local(AutoTokenizer, model_dir)
+    return tokenizer
+
+
+def load_lora_model(model_dir: Path, spec: AdapterSpec, device: Device) -> Any:
+    """Base model plus LoRA modules, float32 on CPU and bfloat16 on CUDA; only LoRA is trainable.
+
+    Raises SiloOperatorError when the directory holds no model, and FederationOperatorError when
+    the model lacks modules of the spec.
+    """
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    base = _from_local(AutoModelForCausalLM, model_dir, dtype=dtype)
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        target_modules=[target.module for target in spec.targets],
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise _modules_differ(str(error)[:200]) from None
+    found = {name: tuple(p.shape) for name, p in adapter_parameters(model).items()}
+    if found != expected_shapes(spec):
+        wrong = sorted(set(found.items()) ^ set(expected_shapes(spec).items()))[0]
+        raise _modules_differ(f"a difference at {wrong[0]}, shape {wrong[1]}")
+    return model
+
+
+def adapter_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """LoRA parameters under the tensor names of an adapter file, in the order of the model."""
+    return {
+        name.replace(f".{ADAPTER_NAME}.weight", ".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+def set_adapter(model: Any, tensors: Iterable[tuple[str, Float32Array]]) -> None:
+    """Copy adapter tensors into the model; call it before `deepspeed.initialize`."""
+    parameters = adapter_parameters(model)
+    with torch.no_grad():
+        for name, array in tensors:
+            parameters[name].copy_(torch.from_numpy(np.array(array, dtype=np.float32)))
+
+
+def answer_nll(model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
+    """Summed negative log likelihood (nats) of the answer tokens of one sequence, a scalar.
+
+    No attention mask and restarting positions make transformers build the block-diagonal mask.
+    The output layer is computed only where a label counts: with a vocabulary of 49,152 it is a
+    fifth of the arithmetic.
+    """
+    labels = torch.tensor(sequence.labels[1:])
+    counted = (labels != IGNORED).nonzero().squeeze(1)
+    options: dict[str, Any] = {}
+    keeps = _accepts(model, "logits_to_keep")
+    if keeps:
+        options["logits_to_keep"] = counted.to(device)
+    output = model(
+        input_ids=torch.tensor([sequence.token_ids], device=device),
+        position_ids=torch.tensor([sequence.positions], device=device),
+        use_cache=False,
+        **options,
+    )
+    logits = output.logits[0] if keeps else output.logits[0][counted.to(device)]
+    return torch.nn.functional.cross_entropy(
+        logits.float(), labels[counted].to(device), reduction="sum"
+    )
+
+
+def _accepts(model: Any, option: str) -> bool:
+    wrapped = getattr(model, "module", model)
+    base = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
+    return option in inspect.signature(base.forward).parameters
+
+
+def _from_local(factory: Any, model_dir: Path, **options: Any) -> Any:
+    try:
+        return factory.from_pretrained(
+            model_dir, local_files_only=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        raise SiloOperatorError(
+            f"base model in {model_dir}",
+            expected="a transformers model with safetensors weights and its tokenizer",
+            found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            action="restore the directory of the base model and check its digest",
+        ) from error
+
+
+def _modules_differ(found: str) -> FederationOperatorError:
+    return FederationOperatorError(
+        "adapter spec of the plan",
+        expected="modules that the base model has, with the same shapes",
+        found=found,
+        action="build the plan's adapter targets from the base model that it names",
+    )

@@ -1,0 +1,233 @@
+"""Every admission rule bites, names its reason, and leaves the other silos alone."""
+
+import itertools
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from aggregator.admission import SiloEvidence, judge, reached_quorum
+from data_contracts.records import Close
+from infra.clock import ALLOWED_SKEW
+from tests.aggregator.federation_samples import (
+    COHORT,
+    RULE,
+    Federation,
+    adapter_ref,
+    digest,
+    federation,
+    minutes,
+)
+
+NOW = minutes(62)
+SILO = "hospital-b"
+
+Change = Callable[[Federation], SiloEvidence]
+
+
+def judged(fed: Federation, changed: SiloEvidence) -> Close:
+    others = [fed.silo(silo) for silo in COHORT if silo != changed.silo]
+    close = judge(fed.plan, [*others, changed], NOW)
+    assert {item.silo for item in close.admitted} >= {other.silo for other in others}
+    return close
+
+
+def with_verdict(**changes: Any) -> Change:
+    def change(fed: Federation) -> SiloEvidence:
+        verdict = fed.verdict(SILO, **changes)
+        return fed.silo(SILO, verdict=verdict, submission=fed.submission(SILO, verdict))
+
+    return change
+
+
+def with_submission(**changes: Any) -> Change:
+    return lambda fed: fed.silo(SILO, submission=fed.submission(SILO, fed.verdict(SILO), **changes))
+
+
+def elsewhere(**changes: Any) -> list[Change]:
+    """Each kind of record in turn, signed for another place in the run."""
+    return [
+        lambda fed: fed.silo(SILO, acceptance=fed.acceptance(SILO, **changes)),
+        lambda fed: fed.silo(SILO, refusal=fed.refusal(SILO, **changes)),
+        with_verdict(**changes),
+        with_submission(**changes),
+    ]
+
+
+REJECTIONS: list[tuple[str, Change]] = [
+    ("silo.equivocation", lambda fed: fed.silo(SILO, equivocated=True)),
+    ("acceptance.missing", lambda fed: fed.silo(SILO, acceptance=None)),
+    ("verdict.missing", lambda fed: fed.silo(SILO, verdict=None)),
+    ("verdict.other_contract", with_verdict(contract_digest=digest("another contract"))),
+    (
+        "verdict.contradictory",
+        with_verdict(outcomes=(RULE.model_copy(update={"success": False}),)),
+    ),
+    ("verdict.expired", with_verdict(expires_at=NOW - ALLOWED_SKEW - timedelta(seconds=1))),
+    ("submission.other_verdict", with_submission(verdict_digest=digest("another verdict"))),
+    ("submission.late", with_submission(issued_at=minutes(65) + timedelta(seconds=1))),
+    (
+        "adapter.too_large",
+        with_submission(adapter=adapter_ref("x").model_copy(update={"size": 10_001})),
+    ),
+    ("adapter.not_finite", lambda fed: fed.silo(SILO, adapter_fault="adapter.not_finite")),
+    ("free_rider.copied", with_submission(adapter=adapter_ref("start"))),
+]
+MISPLACED: dict[str, dict[str, Any]] = {
+    "binding.federation": {"federation": "cardiology"},
+    "binding.run": {"run": "run-two"},
+    "binding.round": {"round": 1},
+    "binding.attempt": {"attempt": 2},
+    "binding.plan": {"plan_digest": digest("another plan")},
+    "binding.silo": {"silo": "bank-a"},
+}
+REJECTIONS += [
+    (reason, change) for reason, changes in MISPLACED.items() for change in elsewhere(**changes)
+]
+
+
+@pytest.mark.parametrize(("reason", "change"), REJECTIONS)
+def test_each_rule_rejects_with_its_reason(reason: str, change: Change) -> None:
+    fed = federation()
+    changed = change(fed)
+    close = judged(fed, changed)
+    (rejected,) = close.rejected
+    submission = changed.submission
+    assert (rejected.silo, rejected.reason) == (SILO, reason)
+    assert rejected.submission_digest == (submission.digest if submission else None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_verdict(expires_at=NOW - ALLOWED_SKEW),
+        with_submission(issued_at=minutes(65)),
+        with_submission(adapter=adapter_ref("x").model_copy(update={"size": 10_000})),
+        with_verdict(outcomes=(RULE.model_copy(update={"success": False, "severity": "warning"}),)),
+    ],
+)
+def test_boundaries_are_on_the_silo_s_side(change: Change) -> None:
+    fed = federation()
+    assert len(judged(fed, change(fed)).admitted) == 3
+
+
+def test_a_refusal_wins_over_everything_that_the_silo_submitted() -> None:
+    fed = federation()
+    refusal = fed.refusal(SILO)
+    (refused,) = judged(fed, fed.silo(SILO, refusal=refusal)).refused
+    assert (refused.silo, refused.rule) == (SILO, "policy.purpose")
+    assert refused.record_digest == refusal.digest
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "rule"),
+    [
+        ((), "verdict.failed"),
+        ((RULE.model_copy(update={"success": False}),), "verdict.licence.allowed"),
+        (
+            (
+                RULE,
+                RULE.model_copy(update={"rule": "a.hint", "success": False, "severity": "warning"}),
+                RULE.model_copy(update={"rule": "subjects.minimum", "success": False}),
+            ),
+            "verdict.subjects.minimum",
+        ),
+        ((RULE.model_copy(update={"rule": "r" * 80, "success": False}),), "verdict." + "r" * 72),
+    ],
+)
+def test_a_failed_contract_refuses_by_its_first_failing_rule(
+    outcomes: tuple[Any, ...], rule: str
+) -> None:
+    fed = federation()
+    changed = with_verdict(passed=False, outcomes=outcomes)(fed)
+    (refused,) = judged(fed, changed).refused
+    assert refused.rule == rule
+    assert changed.verdict is not None
+    assert refused.record_digest == changed.verdict.digest
+
+
+def test_silence_is_missing_whether_or_not_it_accepted() -> None:
+    fed = federation()
+    for changed in (
+        SiloEvidence(SILO),
+        fed.silo(SILO, submission=None),
+        fed.silo(SILO, submission=None, verdict=None),
+    ):
+        assert judged(fed, changed).missing == (SILO,)
+    assert judge(fed.plan, [], NOW).missing == COHORT
+
+
+def test_a_silo_outside_the_cohort_is_rejected() -> None:
+    fed = federation()
+    (rejected,) = judged(fed, fed.silo("bank-z")).rejected
+    assert (rejected.silo, rejected.reason) == ("bank-z", "cohort.not_named")
+
+
+def test_all_copies_of_one_adapter_are_rejected() -> None:
+    fed = federation()
+    copy = fed.submission(SILO, fed.verdict(SILO), adapter=adapter_ref("bank-a"))
+    close = judge(
+        fed.plan,
+        [fed.silo("bank-a"), fed.silo(SILO, submission=copy), fed.silo("hospital-c")],
+        NOW,
+    )
+    assert [item.silo for item in close.admitted] == ["hospital-c"]
+    assert {(item.silo, item.reason) for item in close.rejected} == {
+        ("bank-a", "free_rider.copied"),
+        (SILO, "free_rider.copied"),
+    }
+
+
+def test_a_copy_that_is_rejected_anyway_does_not_take_the_original_down() -> None:
+    fed = federation()
+    copy = fed.submission(
+        SILO, fed.verdict(SILO), adapter=adapter_ref("bank-a"), issued_at=minutes(90)
+    )
+    close = judged(fed, fed.silo(SILO, submission=copy))
+    assert [item.silo for item in close.admitted] == ["bank-a", "hospital-c"]
+    assert close.rejected[0].reason == "submission.late"
+
+
+@pytest.mark.parametrize(
+    ("claimed", "cap", "weight"),
+    [(5000, 8000, 5000), (10**9, 8000, 8000), (10**9, 10**12, 10 * 8 * 128), (1, 8000, 1)],
+)
+def test_weight_is_capped_by_recipe_and_plan(claimed: int, cap: int, weight: int) -> None:
+    fed = federation(merge={"rule": "stack_truncate", "weight_cap_tokens": cap})
+    close = judged(fed, with_submission(tokens=claimed)(fed))
+    assert {item.silo: item.weight for item in close.admitted}[SILO] == weight
+
+
+def test_zero_tokens_cannot_even_be_written() -> None:
+    fed = federation()
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        with_submission(tokens=0)(fed)
+
+
+def test_order_of_the_evidence_does_not_matter_and_judging_again_agrees() -> None:
+    fed = federation()
+    evidence = [
+        fed.silo("bank-a"),
+        fed.silo(SILO, refusal=fed.refusal(SILO)),
+        fed.silo("hospital-c"),
+    ]
+    closes = [judge(fed.plan, order, NOW) for order in itertools.permutations(evidence)]
+    assert all(close == closes[0] for close in closes)
+    assert judge(fed.plan, evidence, closes[0].issued_at) == closes[0]
+    assert closes[0].plan_digest == fed.plan.digest
+
+
+def test_quorum_counts_the_admitted_only() -> None:
+    fed = federation()
+    two = judged(fed, SiloEvidence(SILO))
+    one = judge(fed.plan, [fed.silo("bank-a"), fed.silo(SILO, equivocated=True)], NOW)
+    assert reached_quorum(two, fed.plan.record)
+    assert not reached_quorum(one, fed.plan.record)
+
+
+def test_a_silo_given_twice_is_a_fault() -> None:
+    fed = federation()
+    with pytest.raises(ValueError, match="each silo once"):
+        judge(fed.plan, [fed.silo(SILO), fed.silo(SILO)], NOW)

@@ -1,0 +1,366 @@
+"""Rounds, refusals, stragglers and resumes, with the real coordinator and agent code."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aggregator.federated_round import abort_round, advance, close_round, merge_round
+from aggregator.federation_feed import id_of, next_round, read_federation, read_report
+from aggregator.stage import Stage
+from data_contracts.bucket_layout import ledger_bucket, round_slot
+from data_contracts.envelope import Verified, seal
+from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
+from data_contracts.records import Close, RoundPlan, RoundReport, Submission
+from infra.record_store import write_record
+from infra.signing_keys import create_key
+from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.silo import Behaviour
+from tests.tiny_model import make_tiny_model
+
+MakeFederation = Callable[..., SimulatedFederation]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def make_federation(tmp_path: Path, tiny_model: Path) -> MakeFederation:
+    def make(**behaviours: Behaviour) -> SimulatedFederation:
+        federation = SimulatedFederation(tmp_path, tiny_model)
+        for name, behaviour in behaviours.items():
+            federation.add_silo(f"silo-{name}", behaviour)
+        federation.found()
+        return federation
+
+    return make
+
+
+def _report(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:
+    report = read_report(federation.coordinator(), plan)
+    assert report is not None
+    return report.record
+
+
+def _outcomes(report: RoundReport) -> dict[str, tuple[str, str | None]]:
+    return {silo.silo: (silo.outcome, silo.rule) for silo in report.silos}
+
+
+def test_a_round_of_honest_silos_is_published(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    plan = federation.open()
+    federation.play(plan)
+    report = _report(federation, plan)
+    assert report.outcome == "published"
+    assert report.published_adapter is not None
+    assert report.published_adapter == report.candidate_adapter
+    assert {outcome for outcome, _ in _outcomes(report).values()} == {"admitted"}
+    home = federation.settings.home
+    assert (home / "published" / "adapter_config.json").exists()
+    assert (home / "reports" / "round-0001.html").exists()
+    assert (home / "reports" / "round-0001.json").exists()
+
+
+def test_the_second_round_starts_from_the_published_adapter(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    first = federation.open(1)
+    federation.play(first)
+    coordinator = federation.coordinator()
+    assert next_round(coordinator, read_federation(coordinator)) == 2
+    second = federation.open(2)
+    assert second.record.starting_adapter == _report(federation, first).published_adapter
+    assert second.record.previous_digest == first.digest
+    federation.play(second)
+    assert _report(federation, second).outcome == "published"
+
+
+def test_everybody_restarting_at_every_step_never_repeats_work(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    federation.play(plan)
+    before = federation.snapshot()
+    for _ in range(3):
+        federation.silos_act()
+        assert advance(federation.coordinator(), plan) is Stage.REPORTED
+    assert federation.snapshot() == before, "a finished round that is run again writes nothing"
+
+
+def test_a_failing_contract_is_a_signed_refusal_and_the_others_go_on(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(
+        a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.FAILING_CONTRACT
+    )
+    plan = federation.open()
+    federation.play(plan)
+    report = _report(federation, plan)
+    assert report.outcome == "published"
+    assert _outcomes(report)["silo-c"] == ("refused", "verdict.licence.allowed")
+    inbox = federation.inbox("silo-c").objects
+    assert not [key for key in inbox if "submission" in key or key.startswith("blobs/")]
+
+
+def test_a_policy_that_does_not_allow_the_plan_refuses_by_name(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    policy = federation.silos["silo-c"].home / "policy.toml"
+    policy.write_text(policy.read_text().replace("max_local_steps = 10", "max_local_steps = 1"))
+    plan = federation.open()
+    federation.play(plan)
+    assert _outcomes(_report(federation, plan))["silo-c"] == ("refused", "policy.local_steps")
+
+
+def test_an_unreadable_policy_refuses_everything(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    (federation.silos["silo-c"].home / "policy.toml").unlink()
+    plan = federation.open()
+    federation.play(plan)
+    assert _outcomes(_report(federation, plan))["silo-c"] == ("refused", "policy.unreadable")
+
+
+def test_a_straggler_is_missing_after_the_deadline(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.ABSENT)
+    plan = federation.open()
+    stages = federation.play(plan)
+    assert stages.count(Stage.COLLECTING) > 30, "it waits for the deadline"
+    report = _report(federation, plan)
+    assert report.outcome == "published"
+    assert _outcomes(report)["silo-c"] == ("missing", None)
+
+
+def test_below_quorum_aborts_and_the_next_attempt_succeeds(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.ABSENT)
+    first = federation.open()
+    federation.play(first)
+    report = _report(federation, first)
+    assert (report.outcome, report.rule) == ("aborted", "quorum.not_reached")
+    assert report.published_adapter is None
+    federation.silos["silo-b"].behaviour = Behaviour.HONEST
+    coordinator = federation.coordinator()
+    assert next_round(coordinator, read_federation(coordinator)) == 1
+    second = federation.open()
+    assert (second.record.round, second.record.attempt) == (1, 2)
+    federation.play(second)
+    assert _report(federation, second).outcome == "published"
+
+
+def test_an_operator_abort_ends_the_attempt_for_everybody(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    federation.silos_act()
+    abort_round(federation.coordinator(), plan, "operator.abort", "Wrong recipe.")
+    federation.play(plan)
+    assert _report(federation, plan).outcome == "aborted"
+    submitted = [key for key in federation.inbox("silo-a").objects if "submission" in key]
+    assert submitted == []
+
+
+def test_a_worse_candidate_is_held_and_the_next_round_starts_from_before(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.UNHAPPY, b=Behaviour.UNHAPPY)
+    plan = federation.open()
+    federation.play(plan)
+    report = _report(federation, plan)
+    assert (report.outcome, report.rule) == ("held", "evaluation.mean_worse")
+    assert not (federation.settings.home / "published").exists()
+    assert federation.open(2).record.starting_adapter is None
+
+
+def test_missing_evaluations_below_quorum_hold(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.SILENT_EVALUATOR)
+    plan = federation.open()
+    federation.play(plan)
+    report = _report(federation, plan)
+    assert (report.outcome, report.rule) == ("held", "evaluation.quorum")
+
+
+def test_a_boast_about_tokens_is_capped_by_the_plan(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.BOASTING)
+    plan = federation.open()
+    federation.play(plan)
+    shares = {silo.silo: silo.weight_share for silo in _report(federation, plan).silos}
+    assert shares["silo-a"] == shares["silo-b"]
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour.NOT_FINITE, Behaviour.ZERO_DELTA])
+def test_a_silo_does_not_release_an_adapter_that_the_gate_would_reject(
+    make_federation: MakeFederation, behaviour: Behaviour
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=behaviour)
+    plan = federation.open()
+    federation.play(plan)
+    assert _outcomes(_report(federation, plan))["silo-c"] == ("missing", None)
+    assert federation.silos["silo-c"].faults
+    assert not [k for k in federation.inbox("silo-c").objects if k.startswith("blobs/")]
+
+
+def test_two_submissions_in_one_slot_reject_the_silo(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+    silo = federation.silos["silo-c"]
+    released = silo.agent(FEDERATION, federation.pinned).release.released(id_of(plan.record))
+    assert released.submission is not None
+    other = released.submission.record.model_copy(update={"steps": 1})
+    write_record(silo.inbox, round_slot(id_of(plan.record), Submission.kind), seal(other, silo.key))
+    federation.play(plan)
+    assert _outcomes(_report(federation, plan))["silo-c"] == ("rejected", "silo.equivocation")
+
+
+def test_bytes_flipped_in_storage_reject_only_that_silo(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+    inbox = federation.inbox("silo-c").objects
+    (blob,) = [key for key in inbox if key.startswith("blobs/")]
+    inbox[blob] = inbox[blob][:-1] + bytes([inbox[blob][-1] ^ 1])
+    federation.play(plan)
+    assert _outcomes(_report(federation, plan))["silo-c"] == ("rejected", "blob.digest")
+
+
+def test_a_close_record_that_was_claimed_is_adopted_by_a_second_coordinator(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+    first = close_round(federation.coordinator(), plan)
+    federation.clock.sleep(60)
+    slot = round_slot(id_of(plan.record), Close.kind)
+    del federation.plans.objects[f"{slot}{first.digest}.json"]
+    second = close_round(federation.coordinator(), plan)
+    assert second.digest == first.digest, "a later clock must not make a second close record"
+
+
+def test_a_merge_after_a_kill_gives_the_same_bytes(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+    close_round(federation.coordinator(), plan)
+
+    class KilledError(Exception):
+        pass
+
+    def die(done: int, _total: int) -> None:
+        if done == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        merge_round(federation.coordinator(), plan, die)
+    assert not [key for key in federation.plans.objects if "/candidate/" in key]
+    resumed = merge_round(federation.coordinator(), plan)
+    candidates = federation.settings.home / "workspace" / "candidates"
+    for path in candidates.iterdir():
+        path.unlink()
+    slot = round_slot(id_of(plan.record), "candidate")
+    for key in [key for key in federation.plans.objects if key.startswith(slot)]:
+        del federation.plans.objects[key]
+    again = merge_round(federation.coordinator(), plan)
+    assert again.record.adapter == resumed.record.adapter
+
+
+def test_admitted_evidence_is_copied_to_the_ledger(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    federation.play(plan)
+    ledger = federation.bucket(ledger_bucket(FEDERATION)).objects
+    for silo in ("silo-a", "silo-b"):
+        for kind in ("acceptance", "verdict", "submission"):
+            assert [key for key in ledger if f"/{silo}/{kind}/" in key], (silo, kind)
+    assert len([key for key in ledger if key.startswith("blobs/")]) == 2
+
+
+def test_an_older_coordinator_key_can_no_longer_plan(
+    make_federation: MakeFederation, tmp_path: Path
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    stranger = create_key(tmp_path / "stranger.pem")
+    with pytest.raises(FederationOperatorError, match="coordinator key"):
+        read_federation(federation.coordinator(stranger))
+
+
+def test_a_silo_ignores_a_feed_that_was_rolled_back(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    first = federation.open(1)
+    federation.play(first)
+    old = dict(federation.plans.objects)
+    second = federation.open(2)
+    federation.silos_act()
+    federation.plans.objects.clear()
+    federation.plans.objects.update(old)
+    silo = federation.silos["silo-a"]
+    silo.act(FEDERATION, federation.pinned)
+    assert "rolled back" in silo.faults[-1]
+    assert second.record.feed_number == 2
+
+
+def test_a_storage_fault_is_not_taken_for_an_absent_silo(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+
+    def fail(operation: str, key: str) -> None:
+        raise StorageError("inbox", expected="an answer", found="503", action="try again")
+
+    federation.inbox("silo-b").before = fail
+    with pytest.raises(StorageError):
+        close_round(federation.coordinator(), plan)
+    federation.inbox("silo-b").before = None
+    federation.play(plan)
+    assert _outcomes(_report(federation, plan))["silo-b"] == ("admitted", None)
+
+
+def test_a_plan_for_another_federation_is_never_followed(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    foreign = plan.record.model_copy(update={"federation": "elsewhere"})
+    for key in [key for key in federation.plans.objects if key.startswith("feed/")]:
+        del federation.plans.objects[key]
+    write_record(federation.plans, "feed/00000001/", seal(foreign, federation.key))
+    silo = federation.silos["silo-a"]
+    silo.act(FEDERATION, federation.pinned)
+    released = silo.agent(FEDERATION, federation.pinned).release.released(id_of(foreign))
+    assert released.acceptance is None
+    assert released.refusal is None or released.refusal.record.rule == "plan.federation"
+
+
+def test_a_tampered_plan_is_not_believed(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    (key,) = [k for k in federation.plans.objects if k.startswith("feed/") and plan.digest in k]
+    data = federation.plans.objects[key]
+    federation.plans.objects[key] = data.replace(b"A", b"B", 1)
+    silo = federation.silos["silo-a"]
+    assert silo.act(FEDERATION, federation.pinned) is None
+    assert silo.inbox.list_keys("rounds/") == []
+
+
+def test_two_plans_in_one_feed_slot_halt_the_silo(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    other = plan.record.model_copy(update={"purpose": "something else"})
+    write_record(federation.plans, "feed/00000001/", seal(other, federation.key))
+    agent = federation.silos["silo-a"].agent(FEDERATION, federation.pinned)
+    from silo_agent.agent import poll_once
+
+    with pytest.raises(UntrustedInputError, match="feed entry 1"):
+        poll_once(agent)

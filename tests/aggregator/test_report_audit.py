@@ -1,0 +1,246 @@
+"""A clean bundle passes; whatever is changed, dropped, mixed or signed by others fails a claim."""
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator.admission import SiloEvidence
+from aggregator.report import Evidence, build_report, evidence_list
+from aggregator.report_audit import Claim, audit, holds
+from aggregator.report_files import Bundle, bundle_of
+from data_contracts.envelope import Verified, seal
+from data_contracts.records import Close, Decision, RoundReport
+from tests.aggregator.federation_samples import (
+    COHORT,
+    Federation,
+    adapter_ref,
+    digest,
+    federation,
+    key,
+    membership,
+    minutes,
+)
+
+FED = federation()
+
+
+def clean_evidence(fed: Federation = FED) -> Evidence:
+    failed = fed.verdict("hospital-c", passed=False)
+    return fed.finished(
+        [
+            fed.silo("bank-a"),
+            fed.silo("hospital-b"),
+            SiloEvidence("hospital-c", acceptance=fed.acceptance("hospital-c"), verdict=failed),
+        ]
+    )
+
+
+def audited(evidence: Evidence, report: Verified[RoundReport] | None = None) -> tuple[Claim, ...]:
+    report = report or FED.report(evidence)
+    return audit(bundle_of(report, evidence), [FED.membership])
+
+
+def failed(claims: tuple[Claim, ...]) -> list[str]:
+    return [claim.name for claim in claims if claim.outcome == "fail"]
+
+
+CLEAN = clean_evidence()
+REPORT = FED.report(CLEAN)
+BUNDLE = bundle_of(REPORT, CLEAN)
+
+
+def test_a_clean_bundle_passes_and_says_what_it_cannot_show(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(b"adapter of candidate")
+    claims = audit(BUNDLE, [FED.membership], path)
+    outcomes = {claim.name: claim.outcome for claim in claims}
+    assert outcomes == {
+        "membership": "pass",
+        "report signature": "pass",
+        "evidence complete": "pass",
+        "evidence signatures": "pass",
+        "references": "pass",
+        "admission and weights": "pass",
+        "publication decision": "pass",
+        "report follows from evidence": "pass",
+        "published adapter": "pass",
+        "adapter gate": "not checked",
+        "no silo signed twice": "not checked",
+        "merge arithmetic": "not checked",
+    }
+    assert holds(claims)
+    assert len(claims) == len(outcomes)
+
+
+def test_another_adapter_file_fails(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(b"adapter of somebody")
+    assert failed(audit(BUNDLE, [FED.membership], path)) == ["published adapter"]
+
+
+def test_aborted_attempts_can_be_audited() -> None:
+    silos = [FED.silo("bank-a"), SiloEvidence("hospital-b", refusal=FED.refusal("hospital-b"))]
+    before_close = FED.evidence(silos, abort=FED.abort())
+    after_close = FED.evidence(silos, close=FED.close(silos), abort=FED.abort())
+    assert failed(audited(before_close)) == []
+    assert failed(audited(after_close)) == []
+
+
+def test_rejected_silos_can_be_audited() -> None:
+    silos = [
+        FED.silo("bank-a", adapter_fault="adapter.not_finite"),
+        FED.silo("hospital-b"),
+        FED.silo("hospital-c"),
+    ]
+    assert failed(audited(FED.finished(silos))) == []
+    silos[0] = FED.silo("bank-a", equivocated=True)
+    assert failed(audited(FED.finished(silos))) == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_flipped_byte_goes_unnoticed(data: st.DataObject) -> None:
+    envelopes = [BUNDLE.report, *BUNDLE.evidence]
+    index = data.draw(st.integers(0, len(envelopes) - 1))
+    changed = bytearray(envelopes[index])
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    envelopes[index] = bytes(changed)
+    claims = audit(Bundle(envelopes[0], tuple(envelopes[1:])), [FED.membership])
+    assert not holds(claims)
+
+
+@pytest.mark.parametrize("field", sorted(RoundReport.model_fields))
+def test_every_field_of_the_report_is_computed_again(field: str) -> None:
+    """Signed by the real coordinator, so that only the recomputation can tell."""
+    honest, other = REPORT.record, build_report(_other_evidence(), minutes(500))
+    changes: dict[str, Any] = {
+        "version": 1,
+        "issued_at": honest.issued_at,
+        "trust_mode": "confidential",
+        "federation": "cardiology",
+        "run": "run-two",
+        "purpose": "Something else",
+        "base_model": honest.base_model.model_copy(update={"name": "another"}),
+    }
+    value = changes.get(field, getattr(other, field))
+    if value == getattr(honest, field):
+        assert field in {"version", "issued_at"}  # constant, and the report's own statement
+        return
+    forged = seal(honest.model_copy(update={field: value}), key("coordinator"))
+    assert not holds(audit(Bundle(forged.envelope, BUNDLE.evidence), [FED.membership]))
+
+
+def _other_evidence() -> Evidence:
+    other = federation(round=3, attempt=2, starting_adapter=adapter_ref("older"))
+    close = other.close([other.silo(silo) for silo in COHORT])
+    candidate = other.candidate(close, adapter=adapter_ref("new"), discarded_energy=Decimal("0.2"))
+    evaluations = {s: other.evaluation(s, candidate, candidate_loss=Decimal("9")) for s in COHORT}
+    return other.evidence(
+        [other.silo(silo) for silo in COHORT],
+        close=close,
+        candidate=candidate,
+        evaluations=evaluations,
+        decision=other.decision(candidate, evaluations),
+    )
+
+
+@pytest.mark.parametrize("index", range(len(BUNDLE.evidence)))
+def test_dropping_or_doubling_any_evidence_fails(index: int) -> None:
+    kept = BUNDLE.evidence[:index] + BUNDLE.evidence[index + 1 :]
+    doubled = (*BUNDLE.evidence, BUNDLE.evidence[index])
+    for evidence in (kept, doubled):
+        claims = audit(Bundle(BUNDLE.report, evidence), [FED.membership])
+        assert failed(claims) == ["evidence complete"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plan", "close", "candidate", "decision", "verdicts", "submissions", "acceptances"],
+)
+def test_evidence_of_another_round_cannot_be_mixed_in(name: str) -> None:
+    """Even when the coordinator signs a report that lists the mixture."""
+    foreign = clean_evidence(federation(round=3))
+    mixed = replace(CLEAN, **{name: getattr(foreign, name)})
+    report = seal(_relisted(mixed), key("coordinator"))
+    claims = audit(Bundle(report.envelope, tuple(_envelopes(mixed))), [FED.membership])
+    assert not holds(claims)
+
+
+def test_other_keys_fail() -> None:
+    stranger = seal(REPORT.record, key("stranger"))
+    claims = audit(Bundle(stranger.envelope, BUNDLE.evidence), [FED.membership])
+    assert failed(claims) == ["report signature"]
+    elsewhere = membership(coordinator_key=key("stranger").public_key_hex)
+    assert failed(audit(BUNDLE, [elsewhere])) == ["membership"]
+    assert failed(audit(BUNDLE, [])) == ["membership"]
+    assert not holds(audit(Bundle(b"{}", ()), [FED.membership]))
+
+
+def test_a_silo_s_record_signed_by_another_silo_fails() -> None:
+    forged = seal(CLEAN.submissions["bank-a"].record, key("hospital-b"))
+    evidence = replace(CLEAN, submissions={**CLEAN.submissions, "bank-a": forged})
+    report = seal(_relisted(evidence), key("coordinator"))
+    bundle = Bundle(report.envelope, tuple(_envelopes(evidence)))
+    assert failed(audit(bundle, [FED.membership])) == ["evidence signatures"]
+
+
+def _relisted(evidence: Evidence) -> RoundReport:
+    refs = tuple(ref for ref, _ in evidence_list(evidence))
+    return REPORT.record.model_copy(update={"evidence": refs})
+
+
+def _envelopes(evidence: Evidence) -> list[bytes]:
+    return [envelope for _, envelope in evidence_list(evidence)]
+
+
+def test_a_dishonest_close_fails() -> None:
+    honest = CLEAN.close
+    assert honest is not None
+    heavier = honest.record.admitted[0].model_copy(update={"weight": 10**9})
+    lists: list[dict[str, Any]] = [
+        {"admitted": (heavier, honest.record.admitted[1])},
+        {"admitted": honest.record.admitted[:1], "missing": ("hospital-b",)},
+        {"admitted": honest.record.admitted[:1]},
+    ]
+    for changes in lists:
+        record = Close(**{**dict(honest.record), **changes})
+        evidence = _with_close(seal(record, key("coordinator")))
+        report = seal(_relisted(evidence), key("coordinator"))
+        claims = audit(Bundle(report.envelope, tuple(_envelopes(evidence))), [FED.membership])
+        assert "admission and weights" in failed(claims)
+
+
+def _with_close(close: Verified[Close]) -> Evidence:
+    candidate = FED.candidate(close)
+    evaluations = {silo: FED.evaluation(silo, candidate) for silo in COHORT[:2]}
+    decision = FED.decision(candidate, evaluations)
+    return replace(
+        CLEAN, close=close, candidate=candidate, evaluations=evaluations, decision=decision
+    )
+
+
+def test_a_dishonest_decision_fails() -> None:
+    honest = FED.finished([FED.silo(s) for s in COHORT], candidate_loss=Decimal("5"))
+    assert honest.decision is not None
+    record = Decision(
+        **{
+            **dict(honest.decision.record),
+            "outcome": "published",
+            "rule": "evaluation.not_worse",
+            "published_adapter": adapter_ref("candidate"),
+        }
+    )
+    evidence = replace(honest, decision=seal(record, key("coordinator")))
+    assert failed(audited(evidence)) == ["publication decision"]
+
+
+def test_a_plan_that_names_another_membership_fails() -> None:
+    other = federation(membership_digest=digest("another membership"))
+    evidence = clean_evidence(other)
+    claims = audit(bundle_of(other.report(evidence), evidence), [other.membership])
+    assert failed(claims) == ["references"]

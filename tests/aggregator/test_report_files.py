@@ -1,0 +1,169 @@
+"""Bundles are strict, files deterministic, and the page escapes whatever a silo wrote."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.admission import SiloEvidence
+from aggregator.report import Evidence
+from aggregator.report_audit import audit, holds
+from aggregator.report_files import (
+    Bundle,
+    bundle_of,
+    embedded_bundle,
+    pack_bundle,
+    read_bundle,
+    unpack_bundle,
+    write_report_files,
+)
+from aggregator.report_page import render_page
+from data_contracts.errors import UntrustedInputError
+from tests.aggregator.federation_samples import COHORT, federation, key
+
+FED = federation(purpose='Coding <script>alert(1)</script> & "letters"')
+
+
+def evidence() -> Evidence:
+    refused = SiloEvidence("hospital-c", refusal=FED.refusal("hospital-c"))
+    return FED.finished([FED.silo("bank-a"), FED.silo("hospital-b"), refused])
+
+
+EVIDENCE = evidence()
+REPORT = FED.report(EVIDENCE)
+BUNDLE = bundle_of(REPORT, EVIDENCE)
+
+
+def test_a_bundle_round_trips_and_its_bytes_are_stable() -> None:
+    packed = pack_bundle(BUNDLE)
+    assert unpack_bundle(packed) == BUNDLE
+    assert pack_bundle(unpack_bundle(packed)) == packed
+    assert len(BUNDLE.evidence) == len(REPORT.record.evidence)
+
+
+def content(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {"format": "consortia-report-1", "report": "e30=", "evidence": []}
+    return json.dumps(fields | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"not json", "envelope.json"),
+        (b"[" * 50 + b"]" * 50, "envelope.depth"),
+        (b"[]", "bundle.fields"),
+        (content(more=1), "bundle.fields"),
+        (content(format="consortia-report-2"), "bundle.format"),
+        (content(evidence="e30="), "bundle.evidence"),
+        (content(evidence=["e30="] * 8001), "bundle.evidence"),
+        (content(evidence=[3]), "bundle.base64"),
+        (content(report="e30"), "bundle.base64"),
+        (content(report="e30=\n"), "bundle.base64"),
+        (content(report=base64.b64encode(b"x" * 600_000).decode()), "bundle.size"),
+        (b'{"format":"a","format":"b","report":"","evidence":[]}', "envelope.json"),
+    ],
+)
+def test_malformed_bundles_are_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(UntrustedInputError) as caught:
+        unpack_bundle(data)
+    assert caught.value.reason == reason
+
+
+def test_every_written_file_verifies_and_is_written_the_same_again(tmp_path: Path) -> None:
+    files = write_report_files(REPORT, EVIDENCE, tmp_path)
+    first = [path.read_bytes() for path in (files.bundle, files.page, files.archive)]
+    assert write_report_files(REPORT, EVIDENCE, tmp_path) == files
+    assert [path.read_bytes() for path in (files.bundle, files.page, files.archive)] == first
+    for path in (files.bundle, files.page, files.archive):
+        assert read_bundle(path) == BUNDLE
+        assert holds(audit(read_bundle(path), [FED.membership]))
+
+
+def test_the_archive_spells_out_every_record(tmp_path: Path) -> None:
+    files = write_report_files(REPORT, EVIDENCE, tmp_path)
+    with zipfile.ZipFile(files.archive) as archive:
+        names = archive.namelist()
+        for ref in REPORT.record.evidence:
+            name = f"evidence/{ref.silo or 'coordinator'}/{ref.kind}-{ref.digest}.json"
+            assert archive.read(name) in BUNDLE.evidence
+        assert json.loads(archive.read("report.json"))["outcome"] == "published"
+        assert archive.read("report.envelope.json") == REPORT.envelope
+        assert b"openssl pkeyutl -verify" in archive.read("README.txt")
+    assert len(names) == len(REPORT.record.evidence) + 5
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("bash", "openssl", "jq", "xxd"))),
+    reason="the commands of README.txt need bash, openssl, jq and xxd",
+)
+def test_the_readme_s_commands_verify_a_signature(tmp_path: Path) -> None:
+    files = write_report_files(REPORT, EVIDENCE, tmp_path)
+    with zipfile.ZipFile(files.archive) as archive:
+        readme = archive.read("README.txt").decode()
+    commands = re.findall(r"^    (\S.*)$", readme, re.MULTILINE)
+    script = "\n".join(line for line in commands if not line.startswith("consortia"))
+    script = script.replace("E.json", "envelope.json")
+    script = script.replace("KEY", key("coordinator").public_key_hex)
+    for envelope, code in ((REPORT.envelope, 0), (EVIDENCE.submissions["bank-a"].envelope, 1)):
+        (tmp_path / "envelope.json").write_bytes(envelope)
+        done = subprocess.run(
+            ["bash", "-ec", script],  # noqa: S607
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+
+
+def test_broken_archives_and_pages_are_refused(tmp_path: Path) -> None:
+    page = render_page(REPORT, pack_bundle(BUNDLE))
+    script = re.search(rb"<script .*?</script>", page, re.DOTALL)
+    assert script is not None
+    for name, data, reason in (
+        ("a.zip", b"PK broken", "bundle.archive"),
+        ("a.html", b"<html></html>", "bundle.page"),
+        ("b.html", page + script[0], "bundle.page"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UntrustedInputError) as caught:
+            read_bundle(tmp_path / name)
+        assert caught.value.reason == reason
+
+
+def test_the_page_is_self_contained_and_escapes_text() -> None:
+    page = render_page(REPORT, pack_bundle(BUNDLE)).decode()
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
+    assert "<script>alert" not in page
+    assert "Coding &lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;letters&#34;" in page
+    assert page.count("<script") == 1
+    assert re.search(r"(src|href)\s*=|url\(|@import|https?:", page) is None
+    assert embedded_bundle(page.encode()) == pack_bundle(BUNDLE)
+
+
+def test_the_page_tells_the_outcome_and_every_silo_s_part() -> None:
+    page = render_page(REPORT, pack_bundle(BUNDLE)).decode()
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "The merged adapter was published." in text
+    assert "2 of 3 institutions contributed, 1 refused." in text
+    assert "hospital-c refused policy.purpose" in text
+    assert "bank-a admitted" in text
+    assert "50.0 %" in text
+    assert "1.230 %" in text
+    for ref in REPORT.record.evidence:
+        assert ref.digest in page
+
+
+def test_pages_of_held_and_aborted_attempts() -> None:
+    silos = [FED.silo(silo) for silo in COHORT]
+    aborted = FED.evidence(silos[:1], abort=FED.abort())
+    report = FED.report(aborted)
+    page = render_page(report, pack_bundle(Bundle(report.envelope, ()))).decode()
+    assert "The attempt was aborted; no adapter was made." in page
+    assert "Too few submissions were admitted." in page
+    assert "<svg" not in page

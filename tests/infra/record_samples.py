@@ -1,0 +1,109 @@
+"""Signed records to put into buckets: the smallest that fit their schemas."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from data_contracts.bucket_layout import RoundId
+from data_contracts.envelope import Verified, seal
+from data_contracts.records import Abort, Acceptance, RoundPlan
+from data_contracts.records.round_plan import (
+    AdapterSpec,
+    AdapterTarget,
+    BaseModelRef,
+    ContractPin,
+    MergeSpec,
+    PublicationRule,
+    TrainingRecipe,
+)
+from infra.signing_keys import SigningKey
+
+NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ROUND = RoundId("run-a", 1, 1)
+
+
+def new_key() -> SigningKey:
+    return SigningKey(Ed25519PrivateKey.generate())
+
+
+COORDINATOR, SILO, STRANGER = new_key(), new_key(), new_key()
+KEYS = [COORDINATOR.public_key_hex]
+SILO_KEYS = [SILO.public_key_hex]
+
+
+def acceptance(policy: str = "a" * 64, key: SigningKey = SILO) -> Verified[Acceptance]:
+    record = Acceptance(
+        federation="fed",
+        issued_at=NOW,
+        run="run-a",
+        round=1,
+        attempt=1,
+        plan_digest="b" * 64,
+        silo="silo-a",
+        policy_digest=policy,
+    )
+    return seal(record, key)
+
+
+def plan(number: int, previous: str | None, key: SigningKey = COORDINATOR) -> Verified[RoundPlan]:
+    zero = Decimal("0")
+    record = RoundPlan(
+        federation="fed",
+        issued_at=NOW,
+        run="run-a",
+        round=number,
+        attempt=1,
+        feed_number=number,
+        previous_digest=previous,
+        membership_number=1,
+        membership_digest="c" * 64,
+        trust_mode="auditable",
+        purpose="testing",
+        cohort=("silo-a",),
+        contracts=(ContractPin(silo="silo-a", contract_digest="d" * 64),),
+        base_model=BaseModelRef(name="tiny", digest="e" * 64, licence="Apache-2.0"),
+        starting_adapter=None,
+        adapter=AdapterSpec(
+            rank=2,
+            alpha=4,
+            seed=1,
+            targets=(AdapterTarget(module="layer.q", in_features=4, out_features=4),),
+        ),
+        recipe=TrainingRecipe(
+            local_steps=1,
+            sequences_per_step=1,
+            sequence_length=16,
+            learning_rate=Decimal("0.001"),
+            warmup_steps=0,
+            weight_decay=zero,
+            max_gradient_norm=Decimal("1"),
+            seed=1,
+        ),
+        merge=MergeSpec(rule="stack_truncate", weight_cap_tokens=100),
+        publication=PublicationRule(max_mean_increase=zero, max_silo_increase=zero),
+        max_adapter_bytes=1000,
+        quorum=1,
+        submit_by=NOW + HOUR,
+        evaluation_quorum=1,
+        evaluate_by=NOW + 2 * HOUR,
+        expires_at=NOW + 3 * HOUR,
+    )
+    return seal(record, key)
+
+
+def abort(number: int, previous: str, reason: str = "quorum missed") -> Verified[Abort]:
+    record = Abort(
+        federation="fed",
+        issued_at=NOW,
+        run="run-a",
+        round=1,
+        attempt=1,
+        plan_digest=previous,
+        feed_number=number,
+        previous_digest=previous,
+        rule="quorum",
+        reason=reason,
+    )
+    return seal(record, COORDINATOR)

@@ -1,0 +1,137 @@
+"""The embedded services as they really run."""
+
+import base64
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from data_contracts.errors import ConsortiaError
+from infra.local_processes import recorded_processes
+from infra.local_stack import (
+    RunningStorage,
+    StoragePorts,
+    add_federation,
+    add_silo,
+    ensure_auth_string,
+    start_object_storage,
+    start_prefect_server,
+    stop_recorded,
+)
+from infra.s3_bucket import S3Bucket
+from infra.s3_client import connect
+from infra.seaweedfs import identities_path
+
+pytestmark = pytest.mark.stack
+
+
+def test_what_is_stored_survives_sigkill(tmp_path: Path) -> None:
+    storage = start_object_storage(tmp_path, StoragePorts.automatic())
+    try:
+        settings = add_federation(storage, "crash")
+        S3Bucket(settings, "crash-plans").put_once("key", b"kept")
+        storage.process.kill()
+        storage = start_object_storage(tmp_path, StoragePorts.automatic())
+        again = add_federation(storage, "crash")
+        assert again.secret_key == settings.secret_key
+        assert S3Bucket(again, "crash-plans").get("key", 10) == b"kept"
+        S3Bucket(again, "crash-plans").put_once("key", b"kept")
+    finally:
+        storage.stop()
+    assert not storage.process.is_running()
+    assert recorded_processes(tmp_path) == []
+    assert not any(Path(path).exists() for path in storage.process.leftovers)
+
+
+def test_a_taken_port_is_named_before_anything_starts(
+    object_storage: RunningStorage, tmp_path: Path
+) -> None:
+    taken = StoragePorts(object_storage.ports.s3, 0, 0, 0)
+    with pytest.raises(ConsortiaError, match=rf"port {taken.s3} for .*taken by weed \(process \d+"):
+        start_object_storage(tmp_path, taken)
+    assert recorded_processes(tmp_path) == []
+
+
+def test_secrets_lie_in_private_files(object_storage: RunningStorage) -> None:
+    path = identities_path(object_storage.state_dir)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    logs = object_storage.process.log_path
+    assert stat.S_IMODE(logs.parent.stat().st_mode) == 0o700
+    secret = object_storage.settings_for("admin").secret_key.get_secret_value()
+    assert secret not in logs.read_text(encoding="utf-8", errors="replace")
+
+
+def test_adding_again_changes_nothing(object_storage: RunningStorage) -> None:
+    add_federation(object_storage, "again")
+    first = add_silo(object_storage, "again", "silo-a")
+    before = identities_path(object_storage.state_dir).read_bytes()
+    add_federation(object_storage, "again")
+    assert add_silo(object_storage, "again", "silo-a") == first
+    assert identities_path(object_storage.state_dir).read_bytes() == before
+
+
+def test_an_unknown_identity_is_named(object_storage: RunningStorage) -> None:
+    with pytest.raises(ConsortiaError, match=r"storage identity nobody: expected one of admin"):
+        object_storage.settings_for("nobody")
+
+
+def test_the_ledger_keeps_every_version(object_storage: RunningStorage) -> None:
+    settings = add_federation(object_storage, "locked", ledger_retention_days=1)
+    ledger = S3Bucket(settings, "locked-ledger")
+    ledger.put_once("evidence", b"signed")
+    admin = connect(object_storage.settings_for("admin"), ledger.name)
+    versions = admin.list_object_versions(Bucket=ledger.name, Prefix="evidence")["Versions"]
+    assert len(versions) == 1
+    version = {"Bucket": ledger.name, "Key": "evidence", "VersionId": versions[0]["VersionId"]}
+    with pytest.raises(ClientError, match="AccessDenied"):
+        admin.delete_object(**version)
+    assert admin.get_object_retention(**version)["Retention"]["Mode"] == "COMPLIANCE"
+
+
+def test_the_prefect_server_asks_for_its_password(tmp_path: Path) -> None:
+    auth = ensure_auth_string(tmp_path / "prefect-auth")
+    assert ensure_auth_string(tmp_path / "prefect-auth") == auth
+    server = start_prefect_server(tmp_path, 0, auth)
+    try:
+        assert _status(f"{server.api_url}/health", auth) == 200
+        assert _status(f"{server.api_url}/admin/version", auth) == 200
+        assert _status(f"{server.api_url}/admin/version", "consortia:guess") == 401
+        assert _status(f"{server.api_url}/admin/version", None) == 401
+        # With the password but without a CSRF token, as a page in the operator's browser would.
+        assert _status(f"{server.api_url}/flows/filter", auth, b"{}") == 403
+        assert _flows_that_a_client_sees(server.env) == "0"
+        assert auth not in repr(server)
+    finally:
+        stopped = stop_recorded(tmp_path)
+    assert stopped == ["prefect-server"]
+    assert not server.process.is_running()
+
+
+def _flows_that_a_client_sees(env: Mapping[str, str]) -> str:
+    script = (
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client: print(len(client.read_flows()))"
+    )
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def _status(url: str, auth: str | None, body: bytes | None = None) -> int:
+    headers = {"Content-Type": "application/json"}
+    if auth is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -1,0 +1,140 @@
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from data_contracts.errors import (
+    ConsortiaError,
+    DataStewardError,
+    FederationOperatorError,
+    SiloOperatorError,
+    UntrustedInputError,
+)
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    EvaluationResult,
+    HeldoutLoss,
+    HeldoutSet,
+    Progress,
+    TrainingJob,
+)
+from silo_agent.training.run_files import (
+    ProgressReader,
+    ProgressWriter,
+    RunFiles,
+    StepMeter,
+    read_failure,
+    read_result,
+    write_failure,
+    write_result,
+)
+from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
+from tests.tiny_model import tiny_adapter_spec, write_records
+
+
+def test_job_survives_json(silo: TinySilo) -> None:
+    job = silo.job("any")
+    assert TrainingJob.model_validate_json(job.model_dump_json()) == job
+
+
+def test_ranks_must_divide_the_sequences_of_a_step(silo: TinySilo) -> None:
+    with pytest.raises(ValidationError, match="to be a multiple of ranks"):
+        silo.job("any", ranks=3)
+    assert silo.job("any", ranks=2).micro_batches_per_rank == 2
+
+
+def test_fingerprint_covers_recipe_and_data_but_not_threads(silo: TinySilo, tmp_path: Path) -> None:
+    records = write_records(tmp_path / "records.jsonl", 3)
+    job = silo.job("any", train_records=records)
+    same = silo.job("any", train_records=records, threads_per_rank=5, checkpoint_every_steps=9)
+    other = silo.job("any", train_records=records, recipe=tiny_recipe(local_steps=3))
+    before = job.fingerprint()
+    assert same.fingerprint() == before != other.fingerprint()
+    write_records(records, 4)
+    assert job.fingerprint() != before
+
+
+def test_a_missing_file_is_named(silo: TinySilo, tmp_path: Path) -> None:
+    job = silo.job("any", train_records=tmp_path / "absent.jsonl")
+    with pytest.raises(SiloOperatorError, match=r"absent\.jsonl: expected a readable file"):
+        job.fingerprint()
+
+
+def test_evaluation_names_are_distinct(silo: TinySilo) -> None:
+    base = EvaluatedAdapter(name="base", path=None)
+    with pytest.raises(ValidationError, match="names of adapters"):
+        EvaluationJob(
+            model_dir=silo.model_dir,
+            adapter=tiny_adapter_spec(),
+            adapters=(base, base),
+            heldout=(HeldoutSet(name="own", records=silo.heldout_records),),
+            sequence_length=96,
+            heldout_sequences=2,
+            seed=1,
+            output_dir=silo.root / "any",
+        )
+
+
+@pytest.mark.parametrize(
+    "kind", [ConsortiaError, DataStewardError, FederationOperatorError, SiloOperatorError]
+)
+def test_a_reported_failure_keeps_its_kind(tmp_path: Path, kind: type[ConsortiaError]) -> None:
+    error = kind("thing", expected="this", found="that", action="do it")
+    write_failure(tmp_path / "failure.json", error)
+    read = read_failure(tmp_path / "failure.json")
+    assert (type(read), str(read)) == (kind, str(error))
+
+
+def test_a_rejected_adapter_keeps_its_reason(tmp_path: Path) -> None:
+    error = UntrustedInputError(
+        "adapter", expected="a", found="b", action="c", reason="adapter.wrong_names"
+    )
+    write_failure(tmp_path / "failure.json", error)
+    read = read_failure(tmp_path / "failure.json")
+    assert isinstance(read, UntrustedInputError)
+    assert read.reason == "adapter.wrong_names"
+    assert read_failure(tmp_path / "absent.json") is None
+
+
+def test_a_result_answers_one_job_only(tmp_path: Path) -> None:
+    loss = HeldoutLoss(adapter="base", heldout="own", loss=1.5, tokens=3)
+    result = EvaluationResult(losses=(loss,), seconds=1.0)
+    write_result(tmp_path / "result.json", result, "a" * 64)
+    assert read_result(tmp_path / "result.json", EvaluationResult, "a" * 64) == result
+    assert read_result(tmp_path / "result.json", EvaluationResult, "b" * 64) is None
+    (tmp_path / "result.json").write_text("{")
+    assert read_result(tmp_path / "result.json", EvaluationResult, "a" * 64) is None
+
+
+def test_unfinished_and_foreign_progress_lines_wait_or_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    writer, reader = ProgressWriter(path), ProgressReader(path)
+    assert reader.new() == []
+    writer.phase("packing")
+    line = Progress(phase="training", step=1, steps=2).model_dump_json()
+    with path.open("a") as file:
+        file.write("something else\n" + line[:9])
+    assert [p.phase for p in reader.new()] == ["packing"]
+    with path.open("a") as file:
+        file.write(line[9:] + "\n")
+    assert [(p.phase, p.step) for p in reader.new()] == [("training", 1)]
+    assert reader.new() == []
+
+
+def test_meter_counts_only_the_steps_of_this_run() -> None:
+    meter = StepMeter("training", first_step=4, steps=6)
+    progress = meter.after(5, 2.0, 100)
+    assert progress.eta_seconds is not None and progress.eta_seconds < 1
+    assert meter.after(6, 1.0, 100).eta_seconds == 0
+
+
+def test_output_directory_is_private_and_old_reports_are_gone(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path / "out")
+    files.directory.mkdir(mode=0o755)
+    files.failure.write_text(json.dumps({}))
+    files.prepare()
+    assert stat.S_IMODE(files.directory.stat().st_mode) == 0o700
+    assert not files.failure.exists()

@@ -1,0 +1,215 @@
+"""Real DeepSpeed ranks on the tiny model; each launch takes some seconds, so runs are shared."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_contracts.adapter_format import check_adapter
+from data_contracts.records.round_plan import AdapterSpec
+from infra.clock import SystemClock
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    HeldoutSet,
+    Progress,
+    SiloOnlyBaseline,
+    TrainingJob,
+    TrainingResult,
+)
+from silo_agent.training.launch import TrainingInterruptedError, run_evaluation, run_training
+from tests.silo_agent.training.tiny_jobs import STEPS, TinySilo
+
+pytestmark = pytest.mark.stack
+
+TOLERANCE = 1e-4
+DEADLINE = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def difference(first: Path, second: Path, spec: AdapterSpec) -> float:
+    """Largest absolute difference between two adapters."""
+    pairs = zip(
+        check_adapter(first, spec).modules(), check_adapter(second, spec).modules(), strict=True
+    )
+    return max(
+        float(np.abs(mine - yours).max())
+        for (_, *one), (_, *other) in pairs
+        for mine, yours in zip(one, other, strict=True)
+    )
+
+
+class BaselineClock(SystemClock):
+    """Passes the deadline as soon as the silo-only baseline begins."""
+
+    def __init__(self) -> None:
+        self.in_baseline = False
+
+    def note(self, progress: Progress) -> None:
+        """See whether the baseline has begun."""
+        self.in_baseline = self.in_baseline or progress.phase.startswith("silo-only")
+
+    def now(self) -> datetime:
+        """Just past the deadline, or long before it."""
+        return DEADLINE + timedelta(days=1 if self.in_baseline else -1)
+
+
+@pytest.fixture(scope="module")
+def zero_2_job(silo: TinySilo) -> TrainingJob:
+    baseline = SiloOnlyBaseline(enabled=True)
+    return silo.job("zero-2", zero_stage=2, measure_base=True, silo_only=baseline)
+
+
+@pytest.fixture(scope="module")
+def zero_2(zero_2_job: TrainingJob) -> TrainingResult:
+    return run_training(zero_2_job)
+
+
+def test_training_lowers_the_heldout_loss(zero_2: TrainingResult, zero_2_job: TrainingJob) -> None:
+    assert zero_2.local_loss < zero_2.starting_loss - 0.5
+    assert zero_2.last_step_loss < zero_2.first_step_loss - 0.5
+    assert zero_2.steps == STEPS
+    assert 0.7 < zero_2.tokens / zero_2_job.recipe.tokens_per_round <= 1
+    assert zero_2.heldout_tokens > 100
+
+
+def test_first_round_starts_at_the_base_model_and_equals_the_baseline(
+    zero_2: TrainingResult,
+) -> None:
+    assert zero_2.base_loss == zero_2.starting_loss
+    assert zero_2.silo_only_loss == zero_2.local_loss
+    assert zero_2.silo_only_adapter == zero_2.adapter
+
+
+@pytest.mark.parametrize("changes", [{"zero_stage": 1}, {"zero_stage": 3}, {"ranks": 1}])
+def test_stage_and_ranks_do_not_change_the_adapter(
+    silo: TinySilo, zero_2: TrainingResult, changes: dict[str, int]
+) -> None:
+    job = silo.job("-".join(changes) + str(changes), **changes)
+    result = run_training(job)
+    assert difference(result.adapter, zero_2.adapter, job.adapter) < TOLERANCE
+    assert result.local_loss == pytest.approx(zero_2.local_loss, abs=TOLERANCE)
+    assert result.first_step_loss == pytest.approx(zero_2.first_step_loss, abs=TOLERANCE)
+    assert result.tokens == zero_2.tokens
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(silo: TinySilo, zero_2: TrainingResult) -> None:
+    job = silo.job("stopped", checkpoint_every_steps=2, measure_base=True)
+    steps_seen: list[int] = []
+
+    def note(progress: Progress) -> None:
+        steps_seen.append(progress.step)
+
+    with pytest.raises(TrainingInterruptedError, match="kill switch") as raised:
+        run_training(job, on_progress=note, should_stop=lambda: max(steps_seen, default=0) >= 3)
+    assert raised.value.cause == "stopped"
+    assert max(steps_seen) < STEPS
+    result = run_training(job)
+    assert 2 <= result.resumed_from_step < STEPS
+    assert difference(result.adapter, zero_2.adapter, job.adapter) < 1e-6
+    assert result.tokens == zero_2.tokens
+    assert result.starting_loss == pytest.approx(zero_2.starting_loss, abs=1e-6)
+    assert result.first_step_loss == pytest.approx(zero_2.first_step_loss, abs=1e-6)
+
+
+def test_a_finished_job_is_not_run_again(zero_2: TrainingResult, zero_2_job: TrainingJob) -> None:
+    assert run_training(zero_2_job, should_stop=lambda: True) == zero_2
+
+
+def test_second_round_trains_the_baseline_from_its_own_past(
+    silo: TinySilo, zero_2: TrainingResult
+) -> None:
+    job = silo.job(
+        "second-round",
+        round=2,
+        zero_stage=3,
+        measure_base=True,
+        starting_adapter=zero_2.adapter,
+        silo_only=SiloOnlyBaseline(enabled=True, previous_adapter=None),
+    )
+    clock = BaselineClock()
+    unfinished = run_training(job, on_progress=clock.note, deadline=DEADLINE, clock=clock)
+    assert unfinished.silo_only_loss is None, "the deadline cost the baseline, not the round"
+    written_at = unfinished.adapter.stat().st_mtime_ns
+    result = run_training(job)
+    assert result.adapter.stat().st_mtime_ns == written_at
+    assert result.starting_loss == pytest.approx(zero_2.local_loss, abs=TOLERANCE)
+    assert result.base_loss == pytest.approx(zero_2.base_loss, abs=TOLERANCE)
+    assert result.local_loss < result.starting_loss
+    assert result.silo_only_loss is not None and result.silo_only_adapter is not None
+    assert result.local_loss < result.silo_only_loss < zero_2.starting_loss
+    check_adapter(result.silo_only_adapter, job.adapter)
+
+
+def test_plain_peft_and_the_evaluation_see_what_training_measured(
+    silo: TinySilo, zero_2: TrainingResult, zero_2_job: TrainingJob, tmp_path: Path
+) -> None:
+    job = EvaluationJob(
+        model_dir=silo.model_dir,
+        adapter=zero_2_job.adapter,
+        adapters=(
+            EvaluatedAdapter(name="base", path=None),
+            EvaluatedAdapter(name="local", path=zero_2.adapter),
+        ),
+        heldout=(
+            HeldoutSet(name="heldout", records=silo.heldout_records),
+            HeldoutSet(name="train", records=silo.train_records),
+        ),
+        sequence_length=zero_2_job.recipe.sequence_length,
+        heldout_sequences=zero_2_job.heldout_sequences,
+        seed=zero_2_job.recipe.seed,
+        output_dir=tmp_path / "evaluation",
+    )
+    result = run_evaluation(job)
+    local = result.loss("local", "heldout")
+    assert local.loss == pytest.approx(zero_2.local_loss, abs=1e-5)
+    assert local.tokens == zero_2.heldout_tokens
+    assert result.loss("base", "heldout").loss == pytest.approx(zero_2.base_loss, abs=1e-5)
+    assert result.loss("local", "train").loss < result.loss("base", "train").loss
+    assert run_evaluation(job, should_stop=lambda: True) == result
+    in_peft = _loss_in_plain_peft(silo, zero_2_job, zero_2.adapter, tmp_path / "peft")
+    assert in_peft == pytest.approx(zero_2.local_loss, abs=1e-5)
+
+
+def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directory: Path) -> float:
+    """As a model user does it: `PeftModel.from_pretrained` and the model's own loss."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from silo_agent.training.lora_model import load_tokenizer
+    from silo_agent.training.packing import pack_heldout
+
+    directory.mkdir()
+    (directory / "adapter_model.safetensors").write_bytes(adapter.read_bytes())
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": job.adapter.rank,
+        "lora_alpha": job.adapter.alpha,
+        "target_modules": [target.module for target in job.adapter.targets],
+        "inference_mode": True,
+    }
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    base = AutoModelForCausalLM.from_pretrained(silo.model_dir, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, directory).eval()
+    tokenizer = load_tokenizer(silo.model_dir)
+    total, tokens = 0.0, 0
+    for sequence in pack_heldout(
+        tokenizer,
+        silo.heldout_records,
+        length=job.recipe.sequence_length,
+        limit=job.heldout_sequences,
+        seed=job.recipe.seed,
+    ):
+        with torch.no_grad():
+            loss = model(
+                input_ids=torch.tensor([sequence.token_ids]),
+                position_ids=torch.tensor([sequence.positions]),
+                labels=torch.tensor([sequence.labels]),
+                use_cache=False,
+            ).loss
+        total += loss.item() * sequence.answer_tokens
+        tokens += sequence.answer_tokens
+    return total / tokens

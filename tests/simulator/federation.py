@@ -1,0 +1,206 @@
+"""A federation in memory: real coordinator and agent code over in-memory buckets and a fake clock.
+
+`play` lets everybody take one step at a time in a fixed order and moves the clock, until the
+round is reported. Coordinator and agents are made anew for every step, so every test is also a
+test that they can be killed between any two steps.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from aggregator.coordinator import Coordinator
+from aggregator.federated_round import advance, open_round
+from aggregator.settings import (
+    BaseModelSection,
+    FederationSettings,
+    PrefectSection,
+    RecipeSection,
+    RoundSection,
+    StorageSection,
+)
+from aggregator.stage import Stage
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.bucket_layout import (
+    inbox_bucket,
+    ledger_bucket,
+    membership_slot,
+    plans_bucket,
+)
+from data_contracts.envelope import Verified, seal
+from data_contracts.records import Membership, RoundPlan
+from data_contracts.records.membership import Member
+from infra.durable_files import write_durably
+from infra.model_files import model_digest
+from infra.record_store import write_record
+from infra.signing_keys import SigningKey, create_key
+from tests.simulator.fake_clock import FakeClock
+from tests.simulator.memory_bucket import InMemoryBucket
+from tests.simulator.silo import PURPOSE, Behaviour, SimulatedSilo
+
+FEDERATION = "simulated"
+RUN = "run-1"
+LICENCE = "Apache-2.0"
+STEP_SECONDS = 20
+MAX_STEPS = 400
+
+POLICY = """\
+version = 1
+take_part = true
+purposes = ["{purpose}"]
+trust_modes = ["auditable"]
+trust_storage_with_deltas = true
+[limits]
+max_local_steps = 10
+max_sequences_per_step = 8
+max_sequence_length = 512
+max_learning_rate = 0.01
+max_rank = 16
+max_adapter_bytes = 10_000_000
+min_cohort_silos = 2
+[[models]]
+name = "tiny"
+licence = "Apache-2.0"
+digest = "{digest}"
+path = "{path}"
+"""
+
+
+@dataclass
+class SimulatedFederation:
+    """Everything of one federation; `storage` holds the buckets by name."""
+
+    directory: Path
+    model_dir: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+    storage: dict[str, InMemoryBucket] = field(default_factory=dict)
+    silos: dict[str, SimulatedSilo] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = create_key(self.directory / "keys" / "root.pem")
+        self.key = create_key(self.directory / "keys" / "coordinator.pem")
+        self.settings = self._settings()
+        self.membership: Verified[Membership] | None = None
+
+    def bucket(self, name: str) -> InMemoryBucket:
+        """The bucket, created on first use."""
+        return self.storage.setdefault(name, InMemoryBucket(name))
+
+    @property
+    def plans(self) -> InMemoryBucket:
+        """The coordinator's bucket."""
+        return self.bucket(plans_bucket(FEDERATION))
+
+    def inbox(self, silo: str) -> InMemoryBucket:
+        """One silo's bucket."""
+        return self.bucket(inbox_bucket(FEDERATION, silo))
+
+    def add_silo(self, name: str, behaviour: Behaviour = Behaviour.HONEST) -> SimulatedSilo:
+        """Create a silo; `found` must be called before the first round."""
+        home = self.directory / "silos" / name
+        key = create_key(home / "keys" / "signing-key.pem")
+        contract = f"contract of {name}".encode()
+        write_durably(self.settings.home / "contracts" / f"{name}.yaml", contract)
+        write_durably(home / "policy.toml", self.policy_text().encode())
+        silo = SimulatedSilo(
+            name, home, key, self.plans, self.inbox(name), self.clock, contract, behaviour
+        )
+        self.silos[name] = silo
+        return silo
+
+    def policy_text(self) -> str:
+        """The policy that every simulated silo starts with."""
+        digest = model_digest(self.model_dir, self.directory / "model-digests.json")
+        return POLICY.format(purpose=PURPOSE, digest=digest, path=self.model_dir)
+
+    def found(self) -> None:
+        """Sign the first membership with all silos added so far."""
+        now = self.clock.now()
+        membership = seal(
+            Membership(
+                federation=FEDERATION,
+                issued_at=now,
+                number=1,
+                previous_digest=None,
+                expires_at=now + timedelta(days=365),
+                root_keys=(self.root.public_key_hex,),
+                root_threshold=1,
+                coordinator_key=self.key.public_key_hex,
+                silos=tuple(
+                    Member(silo=silo.name, public_key=silo.key.public_key_hex)
+                    for silo in self.silos.values()
+                ),
+            ),
+            self.root,
+        )
+        write_record(self.plans, membership_slot(1), membership)
+        self.membership = membership
+
+    def coordinator(self, key: SigningKey | None = None) -> Coordinator:
+        """A fresh coordinator, as after a restart."""
+        return Coordinator(
+            settings=self.settings,
+            key=key or self.key,
+            pinned=self.pinned,
+            plans=self.plans,
+            ledger=self.bucket(ledger_bucket(FEDERATION)),
+            inbox=self.inbox,
+            clock=self.clock,
+        )
+
+    @property
+    def pinned(self) -> Verified[Membership]:
+        """The membership that everybody was handed."""
+        if self.membership is None:
+            raise RuntimeError("call found() after adding the silos")
+        return self.membership
+
+    def open(self, round_number: int = 1) -> Verified[RoundPlan]:
+        """The plan in force."""
+        return open_round(self.coordinator(), round_number)
+
+    def silos_act(self) -> None:
+        """Every silo takes one step."""
+        for silo in self.silos.values():
+            silo.act(FEDERATION, self.pinned)
+
+    def play(self, plan: Verified[RoundPlan]) -> list[Stage]:
+        """Until the attempt is reported; returns the stages that the coordinator saw."""
+        stages: list[Stage] = []
+        for _ in range(MAX_STEPS):
+            self.silos_act()
+            stages.append(advance(self.coordinator(), plan))
+            if stages[-1] is Stage.REPORTED:
+                return stages
+            self.clock.sleep(STEP_SECONDS)
+        raise AssertionError(f"not reported after {MAX_STEPS} steps: {stages[-3:]}")
+
+    def snapshot(self) -> dict[str, str]:
+        """Digest of every object but statuses, by bucket and key."""
+        return {
+            f"{name}/{key}": digest_of_bytes(data)
+            for name, bucket in self.storage.items()
+            for key, data in bucket.objects.items()
+            if not key.startswith("status/")
+        }
+
+    def _settings(self) -> FederationSettings:
+        return FederationSettings(
+            federation=FEDERATION,
+            run=RUN,
+            purpose=PURPOSE,
+            storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
+            prefect=PrefectSection(api_url="http://127.0.0.1:1/api"),
+            base_model=BaseModelSection(name="tiny", licence=LICENCE, path=self.model_dir),
+            recipe=RecipeSection(
+                local_steps=2,
+                sequences_per_step=2,
+                sequence_length=32,
+                learning_rate=Decimal("0.001"),
+            ),
+            round=RoundSection(
+                quorum=2, evaluation_quorum=2, submit_minutes=30, evaluate_minutes=30
+            ),
+            home=self.directory / "operator",
+        )
