@@ -84,4 +84,5 @@ def storage_settings(settings: FederationSettings) -> S3Settings:
         access_key=access_key,
         secret_key=secret_key,
         ca_bundle=settings.path(ca_bundle) if ca_bundle else None,
+        allow_plain_http=settings.storage.allow_plain_http,
     )

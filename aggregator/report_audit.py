@@ -82,13 +82,13 @@ DEPENDENT = (
 
 
 def audit(
-    bundle: Bundle, pinned: Sequence[Verified[Membership]], adapter: Path | None = None
+    bundle: Bundle, pinned: Verified[Membership], adapter: Path | None = None
 ) -> tuple[Claim, ...]:
     """Check everything that a bundle can show.
 
-    `pinned` are the memberships that the auditor trusts; the one that the plan names must be among
-    them. `adapter` is the published `adapter_model.safetensors`, where the auditor has it. Never
-    raises on what is in the bundle.
+    `pinned` is the membership that the auditor trusts; report and plan must rest on it. `adapter`
+    is the published `adapter_model.safetensors`, where the auditor has it. Never raises on what is
+    in the bundle.
     """
     claims: list[Claim] = []
     signed = _verified(bundle, pinned, claims)
@@ -111,13 +111,11 @@ def holds(claims: Sequence[Claim]) -> bool:
     return all(claim.outcome != "fail" for claim in claims)
 
 
-def _verified(
-    bundle: Bundle, pinned: Sequence[Verified[Membership]], claims: list[Claim]
-) -> _Signed | None:
+def _verified(bundle: Bundle, pinned: Verified[Membership], claims: list[Claim]) -> _Signed | None:
     """The first four claims; None as soon as one fails."""
     name = "membership"
     try:
-        membership = _pinned_membership(bundle, pinned)
+        membership = _named_membership(bundle, pinned)
         claims.append(
             Claim(name, "pass", f"number {membership.record.number}, as pinned by the auditor")
         )
@@ -136,16 +134,13 @@ def _verified(
     return _Signed(report, evidence)
 
 
-def _pinned_membership(
-    bundle: Bundle, pinned: Sequence[Verified[Membership]]
-) -> Verified[Membership]:
-    """The pinned membership that the report lists; chosen before any signature is believed."""
+def _named_membership(bundle: Bundle, pinned: Verified[Membership]) -> Verified[Membership]:
+    """The pinned membership, if the report lists it; checked before any signature is believed."""
     claimed = unverified_record(bundle.report, RoundReport)
     listed = {ref.digest for ref in claimed.evidence if ref.kind == Membership.kind}
-    found = [membership for membership in pinned if {membership.digest} == listed]
-    if not found:
-        raise _ClaimError("the report rests on a membership that is not among the pinned ones")
-    return found[0]
+    if listed != {pinned.digest}:
+        raise _ClaimError("the report rests on another membership than the pinned one")
+    return pinned
 
 
 def _complete_evidence(bundle: Bundle, report: RoundReport) -> dict[str, bytes]:

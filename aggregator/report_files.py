@@ -19,7 +19,7 @@ from typing import Any
 from aggregator.report import Evidence, evidence_list, settled
 from aggregator.report_page import BUNDLE_ELEMENT_ID, render_page
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, parse_strict
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, parse_strict, unverified_record
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundReport
 from infra.durable_files import write_durably
@@ -102,11 +102,13 @@ def read_bundle(path: Path) -> Bundle:
     return unpack_bundle(data)
 
 
-def export_archive(
-    report: Verified[RoundReport], evidence: Evidence, page: bytes, into: Path
-) -> None:
-    """Write a ZIP of single files: envelopes by kind and silo, report, page, bundle, README."""
-    files = archive_files(report, evidence, page)
+def export_archive(bundle: Bundle, into: Path) -> None:
+    """Write a ZIP of single files: envelopes by signer and kind, report, page, bundle, README.
+
+    The archive is the bundle in another form: verify it afterwards like any other. Raises
+    UntrustedInputError when the bundle holds no report, or records that the report does not list.
+    """
+    files = archive_files(bundle)
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
@@ -117,38 +119,49 @@ def export_archive(
     write_durably(into, buffer.getvalue(), READABLE)
 
 
-def archive_files(
-    report: Verified[RoundReport], evidence: Evidence, page: bytes
-) -> dict[str, bytes]:
+def archive_files(bundle: Bundle) -> dict[str, bytes]:
     """Name and content of every file in the archive."""
-    bundle = bundle_of(report, evidence)
+    record = unverified_record(bundle.report, RoundReport)
     files = {
         "README.txt": ARCHIVE_README.encode(),
-        "report.html": page,
-        "report.json": _readable(report),
-        "report.envelope.json": report.envelope,
+        "report.html": page_of(bundle),
+        "report.json": _readable(record),
+        "report.envelope.json": bundle.report,
         BUNDLE_NAME: pack_bundle(bundle),
     }
-    for ref, envelope in zip(report.record.evidence, bundle.evidence, strict=True):
+    refs = {ref.digest: ref for ref in record.evidence}
+    for envelope in bundle.evidence:
+        ref = refs.get(digest_of_bytes(envelope))
+        if ref is None:
+            raise _malformed("only records that the report lists", "another record", "evidence")
         owner = ref.silo if ref.silo is not None else "coordinator"
         files[f"evidence/{owner}/{ref.kind}-{ref.digest}.json"] = envelope
     return files
 
 
+def page_of(bundle: Bundle) -> bytes:
+    """The page that belongs to a bundle."""
+    record = unverified_record(bundle.report, RoundReport)
+    return render_page(record, digest_of_bytes(bundle.report), pack_bundle(bundle))
+
+
 def write_report_files(
     report: Verified[RoundReport], evidence: Evidence, directory: Path
 ) -> ReportFiles:
-    """Write bundle, page and archive to `directory`; running it again writes the same bytes."""
+    """Write bundle, page and archive to `directory`; running it again writes the same bytes.
+
+    The files of a first attempt are called `round-0001`, those of a retry `round-0001-attempt-02`.
+    """
     record = report.record
-    stem = f"{record.run}-round-{record.round:04d}-attempt-{record.attempt:02d}"
-    bundle = pack_bundle(bundle_of(report, evidence))
-    page = render_page(report, bundle)
+    stem = f"round-{record.round:04d}"
+    stem += f"-attempt-{record.attempt:02d}" if record.attempt > 1 else ""
+    bundle = bundle_of(report, evidence)
     files = ReportFiles(
-        directory / f"{stem}.bundle.json", directory / f"{stem}.html", directory / f"{stem}.zip"
+        directory / f"{stem}.json", directory / f"{stem}.html", directory / f"{stem}.zip"
     )
-    write_durably(files.bundle, bundle, READABLE)
-    write_durably(files.page, page, READABLE)
-    export_archive(report, evidence, page, files.archive)
+    write_durably(files.bundle, pack_bundle(bundle), READABLE)
+    write_durably(files.page, page_of(bundle), READABLE)
+    export_archive(bundle, files.archive)
     return files
 
 
@@ -163,8 +176,8 @@ def _archived_bundle(data: bytes) -> bytes:
         raise _malformed(f"a ZIP with {BUNDLE_NAME}", str(error)[:100], "archive") from None
 
 
-def _readable(report: Verified[RoundReport]) -> bytes:
-    return (json.dumps(report.record.model_dump(mode="json"), indent=2) + "\n").encode()
+def _readable(report: RoundReport) -> bytes:
+    return (json.dumps(report.model_dump(mode="json"), indent=2) + "\n").encode()
 
 
 def _to_base64(data: bytes) -> str:
@@ -206,7 +219,7 @@ evidence/              one DSSE envelope per record, by signer; the name ends in
 
 Verify everything offline, with the membership file that you were handed when you joined:
 
-    consortia report verify report.bundle.json --membership membership.json
+    consortia report verify report.bundle.json --trust membership.json
 
 Verify one signature without Consortia (openssl 3, jq, xxd). KEY is the signer's public key in
 hex, from the membership file that you trust:

@@ -7,12 +7,11 @@ embedded, so the page can be verified: what it shows is rendered from them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_contracts.envelope import Verified
 from data_contracts.records import RoundReport
 from data_contracts.records.round_report import SiloSummary
 
@@ -26,10 +25,10 @@ OUTCOMES = {
     "aborted": "The attempt was aborted; no adapter was made.",
 }
 RULES = {
-    "evaluation.not_worse": "On the silos' held-out data it was not worse than the adapter before.",
-    "evaluation.quorum": "Too few silos evaluated it.",
-    "evaluation.mean_worse": "On average over the silos it was worse than the adapter before.",
-    "evaluation.silo_worse": "For at least one silo it was worse than the plan tolerates.",
+    "evaluation.not_worse": "On held-out data of the institutions it was not worse than before.",
+    "evaluation.quorum": "Too few institutions evaluated it.",
+    "evaluation.mean_worse": "On average over the institutions it was worse than before.",
+    "evaluation.silo_worse": "For at least one institution it was worse than the plan tolerates.",
     "quorum.not_reached": "Too few submissions were admitted.",
 }
 CHART_LEFT, CHART_WIDTH, CHART_ROW, CHART_TOP = 150, 520, 30, 34
@@ -62,9 +61,8 @@ class Chart:
     height: float
 
 
-def render_page(report: Verified[RoundReport], bundle: bytes) -> bytes:
-    """UTF-8 bytes of the page; `bundle` are the packed bytes that belong to `report`."""
-    record = report.record
+def render_page(record: RoundReport, report_digest: str, bundle: bytes) -> bytes:
+    """UTF-8 bytes of the page; `bundle` are the packed bytes that belong to `record`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,7 +73,7 @@ def render_page(report: Verified[RoundReport], bundle: bytes) -> bytes:
     environment.filters["short"] = lambda digest: digest[:SHORT_DIGEST]
     page = environment.get_template(TEMPLATE_NAME).render(
         report=record,
-        report_digest=report.digest,
+        report_digest=report_digest,
         headline=OUTCOMES[record.outcome],
         explanation=RULES.get(record.rule, ""),
         counts=_counts(record.silos),
@@ -110,9 +108,17 @@ def loss_chart(silos: Sequence[SiloSummary]) -> Chart | None:
         )
         for index, silo in enumerate(scored)
     )
-    steps = [low + (high - low) * step / 4 for step in range(5)]
-    ticks = tuple((x(value), f"{value:.3f}") for value in steps)
+    ticks = tuple((x(value), f"{value}") for value in _round_values(low, high))
     return Chart(rows, ticks, CHART_TOP + CHART_ROW * len(rows) + 26)
+
+
+def _round_values(low: Decimal, high: Decimal) -> list[Decimal]:
+    """Three to six multiples of 1, 2 or 5 times a power of ten between `low` and `high`."""
+    power = Decimal(1).scaleb((high - low).adjusted() - 1)
+    step = next(power * m for m in (1, 2, 5, 10, 20, 50) if (high - low) / (power * m) <= 6)
+    first = (low / step).to_integral_value(ROUND_CEILING)
+    count = int((high / step).to_integral_value(ROUND_FLOOR) - first) + 1
+    return [(first + index) * step for index in range(count)]
 
 
 def _series(silo: SiloSummary) -> list[tuple[str, Decimal]]:
@@ -130,13 +136,17 @@ def _counts(silos: Sequence[SiloSummary]) -> dict[str, int]:
 
 
 def _licence_totals(silos: Sequence[SiloSummary]) -> list[tuple[str, str]]:
-    """Records per licence over the admitted silos; "at least" where small cells were withheld."""
+    """Records per licence over the admitted silos; small cells stay withheld."""
     totals: dict[str, tuple[int, bool]] = {}
     for silo in silos:
         for item in silo.licences if silo.outcome == "admitted" else ():
             known, withheld = totals.get(item.licence, (0, False))
             totals[item.licence] = (known + (item.records or 0), withheld or item.records is None)
-    return [
-        (licence, f"{known:,} + fewer than 10 at some silo" if withheld else f"{known:,}")
-        for licence, (known, withheld) in sorted(totals.items())
-    ]
+    return [(licence, _total(*total)) for licence, total in sorted(totals.items())]
+
+
+def _total(known: int, withheld: bool) -> str:
+    if not withheld:
+        return f"{known:,}"
+    few = "fewer than 10 at some institutions"
+    return f"{known:,} and {few}" if known else few

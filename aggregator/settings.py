@@ -28,6 +28,7 @@ class StorageSection(_Section):
     region: str = "us-east-1"
     credentials: Path = Path("keys/storage-credentials.toml")
     ca_bundle: Path | None = None
+    allow_plain_http: bool = False
 
 
 class PrefectSection(_Section):

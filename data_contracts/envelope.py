@@ -164,12 +164,15 @@ def _record_from_payload(payload: bytes, record_type: type[RecordT]) -> RecordT:
     if _canonical(parse_strict(payload, MAX_PAYLOAD_BYTES), "payload") != payload:
         raise _refused("payload", "RFC 8785 canonical bytes", "another encoding", "canonical")
     try:
-        return record_type.model_validate_json(payload)
+        record = record_type.model_validate_json(payload)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         found = f"{where}: {first['msg']}"[:200]
         raise _refused(record_type.kind, "its published schema", found, "schema") from None
+    if canonical_bytes(record) != payload:
+        raise _refused(record_type.kind, "one spelling of every value", "another", "schema")
+    return record
 
 
 def _canonical(parsed: Any, what: str) -> bytes:

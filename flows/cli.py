@@ -53,9 +53,9 @@ def federation_init(
 ) -> None:
     """Create keys, settings, buckets and the first membership."""
     from flows.federation_admin import FederationTerms, init_federation
-    from infra.seaweedfs import attach_object_storage
+    from infra.attached_storage import attach_storage
 
-    storage = attach_object_storage(stack) if stack else None
+    storage = attach_storage(stack) if stack else None
     terms = FederationTerms(
         federation=federation,
         run=run,
@@ -81,10 +81,10 @@ def federation_add_silo(
 ) -> None:
     """Add a silo, or replace its key or contract; prints what to hand over."""
     from flows.federation_admin import add_silo
-    from infra.seaweedfs import attach_object_storage
+    from infra.attached_storage import attach_storage
 
     hand_over = add_silo(
-        home, silo, public_key, contract, attach_object_storage(stack) if stack else None
+        home, silo, public_key, contract, attach_storage(stack) if stack else None
     )
     console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
 
@@ -229,6 +229,7 @@ def stack_start(
     prefect_port: Annotated[int, typer.Option(help="Prefect port; 0 chooses one.")] = 4200,
 ) -> None:
     """Start SeaweedFS and a Prefect server on loopback and leave them running."""
+    from infra.attached_storage import remember_storage
     from infra.local_stack import (
         StoragePorts,
         ensure_auth_string,
@@ -239,6 +240,7 @@ def stack_start(
     automatic = StoragePorts.automatic()
     ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
     storage = start_object_storage(state, ports, keep=True)
+    remember_storage(storage)
     auth = state / "prefect-auth"
     prefect = start_prefect_server(state, prefect_port, ensure_auth_string(auth), keep=True)
     console.print(f"S3       {storage.endpoint_url}")

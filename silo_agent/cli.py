@@ -121,9 +121,10 @@ def run(
         level=logging.INFO,
         format="%(message)s",
         datefmt="%H:%M:%S",
-        handlers=[RichHandler(console=console, show_path=False, markup=False)],
+        handlers=[_log_handler()],
     )
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    for chatty in ("botocore", "great_expectations"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     config = load_config(home)
     switch = KillSwitch(config.home)
     if clear_stop:
@@ -137,6 +138,15 @@ def run(
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_agent(assemble_silo(home), once=once)
+
+
+def _log_handler() -> logging.Handler:
+    """Pretty in a terminal, one plain line per event in a log file."""
+    if console.is_terminal:
+        return RichHandler(console=console, show_path=False, markup=False)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
 
 
 @app.command()

@@ -27,6 +27,7 @@ class StorageSection(_Section):
     region: str = "us-east-1"
     credentials: Path = Path("keys/storage-credentials.toml")
     ca_bundle: Path | None = None
+    allow_plain_http: bool = False
 
 
 class TrustSection(_Section):
@@ -136,6 +137,7 @@ def storage_settings(config: SiloConfig) -> S3Settings:
         access_key=secrets["access_key"],
         secret_key=secrets["secret_key"],
         ca_bundle=config.path(storage.ca_bundle) if storage.ca_bundle else None,
+        allow_plain_http=storage.allow_plain_http,
     )
 
 

@@ -29,6 +29,7 @@ from flows.demo.packages import ALL_WHEELS
 from flows.demo.summary import print_summary
 from flows.prefect_settings import use_prefect_of
 from flows.round_watch import describe_silo, render_round, view_round
+from infra.attached_storage import remember_storage
 from infra.local_processes import LocalProcess, start_process
 from infra.local_stack import (
     RunningPrefect,
@@ -120,6 +121,7 @@ def _services(
     storage_ports = StoragePorts(ports.s3, automatic.master, automatic.volume, automatic.filer)
     with _step(console, "object storage (SeaweedFS on loopback)"):
         storage = start_object_storage(paths.stack, storage_ports, keep=keep)
+        remember_storage(storage)
     auth = ensure_auth_string(paths.stack / "prefect-auth")
     with _step(console, "Prefect server (on loopback, with a password)"):
         prefect = start_prefect_server(paths.stack, ports.prefect, auth, keep=keep)

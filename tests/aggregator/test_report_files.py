@@ -18,12 +18,13 @@ from aggregator.report_files import (
     Bundle,
     bundle_of,
     embedded_bundle,
+    export_archive,
     pack_bundle,
+    page_of,
     read_bundle,
     unpack_bundle,
     write_report_files,
 )
-from aggregator.report_page import render_page
 from data_contracts.errors import UntrustedInputError
 from tests.aggregator.federation_samples import COHORT, federation, key
 
@@ -82,7 +83,7 @@ def test_every_written_file_verifies_and_is_written_the_same_again(tmp_path: Pat
     assert [path.read_bytes() for path in (files.bundle, files.page, files.archive)] == first
     for path in (files.bundle, files.page, files.archive):
         assert read_bundle(path) == BUNDLE
-        assert holds(audit(read_bundle(path), [FED.membership]))
+        assert holds(audit(read_bundle(path), FED.membership))
 
 
 def test_the_archive_spells_out_every_record(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_the_readme_s_commands_verify_a_signature(tmp_path: Path) -> None:
 
 
 def test_broken_archives_and_pages_are_refused(tmp_path: Path) -> None:
-    page = render_page(REPORT, pack_bundle(BUNDLE))
+    page = page_of(BUNDLE)
     script = re.search(rb"<script .*?</script>", page, re.DOTALL)
     assert script is not None
     for name, data, reason in (
@@ -137,7 +138,7 @@ def test_broken_archives_and_pages_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_page_is_self_contained_and_escapes_text() -> None:
-    page = render_page(REPORT, pack_bundle(BUNDLE)).decode()
+    page = page_of(BUNDLE).decode()
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
     assert "<script>alert" not in page
     assert "Coding &lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;letters&#34;" in page
@@ -147,7 +148,7 @@ def test_the_page_is_self_contained_and_escapes_text() -> None:
 
 
 def test_the_page_tells_the_outcome_and_every_silo_s_part() -> None:
-    page = render_page(REPORT, pack_bundle(BUNDLE)).decode()
+    page = page_of(BUNDLE).decode()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "The merged adapter was published." in text
     assert "2 of 3 institutions contributed, 1 refused." in text
@@ -163,7 +164,24 @@ def test_pages_of_held_and_aborted_attempts() -> None:
     silos = [FED.silo(silo) for silo in COHORT]
     aborted = FED.evidence(silos[:1], abort=FED.abort())
     report = FED.report(aborted)
-    page = render_page(report, pack_bundle(Bundle(report.envelope, ()))).decode()
+    page = page_of(Bundle(report.envelope, ())).decode()
     assert "The attempt was aborted; no adapter was made." in page
     assert "Too few submissions were admitted." in page
     assert "<svg" not in page
+
+
+def test_only_listed_records_are_exported(tmp_path: Path) -> None:
+    stranger = FED.abort().envelope
+    with pytest.raises(UntrustedInputError, match="records that the report lists"):
+        export_archive(Bundle(BUNDLE.report, (stranger,)), tmp_path / "a.zip")
+    with pytest.raises(UntrustedInputError):
+        export_archive(Bundle(b"{}", ()), tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_retry_does_not_overwrite_the_files_of_the_first_attempt(tmp_path: Path) -> None:
+    retry = federation(attempt=2)
+    evidence = retry.evidence([], abort=retry.abort())
+    files = write_report_files(retry.report(evidence), evidence, tmp_path)
+    assert files.bundle.name == "round-0002-attempt-02.json"
+    assert write_report_files(REPORT, EVIDENCE, tmp_path).bundle.name == "round-0002.json"

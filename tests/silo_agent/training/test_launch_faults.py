@@ -14,7 +14,6 @@ import pytest
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
 from infra.clock import SystemClock
-from silo_agent.training.job import Progress
 from silo_agent.training.launch import TrainingInterruptedError, run_training
 from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
 from tests.tiny_model import make_tiny_model
@@ -76,16 +75,15 @@ def test_a_deadline_ends_every_rank(silo: TinySilo) -> None:
 def test_a_killed_rank_ends_the_others_and_is_named(silo: TinySilo) -> None:
     killed: list[psutil.Process] = []
 
-    def kill_one(_: Progress) -> None:
-        killed.extend(ranks_of(psutil.Process()))
-        killed[1].kill()
-
-    def on_progress(progress: Progress) -> None:
-        if progress.phase == "packing" and not killed:
-            kill_one(progress)
+    def kill_one_and_go_on() -> bool:
+        running = ranks_of(psutil.Process())
+        if len(running) == 2 and not killed:
+            killed.extend(sorted(running, key=lambda rank: rank.pid))
+            killed[1].kill()
+        return False
 
     with pytest.raises(SiloOperatorError, match=r"rank 1: .*signal SIGKILL.*more memory"):
-        run_training(silo.job("killed"), on_progress=on_progress)
+        run_training(silo.job("killed"), should_stop=kill_one_and_go_on)
     assert len(killed) == 2
     assert not any(process.is_running() for process in killed)
 

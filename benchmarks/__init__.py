@@ -1,0 +1,1 @@
+"""Measurements that anyone can run; `make bench` prints them and writes flat JSON."""

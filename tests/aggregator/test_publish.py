@@ -1,0 +1,101 @@
+"""Plain PEFT loads what is published; a directory is replaced as a whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.publish import peft_config, write_peft_layout
+from data_contracts.adapter_format import AdapterFile, open_adapter
+from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from tests.aggregator.adapter_samples import dense, spec_of, write_adapter
+
+TARGETS = tuple(
+    AdapterTarget(module=f"model.layers.{layer}.{name}", in_features=16, out_features=out)
+    for layer in (0, 1)
+    for name, out in (("self_attn.q_proj", 16), ("mlp.up_proj", 24))
+)
+
+
+@pytest.fixture
+def spec() -> AdapterSpec:
+    return spec_of(rank=4, alpha=8, targets=TARGETS)
+
+
+@pytest.fixture
+def merged(tmp_path: Path, spec: AdapterSpec) -> AdapterFile:
+    adapters = [(write_adapter(tmp_path / f"{n}.safetensors", spec, seed=n), 1) for n in (1, 2)]
+    into = tmp_path / "merged.safetensors"
+    merge_adapters(adapters, None, spec, into)
+    return open_adapter(into, spec)
+
+
+def tiny_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def test_plain_peft_loads_the_published_directory(
+    tmp_path: Path, spec: AdapterSpec, merged: AdapterFile
+) -> None:
+    write_peft_layout(merged.path, spec, "tiny-llama", tmp_path / "published")
+    model = PeftModel.from_pretrained(tiny_llama(), tmp_path / "published").eval()
+    for target in spec.targets:
+        layer = model.base_model.model.get_submodule(target.module)
+        loaded = layer.get_delta_weight("default").detach().double().numpy()
+        assert abs(loaded - dense(merged, target)).max() < 1e-5
+    plain, tokens = tiny_llama(), torch.arange(8)[None]
+    with torch.no_grad():
+        changed = model(input_ids=tokens).logits - plain(input_ids=tokens).logits
+    assert float(changed.abs().max()) > 1e-4
+    adapted = {n.split(".base_layer")[0] for n, _ in model.named_modules() if "base_layer" in n}
+    assert adapted == {f"base_model.model.{target.module}" for target in spec.targets}
+
+
+def test_the_configuration_comes_from_the_spec(tmp_path: Path, spec: AdapterSpec) -> None:
+    adapter = write_adapter(tmp_path / "a.safetensors", spec)
+    write_peft_layout(adapter.path, spec, "tiny-llama", tmp_path / "published")
+    config = json.loads((tmp_path / "published" / "adapter_config.json").read_text())
+    assert config == peft_config(spec, "tiny-llama")
+    assert config["target_modules"] == sorted(target.module for target in TARGETS)
+    assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8, True)
+
+
+def test_a_published_directory_is_replaced_as_a_whole(tmp_path: Path, spec: AdapterSpec) -> None:
+    into = tmp_path / "published"
+    first = write_adapter(tmp_path / "a.safetensors", spec, seed=1)
+    second = write_adapter(tmp_path / "b.safetensors", spec, seed=2)
+    write_peft_layout(first.path, spec, "tiny-llama", into)
+    (into / "leftover").write_text("from before")
+    write_peft_layout(second.path, spec, "tiny-llama", into)
+    assert sorted(path.name for path in into.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert (into / "adapter_model.safetensors").read_bytes() == second.path.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.safetensors",
+        "b.safetensors",
+        "published",
+    ]
+
+
+def test_a_failed_write_keeps_the_old_directory(tmp_path: Path, spec: AdapterSpec) -> None:
+    into = tmp_path / "published"
+    first = write_adapter(tmp_path / "a.safetensors", spec, seed=1)
+    write_peft_layout(first.path, spec, "tiny-llama", into)
+    with pytest.raises(FileNotFoundError):
+        write_peft_layout(tmp_path / "absent.safetensors", spec, "tiny-llama", into)
+    assert (into / "adapter_model.safetensors").read_bytes() == first.path.read_bytes()

@@ -1,0 +1,222 @@
+"""One valid record of every kind."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from data_contracts.artifact import ArtifactRef
+from data_contracts.records import (
+    Abort,
+    Acceptance,
+    Candidate,
+    Close,
+    Decision,
+    Evaluation,
+    Membership,
+    Record,
+    Refusal,
+    RoundPlan,
+    RoundReport,
+    Status,
+    Submission,
+    Verdict,
+)
+from data_contracts.records.candidate import ModuleExactness
+from data_contracts.records.close import Admitted, Refused, Rejected
+from data_contracts.records.decision import UsedEvaluation
+from data_contracts.records.membership import Member
+from data_contracts.records.round_plan import (
+    AdapterSpec,
+    AdapterTarget,
+    BaseModelRef,
+    ContractPin,
+    MergeSpec,
+    PublicationRule,
+    TrainingRecipe,
+)
+from data_contracts.records.round_report import EvidenceRef, SiloLosses, SiloSummary
+from data_contracts.records.verdict import LicenceCount, RuleOutcome
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+D0, D1, D2 = "0" * 64, "1" * 64, "2" * 64
+ADAPTER = ArtifactRef(digest=D2, size=1234)
+ENERGY = Decimal("0.0125")
+LOSS = Decimal("2.500000")
+BASE_MODEL = BaseModelRef(name="tiny", digest=D0, licence="Apache-2.0")
+OUTCOME = RuleOutcome(
+    rule="licence.allowed",
+    type="in_set",
+    success=True,
+    severity="critical",
+    element_count=12,
+    unexpected_count=None,
+)
+LICENCE = LicenceCount(licence="CC-BY-4.0", records=None)
+COMMON: dict[str, Any] = {"federation": "oncology", "issued_at": NOW}
+PLACE: dict[str, Any] = COMMON | {"run": "run-one", "round": 2, "attempt": 1, "plan_digest": D1}
+AT_SILO: dict[str, Any] = PLACE | {"silo": "bank-a"}
+
+PLAN = RoundPlan(
+    **COMMON,
+    run="run-one",
+    round=2,
+    attempt=1,
+    feed_number=3,
+    previous_digest=D0,
+    membership_number=1,
+    membership_digest=D1,
+    trust_mode="auditable",
+    purpose="Answer questions",
+    cohort=("bank-a", "bank-b"),
+    contracts=(
+        ContractPin(silo="bank-a", contract_digest=D0),
+        ContractPin(silo="bank-b", contract_digest=D1),
+    ),
+    base_model=BASE_MODEL,
+    starting_adapter=None,
+    adapter=AdapterSpec(
+        rank=2,
+        alpha=4,
+        seed=0,
+        targets=(AdapterTarget(module="model.up", in_features=4, out_features=6),),
+    ),
+    recipe=TrainingRecipe(
+        local_steps=5,
+        sequences_per_step=2,
+        sequence_length=64,
+        learning_rate=Decimal("0.002"),
+        warmup_steps=0,
+        weight_decay=Decimal("0.0"),
+        max_gradient_norm=Decimal("1.0"),
+        seed=1,
+    ),
+    merge=MergeSpec(rule="stack_truncate", weight_cap_tokens=100),
+    publication=PublicationRule(max_mean_increase=Decimal("0"), max_silo_increase=Decimal("0.1")),
+    max_adapter_bytes=10_000,
+    quorum=2,
+    submit_by=NOW + timedelta(hours=1),
+    evaluation_quorum=1,
+    evaluate_by=NOW + timedelta(hours=2),
+    expires_at=NOW + timedelta(hours=2),
+)
+REPORT = RoundReport(
+    **PLACE,
+    outcome="held",
+    rule="evaluation.quorum",
+    purpose="Answer questions",
+    trust_mode="auditable",
+    base_model=BASE_MODEL,
+    starting_adapter=None,
+    candidate_adapter=ADAPTER,
+    published_adapter=None,
+    discarded_energy=ENERGY,
+    silos=(
+        SiloSummary(
+            silo="bank-a",
+            outcome="admitted",
+            rule=None,
+            contract_digest=D0,
+            contract_passed=True,
+            contract_outcomes=(OUTCOME,),
+            licences=(LICENCE,),
+            tokens=100,
+            weight_share=Decimal("1.000000"),
+            losses=SiloLosses(base=LOSS, starting=LOSS, candidate=LOSS, silo_only=None),
+        ),
+    ),
+    evidence=(
+        EvidenceRef(kind="round-plan", silo=None, digest=D0),
+        EvidenceRef(kind="verdict", silo="bank-a", digest=D1),
+    ),
+)
+ALL: tuple[Record, ...] = (
+    PLAN,
+    REPORT,
+    Membership(
+        **COMMON,
+        number=1,
+        previous_digest=None,
+        expires_at=NOW + timedelta(days=90),
+        root_keys=(D0, D1),
+        root_threshold=2,
+        coordinator_key=D2,
+        silos=(Member(silo="bank-a", public_key="a" * 64),),
+    ),
+    Acceptance(**AT_SILO, policy_digest=D0),
+    Refusal(**AT_SILO, policy_digest=None, rule="policy.purpose", reason="Not allowed here."),
+    Verdict(
+        **AT_SILO,
+        contract_digest=D0,
+        findings_digest=D1,
+        passed=True,
+        outcomes=(OUTCOME,),
+        licences=(LICENCE,),
+        expires_at=NOW + timedelta(days=1),
+    ),
+    Submission(
+        **AT_SILO,
+        verdict_digest=D0,
+        adapter=ADAPTER,
+        tokens=640,
+        steps=5,
+        first_step_loss=LOSS,
+        last_step_loss=LOSS,
+        training_seconds=60,
+    ),
+    Close(
+        **PLACE,
+        admitted=(
+            Admitted(
+                silo="bank-a", submission_digest=D0, verdict_digest=D1, adapter=ADAPTER, weight=100
+            ),
+        ),
+        rejected=(Rejected(silo="bank-b", submission_digest=None, reason="silo.equivocation"),),
+        refused=(Refused(silo="bank-c", record_digest=D0, rule="policy.purpose"),),
+        missing=("bank-d",),
+    ),
+    Candidate(
+        **PLACE,
+        close_digest=D0,
+        merge_rule="stack_truncate",
+        adapter=ADAPTER,
+        discarded_energy=ENERGY,
+        modules=(ModuleExactness(module="model.up", discarded_energy=ENERGY),),
+    ),
+    Evaluation(
+        **AT_SILO,
+        candidate_digest=D0,
+        tokens=100,
+        base_loss=LOSS,
+        starting_loss=LOSS,
+        candidate_loss=LOSS,
+        silo_only_loss=None,
+    ),
+    Decision(
+        **PLACE,
+        candidate_digest=D0,
+        outcome="held",
+        rule="evaluation.quorum",
+        evaluations=(UsedEvaluation(silo="bank-a", evaluation_digest=D1),),
+        missing=("bank-b",),
+        starting_mean_loss=LOSS,
+        candidate_mean_loss=None,
+        published_adapter=None,
+    ),
+    Abort(
+        **PLACE,
+        feed_number=4,
+        previous_digest=D0,
+        rule="quorum.not_reached",
+        reason="Too few.",
+    ),
+    Status(
+        **AT_SILO,
+        number=1,
+        phase="training",
+        step=1,
+        steps=5,
+        tokens_per_second=Decimal("158.2"),
+        eta_seconds=12,
+    ),
+)
+SAMPLES: dict[str, Record] = {record.kind: record for record in ALL}

@@ -1,0 +1,240 @@
+"""The one door: nothing that was altered, misdirected, forged or malformed comes through."""
+
+import base64
+import itertools
+import json
+from typing import Any
+
+import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.envelope import (
+    MAX_ENVELOPE_BYTES,
+    key_id,
+    parse_strict,
+    peek_kind,
+    pre_authentication_encoding,
+    seal,
+    verify,
+)
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import RECORD_TYPES, Acceptance, Membership, Record
+from infra.signing_keys import SigningKey
+from tests.data_contracts.record_samples import SAMPLES
+
+KEYS = [SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)) for n in range(20)]
+ACCEPTANCE = SAMPLES["acceptance"]
+MEMBERSHIP = SAMPLES["membership"]
+PAYLOAD = json.loads(rfc8785.dumps(ACCEPTANCE.model_dump(mode="json")))
+
+
+def envelope_of(payload: bytes, payload_type: str, *signers: SigningKey) -> bytes:
+    """An envelope with valid signatures over any bytes at all."""
+    message = pre_authentication_encoding(payload_type, payload)
+    signatures = [
+        {"keyid": key_id(s.public_key_hex), "sig": base64.b64encode(s.sign(message)).decode()}
+        for s in signers
+    ]
+    content: dict[str, Any] = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": payload_type,
+        "signatures": signatures,
+    }
+    return rfc8785.dumps(content)
+
+
+def refused(envelope: bytes, record_type: type[Record] = Acceptance, threshold: int = 1) -> str:
+    """Reason why verify refuses these bytes."""
+    with pytest.raises(UntrustedInputError) as caught:
+        verify(envelope, record_type, [k.public_key_hex for k in KEYS[:3]], threshold)
+    return caught.value.reason
+
+
+def signed(payload: bytes) -> bytes:
+    return envelope_of(payload, Acceptance.payload_type(), KEYS[0])
+
+
+def test_what_was_sealed_comes_back_with_its_digest() -> None:
+    sealed = seal(ACCEPTANCE, KEYS[0])
+    verified = verify(sealed.envelope, Acceptance, [KEYS[0].public_key_hex])
+    assert verified == sealed
+    assert verified.digest == digest_of_bytes(sealed.envelope)
+    assert peek_kind(sealed.envelope) == "application/vnd.consortia.acceptance.v1+json"
+
+
+def test_pae_is_that_of_the_dsse_specification() -> None:
+    expected = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    assert pre_authentication_encoding("http://example.com/HelloWorld", b"hello world") == expected
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.permutations(sorted(RECORD_TYPES), 2))
+def test_no_kind_passes_as_another(one: str, other: str) -> None:
+    assert refused(seal(SAMPLES[one], KEYS[0]).envelope, RECORD_TYPES[other]) == "envelope.kind"
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.permutations(sorted(RECORD_TYPES), 2))
+def test_no_payload_passes_under_another_kind_s_type(one: str, other: str) -> None:
+    """Signed again under the other type, the closed schema still tells them apart."""
+    payload = rfc8785.dumps(SAMPLES[one].model_dump(mode="json"))
+    forged = envelope_of(payload, RECORD_TYPES[other].payload_type(), KEYS[0])
+    assert refused(forged, RECORD_TYPES[other]) == "envelope.schema"
+
+
+def test_a_key_that_is_not_pinned_does_not_count() -> None:
+    assert refused(seal(ACCEPTANCE, KEYS[5]).envelope) == "envelope.signature"
+
+
+def test_tampered_payload() -> None:
+    content = json.loads(seal(ACCEPTANCE, KEYS[0]).envelope)
+    payload = rfc8785.dumps(PAYLOAD | {"silo": "bank-b"})
+    content["payload"] = base64.b64encode(payload).decode()
+    assert refused(rfc8785.dumps(content)) == "envelope.signature"
+
+
+@pytest.mark.parametrize(("signers", "threshold", "enough"), [(1, 1, 1), (1, 2, 0), (2, 2, 1)])
+def test_threshold(signers: int, threshold: int, enough: int) -> None:
+    envelope = seal(MEMBERSHIP, *KEYS[:signers]).envelope
+    if enough:
+        keys = [k.public_key_hex for k in KEYS[:3]]
+        assert verify(envelope, Membership, keys, threshold).record == MEMBERSHIP
+    else:
+        assert refused(envelope, Membership, threshold) == "envelope.signature"
+
+
+def test_a_threshold_below_one_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        verify(seal(ACCEPTANCE, KEYS[0]).envelope, Acceptance, [], 0)
+
+
+def test_one_key_counts_once_however_it_is_named() -> None:
+    content = json.loads(seal(MEMBERSHIP, KEYS[0], KEYS[0]).envelope)
+    assert refused(rfc8785.dumps(content), Membership, 2) == "envelope.signature"
+    content["signatures"][1]["keyid"] = key_id(KEYS[1].public_key_hex)
+    assert refused(rfc8785.dumps(content), Membership, 2) == "envelope.signature"
+    spellings = [KEYS[0].public_key_hex, KEYS[0].public_key_hex.upper()]
+    with pytest.raises(UntrustedInputError, match="found 1"):
+        verify(seal(MEMBERSHIP, KEYS[0]).envelope, Membership, spellings, 2)
+
+
+def test_nobody_can_make_a_second_envelope_of_a_signed_record() -> None:
+    """Else anyone who can write to storage could fake a double signature of an honest silo."""
+    envelope = seal(ACCEPTANCE, KEYS[0]).envelope
+    content = json.loads(envelope)
+    assert refused(envelope + b" ") == "envelope.canonical"
+    assert refused(json.dumps(content, indent=1).encode()) == "envelope.canonical"
+    renamed = json.loads(envelope)
+    renamed["signatures"][0]["keyid"] = "0" * 16
+    assert refused(rfc8785.dumps(renamed)) == "envelope.signature"
+    extra = json.loads(envelope)
+    extra["signatures"].append({"keyid": "0" * 16, "sig": "AAAA"})
+    assert refused(rfc8785.dumps(extra)) == "envelope.envelope"
+
+
+def test_too_many_signatures() -> None:
+    assert refused(seal(MEMBERSHIP, *KEYS[:17]).envelope, Membership) == "envelope.envelope"
+    assert refused(envelope_of(b"{}", Acceptance.payload_type())) == "envelope.envelope"
+
+
+BAD_PAYLOADS: list[tuple[str, bytes]] = [
+    ("envelope.json", b'{"silo":"a","silo":"b"}'),
+    ("envelope.json", b'{"round":1.0}'),
+    ("envelope.json", b'{"round":1e3}'),
+    ("envelope.json", b'{"round":NaN}'),
+    ("envelope.json", b'{"round":-Infinity}'),
+    ("envelope.json", b'{"round":' + b"9" * 5000 + b"}"),
+    ("envelope.json", b"\xff\xfe{}"),
+    ("envelope.json", b""),
+    ("envelope.depth", b"[" * 9 + b"]" * 9),
+    ("envelope.depth", b"[" * 100_000),
+    ("envelope.canonical", b'{"a": 1}'),
+    ("envelope.canonical", b'{"b":1,"a":1}'),
+    ("envelope.canonical", b'{"a":"\\u0041"}'),
+    ("envelope.canonical", b'{"a":"\\ud800"}'),
+    ("envelope.canonical", b'{"a":9007199254740993}'),
+    ("envelope.size", b'{"a":"' + b"x" * 262_144 + b'"}'),
+    ("envelope.schema", b"[]"),
+    ("envelope.schema", rfc8785.dumps(PAYLOAD | {"more": 1})),
+    ("envelope.schema", rfc8785.dumps(PAYLOAD | {"version": 2})),
+    ("envelope.schema", rfc8785.dumps(PAYLOAD | {"version": True})),
+    ("envelope.schema", rfc8785.dumps(PAYLOAD | {"round": "2"})),
+    ("envelope.schema", rfc8785.dumps(PAYLOAD | {"round": True})),
+    ("envelope.schema", rfc8785.dumps({k: v for k, v in PAYLOAD.items() if k != "silo"})),
+]
+
+
+@pytest.mark.parametrize(("reason", "payload"), BAD_PAYLOADS)
+def test_payloads_that_only_look_like_a_record(reason: str, payload: bytes) -> None:
+    assert refused(signed(payload)) == reason
+
+
+BAD_ENVELOPES: list[tuple[str, bytes]] = [
+    ("envelope.json", b"no json"),
+    ("envelope.envelope", b"[]"),
+    ("envelope.envelope", b"{}"),
+    ("envelope.depth", b"[" * 500_000),
+    ("envelope.size", b" " * (MAX_ENVELOPE_BYTES + 1)),
+]
+
+
+@pytest.mark.parametrize(("reason", "envelope"), BAD_ENVELOPES)
+def test_bytes_that_are_no_envelope(reason: str, envelope: bytes) -> None:
+    assert refused(envelope) == reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"more": 1},
+        {"payload": 3},
+        {"payload": "e30"},
+        {"payload": "e30=\n"},
+        {"payloadType": None},
+        {"signatures": {}},
+        {"signatures": [1]},
+        {"signatures": [{"sig": "AAAA"}]},
+        {"signatures": [{"sig": 4, "keyid": "a"}]},
+        {"signatures": [{"sig": "AAAA", "keyid": 7}]},
+        {"signatures": [{"sig": "AAAA", "keyid": "a", "cert": "b"}]},
+    ],
+)
+def test_fields_of_the_wrong_form(changes: dict[str, Any]) -> None:
+    content = json.loads(seal(ACCEPTANCE, KEYS[0]).envelope) | changes
+    assert refused(rfc8785.dumps(content)) in {"envelope.envelope", "envelope.kind"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_flipped_byte_ever_verifies(data: st.DataObject) -> None:
+    changed = bytearray(seal(ACCEPTANCE, KEYS[0]).envelope)
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    assert refused(bytes(changed)).startswith("envelope.")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_noise_is_refused_and_never_crashes(noise: bytes) -> None:
+    assert refused(noise).startswith("envelope.")
+    assert refused(signed(noise)).startswith("envelope.")
+
+
+def test_a_record_too_large_to_be_read_is_not_sealed() -> None:
+    report = SAMPLES["round-report"]
+    big = report.model_copy(update={"evidence": report.evidence * 4000})  # type: ignore[attr-defined]
+    with pytest.raises(UntrustedInputError, match="at most 262144 bytes"):
+        seal(big, KEYS[0])
+
+
+def test_depth_counts_brackets_outside_strings_only() -> None:
+    assert parse_strict(b'{"a":"[[[[[[[[[[[[\\"[["}', 100) == {"a": '[[[[[[[[[[[["[['}
+    assert parse_strict(b"[[[[[[[[]]]]]]]]", 100) == [[[[[[[[]]]]]]]]
+
+
+def test_a_value_has_one_spelling_on_the_wire() -> None:
+    wire = json.loads(rfc8785.dumps(SAMPLES["evaluation"].model_dump(mode="json")))
+    payload = rfc8785.dumps(wire | {"base_loss": "00002.5"})
+    kind = RECORD_TYPES["evaluation"]
+    assert refused(envelope_of(payload, kind.payload_type(), KEYS[0]), kind) == "envelope.schema"

@@ -1,0 +1,155 @@
+"""Records are frozen, closed, and equal after a trip over the wire."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data_contracts.envelope import canonical_bytes
+from data_contracts.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
+from data_contracts.wire_types import decimal_from_float
+from tests.data_contracts.record_samples import PLAN, SAMPLES
+
+KINDS = sorted(RECORD_TYPES)
+
+
+def test_there_is_a_sample_of_every_kind() -> None:
+    assert sorted(SAMPLES) == KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_record_round_trips_to_the_same_value_and_bytes(kind: str) -> None:
+    wire = canonical_bytes(SAMPLES[kind])
+    again = RECORD_TYPES[kind].model_validate_json(wire)
+    assert again == SAMPLES[kind]
+    assert canonical_bytes(again) == wire
+    assert not any(isinstance(value, float) for value in json.loads(wire).values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_record_is_frozen(kind: str) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        SAMPLES[kind].federation = "another"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unknown_fields_are_refused_at_every_level(kind: str) -> None:
+    wire = json.loads(canonical_bytes(SAMPLES[kind]))
+    assert _accepts(kind, wire)
+    for place in _objects(wire):
+        place["surprise"] = 1
+        assert not _accepts(kind, wire)
+        del place["surprise"]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, dict):
+        return [value, *(found for item in value.values() for found in _objects(item))]
+    return [found for item in value for found in _objects(item)] if isinstance(value, list) else []
+
+
+def _accepts(kind: str, wire: Any) -> bool:
+    try:
+        RECORD_TYPES[kind].model_validate_json(json.dumps(wire))
+    except ValidationError:
+        return False
+    return True
+
+
+def evaluation_with(loss: Any) -> Evaluation:
+    wire = json.loads(canonical_bytes(SAMPLES["evaluation"])) | {"base_loss": loss}
+    return Evaluation.model_validate_json(json.dumps(wire))
+
+
+@pytest.mark.parametrize("text", ["0.002", "-1", "2.50", "999999999999999999.5"])
+def test_decimals_travel_as_strings(text: str) -> None:
+    assert evaluation_with(text).base_loss == Decimal(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2.5, 2, True, None, "", ".", "-", "--1", "1-2", "1.2.3", "NaN", "Infinity", "1e5", " 1", "+1",
+     "1" * 19, "0." + "1" * 21, "\u0661", "1\n"],
+)  # fmt: skip
+def test_other_spellings_of_a_decimal_are_refused(value: Any) -> None:
+    with pytest.raises(ValidationError, match="decimal"):
+        evaluation_with(value)
+
+
+def test_a_decimal_that_could_not_be_read_back_is_not_written() -> None:
+    with pytest.raises(ValidationError, match="decimal"):
+        Evaluation(**{**dict(SAMPLES["evaluation"]), "base_loss": Decimal(1) / Decimal(3)})
+    with pytest.raises(ValidationError, match="decimal"):
+        Evaluation(**{**dict(SAMPLES["evaluation"]), "base_loss": Decimal("NaN")})
+
+
+def test_decimal_from_float_rounds_and_refuses_what_is_not_finite() -> None:
+    assert decimal_from_float(0.1 + 0.2) == Decimal("0.300000")
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite"):
+            decimal_from_float(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-03-02", "2026-03-02T09:00:00", "2026-03-02T09:00:00+01:00", "2026-3-2T9:0:0Z",
+     "2026-13-02T09:00:00Z", "2026-03-02T09:00:00.5Z", "0001-01-01T00:00:00Z",
+     "9999-12-31T23:59:59Z", "2026-03-02T09:00:00Z\n", 1772442000],
+)  # fmt: skip
+def test_instants_have_one_spelling(text: Any) -> None:
+    wire = json.loads(canonical_bytes(SAMPLES["abort"])) | {"issued_at": text}
+    assert not _accepts("abort", wire)
+
+
+def test_instants_from_other_clocks_become_utc_in_whole_seconds() -> None:
+    east = datetime(2026, 3, 2, 10, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=1)))
+    abort = type(SAMPLES["abort"])(**{**dict(SAMPLES["abort"]), "issued_at": east})
+    assert abort.issued_at == datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+    with pytest.raises(ValidationError, match="UTC instant"):
+        type(abort)(**{**dict(abort), "issued_at": east.replace(tzinfo=None)})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "a", "A-silo", "silo_a", "silo-", "-silo", "../x", "a/b", "a\x00b", "x" * 25, "ab\n"],
+)
+def test_ids_are_safe_for_buckets_and_paths(name: str) -> None:
+    wire = json.loads(canonical_bytes(SAMPLES["acceptance"]))
+    for field in ("silo", "run", "federation"):
+        assert not _accepts("acceptance", wire | {field: name})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cohort": ("bank-a", "bank-a")}, "distinct"),
+        ({"cohort": ("bank-a",)}, "contracts must name each silo"),
+        ({"contracts": ()}, "contracts must name each silo"),
+        ({"quorum": 3}, "cannot exceed the cohort"),
+        ({"evaluation_quorum": 3}, "cannot exceed the cohort"),
+        ({"submit_by": PLAN.issued_at}, "issued_at < submit_by"),
+        ({"expires_at": PLAN.submit_by}, "evaluate_by <= expires_at"),
+        ({"round": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_plans_that_contradict_themselves(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RoundPlan(**{**dict(PLAN), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"root_keys": ("0" * 64, "0" * 64)}, "root_keys must be distinct"),
+        ({"root_threshold": 3}, "larger than the number"),
+        ({"root_threshold": 0}, "greater than or equal to 1"),
+        ({"coordinator_key": "a" * 64}, "silos and keys must be distinct"),
+        ({"coordinator_key": "A" * 64}, "pattern"),
+    ],
+)
+def test_memberships_that_contradict_themselves(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Membership(**{**dict(SAMPLES["membership"]), **changes})
