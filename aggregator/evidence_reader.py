@@ -1,17 +1,20 @@
 """Reads the evidence of one attempt from the buckets, verified, and copies it to the ledger."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from aggregator.admission import SiloEvidence
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import FederationState, id_of
+from aggregator.ledger import SiloRecords, judged_records, used_evaluations
 from aggregator.planning import abort_of
 from aggregator.report import Evidence
 from data_contracts.adapter_format import check_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.bucket_layout import ledger_slot, round_slot, status_prefix
+from data_contracts.bucket_layout import (
+    round_slot,
+    status_prefix,
+)
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
@@ -29,24 +32,12 @@ from data_contracts.records import (
     Verdict,
 )
 from infra.object_store import Bucket
-from infra.record_store import Equivocation, Found, read_slot, read_statuses, write_record
+from infra.record_store import Equivocation, Found, read_slot, read_statuses
 
 STATUSES_TRIED = 3
 
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
-
-
-@dataclass(frozen=True)
-class SiloRecords:
-    """What lies in one silo's inbox for this attempt; `equivocated` if a slot holds two records."""
-
-    acceptance: Verified[Acceptance] | None
-    refusal: Verified[Refusal] | None
-    verdict: Verified[Verdict] | None
-    submission: Verified[Submission] | None
-    evaluation: Verified[Evaluation] | None
-    equivocated: bool
 
 
 def read_silo(
@@ -67,8 +58,17 @@ def read_silo(
 def read_evidence(
     c: Coordinator, state: FederationState, plan: Verified[RoundPlan]
 ) -> tuple[Evidence, dict[str, SiloRecords]]:
-    """All verified records of the attempt, the coordinator's and the silos'."""
+    """All verified records of the attempt, the coordinator's and the silos'.
+
+    Once the round is closed, what a silo was judged by is read from the ledger: its inbox is the
+    silo's to rewrite, the ledger is not.
+    """
+    close, decision = _own(c, state, plan, Close), _own(c, state, plan, Decision)
     silos = {silo: read_silo(c, state, plan, silo) for silo in plan.record.cohort}
+    if close is not None:
+        silos |= judged_records(c, state, plan, close.record, silos)
+    if decision is not None:
+        silos |= used_evaluations(c, state, plan, decision.record, silos)
     evidence = Evidence(
         membership=state.membership,
         plan=plan,
@@ -77,9 +77,9 @@ def read_evidence(
         verdicts={s: r.verdict for s, r in silos.items() if r.verdict},
         submissions={s: r.submission for s, r in silos.items() if r.submission},
         evaluations={s: r.evaluation for s, r in silos.items() if r.evaluation},
-        close=_own(c, state, plan, Close),
+        close=close,
         candidate=_own(c, state, plan, Candidate),
-        decision=_own(c, state, plan, Decision),
+        decision=decision,
         abort=abort_of(state.feed, plan),
     )
     return evidence, silos
@@ -113,19 +113,6 @@ def admission_evidence(
         )
         for silo, records in sorted(silos.items())
     ]
-
-
-def copy_to_ledger(
-    c: Coordinator, plan: Verified[RoundPlan], silo: str, records: SiloRecords
-) -> None:
-    """The coordinator's own copy of an admitted silo's evidence, blob before records."""
-    if records.submission is not None:
-        ref = records.submission.record.adapter
-        c.ledger.put_blob(spool_path(c, ref), ref)
-    for verified in (records.acceptance, records.verdict, records.submission):
-        if verified is not None:
-            slot = ledger_slot(id_of(plan.record), silo, verified.record.kind)
-            write_record(c.ledger, slot, verified)
 
 
 def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef) -> Path:

@@ -13,9 +13,9 @@ from aggregator.admission import judge, reached_quorum
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
 from aggregator.evidence_reader import (
     admission_evidence,
-    copy_to_ledger,
     read_evidence,
     spool,
+    spool_path,
 )
 from aggregator.federation_feed import (
     FederationState,
@@ -24,12 +24,13 @@ from aggregator.federation_feed import (
     read_report,
     starting_adapter,
 )
+from aggregator.ledger import copy_evaluations, copy_judged
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.planning import PlanInputs, abort_of, draft_plan, plans_of_run
 from aggregator.publication import decide
 from aggregator.publish import write_peft_layout
 from aggregator.report import Evidence, build_report
-from aggregator.report_files import write_report_files
+from aggregator.report_files import ReportFiles, write_report_files
 from aggregator.stage import Stage, stage_of
 from data_contracts.adapter_format import AdapterFile, open_adapter
 from data_contracts.artifact import artifact_of_file
@@ -96,8 +97,8 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
             "quorum.not_reached",
             f"{len(close.admitted)} of {plan.record.quorum} needed submissions were admitted.",
         )
-    for admitted in close.admitted:
-        copy_to_ledger(c, plan, admitted.silo, silos[admitted.silo])
+    spooled = {a.adapter.digest: spool_path(c, a.adapter) for a in close.admitted}
+    copy_judged(c, plan, close, silos, spooled)
     return claim_record(
         c.plans, round_slot(id_of(plan.record), Close.kind), seal(close, c.key), _own_key(c)
     )
@@ -147,12 +148,15 @@ def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision
         return evidence.decision
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
     decision = decide(plan, candidate, evidence.evaluations, c.clock.now())
+    copy_evaluations(c, plan, evidence.evaluations)
     return claim_record(
         c.plans, round_slot(id_of(plan.record), Decision.kind), seal(decision, c.key), _own_key(c)
     )
 
 
-def report_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport]:
+def report_round(
+    c: Coordinator, plan: Verified[RoundPlan]
+) -> tuple[Verified[RoundReport], ReportFiles]:
     """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
     evidence, _ = read_evidence(c, read_federation(c), plan)
     report = read_report(c, plan)
@@ -165,8 +169,7 @@ def report_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundRep
         )
     if evidence.decision is not None and evidence.decision.record.outcome == "published":
         _publish(c, plan, evidence)
-    write_report_files(report, evidence, c.reports)
-    return report
+    return report, write_report_files(report, evidence, c.reports)
 
 
 def abort_round(

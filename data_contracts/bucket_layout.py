@@ -11,6 +11,8 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.wire_types import NAME_PATTERN
 
 _NAME = re.compile(NAME_PATTERN)
+_FEDERATION = re.compile(f"(?!.*-inbox(-|$)){NAME_PATTERN}")
+"""Without `-inbox` inside, no two federations and silos of one store share a bucket name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SLOT_ENTRY = re.compile(r"(?P<slot>[a-z0-9/-]{1,200}/)(?P<digest>[0-9a-f]{64})\.json")
 
@@ -29,18 +31,17 @@ class RoundId:
 
 def plans_bucket(federation: str) -> str:
     """Bucket that the coordinator writes and every silo reads."""
-    return f"{_checked(federation, _NAME, 'federation id')}-plans"
+    return f"{_federation(federation)}-plans"
 
 
 def inbox_bucket(federation: str, silo: str) -> str:
     """Bucket that one silo writes and the coordinator reads; no other silo sees it."""
-    federation = _checked(federation, _NAME, "federation id")
-    return f"{federation}-inbox-{_checked(silo, _NAME, 'silo id')}"
+    return f"{_federation(federation)}-inbox-{_checked(silo, _NAME, 'silo id')}"
 
 
 def ledger_bucket(federation: str) -> str:
     """Object-locked bucket with the coordinator's copy of all admitted evidence."""
-    return f"{_checked(federation, _NAME, 'federation id')}-ledger"
+    return f"{_federation(federation)}-ledger"
 
 
 def membership_slot(number: int) -> str:
@@ -88,6 +89,10 @@ def status_prefix(round_id: RoundId) -> str:
 def status_key(round_id: RoundId, number: int) -> str:
     """Key of a silo's status; for display only, expired by lifecycle."""
     return f"{status_prefix(round_id)}{number:06d}.json"
+
+
+def _federation(federation: str) -> str:
+    return _checked(federation, _FEDERATION, "federation id")
 
 
 def _round_prefix(round_id: RoundId) -> str:

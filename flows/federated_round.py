@@ -146,9 +146,9 @@ def decide_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
 @task(name="report", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
 def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport]:
     """Sign and write the report; show its table and link."""
-    report, page = report_round(c, plan)
+    report, files = report_round(c, plan)
     show_silos(plan, report.record)
-    link_report(plan, page)
+    link_report(plan, files.page)
     return report
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records import RoundPlan, Verdict
+from data_contracts.records.status import Phase
 from infra.clock import Clock
 from infra.model_files import model_digest
 from silo_agent.agent import EvaluatedAdapters, HeldoutLosses, LocalTraining
@@ -154,7 +155,7 @@ class DeepSpeedTrainer:
         with self._turn(report):
             result = run_evaluation(
                 job,
-                on_progress=_shower(report, evaluating=True),
+                on_progress=_shower(report),
                 should_stop=self.is_stopped,
                 deadline=self.clock.now() + timedelta(seconds=training.time_limit_seconds),
             )
@@ -224,11 +225,10 @@ class DeepSpeedTrainer:
         return directory / f"round-{round_number:04d}.safetensors"
 
 
-def _shower(report: StatusReporter, evaluating: bool = False) -> Callable[[Progress], None]:
+def _shower(report: StatusReporter) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
-        training = progress.phase == "training" and not evaluating
         report.show(
-            "training" if training else "evaluating",
+            _phase(progress),
             step=progress.step,
             steps=progress.steps,
             tokens_per_second=progress.tokens_per_second or 0.0,
@@ -236,6 +236,15 @@ def _shower(report: StatusReporter, evaluating: bool = False) -> Callable[[Progr
         )
 
     return show
+
+
+def _phase(progress: Progress) -> Phase:
+    """The status phase for what the training child says it is doing."""
+    if "held-out" in progress.phase:
+        return "evaluating"
+    if not progress.steps:
+        return "loading_model"
+    return "training_baseline" if progress.phase.startswith("silo-only") else "training"
 
 
 def _known(measured: Measured | None) -> Measured:

@@ -6,7 +6,14 @@ from data_contracts.records.base import SiloRecord
 from data_contracts.wire_types import Count, DecimalString, PositiveCount
 
 Phase = Literal[
-    "accepted", "checking_data", "waiting_for_gpu", "training", "releasing", "evaluating", "done"
+    "checking_data",
+    "waiting_for_gpu",
+    "loading_model",
+    "training",
+    "training_baseline",
+    "evaluating",
+    "releasing",
+    "done",
 ]
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from aggregator.federated_round import abort_round, advance, close_round, merge_round
 from aggregator.federation_feed import id_of, next_round, read_federation, read_report
+from aggregator.report_audit import audit
+from aggregator.report_files import read_bundle
 from aggregator.stage import Stage
 from data_contracts.bucket_layout import ledger_bucket, round_slot
 from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
-from data_contracts.records import Close, RoundPlan, RoundReport, Submission
+from data_contracts.records import Close, RoundPlan, RoundReport, Submission, Verdict
 from infra.record_store import write_record
 from infra.signing_keys import create_key
 from tests.simulator.federation import FEDERATION, SimulatedFederation
@@ -60,7 +62,11 @@ def test_a_round_of_honest_silos_is_published(make_federation: MakeFederation) -
     home = federation.settings.home
     assert (home / "published" / "adapter_config.json").exists()
     assert (home / "reports" / "round-0001.html").exists()
-    assert (home / "reports" / "round-0001.json").exists()
+    bundle = read_bundle(home / "reports" / "round-0001.json")
+    adapter = home / "published" / "adapter_model.safetensors"
+    claims = audit(bundle, federation.pinned, adapter)
+    assert [claim.name for claim in claims if claim.outcome == "fail"] == []
+    assert [c.outcome for c in claims if c.name == "published adapter"] == ["pass"]
 
 
 def test_the_second_round_starts_from_the_published_adapter(
@@ -284,6 +290,31 @@ def test_admitted_evidence_is_copied_to_the_ledger(make_federation: MakeFederati
         for kind in ("acceptance", "verdict", "submission"):
             assert [key for key in ledger if f"/{silo}/{kind}/" in key], (silo, kind)
     assert len([key for key in ledger if key.startswith("blobs/")]) == 2
+
+
+def test_what_a_silo_writes_after_the_close_changes_nothing(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(
+        a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.FAILING_CONTRACT
+    )
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+    close_round(federation.coordinator(), plan)
+    for name in ("silo-b", "silo-c"):
+        silo = federation.silos[name]
+        verdict = silo.agent(FEDERATION, federation.pinned).release.released(id_of(plan.record))
+        assert verdict.verdict is not None
+        second = verdict.verdict.record.model_copy(update={"findings_digest": "0" * 64})
+        slot = round_slot(id_of(plan.record), Verdict.kind)
+        write_record(silo.inbox, slot, seal(second, silo.key))
+    federation.play(plan)
+    outcomes = _outcomes(_report(federation, plan))
+    assert outcomes["silo-b"] == ("admitted", None)
+    assert outcomes["silo-c"] == ("refused", "verdict.licence.allowed")
+    bundle = read_bundle(federation.settings.home / "reports" / "round-0001.json")
+    assert [c.name for c in audit(bundle, federation.pinned) if c.outcome == "fail"] == []
 
 
 def test_an_older_coordinator_key_can_no_longer_plan(

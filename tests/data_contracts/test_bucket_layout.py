@@ -43,6 +43,13 @@ def test_hostile_digests_are_refused(digest: str) -> None:
 def test_the_keys_themselves() -> None:
     assert layout.plans_bucket("oncology") == "oncology-plans"
     assert layout.inbox_bucket("oncology", "bank-a") == "oncology-inbox-bank-a"
+
+
+@pytest.mark.parametrize("federation", ["x-inbox", "x-inbox-y", "a-inbox-b-c"])
+def test_a_federation_cannot_be_named_like_the_inbox_of_another(federation: str) -> None:
+    for bucket in (layout.plans_bucket, layout.ledger_bucket):
+        with pytest.raises(UntrustedInputError, match="federation id"):
+            bucket(federation)
     assert layout.ledger_bucket("oncology") == "oncology-ledger"
     assert layout.membership_slot(2) == "members/000002/"
     assert layout.feed_slot(12) == "feed/00000012/"

@@ -1,0 +1,137 @@
+"""The coordinator's own, object-locked copy of the evidence that its decisions rest on.
+
+An inbox is its silo's to rewrite, the ledger is not. Copies are made before the record that names
+them, so whatever a close or a decision names by digest can be read here for ever after.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from aggregator.coordinator import Coordinator
+from aggregator.federation_feed import FederationState, id_of
+from data_contracts.bucket_layout import digest_in_key, ledger_slot, record_key
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, verify
+from data_contracts.records import (
+    Acceptance,
+    Close,
+    Decision,
+    Evaluation,
+    Refusal,
+    RoundPlan,
+    SiloRecord,
+    Submission,
+    Verdict,
+)
+from infra.record_store import write_record
+
+SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+
+
+@dataclass(frozen=True)
+class SiloRecords:
+    """What lies in one silo's inbox for this attempt; `equivocated` if a slot holds two records."""
+
+    acceptance: Verified[Acceptance] | None
+    refusal: Verified[Refusal] | None
+    verdict: Verified[Verdict] | None
+    submission: Verified[Submission] | None
+    evaluation: Verified[Evaluation] | None
+    equivocated: bool
+
+
+def copy_judged(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    close: Close,
+    silos: Mapping[str, SiloRecords],
+    adapters: Mapping[str, Path],
+) -> None:
+    """Copy all that `close` rests on, blobs first; `adapters` are spooled files by digest."""
+    for admitted in close.admitted:
+        c.ledger.put_blob(adapters[admitted.adapter.digest], admitted.adapter)
+    for silo in _named_by(close):
+        records = silos[silo]
+        judged = (records.acceptance, records.refusal, records.verdict, records.submission)
+        for verified in judged:
+            if verified is not None:
+                slot = ledger_slot(id_of(plan.record), silo, verified.record.kind)
+                write_record(c.ledger, slot, verified)
+
+
+def copy_evaluations(
+    c: Coordinator, plan: Verified[RoundPlan], evaluations: Mapping[str, Verified[Evaluation]]
+) -> None:
+    """Copy the evaluations that a decision is about to name."""
+    for silo, evaluation in evaluations.items():
+        write_record(c.ledger, ledger_slot(id_of(plan.record), silo, Evaluation.kind), evaluation)
+
+
+def judged_records(
+    c: Coordinator,
+    state: FederationState,
+    plan: Verified[RoundPlan],
+    close: Close,
+    inboxes: Mapping[str, SiloRecords],
+) -> dict[str, SiloRecords]:
+    """What the close rests on, from the ledger; only evaluations still come from the inbox."""
+    judged = {}
+    for silo, digests in _named_by(close).items():
+        reader = _Reader(c, plan, silo, state.membership.record.key_of(silo), digests)
+        judged[silo] = SiloRecords(
+            acceptance=reader.read(Acceptance),
+            refusal=reader.read(Refusal),
+            verdict=reader.read(Verdict),
+            submission=reader.read(Submission),
+            evaluation=inboxes[silo].evaluation,
+            equivocated=False,
+        )
+    return judged
+
+
+def used_evaluations(
+    c: Coordinator,
+    state: FederationState,
+    plan: Verified[RoundPlan],
+    decision: Decision,
+    records: Mapping[str, SiloRecords],
+) -> dict[str, SiloRecords]:
+    """`records` with the evaluations that the decision names, from the ledger."""
+    result = {}
+    for used in decision.evaluations:
+        key = state.membership.record.key_of(used.silo)
+        reader = _Reader(c, plan, used.silo, key, frozenset({used.evaluation_digest}))
+        result[used.silo] = replace(records[used.silo], evaluation=reader.read(Evaluation))
+    return result
+
+
+def _named_by(close: Close) -> dict[str, frozenset[str]]:
+    """Digests of the records that the close names, for each silo whose records it rests on."""
+    named = {a.silo: frozenset({a.submission_digest, a.verdict_digest}) for a in close.admitted}
+    return named | {r.silo: frozenset({r.record_digest}) for r in close.refused}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one silo's copies.
+
+    A coordinator that was killed between copy and close may have left copies of two judgements;
+    the close names the ones that count, and for the rest the first by digest is as good as any.
+    """
+
+    coordinator: Coordinator
+    plan: Verified[RoundPlan]
+    silo: str
+    key: str | None
+    digests: frozenset[str]
+
+    def read(self, record_type: type[SiloRecordT]) -> Verified[SiloRecordT] | None:
+        ledger = self.coordinator.ledger
+        slot = ledger_slot(id_of(self.plan.record), self.silo, record_type.kind)
+        found = [digest_in_key(info.key) for info in ledger.list_keys(slot)]
+        chosen = sorted((d not in self.digests, d) for d in found if d is not None)
+        if not chosen or self.key is None:
+            return None
+        envelope = ledger.get(record_key(slot, chosen[0][1]), MAX_ENVELOPE_BYTES)
+        return None if envelope is None else verify(envelope, record_type, {self.key})

@@ -1,0 +1,245 @@
+"""A small federation on the real stack: SeaweedFS, Prefect, agents as processes, DeepSpeed ranks.
+
+The model is a random two-layer Llama, so that a whole round takes seconds; everything else is what
+users run.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.federation_feed import read_federation, read_report
+from aggregator.planning import latest_plan
+from data_contracts.records import RoundReport
+from flows.federation_admin import FederationTerms, add_silo, init_federation
+from infra.attached_storage import remember_storage
+from infra.durable_files import write_durably
+from infra.local_processes import LocalProcess, start_process
+from infra.local_stack import RunningPrefect, RunningStorage, ensure_auth_string
+from infra.model_files import model_digest
+from infra.signing_keys import load_key
+from tests.tiny_model import make_tiny_model
+
+_T = TypeVar("_T")
+FEDERATION = "real"
+PURPOSE = "Testing the whole pipeline"
+LOCAL_STEPS = 240
+
+CONTRACT = """\
+apiVersion: v3.2.0
+kind: DataContract
+id: records-of-{silo}
+version: 1.0.0
+status: active
+description:
+  purpose: {purpose}
+servers:
+  - server: silo
+    type: local
+    path: records.jsonl
+    format: jsonl
+schema:
+  - name: records
+    logicalType: object
+    properties:
+      - name: id
+        logicalType: string
+        required: true
+customProperties:
+  - property: fl.licences
+    value: [CC0-1.0]
+  - property: fl.minimumRecords
+    value: 20
+  - property: fl.expires
+    value: "2036-01-01T00:00:00Z"
+"""
+
+POLICY = """\
+version = 1
+take_part = true
+purposes = ["{purpose}"]
+trust_modes = ["auditable"]
+trust_storage_with_deltas = true
+[limits]
+max_local_steps = 1000
+max_sequences_per_step = 8
+max_sequence_length = 512
+max_learning_rate = 0.01
+max_rank = {max_rank}
+max_adapter_bytes = 10_000_000
+min_cohort_silos = 3
+[[models]]
+name = "tiny"
+licence = "Apache-2.0"
+digest = "{digest}"
+path = "{path}"
+"""
+
+
+@dataclass
+class RealFederation:
+    """One federation with silos `a`, `b` and `c`; `c` refuses rank 8 by its policy."""
+
+    directory: Path
+    storage: RunningStorage
+    prefect: RunningPrefect
+
+    def __post_init__(self) -> None:
+        self.home = self.directory / "operator"
+        self.state = self.directory / "processes"
+        self.model_dir = make_tiny_model(self.directory / "model")
+        remember_storage(self.storage)
+        auth = ensure_auth_string(self.prefect.process.state_dir / "prefect-auth")
+        write_durably(self.home / "keys" / "prefect-auth", auth.encode())
+        init_federation(self.home, self._terms(), self.storage)
+        self.edit_settings(
+            local_steps=LOCAL_STEPS, sequence_length=64, learning_rate='"0.01"', poll_seconds=0.5
+        )
+        for silo, ranks, max_rank in (("silo-a", 2, 8), ("silo-b", 1, 8), ("silo-c", 1, 4)):
+            self._add_silo(silo, ranks, max_rank)
+
+    def silo_home(self, silo: str) -> Path:
+        """Home directory of a silo's agent."""
+        return self.directory / silo
+
+    def coordinator(self) -> Coordinator:
+        """A fresh coordinator from the files on disk."""
+        return load_coordinator(self.home)
+
+    def edit_settings(self, **values: Any) -> None:
+        """Change settings in federation.toml; the next round uses them."""
+        path = self.home / "federation.toml"
+        text = path.read_text()
+        for name, value in values.items():
+            text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value} ", text)
+            assert count == 1, name
+        path.write_text(text)
+
+    def start_agent(self, silo: str) -> LocalProcess:
+        """`silo-agent run` as a process of its own."""
+        command = [sys.executable, "-m", "silo_agent.cli", "run", "--home"]
+        return start_process(
+            silo, [*command, str(self.silo_home(silo))], self.state, env=dict(os.environ)
+        )
+
+    def start_runner(self) -> LocalProcess:
+        """`consortia deploy` as a process of its own."""
+        command = [sys.executable, "-m", "flows.cli", "deploy", "--home", str(self.home)]
+        env = dict(os.environ) | dict(self.prefect.env)
+        return start_process("runner", command, self.state, env=env)
+
+    def consortia(self, *arguments: str) -> str:
+        """Run a `consortia` command; returns what it printed, fails on a non-zero exit."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            env=dict(os.environ) | dict(self.prefect.env),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def status(self, silo: str) -> dict[str, Any]:
+        """What the agent last showed locally; empty before its first status."""
+        path = self.silo_home(silo) / "status.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def reported(self, round_number: int, attempt: int) -> RoundReport | None:
+        """The report of an attempt of the newest round, once it is there."""
+        c = self.coordinator()
+        plan = latest_plan(read_federation(c).feed, c.settings.run)
+        if plan is None or (plan.record.round, plan.record.attempt) != (round_number, attempt):
+            return None
+        report = read_report(c, plan)
+        return report.record if report else None
+
+    def _terms(self) -> FederationTerms:
+        return FederationTerms(
+            federation=FEDERATION,
+            run="run-1",
+            purpose=PURPOSE,
+            model_name="tiny",
+            model_licence="Apache-2.0",
+            model_path=self.model_dir,
+            prefect_api_url=self.prefect.api_url,
+            endpoint_url=self.storage.endpoint_url,
+        )
+
+    def _add_silo(self, silo: str, ranks: int, max_rank: int) -> None:
+        home = self.silo_home(silo)
+        command = [sys.executable, "-m", "silo_agent.cli", "init", "--home", str(home)]
+        command += ["--silo", silo, "--federation", FEDERATION, "--ranks", str(ranks)]
+        command += ["--endpoint-url", self.storage.endpoint_url]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        config = (home / "silo-agent.toml").read_text()
+        config = config.replace("checkpoint_every_steps = 2", "checkpoint_every_steps = 20")
+        config = config.replace("heldout_sequences = 8", "heldout_sequences = 64")
+        config = config.replace("silo_only_baseline = true", "silo_only_baseline = false")
+        lock = f'lock = "{self.directory / "training.lock"}"\n'
+        config += f"{lock}\n[agent]\npoll_seconds = 0.5\nstatus_seconds = 0.5\n"
+        (home / "silo-agent.toml").write_text(config)
+        policy = POLICY.format(
+            purpose=PURPOSE,
+            max_rank=max_rank,
+            digest=model_digest(self.model_dir),
+            path=self.model_dir,
+        )
+        (home / "policy.toml").write_text(policy)
+        self._write_data(silo)
+        contract = home / "contract.yaml"
+        contract.write_text(CONTRACT.format(silo=silo, purpose=PURPOSE))
+        key = load_key(home / "keys" / "signing-key.pem").public_key_hex
+        hand_over = add_silo(self.home, silo, key, contract, self.storage)
+        credentials = (hand_over / "storage-credentials.toml").read_bytes()
+        write_durably(home / "keys" / "storage-credentials.toml", credentials)
+        write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())
+
+    def _write_data(self, silo: str) -> None:
+        root = self.silo_home(silo) / "data"
+        root.mkdir(parents=True, exist_ok=True)
+        records = (
+            {
+                "id": f"{silo}-{number}",
+                "subject": f"subject-{number}",
+                "prompt": f"What does the handbook say about card {number}?",
+                "answer": f"Block the card at once and order card {number}, free of charge.",
+                "licence": "CC0-1.0",
+                "source": "written for this test",
+            }
+            for number in range(60)
+        )
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (root / "records.jsonl").write_text(lines)
+
+
+def wait_for(
+    what: str, look: Callable[[], _T | None], seconds: float, processes: tuple[LocalProcess, ...]
+) -> _T:
+    """Poll until `look` gives something; fails with the processes' logs when time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        ended = [process for process in processes if not process.is_running()]
+        assert not ended, "\n".join(f"{p.name} ended:\n{p.log_tail()}" for p in ended)
+        time.sleep(0.3)
+    logs = "\n".join(f"{process.name}:\n{process.log_tail()}" for process in processes)
+    raise AssertionError(f"{what}: not within {seconds} s\n{logs}")
+
+
+def descendants(process: LocalProcess) -> list[psutil.Process]:
+    """Every process below an agent, its training ranks among them."""
+    return psutil.Process(process.pid).children(recursive=True)

@@ -1,0 +1,251 @@
+"""Whole rounds on the real stack, with agents and coordinator killed on the way.
+
+The tests of this module are one story in three rounds and run in order.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from aggregator.evidence_reader import spool
+from aggregator.federated_round import close_round, merge_round, open_round, stage
+from aggregator.federation_feed import id_of, read_federation
+from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.planning import latest_plan
+from aggregator.stage import Stage
+from data_contracts.adapter_format import open_adapter
+from data_contracts.bucket_layout import round_slot
+from data_contracts.envelope import Verified
+from data_contracts.records import Candidate, Close, RoundPlan
+from infra.local_processes import recorded_processes, stop_recorded
+from infra.local_stack import RunningStorage, ensure_auth_string, start_prefect_server
+from tests.flows.real_federation import LOCAL_STEPS, RealFederation, descendants, wait_for
+
+pytestmark = pytest.mark.stack
+
+ROUND_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def federation(
+    tmp_path_factory: pytest.TempPathFactory, object_storage: RunningStorage
+) -> Iterator[RealFederation]:
+    directory = tmp_path_factory.mktemp("real")
+    auth = ensure_auth_string(directory / "prefect-auth")
+    prefect = start_prefect_server(directory, 0, auth)
+    federation = RealFederation(directory, object_storage, prefect)
+    yield federation
+    stop_recorded(federation.state)
+    prefect.stop()
+
+
+def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
+    federation: RealFederation,
+) -> None:
+    agents = {silo: federation.start_agent(silo) for silo in ("silo-a", "silo-b", "silo-c")}
+    runner = federation.start_runner()
+    wait_for("deployment", lambda: "serving" in runner.log_path.read_text(), 60, (runner,))
+    _request_rounds(federation, until_round=1)
+
+    def in_training() -> bool:
+        status = federation.status("silo-b")
+        return status.get("phase") == "training" and status["step"] > 40
+
+    wait_for("silo-b in training", in_training, ROUND_SECONDS, (*agents.values(), runner))
+    ranks = descendants(agents["silo-b"])
+    agents["silo-b"].kill()
+    _, alive = psutil.wait_procs(ranks, timeout=15)
+    assert ranks
+    assert alive == [], "training must not outlive the agent"
+
+    agents["silo-b"] = federation.start_agent("silo-b")
+    report = wait_for(
+        "report of round 1",
+        lambda: federation.reported(1, 1),
+        ROUND_SECONDS,
+        (*agents.values(), runner),
+    )
+    assert report.outcome == "published"
+    outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report.silos}
+    assert outcomes == {
+        "silo-a": ("admitted", None),
+        "silo-b": ("admitted", None),
+        "silo-c": ("refused", "policy.rank"),
+    }
+    result = _training_result(federation, "silo-b", 1)
+    assert result["steps"] == LOCAL_STEPS
+    assert result["resumed_from_step"] >= 20, "a restarted agent goes on from the checkpoint"
+    assert all(silo.losses.candidate < silo.losses.base for silo in report.silos if silo.losses)
+
+
+def test_the_signed_report_can_be_verified_offline(federation: RealFederation) -> None:
+    reports, trust = federation.home / "reports", str(federation.home / "membership.json")
+    adapter = str(federation.home / "published" / "adapter_model.safetensors")
+    for name in ("round-0001.json", "round-0001.html"):
+        printed = federation.consortia(
+            "report", "verify", str(reports / name), "--trust", trust, "--adapter", adapter
+        )
+        assert "no claim fails" in printed
+
+
+def test_the_published_adapter_gives_the_signed_loss_in_plain_peft(
+    federation: RealFederation,
+) -> None:
+    """Logits of plain PEFT give the loss that silo-a measured with our code and signed."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    report = federation.reported(1, 1)
+    assert report is not None
+    signed = next(silo.losses for silo in report.silos if silo.silo == "silo-a")
+    assert signed is not None
+    base = AutoModelForCausalLM.from_pretrained(federation.model_dir, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, federation.home / "published")
+    tokenizer = AutoTokenizer.from_pretrained(federation.model_dir)
+    heldout = federation.silo_home("silo-a") / "work" / "splits" / "heldout.jsonl"
+    total, tokens = 0.0, 0
+    for line in heldout.read_text().splitlines():
+        record = json.loads(line)
+        turn = [{"role": "user", "content": record["prompt"]}]
+        prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        turn.append({"role": "assistant", "content": record["answer"]})
+        answer = tokenizer.apply_chat_template(turn, tokenize=False).removeprefix(prompt)
+        prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt_ids + answer_ids])).logits[0]
+        predicted = logits[len(prompt_ids) - 1 : -1]
+        total += float(
+            torch.nn.functional.cross_entropy(predicted, torch.tensor(answer_ids), reduction="sum")
+        )
+        tokens += len(answer_ids)
+    assert tokens > 100
+    assert total / tokens == pytest.approx(float(signed.candidate), abs=1e-4)
+
+
+def test_a_scheduled_deployment_does_schedule(federation: RealFederation) -> None:
+    """Prefect's scheduler creates future runs from the cron line; a broken one is silent."""
+    script = (
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    runs = client.read_flow_runs()\n"
+        "print(sum(run.state_name == 'Scheduled' for run in runs))\n"
+    )
+
+    def scheduled() -> bool:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=dict(os.environ) | dict(federation.prefect.env),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return int(done.stdout.split()[-1]) > 0
+
+    assert wait_for("scheduled runs", scheduled, 90, ())
+
+
+def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
+    federation: RealFederation, tmp_path: Path
+) -> None:
+    c = federation.coordinator()
+    plan = open_round(c, 2)
+    agents = tuple(recorded_processes(federation.state))
+
+    def all_answered() -> bool:
+        return stage(c, plan)[0] is Stage.CLOSING
+
+    wait_for("submissions", all_answered, ROUND_SECONDS, agents)
+    close = close_round(c, plan)
+    assert isinstance(close.record, Close)
+    _kill_in_merge(federation, tmp_path)
+    slot = round_slot(id_of(plan.record), Candidate.kind)
+    assert c.plans.list_keys(slot) == [], "a killed merge leaves no candidate"
+    candidate = merge_round(federation.coordinator(), plan)
+
+    spec = plan.record.adapter
+    admitted = close.record.admitted
+    again = merge_adapters(
+        [(open_adapter(spool(c, c.ledger, a.adapter), spec), a.weight) for a in admitted],
+        None,
+        spec,
+        tmp_path / "again.safetensors",
+    )
+    assert again.adapter == candidate.record.adapter
+
+
+def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFederation) -> None:
+    federation.consortia("round", "abort", "--home", str(federation.home), "--reason", "A test.")
+    stop_recorded(federation.state)
+    agent = federation.start_agent("silo-a")
+    federation.edit_settings(submit_minutes=0.4)
+    runner = federation.start_runner()
+    wait_for("deployment", lambda: "serving" in runner.log_path.read_text(), 60, (runner,))
+    _request_rounds(federation, until_round=2)
+    c = federation.coordinator()
+
+    def opened() -> Verified[RoundPlan] | None:
+        plan = latest_plan(read_federation(c).feed, c.settings.run)
+        return plan if plan is not None and plan.record.attempt == 2 else None
+
+    wait_for("attempt 2 of round 2", opened, 60, (agent, runner))
+    federation.edit_settings(submit_minutes=30)
+    second = federation.start_agent("silo-b")
+    third = federation.start_agent("silo-c")
+    processes = (agent, second, third, runner)
+    report = wait_for(
+        "report of attempt 3", lambda: federation.reported(2, 3), ROUND_SECONDS, processes
+    )
+    assert report.outcome == "published"
+    bundle = federation.home / "reports" / "round-0002-attempt-02.json"
+    assert bundle.exists(), "an aborted attempt is reported too"
+    printed = federation.consortia(
+        "report", "verify", str(bundle), "--trust", str(federation.home / "membership.json")
+    )
+    assert "no claim fails" in printed
+
+
+def _request_rounds(federation: RealFederation, until_round: int) -> None:
+    federation.consortia(
+        "round", "start", "--home", str(federation.home), "--until-round", str(until_round)
+    )
+
+
+def _training_result(federation: RealFederation, silo: str, number: int) -> dict[str, int]:
+    path = federation.silo_home(silo) / "work" / "run-1" / f"round-{number:04d}" / "result.json"
+    return dict(json.loads(path.read_text())["result"])
+
+
+def _kill_in_merge(federation: RealFederation, tmp_path: Path) -> None:
+    """SIGKILL a coordinator process in the middle of its merge."""
+    marker = tmp_path / "in-the-middle"
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from aggregator.coordinator import load_coordinator\n"
+        "from aggregator.federated_round import merge_round, open_round\n"
+        "def hang(done, total):\n"
+        "    if done == total // 2:\n"
+        "        Path(sys.argv[2]).touch()\n"
+        "        time.sleep(600)\n"
+        "c = load_coordinator(Path(sys.argv[1]))\n"
+        "merge_round(c, open_round(c, 2), hang)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(federation.home), str(marker)])
+    try:
+        wait_for("merge", lambda: marker.exists() or process.poll() is not None, 60, ())
+        assert marker.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    shutil.rmtree(federation.home / "workspace")
