@@ -83,9 +83,7 @@ def federation_add_silo(
     from flows.federation_admin import add_silo
     from infra.attached_storage import attach_storage
 
-    hand_over = add_silo(
-        home, silo, public_key, contract, attach_storage(stack) if stack else None
-    )
+    hand_over = add_silo(home, silo, public_key, contract, attach_storage(stack) if stack else None)
     console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
 
 

@@ -17,6 +17,7 @@ from prefect.schedules import Cron
 
 from aggregator.settings import FederationSettings
 from flows.federated_training import federated_training
+from flows.orphaned_runs import crash_orphans, only_runner
 
 FLOW_NAME = "federated-training"
 
@@ -53,9 +54,12 @@ def register(settings: FederationSettings) -> str:
 def serve_rounds(settings: FederationSettings) -> None:
     """Register, then run scheduled and requested rounds until this process ends.
 
-    The schedule stays active when the runner stops, so that a restarted one goes on.
+    Runs that an earlier, killed runner left behind are marked crashed first. The schedule stays
+    active when the runner stops, so that a restarted one goes on.
     """
-    serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
+    with only_runner(settings):
+        crash_orphans(settings)
+        serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
 
 
 def start_rounds(settings: FederationSettings, until_round: int | None) -> str:

@@ -24,7 +24,7 @@ from data_contracts.bucket_layout import (
 )
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.envelope import Verified, fingerprint, seal
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import ConsortiaError, FederationOperatorError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor
@@ -76,11 +76,14 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     if storage is not None:
         write_credentials(home / STORAGE_CREDENTIALS, add_federation(storage, terms.federation))
-    create_key(home / ROOT_KEY)
-    create_key(home / COORDINATOR_KEY)
     _sign_first_membership(home, terms.federation)
     write_durably(settings_path, _settings_text(terms).encode())
-    publish_membership(home)
+    try:
+        publish_membership(home)
+    except ConsortiaError:
+        # Without its membership in storage there is no federation yet: init can be run again.
+        settings_path.unlink()
+        raise
 
 
 def publish_membership(home: Path) -> Verified[Membership]:
@@ -181,6 +184,10 @@ def _allow(buckets: list[str], *, writes: bool) -> list[dict[str, object]]:
 
 
 def _sign_first_membership(home: Path, federation: str) -> None:
+    """Keys of an init that failed half way are used again."""
+    for path in (home / ROOT_KEY, home / COORDINATOR_KEY):
+        if not path.exists():
+            create_key(path)
     root, coordinator = load_key(home / ROOT_KEY), load_key(home / COORDINATOR_KEY)
     now = SystemClock().now()
     membership = Membership(

@@ -26,7 +26,7 @@ class SiloProgress:
     """Progress bar of one silo in the Prefect page."""
 
     def __init__(self, plan: Verified[RoundPlan], silo: str) -> None:
-        # Prefect types its functions for both worlds; called from sync code it is never a coroutine.
+        # Prefect types this for both worlds; called from sync code it is never a coroutine.
         self._artifact = cast(
             UUID,
             create_progress_artifact(

@@ -148,6 +148,7 @@ class Silo:
 def poll_once(silo: Silo) -> Step | None:
     """Read the feed and advance its newest plan by one step; None when no plan concerns us."""
     feed = refresh_feed(silo.config.home, silo.plans, silo.pinned, silo.clock)
+    _require_own_key(silo, feed.membership)
     if feed.plan is None or silo.name not in feed.plan.record.cohort:
         return None
     return advance(silo, feed.plan, feed)
@@ -184,6 +185,19 @@ def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         return Step.FINISHED if coordinator.decision is not None else Step.WAITING
     _notice_omission(done, coordinator)
     return _evaluate(silo, plan, done.verdict, coordinator.candidate)
+
+
+def _require_own_key(silo: Silo, membership: Verified[Membership]) -> None:
+    """A record under another key than the membership's would be ignored by everybody."""
+    known = membership.record.key_of(silo.name)
+    if known != silo.release.public_key:
+        raise SiloOperatorError(
+            f"signing key of {silo.name}",
+            expected=f"the key that membership {membership.record.number} names for this silo",
+            found="another key" if known else "a membership without this silo",
+            action="restore the silo's key, or give its public key to the federation operator "
+            "and compare fingerprints",
+        )
 
 
 def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:

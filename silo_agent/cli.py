@@ -123,8 +123,6 @@ def run(
         datefmt="%H:%M:%S",
         handlers=[_log_handler()],
     )
-    for chatty in ("botocore", "great_expectations"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     config = load_config(home)
     switch = KillSwitch(config.home)
     if clear_stop:
@@ -141,11 +139,14 @@ def run(
 
 
 def _log_handler() -> logging.Handler:
-    """Pretty in a terminal, one plain line per event in a log file."""
+    """Pretty in a terminal, plain lines in a log file; libraries only when they warn."""
+    handler: logging.Handler
     if console.is_terminal:
-        return RichHandler(console=console, show_path=False, markup=False)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler = RichHandler(console=console, show_path=False, markup=False)
+    else:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda r: r.name == "silo-agent" or r.levelno >= logging.WARNING)
     return handler
 
 

@@ -65,7 +65,6 @@ class TrainingSection(_Section):
     heldout_sequences: Annotated[int, Field(ge=1)] = 8
     silo_only_baseline: bool = True
     lock: Path | None = None
-    extensions_dir: Path = Path("torch-extensions")
     time_limit_seconds: Annotated[int, Field(ge=1)] = 86_400
 
 

@@ -73,6 +73,11 @@ class Release:
         self._clock = clock
         self._is_stopped = is_stopped
 
+    @property
+    def public_key(self) -> str:
+        """Public key (hex) that everything here is signed with."""
+        return self._key.public_key_hex
+
     def record(self, record: SiloRecordT, blob: Path | None = None) -> Verified[SiloRecordT]:
         """Release a record, with the blob a submission refers to.
 

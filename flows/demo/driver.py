@@ -190,11 +190,14 @@ class _Shown:
             return
         now = time.monotonic()
         for silo in view.silos:
+            text = describe_silo(silo)
+            if text == self._seen.get(f"{silo.silo} text"):
+                continue
             changed = self._seen.get(silo.silo) != silo.doing
-            if changed or (silo.status and now - self._last_line > LINE_EVERY_SECONDS):
-                self._seen[silo.silo] = silo.doing
+            if changed or now - self._last_line > LINE_EVERY_SECONDS:
+                self._seen |= {silo.silo: silo.doing, f"{silo.silo} text": text}
                 self._last_line = now
-                self._console.print(f"  {describe_silo(silo)}", highlight=False)
+                self._console.print(f"  {text}", highlight=False)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,16 +16,19 @@ def print_summary(
     """Loss table, the same in words, and paths."""
     silos = sorted(comparison.base)
     table = Table(
-        title="held-out loss, nats per answer token (lower is better)", title_justify="left"
+        title="held-out loss, nats per answer token (lower is better)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("adapter")
+    table.add_column("adapter", no_wrap=True)
     for name in (*silos, "mean"):
         table.add_column(name, justify="right")
     table.add_row("none (base model)", *_row(comparison.base, silos, comparison.base_mean))
     for trained in silos:
         row = comparison.silo_only[trained]
         mean = sum(row.values()) / len(row)
-        table.add_row(f"silo-only, {trained}", *_row(row, silos, mean))
+        table.add_row(f"only {trained}", *_row(row, silos, mean))
     table.add_row(
         "global (federated)",
         *_row(comparison.published, silos, comparison.published_mean),
@@ -38,9 +42,10 @@ def print_summary(
         highlight=False,
     )
     console.print(
-        "Base and global were measured and signed by the silos. The silo-only table was measured "
-        "by this demo, which plays all three silos: in a real federation no institution's adapter "
-        "or text reaches another.",
+        "Base and global were measured and signed by the silos. The rows `only ...` are silo-only "
+        "adapters, trained for as many local steps and never merged; this demo, which plays all "
+        "three silos, measured them on everybody's text. In a real federation no institution's "
+        "adapter or text reaches another.",
         style="dim",
     )
     _print_paths(c, console)

@@ -1,6 +1,6 @@
 """One training rank: `python -m silo_agent.training.child JOB.json [FINGERPRINT]`.
 
-Started once per rank by `silo_agent.training.launch`; torchrun can start it too. In order:
+Started once per rank by torchrun, on one machine by `silo_agent.training.launch`. In order:
 held-out loss of the base model (if asked) and of the starting adapter, local training, held-out
 loss, adapter, result; then the silo-only baseline (if asked) and the result again. A fault that a
 person can act on is left in the failure file, any other in the log.
@@ -12,12 +12,14 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from silo_agent.training.job import TrainingJob
+from silo_agent.training.rank_log import redirect_output
 from silo_agent.training.run_files import RunFiles, write_failure
 from silo_agent.training.watchdog import AGENT_PIPE_VARIABLE, end_process, end_with_agent
 
 
 def main(arguments: list[str]) -> int:
     """Run one rank; the exit code is 0 only when the result file is complete."""
+    redirect_output()
     job_path, *given = arguments
     os.umask(0o077)
     if pipe := os.environ.get(AGENT_PIPE_VARIABLE):

@@ -6,18 +6,15 @@ Ctrl-C, a failed rank), no process is left running when a function here returns 
 later call goes on from the last complete checkpoint.
 """
 
-import re
-import signal
 import time
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
 from data_contracts.adapter_format import check_adapter
-from data_contracts.errors import ConsortiaError, SiloOperatorError, UntrustedInputError
+from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from infra.clock import Clock, SystemClock
 from infra.durable_files import write_durably
 from silo_agent.training.job import (
@@ -27,7 +24,7 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.rank_processes import RankProcesses
+from silo_agent.training.rank_processes import Launch, RankProcesses
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,
@@ -39,7 +36,6 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 OnProgress = Callable[[Progress], None]
 
 POLL_SECONDS = 0.1
-_ERROR_LINE = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt)\b")
 
 
 class TrainingInterruptedError(SiloOperatorError):
@@ -73,16 +69,16 @@ def run_training(
         return earlier
     files.prepare()
     write_durably(files.job, job.model_dump_json().encode())
-    ranks = RankProcesses(
+    launch = Launch(
         "silo_agent.training.child",
-        [str(files.job), fingerprint],
-        count=job.ranks,
+        (str(files.job), fingerprint),
+        ranks=job.ranks,
         threads=job.threads_per_rank,
-        log_dir=files.directory,
+        log=files.torchrun_log,
     )
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
     try:
-        watch.until_done(ranks)
+        watch.until_done(launch)
     except TrainingInterruptedError as interruption:
         without_baseline = read_result(files.result, TrainingResult, fingerprint)
         if interruption.cause != "deadline" or without_baseline is None:
@@ -106,15 +102,15 @@ def run_evaluation(
         return earlier
     files.prepare()
     write_durably(files.job, job.model_dump_json().encode())
-    processes = RankProcesses(
+    launch = Launch(
         "silo_agent.training.evaluate",
-        [str(files.job), fingerprint],
-        count=1,
+        (str(files.job), fingerprint),
+        ranks=None,
         threads=job.threads,
-        log_dir=files.directory,
+        log=files.evaluation_log,
     )
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
-    watch.until_done(processes)
+    watch.until_done(launch)
     return _result_of(files, EvaluationResult, fingerprint)
 
 
@@ -136,20 +132,19 @@ class _Watch:
         self._clock = clock
         self._reader = ProgressReader(files.progress)
 
-    def until_done(self, processes: RankProcesses) -> None:
+    def until_done(self, launch: Launch) -> None:
         """Return when every process has ended well; otherwise end all of them and raise."""
         self._stop_if_due()
         if self._on_progress is not None:
             self._on_progress(Progress(phase="starting the processes"))
-        with processes:
+        with RankProcesses(launch) as processes:
             while True:
-                codes = processes.exit_codes()
+                code = processes.exit_code()
                 self._pass_progress_on()
-                failed = [rank for rank, code in enumerate(codes) if code]
-                if failed:
-                    raise _failure(self._files, processes, failed, codes)
-                if all(code == 0 for code in codes):
+                if code == 0:
                     return
+                if code is not None:
+                    raise read_failure(self._files.failure) or processes.failed(code).error()
                 self._stop_if_due()
                 time.sleep(POLL_SECONDS)
 
@@ -203,34 +198,3 @@ def _interrupted(cause: Literal["stopped", "deadline"], found: str) -> TrainingI
         "from its last checkpoint",
         cause=cause,
     )
-
-
-def _failure(
-    files: RunFiles, processes: RankProcesses, failed: list[int], codes: list[int | None]
-) -> ConsortiaError:
-    """The error that a rank reported, or one made of the last error line of the first log."""
-    reported = read_failure(files.failure)
-    if reported is not None:
-        return reported
-    rank = min(failed, key=lambda rank: processes.log_of(rank).stat().st_mtime)
-    log, code = processes.log_of(rank), codes[rank] or 0
-    action = f"read {log}, correct the cause and run the round again"
-    if code == -signal.SIGKILL:
-        action = f"give the machine more memory or use fewer ranks, if {log} shows no other cause"
-    return SiloOperatorError(
-        f"training process, rank {rank}",
-        expected="exit code 0",
-        found=f"{_described(code)}; last error line: {_last_error_line(log)}",
-        action=action,
-    )
-
-
-def _described(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _last_error_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if _ERROR_LINE.match(line)]
-    last = (errors or lines or ["(the log is empty)"])[-1]
-    return last.strip()[:300]

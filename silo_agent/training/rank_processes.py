@@ -1,25 +1,30 @@
 """Child processes that never outlive their reason to run.
 
-The ranks form one process group of their own, so that a Ctrl-C at the agent's terminal does not
-reach them half way and one signal ends them all. They watch a named pipe that the agent holds
-open, so they also end when the agent is killed. They meet through a file, and Gloo and NCCL talk
-over loopback: no port of the machine is reachable from outside while a silo trains.
+The ranks are started by torchrun, in sessions of their own, so that a Ctrl-C at the agent's
+terminal does not reach them half way. They watch a named pipe that the agent holds open, so they
+also end when the agent is killed, and torchrun ends with them. They meet through a file, and Gloo
+and NCCL talk over loopback: no port of the machine is reachable from outside while a silo trains.
 The environment is an allow list: credentials of the agent stay with the agent.
 """
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
+from silo_agent.training.failed_process import FailedProcess, first_failed
+from silo_agent.training.rank_log import LOG_DIRECTORY_VARIABLE, open_private
+from silo_agent.training.torchrun import TORCHRUN_VARIABLES, torchrun_command
 from silo_agent.training.watchdog import AGENT_PIPE_VARIABLE
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 3.0
 RENDEZVOUS_VARIABLE = "CONSORTIA_RENDEZVOUS"
 """Path of the file through which the ranks of one machine find each other."""
 
@@ -32,34 +37,45 @@ _FIXED = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    **TORCHRUN_VARIABLES,
 }
 _LOOPBACK = {"darwin": "lo0"}.get(sys.platform, "lo")
 
 
-class RankProcesses:
-    """`count` processes of one module; a context manager that leaves nothing running."""
+@dataclass(frozen=True)
+class Launch:
+    """A module to run: once per rank by torchrun, or with `ranks` None as one plain process.
 
-    def __init__(
-        self, module: str, arguments: list[str], *, count: int, threads: int, log_dir: Path
-    ) -> None:
-        self._command = [sys.executable, "-P", "-m", module, *arguments]
-        self._count, self._threads, self._log_dir = count, threads, log_dir
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._meeting: tempfile.TemporaryDirectory[str] | None = None
-        self._pipe_end = -1
+    `log` takes the output of the process that the agent starts; ranks write beside it.
+    """
+
+    module: str
+    arguments: tuple[str, ...]
+    ranks: int | None
+    threads: int
+    log: Path
+
+
+class RankProcesses:
+    """The processes of one launch; a context manager that leaves nothing running."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._exits = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._meeting = tempfile.TemporaryDirectory(prefix="silo-agent-")
-        pipe = Path(self._meeting.name) / "agent-alive"
-        os.mkfifo(pipe, 0o600)
-        # Read and write, so that opening does not wait for a reader; never inherited.
-        self._pipe_end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            for rank in range(self._count):
-                self._processes.append(self._start(rank))
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        with contextlib.ExitStack() as exits:
+            directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="silo-agent-")))
+            pipe = directory / "agent-alive"
+            os.mkfifo(pipe, 0o600)
+            exits.callback(_kill_all_that_watch, pipe)
+            # Read and write, so that opening does not wait for a reader; never inherited.
+            descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            exits.callback(os.close, descriptor)
+            exits.callback(self._end)
+            self._process = self._start(directory, pipe)
+            self._exits = exits.pop_all()
         return self
 
     def __exit__(
@@ -68,42 +84,37 @@ class RankProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end_all()
-        os.close(self._pipe_end)
-        if self._meeting is not None:
-            self._meeting.cleanup()
+        self._exits.close()
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids, by rank."""
-        return [process.pid for process in self._processes]
+    def exit_code(self) -> int | None:
+        """None while anything may run, 0 when every rank ended well; negative for a signal."""
+        return self._process.poll() if self._process is not None else None
 
-    def exit_codes(self) -> list[int | None]:
-        """Exit code of each rank, None while it runs, negative for a signal."""
-        return [process.poll() for process in self._processes]
+    def failed(self, code: int) -> FailedProcess:
+        """The process to blame when `exit_code` is `code`, which is not 0."""
+        if self._launch.ranks is None:
+            return FailedProcess("evaluation", code, self._launch.log)
+        return first_failed(FailedProcess("torchrun", code, self._launch.log))
 
-    def log_of(self, rank: int) -> Path:
-        """Everything that the rank wrote to stdout and stderr."""
-        return self._log_dir / f"log-rank-{rank}.txt"
-
-    def _start(self, rank: int) -> subprocess.Popen[bytes]:
-        # The first rank leads the group; its id stays valid until it is reaped, which only
-        # `exit_codes` and `_end_all` do.
-        group = self._processes[0].pid if self._processes else 0
-        descriptor = os.open(self.log_of(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as log:
+    def _start(self, directory: Path, pipe: Path) -> subprocess.Popen[bytes]:
+        launch = self._launch
+        # -P: a file in the working directory must not stand in for a module.
+        command = [sys.executable, "-P", "-m", launch.module, *launch.arguments]
+        if launch.ranks is not None:
+            command = torchrun_command(launch.ranks, command, directory)
+        with os.fdopen(open_private(launch.log), "wb") as log:
             return subprocess.Popen(
-                self._command,
-                env=self._environment(rank),
-                cwd=self._log_dir,
+                command,
+                env=self._environment(directory, pipe),
+                cwd=launch.log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=group,
+                umask=0o077,
+                process_group=0,
             )
 
-    def _environment(self, rank: int) -> dict[str, str]:
-        meeting = Path(self._meeting.name if self._meeting else "")
+    def _environment(self, directory: Path, pipe: Path) -> dict[str, str]:
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -114,33 +125,41 @@ class RankProcesses:
             "NCCL_SOCKET_IFNAME": _LOOPBACK,
             **kept,
             **_FIXED,
-            "OMP_NUM_THREADS": str(self._threads),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(self._count),
-            "LOCAL_WORLD_SIZE": str(self._count),
-            RENDEZVOUS_VARIABLE: str(meeting / "rendezvous"),
-            AGENT_PIPE_VARIABLE: str(meeting / "agent-alive"),
+            "OMP_NUM_THREADS": str(self._launch.threads),
+            LOG_DIRECTORY_VARIABLE: str(self._launch.log.parent),
+            RENDEZVOUS_VARIABLE: str(directory / "rendezvous"),
+            AGENT_PIPE_VARIABLE: str(pipe),
             # Private to this launch: no lock of an earlier, killed build can make ranks wait.
-            "TORCH_EXTENSIONS_DIR": str(meeting / "torch-extensions"),
+            "TORCH_EXTENSIONS_DIR": str(directory / "torch-extensions"),
         }
 
-    def _end_all(self) -> None:
-        running = [process for process in self._processes if process.poll() is None]
-        _signal_group(self._processes, signal.SIGTERM if running else signal.SIGKILL)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and any(p.poll() is None for p in running):
-            time.sleep(0.05)
-        _signal_group(self._processes, signal.SIGKILL)
-        for process in self._processes:
-            process.wait()
+    def _end(self) -> None:
+        """Ask torchrun, which asks the ranks; then kill it, so that it starts no more."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_SECONDS)
+        self._process.kill()
+        self._process.wait()
 
 
-def _signal_group(processes: list[subprocess.Popen[bytes]], number: signal.Signals) -> None:
-    """Signal the group, helpers of the ranks included; a group without members is fine."""
-    if not processes:
-        return
-    try:
-        os.killpg(processes[0].pid, number)
-    except ProcessLookupError:
-        return
+def _kill_all_that_watch(pipe: Path) -> None:
+    """Return when no process of this launch is left, whoever its parent and session became."""
+    while left := _watching(pipe):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+
+
+def _watching(pipe: Path) -> list[psutil.Process]:
+    """Processes that were given the name of `pipe`, which is unique to one launch."""
+    found = []
+    for process in psutil.process_iter():
+        # Ended meanwhile, or of another user: then it is none of this launch.
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(AGENT_PIPE_VARIABLE) == str(pipe):
+                found.append(process)
+    return found

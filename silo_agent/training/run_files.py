@@ -35,7 +35,8 @@ class RunFiles:
         self.directory = directory
         self.job = directory / "job.json"
         self.progress = directory / "progress.jsonl"
-        self.log = directory / "log.txt"
+        self.torchrun_log = directory / "log-torchrun.txt"
+        self.evaluation_log = directory / "log-evaluation.txt"
         self.failure = directory / "failure.json"
         self.result = directory / "result.json"
         self.checkpoints = directory / "checkpoints"
@@ -46,7 +47,7 @@ class RunFiles:
         """Make the directory private and remove what an earlier attempt reported."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory.chmod(0o700)
-        for path in (self.progress, self.failure):
+        for path in (self.progress, self.failure, *self.directory.glob("log-*.txt")):
             path.unlink(missing_ok=True)
 
 

@@ -18,6 +18,8 @@ ORPHANED_EXIT_CODE = 86
 def end_with_agent(pipe: Path) -> None:
     """Start the watching thread; it ends this process at once when no agent holds `pipe`."""
     descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    # Else a reader is never told that the agent had gone before it opened the pipe.
+    os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
     thread = threading.Thread(target=_watch, args=(descriptor,), name="agent-watch", daemon=True)
     thread.start()
 

@@ -55,6 +55,21 @@ schema:
       - name: id
         logicalType: string
         required: true
+      - name: subject
+        logicalType: string
+        required: true
+      - name: prompt
+        logicalType: string
+        required: true
+      - name: answer
+        logicalType: string
+        required: true
+      - name: licence
+        logicalType: string
+        required: true
+      - name: source
+        logicalType: string
+        required: true
 customProperties:
   - property: fl.licences
     value: [CC0-1.0]

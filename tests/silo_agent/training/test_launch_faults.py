@@ -1,37 +1,31 @@
 """What happens to the ranks, and what the agent says, when something goes wrong."""
 
 import os
-import signal
+import stat
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.errors import ConsortiaError, FederationOperatorError, SiloOperatorError
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
 from infra.clock import SystemClock
-from silo_agent.training.launch import TrainingInterruptedError, run_training
-from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
-from tests.tiny_model import make_tiny_model
-
-AGENT = """
-import sys
-from pathlib import Path
+from silo_agent.training.failed_process import FailedProcess, first_failed
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.launch import run_training
-job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_bytes())
-run_training(job, on_progress=lambda progress: print(progress.step, flush=True))
-"""
+from silo_agent.training.launch import TrainingInterruptedError, run_training
+from silo_agent.training.rank_log import rank_log
+from silo_agent.training.watchdog import ORPHANED_EXIT_CODE
+from tests.silo_agent.training.tiny_jobs import TinySilo, job_processes
+from tests.tiny_model import make_tiny_model
 
 
 def ranks_of(process: psutil.Process) -> list[psutil.Process]:
-    """Training ranks below a process."""
-    children = process.children(recursive=True)
-    return [child for child in children if "silo_agent.training.child" in child.cmdline()]
+    """Training ranks below a process, in the order in which they were started."""
+    return sorted(job_processes(process)[1:], key=lambda rank: rank.pid)
 
 
 def test_the_agent_never_imports_torch() -> None:
@@ -49,7 +43,7 @@ def test_nothing_starts_after_the_deadline(silo: TinySilo) -> None:
     with pytest.raises(TrainingInterruptedError, match=r"the deadline, .* passed") as raised:
         run_training(silo.job("late"), deadline=past)
     assert raised.value.cause == "deadline"
-    assert ranks_of(psutil.Process()) == []
+    assert job_processes(psutil.Process()) == []
 
 
 @pytest.mark.stack
@@ -60,83 +54,158 @@ def test_a_deadline_ends_every_rank(silo: TinySilo) -> None:
         """Past the deadline as soon as both ranks run."""
 
         def now(self) -> datetime:
-            started[:] = started or ranks_of(psutil.Process())
+            running = job_processes(psutil.Process())
+            started[:] = running if len(running) == 3 else started
             return datetime(2030 + len(started), 1, 1, tzinfo=UTC)
 
-    with pytest.raises(TrainingInterruptedError):
+    with pytest.raises(TrainingInterruptedError, match=r"the deadline, .* passed"):
         run_training(
-            silo.job("too-slow"), deadline=datetime(2032, 1, 1, tzinfo=UTC), clock=LateClock()
+            silo.job("too-slow"), deadline=datetime(2033, 1, 1, tzinfo=UTC), clock=LateClock()
         )
-    assert len(started) == 2
+    assert len(started) == 3
     assert not any(process.is_running() for process in started)
+
+
+@pytest.mark.stack
+def test_a_stop_while_torchrun_starts_leaves_nothing(silo: TinySilo) -> None:
+    started: list[psutil.Process] = []
+
+    def stop_at_once() -> bool:
+        started.extend(job_processes(psutil.Process()))
+        return bool(started)
+
+    with pytest.raises(TrainingInterruptedError, match="kill switch") as raised:
+        run_training(silo.job("stopped"), should_stop=stop_at_once)
+    assert raised.value.cause == "stopped"
+    assert len(started) == 1 and not started[0].is_running()
 
 
 @pytest.mark.stack
 def test_a_killed_rank_ends_the_others_and_is_named(silo: TinySilo) -> None:
     killed: list[psutil.Process] = []
+    job = silo.job("killed")
 
     def kill_one_and_go_on() -> bool:
         running = ranks_of(psutil.Process())
-        if len(running) == 2 and not killed:
-            killed.extend(sorted(running, key=lambda rank: rank.pid))
+        log = rank_log(job.output_dir, 1)
+        if len(running) == 2 and log.exists() and not killed:
+            killed.extend(running)
             killed[1].kill()
         return False
 
-    with pytest.raises(SiloOperatorError, match=r"rank 1: .*signal SIGKILL.*more memory"):
-        run_training(silo.job("killed"), should_stop=kill_one_and_go_on)
+    with pytest.raises(SiloOperatorError, match=r"rank 1: .*signal SIGKILL.*more memory") as raised:
+        run_training(job, should_stop=kill_one_and_go_on)
+    assert str(rank_log(job.output_dir, 1)) in raised.value.action
     assert len(killed) == 2
     assert not any(process.is_running() for process in killed)
 
 
 @pytest.mark.stack
-def test_ranks_end_when_the_agent_is_killed(silo: TinySilo) -> None:
-    job = silo.job("orphans", recipe=tiny_recipe(local_steps=500))
-    path = silo.root / "orphans.json"
-    path.write_text(job.model_dump_json())
-    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(path)], stdout=subprocess.PIPE)
-    assert agent.stdout is not None
-    try:
-        while int(agent.stdout.readline()) < 2:
-            continue
-        ranks = ranks_of(psutil.Process(agent.pid))
-        assert len(ranks) == 2
-    finally:
-        os.kill(agent.pid, signal.SIGKILL)
-        agent.wait()
-        agent.stdout.close()
-    killed_at = time.monotonic()
-    gone, alive = psutil.wait_procs(ranks, timeout=10)
-    assert (len(gone), alive) == (2, [])
-    assert time.monotonic() - killed_at < 5
+def test_a_killed_torchrun_takes_its_ranks_along(silo: TinySilo) -> None:
+    seen: list[psutil.Process] = []
+
+    def kill_torchrun_and_go_on() -> bool:
+        running = job_processes(psutil.Process())
+        if len(running) == 3:
+            seen.extend(running)
+            running[0].kill()
+        return False
+
+    with pytest.raises(SiloOperatorError, match=r"torchrun: .*signal SIGKILL"):
+        run_training(silo.job("no-torchrun"), should_stop=kill_torchrun_and_go_on)
+    assert len(seen) == 3
+    assert not any(process.is_running() for process in seen)
+
+
+def test_a_rank_that_starts_after_the_agent_died_ends(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    wait = (
+        "import sys, time; from pathlib import Path; "
+        "from silo_agent.training.watchdog import end_with_agent; "
+        "end_with_agent(Path(sys.argv[1])); time.sleep(20)"
+    )
+    ran = subprocess.run([sys.executable, "-c", wait, str(tmp_path / "pipe")], check=False)
+    assert ran.returncode == ORPHANED_EXIT_CODE
+
+
+def test_a_failure_that_torchrun_cannot_attribute_is_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log-torchrun.txt"
+    log.write_text("Traceback (most recent call last):\nOSError: no space\n")
+    error = first_failed(FailedProcess("torchrun", 1, log)).error()
+    assert str(error).startswith("training process, torchrun: expected exit code 0; found exit ")
+    assert "last error line: OSError: no space" in error.found
+
+
+def test_a_rank_without_a_log_of_its_own_is_read_in_that_of_torchrun(tmp_path: Path) -> None:
+    log = tmp_path / "log-torchrun.txt"
+    log.write_text(
+        "ModuleNotFoundError: No module named 'pydantic'\n"
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+        "Root Cause (first observed failure):\n[0]:\n  time      : now\n"
+        "  rank      : 1 (local_rank: 1)\n  exitcode  : 1 (pid: 11)\n"
+    )
+    failed = first_failed(FailedProcess("torchrun", 1, log))
+    assert failed == FailedProcess("rank 1", 1, log)
+    assert "ModuleNotFoundError" in failed.error().found
+
+
+def job_with_damaged_weights(silo: TinySilo) -> TrainingJob:
+    """A failure that no code foresees."""
+    model = make_tiny_model(silo.root / "damaged-model")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return silo.job("damaged", model_dir=model, ranks=1)
+
+
+def job_with_an_absent_module(silo: TinySilo) -> TrainingJob:
+    """A failure that a rank reports."""
+    target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)
+    spec = AdapterSpec(rank=4, alpha=8, seed=1, targets=(target,))
+    return silo.job("absent-module", adapter=spec, ranks=1)
+
+
+@pytest.fixture(scope="module")
+def errors(silo: TinySilo) -> dict[str, ConsortiaError]:
+    """What run_training raises for jobs of one rank, by output directory; run two at a time."""
+    jobs = (
+        job_with_damaged_weights(silo),
+        job_with_an_absent_module(silo),
+        silo.job("no-gpu", device="cuda", ranks=1),
+    )
+
+    def error_of(job: TrainingJob) -> ConsortiaError:
+        with pytest.raises(ConsortiaError) as raised:
+            run_training(job)
+        return raised.value
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        names = [job.output_dir.name for job in jobs]
+        return dict(zip(names, pool.map(error_of, jobs), strict=True))
 
 
 @pytest.mark.stack
 def test_an_unforeseen_failure_shows_the_last_error_line_and_the_log(
-    silo: TinySilo, tmp_path: Path
+    silo: TinySilo, errors: dict[str, ConsortiaError]
 ) -> None:
-    model = make_tiny_model(tmp_path / "damaged")
-    weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    job = silo.job("damaged", model_dir=model, ranks=1)
-    with pytest.raises(SiloOperatorError, match=r"last error line: .*Safetensor") as raised:
-        run_training(job)
-    log = job.output_dir / "log-rank-0.txt"
-    assert str(log) in str(raised.value)
-    assert "exit code 1" in raised.value.found
+    error, log = errors["damaged"], silo.root / "damaged" / "log-rank-0.txt"
+    assert isinstance(error, SiloOperatorError)
+    assert "exit code 1; last error line: " in error.found and "Safetensor" in error.found
+    assert str(log) in str(error)
     assert "Traceback" in log.read_text()
+    logs = [log, log.with_name("log-torchrun.txt")]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in logs] == [0o600, 0o600]
 
 
 @pytest.mark.stack
-def test_a_foreseen_failure_arrives_as_what_it_is(silo: TinySilo) -> None:
-    target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)
-    spec = AdapterSpec(rank=4, alpha=8, seed=1, targets=(target,))
-    with pytest.raises(FederationOperatorError, match="adapter spec of the plan"):
-        run_training(silo.job("absent-module", adapter=spec, ranks=1))
+def test_a_foreseen_failure_arrives_as_what_it_is(errors: dict[str, ConsortiaError]) -> None:
+    assert isinstance(errors["absent-module"], FederationOperatorError)
+    assert "adapter spec of the plan" in str(errors["absent-module"])
 
 
 @pytest.mark.stack
-def test_cuda_without_a_gpu_is_refused_before_anything_else(silo: TinySilo) -> None:
-    if Path("/dev/nvidiactl").exists():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(SiloOperatorError, match=r"expected 1 GPU\(s\), one per rank; found 0"):
-        run_training(silo.job("no-gpu", device="cuda", ranks=1))
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_is_refused_before_anything_else(
+    errors: dict[str, ConsortiaError],
+) -> None:
+    assert isinstance(errors["no-gpu"], SiloOperatorError)
+    assert "expected 1 GPU(s), one per rank; found 0" in str(errors["no-gpu"])

@@ -5,6 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from data_contracts.records.round_plan import TrainingRecipe
 from silo_agent.training.job import TrainingJob
 from tests.tiny_model import make_tiny_model, tiny_adapter_spec, write_records
@@ -59,3 +61,17 @@ def tiny_recipe(local_steps: int = STEPS, sequences_per_step: int = 4) -> Traini
         max_gradient_norm=Decimal("0.5"),
         seed=3,
     )
+
+
+def job_processes(agent: psutil.Process) -> list[psutil.Process]:
+    """torchrun, then the ranks that it has started, of the one training below `agent`."""
+    torchrun = [child for child in agent.children() if "torch.distributed.run" in _command(child)]
+    ranks = [rank for launcher in torchrun for rank in launcher.children()]
+    return torchrun + [rank for rank in ranks if "torch.distributed.run" not in _command(rank)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

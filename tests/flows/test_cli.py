@@ -1,0 +1,114 @@
+"""What an operator or auditor sees: help without heavy imports, one message per fault."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_contracts.errors import StorageError
+from flows.federation_admin import FederationTerms, aws_policy, describe, init_federation
+from infra.durable_files import write_durably
+from infra.local_stack import RunningStorage
+
+
+def consortia(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_one_message(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in ("error:", "expected", "found", "To fix it", *words):
+        assert word in done.stderr, done.stderr
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def terms(endpoint_url: str, tmp_path: Path) -> FederationTerms:
+    return FederationTerms(
+        federation="oncology",
+        run="run-1",
+        purpose="Testing",
+        model_name="tiny",
+        model_licence="Apache-2.0",
+        model_path=tmp_path / "model",
+        prefect_api_url="http://127.0.0.1:9/api",
+        endpoint_url=endpoint_url,
+    )
+
+
+def test_a_federation_without_settings_says_how_to_create_one(tmp_path: Path) -> None:
+    done = consortia("round", "status", "--home", str(tmp_path))
+    assert_one_message(done, "consortia federation init")
+
+
+def test_a_taken_port_is_named(tmp_path: Path, taken_port: int) -> None:
+    done = consortia("stack", "start", "--state", str(tmp_path), "--s3-port", str(taken_port))
+    assert_one_message(done, str(taken_port))
+
+
+def test_storage_that_is_down_is_named_and_leaves_no_federation_behind(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    credentials = b'access_key = "a"\nsecret_key = "b"\n'
+    write_durably(home / "keys" / "storage-credentials.toml", credentials)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"127\.0\.0\.1:9"):
+            init_federation(home, terms("http://127.0.0.1:9", tmp_path), None)
+        assert not (home / "federation.toml").exists(), "so that it can be run again"
+
+
+@pytest.mark.stack
+def test_init_shows_fingerprints_and_the_aws_policy(
+    tmp_path: Path, object_storage: RunningStorage
+) -> None:
+    home = tmp_path / "home"
+    init_federation(home, terms(object_storage.endpoint_url, tmp_path), object_storage)
+    assert [who for who, _ in describe(home)][:4] == [
+        "federation",
+        "membership",
+        "root key",
+        "coordinator",
+    ]
+    policy = aws_policy(home)
+    assert '"arn:aws:s3:::oncology-plans/*"' in policy
+    assert "s3:DeleteObject" not in policy
+    silo_policy = aws_policy(home, "north")
+    assert '"arn:aws:s3:::oncology-inbox-north/*"' in silo_policy
+    assert "oncology-ledger" not in silo_policy
+
+
+def test_a_report_of_somebody_else_fails_with_exit_1(tmp_path: Path) -> None:
+    garbage = tmp_path / "report.json"
+    garbage.write_text("{}")
+    trust = tmp_path / "membership.json"
+    trust.write_text("{}")
+    assert_one_message(
+        consortia("report", "verify", str(garbage), "--trust", str(trust)), "report bundle"
+    )
+
+
+def test_help_does_not_load_prefect_or_torch() -> None:
+    script = (
+        "import sys, flows.cli, silo_agent.cli\n"
+        "heavy = {'prefect', 'torch', 'transformers', 'great_expectations', 'deepspeed'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,106 @@
+"""What a silo operator sees: one message that says what to do, and an exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_contracts.envelope import fingerprint
+from infra.signing_keys import create_key, load_key
+from silo_agent.config import load_config
+from silo_agent.policy import read_policy
+
+
+def silo_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "silo_agent.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("silo") / "home"
+    done = silo_agent(
+        *("init", "--home", str(home), "--silo", "north", "--federation", "oncology"),
+        *("--endpoint-url", "http://127.0.0.1:9"),
+    )
+    assert done.returncode == 0, done.stderr
+    key = load_key(home / "keys" / "signing-key.pem").public_key_hex
+    assert key in done.stdout
+    assert fingerprint(key).split()[0] in done.stdout
+    return home
+
+
+def assert_one_message(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in ("error:", "expected", "found", "To fix it", *words):
+        assert word in done.stderr, done.stderr
+
+
+def test_a_new_silo_has_private_keys_and_refuses_everything(home: Path) -> None:
+    assert (home / "keys" / "signing-key.pem").stat().st_mode & 0o077 == 0
+    assert (home / "keys" / "findings.key").stat().st_mode & 0o077 == 0
+    assert load_config(home).silo == "north"
+    assert read_policy(home / "policy.toml").policy is None, "the template names no purpose yet"
+
+
+def test_init_does_not_overwrite(home: Path) -> None:
+    before = (home / "keys" / "signing-key.pem").read_bytes()
+    done = silo_agent(
+        *("init", "--home", str(home), "--silo", "north", "--federation", "oncology"),
+        *("--endpoint-url", "http://127.0.0.1:9"),
+    )
+    assert_one_message(done, "no configuration yet")
+    assert (home / "keys" / "signing-key.pem").read_bytes() == before
+
+
+def test_an_unedited_policy_is_named_by_check(home: Path) -> None:
+    assert_one_message(silo_agent("check", "--home", str(home)), "policy")
+
+
+def test_run_without_a_membership_says_whom_to_ask(home: Path) -> None:
+    credentials = home / "keys" / "storage-credentials.toml"
+    credentials.write_text('access_key = "a"\nsecret_key = "b"\n')
+    credentials.chmod(0o600)
+    done = silo_agent("run", "--home", str(home))
+    assert_one_message(done, "membership", "federation operator")
+
+
+def test_credentials_that_others_can_read_are_refused(home: Path) -> None:
+    credentials = home / "keys" / "storage-credentials.toml"
+    credentials.write_text('access_key = "a"\nsecret_key = "b"\n')
+    credentials.chmod(0o644)
+    assert_one_message(silo_agent("run", "--home", str(home)), "chmod 600")
+
+
+def test_a_home_without_configuration_says_how_to_make_one(tmp_path: Path) -> None:
+    assert_one_message(silo_agent("run", "--home", str(tmp_path)), "silo-agent init")
+
+
+def test_a_wrong_setting_is_named(home: Path, tmp_path: Path) -> None:
+    text = (home / "silo-agent.toml").read_text()
+    (tmp_path / "silo-agent.toml").write_text(text.replace("zero_stage = 2", "zero_stage = 4"))
+    assert_one_message(silo_agent("status", "--home", str(tmp_path)), "training.zero_stage")
+
+
+def test_the_kill_switch_keeps_the_agent_from_starting(home: Path) -> None:
+    (home / "STOP").touch()
+    try:
+        done = silo_agent("run", "--home", str(home))
+        assert_one_message(done, "kill switch", "--clear-stop")
+    finally:
+        (home / "STOP").unlink()
+
+
+def test_a_key_file_with_something_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    create_key(path)
+    path.write_bytes(b"not a key")
+    with pytest.raises(Exception, match="Ed25519 private key in PEM"):
+        load_key(path)

@@ -1,0 +1,176 @@
+"""The policy decides by its own file, one step on either side of every limit."""
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_contracts.adapter_format import adapter_bytes_limit
+from data_contracts.records import RoundPlan
+from silo_agent.policy import (
+    ContractTerms,
+    PlanContext,
+    PolicyFile,
+    judge_plan,
+    read_policy,
+    require_policy,
+)
+from tests.aggregator.federation_samples import federation
+
+FED = federation()
+PLAN = FED.plan.record
+SILO = PLAN.cohort[0]
+BYTES = adapter_bytes_limit(PLAN.adapter)
+
+POLICY = """\
+version = 1
+take_part = true
+purposes = ["{purpose}"]
+trust_modes = ["auditable"]
+trust_storage_with_deltas = true
+[limits]
+max_local_steps = {steps}
+max_sequences_per_step = {sequences}
+max_sequence_length = {length}
+max_learning_rate = {rate}
+max_rank = {rank}
+max_adapter_bytes = {bytes}
+min_cohort_silos = {cohort}
+[[models]]
+name = "a model"
+licence = "{licence}"
+digest = "{digest}"
+path = "/models/a"
+"""
+
+EXACT: dict[str, Any] = {
+    "purpose": PLAN.purpose,
+    "steps": PLAN.recipe.local_steps,
+    "sequences": PLAN.recipe.sequences_per_step,
+    "length": PLAN.recipe.sequence_length,
+    "rate": PLAN.recipe.learning_rate,
+    "rank": PLAN.adapter.rank,
+    "bytes": BYTES,
+    "cohort": len(PLAN.cohort),
+    "licence": PLAN.base_model.licence,
+    "digest": PLAN.base_model.digest,
+}
+
+
+def policy(tmp_path: Path, **changes: Any) -> PolicyFile:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY.format(**{**EXACT, **changes}))
+    return read_policy(path)
+
+
+def context(**changes: Any) -> PlanContext:
+    pinned = PLAN.contract_digest_of(SILO)
+    assert pinned is not None
+    values: dict[str, Any] = {
+        "silo": SILO,
+        "federation": PLAN.federation,
+        "membership_digest": PLAN.membership_digest,
+        "contract": ContractTerms(pinned, (PLAN.purpose,)),
+        "now": PLAN.issued_at,
+    }
+    return PlanContext(**{**values, **changes})
+
+
+def decided_by(plan: RoundPlan, file: PolicyFile, where: PlanContext) -> str | None:
+    refusal = judge_plan(plan, file, where)
+    return refusal.rule if refusal else None
+
+
+def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:
+    assert decided_by(PLAN, policy(tmp_path), context()) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("policy.local_steps", {"steps": PLAN.recipe.local_steps - 1}),
+        ("policy.sequences_per_step", {"sequences": PLAN.recipe.sequences_per_step - 1}),
+        ("policy.sequence_length", {"length": PLAN.recipe.sequence_length - 1}),
+        ("policy.learning_rate", {"rate": PLAN.recipe.learning_rate - Decimal("0.000001")}),
+        ("policy.rank", {"rank": PLAN.adapter.rank - 1}),
+        ("policy.adapter_bytes", {"bytes": BYTES - 1}),
+        ("policy.cohort", {"cohort": len(PLAN.cohort) + 1}),
+        ("policy.purpose", {"purpose": "something else"}),
+        ("policy.base_model", {"digest": "0" * 64}),
+        ("policy.base_model", {"licence": "MIT-0"}),
+    ],
+)
+def test_one_step_beyond_a_limit_is_refused_by_its_rule(
+    tmp_path: Path, rule: str, changes: dict[str, Any]
+) -> None:
+    assert decided_by(PLAN, policy(tmp_path, **changes), context()) == rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("plan.federation", {"federation": "another"}),
+        ("plan.membership", {"membership_digest": "0" * 64}),
+        ("plan.expired", {"now": PLAN.submit_by}),
+        ("policy.contract", {"contract": None}),
+        ("policy.contract", {"contract": ContractTerms("0" * 64, (PLAN.purpose,))}),
+        (
+            "policy.contract_purpose",
+            {"contract": ContractTerms(PLAN.contract_digest_of(SILO) or "", ("another",))},
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_this_silo_is_refused(
+    tmp_path: Path, rule: str, changes: dict[str, Any]
+) -> None:
+    assert decided_by(PLAN, policy(tmp_path), context(**changes)) == rule
+
+
+def test_a_plan_one_second_before_its_deadline_is_not_expired(tmp_path: Path) -> None:
+    just_in_time = context(now=PLAN.submit_by - timedelta(seconds=1))
+    assert decided_by(PLAN, policy(tmp_path), just_in_time) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "old", "new"),
+    [
+        ("policy.take_part", "take_part = true", "take_part = false"),
+        (
+            "policy.storage_trust",
+            "trust_storage_with_deltas = true",
+            "trust_storage_with_deltas = false",
+        ),
+        ("policy.trust_mode", '["auditable"]', '["confidential"]'),
+        ("policy.unreadable", "max_rank", "max_rnak"),
+        ("policy.unreadable", "version = 1", "version = 2"),
+        ("policy.unreadable", "take_part = true", ""),
+        ("policy.unreadable", "[limits]", "[limits"),
+    ],
+)
+def test_a_policy_fails_closed(tmp_path: Path, rule: str, old: str, new: str) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY.format(**EXACT).replace(old, new, 1))
+    assert decided_by(PLAN, read_policy(path), context()) == rule
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x = 1\n" * 20_000])
+def test_an_empty_or_unreadable_policy_refuses_everything(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_bytes(content)
+    assert decided_by(PLAN, read_policy(path), context()) == "policy.unreadable"
+
+
+def test_a_missing_policy_refuses_and_says_what_to_do(tmp_path: Path) -> None:
+    missing = read_policy(tmp_path / "policy.toml")
+    assert decided_by(PLAN, missing, context()) == "policy.unreadable"
+    with pytest.raises(Exception, match="refuses every plan"):
+        require_policy(missing)
+
+
+def test_confidential_plans_are_refused_even_where_the_policy_lists_them(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY.format(**EXACT).replace('["auditable"]', '["confidential"]'))
+    confidential = PLAN.model_copy(update={"trust_mode": "confidential"})
+    assert decided_by(confidential, read_policy(path), context()) == "policy.trust_mode"
