@@ -1,6 +1,5 @@
 """What the coordinator works with, made once from the federation's home directory."""
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 from aggregator.settings import FederationSettings, load_settings
 from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
 from data_contracts.envelope import Verified
-from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Membership
 from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.object_store import Bucket
-from infra.s3_bucket import S3Bucket, S3Settings
+from infra.s3_bucket import S3Bucket
 from infra.signing_keys import SigningKey, load_key
+from infra.storage_config import s3_settings
 
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")
@@ -52,7 +51,7 @@ class Coordinator:
 def load_coordinator(home: Path) -> Coordinator:
     """Everything from `federation.toml` and the files beside it."""
     settings = load_settings(home)
-    storage = storage_settings(settings)
+    storage = s3_settings(settings.storage, settings.home)
     return Coordinator(
         settings=settings,
         key=load_key(settings.path(COORDINATOR_KEY)),
@@ -61,28 +60,4 @@ def load_coordinator(home: Path) -> Coordinator:
         ledger=S3Bucket(storage, ledger_bucket(settings.federation)),
         inbox=lambda silo: S3Bucket(storage, inbox_bucket(settings.federation, silo)),
         clock=SystemClock(),
-    )
-
-
-def storage_settings(settings: FederationSettings) -> S3Settings:
-    """Endpoint and the coordinator's own storage credential."""
-    path = settings.path(settings.storage.credentials)
-    try:
-        secrets = tomllib.loads(path.read_text(encoding="utf-8"))
-        access_key, secret_key = secrets["access_key"], secrets["secret_key"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise FederationOperatorError(
-            f"storage credential {path}",
-            expected="a TOML file with access_key and secret_key",
-            found=str(error),
-            action="restore the file; `consortia federation init` wrote it",
-        ) from None
-    ca_bundle = settings.storage.ca_bundle
-    return S3Settings(
-        endpoint_url=settings.storage.endpoint_url,
-        region=settings.storage.region,
-        access_key=access_key,
-        secret_key=secret_key,
-        ca_bundle=settings.path(ca_bundle) if ca_bundle else None,
-        allow_plain_http=settings.storage.allow_plain_http,
     )

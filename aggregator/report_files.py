@@ -19,7 +19,13 @@ from typing import Any
 from aggregator.report import Evidence, evidence_list, settled
 from aggregator.report_page import BUNDLE_ELEMENT_ID, render_page
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, parse_strict, unverified_record
+from data_contracts.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Verified,
+    parse_strict,
+    to_base64,
+    unverified_record,
+)
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundReport
 from infra.durable_files import write_durably
@@ -62,9 +68,9 @@ def bundle_of(report: Verified[RoundReport], evidence: Evidence) -> Bundle:
 def pack_bundle(bundle: Bundle) -> bytes:
     """Canonical bytes of a bundle: sorted keys, no spaces, one line."""
     content = {
-        "evidence": [_to_base64(envelope) for envelope in bundle.evidence],
+        "evidence": [to_base64(envelope) for envelope in bundle.evidence],
         "format": FORMAT,
-        "report": _to_base64(bundle.report),
+        "report": to_base64(bundle.report),
     }
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
@@ -180,16 +186,12 @@ def _readable(report: RoundReport) -> bytes:
     return (json.dumps(report.model_dump(mode="json"), indent=2) + "\n").encode()
 
 
-def _to_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
 def _from_base64(text: Any) -> bytes:
     try:
         data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
     except (binascii.Error, ValueError):
         data = None
-    if data is None or _to_base64(data) != text:
+    if data is None or to_base64(data) != text:
         raise _malformed("envelopes in canonical base64", "another encoding", "base64")
     if len(data) > MAX_ENVELOPE_BYTES:
         raise _malformed(f"envelopes of at most {MAX_ENVELOPE_BYTES} bytes", "more", "size")

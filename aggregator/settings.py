@@ -13,22 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.wire_types import FederationId, LicenceId, RunId, Text
+from infra.storage_config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StorageSection(_Section):
-    """S3-compatible endpoint and the file with the coordinator's own credential."""
-
-    endpoint_url: str
-    region: str = "us-east-1"
-    credentials: Path = Path("keys/storage-credentials.toml")
-    ca_bundle: Path | None = None
-    allow_plain_http: bool = False
 
 
 class PrefectSection(_Section):

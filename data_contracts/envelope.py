@@ -75,11 +75,11 @@ def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
         raise _refused("record", f"at most {MAX_PAYLOAD_BYTES} bytes", f"{len(payload)}", "size")
     message = pre_authentication_encoding(record.payload_type(), payload)
     signatures = [
-        {"keyid": key_id(s.public_key_hex), "sig": _to_base64(s.sign(message))} for s in signers
+        {"keyid": key_id(s.public_key_hex), "sig": to_base64(s.sign(message))} for s in signers
     ]
     envelope = rfc8785.dumps(
         {
-            "payload": _to_base64(payload),
+            "payload": to_base64(payload),
             "payloadType": record.payload_type(),
             "signatures": signatures,
         }
@@ -252,7 +252,8 @@ def _no_number(text: str) -> Any:
     raise ValueError(f"{text[:20]} is not allowed: decimals travel as strings")
 
 
-def _to_base64(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
+    """Standard base64 with padding; the only spelling that is read back."""
     return base64.b64encode(data).decode()
 
 
@@ -261,7 +262,7 @@ def _from_base64(text: Any) -> bytes:
         data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
     except (binascii.Error, ValueError):
         data = None
-    if data is None or _to_base64(data) != text:
+    if data is None or to_base64(data) != text:
         raise _refused("envelope", "canonical base64", "another encoding", "envelope")
     return data
 

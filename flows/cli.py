@@ -3,7 +3,6 @@
 Prefect is imported only by the commands that need it, after its environment is set.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from data_contracts.errors import ConsortiaError
+from infra.terminal import run_command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 federation_app = typer.Typer(no_args_is_help=True, help="Create a federation, add silos.")
@@ -267,12 +266,8 @@ def demo(
 
 
 def main() -> None:
-    """Entry point: one message on stderr instead of a traceback for what a person can mend."""
-    try:
-        app()
-    except ConsortiaError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    """Entry point."""
+    run_command_line(app)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data_contracts.adapter_format import check_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
@@ -31,12 +31,11 @@ from data_contracts.records import (
 from data_contracts.wire_types import decimal_from_float
 from infra.clock import Clock
 from infra.object_store import Bucket
+from silo_agent.collaborators import DataGate, EvaluatedAdapters, Trainer
 from silo_agent.config import SiloConfig
 from silo_agent.coordinator_view import CoordinatorView, read_coordinator
-from silo_agent.data_gate import GateOutcome
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.policy import (
-    ContractTerms,
     PlanContext,
     PolicyFile,
     PolicyRefusal,
@@ -61,65 +60,6 @@ class Step(Enum):
     EVALUATED = "evaluated"
     WAITING = "waiting for the coordinator"
     FINISHED = "finished"
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """A local adapter as it left training; losses in nats per token, time in seconds."""
-
-    adapter: Path
-    tokens: int
-    steps: int
-    first_step_loss: float
-    last_step_loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class HeldoutLosses:
-    """Mean losses on the silo's held-out split in nats per answer token."""
-
-    tokens: int
-    base: float
-    starting: float
-    candidate: float
-    silo_only: float | None
-
-
-@dataclass(frozen=True)
-class EvaluatedAdapters:
-    """The candidate and the adapter the round started from (None: the base model)."""
-
-    starting: Path | None
-    candidate: Path
-
-
-class Trainer(Protocol):
-    """What the agent needs of training; the real one starts DeepSpeed ranks in a child."""
-
-    def train(
-        self,
-        plan: RoundPlan,
-        verdict: Verdict,
-        starting_adapter: Path | None,
-        report: StatusReporter,
-    ) -> LocalTraining: ...
-
-    def evaluate(
-        self,
-        plan: RoundPlan,
-        verdict: Verdict,
-        adapters: EvaluatedAdapters,
-        report: StatusReporter,
-    ) -> HeldoutLosses: ...
-
-
-class DataGate(Protocol):
-    """What the agent needs of the data gate."""
-
-    def terms(self) -> ContractTerms | None: ...
-
-    def check(self) -> GateOutcome: ...
 
 
 @dataclass(frozen=True)

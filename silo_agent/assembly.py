@@ -7,8 +7,9 @@ from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import SystemClock
 from infra.s3_bucket import S3Bucket
 from infra.signing_keys import load_key
+from infra.storage_config import s3_settings
 from silo_agent.agent import Silo
-from silo_agent.config import SiloConfig, load_config, storage_settings
+from silo_agent.config import SiloConfig, load_config
 from silo_agent.contract_gate import ContractGate
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.local_trainer import DeepSpeedTrainer
@@ -22,7 +23,7 @@ def assemble_silo(home: Path) -> Silo:
     config = load_config(home)
     clock = SystemClock()
     kill_switch = KillSwitch(config.home)
-    storage = storage_settings(config)
+    storage = s3_settings(config.storage, config.home)
     inbox = S3Bucket(storage, inbox_bucket(config.federation, config.silo))
     gate = ContractGate(config, clock)
     return Silo(
@@ -45,4 +46,6 @@ def assemble_silo(home: Path) -> Silo:
 
 def own_inbox(config: SiloConfig) -> S3Bucket:
     """The bucket this silo writes; for checks that a person runs."""
-    return S3Bucket(storage_settings(config), inbox_bucket(config.federation, config.silo))
+    return S3Bucket(
+        s3_settings(config.storage, config.home), inbox_bucket(config.federation, config.silo)
+    )

@@ -15,9 +15,10 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from data_contracts.envelope import fingerprint
-from data_contracts.errors import ConsortiaError, SiloOperatorError
+from data_contracts.errors import SiloOperatorError
 from infra.durable_files import write_durably
 from infra.signing_keys import create_key, load_key
+from infra.terminal import run_command_line
 from silo_agent.assembly import assemble_silo, own_inbox
 from silo_agent.config import CONFIG_NAME, load_config
 from silo_agent.kill_switch import KillSwitch
@@ -185,12 +186,8 @@ def stop(home: Home = HERE) -> None:
 
 
 def main() -> None:
-    """Entry point: one message on stderr instead of a traceback for what a person can mend."""
-    try:
-        app()
-    except ConsortiaError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    """Entry point."""
+    run_command_line(app)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.wire_types import FederationId, SiloId
-from infra.s3_bucket import S3Settings
+from infra.storage_config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StorageSection(_Section):
-    """Where the federation's storage is. `credentials` is a TOML file of mode 0600."""
-
-    endpoint_url: str
-    region: str = "us-east-1"
-    credentials: Path = Path("keys/storage-credentials.toml")
-    ca_bundle: Path | None = None
-    allow_plain_http: bool = False
 
 
 class TrustSection(_Section):
@@ -109,35 +99,6 @@ def load_config(home: Path) -> SiloConfig:
             found=first["msg"],
             action="correct the setting and start the agent again",
         ) from None
-
-
-def storage_settings(config: SiloConfig) -> S3Settings:
-    """Endpoint and credential of the silo's own storage identity."""
-    path = config.path(config.storage.credentials)
-    secrets = _read_toml(path, "handed over by the federation operator")
-    if path.stat().st_mode & 0o077:
-        raise SiloOperatorError(
-            f"credentials {path}",
-            expected="a file that only its owner can read",
-            found="a file that others can read",
-            action=f"chmod 600 {path}",
-        )
-    if set(secrets) != {"access_key", "secret_key"}:
-        raise SiloOperatorError(
-            f"credentials {path}",
-            expected="exactly access_key and secret_key",
-            found=", ".join(sorted(secrets)) or "nothing",
-            action="write the two values that the federation operator handed over",
-        )
-    storage = config.storage
-    return S3Settings(
-        endpoint_url=storage.endpoint_url,
-        region=storage.region,
-        access_key=secrets["access_key"],
-        secret_key=secrets["secret_key"],
-        ca_bundle=config.path(storage.ca_bundle) if storage.ca_bundle else None,
-        allow_plain_http=storage.allow_plain_http,
-    )
 
 
 def _read_toml(path: Path, origin: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from aggregator.settings import (
     PrefectSection,
     RecipeSection,
     RoundSection,
-    StorageSection,
 )
 from aggregator.stage import Stage
 from data_contracts.artifact import digest_of_bytes
@@ -35,6 +34,7 @@ from infra.durable_files import write_durably
 from infra.model_files import model_digest
 from infra.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
+from infra.storage_config import StorageSection
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import PURPOSE, Behaviour, SimulatedSilo

@@ -21,15 +21,10 @@ from data_contracts.records import Membership, RoundPlan, Verdict
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from infra.object_store import Bucket
 from infra.signing_keys import SigningKey
-from silo_agent.agent import (
-    EvaluatedAdapters,
-    HeldoutLosses,
-    LocalTraining,
-    Silo,
-    Step,
-    poll_once,
-)
-from silo_agent.config import AgentSection, SiloConfig, StorageSection
+from infra.storage_config import StorageSection
+from silo_agent.agent import Silo, Step, poll_once
+from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
+from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.data_gate import GateOutcome
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.policy import ContractTerms

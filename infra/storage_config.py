@@ -1,0 +1,63 @@
+"""The storage section that every configuration has, and the credential file that it names."""
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from data_contracts.errors import ConsortiaError
+from infra.s3_client import S3Settings
+
+CREDENTIAL_FIELDS = {"access_key", "secret_key"}
+
+
+class StorageSection(BaseModel):
+    """S3-compatible endpoint; `credentials` is a TOML file of mode 0600, outside this section.
+
+    Plain HTTP beyond this machine has to be allowed in so many words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint_url: str
+    region: str = "us-east-1"
+    credentials: Path = Path("keys/storage-credentials.toml")
+    ca_bundle: Path | None = None
+    allow_plain_http: bool = False
+
+
+def s3_settings(section: StorageSection, home: Path) -> S3Settings:
+    """Endpoint and credential; relative paths are relative to `home`. Raises ConsortiaError."""
+    path = home / section.credentials
+    secrets = _read_credentials(path)
+    return S3Settings(
+        endpoint_url=section.endpoint_url,
+        region=section.region,
+        access_key=secrets["access_key"],
+        secret_key=secrets["secret_key"],
+        ca_bundle=home / section.ca_bundle if section.ca_bundle else None,
+        allow_plain_http=section.allow_plain_http,
+    )
+
+
+def _read_credentials(path: Path) -> dict[str, str]:
+    try:
+        secrets = tomllib.loads(path.read_text(encoding="utf-8"))
+        others_can_read = path.stat().st_mode & 0o077
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = getattr(error, "strerror", None) or type(error).__name__
+        raise _unusable(path, found, "write the credential that was handed over") from None
+    if others_can_read:
+        raise _unusable(path, "a file that others can read", f"chmod 600 {path}")
+    if set(secrets) != CREDENTIAL_FIELDS or not all(isinstance(v, str) for v in secrets.values()):
+        raise _unusable(path, "other fields", "write exactly access_key and secret_key")
+    return secrets
+
+
+def _unusable(path: Path, found: str, action: str) -> ConsortiaError:
+    return ConsortiaError(
+        f"storage credential {path}",
+        expected="a private TOML file with access_key and secret_key",
+        found=found,
+        action=action,
+    )

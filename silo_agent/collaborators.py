@@ -1,0 +1,69 @@
+"""What the agent needs of training and of the data gate, as values and protocols."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from data_contracts.records import RoundPlan, Verdict
+from silo_agent.data_gate import GateOutcome
+from silo_agent.policy import ContractTerms
+from silo_agent.status_reporter import StatusReporter
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """A local adapter as it left training; losses in nats per token, time in seconds."""
+
+    adapter: Path
+    tokens: int
+    steps: int
+    first_step_loss: float
+    last_step_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class HeldoutLosses:
+    """Mean losses on the silo's held-out split in nats per answer token."""
+
+    tokens: int
+    base: float
+    starting: float
+    candidate: float
+    silo_only: float | None
+
+
+@dataclass(frozen=True)
+class EvaluatedAdapters:
+    """The candidate and the adapter the round started from (None: the base model)."""
+
+    starting: Path | None
+    candidate: Path
+
+
+class Trainer(Protocol):
+    """What the agent needs of training; the real one starts DeepSpeed ranks in a child."""
+
+    def train(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        starting_adapter: Path | None,
+        report: StatusReporter,
+    ) -> LocalTraining: ...
+
+    def evaluate(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        adapters: EvaluatedAdapters,
+        report: StatusReporter,
+    ) -> HeldoutLosses: ...
+
+
+class DataGate(Protocol):
+    """What the agent needs of the data gate."""
+
+    def terms(self) -> ContractTerms | None: ...
+
+    def check(self) -> GateOutcome: ...
