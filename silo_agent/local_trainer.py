@@ -108,6 +108,7 @@ class DeepSpeedTrainer:
 
     def _job(self, plan: RoundPlan, starting_adapter: Path | None, splits: Splits) -> TrainingJob:
         training = self.config.training
+        book = self._book(plan, splits.heldout)
         previous = self._silo_only_path(plan, plan.round - 1)
         return TrainingJob(
             model_dir=self._model_dir(plan),
@@ -124,7 +125,9 @@ class DeepSpeedTrainer:
             threads_per_rank=training.threads_per_rank,
             checkpoint_every_steps=training.checkpoint_every_steps,
             heldout_sequences=training.heldout_sequences,
-            measure_base=self._book(plan, splits.heldout).get(None) is None,
+            measure_base=book.get(None) is None,
+            measure_starting=book.get(starting_adapter) is None,
+            measure_local=False,
             silo_only=SiloOnlyBaseline(
                 enabled=training.silo_only_baseline,
                 previous_adapter=previous if previous.exists() else None,
@@ -147,7 +150,6 @@ class DeepSpeedTrainer:
             heldout=(HeldoutSet(name=HELDOUT, records=heldout),),
             sequence_length=plan.recipe.sequence_length,
             heldout_sequences=training.heldout_sequences,
-            seed=plan.adapter.seed,
             output_dir=self._work_dir(plan) / "evaluation",
             device=training.device,
             threads=training.ranks * training.threads_per_rank,
@@ -175,7 +177,8 @@ class DeepSpeedTrainer:
         tokens = result.heldout_tokens
         if result.base_loss is not None:
             book.put(None, Measured(result.base_loss, tokens))
-        book.put(starting_adapter, Measured(result.starting_loss, tokens))
+        if result.starting_loss is not None:
+            book.put(starting_adapter, Measured(result.starting_loss, tokens))
         if result.silo_only_adapter is not None and result.silo_only_loss is not None:
             kept = self._silo_only_path(plan, plan.round)
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,6 @@ def compare(
             ),
             sequence_length=plan.record.recipe.sequence_length,
             heldout_sequences=HELDOUT_SEQUENCES,
-            seed=plan.record.adapter.seed,
             output_dir=paths.home / "comparison",
         ),
         on_progress=on_progress,

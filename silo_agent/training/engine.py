@@ -50,7 +50,7 @@ class ResumePoint:
     first_step_loss: float
     last_step_loss: float
     base_loss: float | None
-    starting_loss: float
+    starting_loss: float | None
 
 
 def deepspeed_config(job: TrainingJob) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
             heldout.records,
             length=job.sequence_length,
             limit=job.heldout_sequences,
-            seed=job.seed,
+            seed=job.adapter.seed,
         )
         for heldout in job.heldout
     }

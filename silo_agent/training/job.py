@@ -23,6 +23,16 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_NOT_DECISIVE = {
+    "threads_per_rank",
+    "checkpoint_every_steps",
+    "measure_base",
+    "measure_starting",
+    "measure_local",
+}
+"""Fields of a job that change neither the adapter nor what a retry may reuse."""
+
+
 class SiloOnlyBaseline(_Value):
     """The adapter that this silo would have without the federation, trained for comparison.
 
@@ -55,6 +65,8 @@ class TrainingJob(_Value):
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     heldout_sequences: PositiveInt = 8
     measure_base: bool = False
+    measure_starting: bool = True
+    measure_local: bool = True
     silo_only: SiloOnlyBaseline = SiloOnlyBaseline()
 
     @model_validator(mode="after")
@@ -74,7 +86,7 @@ class TrainingJob(_Value):
 
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
-        described = self.model_dump_json(exclude={"threads_per_rank", "checkpoint_every_steps"})
+        described = self.model_dump_json(exclude=_NOT_DECISIVE)
         adapters = (self.starting_adapter, self.silo_only.previous_adapter)
         files = [self.train_records, self.heldout_records]
         return _fingerprint(described, files + [path for path in adapters if path is not None])
@@ -92,7 +104,8 @@ class PackingCounts(_Value):
 
 class TrainingResult(_Value):
     """What training produced. Losses are mean nats per answer token on the held-out records,
-    except `first_step_loss` and `last_step_loss`, which are on the training records.
+    except `first_step_loss` and `last_step_loss`, which are on the training records. Held-out
+    losses that the job did not ask for are None.
 
     `tokens` counts the tokens processed in training, padding excluded (there is none).
     The silo-only fields are None when the baseline was not asked for or not reached in time.
@@ -109,8 +122,8 @@ class TrainingResult(_Value):
     peak_rss_bytes_per_rank: int
     packing: PackingCounts
     base_loss: float | None
-    starting_loss: float
-    local_loss: float
+    starting_loss: float | None
+    local_loss: float | None
     silo_only_loss: float | None = None
     silo_only_adapter: Path | None = None
     heldout_tokens: int
@@ -139,7 +152,6 @@ class EvaluationJob(_Value):
     heldout: Annotated[tuple[HeldoutSet, ...], Field(min_length=1)]
     sequence_length: Annotated[int, Field(ge=16)]
     heldout_sequences: PositiveInt
-    seed: Annotated[int, Field(ge=0)]
     output_dir: Path
     device: Device = "cpu"
     threads: PositiveInt = 2

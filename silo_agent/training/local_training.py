@@ -15,7 +15,7 @@ from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.engine import Heldout, LoraEngine, ResumePoint
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
 from silo_agent.training.lora_model import load_tokenizer, no_gpu
-from silo_agent.training.packing import PackedSequence, pack_heldout, pack_training
+from silo_agent.training.packing import PackedSequence, answer_tokens, pack_heldout, pack_training
 from silo_agent.training.rank_processes import RENDEZVOUS_VARIABLE
 from silo_agent.training.run_files import (
     ProgressWriter,
@@ -41,13 +41,14 @@ class _Part:
     starting_adapter: Path | None
     adapter: Path
     measures_before: bool
+    measures_after: bool
 
 
 @dataclass(frozen=True)
 class _Trained:
     point: ResumePoint
     resumed_from_step: int
-    after: Heldout
+    after: Heldout | None
 
 
 def train_rank(job: TrainingJob, fingerprint: str) -> None:
@@ -58,7 +59,8 @@ def train_rank(job: TrainingJob, fingerprint: str) -> None:
     data = _packed(job, progress)
     result = read_result(files.result, TrainingResult, fingerprint)
     if result is None:
-        federated = _Part("training", job.starting_adapter, files.adapter, True)
+        measures_after = job.measure_local or _baseline_is_the_local_adapter(job)
+        federated = _Part("training", job.starting_adapter, files.adapter, True, measures_after)
         trained = _train_part(job, federated, data, fingerprint, progress)
         result = _result(data, trained, files.adapter)
         _publish(files, result, fingerprint)
@@ -112,7 +114,8 @@ def _packed(job: TrainingJob, progress: ProgressWriter) -> _Data:
         job.heldout_records,
         length=recipe.sequence_length,
         limit=job.heldout_sequences,
-        seed=recipe.seed,
+        # Not the recipe's seed, which changes with the round: losses of all rounds are compared.
+        seed=job.adapter.seed,
     )
     return _Data(train, heldout, counts)
 
@@ -127,8 +130,10 @@ def _train_part(
     point = resumed or _before_training(job, part, engine, data, progress)
     start = point.step
     point = _steps(job, part, engine, data, point, checkpoints, fingerprint, progress)
-    progress.phase(f"{part.name}: held-out loss")
-    after = engine.heldout(data.heldout)
+    after = None
+    if part.measures_after:
+        progress.phase(f"{part.name}: held-out loss")
+        after = engine.heldout(data.heldout)
     tensors = engine.adapter()
     if dist.get_rank() == 0:
         write_adapter(part.adapter, job.adapter, tensors)
@@ -139,14 +144,14 @@ def _train_part(
 def _before_training(
     job: TrainingJob, part: _Part, engine: LoraEngine, data: _Data, progress: ProgressWriter
 ) -> ResumePoint:
-    starting, base = 0.0, None
-    if part.measures_before:
+    starting, base = None, None
+    # B is zero without a starting adapter, so base and starting adapter are the same model.
+    same = part.starting_adapter is None
+    if part.measures_before and (job.measure_starting or (job.measure_base and same)):
         progress.phase("held-out loss before training")
         starting = engine.heldout(data.heldout).loss
-        if job.measure_base:
-            # B is zero without a starting adapter, so both are the same model.
-            same = part.starting_adapter is None
-            base = starting if same else engine.heldout(data.heldout, adapter=False).loss
+    if part.measures_before and job.measure_base:
+        base = starting if same else engine.heldout(data.heldout, adapter=False).loss
     return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
 
 
@@ -197,8 +202,8 @@ def _result(data: _Data, trained: _Trained, adapter: Path) -> TrainingResult:
         packing=data.packing,
         base_loss=point.base_loss,
         starting_loss=point.starting_loss,
-        local_loss=trained.after.loss,
-        heldout_tokens=trained.after.tokens,
+        local_loss=trained.after.loss if trained.after else None,
+        heldout_tokens=answer_tokens(data.heldout),
     )
 
 
@@ -211,18 +216,24 @@ def _with_baseline(
     progress: ProgressWriter,
 ) -> TrainingResult:
     """Add the silo-only baseline: trained, or the local adapter itself where both start equal."""
-    if job.starting_adapter is None and job.silo_only.previous_adapter is None:
-        loss, adapter = result.local_loss, result.adapter
+    if _baseline_is_the_local_adapter(job):
+        adapter, loss = result.adapter, result.local_loss
     else:
         adapter = files.silo_only_adapter
-        part = _Part("silo-only training", job.silo_only.previous_adapter, adapter, False)
-        loss = _train_part(job, part, data, fingerprint, progress).after.loss
+        part = _Part("silo-only training", job.silo_only.previous_adapter, adapter, False, True)
+        after = _train_part(job, part, data, fingerprint, progress).after
+        loss = after.loss if after else None
     update = {
         "silo_only_loss": loss,
         "silo_only_adapter": adapter,
         "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, _peak_rss_bytes()),
     }
     return result.model_copy(update=update)
+
+
+def _baseline_is_the_local_adapter(job: TrainingJob) -> bool:
+    silo_only = job.silo_only
+    return silo_only.enabled and job.starting_adapter is None and silo_only.previous_adapter is None
 
 
 def _publish(files: RunFiles, result: TrainingResult, fingerprint: str) -> None:

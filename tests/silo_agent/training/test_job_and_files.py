@@ -73,7 +73,6 @@ def test_evaluation_names_are_distinct(silo: TinySilo) -> None:
             heldout=(HeldoutSet(name="own", records=silo.heldout_records),),
             sequence_length=96,
             heldout_sequences=2,
-            seed=1,
             output_dir=silo.root / "any",
         )
 
@@ -138,3 +137,13 @@ def test_output_directory_is_private_and_old_reports_are_gone(tmp_path: Path) ->
     files.prepare()
     assert stat.S_IMODE(files.directory.stat().st_mode) == 0o700
     assert not files.failure.exists()
+
+
+def test_what_is_measured_does_not_decide_whether_a_result_is_reused(silo: TinySilo) -> None:
+    """A retry knows some losses already and asks for fewer; it must not train again for that."""
+    job = silo.job("measured")
+    fewer = job.model_copy(
+        update={"measure_base": False, "measure_starting": False, "measure_local": False}
+    )
+    assert job.fingerprint() == fewer.fingerprint()
+    assert job.fingerprint() != job.model_copy(update={"round": 9}).fingerprint()

@@ -114,7 +114,11 @@ def orphans(silo: TinySilo, zero_2_job: TrainingJob) -> list[int]:
     """Process ids that an agent left when it was killed at step 3 of `zero_2_job`."""
     path = silo.root / "orphans.json"
     path.write_text(zero_2_job.model_dump_json())
-    agent = subprocess.run([sys.executable, "-c", AGENT, str(path)], stdout=subprocess.PIPE)
+    # A killed agent cannot remove its temporary directory.
+    environment = {**os.environ, "TMPDIR": str(silo.root)}
+    agent = subprocess.run(
+        [sys.executable, "-c", AGENT, str(path)], stdout=subprocess.PIPE, env=environment
+    )
     return [int(pid) for pid in agent.stdout.split()]
 
 
@@ -223,8 +227,10 @@ def test_second_round_trains_the_baseline_from_its_own_past(
     assert result.adapter.stat().st_mtime_ns == written_at
     assert result.starting_loss == pytest.approx(zero_2.local_loss, abs=TOLERANCE)
     assert result.base_loss == pytest.approx(zero_2.base_loss, abs=TOLERANCE)
+    assert result.local_loss is not None and result.starting_loss is not None
     assert result.local_loss < result.starting_loss
     assert result.silo_only_loss is not None and result.silo_only_adapter is not None
+    assert zero_2.starting_loss is not None
     assert result.local_loss < result.silo_only_loss < zero_2.starting_loss
     check_adapter(result.silo_only_adapter, job.adapter)
 
@@ -245,7 +251,6 @@ def test_plain_peft_and_the_evaluation_see_what_training_measured(
         ),
         sequence_length=zero_2_job.recipe.sequence_length,
         heldout_sequences=zero_2_job.heldout_sequences,
-        seed=zero_2_job.recipe.seed,
         output_dir=tmp_path / "evaluation",
     )
     result = run_evaluation(job)
@@ -288,7 +293,7 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
         silo.heldout_records,
         length=job.recipe.sequence_length,
         limit=job.heldout_sequences,
-        seed=job.recipe.seed,
+        seed=job.adapter.seed,
     ):
         with torch.no_grad():
             loss = model(
