@@ -113,10 +113,13 @@ def deploy(
     register_only: Annotated[bool, typer.Option(help="Register and end.")] = False,
 ) -> None:
     """Register the federation's deployment with Prefect and run what it schedules."""
-    from aggregator.settings import load_settings
+    from aggregator.coordinator import load_coordinator
     from flows.prefect_settings import use_prefect_of
+    from infra.storage_probe import probe_storage, require_promises
 
-    settings = load_settings(home)
+    coordinator = load_coordinator(home)
+    settings = coordinator.settings
+    require_promises(probe_storage(coordinator.plans, role="coordinator"))
     use_prefect_of(settings)
     from flows.deployments import deployment_name, register, serve_rounds
 

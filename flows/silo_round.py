@@ -10,10 +10,12 @@ from prefect import flow
 
 from silo_agent.agent import run_round
 from silo_agent.assembly import assemble_silo
+from silo_agent.loop import only_agent
 
 
 @flow(name="silo-round", validate_parameters=True)
 def silo_round(home: str) -> str:
     """Take part in the newest round with the agent's home directory; returns the last step."""
-    step = run_round(assemble_silo(Path(home)))
+    with only_agent(Path(home)):
+        step = run_round(assemble_silo(Path(home)))
     return step.value if step is not None else "no round concerns this silo"

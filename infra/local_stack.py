@@ -54,11 +54,12 @@ LEDGER_RETENTION_DAYS = 30
 _STATUS_LIFECYCLE = {
     "Rules": [
         {
-            "ID": "status-is-for-display",
+            "ID": f"{prefix}-is-for-the-day",
             "Status": "Enabled",
-            "Filter": {"Prefix": "status/"},
+            "Filter": {"Prefix": f"{prefix}/"},
             "Expiration": {"Days": STATUS_EXPIRY_DAYS},
         }
+        for prefix in ("status", "probe")
     ]
 }
 

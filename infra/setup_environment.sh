@@ -33,5 +33,5 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   $pip install "$torch" numpy -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 fi
 echo "Installing Consortia and what it needs (about 500 MB) ..."
-$pip install setuptools wheel -c constraints.txt
+$pip install setuptools -c constraints.txt
 $pip install --no-build-isolation -c constraints.txt -e '.[dev]'

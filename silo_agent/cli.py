@@ -18,6 +18,7 @@ from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
 from infra.durable_files import write_durably
 from infra.signing_keys import create_key, load_key
+from infra.storage_probe import probe_storage, require_promises
 from infra.terminal import run_command_line
 from silo_agent.assembly import assemble_silo, own_inbox
 from silo_agent.config import CONFIG_NAME, load_config
@@ -98,8 +99,6 @@ def check(
     for note in outcome.operator_notes[:20]:
         console.print(f"  {note}", markup=False)
     if storage:
-        from infra.storage_probe import probe_storage, require_promises
-
         require_promises(probe_storage(own_inbox(config), role=config.silo))
         console.print("storage       keeps every promise that the agent relies on")
     if not outcome.passed:
@@ -136,7 +135,9 @@ def run(
             action="run `silo-agent run --clear-stop` when the silo may take part again",
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run_agent(assemble_silo(home), once=once)
+    silo = assemble_silo(home)
+    require_promises(probe_storage(own_inbox(config), role=config.silo))
+    run_agent(silo, once=once)
 
 
 def _log_handler() -> logging.Handler:

@@ -27,6 +27,7 @@ from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Close, RoundPlan
 from infra.local_processes import recorded_processes, stop_recorded
 from infra.local_stack import RunningStorage, ensure_auth_string, start_prefect_server
+from silo_agent.loop import running_agent
 from tests.flows.real_federation import LOCAL_STEPS, RealFederation, descendants, wait_for
 
 pytestmark = pytest.mark.stack
@@ -94,6 +95,12 @@ def test_the_signed_report_can_be_verified_offline(federation: RealFederation) -
             "report", "verify", str(reports / name), "--trust", trust, "--adapter", adapter
         )
         assert "no claim fails" in printed
+    archive = federation.directory / "round-0001.zip"
+    federation.consortia(
+        "report", "export", str(reports / "round-0001.html"), "--into", str(archive)
+    )
+    printed = federation.consortia("report", "verify", str(archive), "--trust", trust)
+    assert "no claim fails" in printed
 
 
 def test_the_published_adapter_gives_the_signed_loss_in_plain_peft(
@@ -213,6 +220,40 @@ def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFeder
         "report", "verify", str(bundle), "--trust", str(federation.home / "membership.json")
     )
     assert "no claim fails" in printed
+
+
+def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
+    federation: RealFederation,
+) -> None:
+    home = federation.silo_home("silo-a")
+    done = _silo_agent("stop", home)
+    assert "has stopped" in done.stdout
+    assert running_agent(home) is None
+    shown = _silo_agent("status", home).stdout
+    assert "does not run" in shown
+    assert "STOP" in shown
+    (home / "STOP").unlink()
+    script = "import sys; from flows.silo_round import silo_round; print(silo_round(sys.argv[1]))"
+    flow = subprocess.run(
+        [sys.executable, "-c", script, str(home)],
+        env=dict(os.environ) | dict(federation.prefect.env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert flow.returncode == 0, flow.stderr
+    assert flow.stdout.split()[-1] == "finished"
+
+
+def _silo_agent(command: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "silo_agent.cli", command, "--home", str(home)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
 
 
 def _request_rounds(federation: RealFederation, until_round: int) -> None:

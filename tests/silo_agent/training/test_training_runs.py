@@ -172,6 +172,7 @@ def test_credentials_of_the_agent_stay_with_it(zero_2: TrainingResult, watched: 
 
 
 def test_training_lowers_the_heldout_loss(zero_2: TrainingResult, zero_2_job: TrainingJob) -> None:
+    assert zero_2.local_loss is not None and zero_2.starting_loss is not None
     assert zero_2.local_loss < zero_2.starting_loss - 0.5
     assert zero_2.last_step_loss < zero_2.first_step_loss - 0.5
     assert zero_2.steps == STEPS
