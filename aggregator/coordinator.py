@@ -1,13 +1,14 @@
 """What the coordinator works with, made once from the federation's home directory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from aggregator.settings import FederationSettings, load_settings
 from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
 from data_contracts.envelope import Verified
-from data_contracts.records import Membership
+from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.object_store import Bucket
@@ -18,6 +19,16 @@ from infra.storage_config import s3_settings
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")
 CONTRACTS_DIRECTORY = Path("contracts")
+
+
+@dataclass
+class SeenFeed:
+    """Memberships and feed entries that this process has verified. Both only grow, so a poll reads
+    on from here instead of from the beginning."""
+
+    memberships: list[Verified[Membership]] = field(default_factory=list)
+    entries: list[Verified[RoundPlan | Abort]] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Coordinator:
     ledger: Bucket
     inbox: Callable[[str], Bucket]
     clock: Clock
+    seen: SeenFeed = field(default_factory=SeenFeed)
 
     @property
     def workspace(self) -> Path:

@@ -77,6 +77,16 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
     )
 
 
+def unreported_aborts(c: Coordinator, round_number: int) -> list[Verified[RoundPlan]]:
+    """Aborted attempts of a round whose report is still due, say because nobody was running."""
+    state = read_federation(c)
+    return [
+        plan
+        for plan in _plans_of(c, state, round_number)
+        if abort_of(state.feed, plan) is not None and read_report(c, plan) is None
+    ]
+
+
 def stage(c: Coordinator, plan: Verified[RoundPlan]) -> tuple[Stage, Evidence]:
     """What has to be done next, and the evidence that says so."""
     evidence, _ = read_evidence(c, read_federation(c), plan)

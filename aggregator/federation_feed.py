@@ -1,6 +1,6 @@
 """The coordinator's view of its own feed: which plan comes next and where a run stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aggregator.coordinator import Coordinator
 from aggregator.planning import FeedEntry, abort_of, latest_plan, plans_of_run
@@ -33,13 +33,23 @@ class FederationState:
 
 def read_federation(c: Coordinator) -> FederationState:
     """Membership chain and feed, after finishing a claim that a killed coordinator left."""
-    memberships = tuple(read_membership_chain(c.plans, c.pinned))
-    _require_own_key(c, memberships[-1])
-    keys = frozenset(m.record.coordinator_key for m in memberships)
-    feed = tuple(read_feed(c.plans, 1, keys))
-    if finish_claim(c.plans, feed_slot(len(feed) + 1), (RoundPlan, Abort), keys):
-        feed = tuple(read_feed(c.plans, 1, keys))
-    return FederationState(memberships, feed)
+    with c.seen.lock:
+        known = c.seen.memberships or [c.pinned]
+        c.seen.memberships = known[:-1] + read_membership_chain(c.plans, known[-1])
+        _require_own_key(c, c.seen.memberships[-1])
+        state = FederationState(tuple(c.seen.memberships), ())
+        _read_on(c, state.coordinator_keys)
+        next_slot = feed_slot(len(c.seen.entries) + 1)
+        if finish_claim(c.plans, next_slot, (RoundPlan, Abort), state.coordinator_keys):
+            _read_on(c, state.coordinator_keys)
+        return replace(state, feed=tuple(c.seen.entries))
+
+
+def _read_on(c: Coordinator, keys: frozenset[str]) -> None:
+    """Append what the feed holds beyond the entries this process has seen."""
+    entries = c.seen.entries
+    last = entries[-1].digest if entries else None
+    entries += read_feed(c.plans, len(entries) + 1, keys, last)
 
 
 def next_round(c: Coordinator, state: FederationState) -> int:

@@ -19,6 +19,7 @@ from aggregator.federated_round import (
     open_round,
     report_round,
     stage,
+    unreported_aborts,
 )
 from aggregator.federation_feed import read_federation
 from aggregator.planning import abort_of
@@ -38,6 +39,8 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     Returns the outcome (published, held or aborted), its rule and the report's digest.
     """
     c = load_coordinator(Path(home))
+    for aborted in unreported_aborts(c, round_number):
+        report_task(c, aborted)
     plan = open_task(c, round_number)
     stage_now, _ = stage(c, plan)
     if stage_now is Stage.COLLECTING:

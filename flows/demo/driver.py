@@ -43,7 +43,7 @@ from infra.local_stack import (
 from silo_agent.training.job import Progress
 
 ROUNDS = 2
-WATCH_SECONDS = 1.0
+WATCH_SECONDS = 2.0
 LINE_EVERY_SECONDS = 15.0
 
 

@@ -27,7 +27,7 @@ HELDOUT_SEQUENCES = 6
 
 SILO_SETTINGS = """
 [agent]
-poll_seconds = 1
+poll_seconds = 2
 status_seconds = 2
 """
 

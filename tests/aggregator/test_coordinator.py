@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.federated_round import abort_round, advance, close_round, merge_round
+from aggregator.federated_round import (
+    abort_round,
+    advance,
+    close_round,
+    merge_round,
+    report_round,
+    unreported_aborts,
+)
 from aggregator.federation_feed import id_of, next_round, read_federation, read_report
 from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
@@ -170,6 +177,17 @@ def test_an_operator_abort_ends_the_attempt_for_everybody(
     assert _report(federation, plan).outcome == "aborted"
     submitted = [key for key in federation.inbox("silo-a").objects if "submission" in key]
     assert submitted == []
+
+
+def test_an_abort_while_nobody_runs_is_reported_later(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    abort_round(federation.coordinator(), plan, "operator.abort", "Wrong recipe.")
+    due = unreported_aborts(federation.coordinator(), 1)
+    assert [attempt.digest for attempt in due] == [plan.digest]
+    report_round(federation.coordinator(), plan)
+    assert unreported_aborts(federation.coordinator(), 1) == []
+    assert federation.open().record.attempt == 2
 
 
 def test_a_worse_candidate_is_held_and_the_next_round_starts_from_before(

@@ -216,6 +216,7 @@ def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFeder
         "report of attempt 3", lambda: federation.reported(2, 3), ROUND_SECONDS, processes
     )
     assert report.outcome == "published"
+    assert (federation.home / "reports" / "round-0002.json").exists(), "the operator's abort"
     printed = federation.consortia(
         "report", "verify", str(bundle), "--trust", str(federation.home / "membership.json")
     )
