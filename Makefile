@@ -18,7 +18,7 @@ demo-stop: $(READY) ## stop a demo that was kept running
 	@$(BIN)/consortia stack stop --state .consortia/demo/stack
 
 test: check ## all checks and tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from silo_agent.training.torchrun import TORCHRUN_VARIABLES, torchrun_command
 from silo_agent.training.watchdog import AGENT_PIPE_VARIABLE
 
 GRACE_SECONDS = 3.0
+KILLED_WITHIN_SECONDS = 5.0
 RENDEZVOUS_VARIABLE = "CONSORTIA_RENDEZVOUS"
 """Path of the file through which the ranks of one machine find each other."""
 
@@ -137,12 +139,18 @@ class RankProcesses:
         """Ask torchrun, which asks the ranks; then kill it, so that it starts no more."""
         if self._process is None:
             return
+        started = _descendants(self._process.pid)
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_SECONDS)
         self._process.kill()
         self._process.wait()
+        ended = [process for process in started if process.is_running()]
+        for process in ended:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _wait_for_end(ended)
 
 
 def _kill_all_that_watch(pipe: Path) -> None:
@@ -151,7 +159,30 @@ def _kill_all_that_watch(pipe: Path) -> None:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=1)
+        _wait_for_end(left)
+
+
+def _wait_for_end(processes: list[psutil.Process]) -> None:
+    """Until none executes; one that was killed still runs for a moment, with no environment left
+    to know it by, and one that its new parent has not collected yet executes no more."""
+    deadline = time.monotonic() + KILLED_WITHIN_SECONDS
+    while time.monotonic() < deadline and any(map(_executes, processes)):
+        time.sleep(0.02)
+
+
+def _executes(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    """The processes below one that has not been collected yet."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _watching(pipe: Path) -> list[psutil.Process]:

@@ -1,7 +1,7 @@
 """Licence expressions against an allow-list: silence and the unknown are never permission."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_contracts.dataset.licence import LicencePolicy, canonical_licence_id
@@ -66,6 +66,7 @@ def test_not_allowed(expression: str, ids: tuple[str, ...]) -> None:
     ).map(" ".join)
     | st.text(max_size=60)
 )
+@example("( AND MIT")
 def test_any_text_is_judged_without_an_exception(expression: str) -> None:
     finding = POLICY.judge(expression)
     assert finding.ids
