@@ -175,10 +175,12 @@ def recorded_processes(state_dir: Path) -> list[LocalProcess]:
 
 def stop_recorded(state_dir: Path) -> list[str]:
     """Stop what was started with `state_dir`, last started first; names of what still ran."""
-    stopped = []
-    for process in sorted(recorded_processes(state_dir), key=lambda p: -p.started_at):
-        if process.is_running():
-            stopped.append(process.name)
+    processes = sorted(recorded_processes(state_dir), key=lambda p: -p.started_at)
+    stopped = [process.name for process in processes if process.is_running()]
+    for process in processes:
+        # All are asked before the first is waited for, so that their graces run side by side.
+        process.signal(signal.SIGTERM)
+    for process in processes:
         process.stop()
     return stopped
 
