@@ -44,7 +44,7 @@ def read_silo(
     c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
 ) -> SiloRecords:
     """Verified records of one silo; a silo whose key is not in the membership has none."""
-    reader = _SlotReader(c.inbox(silo), plan, state.membership.record.key_of(silo))
+    reader = _SlotReader(c.inbox(silo), plan, silo, state.membership_of(plan).record.key_of(silo))
     return SiloRecords(
         acceptance=reader.read(Acceptance),
         refusal=reader.read(Refusal),
@@ -70,7 +70,7 @@ def read_evidence(
     if decision is not None:
         silos |= used_evaluations(c, state, plan, decision.record, silos)
     evidence = Evidence(
-        membership=state.membership,
+        membership=state.membership_of(plan),
         plan=plan,
         acceptances={s: r.acceptance for s, r in silos.items() if r.acceptance},
         refusals={s: r.refusal for s, r in silos.items() if r.refusal},
@@ -89,7 +89,7 @@ def read_status(
     c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
 ) -> Status | None:
     """The silo's newest signed status of this attempt; for display only."""
-    key = state.membership.record.key_of(silo)
+    key = state.membership_of(plan).record.key_of(silo)
     if key is None:
         return None
     prefix = status_prefix(id_of(plan.record))
@@ -156,7 +156,13 @@ def _own(
 ) -> Verified[RoundRecordT] | None:
     """The coordinator's own record; two valid ones halt the round."""
     slot = round_slot(id_of(plan.record), record_type.kind)
-    reading = read_slot(c.plans, slot, record_type, state.coordinator_keys)
+    reading = read_slot(
+        c.plans,
+        slot,
+        record_type,
+        state.coordinator_keys,
+        belongs=lambda record: record.plan_digest == plan.digest,
+    )
     if isinstance(reading, Equivocation):
         raise UntrustedInputError(
             f"{record_type.kind} of round {plan.record.round}",
@@ -171,8 +177,11 @@ def _own(
 class _SlotReader:
     """Reads slots of one inbox and remembers whether any held two valid records."""
 
-    def __init__(self, inbox: Bucket, plan: Verified[RoundPlan], key: str | None) -> None:
+    def __init__(
+        self, inbox: Bucket, plan: Verified[RoundPlan], silo: str, key: str | None
+    ) -> None:
         self._inbox = inbox
+        self._silo = silo
         self._plan = plan
         self._keys = frozenset({key} if key else ())
         self.equivocated = False
@@ -181,7 +190,15 @@ class _SlotReader:
         if not self._keys:
             return None
         slot = round_slot(id_of(self._plan.record), record_type.kind)
-        reading = read_slot(self._inbox, slot, record_type, self._keys)
+        reading = read_slot(
+            self._inbox,
+            slot,
+            record_type,
+            self._keys,
+            belongs=lambda record: (
+                record.plan_digest == self._plan.digest and record.silo == self._silo
+            ),
+        )
         if isinstance(reading, Equivocation):
             self.equivocated = True
             return None

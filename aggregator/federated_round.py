@@ -20,6 +20,7 @@ from aggregator.evidence_reader import (
 from aggregator.federation_feed import (
     FederationState,
     id_of,
+    own_keys,
     read_federation,
     read_report,
     starting_adapter,
@@ -110,7 +111,7 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
     spooled = {a.adapter.digest: spool_path(c, a.adapter) for a in close.admitted}
     copy_judged(c, plan, close, silos, spooled)
     return claim_record(
-        c.plans, round_slot(id_of(plan.record), Close.kind), seal(close, c.key), _own_key(c)
+        c.plans, round_slot(id_of(plan.record), Close.kind), seal(close, c.key), own_keys(c)
     )
 
 
@@ -147,7 +148,7 @@ def merge_round(
         ),
     )
     return claim_record(
-        c.plans, round_slot(id_of(plan.record), Candidate.kind), seal(candidate, c.key), _own_key(c)
+        c.plans, round_slot(id_of(plan.record), Candidate.kind), seal(candidate, c.key), own_keys(c)
     )
 
 
@@ -160,7 +161,7 @@ def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision
     decision = decide(plan, candidate, evidence.evaluations, c.clock.now())
     copy_evaluations(c, plan, evidence.evaluations)
     return claim_record(
-        c.plans, round_slot(id_of(plan.record), Decision.kind), seal(decision, c.key), _own_key(c)
+        c.plans, round_slot(id_of(plan.record), Decision.kind), seal(decision, c.key), own_keys(c)
     )
 
 
@@ -175,11 +176,26 @@ def report_round(
             c.plans,
             round_slot(id_of(plan.record), RoundReport.kind),
             seal(build_report(evidence, c.clock.now()), c.key),
-            _own_key(c),
+            own_keys(c),
         )
-    if evidence.decision is not None and evidence.decision.record.outcome == "published":
+    if report.record.outcome == "published":
         _publish(c, plan, evidence)
     return report, write_report_files(report, evidence, c.reports)
+
+
+def finish_latest_report(c: Coordinator) -> None:
+    """Write files and published adapter of the run's last reported round again.
+
+    A coordinator that was killed after it signed the report and before it wrote the files would
+    never come back to that round otherwise.
+    """
+    reported = [
+        plan
+        for plan in plans_of_run(read_federation(c).feed, c.settings.run)
+        if read_report(c, plan) is not None
+    ]
+    if reported:
+        report_round(c, reported[-1])
 
 
 def abort_round(
@@ -273,10 +289,6 @@ def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> N
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
     path = spool(c, c.plans, candidate.record.adapter)
     write_peft_layout(path, plan.record.adapter, plan.record.base_model.name, c.published)
-
-
-def _own_key(c: Coordinator) -> frozenset[str]:
-    return frozenset({c.key.public_key_hex})
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

@@ -25,6 +25,19 @@ class FederationState:
         """The newest membership."""
         return self.memberships[-1]
 
+    def membership_of(self, plan: Verified[RoundPlan]) -> Verified[Membership]:
+        """The membership that a plan names: its round is judged under that one to the end, so
+        that adding a silo or replacing a key meanwhile changes nothing about it."""
+        for membership in self.memberships:
+            if membership.digest == plan.record.membership_digest:
+                return membership
+        raise FederationOperatorError(
+            f"membership of round {plan.record.round}",
+            expected=f"number {plan.record.membership_number}, which its plan names",
+            found=f"numbers {self.memberships[0].record.number} to {self.membership.record.number}",
+            action="put a membership that is not newer than the run into membership.json",
+        )
+
     @property
     def coordinator_keys(self) -> frozenset[str]:
         """Coordinator keys of every membership so far: feed entries may be older than a change."""
@@ -77,15 +90,34 @@ def starting_adapter(
     c: Coordinator, state: FederationState, round_number: int
 ) -> ArtifactRef | None:
     """The adapter last published in this run before `round_number`, or None for the base model."""
-    earlier = [d for d in decided_rounds(c, state) if d.record.round < round_number]
-    return earlier[-1].record.published_adapter if earlier else None
+    starting: ArtifactRef | None = None
+    for plan in plans_of_run(state.feed, c.settings.run):
+        if plan.record.round < round_number and abort_of(state.feed, plan) is None:
+            slot = round_slot(id_of(plan.record), Decision.kind)
+            reading = read_slot(c.plans, slot, Decision, state.coordinator_keys)
+            if not isinstance(reading, Found):
+                # Skipping it would silently start from an older adapter.
+                raise FederationOperatorError(
+                    f"decision of round {plan.record.round}",
+                    expected="the signed record of a round that is over",
+                    found=type(reading).__name__.lower(),
+                    action="finish that round first, or find out why storage withholds its records",
+                )
+            starting = reading.verified.record.published_adapter
+    return starting
 
 
 def read_report(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport] | None:
     """The signed report of a plan's attempt, if there is one."""
     slot = round_slot(id_of(plan.record), RoundReport.kind)
-    reading = read_slot(c.plans, slot, RoundReport, {c.key.public_key_hex})
+    reading = read_slot(c.plans, slot, RoundReport, own_keys(c))
     return reading.verified if isinstance(reading, Found) else None
+
+
+def own_keys(c: Coordinator) -> frozenset[str]:
+    """Every coordinator key so far: records of earlier rounds may be older than a change of key."""
+    past = {membership.record.coordinator_key for membership in c.seen.memberships}
+    return frozenset(past | {c.key.public_key_hex})
 
 
 def id_of(plan: RoundPlan) -> RoundId:

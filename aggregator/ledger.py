@@ -26,6 +26,9 @@ from data_contracts.records import (
 )
 from infra.record_store import write_record
 
+EQUIVOCATION = "silo.equivocation"
+"""The reason for which there is no one record to copy."""
+
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
 
 
@@ -78,7 +81,7 @@ def judged_records(
     """What the close rests on, from the ledger; only evaluations still come from the inbox."""
     judged = {}
     for silo, digests in _named_by(close).items():
-        reader = _Reader(c, plan, silo, state.membership.record.key_of(silo), digests)
+        reader = _Reader(c, plan, silo, state.membership_of(plan).record.key_of(silo), digests)
         judged[silo] = SiloRecords(
             acceptance=reader.read(Acceptance),
             refusal=reader.read(Refusal),
@@ -100,7 +103,7 @@ def used_evaluations(
     """`records` with the evaluations that the decision names, from the ledger."""
     result = {}
     for used in decision.evaluations:
-        key = state.membership.record.key_of(used.silo)
+        key = state.membership_of(plan).record.key_of(used.silo)
         reader = _Reader(c, plan, used.silo, key, frozenset({used.evaluation_digest}))
         result[used.silo] = replace(records[used.silo], evaluation=reader.read(Evaluation))
     return result
@@ -109,7 +112,12 @@ def used_evaluations(
 def _named_by(close: Close) -> dict[str, frozenset[str]]:
     """Digests of the records that the close names, for each silo whose records it rests on."""
     named = {a.silo: frozenset({a.submission_digest, a.verdict_digest}) for a in close.admitted}
-    return named | {r.silo: frozenset({r.record_digest}) for r in close.refused}
+    named |= {r.silo: frozenset({r.record_digest}) for r in close.refused}
+    return named | {
+        r.silo: frozenset({r.submission_digest} if r.submission_digest else ())
+        for r in close.rejected
+        if r.reason != EQUIVOCATION
+    }
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def admission_evidence(evidence: Evidence, close: Close | None) -> list[SiloEvid
 
 
 def _adapter_fault(reason: str | None) -> str | None:
-    return reason if reason is not None and reason.startswith("adapter.") else None
+    return reason if reason is not None and reason.startswith(("adapter.", "blob.")) else None
 
 
 def _by_kind(evidence: Evidence) -> tuple[Mapping[str, Verified[Any]], ...]:

@@ -21,6 +21,8 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
 
 FLOAT32_BYTES = 4
+MAX_ABSOLUTE_VALUE = 1e4
+"""Far beyond any trained LoRA factor, far below what could overflow a float32 product."""
 HEADER_LENGTH_BYTES = 8
 
 Float32Array = npt.NDArray[np.float32]
@@ -78,6 +80,10 @@ class AdapterFile:
             array = np.frombuffer(file.read(end - start), dtype="<f4").reshape(shape)
         if not np.isfinite(array).all():
             raise _rejected(name, "finite values", "NaN or infinity", "not_finite")
+        largest = float(np.abs(array).max())
+        if largest > MAX_ABSOLUTE_VALUE:
+            limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
+            raise _rejected(name, limit, f"{largest:g}", "value_too_large")
         return array
 
 

@@ -42,29 +42,25 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     for aborted in unreported_aborts(c, round_number):
         report_task(c, aborted)
     plan = open_task(c, round_number)
-    stage_now, _ = stage(c, plan)
-    if stage_now is Stage.COLLECTING:
-        follow_until(c, plan, Stage.CLOSING)
     return run_to_report(c, plan)
 
 
 def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
     """The steps after collection, each one task, in the order that the stage asks for."""
+    followed: set[tuple[Stage, str]] = set()
     while True:
         match stage(c, plan)[0]:
             case Stage.COLLECTING:
-                follow_until(c, plan, Stage.CLOSING)
+                follow_until(c, plan, Stage.CLOSING, followed)
             case Stage.CLOSING:
                 close_task(c, plan)
             case Stage.MERGING:
                 merge_task(c, plan)
             case Stage.EVALUATING:
-                follow_until(c, plan, Stage.DECIDING)
+                follow_until(c, plan, Stage.DECIDING, followed)
             case Stage.DECIDING:
                 decide_task(c, plan)
-            case Stage.REPORTING:
-                report_task(c, plan)
-            case Stage.REPORTED:
+            case Stage.REPORTING | Stage.REPORTED:
                 report = report_task(c, plan)
                 record = report.record
                 return {
@@ -75,14 +71,24 @@ def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
                 }
 
 
-def follow_until(c: Coordinator, plan: Verified[RoundPlan], goal: Stage) -> None:
-    """One task per silo that follows its signed status and evidence until `goal` is due."""
+def follow_until(
+    c: Coordinator, plan: Verified[RoundPlan], goal: Stage, followed: set[tuple[Stage, str]]
+) -> None:
+    """One task per silo that follows its signed status and evidence until `goal` is due.
+
+    A silo is followed once per goal; where the stage still waits after that, only time is left.
+    """
+    silos = [silo for silo in plan.record.cohort if (goal, silo) not in followed]
+    if not silos:
+        c.clock.sleep(c.settings.round.poll_seconds)
+        return
     follows = [
         follow_silo.with_options(task_run_name=f"follow {silo} until {goal.value}").submit(
             c, plan, silo, goal
         )
-        for silo in plan.record.cohort
+        for silo in silos
     ]
+    followed |= {(goal, silo) for silo in silos}
     for follow in follows:
         follow.result()
 

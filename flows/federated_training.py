@@ -5,13 +5,14 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 
 from aggregator.coordinator import load_coordinator
+from aggregator.federated_round import finish_latest_report
 from aggregator.federation_feed import next_round, read_federation
-from flows.federated_round import federated_round
+from flows.federated_round import RETRIES, federated_round
 
 MAX_HELD_IN_A_ROW = 3
 
 
-@flow(name="federated-training", validate_parameters=True)
+@flow(name="federated-training", validate_parameters=True, retries=RETRIES, retry_delay_seconds=30)
 def federated_training(home: str, until_round: int | None = None) -> list[dict[str, str]]:
     """Run rounds up to and including `until_round`; without it, one round (a scheduled night).
 
@@ -20,6 +21,7 @@ def federated_training(home: str, until_round: int | None = None) -> list[dict[s
     """
     log = get_run_logger()
     c = load_coordinator(Path(home))
+    finish_latest_report(c)
     results: list[dict[str, str]] = []
     attempts = held = 0
     last = until_round or next_round(c, read_federation(c))

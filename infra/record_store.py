@@ -6,7 +6,7 @@ work per slot is bounded whatever its writer puts there. Whether a record belong
 silo that the caller had in mind is for the caller to judge.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -58,9 +58,15 @@ def read_slot(
     record_type: type[RecordT],
     keys: Collection[str],
     threshold: int = 1,
+    belongs: Callable[[RecordT], bool] | None = None,
 ) -> SlotReading[RecordT]:
-    """What `slot` holds; of more than MAX_SLOT_OBJECTS records the first in key order count."""
-    return _judge_slot(bucket, slot, {record_type.payload_type(): record_type}, keys, threshold)
+    """What `slot` holds; of more than MAX_SLOT_OBJECTS records the first in key order count.
+
+    A record for which `belongs` is false, say a genuine one of another round that somebody copied
+    here, does not count as being in the slot, so that nobody can be framed with it.
+    """
+    types = {record_type.payload_type(): record_type}
+    return _judge_slot(bucket, slot, types, keys, threshold, belongs)
 
 
 def read_feed(
@@ -141,6 +147,7 @@ def _judge_slot(
     types: Mapping[str, type[RecordT]],
     keys: Collection[str],
     threshold: int,
+    belongs: Callable[[RecordT], bool] | None = None,
 ) -> SlotReading[RecordT]:
     """Read each record key of `slot` and sort valid from rejected."""
     try:
@@ -151,7 +158,11 @@ def _judge_slot(
     rejected: list[str] = []
     for info in sorted(listed, key=lambda info: info.key)[:MAX_SLOT_OBJECTS]:
         try:
-            valid.append(_verified(_bytes_of(bucket, info), info.key, types, keys, threshold))
+            entry = _verified(_bytes_of(bucket, info), info.key, types, keys, threshold)
+            if belongs is None or belongs(entry.record):
+                valid.append(entry)
+            else:
+                rejected.append("slot.misplaced")
         except UntrustedInputError as error:
             rejected.append(error.reason)
     if not valid:

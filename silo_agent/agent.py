@@ -17,7 +17,7 @@ from data_contracts.adapter_format import check_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.bucket_layout import RoundId
 from data_contracts.envelope import Verified
-from data_contracts.errors import SiloOperatorError, UntrustedInputError
+from data_contracts.errors import DataStewardError, SiloOperatorError, UntrustedInputError
 from data_contracts.records import (
     Acceptance,
     Candidate,
@@ -205,11 +205,11 @@ def _train(silo: Silo, plan: Verified[RoundPlan], verdict: Verified[Verdict]) ->
         return Step.WAITING
     terms = silo.gate.terms()
     if terms is None or verdict.record.contract_digest != terms.digest:
-        raise SiloOperatorError(
+        raise DataStewardError(
             "data contract",
             expected="the contract that the verdict was given for",
             found="a contract that changed during the round",
-            action="leave the round with `silo-agent stop` or restore the contract",
+            action="restore it for this round; the next plan can name the new one",
         )
     reporter = _reporter(silo, plan)
     starting = _blob(silo, plan.record.starting_adapter)

@@ -44,7 +44,13 @@ def _read(
 ) -> Verified[CoordinatorRecordT] | None:
     record = plan.record
     slot = round_slot(RoundId(record.run, record.round, record.attempt), record_type.kind)
-    reading = read_slot(plans, slot, record_type, {coordinator_key})
+    reading = read_slot(
+        plans,
+        slot,
+        record_type,
+        {coordinator_key},
+        belongs=lambda record: record.plan_digest == plan.digest,
+    )
     if isinstance(reading, Absent):
         return None
     if isinstance(reading, Equivocation):
@@ -56,8 +62,6 @@ def _read(
             "be in use by someone else",
             reason="coordinator.equivocation",
         )
-    if reading.verified.record.plan_digest != plan.digest:
-        raise _unbound(record_type.kind, "the plan")
     return reading.verified
 
 

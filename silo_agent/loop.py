@@ -5,21 +5,15 @@ faults are logged once per change and tried again. What only the silo operator c
 configuration, marks) ends the loop with the error.
 """
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-import psutil
-
-from data_contracts.errors import (
-    ConsortiaError,
-    DataStewardError,
-    SiloOperatorError,
-    StorageError,
-    UntrustedInputError,
-)
+from data_contracts.errors import ConsortiaError, SiloOperatorError
 from infra.durable_files import write_durably
 from silo_agent.agent import Silo, Step, poll_once
 from silo_agent.release import ReleaseForbiddenError
@@ -28,8 +22,9 @@ from silo_agent.training.launch import TrainingInterruptedError
 log = logging.getLogger("silo-agent")
 
 PID_NAME = "agent.pid"
+LOCK_NAME = "agent.lock"
 LONGEST_WAIT_SECONDS = 60.0
-RETRIED = (StorageError, UntrustedInputError, DataStewardError, TrainingInterruptedError)
+FAULTS_OF_A_ROUND = (TrainingInterruptedError, ReleaseForbiddenError)
 BACK_OFF_FACTOR = 2.0
 
 
@@ -40,51 +35,75 @@ def run_agent(silo: Silo, *, once: bool = False) -> None:
         while not silo.is_stopped():
             try:
                 step = poll_once(silo)
-            except ReleaseForbiddenError as error:
-                log.warning("%s", error)
-                return
-            except RETRIED as error:
+            except ConsortiaError as error:
+                if silo.is_stopped():
+                    break
+                if _needs_the_operator(error):
+                    raise
                 last_fault = _log_fault(error, last_fault)
                 wait = min(wait * BACK_OFF_FACTOR, LONGEST_WAIT_SECONDS)
-                silo.clock.sleep(wait)
+                _sleep(silo, wait)
                 continue
             wait, last_fault = silo.config.agent.poll_seconds, ""
             if once and step in (Step.FINISHED, Step.EVALUATED, Step.REFUSED):
                 return
             if step in (None, Step.WAITING, Step.FINISHED):
-                silo.clock.sleep(wait)
+                _sleep(silo, wait)
         log.info("the kill switch is on: the agent has stopped")
 
 
 @contextmanager
 def only_agent(home: Path) -> Iterator[None]:
-    """Refuse a second agent on the same home directory: both would answer the same plan."""
-    path = home / PID_NAME
-    running = running_agent(home)
-    if running is not None:
-        raise SiloOperatorError(
-            f"agent in {home}",
-            expected="no other agent on this home directory",
-            found=f"process {running}",
-            action="stop it with `silo-agent stop`, or use another home directory",
-        )
-    created = psutil.Process().create_time()
-    write_durably(path, f"{os.getpid()} {created!r}\n".encode())
-    try:
+    """Refuse a second agent on the same home directory: both would answer the same plan.
+
+    Held by a lock that the kernel gives back however the agent ends.
+    """
+    with (home / LOCK_NAME).open("a") as file:
+        if not _locked(file):
+            raise SiloOperatorError(
+                f"agent in {home}",
+                expected="no other agent on this home directory",
+                found=f"process {_pid(home)}",
+                action="stop it with `silo-agent stop`, or use another home directory",
+            )
+        write_durably(home / PID_NAME, f"{os.getpid()}\n".encode())
         yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def running_agent(home: Path) -> int | None:
-    """Process id of the agent on `home`, if it still runs; a recycled id does not count."""
-    try:
-        pid, created = (home / PID_NAME).read_text().split()
-        process = psutil.Process(int(pid))
-        alive = process.create_time() == float(created) and process.is_running()
-    except (OSError, ValueError, psutil.Error):
+    """Process id of the agent on `home`, None when none runs: then nobody holds the lock."""
+    if not (home / LOCK_NAME).exists():
         return None
-    return int(pid) if alive else None
+    with (home / LOCK_NAME).open("a") as file:
+        return None if _locked(file) else _pid(home)
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether this process now holds the lock, until `file` is closed."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid(home: Path) -> int:
+    try:
+        return int((home / PID_NAME).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _needs_the_operator(error: ConsortiaError) -> bool:
+    """Keys, configuration, models and GPUs only a person at the silo can mend."""
+    return isinstance(error, SiloOperatorError) and not isinstance(error, FAULTS_OF_A_ROUND)
+
+
+def _sleep(silo: Silo, seconds: float) -> None:
+    """Sleep in slices, so that the kill switch counts within a second."""
+    while seconds > 0 and not silo.is_stopped():
+        silo.clock.sleep(min(1.0, seconds))
+        seconds -= 1.0
 
 
 def _log_fault(error: ConsortiaError, last: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from data_contracts.errors import SiloOperatorError
+from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from data_contracts.wire_types import INSTANT_FORMAT
 from infra.clock import ALLOWED_SKEW
 from infra.durable_files import write_durably
@@ -65,11 +65,12 @@ def with_clock(marks: Marks, now: datetime) -> Marks:
     return replace(marks, latest_instant=text)
 
 
-def fell_behind(what: str, mark: int, found: int) -> SiloOperatorError:
+def fell_behind(what: str, mark: int, found: int) -> UntrustedInputError:
     """The error for storage that shows an older state than the silo has seen before."""
-    return SiloOperatorError(
+    return UntrustedInputError(
         f"{what} in storage",
         expected=f"number {mark} or later, as this silo has already seen",
         found=f"{found}",
         action="ask the federation operator whether storage was rolled back; nothing was sent",
+        reason="feed.behind",
     )

@@ -39,7 +39,7 @@ class StatusReporter:
     ) -> None:
         """Report; a storage fault is no reason to stop training, so it only misses a status."""
         now = self._clock.now().timestamp()
-        due = phase != self._phase or step == steps
+        due = phase != self._phase or 0 < steps == step
         if not due and now - self._last_shown < self._config.agent.status_seconds:
             return
         self._phase, self._last_shown = phase, now

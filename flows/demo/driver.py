@@ -19,7 +19,7 @@ from rich.live import Live
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.federation_feed import decided_rounds, read_federation
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, StorageError
 from flows.demo.base_model import prepare_base_model
 from flows.demo.comparison import Comparison, compare
 from flows.demo.federation import set_up_federation
@@ -178,7 +178,10 @@ class _Shown:
         self._last_line = 0.0
 
     def __call__(self, c: Coordinator) -> None:
-        view = view_round(c)
+        try:
+            view = view_round(c)
+        except StorageError:
+            return  # A display that misses one look must not end what it shows.
         if view.plan is None or view.stage is None:
             return
         title = f"round {view.plan.record.round}: {view.stage.value}"
@@ -253,6 +256,6 @@ def _plain_env() -> dict[str, str]:
 def _print_how_to_stop(
     paths: DemoPaths, prefect: RunningPrefect, auth: str, console: Console
 ) -> None:
-    user, password = auth.split(":", 1)
-    console.print(f"Prefect page  {prefect.ui_url}   user {user}, password {password}")
-    console.print(f"Stop it all   consortia stack stop --state {paths.stack}   (or make demo-stop)")
+    console.print(f"Prefect page  {prefect.ui_url}   log in with {auth}", highlight=False)
+    console.print("Stop it all   make demo-stop", highlight=False)
+    console.print(f"       or     consortia stack stop --state {paths.stack}", soft_wrap=True)

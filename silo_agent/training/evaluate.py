@@ -4,6 +4,7 @@ The base model is loaded once and the adapters are exchanged on it. The measure 
 training: same packing, same order, mean nats per answer token. DeepSpeed is not imported.
 """
 
+import math
 import os
 import sys
 import time
@@ -17,6 +18,9 @@ from silo_agent.training.watchdog import AGENT_PIPE_VARIABLE, end_process, end_w
 
 if TYPE_CHECKING:
     from silo_agent.training.packing import PackedSequence
+
+WORST_LOSS = 1e6
+"""Nats per token that stand for a loss that is not finite."""
 
 
 def main(arguments: list[str]) -> int:
@@ -87,7 +91,10 @@ def _measured(
     with torch.no_grad():
         total = sum(answer_nll(model, sequence, device).double().item() for sequence in sequences)
     tokens = answer_tokens(sequences)
-    return HeldoutLoss(adapter=adapter, heldout=heldout, loss=total / tokens, tokens=tokens)
+    loss = total / tokens
+    # A candidate that makes the model overflow is a very bad one, not a fault of this silo.
+    loss = min(loss, WORST_LOSS) if math.isfinite(loss) else WORST_LOSS
+    return HeldoutLoss(adapter=adapter, heldout=heldout, loss=loss, tokens=tokens)
 
 
 if __name__ == "__main__":

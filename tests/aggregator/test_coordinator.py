@@ -1,5 +1,6 @@
 """Rounds, refusals, stragglers and resumes, with the real coordinator and agent code."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from aggregator.federated_round import (
     abort_round,
     advance,
     close_round,
+    finish_latest_report,
     merge_round,
     report_round,
+    stage,
     unreported_aborts,
 )
 from aggregator.federation_feed import id_of, next_round, read_federation, read_report
@@ -51,6 +54,11 @@ def _report(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Round
     report = read_report(federation.coordinator(), plan)
     assert report is not None
     return report.record
+
+
+def _failed_claims(federation: SimulatedFederation, name: str) -> list[str]:
+    bundle = read_bundle(federation.settings.home / "reports" / name)
+    return [c.name for c in audit(bundle, federation.pinned) if c.outcome == "fail"]
 
 
 def _outcomes(report: RoundReport) -> dict[str, tuple[str, str | None]]:
@@ -254,6 +262,75 @@ def test_bytes_flipped_in_storage_reject_only_that_silo(make_federation: MakeFed
     inbox[blob] = inbox[blob][:-1] + bytes([inbox[blob][-1] ^ 1])
     federation.play(plan)
     assert _outcomes(_report(federation, plan))["silo-c"] == ("rejected", "blob.digest")
+    assert _failed_claims(federation, "round-0001.json") == []
+
+
+def test_a_silo_added_in_mid_round_changes_nothing_about_it(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    for _ in range(4):
+        federation.silos_act()
+    close_round(federation.coordinator(), plan)
+    federation.replace_key("silo-b")
+    federation.play(plan)
+    report = _report(federation, plan)
+    assert report.outcome == "held", "silo-b's new key cannot evaluate a round of the old one"
+    assert _outcomes(report)["silo-b"] == ("admitted", None)
+    assert _failed_claims(federation, "round-0001.json") == []
+
+
+def test_a_record_of_another_round_in_a_slot_does_not_frame_its_silo(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    first = federation.open(1)
+    federation.play(first)
+    inbox = federation.inbox("silo-b").objects
+    old = {key: data for key, data in inbox.items() if key.startswith("rounds/run-1/0001/")}
+    second = federation.open(2)
+    inbox.update({key.replace("/0001/", "/0002/"): data for key, data in old.items()})
+    federation.play(second)
+    assert _outcomes(_report(federation, second))["silo-b"] == ("admitted", None)
+
+
+def test_an_adapter_with_absurd_values_is_rejected(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HUGE)
+    plan = federation.open()
+    federation.play(plan)
+    report = _report(federation, plan)
+    assert report.outcome == "published"
+    assert _outcomes(report)["silo-c"] == ("missing", None), "its own gate stops it"
+    assert any("at most" in fault for fault in federation.silos["silo-c"].faults)
+
+
+def test_files_that_a_killed_coordinator_did_not_write_come_with_the_next_run(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    federation.play(federation.open())
+    home = federation.settings.home
+    for name in ("reports", "published"):
+        shutil.rmtree(home / name)
+    finish_latest_report(federation.coordinator())
+    assert (home / "reports" / "round-0001.html").exists()
+    assert (home / "published" / "adapter_model.safetensors").exists()
+    assert _failed_claims(federation, "round-0001.json") == []
+
+
+def test_an_abort_after_the_decision_leaves_the_published_adapter_alone(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    while stage(federation.coordinator(), plan)[0] is not Stage.REPORTING:
+        federation.silos_act()
+        advance(federation.coordinator(), plan)
+    abort_round(federation.coordinator(), plan, "operator.abort", "Changed my mind.")
+    federation.play(plan)
+    assert _report(federation, plan).outcome == "aborted"
+    assert not (federation.settings.home / "published").exists()
 
 
 def test_a_close_record_that_was_claimed_is_adopted_by_a_second_coordinator(
@@ -331,8 +408,7 @@ def test_what_a_silo_writes_after_the_close_changes_nothing(
     outcomes = _outcomes(_report(federation, plan))
     assert outcomes["silo-b"] == ("admitted", None)
     assert outcomes["silo-c"] == ("refused", "verdict.licence.allowed")
-    bundle = read_bundle(federation.settings.home / "reports" / "round-0001.json")
-    assert [c.name for c in audit(bundle, federation.pinned) if c.outcome == "fail"] == []
+    assert _failed_claims(federation, "round-0001.json") == []
 
 
 def test_an_older_coordinator_key_can_no_longer_plan(

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 
 from data_contracts.errors import SiloOperatorError, StorageError
@@ -59,9 +58,11 @@ def test_a_second_agent_on_the_same_home_is_refused(tmp_path: Path) -> None:
     assert running_agent(tmp_path) is None
 
 
-def test_a_recycled_process_id_is_not_taken_for_the_agent(tmp_path: Path) -> None:
-    (tmp_path / "agent.pid").write_text(f"{os.getpid()} {psutil.Process().create_time() - 100}")
+def test_a_pid_file_without_its_agent_counts_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "agent.pid").write_text(f"{os.getpid()}\n")
     assert running_agent(tmp_path) is None
+    with only_agent(tmp_path):
+        assert running_agent(tmp_path) == os.getpid()
 
 
 def test_a_key_that_is_not_the_members_ends_the_agent(

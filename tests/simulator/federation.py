@@ -137,6 +137,19 @@ class SimulatedFederation:
         write_record(self.plans, membership_slot(1), membership)
         self.membership = membership
 
+    def replace_key(self, silo: str) -> None:
+        """Sign the next membership with a new key for `silo`, as after a lost machine."""
+        current = self.pinned
+        new = create_key(self.silos[silo].home / "keys" / "new-signing-key.pem")
+        self.silos[silo].key = new
+        members = tuple(
+            Member(silo=m.silo, public_key=new.public_key_hex) if m.silo == silo else m
+            for m in current.record.silos
+        )
+        fields = {"number": 2, "previous_digest": current.digest, "silos": members}
+        membership = Membership.model_validate({**dict(current.record), **fields})
+        write_record(self.plans, membership_slot(2), seal(membership, self.root))
+
     def coordinator(self, key: SigningKey | None = None) -> Coordinator:
         """A fresh coordinator, as after a restart."""
         return Coordinator(

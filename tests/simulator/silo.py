@@ -43,6 +43,7 @@ class Behaviour(Enum):
     ABSENT = "absent"
     FAILING_CONTRACT = "its data contract fails"
     NOT_FINITE = "submits NaN"
+    HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
     BOASTING = "claims a billion tokens"
     SILENT_EVALUATOR = "never evaluates"
@@ -104,6 +105,8 @@ class SimulatedTrainer:
             b = rng.standard_normal((target.out_features, plan.adapter.rank)).astype(np.float32)
             if self.behaviour is Behaviour.NOT_FINITE:
                 b[0, 0] = np.nan
+            if self.behaviour is Behaviour.HUGE:
+                b[0, 0] = 1e30
             if self.behaviour is Behaviour.ZERO_DELTA:
                 b[:] = 0
             tensors[lora_a_name(target.module)] = a
