@@ -9,7 +9,7 @@ from data_contracts.bucket_layout import RoundId, feed_slot, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Abort, Decision, Membership, RoundPlan, RoundReport
-from infra.record_store import Found, read_feed, read_membership_chain, read_slot
+from infra.record_store import Found, SlotReading, read_feed, read_membership_chain, read_slot
 from infra.single_writer import finish_claim
 
 
@@ -79,8 +79,7 @@ def decided_rounds(c: Coordinator, state: FederationState) -> tuple[Verified[Dec
     """Every decision of the run, in the order of the feed."""
     decisions = []
     for plan in plans_of_run(state.feed, c.settings.run):
-        slot = round_slot(id_of(plan.record), Decision.kind)
-        reading = read_slot(c.plans, slot, Decision, state.coordinator_keys)
+        reading = _read_decision(c, state, plan)
         if isinstance(reading, Found):
             decisions.append(reading.verified)
     return tuple(decisions)
@@ -93,8 +92,7 @@ def starting_adapter(
     starting: ArtifactRef | None = None
     for plan in plans_of_run(state.feed, c.settings.run):
         if plan.record.round < round_number and abort_of(state.feed, plan) is None:
-            slot = round_slot(id_of(plan.record), Decision.kind)
-            reading = read_slot(c.plans, slot, Decision, state.coordinator_keys)
+            reading = _read_decision(c, state, plan)
             if not isinstance(reading, Found):
                 # Skipping it would silently start from an older adapter.
                 raise FederationOperatorError(
@@ -123,6 +121,19 @@ def own_keys(c: Coordinator) -> frozenset[str]:
 def id_of(plan: RoundPlan) -> RoundId:
     """The attempt that a plan opens."""
     return RoundId(plan.run, plan.round, plan.attempt)
+
+
+def _read_decision(
+    c: Coordinator, state: FederationState, plan: Verified[RoundPlan]
+) -> SlotReading[Decision]:
+    slot = round_slot(id_of(plan.record), Decision.kind)
+    return read_slot(
+        c.plans,
+        slot,
+        Decision,
+        state.coordinator_keys,
+        belongs=lambda decision: decision.plan_digest == plan.digest,
+    )
 
 
 def _require_own_key(c: Coordinator, newest: Verified[Membership]) -> None:

@@ -17,7 +17,7 @@ from data_contracts.adapter_format import check_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.bucket_layout import RoundId
 from data_contracts.envelope import Verified
-from data_contracts.errors import DataStewardError, SiloOperatorError, UntrustedInputError
+from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.records import (
     Acceptance,
     Candidate,
@@ -212,7 +212,7 @@ def _train(silo: Silo, plan: Verified[RoundPlan], verdict: Verified[Verdict]) ->
             action="restore it for this round; the next plan can name the new one",
         )
     reporter = _reporter(silo, plan)
-    starting = _blob(silo, plan.record.starting_adapter)
+    starting = _starting_adapter(silo, plan)
     local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
     check_adapter(local.adapter, plan.record.adapter)
     reporter.show("releasing", step=local.steps, steps=local.steps)
@@ -241,16 +241,8 @@ def _evaluate(
 ) -> Step:
     reporter = _reporter(silo, plan)
     path = _blob(silo, candidate.record.adapter)
-    if path is None:
-        raise UntrustedInputError(
-            "candidate",
-            expected="an adapter",
-            found="none",
-            action="ask the federation operator",
-            reason="candidate.missing",
-        )
     check_adapter(path, plan.record.adapter)
-    starting = _blob(silo, plan.record.starting_adapter)
+    starting = _starting_adapter(silo, plan)
     adapters = EvaluatedAdapters(starting=starting, candidate=path)
     losses = silo.trainer.evaluate(plan.record, verdict.record, adapters, reporter)
     silo.release.record(
@@ -282,10 +274,17 @@ def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:
         log.warning("the close record names neither admission nor rejection of our submission")
 
 
-def _blob(silo: Silo, ref: ArtifactRef | None) -> Path | None:
-    """A coordinator's adapter on local disk, verified and through the gate; cached by digest."""
-    if ref is None:
+def _starting_adapter(silo: Silo, plan: Verified[RoundPlan]) -> Path | None:
+    """The adapter that the round starts from, through the gate; None means the base model."""
+    if plan.record.starting_adapter is None:
         return None
+    path = _blob(silo, plan.record.starting_adapter)
+    check_adapter(path, plan.record.adapter)
+    return path
+
+
+def _blob(silo: Silo, ref: ArtifactRef) -> Path:
+    """A coordinator's adapter on local disk, verified by digest and kept."""
     path = silo.config.home / "global-adapters" / f"{ref.digest}.safetensors"
     if not path.exists() or artifact_of_file(path) != ref:
         path.parent.mkdir(parents=True, exist_ok=True)
