@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SOURCES := aggregator data_contracts flows infra silo_agent tests
 
-.PHONY: help demo demo-stop test check format bench clean
+.PHONY: help demo demo-stop test check format bench bench-contracts clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(READY) ## three institutions, two rounds, one machine (KEEP=1 leaves it running)
 	@$(BIN)/consortia demo $(if $(filter 1,$(KEEP)),--keep)
@@ -32,6 +32,9 @@ format: $(READY) ## rewrite the code in the project's format
 
 bench: $(READY) ## measure the merge and the storage; writes .consortia/bench/*.json
 	@$(BIN)/python -m benchmarks.merge
+
+bench-contracts: $(READY) ## measure the data gate; writes .consortia/bench/contracts.json
+	@$(BIN)/python -m benchmarks.contracts
 
 clean: ## remove the environment and everything the demo made
 	rm -rf $(VENV) .consortia build *.egg-info

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
 from data_contracts.records import (
     Acceptance,
@@ -178,6 +179,12 @@ def _contradictory_verdict(submitted: _Submitted) -> str | None:
     return "verdict.contradictory" if broken else None
 
 
+def _incomplete_verdict(submitted: _Submitted) -> str | None:
+    """A pass that leaves out a question that every contract asks is no pass."""
+    asked = {outcome.rule for outcome in submitted.verdict.record.outcomes}
+    return None if asked >= REQUIRED_RULES else "verdict.incomplete"
+
+
 def _expired_verdict(submitted: _Submitted) -> str | None:
     expired = submitted.verdict.record.expires_at + ALLOWED_SKEW < submitted.case.now
     return "verdict.expired" if expired else None
@@ -214,6 +221,7 @@ SILO_RULES: tuple[Callable[[_Case], str | None], ...] = (
 SUBMISSION_RULES: tuple[Callable[[_Submitted], str | None], ...] = (
     _other_contract,
     _contradictory_verdict,
+    _incomplete_verdict,
     _expired_verdict,
     _other_verdict,
     _late,

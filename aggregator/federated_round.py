@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from aggregator.adapter_layout import adapter_targets
 from aggregator.admission import judge, reached_quorum
+from aggregator.agreed_contracts import agreed_contracts
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
 from aggregator.evidence_reader import (
     admission_evidence,
@@ -34,7 +35,6 @@ from aggregator.report import Evidence, build_report
 from aggregator.report_files import ReportFiles, write_report_files
 from aggregator.stage import Stage, stage_of
 from data_contracts.adapter_format import AdapterFile, open_adapter
-from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import feed_slot, round_slot
 from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError
@@ -67,7 +67,7 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
         feed=state.feed,
         base_model=_base_model(c),
         adapter=_adapter_spec(c, state),
-        contract_digests=_contract_digests(c),
+        contract_digests=_contract_digests(c, state),
         starting_adapter=starting_adapter(c, state, round_number),
         now=c.clock.now(),
     )
@@ -255,6 +255,7 @@ def _base_model(c: Coordinator) -> BaseModelRef:
         name=model.name,
         digest=model_digest(c.settings.path(model.path), c.settings.home / "model-digests.json"),
         licence=model.licence,
+        licence_acceptance=model.licence_acceptance,
     )
 
 
@@ -274,10 +275,19 @@ def _adapter_spec(c: Coordinator, state: FederationState) -> AdapterSpec:
     )
 
 
-def _contract_digests(c: Coordinator) -> dict[str, str]:
-    """Digest of each silo's contract, as `consortia federation add-silo` filed it."""
+def _contract_digests(c: Coordinator, state: FederationState) -> dict[str, str]:
+    """Digest of each silo's contract, as filed and signed with `consortia contract sign`."""
     directory = c.settings.path(CONTRACTS_DIRECTORY)
-    return {path.stem: artifact_of_file(path).digest for path in sorted(directory.glob("*.yaml"))}
+    agreed = agreed_contracts(directory, state.membership.record, c.clock.now())
+    if len(agreed.digests) < c.settings.round.quorum and agreed.left_out:
+        named = "; ".join(f"{silo}: {why}" for silo, why in agreed.left_out.items())
+        raise FederationOperatorError(
+            "round plan",
+            expected="enough contracts, signed by both sides and in force, for the quorum",
+            found=named,
+            action="have them signed with `consortia contract sign`, or renewed",
+        )
+    return agreed.digests
 
 
 def _starting_file(c: Coordinator, plan: Verified[RoundPlan]) -> AdapterFile | None:

@@ -11,6 +11,7 @@ from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified, narrowed
 from data_contracts.errors import FederationOperatorError
+from data_contracts.licences.model_licence import judge_model
 from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.records.round_plan import (
     AdapterSpec,
@@ -58,6 +59,7 @@ def draft_plan(
         membership_digest=inputs.membership.digest,
         trust_mode=settings.trust_mode,
         purpose=settings.purpose,
+        use=settings.use,
         cohort=cohort,
         contracts=tuple(
             ContractPin(silo=silo, contract_digest=inputs.contract_digests[silo]) for silo in cohort
@@ -124,6 +126,15 @@ def _require_possible(
             'trust_mode = "auditable"',
             '"confidential", which this version does not have',
             "set trust_mode to auditable, or wait for masked aggregation",
+        )
+    licence = judge_model(
+        inputs.base_model.licence, settings.use, inputs.base_model.licence_acceptance
+    )
+    if not licence.allowed:
+        raise _impossible(
+            f"a base model whose licence permits {settings.use} use",
+            f"{inputs.base_model.licence}: {licence.reason} ({licence.rule})",
+            "name who accepted its terms in base_model.licence_acceptance, or choose another model",
         )
     members = {member.silo for member in inputs.membership.record.silos}
     strangers = sorted(set(cohort) - members)

@@ -5,7 +5,7 @@ left out: a silo must not be able to change a closed round's report by writing t
 An aborted attempt gets a report too; without a close record its silos are judged as of the abort.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -15,6 +15,9 @@ from aggregator.admission import SiloEvidence, binding_fault, judge
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
+from data_contracts.licences.adapter_licence import inherited_licence
+from data_contracts.licences.registry import LicenceRegistry
+from data_contracts.licences.terms import LICENSE_REF, LicenceTerms
 from data_contracts.records import (
     Abort,
     Acceptance,
@@ -29,7 +32,12 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
-from data_contracts.records.round_report import EvidenceRef, SiloLosses, SiloSummary
+from data_contracts.records.round_report import (
+    EvidenceRef,
+    InheritedLicence,
+    SiloLosses,
+    SiloSummary,
+)
 
 SHARE_PLACES = 6
 ABORTED_RULE = "attempt.aborted"
@@ -74,10 +82,12 @@ def build_report(evidence: Evidence, issued_at: datetime) -> RoundReport:
         outcome=outcome,
         rule=rule,
         purpose=plan.purpose,
+        use=plan.use,
         trust_mode=plan.trust_mode,
         base_model=plan.base_model,
         starting_adapter=plan.starting_adapter,
         candidate_adapter=candidate.adapter if candidate else None,
+        adapter_licence=_adapter_licence(evidence),
         published_adapter=_published_adapter(evidence),
         discarded_energy=candidate.discarded_energy if candidate else None,
         silos=_summaries(evidence),
@@ -199,6 +209,38 @@ def _published_adapter(evidence: Evidence) -> ArtifactRef | None:
     if evidence.decision is None or evidence.abort is not None:
         return evidence.plan.record.starting_adapter
     return evidence.decision.record.published_adapter
+
+
+def _adapter_licence(evidence: Evidence) -> InheritedLicence | None:
+    """From the base model's licence and those of every silo that counted; None without a merge."""
+    if evidence.close is None or evidence.candidate is None:
+        return None
+    admitted = {item.silo for item in evidence.close.record.admitted}
+    verdicts = [v.record for silo, v in evidence.verdicts.items() if silo in admitted]
+    inherited = inherited_licence(
+        evidence.plan.record.base_model.licence,
+        {count.licence for verdict in verdicts for count in verdict.licences},
+        _agreed_terms(verdicts),
+    )
+    return InheritedLicence(
+        expression=inherited.expression,
+        attribution=inherited.attribution,
+        reasons=inherited.reasons,
+    )
+
+
+def _agreed_terms(verdicts: Sequence[Verdict]) -> list[LicenceTerms]:
+    """Terms that silos registered; an id to which two of them give other terms has none.
+
+    What a silo says of an id that everybody knows counts for nothing.
+    """
+    known = LicenceRegistry()
+    stated: dict[str, set[LicenceTerms]] = {}
+    for verdict in verdicts:
+        for terms in verdict.registered_licences:
+            if terms.licence.startswith(LICENSE_REF) and known.terms(terms.licence) is None:
+                stated.setdefault(terms.licence, set()).add(terms)
+    return [next(iter(rows)) for rows in stated.values() if len(rows) == 1]
 
 
 def _summaries(evidence: Evidence) -> tuple[SiloSummary, ...]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import FederationOperatorError
+from data_contracts.licences.uses import Use
 from data_contracts.wire_types import FederationId, LicenceId, RunId, Text
 from infra.storage_config import StorageSection
 
@@ -31,10 +32,15 @@ class PrefectSection(_Section):
 
 
 class BaseModelSection(_Section):
-    """Base model by name, licence and local path; its digest is computed, not typed in."""
+    """Base model by name, licence and local path; its digest is computed, not typed in.
+
+    `licence_acceptance` says who accepted terms that ask for it, as in
+    "LicenseRef-Gemma-Terms accepted by A. Person".
+    """
 
     name: Text
     licence: LicenceId
+    licence_acceptance: Text | None = None
     path: Path
 
 
@@ -92,6 +98,7 @@ class FederationSettings(_Section):
     federation: FederationId
     run: RunId
     purpose: Text
+    use: Use = "research"
     trust_mode: Literal["auditable", "confidential"] = "auditable"
     storage: StorageSection
     prefect: PrefectSection

@@ -41,13 +41,16 @@ def owing_answer(evidence: Evidence, plan: RoundPlan) -> tuple[str, ...]:
 
 
 def owing_evaluation(evidence: Evidence) -> tuple[str, ...]:
-    """Silos with a passing verdict that have not evaluated the candidate."""
-    owing = []
-    for silo in evidence.plan.record.cohort:
-        verdict = evidence.verdicts.get(silo)
-        if verdict is not None and verdict.record.passed and silo not in evidence.evaluations:
-            owing.append(silo)
-    return tuple(owing)
+    """Silos that will evaluate the candidate and have not: a pass, and no refusal after it."""
+    cohort = evidence.plan.record.cohort
+    return tuple(silo for silo in cohort if _will_evaluate(evidence, silo))
+
+
+def _will_evaluate(evidence: Evidence, silo: str) -> bool:
+    verdict = evidence.verdicts.get(silo)
+    if verdict is None or not verdict.record.passed or not verdict.record.evaluates:
+        return False
+    return silo not in evidence.evaluations and silo not in evidence.refusals
 
 
 def _answered(evidence: Evidence, silo: str) -> bool:

@@ -74,17 +74,26 @@ def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise _refused("record", f"at most {MAX_PAYLOAD_BYTES} bytes", f"{len(payload)}", "size")
     message = pre_authentication_encoding(record.payload_type(), payload)
-    signatures = [
-        {"keyid": key_id(s.public_key_hex), "sig": to_base64(s.sign(message))} for s in signers
-    ]
     envelope = rfc8785.dumps(
         {
             "payload": to_base64(payload),
             "payloadType": record.payload_type(),
-            "signatures": signatures,
+            "signatures": [_signature(signer, message) for signer in signers],
         }
     )
     return Verified(record, digest_of_bytes(envelope), envelope)
+
+
+def countersign(verified: Verified[Any], signer: Signer) -> bytes:
+    """The envelope of `verified` with one more signature over the very same payload."""
+    parsed = parse_strict(verified.envelope, MAX_ENVELOPE_BYTES)
+    payload_type, payload, _ = _envelope_fields(parsed)
+    added = _signature(signer, pre_authentication_encoding(payload_type, payload))
+    return rfc8785.dumps({**parsed, "signatures": [*parsed["signatures"], added]})
+
+
+def _signature(signer: Signer, message: bytes) -> dict[str, str]:
+    return {"keyid": key_id(signer.public_key_hex), "sig": to_base64(signer.sign(message))}
 
 
 def verify(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from flows.contract_commands import contract_app, registry_app
 from infra.terminal import run_command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -23,6 +24,8 @@ app.add_typer(federation_app, name="federation")
 app.add_typer(round_app, name="round")
 app.add_typer(report_app, name="report")
 app.add_typer(stack_app, name="stack")
+app.add_typer(contract_app, name="contract")
+app.add_typer(registry_app, name="registry")
 console = Console()
 
 Home = Annotated[
@@ -84,6 +87,9 @@ def federation_add_silo(
 
     hand_over = add_silo(home, silo, public_key, contract, attach_storage(stack) if stack else None)
     console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
+    filed = home / "contracts" / f"{silo}.yaml"
+    console.print(f"Then sign its contract, as the silo does: consortia contract sign {filed}")
+    console.print(f"--home {home} --silo {silo}; it counts with both signatures.")
 
 
 @federation_app.command("show")

@@ -23,6 +23,7 @@ from data_contracts.bucket_layout import (
     plans_bucket,
 )
 from data_contracts.dataset.contract import parse_contract
+from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Verified, fingerprint, seal
 from data_contracts.errors import ConsortiaError, FederationOperatorError
 from data_contracts.records import Membership
@@ -125,7 +126,10 @@ def add_silo(
             current.record.root_keys,
         )
         write_durably(home / MEMBERSHIP_NAME, membership.envelope)
-    write_durably(home / CONTRACTS_DIRECTORY / f"{silo}.yaml", contract_bytes)
+    filed = home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
+    write_durably(filed, contract_bytes)
+    if agreement_path(contract).exists() and contract != filed:
+        write_durably(agreement_path(filed), agreement_path(contract).read_bytes())
     write_durably(hand_over / "membership.json", (home / MEMBERSHIP_NAME).read_bytes())
     return hand_over
 

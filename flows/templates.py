@@ -6,6 +6,7 @@ FEDERATION_TEMPLATE = """\
 federation = "{federation}"
 run = "{run}"                 # a new name starts over from the base model
 purpose = "{purpose}"
+use = "research"              # or "commercial": what licences and data use conditions must permit
 trust_mode = "auditable"      # the aggregator sees each adapter
 
 [storage]
@@ -20,7 +21,8 @@ auth = "keys/prefect-auth"    # a file that holds user:password
 
 [base_model]
 name = "{model_name}"
-licence = "{model_licence}"   # SPDX id
+licence = "{model_licence}"   # SPDX id, or a LicenseRef- of the table in docs/contracts.md
+# licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
 path = "{model_path}"
 
 [adapter]

@@ -34,15 +34,18 @@ from infra.object_store import Bucket
 from silo_agent.collaborators import DataGate, EvaluatedAdapters, Trainer
 from silo_agent.config import SiloConfig
 from silo_agent.coordinator_view import CoordinatorView, read_coordinator
+from silo_agent.doors import NO_CONTRACT, NOT_EVALUABLE, objection
+from silo_agent.egress import leaving_licences, leaving_outcomes
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.policy import (
+    ContractTerms,
     PlanContext,
     PolicyFile,
     PolicyRefusal,
     judge_plan,
     read_policy,
 )
-from silo_agent.release import Release, Released
+from silo_agent.release import Grounds, Release, Released
 from silo_agent.status_reporter import StatusReporter
 
 log = logging.getLogger("silo-agent")
@@ -115,16 +118,17 @@ def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     if done.acceptance is None:
         return _answer(silo, plan, feed)
     if done.verdict is None:
-        return _check_data(silo, plan)
+        return _check_data(silo, plan, feed)
     if not done.verdict.record.passed or done.evaluation is not None:
         return Step.FINISHED
     coordinator = read_coordinator(silo.plans, plan, feed.membership.record.coordinator_key)
     if done.submission is None and coordinator.close is None:
-        return _train(silo, plan, done.verdict)
+        return _train(silo, plan, feed, done.verdict)
     if coordinator.candidate is None:
         return Step.FINISHED if coordinator.decision is not None else Step.WAITING
     _notice_omission(done, coordinator)
-    return _evaluate(silo, plan, done.verdict, coordinator.candidate)
+    _remember_accepted(silo, done, coordinator)
+    return _evaluate(silo, plan, feed, done.verdict, coordinator.candidate)
 
 
 def _require_own_key(silo: Silo, membership: Verified[Membership]) -> None:
@@ -146,7 +150,7 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         silo=silo.name,
         federation=silo.config.federation,
         membership_digest=feed.membership.digest,
-        contract=silo.gate.terms(),
+        contract=silo.gate.terms(_coordinator_key(feed)),
         now=silo.clock.now(),
     )
     refusal = judge_plan(plan.record, policy, context)
@@ -176,15 +180,25 @@ def _refuse(
     return Step.REFUSED
 
 
-def _check_data(silo: Silo, plan: Verified[RoundPlan]) -> Step:
-    _reporter(silo, plan).show("checking_data")
-    outcome = silo.gate.check()
+def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
+    terms = silo.gate.terms(_coordinator_key(feed))
+    if terms is None or terms.digest != plan.record.contract_digest_of(silo.name):
+        return _refuse(silo, plan, silo.policy(), NO_CONTRACT)
+    reporter = _reporter(silo, plan, terms)
+    reporter.show("checking_data")
+    try:
+        outcome = silo.gate.check(lambda records: reporter.show("checking_data", step=records))
+    except DataStewardError as error:
+        log.error("for the silo operator only: %s", error)
+        return _refuse(silo, plan, silo.policy(), NOT_EVALUABLE)
     verdict = Verdict(
         contract_digest=outcome.contract_digest,
         findings_digest=outcome.findings_digest,
         passed=outcome.passed,
-        outcomes=outcome.outcomes,
-        licences=outcome.licences,
+        outcomes=leaving_outcomes(outcome, terms.egress),
+        licences=leaving_licences(outcome, terms.egress),
+        registered_licences=terms.registered_licences,
+        evaluates="losses" in terms.egress,
         expires_at=min(outcome.expires_at, silo.clock.now() + VERDICT_VALIDITY),
         **_binding(silo, plan),
     )
@@ -200,21 +214,24 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan]) -> Step:
     return Step.CHECKED_DATA
 
 
-def _train(silo: Silo, plan: Verified[RoundPlan], verdict: Verified[Verdict]) -> Step:
+def _train(
+    silo: Silo, plan: Verified[RoundPlan], feed: FeedView, verdict: Verified[Verdict]
+) -> Step:
     if silo.clock.now() >= plan.record.submit_by:
         return Step.WAITING
-    terms = silo.gate.terms()
-    if terms is None or verdict.record.contract_digest != terms.digest:
-        raise DataStewardError(
-            "data contract",
-            expected="the contract that the verdict was given for",
-            found="a contract that changed during the round",
-            action="restore it for this round; the next plan can name the new one",
-        )
-    reporter = _reporter(silo, plan)
+    terms = silo.gate.terms(_coordinator_key(feed))
+    refusal = objection(verdict.record, plan, terms, silo.clock.now())
+    if refusal is not None:
+        return _refuse(silo, plan, silo.policy(), refusal)
+    reporter = _reporter(silo, plan, terms)
     starting = _starting_adapter(silo, plan)
     local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
     check_adapter(local.adapter, plan.record.adapter)
+    # Asked again: training takes hours, and only what is in force now opens the way out.
+    terms = silo.gate.terms(_coordinator_key(feed))
+    refusal = objection(verdict.record, plan, terms, silo.clock.now())
+    if refusal is not None:
+        return _refuse(silo, plan, silo.policy(), refusal)
     reporter.show("releasing", step=local.steps, steps=local.steps)
     silo.release.record(
         Submission(
@@ -227,7 +244,7 @@ def _train(silo: Silo, plan: Verified[RoundPlan], verdict: Verified[Verdict]) ->
             training_seconds=round(local.seconds),
             **_binding(silo, plan),
         ),
-        blob=local.adapter,
+        Grounds(local.adapter, plan, terms),
     )
     log.info("local adapter released: %d steps, %d tokens", local.steps, local.tokens)
     return Step.SUBMITTED
@@ -236,10 +253,15 @@ def _train(silo: Silo, plan: Verified[RoundPlan], verdict: Verified[Verdict]) ->
 def _evaluate(
     silo: Silo,
     plan: Verified[RoundPlan],
+    feed: FeedView,
     verdict: Verified[Verdict],
     candidate: Verified[Candidate],
 ) -> Step:
-    reporter = _reporter(silo, plan)
+    terms = silo.gate.terms(_coordinator_key(feed))
+    if terms is None or "losses" not in terms.egress:
+        log.info("no losses leave: the data contract does not allow it, or is not in force")
+        return Step.FINISHED
+    reporter = _reporter(silo, plan, terms)
     path = _blob(silo, candidate.record.adapter)
     check_adapter(path, plan.record.adapter)
     starting = _starting_adapter(silo, plan)
@@ -274,6 +296,19 @@ def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:
         log.warning("the close record names neither admission nor rejection of our submission")
 
 
+def _coordinator_key(feed: FeedView) -> str:
+    return feed.membership.record.coordinator_key
+
+
+def _remember_accepted(silo: Silo, done: Released, coordinator: CoordinatorView) -> None:
+    """What this silo's data looked like in a round that counted is what drift is measured from."""
+    if done.submission is None or done.verdict is None or coordinator.close is None:
+        return
+    admitted = {item.submission_digest for item in coordinator.close.record.admitted}
+    if done.submission.digest in admitted:
+        silo.gate.remember(done.verdict.record.findings_digest)
+
+
 def _starting_adapter(silo: Silo, plan: Verified[RoundPlan]) -> Path | None:
     """The adapter that the round starts from, through the gate; None means the base model."""
     if plan.record.starting_adapter is None:
@@ -292,8 +327,10 @@ def _blob(silo: Silo, ref: ArtifactRef) -> Path:
     return path
 
 
-def _reporter(silo: Silo, plan: Verified[RoundPlan]) -> StatusReporter:
-    return StatusReporter(silo.release, silo.clock, silo.config, plan)
+def _reporter(silo: Silo, plan: Verified[RoundPlan], terms: ContractTerms | None) -> StatusReporter:
+    """Progress for this machine, and for the federation's operator where the contract lets it."""
+    leaves = terms is not None and "status" in terms.egress
+    return StatusReporter(silo.release if leaves else None, silo.clock, silo.config, plan)
 
 
 def _binding(silo: Silo, plan: Verified[RoundPlan]) -> dict[str, Any]:

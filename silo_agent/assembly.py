@@ -25,7 +25,8 @@ def assemble_silo(home: Path) -> Silo:
     kill_switch = KillSwitch(config.home)
     storage = s3_settings(config.storage, config.home)
     inbox = S3Bucket(storage, inbox_bucket(config.federation, config.silo))
-    gate = ContractGate(config, clock)
+    key = load_key(config.path(config.keys.signing))
+    gate = contract_gate(config, in_child=True)
     return Silo(
         config=config,
         pinned=load_trust_anchor(config.path(config.trust.membership)),
@@ -33,7 +34,7 @@ def assemble_silo(home: Path) -> Silo:
         release=Release(
             directory=config.home / OUTBOX,
             inbox=inbox,
-            key=load_key(config.path(config.keys.signing)),
+            key=key,
             clock=clock,
             is_stopped=kill_switch.is_on,
         ),
@@ -42,6 +43,12 @@ def assemble_silo(home: Path) -> Silo:
         clock=clock,
         is_stopped=kill_switch.is_on,
     )
+
+
+def contract_gate(config: SiloConfig, *, in_child: bool = False) -> ContractGate:
+    """The data gate alone, which needs no storage."""
+    key = load_key(config.path(config.keys.signing))
+    return ContractGate(config, key.public_key_hex, SystemClock(), in_child)
 
 
 def own_inbox(config: SiloConfig) -> S3Bucket:

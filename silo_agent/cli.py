@@ -20,7 +20,8 @@ from infra.durable_files import write_durably
 from infra.signing_keys import create_key, load_key
 from infra.storage_probe import probe_storage, require_promises
 from infra.terminal import run_command_line
-from silo_agent.assembly import assemble_silo, own_inbox
+from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
+from silo_agent.check_display import check_with_progress, open_data_docs
 from silo_agent.config import CONFIG_NAME, load_config
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
@@ -73,6 +74,9 @@ def check(
     home: Home = HERE,
     model: Annotated[Path | None, typer.Option(help="Print the digest of this model.")] = None,
     storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
+    open_docs: Annotated[
+        bool, typer.Option("--open", help="Render Great Expectations' Data Docs and open them.")
+    ] = False,
 ) -> None:
     """Check configuration, policy, contract, data and storage without taking part in anything."""
     if model is not None:
@@ -84,8 +88,8 @@ def check(
     load_key(config.path(config.keys.signing))
     policy = require_policy(read_policy(config.path(config.policy)))
     console.print(f"policy        readable, take_part = {str(policy.take_part).lower()}")
-    silo = assemble_silo(home)
-    outcome = silo.gate.check()
+    gate = contract_gate(config)
+    outcome = check_with_progress(gate, console)
     table = Table("rule", "outcome", "severity", "records", "unexpected", title="data contract")
     for rule in outcome.outcomes:
         table.add_row(
@@ -93,11 +97,16 @@ def check(
             "holds" if rule.success else "fails",
             rule.severity,
             str(rule.element_count),
-            "under 10" if rule.unexpected_count is None else str(rule.unexpected_count),
+            "withheld" if rule.unexpected_count is None else str(rule.unexpected_count),
         )
     console.print(table)
     for note in outcome.operator_notes[:20]:
         console.print(f"  {note}", markup=False)
+    console.print(
+        f"records       {outcome.train_records} for training, {outcome.heldout_records} held out"
+    )
+    if open_docs:
+        open_data_docs(gate, outcome, console)
     if storage:
         require_promises(probe_storage(own_inbox(config), role=config.silo))
         console.print("storage       keeps every promise that the agent relies on")
@@ -105,7 +114,9 @@ def check(
         raise SiloOperatorError(
             "data contract",
             expected="every critical rule to hold",
-            found=", ".join(o.rule for o in outcome.outcomes if not o.success),
+            found=", ".join(
+                o.rule for o in outcome.outcomes if not o.success and o.severity == "critical"
+            ),
             action="correct the data or the contract; rounds are refused until then",
         )
 

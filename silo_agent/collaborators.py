@@ -1,11 +1,12 @@
 """What the agent needs of training and of the data gate, as values and protocols."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from data_contracts.records import RoundPlan, Verdict
-from silo_agent.data_gate import GateOutcome
+from silo_agent.gate_outcome import GateOutcome
 from silo_agent.policy import ContractTerms
 from silo_agent.status_reporter import StatusReporter
 
@@ -41,6 +42,14 @@ class EvaluatedAdapters:
     candidate: Path
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Training and held-out records as the data gate wrote them; made from a findings digest."""
+
+    train: Path
+    heldout: Path
+
+
 class Trainer(Protocol):
     """What the agent needs of training; the real one starts DeepSpeed ranks in a child."""
 
@@ -64,6 +73,8 @@ class Trainer(Protocol):
 class DataGate(Protocol):
     """What the agent needs of the data gate."""
 
-    def terms(self) -> ContractTerms | None: ...
+    def terms(self, coordinator_key: str) -> ContractTerms | None: ...
 
-    def check(self) -> GateOutcome: ...
+    def check(self, progress: Callable[[int], None]) -> GateOutcome: ...
+
+    def remember(self, findings_digest: str) -> None: ...

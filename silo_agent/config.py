@@ -34,10 +34,16 @@ class KeysSection(_Section):
 
 
 class DataSection(_Section):
-    """Data root, outside of which nothing is read, and the data contract."""
+    """Data root, outside of which nothing is read, the data contract, and what it refers to.
+
+    `registries` is the directory with the copyright registries that rights holders gave this silo.
+    `database` is a file with the SQLAlchemy URL of the database, for a contract over a table.
+    """
 
     root: Path = Path("data")
     contract: Path = Path("contract.yaml")
+    registries: Path = Path("registries")
+    database: Path | None = None
 
 
 class TrainingSection(_Section):

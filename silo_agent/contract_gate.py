@@ -1,61 +1,150 @@
-"""The data gate of one silo: its contract file, its data, its findings key."""
+"""The data gate of one silo: its contract file, its data, its findings key, its registries."""
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from data_contracts.dataset.contract import DataContract, load_contract
+from data_contracts.dataset.contract.agreement import Parties, read_agreement
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.clock import Clock
+from infra.durable_files import write_durably
+from infra.file_digests import FileDigests
+from silo_agent.check_process import check_in_child
+from silo_agent.collaborators import Splits
 from silo_agent.config import SiloConfig
-from silo_agent.data_gate import GateOutcome, check_data, write_splits
-from silo_agent.local_trainer import Splits
+from silo_agent.data_gate import DataCheck, Progress, check_data, kept_outcome
+from silo_agent.gate_outcome import GateOutcome, KeptOutcomes
 from silo_agent.policy import ContractTerms
+from silo_agent.silo_data import SiloData
+from silo_agent.silo_references import SiloReferences
+from silo_agent.training_splits import forget_unused_splits, write_splits
 
 log = logging.getLogger("silo-agent")
 
 MIN_KEY_BYTES = 32
+FILE_DIGESTS_NAME = "file-digests.json"
+BASELINE_NAME = "accepted-profile.json"
+GATE_DIRECTORY = Path("work/gate")
+SPLITS_DIRECTORY = Path("work/splits")
 
 
 @dataclass
 class ContractGate:
-    """Satisfies `silo_agent.agent.DataGate`; remembers the digest of the findings it last saw."""
+    """Satisfies `silo_agent.collaborators.DataGate`.
+
+    With `in_child` records are looked at in a process of their own, as a long-running agent does.
+    """
 
     config: SiloConfig
+    silo_key: str
     clock: Clock
+    in_child: bool = False
 
-    def terms(self) -> ContractTerms | None:
-        """Digest and purposes of the contract as it is now; None when it is unusable."""
+    def terms(self, coordinator_key: str) -> ContractTerms | None:
+        """What policy and release need of the contract; None when it is unusable or not agreed.
+
+        `coordinator_key` is the coordinator's in the membership that the silo goes by.
+        """
         try:
             contract = self.contract()
+            parties = Parties(
+                self.config.federation, self.config.silo, self.silo_key, coordinator_key
+            )
+            read_agreement(self._contract_path(), contract.digest, parties)
         except DataStewardError as error:
             log.warning("%s", error)
             return None
-        return ContractTerms(contract.digest, contract.purposes)
+        return ContractTerms.of(contract)
 
-    def check(self) -> GateOutcome:
+    def check(self, progress: Progress = lambda records: None) -> GateOutcome:
         """Judge the data; raises DataStewardError when the contract file is unusable."""
-        return check_data(
-            self.contract(), self._data_root(), self._findings_key(), now=self.clock.now()
-        )
+        retention = timedelta(days=self.contract().terms.retention.days)
+        forget_unused_splits(self.config.home / SPLITS_DIRECTORY, retention)
+        if not self.in_child:
+            return check_data(self._inputs(), progress)
+        kept = kept_outcome(self._inputs())
+        return kept or check_in_child(self.config.home, progress)
+
+    def expected_records(self) -> int | None:
+        """About how many records a check will look at; None when that is unknown."""
+        return self._data(self.contract(), self._file_digests()).expected_records()
 
     def contract(self) -> DataContract:
         """The parsed contract."""
-        return load_contract(self.config.path(self.config.data.contract))
+        return load_contract(self._contract_path())
 
     def splits(self, findings_digest: str) -> Splits:
         """Training and held-out records of the very data that the verdict was given for."""
+        contract, outcome = self.contract(), self.check()
+        if outcome.findings_digest != findings_digest or outcome.key is None:
+            raise DataStewardError(
+                "data set",
+                expected="the very data that the contract was checked on",
+                found="other findings than those of the verdict",
+                action="let nobody write the data during a round, then start the round again",
+            )
         files = write_splits(
-            self.contract(),
-            self._data_root(),
-            self.config.home / "work" / "splits",
-            findings_key=self._findings_key(),
-            findings_digest=findings_digest,
+            outcome,
+            self._kept().findings_path(outcome.key),
+            self._data(contract, self._file_digests()),
+            self.config.home / SPLITS_DIRECTORY,
         )
         return Splits(train=files.train, heldout=files.heldout)
 
-    def _data_root(self) -> Path:
-        return self.config.path(self.config.data.root)
+    def findings(self, outcome: GateOutcome) -> Path | None:
+        """The findings table of an outcome, for the operator's Data Docs."""
+        return self._kept().findings_path(outcome.key) if outcome.key else None
+
+    def remember(self, findings_digest: str) -> None:
+        """Measure drift from these findings on: their round was accepted."""
+        kept = self._kept()
+        outcome = kept.with_findings(findings_digest)
+        if outcome is not None and outcome.key is not None:
+            profile = kept.profile(outcome.key)
+            if self._baseline() != profile:
+                write_durably(self.config.home / BASELINE_NAME, profile)
+
+    def _inputs(self) -> DataCheck:
+        contract, key = self.contract(), self._findings_key()
+        digests = self._file_digests()
+        return DataCheck(
+            contract=contract,
+            data=self._data(contract, digests),
+            references=SiloReferences(
+                self.config.federation, contract, self._registries(), digests
+            ),
+            kept=KeptOutcomes(self.config.home / GATE_DIRECTORY, key),
+            findings_key=key,
+            now=self.clock.now(),
+            baseline=self._baseline(),
+        )
+
+    def _kept(self) -> KeptOutcomes:
+        return KeptOutcomes(self.config.home / GATE_DIRECTORY, self._findings_key())
+
+    def _data(self, contract: DataContract, digests: FileDigests) -> SiloData:
+        database = self.config.data.database
+        return SiloData(
+            source=contract.source,
+            root=self.config.path(self.config.data.root),
+            database=self.config.path(database) if database else None,
+            digests=digests,
+        )
+
+    def _file_digests(self) -> FileDigests:
+        return FileDigests(self.config.home / FILE_DIGESTS_NAME)
+
+    def _contract_path(self) -> Path:
+        return self.config.path(self.config.data.contract)
+
+    def _registries(self) -> Path:
+        return self.config.path(self.config.data.registries)
+
+    def _baseline(self) -> bytes | None:
+        path = self.config.home / BASELINE_NAME
+        return path.read_bytes() if path.exists() else None
 
     def _findings_key(self) -> bytes:
         path = self.config.path(self.config.keys.findings)

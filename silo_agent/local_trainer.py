@@ -11,7 +11,7 @@ from data_contracts.records import RoundPlan, Verdict
 from data_contracts.records.status import Phase
 from infra.clock import Clock
 from infra.model_files import model_digest
-from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
+from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining, Splits
 from silo_agent.config import SiloConfig
 from silo_agent.heldout_losses import LossBook, Measured
 from silo_agent.machine_lock import machine_lock
@@ -29,14 +29,6 @@ from silo_agent.training.job import (
 from silo_agent.training.launch import run_evaluation, run_training
 
 HELDOUT = "heldout"
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Training and held-out records as the data gate wrote them; made from a findings digest."""
-
-    train: Path
-    heldout: Path
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.adapter_format import adapter_bytes_limit
+from data_contracts.dataset.contract import DataContract
+from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.errors import SiloOperatorError
+from data_contracts.licences.duo import judge_duo
+from data_contracts.licences.model_licence import judge_model
+from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records import RoundPlan
 from data_contracts.wire_types import Digest, LicenceId, Text
 
@@ -29,12 +34,17 @@ class _Section(BaseModel):
 
 
 class AllowedModel(_Section):
-    """A base model that may be trained here: by digest, at a local path, under its licence."""
+    """A base model that may be trained here: by digest, at a local path, under its licence.
+
+    `licence_acceptance` names who at this silo accepted terms that ask for it, as in
+    "LicenseRef-Gemma-Terms accepted by A. Person".
+    """
 
     name: Text
     digest: Digest
     licence: LicenceId
     path: Path
+    licence_acceptance: Text | None = None
 
 
 class Limits(_Section):
@@ -84,10 +94,31 @@ class PolicyRefusal:
 
 @dataclass(frozen=True)
 class ContractTerms:
-    """The silo's current data contract: its digest and the purposes that it allows."""
+    """What policy and release need of the silo's data contract, which both sides have signed."""
 
     digest: str
     purposes: tuple[str, ...]
+    expires_at: datetime
+    uses: tuple[str, ...] = ("research",)
+    duo_codes: tuple[str, ...] = ()
+    attested: frozenset[str] = frozenset()
+    egress: tuple[str, ...] = EGRESS
+    registered_licences: tuple[LicenceTerms, ...] = ()
+
+    @classmethod
+    def of(cls, contract: DataContract) -> "ContractTerms":
+        """The terms of a contract that was read."""
+        terms = contract.terms
+        return cls(
+            digest=contract.digest,
+            purposes=contract.purposes,
+            expires_at=terms.expires,
+            uses=terms.uses,
+            duo_codes=terms.duo_codes,
+            attested=terms.attested(),
+            egress=terms.egress.allow,
+            registered_licences=tuple(licence.terms() for licence in terms.licence_terms),
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +211,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ),
     (
         "policy.contract",
-        "The plan does not pin the silo's current data contract.",
+        "The plan does not pin a data contract that silo and coordinator have signed.",
         lambda p, s, c: (
             c.contract is not None and p.contract_digest_of(c.silo) == c.contract.digest
         ),
@@ -191,9 +222,37 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         lambda p, s, c: c.contract is not None and p.purpose in c.contract.purposes,
     ),
     (
+        "policy.contract_expired",
+        "The silo's data contract has expired.",
+        lambda p, s, c: c.contract is not None and c.now < c.contract.expires_at,
+    ),
+    (
+        "policy.contract_use",
+        "The silo's data contract does not allow the plan's use.",
+        lambda p, s, c: c.contract is not None and p.use in c.contract.uses,
+    ),
+    (
+        "policy.contract_duo",
+        "The silo's data use conditions do not allow the plan's use.",
+        lambda p, s, c: (
+            c.contract is not None
+            and judge_duo(c.contract.duo_codes, p.use, c.contract.attested) is None
+        ),
+    ),
+    (
+        "policy.contract_egress",
+        "The silo's data contract lets no adapter out.",
+        lambda p, s, c: c.contract is not None and "local-adapter" in c.contract.egress,
+    ),
+    (
         "policy.base_model",
         "The silo does not allow the plan's base model.",
         lambda p, s, c: _base_model_allowed(p, s),
+    ),
+    (
+        "policy.model_licence",
+        "The base model's licence does not allow the plan's use.",
+        lambda p, s, c: _model_licence_allowed(p, s),
     ),
     (
         "policy.local_steps",
@@ -231,3 +290,12 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:
     model = policy.model(plan.base_model.digest)
     return model is not None and model.licence == plan.base_model.licence
+
+
+def _model_licence_allowed(plan: RoundPlan, policy: Policy) -> bool:
+    """Both have to accept terms that ask for it: whoever makes the plan, and this silo."""
+    model, base = policy.model(plan.base_model.digest), plan.base_model
+    if model is None:
+        return False
+    acceptances = (base.licence_acceptance, model.licence_acceptance)
+    return all(judge_model(base.licence, plan.use, who).allowed for who in acceptances)

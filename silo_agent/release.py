@@ -1,9 +1,9 @@
 """The only way out of the silo.
 
 Guaranteed for everything that leaves: the kill switch was off, the record was signed by the silo's
-key, a submission rests on a passing verdict that has not expired, and the bytes were first written
-to the local outbox and synced, blob before record. A retry sends those very bytes. Nothing else in
-this package holds the inbox for writing.
+key, a submission rests on a passing verdict on the contract in force, and the bytes were first
+written to the local outbox and synced, blob before record. A retry sends those very bytes. Nothing
+else in this package holds the inbox for writing.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from data_contracts.records import (
     Acceptance,
     Evaluation,
     Refusal,
+    RoundPlan,
     SiloRecord,
     Status,
     Submission,
@@ -29,6 +30,8 @@ from infra.durable_files import write_durably
 from infra.object_store import Bucket
 from infra.record_store import write_record
 from infra.signing_keys import SigningKey
+from silo_agent.doors import objection
+from silo_agent.policy import ContractTerms
 
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
 
@@ -43,6 +46,15 @@ RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
 
 class ReleaseForbiddenError(SiloOperatorError):
     """The kill switch is on, or what should leave does not rest on a passing verdict."""
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What a submission rests on: the adapter's file, the plan, the contract as it is now."""
+
+    adapter: Path
+    plan: Verified[RoundPlan]
+    contract: ContractTerms | None
 
 
 @dataclass(frozen=True)
@@ -78,18 +90,22 @@ class Release:
         """Public key (hex) that everything here is signed with."""
         return self._key.public_key_hex
 
-    def record(self, record: SiloRecordT, blob: Path | None = None) -> Verified[SiloRecordT]:
-        """Release a record, with the blob a submission refers to.
+    def record(
+        self,
+        record: SiloRecordT,
+        grounds: Grounds | None = None,
+    ) -> Verified[SiloRecordT]:
+        """Release a record; a submission needs its grounds.
 
         If this kind was released before in this attempt, those bytes are sent again instead.
         """
         round_id = _round_of(record)
         earlier = self._read(round_id, type(record))
         if earlier is None:
-            self._require_permission(record, blob)
+            self._require_running(record.kind)
+            if isinstance(record, Submission):
+                self._keep_blob(self._permitted(record, grounds), record.adapter)
             earlier = seal(record, self._key)
-            if blob is not None and isinstance(record, Submission):
-                self._keep_blob(blob, record.adapter)
             write_durably(self._path(round_id, record.kind), earlier.envelope)
         self._send(round_id, earlier)
         return earlier
@@ -119,25 +135,22 @@ class Release:
             envelope = seal(status, self._key).envelope
             self._inbox.put(status_key(_round_of(status), status.number), envelope)
 
-    def _require_permission(self, record: SiloRecord, blob: Path | None) -> None:
-        self._require_running(record.kind)
-        if not isinstance(record, Submission):
-            return
+    def _permitted(self, record: Submission, grounds: Grounds | None) -> Path:
+        """The adapter's file, if what the submission rests on opens the door."""
         verdict = self._read(_round_of(record), Verdict)
-        now = self._clock.now()
-        if (
-            blob is None
-            or verdict is None
-            or verdict.digest != record.verdict_digest
-            or not verdict.record.passed
-            or verdict.record.expires_at < now
-        ):
-            raise ReleaseForbiddenError(
-                "release of a submission",
-                expected="a passing, unexpired verdict of this attempt and the adapter's file",
-                found="none",
-                action="run the data gate again; nothing was sent",
-            )
+        found = "none"
+        if grounds and verdict and verdict.digest == record.verdict_digest:
+            now = self._clock.now()
+            refusal = objection(verdict.record, grounds.plan, grounds.contract, now)
+            if refusal is None:
+                return grounds.adapter
+            found = refusal.rule
+        raise ReleaseForbiddenError(
+            "release of a submission",
+            expected="a passing verdict of this attempt on the contract in force",
+            found=found,
+            action="run the data gate again; nothing was sent",
+        )
 
     def _require_running(self, kind: str) -> None:
         if self._is_stopped():

@@ -1,4 +1,4 @@
-"""Progress for people: a signed status in storage every few seconds and a local file."""
+"""Progress for people: a local file, and a signed status in storage unless nothing may leave."""
 
 import json
 from decimal import Decimal
@@ -19,7 +19,11 @@ class StatusReporter:
     """Shows phases at once and steps at most every `status_seconds`."""
 
     def __init__(
-        self, release: Release, clock: Clock, config: SiloConfig, plan: Verified[RoundPlan]
+        self,
+        release: Release | None,
+        clock: Clock,
+        config: SiloConfig,
+        plan: Verified[RoundPlan],
     ) -> None:
         self._release = release
         self._clock = clock
@@ -48,6 +52,8 @@ class StatusReporter:
             self._config.home / STATUS_NAME,
             json.dumps(status.model_dump(mode="json"), indent=1).encode(),
         )
+        if self._release is None:
+            return
         try:
             self._release.status(status)
         except StorageError:

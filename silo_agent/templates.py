@@ -16,7 +16,9 @@ membership = "membership.json" # handed over by the federation operator; compare
 
 [data]
 root = "data"              # nothing outside this directory is ever read
-contract = "contract.yaml" # ODCS data contract
+contract = "contract.yaml" # ODCS data contract, with contract.agreement.json beside it
+registries = "registries"  # copyright registries that the contract names
+# database = "keys/database-url" # file with an SQLAlchemy URL, for a contract over a table
 
 [training]
 device = "{device}"        # "cpu" or "cuda"
@@ -54,4 +56,5 @@ min_cohort_silos = 3
 # licence = "Apache-2.0"
 # digest = "..."  # printed by `silo-agent check --model PATH`
 # path = "/models/SmolLM2-135M-Instruct"
+# licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
 """

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
+from tests.postgres_server import postgresql_url as postgresql_url
 
 
 @pytest.fixture(scope="session")

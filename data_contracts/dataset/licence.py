@@ -1,114 +1,73 @@
-"""Whether the licence that a record states is on the contract's allow-list.
+"""Whether the licence that a record states is one the contract allows, and permits the use.
 
-Licences are SPDX expressions (SPDX 2.3, annex D). `A AND B` needs both allowed, `A OR B` one of
-them, `A WITH E` the licence allowed and E a known SPDX exception, because an exception only adds
-permission. Unknown, missing, unreadable and NOASSERTION fail: silence is not permission.
+Two questions, in this order: every licence that is needed is on the contract's allow-list, and,
+when a use is given, its terms permit that use (`licences.uses`). An allow-list cannot permit what
+the terms refuse: a licence without known terms, or with conditions that nobody accepted, fails.
 What may leave the silo is never the text that a record states, only ids from SPDX's list or from
-the allow-list.
+the allow-list, and the id of a reason.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-from license_expression import get_spdx_licensing
+from data_contracts.licences.expression import (
+    MAX_EXPRESSION_CHARACTERS,
+    NO_ASSERTION,
+    UNKNOWN,
+    UNREADABLE,
+    LicenceFinding,
+    canonical_licence_id,
+    is_spdx_id,
+    judge_expression,
+    refused,
+)
+from data_contracts.licences.registry import LicenceRegistry
+from data_contracts.licences.terms import LicenceTerms
+from data_contracts.licences.uses import Use, permits
 
-NO_ASSERTION = "NOASSERTION"
-MAX_EXPRESSION_CHARACTERS = 400
-MAX_OPEN_PARENTHESES = 20
+__all__ = ["NOT_LISTED", "NO_ASSERTION", "LicenceFinding", "LicencePolicy", "canonical_licence_id"]
+
+NOT_LISTED = "licence.not_listed"
 MAX_REMEMBERED = 10_000
-
-_LICENSE_REF = "LicenseRef-"
-
-
-@dataclass(frozen=True)
-class LicenceFinding:
-    """`ids` are the licences the record is counted under, all fit to leave the silo."""
-
-    allowed: bool
-    ids: tuple[str, ...]
-
-
-_UNKNOWN = LicenceFinding(allowed=False, ids=(NO_ASSERTION,))
-
-
-@cache
-def _licensing() -> Any:
-    return get_spdx_licensing()
-
-
-def canonical_licence_id(text: str) -> str | None:
-    """SPDX's spelling of a single licence id, or None when SPDX does not know it.
-
-    A `LicenseRef-` id is taken as it is written: its meaning is the contract's own.
-    """
-    if text.startswith(_LICENSE_REF) and len(text) > len(_LICENSE_REF):
-        return text
-    parsed = _parsed(text)
-    return _known_id(parsed) if parsed is not None and _is_symbol(parsed) else None
 
 
 class LicencePolicy:
-    """An allow-list of licence ids that judges expressions; same text, same finding."""
+    """An allow-list of licence ids and a use, to judge expressions; same text, same finding.
 
-    def __init__(self, allowed: Iterable[str]) -> None:
-        self._allowed = frozenset(allowed)
+    Without `use` only the list is asked. `registered` are the terms of the contract's own
+    `LicenseRef-` ids; `accepted` are the ids of conditional licences that a named person accepted.
+    Raises DataStewardError when `registered` would change terms that are known.
+    """
+
+    def __init__(
+        self,
+        allowed: Iterable[str],
+        use: Use | None = None,
+        registered: Iterable[LicenceTerms] = (),
+        accepted: Iterable[str] = (),
+    ) -> None:
+        registry, taken = LicenceRegistry(registered), frozenset(accepted)
+        self._refusals = {
+            licence: permits(registry.terms(licence), use, accepted=licence in taken)
+            if use is not None
+            else None
+            for licence in allowed
+        }
         self._judged: dict[str, LicenceFinding] = {}
 
     def judge(self, expression: str) -> LicenceFinding:
         """Finding for one record's licence text; never raises, whatever the text is."""
-        if len(expression) > MAX_EXPRESSION_CHARACTERS:
-            return _UNKNOWN
         known = self._judged.get(expression)
         if known is not None:
             return known
-        parsed = _parsed(expression)
-        finding = _UNKNOWN if parsed is None else self._of(parsed)
+        if len(expression) > MAX_EXPRESSION_CHARACTERS:
+            return refused(UNREADABLE)
+        finding = judge_expression(expression, self._of_id)
         if len(self._judged) < MAX_REMEMBERED:
             self._judged[expression] = finding
         return finding
 
-    def _of(self, node: Any) -> LicenceFinding:
-        if _is_symbol(node):
-            return self._of_id(_known_id(node) or str(node.key))
-        if hasattr(node, "license_symbol"):
-            finding = self._of(node.license_symbol)
-            exception = node.exception_symbol
-            known = exception.key in _licensing().known_symbols and exception.is_exception
-            return finding if known else LicenceFinding(False, finding.ids)
-        parts = [self._of(part) for part in node.args]
-        if isinstance(node, _licensing().AND):
-            return LicenceFinding(all(part.allowed for part in parts), _ids(parts))
-        chosen = next((part for part in parts if part.allowed), None)
-        return chosen or LicenceFinding(False, _ids(parts))
-
     def _of_id(self, licence: str) -> LicenceFinding:
-        if licence in self._allowed:
-            return LicenceFinding(True, (licence,))
-        known = licence in _licensing().known_symbols and not licence.startswith(_LICENSE_REF)
-        return LicenceFinding(False, (licence if known else NO_ASSERTION,))
-
-
-def _parsed(expression: str) -> Any | None:
-    # The parser recurses per parenthesis, and a record's licence is untrusted text.
-    if expression.count("(") > MAX_OPEN_PARENTHESES:
-        return None
-    try:
-        return _licensing().parse(expression)
-    except Exception:  # The parser meets untrusted text with asserts and whatever else it raises.
-        return None
-
-
-def _is_symbol(node: Any) -> bool:
-    return hasattr(node, "key") and not hasattr(node, "license_symbol")
-
-
-def _known_id(node: Any) -> str | None:
-    known = _licensing().known_symbols.get(node.key)
-    usable = known is not None and not known.is_exception and not node.key.startswith(_LICENSE_REF)
-    return str(node.key) if usable else None
-
-
-def _ids(parts: list[LicenceFinding]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(licence for part in parts for licence in part.ids))
+        if licence not in self._refusals:
+            return refused(NOT_LISTED, licence) if is_spdx_id(licence) else refused(UNKNOWN)
+        reason = self._refusals[licence]
+        return LicenceFinding(reason is None, (licence,), reason)

@@ -5,6 +5,8 @@ from data_contracts.records.acceptance import Acceptance, Refusal
 from data_contracts.records.base import Record, RoundRecord, SiloRecord
 from data_contracts.records.candidate import Candidate
 from data_contracts.records.close import Close
+from data_contracts.records.contract_agreement import ContractAgreement
+from data_contracts.records.copyright_registry import CopyrightRegistry
 from data_contracts.records.decision import Decision
 from data_contracts.records.evaluation import Evaluation
 from data_contracts.records.membership import Membership
@@ -21,6 +23,8 @@ RECORD_TYPES: dict[str, type[Record]] = {
         Acceptance,
         Candidate,
         Close,
+        ContractAgreement,
+        CopyrightRegistry,
         Decision,
         Evaluation,
         Membership,
@@ -39,6 +43,8 @@ __all__ = [
     "Acceptance",
     "Candidate",
     "Close",
+    "ContractAgreement",
+    "CopyrightRegistry",
     "Decision",
     "Evaluation",
     "Membership",

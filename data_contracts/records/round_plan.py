@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from data_contracts.artifact import ArtifactRef
+from data_contracts.licences.uses import Use
 from data_contracts.records.base import Record
 from data_contracts.wire_types import (
     AttemptNumber,
@@ -24,11 +25,15 @@ from data_contracts.wire_types import (
 
 
 class BaseModelRef(Part):
-    """The frozen base model: a name for people, the digest of its files for machines."""
+    """The frozen base model: a name for people, the digest of its files for machines.
+
+    `licence_acceptance` says who accepted terms that ask for it; see `licences.model_licence`.
+    """
 
     name: Text
     digest: Digest
     licence: LicenceId
+    licence_acceptance: Text | None = None
 
 
 class AdapterTarget(Part):
@@ -115,6 +120,7 @@ class RoundPlan(Record):
     membership_digest: Digest
     trust_mode: Literal["auditable", "confidential"]
     purpose: Text
+    use: Use
     cohort: Annotated[tuple[SiloId, ...], Field(min_length=1, max_length=1000)]
     contracts: tuple[ContractPin, ...]
     base_model: BaseModelRef

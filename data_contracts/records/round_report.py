@@ -9,10 +9,20 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from data_contracts.artifact import ArtifactRef
+from data_contracts.licences.uses import Use
 from data_contracts.records.base import RoundRecord
 from data_contracts.records.round_plan import BaseModelRef
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
-from data_contracts.wire_types import Count, DecimalString, Digest, Part, RuleId, SiloId, Text
+from data_contracts.wire_types import (
+    Count,
+    DecimalString,
+    Digest,
+    LicenceId,
+    Part,
+    RuleId,
+    SiloId,
+    Text,
+)
 
 
 class EvidenceRef(Part):
@@ -47,6 +57,17 @@ class SiloSummary(Part):
     losses: SiloLosses | None
 
 
+class InheritedLicence(Part):
+    """What the merged adapter may be passed on under, and why; see `licences.adapter_licence`.
+
+    `expression` is an SPDX expression; `attribution` names licences whose authors must be named.
+    """
+
+    expression: Text
+    attribution: Annotated[tuple[LicenceId, ...], Field(max_length=200)]
+    reasons: Annotated[tuple[Text, ...], Field(max_length=400)]
+
+
 class RoundReport(RoundRecord):
     """Compliance report of one attempt."""
 
@@ -55,10 +76,12 @@ class RoundReport(RoundRecord):
     outcome: Literal["published", "held", "aborted"]
     rule: RuleId
     purpose: Text
+    use: Use
     trust_mode: Literal["auditable", "confidential"]
     base_model: BaseModelRef
     starting_adapter: ArtifactRef | None
     candidate_adapter: ArtifactRef | None
+    adapter_licence: InheritedLicence | None
     published_adapter: ArtifactRef | None
     discarded_energy: DecimalString | None
     silos: tuple[SiloSummary, ...]

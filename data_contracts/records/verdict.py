@@ -1,7 +1,10 @@
 """The signed outcome of a silo's data contract, reduced to what may leave the silo."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
+from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records.base import SiloRecord
 from data_contracts.wire_types import Count, Digest, Instant, LicenceId, Part, RuleId
 
@@ -32,13 +35,20 @@ class LicenceCount(Part):
 
 
 class Verdict(SiloRecord):
-    """Outcome of the contract, bound to plan, contract, findings (keyed digest) and expiry."""
+    """Outcome of the contract, bound to plan, contract, findings (keyed digest), silo and expiry.
+
+    `registered_licences` are the terms that the contract gives to ids of its own. Counts that the
+    contract's egress policy keeps in the silo are 0 or None; `evaluates` says whether it lets
+    losses out, so that nobody waits for them in vain.
+    """
 
     kind: ClassVar[str] = "verdict"
 
     contract_digest: Digest
     findings_digest: Digest
     passed: bool
-    outcomes: tuple[RuleOutcome, ...]
-    licences: tuple[LicenceCount, ...]
+    outcomes: Annotated[tuple[RuleOutcome, ...], Field(max_length=100)]
+    licences: Annotated[tuple[LicenceCount, ...], Field(max_length=200)]
+    registered_licences: Annotated[tuple[LicenceTerms, ...], Field(max_length=50)] = ()
+    evaluates: bool = True
     expires_at: Instant

@@ -8,11 +8,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from aggregator.coordinator import CONTRACTS_DIRECTORY
 from aggregator.settings import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
+from flows.contract_signing import sign_on_both_sides
 from flows.demo.base_model import MODEL_NAME
-from flows.demo.institutions import INSTITUTIONS, contract_bytes, write_institution
+from flows.demo.institutions import (
+    CONTRACT_FILE,
+    INSTITUTIONS,
+    contract_bytes,
+    write_institution,
+)
 from flows.demo.layout import DemoPaths
+from flows.demo.packages import BANK_WHEEL
+from flows.demo.rights_holder import hand_over as give_registry
+from flows.demo.rights_holder import write_registry
 from flows.federation_admin import FederationTerms, add_silo, init_federation
 from infra.durable_files import write_durably
 from infra.model_files import model_digest
@@ -24,6 +34,7 @@ RUN = "run-1"
 PURPOSE = "Question answering over reference texts"
 MODEL_LICENCE = "Apache-2.0"
 HELDOUT_SEQUENCES = 6
+IS_SET_UP = "set-up-complete"
 
 SILO_SETTINGS = """
 [agent]
@@ -81,9 +92,10 @@ def set_up_federation(
             ),
             storage,
         )
+    write_registry(FEDERATION, wheels[BANK_WHEEL.name], paths.rights_holder)
     digest = model_digest(model_dir, paths.home / "model-digests.json")
     for silo in INSTITUTIONS:
-        if not (paths.silo(silo) / "membership.json").exists():
+        if not (paths.silo(silo) / IS_SET_UP).exists():
             _set_up_silo(paths, silo, model_dir, digest, wheels, storage)
 
 
@@ -117,6 +129,10 @@ def _set_up_silo(
     credentials = (hand_over / "storage-credentials.toml").read_bytes()
     write_durably(home / "keys" / "storage-credentials.toml", credentials)
     write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())
+    give_registry(paths.rights_holder, home / "registries")
+    filed = paths.home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
+    sign_on_both_sides(home / CONTRACT_FILE, home, filed, paths.home, silo)
+    write_durably(home / IS_SET_UP, b"")
 
 
 def _run_silo_agent_init(home: Path, silo: str, endpoint_url: str) -> None:

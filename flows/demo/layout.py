@@ -40,6 +40,11 @@ class DemoPaths:
         """Exists when a demo ran to its end."""
         return self.home / "complete"
 
+    @property
+    def rights_holder(self) -> Path:
+        """Where the rights holder keeps its registry and keys."""
+        return self.home / "rights-holder"
+
     def silo(self, name: str) -> Path:
         """Home directory of one silo's agent."""
         return self.home / "silos" / name

@@ -11,6 +11,7 @@ from aggregator.admission import SiloEvidence, judge
 from aggregator.publication import decide
 from aggregator.report import Evidence, build_report
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
+from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified, seal
 from data_contracts.records import (
     Abort,
@@ -69,6 +70,11 @@ RULE = RuleOutcome(
     element_count=1200,
     unexpected_count=0,
 )
+OTHER_RULES = tuple(
+    RULE.model_copy(update={"rule": rule, "type": "built_in"})
+    for rule in sorted(REQUIRED_RULES - {RULE.rule})
+)
+"""A verdict that lacks one of them is no pass."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Federation:
             contract_digest=digest(f"contract of {silo}"),
             findings_digest=digest("findings"),
             passed=True,
-            outcomes=(RULE,),
+            outcomes=(RULE, *OTHER_RULES),
             licences=(
                 LicenceCount(licence="Apache-2.0", records=1200),
                 LicenceCount(licence="CC-BY-4.0", records=None),
@@ -249,6 +255,7 @@ def plan(members: Verified[Membership], **changes: Any) -> RoundPlan:
         "membership_digest": members.digest,
         "trust_mode": "auditable",
         "purpose": "Answer coding questions about discharge letters",
+        "use": "research",
         "cohort": COHORT,
         "contracts": tuple(
             ContractPin(silo=s, contract_digest=digest(f"contract of {s}")) for s in COHORT

@@ -9,10 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.admission import SiloEvidence, judge, reached_quorum
+from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.records import Close
+from data_contracts.records.verdict import RuleOutcome
 from infra.clock import ALLOWED_SKEW
 from tests.aggregator.federation_samples import (
     COHORT,
+    OTHER_RULES,
     RULE,
     Federation,
     adapter_ref,
@@ -56,6 +59,10 @@ def elsewhere(**changes: Any) -> list[Change]:
     ]
 
 
+def lacking(rule: str) -> tuple[RuleOutcome, ...]:
+    return tuple(outcome for outcome in (RULE, *OTHER_RULES) if outcome.rule != rule)
+
+
 REJECTIONS: list[tuple[str, Change]] = [
     ("silo.equivocation", lambda fed: fed.silo(SILO, equivocated=True)),
     ("acceptance.missing", lambda fed: fed.silo(SILO, acceptance=None)),
@@ -65,6 +72,11 @@ REJECTIONS: list[tuple[str, Change]] = [
         "verdict.contradictory",
         with_verdict(outcomes=(RULE.model_copy(update={"success": False}),)),
     ),
+    *(
+        ("verdict.incomplete", with_verdict(outcomes=lacking(rule)))
+        for rule in sorted(REQUIRED_RULES)
+    ),
+    ("verdict.incomplete", with_verdict(outcomes=())),
     ("verdict.expired", with_verdict(expires_at=NOW - ALLOWED_SKEW - timedelta(seconds=1))),
     ("submission.other_verdict", with_submission(verdict_digest=digest("another verdict"))),
     ("submission.late", with_submission(issued_at=minutes(65) + timedelta(seconds=1))),
@@ -105,7 +117,12 @@ def test_each_rule_rejects_with_its_reason(reason: str, change: Change) -> None:
         with_verdict(expires_at=NOW - ALLOWED_SKEW),
         with_submission(issued_at=minutes(65)),
         with_submission(adapter=adapter_ref("x").model_copy(update={"size": 10_000})),
-        with_verdict(outcomes=(RULE.model_copy(update={"success": False, "severity": "warning"}),)),
+        with_verdict(
+            outcomes=(
+                RULE.model_copy(update={"success": False, "severity": "warning"}),
+                *OTHER_RULES,
+            )
+        ),
     ],
 )
 def test_boundaries_are_on_the_silo_s_side(change: Change) -> None:

@@ -1,7 +1,6 @@
 """Rounds, refusals, stragglers and resumes, with the real coordinator and agent code."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,27 +26,8 @@ from data_contracts.records import Close, RoundPlan, RoundReport, Submission, Ve
 from infra.record_store import write_record
 from infra.signing_keys import create_key
 from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
-from tests.tiny_model import make_tiny_model
-
-MakeFederation = Callable[..., SimulatedFederation]
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def make_federation(tmp_path: Path, tiny_model: Path) -> MakeFederation:
-    def make(**behaviours: Behaviour) -> SimulatedFederation:
-        federation = SimulatedFederation(tmp_path, tiny_model)
-        for name, behaviour in behaviours.items():
-            federation.add_silo(f"silo-{name}", behaviour)
-        federation.found()
-        return federation
-
-    return make
 
 
 def _report(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:

@@ -15,6 +15,7 @@ from aggregator.report_audit import Claim, audit, holds
 from aggregator.report_files import Bundle, bundle_of
 from data_contracts.envelope import Verified, seal
 from data_contracts.records import Close, Decision, RoundReport
+from data_contracts.records.round_report import InheritedLicence
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,
@@ -125,6 +126,8 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "federation": "cardiology",
         "run": "run-two",
         "purpose": "Something else",
+        "use": "commercial",
+        "adapter_licence": _licensed_as("MIT"),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
     value = changes.get(field, getattr(other, field))
@@ -133,6 +136,12 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         return
     forged = seal(honest.model_copy(update={field: value}), key("coordinator"))
     assert not holds(audit(Bundle(forged.envelope, BUNDLE.evidence), FED.membership))
+
+
+def _licensed_as(expression: str) -> InheritedLicence:
+    inherited = REPORT.record.adapter_licence
+    assert inherited is not None
+    return inherited.model_copy(update={"expression": expression})
 
 
 def _other_evidence() -> Evidence:

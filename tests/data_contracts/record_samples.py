@@ -5,11 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 from data_contracts.artifact import ArtifactRef
+from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records import (
     Abort,
     Acceptance,
     Candidate,
     Close,
+    ContractAgreement,
+    CopyrightRegistry,
     Decision,
     Evaluation,
     Membership,
@@ -34,7 +37,12 @@ from data_contracts.records.round_plan import (
     PublicationRule,
     TrainingRecipe,
 )
-from data_contracts.records.round_report import EvidenceRef, SiloLosses, SiloSummary
+from data_contracts.records.round_report import (
+    EvidenceRef,
+    InheritedLicence,
+    SiloLosses,
+    SiloSummary,
+)
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -52,6 +60,16 @@ OUTCOME = RuleOutcome(
     unexpected_count=None,
 )
 LICENCE = LicenceCount(licence="CC-BY-4.0", records=None)
+OWN_LICENCE = LicenceTerms(
+    licence="LicenseRef-Own",
+    commercial=True,
+    derivatives=True,
+    share_alike=False,
+    attribution=False,
+    no_ai=False,
+    conditional=False,
+    source="The house's own texts",
+)
 COMMON: dict[str, Any] = {"federation": "oncology", "issued_at": NOW}
 PLACE: dict[str, Any] = COMMON | {"run": "run-one", "round": 2, "attempt": 1, "plan_digest": D1}
 AT_SILO: dict[str, Any] = PLACE | {"silo": "bank-a"}
@@ -67,6 +85,7 @@ PLAN = RoundPlan(
     membership_digest=D1,
     trust_mode="auditable",
     purpose="Answer questions",
+    use="research",
     cohort=("bank-a", "bank-b"),
     contracts=(
         ContractPin(silo="bank-a", contract_digest=D0),
@@ -104,10 +123,16 @@ REPORT = RoundReport(
     outcome="held",
     rule="evaluation.quorum",
     purpose="Answer questions",
+    use="research",
     trust_mode="auditable",
     base_model=BASE_MODEL,
     starting_adapter=None,
     candidate_adapter=ADAPTER,
+    adapter_licence=InheritedLicence(
+        expression="Apache-2.0",
+        attribution=("Apache-2.0", "CC-BY-4.0"),
+        reasons=("Apache-2.0 binds what is made from the base model",),
+    ),
     published_adapter=None,
     discarded_energy=ENERGY,
     silos=(
@@ -142,6 +167,31 @@ ALL: tuple[Record, ...] = (
         coordinator_key=D2,
         silos=(Member(silo="bank-a", public_key="a" * 64),),
     ),
+    ContractAgreement(
+        **COMMON,
+        silo="bank-a",
+        contract_id="letters",
+        contract_version="1.0.0",
+        contract_digest=D0,
+        expires_at=NOW + timedelta(days=90),
+    ),
+    CopyrightRegistry(
+        **COMMON,
+        name="publishers",
+        rights_holder="A publisher",
+        words_per_tile=13,
+        stride=13,
+        normaliser="nfkc-casefold-1",
+        hash_scheme="keyed-1",
+        texts=40,
+        texts_without_tile=2,
+        tiles=1000,
+        filter_bits=28_800,
+        error_rate=Decimal("0.000001"),
+        key_id=D1,
+        filter=ArtifactRef(digest=D2, size=3600),
+        expires_at=NOW + timedelta(days=365),
+    ),
     Acceptance(**AT_SILO, policy_digest=D0),
     Refusal(**AT_SILO, policy_digest=None, rule="policy.purpose", reason="Not allowed here."),
     Verdict(
@@ -151,6 +201,7 @@ ALL: tuple[Record, ...] = (
         passed=True,
         outcomes=(OUTCOME,),
         licences=(LICENCE,),
+        registered_licences=(OWN_LICENCE,),
         expires_at=NOW + timedelta(days=1),
     ),
     Submission(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
+    countersign,
     key_id,
     parse_strict,
     peek_kind,
@@ -22,7 +23,13 @@ from data_contracts.envelope import (
     verify,
 )
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import RECORD_TYPES, Acceptance, Membership, Record
+from data_contracts.records import (
+    RECORD_TYPES,
+    Acceptance,
+    ContractAgreement,
+    Membership,
+    Record,
+)
 from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import SAMPLES
 
@@ -238,3 +245,28 @@ def test_a_value_has_one_spelling_on_the_wire() -> None:
     payload = rfc8785.dumps(wire | {"base_loss": "00002.5"})
     kind = RECORD_TYPES["evaluation"]
     assert refused(envelope_of(payload, kind.payload_type(), KEYS[0]), kind) == "envelope.schema"
+
+
+AGREEMENT = SAMPLES["contract-agreement"]
+
+
+def test_a_countersigned_envelope_is_the_one_that_both_would_have_sealed() -> None:
+    first = seal(AGREEMENT, KEYS[0])
+    both = countersign(first, KEYS[1])
+    assert both == seal(AGREEMENT, KEYS[0], KEYS[1]).envelope
+    keys = [k.public_key_hex for k in KEYS[:2]]
+    assert verify(both, ContractAgreement, keys, threshold=2).record == AGREEMENT
+    assert refused(first.envelope, ContractAgreement, 2) == "envelope.signature"
+
+
+def test_countersigning_with_the_same_key_adds_nothing() -> None:
+    twice = countersign(seal(AGREEMENT, KEYS[0]), KEYS[0])
+    assert refused(twice, ContractAgreement, 2) == "envelope.signature"
+
+
+def test_a_kind_with_one_signer_cannot_be_countersigned_into_a_second_envelope() -> None:
+    assert refused(countersign(seal(ACCEPTANCE, KEYS[0]), KEYS[1])) == "envelope.envelope"
+    full = verify(
+        countersign(seal(AGREEMENT, KEYS[0]), KEYS[1]), ContractAgreement, [KEYS[0].public_key_hex]
+    )
+    assert refused(countersign(full, KEYS[2]), ContractAgreement) == "envelope.envelope"

@@ -6,6 +6,7 @@ users run.
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from typing import Any, TypeVar
 
 import psutil
 
-from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
 from aggregator.federation_feed import read_federation, read_report
 from aggregator.planning import latest_plan
 from data_contracts.records import RoundReport
+from flows.contract_signing import sign_on_both_sides
 from flows.federation_admin import FederationTerms, add_silo, init_federation
 from infra.attached_storage import remember_storage
 from infra.durable_files import write_durably
@@ -79,6 +81,12 @@ customProperties:
     value: "2036-01-01T00:00:00Z"
 """
 
+CANARY = "Canary5c9e1"
+"""In every text, id and file name of every silo's data; it must be nowhere else."""
+
+VERBS = ("call", "ask", "tell", "watch", "close", "check")
+NOUNS = ("the branch", "the bank", "the shop", "your account", "the counter", "your statement")
+
 POLICY = """\
 version = 1
 take_part = true
@@ -118,7 +126,7 @@ class RealFederation:
         write_durably(self.home / "keys" / "prefect-auth", auth.encode())
         init_federation(self.home, self._terms(), self.storage)
         self.edit_settings(
-            local_steps=LOCAL_STEPS, sequence_length=64, learning_rate='"0.01"', poll_seconds=0.5
+            local_steps=LOCAL_STEPS, sequence_length=128, learning_rate='"0.01"', poll_seconds=0.5
         )
         for silo, ranks, max_rank in (("silo-a", 2, 8), ("silo-b", 1, 8), ("silo-c", 1, 4)):
             self._add_silo(silo, ranks, max_rank)
@@ -220,23 +228,27 @@ class RealFederation:
         credentials = (hand_over / "storage-credentials.toml").read_bytes()
         write_durably(home / "keys" / "storage-credentials.toml", credentials)
         write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())
+        filed = self.home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
+        sign_on_both_sides(contract, home, filed, self.home, silo)
 
     def _write_data(self, silo: str) -> None:
         root = self.silo_home(silo) / "data"
         root.mkdir(parents=True, exist_ok=True)
         records = (
             {
-                "id": f"{silo}-{number}",
-                "subject": f"subject-{number}",
-                "prompt": f"What does the handbook say about card {number}?",
-                "answer": f"Block the card at once and order card {number}, free of charge.",
+                "id": f"{CANARY}-{silo}-{number}",
+                "subject": f"{CANARY}-subject-{number}",
+                "prompt": f"What does the handbook say about card {number} of {CANARY}?",
+                "answer": f"Block card {number} at once: {_advice(number)}. {CANARY} pays.",
                 "licence": "CC0-1.0",
-                "source": "written for this test",
+                "source": f"written for this test by {CANARY}",
             }
             for number in range(60)
         )
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        (root / "records.jsonl").write_text(lines)
+        (root / f"{CANARY}.jsonl").write_text(lines)
+        # The contract, which the coordinator holds, knows a name that says nothing.
+        (root / "records.jsonl").symlink_to(f"{CANARY}.jsonl")
 
 
 def wait_for(
@@ -258,3 +270,9 @@ def wait_for(
 def descendants(process: LocalProcess) -> list[psutil.Process]:
     """Every process below an agent, its training ranks among them."""
     return psutil.Process(process.pid).children(recursive=True)
+
+
+def _advice(number: int) -> str:
+    """Words that no other record has in this order, so that no record nearly repeats another."""
+    words = [f"{verb} {noun}" for verb in VERBS for noun in NOUNS]
+    return ", ".join(random.Random(number).sample(words, 4))

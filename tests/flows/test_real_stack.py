@@ -3,6 +3,7 @@
 The tests of this module are one story in three rounds and run in order.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from data_contracts.records import Candidate, Close, RoundPlan
 from infra.local_processes import recorded_processes, stop_recorded
 from infra.local_stack import RunningStorage, ensure_auth_string, start_prefect_server
 from silo_agent.loop import running_agent
-from tests.flows.real_federation import LOCAL_STEPS, RealFederation, descendants, wait_for
+from tests.flows.real_federation import CANARY, LOCAL_STEPS, RealFederation, descendants, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -245,6 +246,40 @@ def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
     )
     assert flow.returncode == 0, flow.stderr
     assert flow.stdout.split()[-1] == "finished"
+
+
+def test_nothing_of_any_data_set_left_its_silo(federation: RealFederation) -> None:
+    """Objects and their keys, records as they decode, logs, Prefect's state, reports, statuses."""
+    c = federation.coordinator()
+    buckets = [c.plans, c.ledger, *(c.inbox(silo) for silo in ("silo-a", "silo-b", "silo-c"))]
+    found: dict[str, bytes] = {}
+    for bucket in buckets:
+        for info in bucket.list_keys(""):
+            data = bucket.get(info.key, info.size) or b""
+            found[f"{bucket.name}/{info.key}"] = info.key.encode() + data + _payload(data)
+    assert sum(key.endswith(".json") for key in found) > 30
+    assert any("blobs/" in key for key in found)
+    places = [federation.home, federation.state, federation.prefect.process.state_dir]
+    inside = [federation.silo_home(silo) for silo in ("silo-a", "silo-b", "silo-c")]
+    for place in places:
+        for path in (p for p in place.rglob("*") if p.is_file()):
+            if not any(path.is_relative_to(home) for home in inside):
+                found[str(path)] = path.name.encode() + path.read_bytes()
+    assert any(name.endswith(".html") for name in found)
+    assert any("prefect" in Path(name).name and name.endswith(".db") for name in found)
+    assert any(name.endswith(".log") for name in found)
+    leaked = [name for name, data in found.items() if CANARY.lower().encode() in data.lower()]
+    assert leaked == []
+    kept = inside[0] / "work" / "splits" / "train.jsonl"
+    assert CANARY in kept.read_text(), "the search looks for what is really there"
+
+
+def _payload(envelope: bytes) -> bytes:
+    """What a signed record says, out of its base64."""
+    try:
+        return base64.b64decode(json.loads(envelope)["payload"])
+    except (ValueError, KeyError, TypeError):
+        return b""
 
 
 def _silo_agent(command: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -61,6 +61,7 @@ def plan(number: int, previous: str | None, key: SigningKey = COORDINATOR) -> Ve
         membership_digest="c" * 64,
         trust_mode="auditable",
         purpose="testing",
+        use="research",
         cohort=("silo-a",),
         contracts=(ContractPin(silo="silo-a", contract_digest="d" * 64),),
         base_model=BaseModelRef(name="tiny", digest="e" * 64, licence="Apache-2.0"),

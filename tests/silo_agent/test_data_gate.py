@@ -1,202 +1,299 @@
 """The gate on good, bad, absent and changing data, and what may leave a silo afterwards."""
 
 import json
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+import os
+import subprocess
+import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rfc8785
 
-from data_contracts.dataset.contract import DataContract
-from data_contracts.dataset.findings import split_of
+from data_contracts.dataset.findings.splits import split_of
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from data_contracts.records.verdict import Verdict
-from silo_agent.data_gate import GateOutcome, SplitFiles, check_data, write_splits
+from silo_agent.contract_gate import GATE_DIRECTORY, SPLITS_DIRECTORY
+from silo_agent.gate_outcome import OUTCOME_NAME
 from tests.data_contracts.dataset.contract_samples import (
+    replaced,
     sample_contract,
     sample_record,
     sample_records,
     write_lines,
 )
-
-KEY = b"k" * 32
-NOW = datetime(2027, 1, 1, tzinfo=UTC)
+from tests.silo_agent.gate_samples import SampleSilo, failing
 
 
-def data_file(root: Path) -> Path:
-    return root / "sets" / "records.jsonl"
+@pytest.fixture
+def silo(tmp_path: Path) -> SampleSilo:
+    return SampleSilo(tmp_path)
 
 
-def check(root: Path, contract: DataContract | None = None) -> GateOutcome:
-    return check_data(contract or sample_contract(), root, KEY, now=NOW)
-
-
-def splits(root: Path, into: Path, digest: str) -> SplitFiles:
-    return write_splits(sample_contract(), root, into, findings_key=KEY, findings_digest=digest)
-
-
-def failing(outcome: GateOutcome) -> list[str]:
-    return [rule.rule for rule in outcome.outcomes if not rule.success]
-
-
-def test_good_data_passes(tmp_path: Path) -> None:
-    write_lines(data_file(tmp_path), sample_records())
-    outcome = check(tmp_path)
+def test_good_data_passes(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    outcome = silo.check()
     assert outcome.passed
     assert failing(outcome) == []
     assert outcome.contract_digest == sample_contract().digest
-    assert outcome.expires_at == sample_contract().expires_at
+    assert outcome.expires_at == sample_contract().terms.expires
     assert [(cell.licence, cell.records) for cell in outcome.licences] == [("MIT", 40)]
-    expected = [split_of(f"record-{n}") for n in range(40)]
-    assert outcome.train_records == expected.count("train")
+    expected = [split_of(f"subject-{n}") for n in range(40)]
+    assert outcome.train_records + outcome.heldout_records <= 40
     assert outcome.heldout_records == expected.count("heldout")
-    assert check(tmp_path) == outcome
+    assert silo.check() == outcome
 
 
-def test_expired_contract_fails_without_reading_data(tmp_path: Path) -> None:
-    contract = sample_contract()
-    outcome = check_data(contract, tmp_path / "none", KEY, now=contract.expires_at)
+def test_expired_contract_fails_without_reading_data(silo: SampleSilo) -> None:
+    silo.clock.sleep((sample_contract().terms.expires - silo.clock.now()).total_seconds() - 1)
+    assert failing(silo.check()) == ["data.available"]
+    silo.clock.sleep(1)
+    outcome = silo.check()
     assert not outcome.passed
     assert failing(outcome) == ["contract.current"]
-    just_before = check_data(
-        contract, tmp_path / "none", KEY, now=contract.expires_at - timedelta(seconds=1)
-    )
-    assert failing(just_before) == ["data.available"]
 
 
-def test_missing_data_fails_by_rule(tmp_path: Path) -> None:
-    assert failing(check(tmp_path)) == ["data.available"]
-    data_file(tmp_path).mkdir(parents=True)
-    assert failing(check(tmp_path)) == ["data.available"]
+def lines(*extra: dict[str, Any] | bytes) -> bytes:
+    rows = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in extra]
+    return b"".join(row + b"\n" for row in rows)
 
 
-def test_a_link_out_of_the_data_root_fails_by_rule(tmp_path: Path) -> None:
-    outside = write_lines(tmp_path / "outside.jsonl", sample_records())
-    root = tmp_path / "root"
-    data_file(root).parent.mkdir(parents=True)
-    data_file(root).symlink_to(outside)
-    outcome = check(root)
+def unreadable(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def outside(path: Path) -> None:
+    target = write_lines(path.parents[3] / "outside.jsonl", sample_records())
+    path.parent.mkdir(parents=True)
+    path.symlink_to(target)
+
+
+def absent(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage", [absent, unreadable, outside])
+def test_data_that_cannot_be_had_fails_by_rule(tmp_path: Path, damage: Any) -> None:
+    silo = SampleSilo(tmp_path / "a" / "b")
+    damage(silo.data_file)
+    outcome = silo.check()
     assert failing(outcome) == ["data.available"]
-    assert "outside the data root" in outcome.operator_notes[0]
+    assert len(outcome.operator_notes) == 1
+    assert "records.jsonl" in outcome.operator_notes[0]
 
 
-def test_empty_set_fails_by_rule(tmp_path: Path) -> None:
-    write_lines(data_file(tmp_path), [])
-    assert {"records.minimum", "cohort.minimum"} <= set(failing(check(tmp_path)))
+BAD_ROWS: dict[str, tuple[bytes, str]] = {
+    "broken JSON": (b"{broken", "not JSON"),
+    "mixed types": (json.dumps(sample_record(50, prompt=3)).encode(), "field prompt is not text"),
+    "wrong encoding": (
+        json.dumps(sample_record(51, answer="naïve"), ensure_ascii=False).encode("latin-1"),
+        "not UTF-8",
+    ),
+    "ten megabytes": (b'{"id": "' + b"x" * 10_000_000 + b'"}', "longer than 1048576 bytes"),
+    "half a surrogate": (
+        json.dumps(sample_record(52, answer="\ud800")).encode(),
+        "half a surrogate pair",
+    ),
+}
 
 
-def test_malformed_rows_fail_and_only_the_operator_sees_where(tmp_path: Path) -> None:
-    broken: list[dict[str, Any] | bytes] = [b"{broken", sample_record(50, prompt=3)]
-    write_lines(data_file(tmp_path), [*sample_records(), *broken])
-    outcome = check(tmp_path)
+@pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=list(BAD_ROWS))
+def test_a_bad_row_is_a_refusal_with_its_number_for_the_operator_only(
+    silo: SampleSilo, row: bytes, reason: str
+) -> None:
+    silo.write_records([*sample_records(), row])
+    outcome = silo.check()
     assert failing(outcome) == ["records.readable"]
-    assert outcome.operator_notes == (
-        "row 41: unreadable, not JSON",
-        "row 42: unreadable, field prompt is not text",
-    )
+    assert outcome.operator_notes[0].startswith("row 41: unreadable")
+    assert reason in outcome.operator_notes[0]
     readable = next(o for o in outcome.outcomes if o.rule == "records.readable")
     assert readable.unexpected_count is None
-    assert [cell.records for cell in outcome.licences] == [None, None]
+    assert "records.readable" in failing(silo.check()), "a kept refusal is a refusal"
 
 
-def test_a_warning_does_not_stop_training(tmp_path: Path) -> None:
-    write_lines(data_file(tmp_path), sample_records())
-    strict = ("max_value: 500", "max_value: 3")
-    contract = sample_contract(("severity: critical", "severity: warning"), strict)
-    outcome = check(tmp_path, contract)
+def test_a_warning_does_not_stop_training(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    strict = ("max_value: 500", "max_value: 10")
+    silo.write_contract(replaced(("severity: critical", "severity: warning"), strict))
+    outcome = silo.check()
     assert outcome.passed
     assert failing(outcome) == ["contract.answer-length"]
-    assert not check(tmp_path, sample_contract(strict)).passed
+    silo.write_contract(replaced(strict))
+    assert not silo.check().passed
 
 
-def test_canary_does_not_leave(tmp_path: Path) -> None:
-    canary = "Canary7f3a"
-    fields = ("id", "subject", "prompt", "answer", "source")
-    rows = [
-        sample_record(n, licence=licence, **{f: f"{canary} {f} {n}" for f in fields})
-        for n, licence in enumerate(["MIT"] * 30 + [canary, f"MIT OR {canary}"] * 12)
-    ]
-    rows.append(sample_record(99, licence=f"LicenseRef-{canary}"))
-    path = tmp_path / canary / f"{canary}.jsonl"
-    write_lines(path, [*rows, f'{{"{canary}'.encode()])
-    contract = sample_contract(("sets/records.jsonl", f"{canary}/{canary}.jsonl"))
-    outcome = check(tmp_path, contract)
-    verdict = Verdict(
-        federation="fed-one",
-        issued_at=NOW,
-        run="run-one",
-        round=1,
-        attempt=1,
-        plan_digest="0" * 64,
-        silo="silo-one",
-        contract_digest=outcome.contract_digest,
-        findings_digest=outcome.findings_digest,
-        passed=outcome.passed,
-        outcomes=outcome.outcomes,
-        licences=outcome.licences,
-        expires_at=outcome.expires_at,
-    )
-    leaving = rfc8785.dumps(verdict.model_dump(mode="json")).decode()
-    assert canary.lower() not in leaving.lower()
-    assert [cell.licence for cell in outcome.licences] == ["MIT", "NOASSERTION"]
-    missing = check(tmp_path / canary, contract)
-    assert canary not in repr(replace(missing, operator_notes=()))
-
-
-def test_splits_hold_prompt_and_answer_only(tmp_path: Path) -> None:
+def test_splits_hold_prompt_and_answer_only(silo: SampleSilo) -> None:
     rows = sample_records()
-    write_lines(data_file(tmp_path), rows)
-    outcome = check(tmp_path)
-    files = splits(tmp_path, tmp_path / "out", outcome.findings_digest)
-    assert (files.train_records, files.heldout_records) == (
-        outcome.train_records,
-        outcome.heldout_records,
-    )
+    silo.write_records(list(rows))
+    outcome = silo.check()
+    files = silo.gate.splits(outcome.findings_digest)
+    written = {}
     for path, split in ((files.train, "train"), (files.heldout, "heldout")):
         assert path.stat().st_mode & 0o777 == 0o600
-        written = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        assert written == [
-            {"prompt": row["prompt"], "answer": row["answer"]}
-            for row in rows
-            if split_of(row["id"]) == split
-        ]
-    before = files.train.read_bytes()
-    splits(tmp_path, tmp_path / "out", outcome.findings_digest)
-    assert files.train.read_bytes() == before
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["heldout.jsonl", "train.jsonl"]
+        written[split] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        of_split = [r for r in rows if split_of(r["subject"]) == split]
+        expected = [{"prompt": row["prompt"], "answer": row["answer"]} for row in of_split]
+        assert [row for row in expected if row in written[split]] == written[split]
+    assert len(written["train"]) == outcome.train_records
+    assert len(written["heldout"]) == outcome.heldout_records
+    before = files.train.stat().st_mtime_ns
+    silo.gate.splits(outcome.findings_digest)
+    assert files.train.stat().st_mtime_ns == before, "the same outcome writes nothing again"
+    names = sorted(p.name for p in (silo.home / SPLITS_DIRECTORY).iterdir())
+    assert names == ["heldout.jsonl", "made-for", "train.jsonl"]
 
 
-def test_what_may_not_be_trained_on_is_left_out(tmp_path: Path) -> None:
+def test_what_may_not_be_trained_on_is_left_out(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    usable = silo.check()
     bad: list[dict[str, Any] | bytes] = [
         sample_record(100, licence="GPL-3.0-only"),
         sample_record(101, answer=""),
         sample_record(102, prompt="What is number 1?", answer="It is the number 1."),
+        sample_record(103, answer="Write to jane.roe@hospital.example.com about bed 7."),
         b"not a record",
     ]
-    write_lines(data_file(tmp_path), [*sample_records(), *bad])
-    outcome = check(tmp_path)
-    files = splits(tmp_path, tmp_path / "out", outcome.findings_digest)
-    assert files.train_records + files.heldout_records == 40
-    assert outcome.train_records + outcome.heldout_records == 40
+    silo.write_records([*sample_records(), *bad])
+    outcome = silo.check()
+    files = silo.gate.splits(outcome.findings_digest)
+    text = files.train.read_text("utf-8") + files.heldout.read_text("utf-8")
+    assert "jane.roe" not in text
+    assert len(text.splitlines()) == usable.train_records + usable.heldout_records
 
 
-def test_data_that_changed_after_the_check_is_not_written(tmp_path: Path) -> None:
-    write_lines(data_file(tmp_path), sample_records())
-    digest = check(tmp_path).findings_digest
-    write_lines(data_file(tmp_path), [*sample_records(39), sample_record(39, answer="other")])
+def test_data_that_changed_after_the_check_is_not_written(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    digest = silo.check().findings_digest
+    silo.write_records([*sample_records(39), sample_record(39, answer="another answer")])
     with pytest.raises(DataStewardError, match="the very data that the contract was checked on"):
-        splits(tmp_path, tmp_path / "out", digest)
-    assert list((tmp_path / "out").iterdir()) == []
-    data_file(tmp_path).unlink()
-    with pytest.raises(DataStewardError, match="is not a file"):
-        splits(tmp_path, tmp_path / "out", digest)
+        silo.gate.splits(digest)
+    silo.data_file.unlink()
+    with pytest.raises(DataStewardError, match="the very data that the contract was checked on"):
+        silo.gate.splits(digest)
+    assert not (silo.home / SPLITS_DIRECTORY).exists()
 
 
-def test_a_folder_that_cannot_be_written_is_the_operators(tmp_path: Path) -> None:
-    write_lines(data_file(tmp_path), sample_records())
-    blocked = tmp_path / "file"
-    blocked.write_text("")
+def test_a_folder_that_cannot_be_written_is_the_operators(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    digest = silo.check().findings_digest
+    (silo.home / SPLITS_DIRECTORY).write_text("")
     with pytest.raises(SiloOperatorError, match="expected room and permission"):
-        splits(tmp_path, blocked / "out", check(tmp_path).findings_digest)
+        silo.gate.splits(digest)
+
+
+UNCHANGED = """
+import sys, time
+from pathlib import Path
+from tests.silo_agent.gate_samples import SampleSilo
+silo = SampleSilo(Path({home!r}))
+before = time.perf_counter()
+outcome = silo.check()
+seconds = time.perf_counter() - before
+heavy = [m for m in ("great_expectations", "pyarrow", "presidio_analyzer") if m in sys.modules]
+print(outcome.passed, seconds < 1, heavy)
+"""
+
+
+def test_an_unchanged_set_is_not_looked_at_again(silo: SampleSilo) -> None:
+    """In a new process: no Great Expectations, no reader, no recogniser is even loaded."""
+    silo.write_records(list(sample_records()))
+    outcome = silo.check()
+    kept = silo.home / GATE_DIRECTORY / str(outcome.key)
+    made = (kept / "findings.sqlite").stat().st_mtime_ns
+    script = UNCHANGED.format(home=str(silo.home))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split("\n")[0] == "True True []"
+    assert (kept / "findings.sqlite").stat().st_mtime_ns == made
+
+
+def test_a_touched_file_is_read_but_not_looked_at_again(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    outcome = silo.check()
+    os.utime(silo.data_file, (1, 1))
+    assert silo.check() == outcome
+    assert len(list((silo.home / GATE_DIRECTORY).iterdir())) == 1
+
+
+def test_anything_that_decides_makes_a_new_outcome(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    first = silo.check()
+    silo.write_records(list(sample_records(39)))
+    second = silo.check()
+    silo.write_contract(replaced(("value: 20", "value: 30")))
+    third = silo.check()
+    assert len({first.key, second.key, third.key}) == 3
+    assert first.findings_digest != second.findings_digest
+
+
+def test_an_edited_outcome_is_made_again(silo: SampleSilo) -> None:
+    """Whoever edits a kept refusal into a pass gets the refusal back."""
+    silo.write_records([*sample_records(), b"broken"])
+    refused = silo.check()
+    path = silo.home / GATE_DIRECTORY / str(refused.key) / OUTCOME_NAME
+    sealed = json.loads(path.read_bytes())
+    sealed["kept"] = sealed["kept"].replace('"passed":false', '"passed":true')
+    path.write_text(json.dumps(sealed))
+    assert silo.check() == refused
+    path.write_text("garbage")
+    assert silo.check() == refused
+
+
+def test_retention_forgets_what_was_not_used(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    old = silo.check()
+    folder = silo.home / GATE_DIRECTORY / str(old.key)
+    silo.write_records(list(sample_records(39)))
+    os.utime(folder / OUTCOME_NAME, (1, 1))
+    silo.check()
+    assert not folder.exists()
+
+
+def test_retention_deletes_training_files_that_nobody_reads(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    files = silo.gate.splits(silo.check().findings_digest)
+    os.utime(silo.home / SPLITS_DIRECTORY / "made-for", (1, 1))
+    silo.check()
+    assert not files.train.exists()
+
+
+def test_an_accepted_conditional_licence_passes(silo: SampleSilo) -> None:
+    terms = (
+        "  - property: fl.licenceAcceptances\n    value: [LicenseRef-HPO accepted by A. Person]\n"
+    )
+    silo.write_contract(replaced(("[MIT, ", "[LicenseRef-HPO, MIT, ")) + terms)
+    silo.write_records([sample_record(n, licence="LicenseRef-HPO") for n in range(40)])
+    assert silo.check().passed
+
+
+def test_drift_is_measured_from_the_last_accepted_round(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    first = silo.check()
+    verdict_like = first.findings_digest
+    silo.gate.remember(verdict_like)
+    assert silo.check() == first, "against itself nothing has drifted, and nothing is done again"
+    longer = [sample_record(n, answer=f"{n} " + "x" * (20 * (1 + n % 9))) for n in range(40)]
+    silo.write_records(list(longer))
+    drifted = silo.check()
+    assert failing(drifted) == ["drift.since_last_round"]
+    silo.gate.remember("0" * 64)
+    assert failing(silo.check()) == ["drift.since_last_round"], "another verdict changes nothing"
+
+
+def test_opt_out_evidence_that_grows_old_is_looked_at_again(silo: SampleSilo) -> None:
+    fields = "".join(
+        f"      - {{name: {name}, logicalType: string}}\n"
+        for name in ("tdm_reservation", "tdm_checked_at")
+    )
+    source = "      - {name: source, logicalType: string}\n"
+    terms = "  - property: fl.optOut\n    value: {evidenceRequired: true, maxAgeDays: 30}\n"
+    silo.write_contract(replaced((source, source + fields)) + terms)
+    evidence = {"tdm_reservation": "0", "tdm_checked_at": "2026-12-20"}
+    silo.write_records([sample_record(n, **evidence) for n in range(40)])
+    outcome = silo.check()
+    assert outcome.passed
+    assert outcome.expires_at - silo.clock.now() < timedelta(days=31)
+    silo.clock.sleep(timedelta(days=30).total_seconds())
+    assert failing(silo.check()) == ["opt_out.evidence"]
+    silo.write_records([sample_record(n, tdm_reservation="1") for n in range(40)])
+    assert "opt_out.none" in failing(silo.check())

@@ -43,6 +43,7 @@ name = "a model"
 licence = "{licence}"
 digest = "{digest}"
 path = "/models/a"
+{acceptance}
 """
 
 EXACT: dict[str, Any] = {
@@ -56,6 +57,7 @@ EXACT: dict[str, Any] = {
     "cohort": len(PLAN.cohort),
     "licence": PLAN.base_model.licence,
     "digest": PLAN.base_model.digest,
+    "acceptance": "",
 }
 
 
@@ -65,14 +67,21 @@ def policy(tmp_path: Path, **changes: Any) -> PolicyFile:
     return read_policy(path)
 
 
+def terms(**changes: Any) -> ContractTerms:
+    values: dict[str, Any] = {
+        "digest": PLAN.contract_digest_of(SILO),
+        "purposes": (PLAN.purpose,),
+        "expires_at": PLAN.expires_at,
+    }
+    return ContractTerms(**values | changes)
+
+
 def context(**changes: Any) -> PlanContext:
-    pinned = PLAN.contract_digest_of(SILO)
-    assert pinned is not None
     values: dict[str, Any] = {
         "silo": SILO,
         "federation": PLAN.federation,
         "membership_digest": PLAN.membership_digest,
-        "contract": ContractTerms(pinned, (PLAN.purpose,)),
+        "contract": terms(),
         "now": PLAN.issued_at,
     }
     return PlanContext(**{**values, **changes})
@@ -115,17 +124,82 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
         ("plan.membership", {"membership_digest": "0" * 64}),
         ("plan.expired", {"now": PLAN.submit_by}),
         ("policy.contract", {"contract": None}),
-        ("policy.contract", {"contract": ContractTerms("0" * 64, (PLAN.purpose,))}),
-        (
-            "policy.contract_purpose",
-            {"contract": ContractTerms(PLAN.contract_digest_of(SILO) or "", ("another",))},
-        ),
+        ("policy.contract", {"contract": terms(digest="0" * 64)}),
+        ("policy.contract_purpose", {"contract": terms(purposes=("another",))}),
+        ("policy.contract_expired", {"contract": terms(expires_at=PLAN.issued_at)}),
+        ("policy.contract_use", {"contract": terms(uses=("commercial",))}),
+        ("policy.contract_duo", {"contract": terms(duo_codes=("DUO:0000021",))}),
+        ("policy.contract_egress", {"contract": terms(egress=("status", "losses"))}),
     ],
 )
 def test_a_plan_that_does_not_fit_this_silo_is_refused(
     tmp_path: Path, rule: str, changes: dict[str, Any]
 ) -> None:
     assert decided_by(PLAN, policy(tmp_path), context(**changes)) == rule
+
+
+COMMERCIAL = PLAN.model_copy(update={"use": "commercial"})
+BOTH = ("research", "commercial")
+GRU, IRB, NCU = "DUO:0000042", "DUO:0000021", "DUO:0000046"
+
+
+@pytest.mark.parametrize(
+    ("plan", "contract", "rule"),
+    [
+        (PLAN, terms(), None),
+        (COMMERCIAL, terms(), "policy.contract_use"),
+        (COMMERCIAL, terms(uses=BOTH), None),
+        (COMMERCIAL, terms(uses=("commercial",)), None),
+        (PLAN, terms(duo_codes=(GRU, NCU)), None),
+        (COMMERCIAL, terms(uses=BOTH, duo_codes=(GRU, NCU)), "policy.contract_duo"),
+        (PLAN, terms(duo_codes=(GRU, IRB)), "policy.contract_duo"),
+        (PLAN, terms(duo_codes=(GRU, IRB), attested=frozenset({GRU})), "policy.contract_duo"),
+        (PLAN, terms(duo_codes=(GRU, IRB), attested=frozenset({IRB})), None),
+        (PLAN, terms(duo_codes=(IRB,), attested=frozenset({IRB})), "policy.contract_duo"),
+        (PLAN, terms(expires_at=PLAN.issued_at + timedelta(seconds=1)), None),
+        (PLAN, terms(egress=("local-adapter",)), None),
+    ],
+)
+def test_the_contract_says_for_which_use_the_data_may_be_trained_on(
+    tmp_path: Path, plan: RoundPlan, contract: ContractTerms, rule: str | None
+) -> None:
+    assert decided_by(plan, policy(tmp_path), context(contract=contract)) == rule
+
+
+GEMMA = "LicenseRef-Gemma-Terms"
+ACCEPTED = f"{GEMMA} accepted by A. Person"
+OTHERS = "LicenseRef-OpenRAIL-M accepted by A. Person"
+
+
+@pytest.mark.parametrize(
+    ("licence", "theirs", "ours", "rule"),
+    [
+        ("Apache-2.0", None, None, None),
+        (GEMMA, ACCEPTED, ACCEPTED, None),
+        (GEMMA, ACCEPTED, None, "policy.model_licence"),
+        (GEMMA, None, ACCEPTED, "policy.model_licence"),
+        (GEMMA, ACCEPTED, OTHERS, "policy.model_licence"),
+        (GEMMA, ACCEPTED, f"{GEMMA} accepted by ", "policy.model_licence"),
+        ("LicenseRef-Unheard-Of", None, None, "policy.model_licence"),
+        ("CC-BY-NC-4.0", None, None, None),
+    ],
+)
+def test_both_sides_have_to_accept_terms_that_ask_for_it(
+    tmp_path: Path, licence: str, theirs: str | None, ours: str | None, rule: str | None
+) -> None:
+    licensed = {"licence": licence, "licence_acceptance": theirs}
+    plan = PLAN.model_copy(update={"base_model": PLAN.base_model.model_copy(update=licensed)})
+    line = f'licence_acceptance = "{ours}"' if ours else ""
+    file = policy(tmp_path, licence=licence, acceptance=line)
+    assert decided_by(plan, file, context()) == rule
+
+
+def test_a_non_commercial_model_is_not_trained_for_commercial_use(tmp_path: Path) -> None:
+    base_model = PLAN.base_model.model_copy(update={"licence": "CC-BY-NC-4.0"})
+    plan = COMMERCIAL.model_copy(update={"base_model": base_model})
+    allowed = context(contract=terms(uses=BOTH))
+    file = policy(tmp_path, licence="CC-BY-NC-4.0")
+    assert decided_by(plan, file, allowed) == "policy.model_licence"
 
 
 def test_a_plan_one_second_before_its_deadline_is_not_expired(tmp_path: Path) -> None:

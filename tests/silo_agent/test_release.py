@@ -2,23 +2,27 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from data_contracts.artifact import artifact_of_file
-from data_contracts.errors import StorageError
+from data_contracts.envelope import seal
+from data_contracts.errors import StorageError, UntrustedInputError
 from data_contracts.records import Submission, Verdict
 from infra.signing_keys import SigningKey, create_key
 from silo_agent.kill_switch import KillSwitch
-from silo_agent.release import Release, ReleaseForbiddenError
+from silo_agent.policy import ContractTerms
+from silo_agent.release import Grounds, Release, ReleaseForbiddenError
 from tests.aggregator.federation_samples import federation
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket
 
 FED = federation()
 SILO = FED.plan.record.cohort[0]
+HOUR = timedelta(hours=1)
 
 
 class Desk:
@@ -41,9 +45,29 @@ class Desk:
 
     def verdict(self, *, passed: bool = True) -> Verdict:
         sample = FED.verdict(SILO).record
-        return sample.model_copy(
-            update={"passed": passed, "expires_at": self.clock.now() + timedelta(hours=1)}
-        )
+        return sample.model_copy(update={"passed": passed, "expires_at": self.clock.now() + HOUR})
+
+    def contract(self, **changes: Any) -> ContractTerms:
+        """The contract that the plan pins, in force for a day."""
+        values: dict[str, Any] = {
+            "digest": FED.plan.record.contract_digest_of(SILO),
+            "purposes": (FED.plan.record.purpose,),
+            "expires_at": FED.plan.record.issued_at + 24 * HOUR,
+        }
+        return ContractTerms(**values | changes)
+
+    def grounds(self, **changes: Any) -> Grounds:
+        """Grounds that open the door unless `changes` says otherwise."""
+        values: dict[str, Any] = {
+            "adapter": self.adapter,
+            "plan": FED.plan,
+            "contract": self.contract(),
+        }
+        return Grounds(**values | changes)
+
+    def left(self) -> list[str]:
+        """Keys in the inbox that only a submission would make."""
+        return [key for key in self.inbox.objects if "submission" in key or "blobs" in key]
 
     def submission(self, verdict_digest: str) -> Submission:
         sample = FED.submission(SILO, FED.verdict(SILO)).record
@@ -63,25 +87,67 @@ def test_a_submission_leaves_with_its_blob_first(desk: Desk) -> None:
     order: list[str] = []
     desk.inbox.before = lambda operation, key: order.append(operation)
     verdict = desk.release().record(desk.verdict())
-    desk.release().record(desk.submission(verdict.digest), blob=desk.adapter)
+    desk.release().record(desk.submission(verdict.digest), desk.grounds())
     assert order == ["put_once", "put_blob", "put_once"]
 
 
 def test_no_submission_without_a_passing_verdict(desk: Desk) -> None:
     release = desk.release()
-    with pytest.raises(ReleaseForbiddenError, match="passing, unexpired verdict"):
-        release.record(desk.submission("0" * 64), blob=desk.adapter)
+    with pytest.raises(ReleaseForbiddenError, match=r"expected a passing verdict.*; found none"):
+        release.record(desk.submission("0" * 64), desk.grounds())
     failed = release.record(desk.verdict(passed=False))
-    with pytest.raises(ReleaseForbiddenError):
-        release.record(desk.submission(failed.digest), blob=desk.adapter)
-    assert not [key for key in desk.inbox.objects if "submission" in key or "blobs" in key]
+    with pytest.raises(ReleaseForbiddenError, match=r"found verdict\.failed"):
+        release.record(desk.submission(failed.digest), desk.grounds())
+    assert desk.left() == []
+
+
+def test_no_submission_on_another_verdict_or_without_grounds(desk: Desk) -> None:
+    verdict = desk.release().record(desk.verdict())
+    with pytest.raises(ReleaseForbiddenError, match="found none"):
+        desk.release().record(desk.submission("0" * 64), desk.grounds())
+    with pytest.raises(ReleaseForbiddenError, match="found none"):
+        desk.release().record(desk.submission(verdict.digest))
+    assert desk.left() == []
+
+
+OTHER_PLAN = federation(purpose="something else").plan
+
+
+@pytest.mark.parametrize(
+    ("rule", "grounds", "terms"),
+    [
+        ("contract.changed", {"contract": None}, {}),
+        ("contract.changed", {}, {"digest": "0" * 64}),
+        ("contract.expired", {}, {"expires_at": FED.plan.record.issued_at}),
+        ("contract.egress", {}, {"egress": ("status", "losses")}),
+        ("verdict.other_contract", {"plan": OTHER_PLAN}, {}),
+    ],
+)
+def test_the_release_asks_again_even_where_the_agent_would_not(
+    desk: Desk, rule: str, grounds: dict[str, Any], terms: dict[str, Any]
+) -> None:
+    verdict = desk.release().record(desk.verdict())
+    rests_on = desk.grounds(**{"contract": desk.contract(**terms), **grounds})
+    with pytest.raises(ReleaseForbiddenError, match=f"found {rule}.*nothing was sent"):
+        desk.release().record(desk.submission(verdict.digest), rests_on)
+    assert desk.left() == []
+    assert not list((desk.directory / "outbox").rglob("blobs"))
+
+
+def test_a_verdict_in_the_outbox_that_another_key_signed_opens_nothing(desk: Desk) -> None:
+    verdict = desk.release().record(desk.verdict())
+    (kept,) = (desk.directory / "outbox").rglob("verdict.json")
+    kept.write_bytes(seal(verdict.record, create_key(desk.directory / "other.pem")).envelope)
+    with pytest.raises(UntrustedInputError, match="signature of verdict"):
+        desk.release().record(desk.submission(verdict.digest), desk.grounds())
+    assert desk.left() == []
 
 
 def test_no_submission_on_an_expired_verdict(desk: Desk) -> None:
     verdict = desk.release().record(desk.verdict())
     desk.clock.sleep(2 * 3600)
-    with pytest.raises(ReleaseForbiddenError):
-        desk.release().record(desk.submission(verdict.digest), blob=desk.adapter)
+    with pytest.raises(ReleaseForbiddenError, match=r"found verdict\.expired"):
+        desk.release().record(desk.submission(verdict.digest), desk.grounds())
 
 
 def test_the_kill_switch_stops_records_retries_and_statuses(desk: Desk) -> None:
@@ -113,5 +179,5 @@ def test_another_file_under_the_adapters_digest_does_not_leave(desk: Desk) -> No
     submission = desk.submission(verdict.digest)
     desk.adapter.write_bytes(b"other bytes")
     with pytest.raises(ReleaseForbiddenError, match="nothing was sent"):
-        desk.release().record(submission, blob=desk.adapter)
+        desk.release().record(submission, desk.grounds())
     assert not [key for key in desk.inbox.objects if key.startswith("blobs/")]

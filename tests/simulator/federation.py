@@ -10,7 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from aggregator.coordinator import Coordinator
+from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
 from aggregator.federated_round import advance, open_round
 from aggregator.settings import (
     BaseModelSection,
@@ -27,7 +27,7 @@ from data_contracts.bucket_layout import (
     membership_slot,
     plans_bucket,
 )
-from data_contracts.envelope import Verified, seal
+from data_contracts.envelope import Signer, Verified, seal
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
 from infra.durable_files import write_durably
@@ -35,14 +35,16 @@ from infra.model_files import model_digest
 from infra.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
 from infra.storage_config import StorageSection
+from tests.simulator.contract import PURPOSE, SimulatedContract, file_contract
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket
-from tests.simulator.silo import PURPOSE, Behaviour, SimulatedSilo
+from tests.simulator.silo import Behaviour, SimulatedSilo
 
 FEDERATION = "simulated"
 RUN = "run-1"
 LICENCE = "Apache-2.0"
 STEP_SECONDS = 20
+CONTRACT_VALIDITY = timedelta(days=365)
 MAX_STEPS = 400
 
 POLICY = """\
@@ -100,14 +102,23 @@ class SimulatedFederation:
         """Create a silo; `found` must be called before the first round."""
         home = self.directory / "silos" / name
         key = create_key(home / "keys" / "signing-key.pem")
-        contract = f"contract of {name}".encode()
-        write_durably(self.settings.home / "contracts" / f"{name}.yaml", contract)
+        expires_at = self.clock.now() + CONTRACT_VALIDITY
+        contract = SimulatedContract(name, f"contract of {name}".encode(), expires_at)
         write_durably(home / "policy.toml", self.policy_text().encode())
         silo = SimulatedSilo(
             name, home, key, self.plans, self.inbox(name), self.clock, contract, behaviour
         )
         self.silos[name] = silo
+        self.sign_contract(name)
         return silo
+
+    def sign_contract(self, silo: str, *signers: Signer) -> Path:
+        """File the silo's contract as it is now, signed by both sides unless told otherwise."""
+        contract, key = self.silos[silo].contract, self.silos[silo].key
+        contract.agreed_with = self.key.public_key_hex
+        directory = self.settings.path(CONTRACTS_DIRECTORY)
+        agreement = contract.agreement(FEDERATION, self.clock.now())
+        return file_contract(directory, contract, agreement, *(signers or (key, self.key)))
 
     def policy_text(self) -> str:
         """The policy that every simulated silo starts with."""
@@ -138,7 +149,7 @@ class SimulatedFederation:
         self.membership = membership
 
     def replace_key(self, silo: str) -> None:
-        """Sign the next membership with a new key for `silo`, as after a lost machine."""
+        """Sign the next membership with a new key for `silo`, and its contract with that key."""
         current = self.pinned
         new = create_key(self.silos[silo].home / "keys" / "new-signing-key.pem")
         self.silos[silo].key = new
@@ -149,6 +160,7 @@ class SimulatedFederation:
         fields = {"number": 2, "previous_digest": current.digest, "silos": members}
         membership = Membership.model_validate({**dict(current.record), **fields})
         write_record(self.plans, membership_slot(2), seal(membership, self.root))
+        self.sign_contract(silo)
 
     def coordinator(self, key: SigningKey | None = None) -> Coordinator:
         """A fresh coordinator, as after a restart."""
@@ -173,10 +185,11 @@ class SimulatedFederation:
         """The plan in force."""
         return open_round(self.coordinator(), round_number)
 
-    def silos_act(self) -> None:
-        """Every silo takes one step."""
-        for silo in self.silos.values():
-            silo.act(FEDERATION, self.pinned)
+    def silos_act(self, times: int = 1) -> None:
+        """Every silo takes so many steps, one after the other."""
+        for _ in range(times):
+            for silo in self.silos.values():
+                silo.act(FEDERATION, self.pinned)
 
     def play(self, plan: Verified[RoundPlan]) -> list[Stage]:
         """Until the attempt is reported; returns the stages that the coordinator saw."""

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from data_contracts.adapter_format import lora_a_name, lora_b_name
 from data_contracts.artifact import digest_of_bytes
+from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError
 from data_contracts.records import Membership, RoundPlan, Verdict
@@ -25,15 +26,16 @@ from infra.storage_config import StorageSection
 from silo_agent.agent import Silo, Step, poll_once
 from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
 from silo_agent.config import AgentSection, SiloConfig
-from silo_agent.data_gate import GateOutcome
+from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.policy import ContractTerms
 from silo_agent.release import Release
 from silo_agent.status_reporter import StatusReporter
+from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
 
-PURPOSE = "testing"
 BASE_LOSS = 3.0
+FINDINGS = digest_of_bytes(b"findings")
 
 
 class Behaviour(Enum):
@@ -42,6 +44,7 @@ class Behaviour(Enum):
     HONEST = "honest"
     ABSENT = "absent"
     FAILING_CONTRACT = "its data contract fails"
+    INCOMPLETE_VERDICT = "asks no question about personal data"
     NOT_FINITE = "submits NaN"
     HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
@@ -57,7 +60,7 @@ class SimulatedTrainer:
     silo: str
     directory: Path
     behaviour: Behaviour
-    trainings: int = 0
+    while_training: Callable[[], None]
 
     def train(
         self,
@@ -67,11 +70,11 @@ class SimulatedTrainer:
         report: StatusReporter,
     ) -> LocalTraining:
         """A random adapter of the plan's layout; deterministic per silo and round."""
-        self.trainings += 1
         report.show("training", step=1, steps=plan.recipe.local_steps, tokens_per_second=100.0)
         path = self.directory / f"{plan.run}-{plan.round}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(self._tensors(plan), path)
+        self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
         return LocalTraining(
             adapter=path,
@@ -118,35 +121,48 @@ class SimulatedTrainer:
 class SimulatedGate:
     """A data gate with a fixed answer; satisfies `DataGate`."""
 
-    contract: bytes
-    passes: bool
-    now: Callable[[], datetime]
-    purposes: tuple[str, ...] = (PURPOSE,)
+    contract: SimulatedContract
+    behaviour: Behaviour
+    expires_at: datetime
+    remembered: list[str]
 
-    def terms(self) -> ContractTerms | None:
-        """The contract's digest and purposes."""
-        return ContractTerms(digest_of_bytes(self.contract), self.purposes)
+    def terms(self, coordinator_key: str) -> ContractTerms | None:
+        """The contract's terms as they are at this moment."""
+        return self.contract.terms(coordinator_key)
 
-    def check(self) -> GateOutcome:
-        """One rule, which holds or not."""
-        outcome = RuleOutcome(
-            rule="licence.allowed",
-            type="expectation",
-            success=self.passes,
-            severity="critical",
-            element_count=100,
-            unexpected_count=0 if self.passes else 20,
-        )
+    def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
+        """An outcome of every rule that a verdict must speak about; one of them may fail."""
+        outcomes = tuple(self._outcome(rule) for rule in sorted(self._rules()))
         return GateOutcome(
-            passed=self.passes,
-            outcomes=(outcome,),
+            passed=all(outcome.success for outcome in outcomes),
+            outcomes=outcomes,
             licences=(LicenceCount(licence="MIT", records=100),),
-            findings_digest=digest_of_bytes(b"findings"),
-            contract_digest=digest_of_bytes(self.contract),
-            expires_at=self.now() + timedelta(days=1),
+            findings_digest=FINDINGS,
+            contract_digest=self.contract.digest,
+            expires_at=self.expires_at,
             operator_notes=(),
             train_records=80,
             heldout_records=20,
+        )
+
+    def remember(self, findings_digest: str) -> None:
+        """Noted, so that a test can ask which findings became the baseline of drift."""
+        self.remembered.append(findings_digest)
+
+    def _rules(self) -> frozenset[str]:
+        if self.behaviour is Behaviour.INCOMPLETE_VERDICT:
+            return REQUIRED_RULES - {"personal_data.limit"}
+        return REQUIRED_RULES
+
+    def _outcome(self, rule: str) -> RuleOutcome:
+        fails = self.behaviour is Behaviour.FAILING_CONTRACT and rule == "licence.allowed"
+        return RuleOutcome(
+            rule=rule,
+            type="built_in",
+            success=not fails,
+            severity="critical",
+            element_count=100,
+            unexpected_count=20 if fails else 0,
         )
 
 
@@ -160,8 +176,12 @@ class SimulatedSilo:
     plans: Bucket
     inbox: Bucket
     clock: FakeClock
-    contract: bytes
+    contract: SimulatedContract
     behaviour: Behaviour = Behaviour.HONEST
+    verdict_validity: timedelta = timedelta(days=1)
+    while_training: Callable[[], None] = lambda: None
+    trainings: int = 0
+    remembered: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def agent(self, federation: str, pinned: Verified[Membership]) -> Silo:
@@ -180,10 +200,11 @@ class SimulatedSilo:
             release=Release(self.home / "outbox", self.inbox, self.key, self.clock, switch.is_on),
             gate=SimulatedGate(
                 self.contract,
-                self.behaviour is not Behaviour.FAILING_CONTRACT,
-                self.clock.now,
+                self.behaviour,
+                self.clock.now() + self.verdict_validity,
+                self.remembered,
             ),
-            trainer=SimulatedTrainer(self.name, self.home / "work", self.behaviour),
+            trainer=SimulatedTrainer(self.name, self.home / "work", self.behaviour, self._train),
             clock=self.clock,
             is_stopped=switch.is_on,
         )
@@ -200,6 +221,15 @@ class SimulatedSilo:
         except ConsortiaError as error:
             self.faults.append(str(error))
             return None
+
+    def kinds(self) -> set[str]:
+        """Kinds of records in the inbox, and `blobs` when there is one; statuses do not count."""
+        blobs = {"blobs" for _ in self.inbox.list_keys("blobs/")}
+        return blobs | {info.key.split("/")[4] for info in self.inbox.list_keys("rounds/")}
+
+    def _train(self) -> None:
+        self.trainings += 1
+        self.while_training()
 
     def _has_submitted(self) -> bool:
         return any("/submission/" in info.key for info in self.inbox.list_keys("rounds/"))

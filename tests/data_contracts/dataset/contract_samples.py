@@ -44,6 +44,17 @@ schema:
 customProperties:
   - property: fl.licences
     value: [MIT, LicenseRef-Own]
+  - property: fl.licenceTerms
+    value:
+      - id: LicenseRef-Own
+        commercial: true
+        derivatives: true
+        shareAlike: false
+        attribution: false
+        noAi: false
+        source: The house's own texts
+  - property: fl.duplicates
+    value: {maxExactPerMille: 100, maxNearPerMille: 1000, maxLeakingPerMille: 1000}
   - property: fl.minimumRecords
     value: 20
   - property: fl.minimumCohort

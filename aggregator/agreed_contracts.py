@@ -1,0 +1,50 @@
+"""The data contracts that a plan may name: filed here, signed by silo and coordinator, in force.
+
+A silo whose contract has no agreement, or one that has expired, is left out of the cohort and
+named, so that one lapsed contract does not end everybody's rounds; the quorum decides about those.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from data_contracts.artifact import artifact_of_file
+from data_contracts.dataset.contract.agreement import Parties, read_agreement
+from data_contracts.errors import DataStewardError
+from data_contracts.records import Membership
+
+log = logging.getLogger("consortia")
+
+
+@dataclass(frozen=True)
+class AgreedContracts:
+    """Digest of the contract by silo, and why other silos are left out."""
+
+    digests: dict[str, str]
+    left_out: dict[str, str]
+
+
+def agreed_contracts(directory: Path, membership: Membership, now: datetime) -> AgreedContracts:
+    """Every `<silo>.yaml` in `directory` with its agreement, judged at `now`."""
+    digests: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for path in sorted(directory.glob("*.yaml")):
+        silo, digest = path.stem, artifact_of_file(path).digest
+        try:
+            agreement = read_agreement(path, digest, _parties(membership, silo))
+        except DataStewardError as error:
+            left_out[silo] = error.found
+        else:
+            if now < agreement.record.expires_at:
+                digests[silo] = digest
+            else:
+                left_out[silo] = "one that has expired"
+    for silo, why in left_out.items():
+        log.warning("%s is left out of the round: %s", silo, why)
+    return AgreedContracts(digests, left_out)
+
+
+def _parties(membership: Membership, silo: str) -> Parties:
+    key = membership.key_of(silo) or ""
+    return Parties(membership.federation, silo, key, membership.coordinator_key)

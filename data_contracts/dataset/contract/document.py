@@ -1,0 +1,168 @@
+"""The data contract: an ODCS v3.2.0 file, read strictly into one frozen value.
+
+Guaranteed, in this order: the YAML is unambiguous (`strict_yaml`), the document fits the JSON
+schema of the Open Data Contract Standard (Bitol, v3.2.0), every key that the schema leaves open is
+known here, the federation's terms are complete (`terms`), every quality rule is on the allow-list
+(`quality_rules`), every licence is one that SPDX knows or a `LicenseRef-` whose terms are known,
+every DUO code is known, and the data lies below the silo's data root (`data_section`). A key that
+promises something which nobody would keep is refused; one that only describes is left alone.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.dataset.contract.data_section import read_source
+from data_contracts.dataset.contract.odcs_schema import refuse_unless_odcs
+from data_contracts.dataset.contract.quality_rules import QualityRule, read_rules
+from data_contracts.dataset.contract.refused_key import KeyRefusedError
+from data_contracts.dataset.contract.strict_yaml import load_yaml, read_limited
+from data_contracts.dataset.contract.terms import DataTerms, read_terms, refuse_misplaced
+from data_contracts.dataset.licence import canonical_licence_id
+from data_contracts.dataset.personal_data.safe_harbor import rows_needing_attestation
+from data_contracts.dataset.sources.data_source import DataSource
+from data_contracts.errors import DataStewardError
+from data_contracts.licences.duo import DUO_CODES
+from data_contracts.licences.registry import LicenceRegistry
+from data_contracts.wire_types import Digest, Part, Text
+
+_DESCRIPTION_KEYS = {
+    "usage",
+    "purpose",
+    "limitations",
+    "authoritativeDefinitions",
+    "customProperties",
+}
+
+
+class DataContract(Part):
+    """What may be trained on, for what, under which licences, until when.
+
+    `digest` is the SHA-256 of the file's bytes; licences in `terms` are in SPDX's spelling.
+    """
+
+    id: Text
+    version: Text
+    digest: Digest
+    purposes: tuple[Text, ...] = Field(min_length=1, max_length=20)
+    terms: DataTerms
+    source: DataSource
+    rules: tuple[QualityRule, ...]
+
+    def is_current(self, now: datetime) -> bool:
+        """Whether the contract has not expired at `now` (an aware datetime)."""
+        return now < self.terms.expires
+
+
+def load_contract(path: Path) -> DataContract:
+    """Read the contract file at `path`; raises DataStewardError with file and path of the key."""
+    return parse_contract(read_limited(path), str(path))
+
+
+def parse_contract(data: bytes, source: str) -> DataContract:
+    """The contract in `data`; `source` names the file in errors."""
+    document = load_yaml(data, source)
+    try:
+        return _contract(document, digest_of_bytes(data))
+    except KeyRefusedError as error:
+        raise DataStewardError(
+            f"contract file {source}: {error.path}",
+            expected=error.expected,
+            found=error.found,
+            action="correct the key, and have silo and coordinator sign the contract again",
+        ) from None
+
+
+def _contract(document: Any, digest: str) -> DataContract:
+    refuse_unless_odcs(document)
+    _refuse_promises(document)
+    refuse_misplaced({**document, "customProperties": []}, "")
+    terms = _checked_terms(read_terms(document.get("customProperties", [])))
+    source = read_source(document)
+    return DataContract(
+        id=_text(document, "id"),
+        version=_text(document, "version"),
+        digest=digest,
+        purposes=_purposes(document),
+        terms=terms,
+        source=source,
+        rules=read_rules(document["schema"][0].get("quality", [])),
+    )
+
+
+def _refuse_promises(document: dict[str, Any]) -> None:
+    """ODCS has keys that promise what this reader does not enforce; see `fl.*` for what it does."""
+    if document.get("status", "active") != "active":
+        raise KeyRefusedError("status", "active", ascii(document["status"])[:40])
+    if document.get("slaProperties"):
+        expected = "no service levels: expiry and retention are fl.expires and fl.retention"
+        raise KeyRefusedError("slaProperties", expected, "some")
+
+
+def _checked_terms(terms: DataTerms) -> DataTerms:
+    """What a value alone cannot show: that licences and DUO codes mean something."""
+    for position, code in enumerate(terms.duo_codes):
+        if code not in DUO_CODES:
+            path = f"customProperties[fl.duoCodes][{position}]"
+            raise KeyRefusedError(path, "a code of the Data Use Ontology", code)
+    try:
+        LicenceRegistry(licence.terms() for licence in terms.licence_terms)
+    except DataStewardError as error:
+        path = "customProperties[fl.licenceTerms]"
+        raise KeyRefusedError(path, error.expected, error.found) from None
+    _refuse_unattested(terms)
+    licences = _canonical("fl.licences", terms.licences)
+    package = None
+    if terms.package_licence is not None:
+        (package,) = _canonical("fl.packageLicence", (terms.package_licence,))
+    return terms.model_copy(update={"licences": licences, "package_licence": package})
+
+
+def _refuse_unattested(terms: DataTerms) -> None:
+    """With `safeHarbor`, somebody vouches for every identifier that no detector fully covers."""
+    if not terms.personal_data.safe_harbor:
+        return
+    wanting = rows_needing_attestation(frozenset(terms.personal_data.kinds))
+    missing = sorted({row.letter for row in wanting} - terms.attested())
+    if missing:
+        expected = "an attestation of every identifier that no detector fully covers"
+        raise KeyRefusedError(
+            "customProperties[fl.attestations]", expected, f"none of {', '.join(missing)}"
+        )
+
+
+def _canonical(term: str, stated: tuple[str, ...]) -> tuple[str, ...]:
+    known = []
+    for position, licence in enumerate(stated):
+        canonical = canonical_licence_id(licence)
+        if canonical is None:
+            path = f"customProperties[{term}][{position}]"
+            expected = "a licence id of the SPDX list, or LicenseRef- and a name"
+            raise KeyRefusedError(path, expected, ascii(licence)[:80])
+        known.append(canonical)
+    return tuple(sorted(set(known)))
+
+
+def _purposes(document: dict[str, Any]) -> tuple[str, ...]:
+    """Each line of `description.purpose` is one purpose."""
+    description = document.get("description", {})
+    for key in description:
+        if key not in _DESCRIPTION_KEYS:
+            expected = "only " + ", ".join(sorted(_DESCRIPTION_KEYS))
+            raise KeyRefusedError(f"description.{key}", expected, "an unknown key")
+    lines = [line.strip() for line in description.get("purpose", "").splitlines()]
+    purposes = tuple(line for line in lines if line)
+    if not 1 <= len(purposes) <= 20 or any(len(purpose) > 400 for purpose in purposes):
+        expected = "1 to 20 lines of at most 400 characters, a purpose each"
+        raise KeyRefusedError("description.purpose", expected, f"{len(purposes)} lines")
+    return purposes
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value: str = document[key]
+    if not 1 <= len(value) <= 400:
+        raise KeyRefusedError(key, "1 to 400 characters", f"{len(value)}")
+    return value

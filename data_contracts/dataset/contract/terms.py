@@ -1,0 +1,258 @@
+"""The terms of a data contract: custom properties named `fl.*`, each a closed value.
+
+Every policy has a default that refuses more rather than less, but for what only the steward can
+know (licences, minimum number of records, expiry), which must be stated. Shares are stated as
+records per thousand, whole numbers, because a contract must mean the same to every reader.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+from data_contracts.dataset.contract.refused_key import KeyRefusedError
+from data_contracts.dataset.personal_data.kinds import DEFAULT_KINDS, KINDS
+from data_contracts.licences.terms import LicenceTerms
+from data_contracts.licences.uses import Use
+from data_contracts.wire_types import (
+    Instant,
+    LicenceId,
+    Part,
+    PositiveCount,
+    PublicKeyHex,
+    Text,
+)
+
+DEFAULT_MINIMUM_COHORT = 10
+Egress = Literal["status", "rule-counts", "licence-counts", "local-adapter", "losses"]
+EGRESS: tuple[Egress, ...] = ("status", "rule-counts", "licence-counts", "local-adapter", "losses")
+"""What can leave a silo, in the order in which it does. Outcomes of rules always leave."""
+
+Cohort = Annotated[int, Field(ge=2, le=2**53 - 1)]
+PerMille = Annotated[int, Field(ge=0, le=1000)]
+Days = Annotated[int, Field(ge=1, le=3650)]
+DuoCode = Annotated[str, StringConstraints(pattern=r"^DUO:[0-9]{7}$")]
+RegistryName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+SafeHarborLetter = Annotated[str, StringConstraints(pattern=r"^[A-R]$")]
+
+
+def _known_kind(kind: Any) -> Any:
+    if kind not in KINDS:
+        raise ValueError("expected one of " + ", ".join(sorted(KINDS)))
+    return kind
+
+
+PersonalDataKind = Annotated[str, BeforeValidator(_known_kind)]
+
+
+class Terms(Part):
+    """A part of the terms, written in camelCase as ODCS writes its keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=False
+    )
+
+
+class RegisteredLicence(Terms):
+    """What a `LicenseRef-` of this contract allows; the steward has read the licence and says so.
+
+    `source` says where its text can be read.
+    """
+
+    id: Annotated[str, StringConstraints(pattern=r"^LicenseRef-[A-Za-z0-9.-]{1,60}$")]
+    commercial: bool
+    derivatives: bool
+    share_alike: bool
+    attribution: bool
+    no_ai: bool
+    source: Text
+
+    def terms(self) -> LicenceTerms:
+        """As the table of licences has them; what a contract registers needs no acceptance."""
+        return LicenceTerms(licence=self.id, conditional=False, **self.model_dump(exclude={"id"}))
+
+
+class Attestation(Terms):
+    """A person vouches for what software cannot check: a DUO code or a Safe Harbor identifier."""
+
+    of: DuoCode | SafeHarborLetter
+    by: Text
+    on: Instant
+
+
+class TrustedRegistry(Terms):
+    """A rights holder's registry, by name and by the key that its manifest is signed with."""
+
+    name: RegistryName
+    signer: PublicKeyHex
+
+
+class CopyrightPolicy(Terms):
+    """Registries that must be probed, and how much of a record they may hold.
+
+    A record breaks the rule when it contains a chain of `MIN_CHAIN` tiles or more of one registry
+    and more than `maxCoveragePerMille` of its words; `maxRecordsPerMille` records may.
+    """
+
+    registries: Annotated[tuple[TrustedRegistry, ...], Field(max_length=20)] = ()
+    max_coverage_per_mille: PerMille = 0
+    max_records_per_mille: PerMille = 0
+
+
+class DuplicatePolicy(Terms):
+    """Records per thousand that may repeat an earlier one, or be in both splits.
+
+    Repetitions and leaking records are never trained on; the limits say when a data set with that
+    many is refused as a whole.
+    """
+
+    max_exact_per_mille: PerMille = 100
+    max_near_per_mille: PerMille = 300
+    max_leaking_per_mille: PerMille = 50
+
+
+class OptOutPolicy(Terms):
+    """Opt-outs of text and data mining (Directive (EU) 2019/790, article 4(3)).
+
+    A stated opt-out is always refused. `evidenceRequired` also refuses records without evidence
+    that somebody looked, not longer than `maxAgeDays` ago.
+    """
+
+    evidence_required: bool = False
+    max_age_days: Days = 365
+
+
+class PersonalDataPolicy(Terms):
+    """Kinds of personal data that are looked for, and records per thousand that may have any.
+
+    `safeHarbor` says that the 18 identifiers of 45 CFR 164.514(b)(2)(i) matter: the contract then
+    needs an attestation of each that no detector fully covers.
+    """
+
+    kinds: Annotated[tuple[PersonalDataKind, ...], Field(min_length=1, max_length=40)] = tuple(
+        sorted(DEFAULT_KINDS)
+    )
+    max_records_per_mille: PerMille = 0
+    safe_harbor: bool = False
+
+
+class BalancePolicy(Terms):
+    """Largest share of one label, per thousand records; only for data with labels."""
+
+    max_majority_per_mille: PerMille
+
+
+class DriftPolicy(Terms):
+    """Largest population stability index against the last accepted round, in thousandths.
+
+    Siddiqi, Credit Risk Scorecards, 2006: below 0.1 no change, above 0.25 a shift.
+    """
+
+    max_psi_thousandths: Annotated[int, Field(ge=1, le=10_000)] = 250
+
+
+class ImagePolicy(Terms):
+    """Images that must not be there: by perceptual hash, and by LAION's scores per thousand."""
+
+    registry: RegistryName | None = None
+    max_hamming_distance: Annotated[int, Field(ge=0, le=128)] = 31
+    max_unsafe_per_mille: PerMille = 100
+    max_watermark_per_mille: PerMille = 800
+
+
+class RetentionPolicy(Terms):
+    """How long a silo keeps what it made from the data: findings and training splits."""
+
+    days: Days = 30
+
+
+class EgressPolicy(Terms):
+    """What may leave the silo; what is not named here does not."""
+
+    allow: Annotated[tuple[Egress, ...], Field(min_length=1, max_length=len(EGRESS))] = EGRESS
+
+
+class DataTerms(Terms):
+    """Everything a contract says as `fl.*`; each name is the property's name after `fl.`."""
+
+    licences: Annotated[tuple[LicenceId, ...], Field(min_length=1, max_length=100)]
+    minimum_records: PositiveCount
+    expires: Instant
+    minimum_cohort: Cohort = DEFAULT_MINIMUM_COHORT
+    uses: Annotated[tuple[Use, ...], Field(min_length=1, max_length=2)] = ("research",)
+    duo_codes: Annotated[tuple[DuoCode, ...], Field(max_length=30)] = ()
+    attestations: Annotated[tuple[Attestation, ...], Field(max_length=50)] = ()
+    licence_terms: Annotated[tuple[RegisteredLicence, ...], Field(max_length=50)] = ()
+    licence_acceptances: Annotated[tuple[Text, ...], Field(max_length=50)] = ()
+    package_licence: LicenceId | None = None
+    copyright: CopyrightPolicy = CopyrightPolicy()
+    duplicates: DuplicatePolicy = DuplicatePolicy()
+    opt_out: OptOutPolicy = OptOutPolicy()
+    personal_data: PersonalDataPolicy = PersonalDataPolicy()
+    balance: BalancePolicy | None = None
+    drift: DriftPolicy = DriftPolicy()
+    images: ImagePolicy = ImagePolicy()
+    retention: RetentionPolicy = RetentionPolicy()
+    egress: EgressPolicy = EgressPolicy()
+
+    def attested(self) -> frozenset[str]:
+        """DUO codes and Safe Harbor letters that somebody vouches for."""
+        return frozenset(attestation.of for attestation in self.attestations)
+
+
+PREFIX = "fl."
+KNOWN = frozenset(PREFIX + to_camel(name) for name in DataTerms.model_fields)
+
+
+def read_terms(properties: list[dict[str, Any]]) -> DataTerms:
+    """The terms among ODCS custom properties; raises KeyRefusedError with the key's path.
+
+    Properties that name another `vendor` are that vendor's; every other one must be known.
+    """
+    values: dict[str, Any] = {}
+    for entry in properties:
+        name = entry["property"]
+        if entry.get("vendor", "consortia") != "consortia":
+            continue
+        path = f"customProperties[{name[:60]}]"
+        if name not in KNOWN:
+            raise KeyRefusedError(path, "one of " + ", ".join(sorted(KNOWN)), "an unknown key")
+        if name in values:
+            raise KeyRefusedError(path, "the property once", "it a second time")
+        values[name] = entry["value"]
+    stated = {name.removeprefix(PREFIX): value for name, value in values.items()}
+    try:
+        return DataTerms.model_validate_json(json.dumps(stated))
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def refuse_misplaced(node: Any, path: str) -> None:
+    """A term below the top level would bind nobody, although its author thinks it does."""
+    if isinstance(node, list):
+        for position, member in enumerate(node):
+            refuse_misplaced(member, f"{path}[{position}]")
+    elif isinstance(node, dict):
+        name = node.get("property")
+        if isinstance(name, str) and name.startswith(PREFIX):
+            raise KeyRefusedError(f"{path}.property", "fl.* at the top level only", name[:60])
+        for key, member in node.items():
+            refuse_misplaced(member, f"{path}.{key}".removeprefix("."))
+
+
+def _refusal(error: ValidationError) -> KeyRefusedError:
+    """The first fault of a value, an unknown key before what it upsets."""
+    faults = error.errors(include_url=False, include_input=False)
+    first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
+    name, *rest = (str(part) for part in first["loc"])
+    place = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in rest)
+    if first["type"] == "missing":
+        where = f"customProperties[{PREFIX}{name}]{place}"
+        return KeyRefusedError(where, "a value: it has no default", "nothing")
+    unknown = first["type"] == "extra_forbidden"
+    return KeyRefusedError(
+        f"customProperties[{PREFIX}{name}]{place}",
+        "a key of this term" if unknown else "a value of its kind",
+        "an unknown key" if unknown else first["msg"][:160],
+    )

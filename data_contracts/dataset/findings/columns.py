@@ -1,0 +1,67 @@
+"""Columns of the findings table: everything that a rule may look at, and no text of a record.
+
+Ids and texts appear only as HMAC-SHA256 under a key that never leaves the silo, so nobody else can
+test a guess against them. Licence, label and language are what the data say about a record and stay
+in the silo like the rest of the table. An unreadable row has only `row`, `record_id`, `readable`
+and `usable`. Integer columns hold counts, per-mille shares or row numbers.
+"""
+
+from typing import Literal
+
+ColumnType = Literal["INTEGER", "TEXT", "BOOLEAN"]
+
+TABLE = "findings"
+SUMMARY = "summary"
+
+COLUMNS: dict[str, ColumnType] = {
+    "row": "INTEGER",
+    "readable": "BOOLEAN",
+    "record_id": "TEXT",
+    "subject_id": "TEXT",
+    "text_digest": "TEXT",
+    "prompt_characters": "INTEGER",
+    "answer_characters": "INTEGER",
+    "is_empty": "BOOLEAN",
+    "licence": "TEXT",
+    "licence_allowed": "BOOLEAN",
+    "licence_agrees": "BOOLEAN",
+    "opted_out": "BOOLEAN",
+    "opt_out_evidence": "BOOLEAN",
+    "copyright_chain": "INTEGER",
+    "copyright_coverage": "INTEGER",
+    "copyright_hit": "BOOLEAN",
+    "personal_data": "TEXT",
+    "has_personal_data": "BOOLEAN",
+    "split": "TEXT",
+    "label": "TEXT",
+    "language": "TEXT",
+    "consent": "BOOLEAN",
+    "synthetic": "BOOLEAN",
+    "image_refused": "TEXT",
+    "is_duplicate": "BOOLEAN",
+    "is_near_duplicate": "BOOLEAN",
+    "duplicate_cluster": "INTEGER",
+    "leaks": "BOOLEAN",
+    "usable": "BOOLEAN",
+    "usable_text": "TEXT",
+    "usable_subject": "TEXT",
+}
+"""In the order of the table. The last seven follow from the whole set, once every row is known;
+the last two are the digests of a usable row and NULL in any other, to count what is trained on."""
+
+WHOLE_SET = (
+    "is_duplicate",
+    "is_near_duplicate",
+    "duplicate_cluster",
+    "leaks",
+    "usable",
+    "usable_text",
+    "usable_subject",
+)
+PER_RECORD = tuple(name for name in COLUMNS if name not in WHOLE_SET)
+
+SUMMARY_COLUMNS: dict[str, ColumnType] = {
+    "majority_per_mille": "INTEGER",
+    "psi_thousandths": "INTEGER",
+}
+"""One row about the whole set; NULL where there are no labels, or nothing to compare with."""

@@ -1,0 +1,204 @@
+"""Perceptual hashes of images, against a registry of images that must not be trained on.
+
+The hash is PDQ (Facebook, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing
+Algorithm", 2019): 256 bits of which re-encoding, scaling and light edits change few; two images
+with at most 31 different bits are taken for the same. It does not survive rotation, mirroring or
+cropping, and it is made for photographs: of small pictograms (3,786 emoji of 64 pixels) 58% are
+that near to another one, so a match is a reason to look and to leave out, and proves nothing.
+
+An image file is untrusted input. In this order: the file's size, its format, the number of pixels
+its header states, and only then is it decoded, the first frame alone. Whatever a decoder says is
+one of the fixed reasons of an `UnreadableImage`. The decoders themselves are Pillow's C libraries,
+in this process: keep Pillow current.
+"""
+
+import importlib
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_contracts.errors import DataStewardError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+MAX_FILE_BYTES = 32 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+MIN_SIDE_PIXELS = 16
+MAX_REGISTRY_BYTES = 256 * 1024 * 1024
+MAX_DISTANCE = 31
+"""Bits of 256 in which two hashes of the same image may differ, after the paper."""
+RELIABLE_QUALITY = 50
+"""Images of a lower quality (0 to 100) are so plain that their hashes collide, after the paper."""
+
+HASH_BYTES = 32
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+
+ABSENT = "image.absent"
+TOO_LARGE = "image.too_large"
+TOO_MANY_PIXELS = "image.too_many_pixels"
+TOO_SMALL = "image.too_small"
+UNKNOWN_FORMAT = "image.unknown_format"
+UNDECODABLE = "image.undecodable"
+
+_HEX_HASH = re.compile(rb"[0-9a-fA-F]{64}")
+# The hash is of 64 x 64 box averages. Above twice this side, averaging whole pixels first changes
+# a few bits at most and makes the time that one image can take independent of its size.
+_ENOUGH_PIXELS_A_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class PdqHash:
+    """`bits` are 32 bytes, the first bit first; `quality` is 0 (plain) to 100."""
+
+    bits: bytes
+    quality: int
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether a match of this hash means anything."""
+        return self.quality >= RELIABLE_QUALITY
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """An image that has no hash; `reason` is one of the ids of this module."""
+
+    reason: str
+
+
+class ImageHasher:
+    """Hashes image files; Pillow and pdqhash are loaded with the first one."""
+
+    def __init__(self) -> None:
+        self._compute: Any = None
+
+    def hash(self, path: Path) -> PdqHash | UnreadableImage:
+        """The hash of the first frame, transparency over white, or why there is none."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError):  # ValueError: a name that no file can have.
+            return UnreadableImage(ABSENT)
+        if len(data) > MAX_FILE_BYTES:
+            return UnreadableImage(TOO_LARGE)
+        pixels = _decoded(data)
+        return pixels if isinstance(pixels, UnreadableImage) else self._hashed(pixels)
+
+    def _hashed(self, pixels: npt.NDArray[np.uint8]) -> PdqHash:
+        if self._compute is None:
+            self._compute = importlib.import_module("pdqhash").compute
+        vector, quality = self._compute(pixels)
+        return PdqHash(np.packbits(vector.astype(np.uint8)).tobytes(), int(quality))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageHashRegistry:
+    """Hashes of images that must not be there.
+
+    `words` is uint64 [hashes, 4], `digest` the SHA-256 of the hashes in order of their bytes.
+    """
+
+    words: npt.NDArray[np.uint64]
+    digest: str
+
+    @classmethod
+    def from_file(cls, path: Path) -> "ImageHashRegistry":
+        """The registry in a file of one hash a line, 64 hexadecimal digits each.
+
+        Raises DataStewardError when it cannot be read, is empty or too large, or has other lines.
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_REGISTRY_BYTES + 1)
+        except OSError as error:
+            raise _refused(path, "a readable file", error.strerror or "another fault") from None
+        if len(data) > MAX_REGISTRY_BYTES:
+            raise _refused(path, f"at most {MAX_REGISTRY_BYTES} bytes", "more")
+        lines = [line.strip() for line in data.splitlines()]
+        for number, line in enumerate(lines, start=1):
+            if line and not _HEX_HASH.fullmatch(line):
+                expected = "64 hexadecimal digits a line"
+                raise _refused(path, expected, f"something else in line {number}")
+        hashes = sorted({bytes.fromhex(line.decode()) for line in lines if line})
+        if not hashes:
+            raise _refused(path, "at least one hash", "none")
+        return cls.of(hashes)
+
+    @classmethod
+    def of(cls, hashes: list[bytes]) -> "ImageHashRegistry":
+        """The registry of these hashes, HASH_BYTES bytes each."""
+        joined = b"".join(sorted(hashes))
+        words = np.frombuffer(joined, dtype=np.uint64).reshape(len(hashes), HASH_BYTES // 8)
+        return cls(words, sha256(joined).hexdigest())
+
+
+def nearest_distance(image: PdqHash, registry: ImageHashRegistry) -> int:
+    """Bits, 0 to 256, between `image` and the hash of `registry` that is nearest to it."""
+    mine = np.frombuffer(image.bits, dtype=np.uint64)
+    distances = np.bitwise_count(registry.words ^ mine).sum(axis=1, dtype=np.uint16)
+    return int(distances.min(initial=8 * HASH_BYTES))
+
+
+def matches(image: PdqHash, registry: ImageHashRegistry, max_distance: int = MAX_DISTANCE) -> bool:
+    """Whether `image` is within `max_distance` bits of one in `registry`, whatever its quality."""
+    return nearest_distance(image, registry) <= max_distance
+
+
+def _decoded(data: bytes) -> npt.NDArray[np.uint8] | UnreadableImage:
+    """Red, green, blue as uint8 [height, width, 3], or why there are none."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # A warning may quote what an image says of itself.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            problem = _problem_of_size(image.width, image.height)
+            return UnreadableImage(problem) if problem else _pixels(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return UnreadableImage(TOO_MANY_PIXELS)
+    except UnidentifiedImageError:
+        return UnreadableImage(UNKNOWN_FORMAT)
+    except Exception:  # Decoders of untrusted bytes raise whatever they trip over.
+        return UnreadableImage(UNDECODABLE)
+
+
+def _problem_of_size(width: int, height: int) -> str | None:
+    if width * height > MAX_PIXELS:
+        return TOO_MANY_PIXELS
+    return TOO_SMALL if min(width, height) < MIN_SIDE_PIXELS else None
+
+
+def _pixels(image: "PillowImage") -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    image.load()
+    factors = (
+        max(1, image.width // _ENOUGH_PIXELS_A_SIDE),
+        max(1, image.height // _ENOUGH_PIXELS_A_SIDE),
+    )
+    if image.has_transparency_data:
+        # What lies under transparent pixels is seen by nobody, so it must not decide the hash.
+        layer = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, "white")
+        flat.paste(layer, mask=layer.getchannel("A"))
+    else:
+        flat = image.convert("RGB")
+    return np.asarray(flat.reduce(factors), dtype=np.uint8)
+
+
+def _refused(path: Path, expected: str, found: str) -> DataStewardError:
+    return DataStewardError(
+        f"registry of image hashes {ascii(path.name)[1:-1][:120]}",
+        expected=expected,
+        found=found,
+        action="ask the registry's keeper for the file again",
+    )

@@ -1,0 +1,106 @@
+"""CSV as RFC 4180 has it: UTF-8, commas, double quotes, a header line, rows of equal length.
+
+The file is cut into rows by the parity of its quotes, so that at most `MAX_RECORD_BYTES` of a row
+are in memory even when a quote is never closed. A quote inside an unquoted cell, which readers
+understand differently, makes its row unreadable; so does a row with more or fewer cells than the
+header. `row` counts from 1 after the header; blank lines count and are skipped.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.sources.columns import Column, present_columns
+from data_contracts.dataset.sources.data_source import DataUnavailableError
+from data_contracts.dataset.sources.jsonl import estimated_lines
+from data_contracts.dataset.sources.record_maker import RawRow, Rows
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CELL = r'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
+_RFC_4180_ROW = re.compile(rf"{_CELL}(?:,{_CELL})*+(?:\r?\n)?")
+
+
+class CsvFile:
+    """The rows of one file; `columns` are those of the wanted columns that it has."""
+
+    def __init__(self, path: Path, wanted: Sequence[Column], name: str) -> None:
+        # The module's limit holds for the whole process; it is only ever raised.
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
+        self._path = path
+        with path.open("rb") as file:
+            header = _header(file, name)
+        self.columns = present_columns(wanted, header, name)
+        self._positions = [header.index(column.name) for column in self.columns]
+        self._width = len(header)
+
+    def count_rows(self) -> int:
+        """About how many rows the file has."""
+        return max(0, estimated_lines(self._path) - 1)
+
+    def rows(self) -> Rows:
+        """Values of `columns` in every row, in order; raises OSError."""
+        with self._path.open("rb") as file:
+            pieces = _pieces(file)
+            next(pieces)
+            for row, piece in enumerate(pieces, start=1):
+                if not isinstance(piece, bytes):
+                    yield UnreadableRow(row, piece)
+                elif piece.strip(b"\r\n"):
+                    yield self._row(row, piece)
+
+    def _row(self, row: int, piece: bytes) -> RawRow | UnreadableRow:
+        cells = _cells(piece)
+        if not isinstance(cells, list):
+            return UnreadableRow(row, cells)
+        if len(cells) != self._width:
+            return UnreadableRow(row, "more or fewer cells than the header")
+        return row, [cells[position] for position in self._positions]
+
+
+def _header(file: BinaryIO, name: str) -> list[str]:
+    piece = next(_pieces(file), "no header line")
+    cells = _cells(piece.removeprefix(_BYTE_ORDER_MARK)) if isinstance(piece, bytes) else piece
+    if isinstance(cells, str):
+        raise DataUnavailableError(name, f"header line: {cells}")
+    return cells
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes | str]:
+    """The bytes of each row with its line end, or why there are none."""
+    lines: list[bytes] = []
+    size, is_open, is_too_long = 0, False, False
+    while line := file.readline(MAX_RECORD_BYTES + 1):
+        size += len(line)
+        is_open ^= line.count(b'"') % 2 == 1
+        is_too_long = is_too_long or size > MAX_RECORD_BYTES
+        if is_too_long:
+            lines.clear()
+        else:
+            lines.append(line)
+        if line.endswith(b"\n") and not is_open:
+            yield f"longer than {MAX_RECORD_BYTES} bytes" if is_too_long else b"".join(lines)
+            lines.clear()
+            size, is_too_long = 0, False
+    if is_open:
+        yield "a quote that is not closed"
+    elif size:
+        yield f"longer than {MAX_RECORD_BYTES} bytes" if is_too_long else b"".join(lines)
+
+
+def _cells(piece: bytes) -> list[str] | str:
+    """The cells of one row, or why it has none."""
+    if b"\0" in piece:
+        return "a NUL byte"
+    try:
+        text = piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    if '"' in text and not _RFC_4180_ROW.fullmatch(text):
+        return "a quote out of place"
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error:
+        return "not CSV"

@@ -1,0 +1,127 @@
+"""Parquet: one file, row group by row group, in batches whose size the page headers decide.
+
+Guaranteed in this order: the columns are there and their names are distinct; no page of them
+expands beyond `MAX_PAGE_BYTES`; a batch holds about `BATCH_BYTES` of text, however the pages were
+encoded. A column with a dictionary stays one until its cells have been measured, so that few
+bytes cannot become many. Checksums of pages are verified where the file has them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_contracts.dataset.sources.arrow_rows import arrow_rows, is_readable_type
+from data_contracts.dataset.sources.columns import Column, present_columns
+from data_contracts.dataset.sources.data_source import DataUnavailableError
+from data_contracts.dataset.sources.parquet_footer import (
+    FooterRefusedError,
+    RowGroup,
+    row_groups_of,
+)
+from data_contracts.dataset.sources.parquet_pages import PageRefusedError, PageSizes, page_sizes
+from data_contracts.dataset.sources.record_maker import Rows
+
+BATCH_BYTES = 16 * 1024 * 1024
+MAX_BATCH_ROWS = 4096
+_METADATA_BYTES = 64 * 1024 * 1024
+_READ_BUFFER_BYTES = 1024 * 1024
+_INDEX_BYTES = 64
+"""Assumed for cells of a dictionary: an index and what measuring it takes."""
+
+_LONGEST_OF_DICTIONARY = 32
+"""Where plain pages follow a dictionary, it cannot be kept, and its cells are copied: for them one
+in so many bytes of the dictionary is assumed, so that a hostile one costs 32 * BATCH_BYTES."""
+
+
+class ParquetTable:
+    """The rows of one file; `columns` are those of the wanted columns that it has."""
+
+    def __init__(self, path: Path, wanted: Sequence[Column], name: str) -> None:
+        self._path = path
+        self._name = name
+        with self._refusals():
+            self._groups = row_groups_of(path)
+        with _opened(path) as file:
+            self._metadata = file.metadata
+            schema = file.schema_arrow
+        self.columns = present_columns(wanted, schema.names, name)
+        self._readable = [
+            name
+            for name in dict.fromkeys(column.name for column in self.columns)
+            if is_readable_type(schema.field(name).type)
+        ]
+
+    def count_rows(self) -> int:
+        """Rows, as the file's metadata has them."""
+        return sum(group.rows for group in self._groups)
+
+    def rows(self) -> Rows:
+        """Values of `columns` in every row, in order."""
+        first_row = 1
+        for position, group in enumerate(self._groups):
+            if group.rows == 0:
+                continue
+            sizes = self._page_sizes(group)
+            with _opened(self._path, self._metadata, _with_dictionary(sizes)) as file:
+                for batch in file.iter_batches(
+                    batch_size=_batch_rows(sizes.values()),
+                    row_groups=[position],
+                    columns=self._readable,
+                    use_threads=False,
+                ):
+                    yield from arrow_rows(batch, self.columns, first_row)
+                    first_row += batch.num_rows
+
+    def _page_sizes(self, group: RowGroup) -> dict[str, PageSizes]:
+        sizes: dict[str, PageSizes] = {}
+        with self._path.open("rb") as file:
+            for name in self._readable:
+                with self._refusals(f"column {name}: "):
+                    if name not in group.chunks:
+                        raise PageRefusedError("not in every row group")
+                    chunk = group.chunks[name]
+                    sizes[name] = page_sizes(file, chunk.start, chunk.length)
+        return sizes
+
+    @contextmanager
+    def _refusals(self, place: str = "") -> Iterator[None]:
+        try:
+            yield
+            return
+        except (PageRefusedError, FooterRefusedError) as refused:
+            reason = f"{place}{refused}"
+        raise DataUnavailableError(self._name, reason)
+
+
+def _opened(path: Path, metadata: Any = None, dictionaries: Sequence[str] = ()) -> Any:
+    return pq.ParquetFile(
+        path,
+        metadata=metadata,
+        read_dictionary=list(dictionaries),
+        buffer_size=_READ_BUFFER_BYTES,
+        pre_buffer=False,
+        page_checksum_verification=True,
+        thrift_string_size_limit=_METADATA_BYTES,
+        thrift_container_size_limit=_METADATA_BYTES // 64,
+    )
+
+
+def _with_dictionary(sizes: dict[str, PageSizes]) -> list[str]:
+    return [name for name, size in sizes.items() if size.is_all_dictionary]
+
+
+def _batch_rows(sizes: Iterable[PageSizes]) -> int:
+    row_bytes = 1.0 + sum(_value_bytes(size) for size in sizes)
+    return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row_bytes)))
+
+
+def _value_bytes(size: PageSizes) -> float:
+    """What a cell may take when it is read, for the batch to be made small enough."""
+    if size.repeats_values:
+        return size.largest
+    if size.is_all_dictionary:
+        return max(size.per_value, _INDEX_BYTES)
+    return max(size.per_value, size.dictionary / _LONGEST_OF_DICTIONARY)

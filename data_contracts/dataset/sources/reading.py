@@ -1,0 +1,146 @@
+"""Reading a data set, whatever its format.
+
+`read_source` goes: find the files below the data root, open them, look up the columns, then one
+row after another. A row that is wrong is an `UnreadableRow`; a set that is wrong, or whose rest
+cannot be read, raises `DataUnavailableError`. No other exception leaves this module, and none
+carries a value of the data: what a library raises is replaced, not wrapped. An empty set has no
+rows and raises nothing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from data_contracts.dataset.records import DataRecord, UnreadableRow
+from data_contracts.dataset.sources.columns import Column, columns_of
+from data_contracts.dataset.sources.data_source import (
+    DataSource,
+    DataUnavailableError,
+    SourceFormat,
+)
+from data_contracts.dataset.sources.image_text import metadata_of
+from data_contracts.dataset.sources.places import described_fault, file_below, folder_below
+from data_contracts.dataset.sources.record_maker import RecordMaker, Rows
+
+
+class _Table(Protocol):
+    """What every format offers; `count_rows` may be an estimate."""
+
+    columns: tuple[Column, ...]
+
+    def count_rows(self) -> int: ...
+
+    def rows(self) -> Rows: ...
+
+
+def read_source(
+    source: DataSource, data_root: Path, connection: str | None = None
+) -> Iterator[DataRecord | UnreadableRow]:
+    """Every row in order, as a stream: memory does not depend on the number of rows.
+
+    `connection` is the database URL of the silo's configuration (sql only). Raises
+    DataUnavailableError, before the first row or after some.
+    """
+    name = _name(source)
+    row = 0
+    records = _records(source, data_root, connection)
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:  # a library's exception of any class may quote a value
+            fault = described_fault(error, name)
+            break
+        row = record.row
+        yield record
+    raise DataUnavailableError(*fault, row=row + 1 if row else None)
+
+
+def source_files(source: DataSource, data_root: Path) -> tuple[Path, ...]:
+    """Every file whose bytes decide the content: resolved, inside the data root, sorted.
+
+    For image-text that is the metadata and the images of readable rows; for sql there is none.
+    Raises DataUnavailableError.
+    """
+    if source.format == "sql":
+        return ()
+    try:
+        return tuple(sorted(set(_files(source, data_root))))
+    except Exception as error:  # as in read_source
+        fault = described_fault(error, _name(source))
+    raise DataUnavailableError(*fault)
+
+
+def count_hint(source: DataSource, data_root: Path, connection: str | None = None) -> int | None:
+    """About how many rows there are, for an estimate of the time left; None when unknown.
+
+    Exact for parquet, huggingface and sql; from the average length of a line for jsonl and csv.
+    """
+    try:
+        return _table(source, data_root, connection)[0].count_rows()
+    except Exception:  # the reader of the rows says what is wrong
+        return None
+
+
+def _records(
+    source: DataSource, data_root: Path, connection: str | None
+) -> Iterator[DataRecord | UnreadableRow]:
+    table, file_format = _table(source, data_root, connection)
+    is_image_text = source.format == "image-text"
+    folder = folder_below(data_root, source.path) if is_image_text else None
+    yield from RecordMaker(table.columns, file_format, folder).records(table.rows())
+
+
+def _table(
+    source: DataSource, data_root: Path, connection: str | None
+) -> tuple[_Table, SourceFormat]:
+    wanted = columns_of(source)
+    if source.format == "sql":
+        # Each library is imported when a set needs it: they take a good part of a second.
+        from data_contracts.dataset.sources.sql import SqlTable
+
+        return SqlTable(_name(source), wanted, source.order_by, connection), source.format
+    if source.format == "huggingface":
+        from data_contracts.dataset.sources.huggingface import HuggingFaceFolder
+
+        return HuggingFaceFolder(data_root, source.path, wanted), source.format
+    if source.format == "image-text":
+        name, file_format = metadata_of(data_root, source.path)
+        return _file_table(file_format, data_root, name, wanted), file_format
+    return _file_table(source.format, data_root, source.path, wanted), source.format
+
+
+def _file_table(
+    file_format: SourceFormat, data_root: Path, name: str, wanted: tuple[Column, ...]
+) -> _Table:
+    path = file_below(data_root, name)
+    if file_format == "parquet":
+        from data_contracts.dataset.sources.parquet import ParquetTable
+
+        return ParquetTable(path, wanted, name)
+    if file_format == "csv":
+        from data_contracts.dataset.sources.csv_file import CsvFile
+
+        return CsvFile(path, wanted, name)
+    from data_contracts.dataset.sources.jsonl import JsonlFile
+
+    return JsonlFile(path, wanted)
+
+
+def _files(source: DataSource, data_root: Path) -> Iterator[Path]:
+    if source.format == "huggingface":
+        from data_contracts.dataset.sources.huggingface import HuggingFaceFolder
+
+        yield from HuggingFaceFolder(data_root, source.path, columns_of(source)).files
+    elif source.format == "image-text":
+        yield file_below(data_root, metadata_of(data_root, source.path)[0])
+        for record in read_source(source, data_root):
+            if isinstance(record, DataRecord) and record.image is not None:
+                yield record.image
+    else:
+        yield file_below(data_root, source.path)
+
+
+def _name(source: DataSource) -> str:
+    return source.path if source.table is None else source.table

@@ -1,0 +1,22 @@
+"""A silo's data contract as silo and coordinator agreed to it: one statement, two signatures.
+
+The contract itself may stay between the two; what others see is its digest in a round plan.
+"""
+
+from typing import ClassVar
+
+from data_contracts.records.base import Record
+from data_contracts.wire_types import Digest, Instant, SiloId, Text
+
+
+class ContractAgreement(Record):
+    """Says that `silo` and coordinator agreed to the contract file with this digest."""
+
+    kind: ClassVar[str] = "contract-agreement"
+    max_signatures: ClassVar[int] = 2
+
+    silo: SiloId
+    contract_id: Text
+    contract_version: Text
+    contract_digest: Digest
+    expires_at: Instant

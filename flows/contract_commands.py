@@ -1,0 +1,95 @@
+"""`consortia contract` and `consortia registry`: what a data steward and a rights holder type."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+contract_app = typer.Typer(no_args_is_help=True, help="Check, compare and sign data contracts.")
+registry_app = typer.Typer(no_args_is_help=True, help="Make copyright registries from texts.")
+console = Console()
+
+ContractFile = Annotated[Path, typer.Argument(help="Data contract (ODCS YAML).")]
+HERE = Path()
+EFFECT_STYLES = {"loosens": "bold red", "tightens": "green", "neither": "dim"}
+
+
+@contract_app.command()
+def lint(contract: ContractFile) -> None:
+    """Read a contract as the gate would, and say in words what it allows."""
+    from data_contracts.dataset.contract import load_contract
+    from data_contracts.dataset.contract.summary import summary
+
+    table = Table("term", "says", title=str(contract), title_justify="left")
+    for term, says in summary(load_contract(contract)):
+        table.add_row(term, says)
+    console.print(table)
+    console.print("The contract is valid; it counts once silo and coordinator have signed it.")
+
+
+@contract_app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="The contract that was agreed to.")],
+    new: Annotated[Path, typer.Argument(help="The contract that should replace it.")],
+) -> None:
+    """Say what changed and which changes loosen the contract; exit 1 if any does."""
+    from data_contracts.dataset.contract import load_contract
+    from data_contracts.dataset.contract.difference import difference
+
+    changes = difference(load_contract(old), load_contract(new))
+    if not changes:
+        console.print("No term changed.")
+        return
+    table = Table("term", "before", "after", "effect")
+    for change in changes:
+        style = EFFECT_STYLES[change.effect]
+        table.add_row(change.path, change.before, change.after, f"[{style}]{change.effect}[/]")
+    console.print(table)
+    loosened = sum(change.effect == "loosens" for change in changes)
+    console.print(f"{loosened} of {len(changes)} changes loosen the contract")
+    raise typer.Exit(1 if loosened else 0)
+
+
+@contract_app.command()
+def sign(
+    contract: ContractFile,
+    home: Annotated[
+        Path, typer.Option(help="Home directory of the federation, or of the silo's agent.")
+    ] = HERE,
+    silo: Annotated[str, typer.Option(help="Whose contract it is; at the federation only.")] = "",
+) -> None:
+    """Sign a contract, as the silo or as the coordinator; the second signature puts it in force."""
+    from flows.contract_signing import sign_contract
+
+    path, signatures = sign_contract(contract, home, silo)
+    console.print(f"signed {path}", soft_wrap=True)
+    if signatures == 2:
+        console.print("Silo and coordinator have both signed: the contract is in force.")
+    else:
+        console.print("Give contract and agreement to the other side, which signs them too.")
+
+
+@registry_app.command("build")
+def registry_build(
+    texts: Annotated[list[Path], typer.Argument(help="Text files (UTF-8), a work each.")],
+    name: Annotated[str, typer.Option(help="Name of the registry, as contracts name it.")],
+    rights_holder: Annotated[str, typer.Option(help="Whose texts they are.")],
+    federation: Annotated[str, typer.Option(help="Id of the federation that it is made for.")],
+    into: Annotated[Path, typer.Option(help="Directory for registry and keys.")],
+    days: Annotated[int, typer.Option(help="Days until it expires.")] = 365,
+) -> None:
+    """Make a keyed registry of texts that must not be trained on; the texts stay where they are."""
+    from flows.registry_building import build_from_files
+
+    built = build_from_files(texts, name, rights_holder, federation, into, timedelta(days=days))
+    manifest = built.manifest.record
+    console.print(f"tiles         {manifest.tiles} of 13 words, from {manifest.texts} texts")
+    console.print(f"too short     {manifest.texts_without_tile} texts, which it cannot find")
+    console.print(f"error rate    {manifest.error_rate} a look-up")
+    console.print(f"expires       {manifest.expires_at:%Y-%m-%d}")
+    console.print(f"signer        {built.signer}", highlight=False)
+    console.print(f"Give {name}.manifest.json, {name}.bloom and {name}.key to the silos, and the")
+    console.print("signer to whoever writes their contracts. Never give the key to anybody else.")

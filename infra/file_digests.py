@@ -1,0 +1,87 @@
+"""Digests of files, remembered by path, size and modification time.
+
+A file that looks unchanged is not read again; the memory is as trustworthy as the disk that it
+lies on. A file that changes while it is read is refused.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.errors import SiloOperatorError
+
+MAX_CACHE_BYTES = 64 * 1024 * 1024
+
+
+class FileDigests:
+    """Remembers digests in `cache_file` (None: in this object only); `save` writes them down."""
+
+    def __init__(self, cache_file: Path | None) -> None:
+        self._cache_file = cache_file
+        self._known = _read(cache_file)
+        self._is_changed = False
+
+    def artifact(self, path: Path) -> ArtifactRef:
+        """SHA-256 and size; raises SiloOperatorError when the file changes while it is read."""
+        key, before = str(path.resolve()), _stamp(path)
+        known = self._known.get(key)
+        if isinstance(known, dict) and _stamp_of(known) == before and _is_digest(known):
+            return ArtifactRef(digest=known["sha256"], size=before[0])
+        artifact = artifact_of_file(path)
+        if _stamp(path) != before:
+            raise SiloOperatorError(
+                str(path),
+                expected="a file that stays as it is while it is read",
+                found="one that changed",
+                action="let nothing write it, then try again",
+            )
+        size, mtime_ns = before
+        self._known[key] = {"sha256": artifact.digest, "size": size, "mtime_ns": mtime_ns}
+        self._is_changed = True
+        return artifact
+
+    def save(self) -> None:
+        """Write down what was learned, in one step."""
+        if self._cache_file is None or not self._is_changed:
+            return
+        self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+        directory, prefix = self._cache_file.parent, f".{self._cache_file.name}."
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=prefix)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(self._known, file, sort_keys=True)
+            Path(name).replace(self._cache_file)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        self._is_changed = False
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells, without reading it, that a file is the one hashed before; time in ns."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _stamp_of(known: dict[str, Any]) -> tuple[Any, Any]:
+    return known.get("size"), known.get("mtime_ns")
+
+
+def _is_digest(known: dict[str, Any]) -> bool:
+    digest = known.get("sha256")
+    return isinstance(digest, str) and len(digest) == 64
+
+
+def _read(cache_file: Path | None) -> dict[str, Any]:
+    """The cache, or an empty one when it is absent or damaged: it can always be made again."""
+    if cache_file is None:
+        return {}
+    try:
+        if cache_file.stat().st_size > MAX_CACHE_BYTES:
+            return {}
+        cache = json.loads(cache_file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return cache if isinstance(cache, dict) else {}

@@ -1,0 +1,47 @@
+"""What a verdict must be for training to begin and for an adapter to leave.
+
+The same question at both doors, asked of the contract as it is at that moment: training takes
+hours, in which a contract can expire, be withdrawn or be changed. The third door is the
+coordinator's, at admission. A closed door is a refusal, signed and counted like any other.
+"""
+
+from datetime import datetime
+
+from data_contracts.envelope import Verified
+from data_contracts.records import RoundPlan, Verdict
+from silo_agent.policy import ContractTerms, PolicyRefusal
+
+LOCAL_ADAPTER = "local-adapter"
+"""What a contract's egress policy calls it."""
+
+NO_CONTRACT = PolicyRefusal(
+    "contract.changed", "The signed contract that the plan names is not there any more."
+)
+NOT_EVALUABLE = PolicyRefusal(
+    "contract.not_evaluable", "A rule of the data contract could not be evaluated."
+)
+_FAILED = PolicyRefusal("verdict.failed", "The data contract's verdict is not a pass.")
+_UNBOUND = PolicyRefusal(
+    "verdict.other_contract", "The verdict is about another plan or another contract."
+)
+_VERDICT_EXPIRED = PolicyRefusal("verdict.expired", "The data contract's verdict has expired.")
+_CONTRACT_EXPIRED = PolicyRefusal("contract.expired", "The data contract has expired.")
+_NO_EGRESS = PolicyRefusal("contract.egress", "The data contract lets no adapter out.")
+
+
+def objection(
+    verdict: Verdict, plan: Verified[RoundPlan], contract: ContractTerms | None, now: datetime
+) -> PolicyRefusal | None:
+    """Why the door stays closed, or None; `now` is an aware datetime."""
+    pinned = plan.record.contract_digest_of(verdict.silo)
+    if contract is None or contract.digest != pinned:
+        return NO_CONTRACT
+    if (verdict.plan_digest, verdict.contract_digest) != (plan.digest, pinned):
+        return _UNBOUND
+    if not verdict.passed:
+        return _FAILED
+    if verdict.expires_at <= now:
+        return _VERDICT_EXPIRED
+    if contract.expires_at <= now:
+        return _CONTRACT_EXPIRED
+    return None if LOCAL_ADAPTER in contract.egress else _NO_EGRESS

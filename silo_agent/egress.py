@@ -1,0 +1,26 @@
+"""What of a gate's outcome the contract's egress policy lets out of the silo.
+
+Which rules hold always leaves, because nobody can join a round without it; counts leave only where
+the contract says so.
+"""
+
+from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from silo_agent.gate_outcome import GateOutcome
+
+
+def leaving_outcomes(outcome: GateOutcome, egress: tuple[str, ...]) -> tuple[RuleOutcome, ...]:
+    """Outcomes of rules, without their counts unless `rule-counts` may leave."""
+    if "rule-counts" in egress:
+        return outcome.outcomes
+    hidden = {"element_count": 0, "unexpected_count": None}
+    return tuple(rule.model_copy(update=hidden) for rule in outcome.outcomes)
+
+
+def leaving_licences(outcome: GateOutcome, egress: tuple[str, ...]) -> tuple[LicenceCount, ...]:
+    """Licence ids, without their counts unless `licence-counts` may leave.
+
+    The ids leave with every verdict: what the merged adapter inherits follows from them.
+    """
+    if "licence-counts" in egress:
+        return outcome.licences
+    return tuple(count.model_copy(update={"records": None}) for count in outcome.licences)

@@ -1,0 +1,158 @@
+"""A plan names contracts that both sides have signed and that are in force, and no others."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from aggregator.agreed_contracts import AgreedContracts, agreed_contracts
+from aggregator.federated_round import abort_round
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.dataset.contract.agreement import agreement_path
+from data_contracts.errors import FederationOperatorError
+from tests.aggregator.federation_samples import COHORT, key, membership, minutes
+from tests.simulator.contract import SimulatedContract, file_contract
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import Behaviour
+
+MEMBERS = membership().record
+NOW = minutes(10)
+SILO = COHORT[0]
+COORDINATOR = key("coordinator")
+
+File = Callable[[Path], None]
+
+
+def contract(silo: str = SILO) -> SimulatedContract:
+    return SimulatedContract(silo, f"contract of {silo}".encode(), NOW + timedelta(seconds=1))
+
+
+def signed_by(*names: str) -> File:
+    def file(directory: Path) -> None:
+        keys = [key(name) for name in names]
+        agreement = contract().agreement(MEMBERS.federation, minutes(0))
+        file_contract(directory, contract(), agreement, *keys)
+
+    return file
+
+
+def agreeing_to(**changes: object) -> File:
+    """Signed by both, but about something else."""
+
+    def file(directory: Path) -> None:
+        agreement = contract().agreement(MEMBERS.federation, minutes(0))
+        changed = agreement.model_copy(update=changes)
+        file_contract(directory, contract(), changed, key(SILO), COORDINATOR)
+
+    return file
+
+
+def without_agreement(directory: Path) -> None:
+    signed_by(SILO, "coordinator")(directory)
+    agreement_path(directory / f"{SILO}.yaml").unlink()
+
+
+def edited_afterwards(directory: Path) -> None:
+    signed_by(SILO, "coordinator")(directory)
+    (directory / f"{SILO}.yaml").write_bytes(contract().data + b"\n")
+
+
+def found(directory: Path) -> AgreedContracts:
+    return agreed_contracts(directory, MEMBERS, NOW)
+
+
+@pytest.mark.parametrize("signers", [(SILO, "coordinator"), ("coordinator", SILO)])
+def test_a_contract_with_both_signatures_counts_whoever_signed_first(
+    tmp_path: Path, signers: tuple[str, ...]
+) -> None:
+    signed_by(*signers)(tmp_path)
+    assert found(tmp_path) == AgreedContracts({SILO: digest_of_bytes(contract().data)}, {})
+
+
+ONE = "signature of contract-agreement: 1"
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (without_agreement, "No such file or directory"),
+        (signed_by(SILO), ONE),
+        (signed_by("coordinator"), ONE),
+        (signed_by(SILO, SILO), ONE),
+        (signed_by("hospital-b", "coordinator"), ONE),
+        (signed_by(SILO, "stranger"), ONE),
+        (signed_by(SILO, "coordinator", "stranger"), "contract-agreement: 3"),
+        (edited_afterwards, "a contract that changed since"),
+        (agreeing_to(contract_digest="0" * 64), "a contract that changed since"),
+        (agreeing_to(expires_at=NOW), "one that has expired"),
+        (agreeing_to(silo="hospital-b"), "one of another"),
+        (agreeing_to(federation="cardiology"), "one of another"),
+    ],
+)
+def test_a_contract_that_is_not_agreed_leaves_its_silo_out_and_says_why(
+    tmp_path: Path, file: File, reason: str
+) -> None:
+    file(tmp_path)
+    assert found(tmp_path) == AgreedContracts({}, {SILO: reason})
+
+
+def test_a_stranger_s_contract_counts_for_nothing(tmp_path: Path) -> None:
+    stranger = contract("bank-z")
+    agreement = stranger.agreement(MEMBERS.federation, minutes(0))
+    file_contract(tmp_path, stranger, agreement, key("bank-z"), COORDINATOR)
+    assert found(tmp_path) == AgreedContracts({}, {"bank-z": ONE})
+
+
+def test_one_lapsed_contract_does_not_end_the_others(tmp_path: Path) -> None:
+    for silo in COHORT:
+        agreement = contract(silo).agreement(MEMBERS.federation, minutes(0))
+        signers = (key(silo),) if silo == SILO else (key(silo), COORDINATOR)
+        file_contract(tmp_path, contract(silo), agreement, *signers)
+    agreed = found(tmp_path)
+    assert sorted(agreed.digests) == sorted(set(COHORT) - {SILO})
+    assert agreed.left_out == {SILO: ONE}
+
+
+def test_a_contract_that_expires_between_rounds_leaves_its_silo_out(
+    make_federation: MakeFederation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    lapsing = federation.silos["silo-c"].contract
+    lapsing.expires_at = federation.clock.now() + timedelta(hours=1)
+    federation.sign_contract("silo-c")
+    first = federation.open(1)
+    assert first.record.cohort == ("silo-a", "silo-b", "silo-c")
+    federation.play(first)
+    federation.clock.sleep(3600)
+    second = federation.open(2)
+    assert second.record.cohort == ("silo-a", "silo-b")
+    assert "silo-c is left out of the round" in caplog.text
+    abort_round(federation.coordinator(), second, "operator.abort", "Wait for silo-c.")
+    lapsing.expires_at += timedelta(days=1)
+    federation.sign_contract("silo-c")
+    assert "silo-c" in federation.open(2).record.cohort, "a renewed contract counts again"
+
+
+def test_without_contracts_for_the_quorum_the_operator_is_told_whose_lapsed(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    federation.clock.sleep(366 * 24 * 3600)
+    with pytest.raises(FederationOperatorError, match="signed by both sides and in force") as told:
+        federation.open()
+    assert told.value.found == "silo-a: one that has expired; silo-b: one that has expired"
+    assert "consortia contract sign" in told.value.action
+    assert not [name for name in federation.plans.objects if name.startswith("feed/")]
+
+
+def test_a_replaced_key_asks_for_a_new_signature(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    old = federation.silos["silo-c"].key
+    federation.replace_key("silo-c")
+    federation.sign_contract("silo-c", old, federation.key)
+    plan = federation.open()
+    assert plan.record.cohort == ("silo-a", "silo-b")
+    abort_round(federation.coordinator(), plan, "operator.abort", "Wait for silo-c.")
+    federation.sign_contract("silo-c")
+    assert "silo-c" in federation.open().record.cohort

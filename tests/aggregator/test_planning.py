@@ -1,0 +1,124 @@
+"""A plan that could not be kept is refused before any silo sees it."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.planning import PlanInputs, draft_plan
+from aggregator.settings import (
+    BaseModelSection,
+    FederationSettings,
+    PrefectSection,
+    RecipeSection,
+    RoundSection,
+)
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import RoundPlan
+from data_contracts.records.round_plan import BaseModelRef
+from infra.storage_config import StorageSection
+from tests.aggregator.federation_samples import COHORT, START, digest, federation
+
+FED = federation()
+GEMMA = "LicenseRef-Gemma-Terms"
+ACCEPTED = f"{GEMMA} accepted by A. Person"
+
+
+def settings(**changes: Any) -> FederationSettings:
+    fields: dict[str, Any] = {
+        "federation": "oncology",
+        "run": "run-one",
+        "purpose": "testing",
+        "storage": StorageSection(endpoint_url="http://127.0.0.1:1"),
+        "prefect": PrefectSection(api_url="http://127.0.0.1:1/api"),
+        "base_model": BaseModelSection(name="tiny", licence="Apache-2.0", path=Path("model")),
+        "recipe": RecipeSection(
+            local_steps=2, sequences_per_step=2, sequence_length=32, learning_rate=Decimal("0.001")
+        ),
+        "round": RoundSection(quorum=2, evaluation_quorum=2),
+        "home": Path("/operator"),
+    }
+    return FederationSettings(**fields | changes)
+
+
+def drafted(
+    use: str = "research",
+    licence: str = "Apache-2.0",
+    acceptance: str | None = None,
+    silos: tuple[str, ...] = COHORT,
+    **changes: Any,
+) -> RoundPlan:
+    model = BaseModelRef(
+        name="tiny", digest=digest("base"), licence=licence, licence_acceptance=acceptance
+    )
+    inputs = PlanInputs(
+        membership=FED.membership,
+        feed=(),
+        base_model=model,
+        adapter=FED.plan.record.adapter,
+        contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
+        starting_adapter=None,
+        now=START,
+    )
+    return draft_plan(settings(use=use, **changes), inputs, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("use", "licence", "acceptance"),
+    [
+        ("research", "Apache-2.0", None),
+        ("commercial", "Apache-2.0", None),
+        ("research", "CC-BY-NC-4.0", None),
+        ("research", GEMMA, ACCEPTED),
+        ("commercial", GEMMA, f"LicenseRef-OpenRAIL-M accepted by B. Person; {ACCEPTED}"),
+    ],
+)
+def test_a_plan_says_its_use_and_who_accepted_the_model_s_terms(
+    use: str, licence: str, acceptance: str | None
+) -> None:
+    plan = drafted(use, licence, acceptance)
+    base = plan.base_model
+    assert (plan.use, base.licence, base.licence_acceptance) == (use, licence, acceptance)
+    assert [pin.silo for pin in plan.contracts] == list(plan.cohort) == sorted(COHORT)
+
+
+@pytest.mark.parametrize(
+    ("use", "licence", "acceptance", "rule"),
+    [
+        ("research", GEMMA, None, "conditional"),
+        ("research", GEMMA, "A. Person", "conditional"),
+        ("research", GEMMA, f"{GEMMA} accepted by ", "conditional"),
+        ("research", GEMMA, "LicenseRef-OpenRAIL-M accepted by A. Person", "conditional"),
+        ("commercial", "CC-BY-NC-4.0", None, "non_commercial"),
+        ("research", "CC-BY-ND-4.0", None, "no_derivatives"),
+        ("research", "LicenseRef-Unheard-Of", ACCEPTED, "unknown"),
+    ],
+)
+def test_a_model_whose_licence_does_not_permit_the_use_is_not_planned_with(
+    use: str, licence: str, acceptance: str | None, rule: str
+) -> None:
+    with pytest.raises(FederationOperatorError, match=rf"\(model_licence\.{rule}\)") as told:
+        drafted(use, licence, acceptance)
+    assert told.value.expected == f"a base model whose licence permits {use} use"
+    assert "base_model.licence_acceptance" in told.value.action
+
+
+def test_research_is_the_use_of_a_federation_that_states_none() -> None:
+    assert settings().use == "research"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"trust_mode": "confidential"}, "confidential"),
+        ({"silos": (*COHORT, "bank-z")}, "not members: bank-z"),
+        ({"silos": ()}, "no silo with a contract"),
+        ({"silos": COHORT[:1]}, "a quorum of at most 1"),
+    ],
+)
+def test_what_the_federation_cannot_keep_is_not_planned(
+    changes: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(FederationOperatorError, match=found):
+        drafted(**changes)

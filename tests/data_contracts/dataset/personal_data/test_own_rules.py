@@ -1,0 +1,80 @@
+"""This package's own rules: what they find, what they leave alone, how long they take."""
+
+import time
+
+import pytest
+
+from data_contracts.dataset.personal_data.kinds import KINDS, PRESIDIO_ENTITIES
+from data_contracts.dataset.personal_data.recognisers import RULES, OwnRecognisers
+from tests.data_contracts.dataset.personal_data.samples import HARMLESS, SAMPLES
+
+OWN = sorted(KINDS - PRESIDIO_ENTITIES.keys())
+MEGABYTE = 1_000_000
+HARD_PIECES = (
+    "Mr. ",
+    "Mr. A. ",
+    "A. Aa ",
+    "Dear " + "A" * 40,
+    "patient Aa' ",
+    'name: "',
+    "From: Aa A. ",
+    "1 Aa ",
+    "1 of the ",
+    "1 St. ",
+    "MRN account no. : ",
+    "policy no 1-",
+    "IMEI 1 2 ",
+    "VIN 1",
+    "AAAAAAAA1",
+    "aged  9",
+    "MA  1",
+    "DOB: 1/1/",
+    "licence plate A",
+    "\u00c4-\u00df",
+    "yours signed sincerely\n \n ",
+    "'",
+    "9" * 30,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sample"), [(kind, sample) for kind in OWN for sample in SAMPLES[kind]]
+)
+def test_each_form_is_found_once_and_as_what_it_is(kind: str, sample: str) -> None:
+    found = OwnRecognisers(frozenset({kind})).count(f"It says {sample} and so on.")
+    assert found == {kind: 1}
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_only_looks_alike_is_left_alone(text: str) -> None:
+    assert OwnRecognisers(KINDS).count(text) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["VIN: 1HGCM82633A004353 is mistyped", "1HGCM82633A004353 has a wrong check character"],
+)
+def test_a_wrong_check_character_needs_the_label(text: str) -> None:
+    assert OwnRecognisers(frozenset({"vehicle_id"})).count(text) == (
+        {"vehicle_id": 1} if text.startswith("VIN") else {}
+    )
+
+
+def test_counts_add_up_over_rules() -> None:
+    text = "Mrs. Doe wrote: Dear Jane,\nName: John Doe\n"
+    assert OwnRecognisers(KINDS).count(text) == {"person_name": 3}
+
+
+def test_only_the_kinds_that_were_asked_for_come_out() -> None:
+    text = "Mrs. Doe, aged 93, MRN: 123456"
+    assert OwnRecognisers(frozenset({"age_over_89"})).count(text) == {"age_over_89": 1}
+
+
+@pytest.mark.parametrize("piece", HARD_PIECES)
+def test_a_megabyte_made_to_be_slow_takes_no_longer_than_any(piece: str) -> None:
+    text = (piece * (MEGABYTE // len(piece) + 1))[:MEGABYTE]
+    for rule in RULES:
+        began = time.process_time()
+        for match in rule.pattern.finditer(text):
+            rule.accepts(match)
+        assert time.process_time() - began < 3, rule.pattern.pattern

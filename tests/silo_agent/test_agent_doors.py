@@ -1,0 +1,228 @@
+"""A contract that ceases to count stops training, and stops what was trained from leaving."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from aggregator.federated_round import close_round, merge_round
+from aggregator.federation_feed import id_of
+from data_contracts.dataset.contract.terms import EGRESS
+from data_contracts.envelope import Verified
+from data_contracts.records import Close, Refusal, RoundPlan, Verdict
+from silo_agent.agent import Step
+from silo_agent.release import Released
+from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import FINDINGS, Behaviour, SimulatedSilo
+
+UNTIL_VERDICT, UNTIL_SUBMISSION = 2, 3
+VALIDITY = timedelta(minutes=10)
+
+Change = Callable[[SimulatedSilo], None]
+
+
+def changed(silo: SimulatedSilo) -> None:
+    silo.contract.data = b"another contract"
+
+
+def withdrawn(silo: SimulatedSilo) -> None:
+    silo.contract.agreed_with = ""
+
+
+def expired(silo: SimulatedSilo) -> None:
+    silo.contract.expires_at = silo.clock.now()
+
+
+def waited(silo: SimulatedSilo) -> None:
+    silo.clock.sleep(VALIDITY.total_seconds())
+
+
+def closed_to_adapters(silo: SimulatedSilo) -> None:
+    silo.contract.egress = ("status", "rule-counts", "licence-counts", "losses")
+
+
+CHANGES: list[tuple[str, Change]] = [
+    ("contract.changed", changed),
+    ("contract.changed", withdrawn),
+    ("contract.expired", expired),
+    ("verdict.expired", waited),
+    ("contract.egress", closed_to_adapters),
+]
+
+
+@pytest.fixture
+def federation(make_federation: MakeFederation) -> SimulatedFederation:
+    """Two silos that always take part, and silo-c, whose verdicts expire soon."""
+    made = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    made.silos["silo-c"].verdict_validity = VALIDITY
+    return made
+
+
+def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPlan]) -> Released:
+    agent = federation.silos[silo].agent(FEDERATION, federation.pinned)
+    return agent.release.released(id_of(plan.record))
+
+
+def closed(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Close:
+    close = close_round(federation.coordinator(), plan).record
+    assert isinstance(close, Close)
+    return close
+
+
+def refused_by_door(federation: SimulatedFederation, plan: Verified[RoundPlan], rule: str) -> None:
+    """silo-c signed a refusal that counts, nothing else left it, and the others went on."""
+    silo = federation.silos["silo-c"]
+    assert silo.faults == []
+    assert silo.kinds() == {"acceptance", "verdict", "refusal"}
+    refusal = released(federation, "silo-c", plan).refusal
+    assert isinstance(refusal, Verified)
+    assert isinstance(refusal.record, Refusal)
+    assert (refusal.record.rule, refusal.record.plan_digest) == (rule, plan.digest)
+    close = closed(federation, plan)
+    assert [(r.silo, r.rule, r.record_digest) for r in close.refused] == [
+        ("silo-c", rule, refusal.digest)
+    ]
+    assert [item.silo for item in close.admitted] == ["silo-a", "silo-b"]
+    assert silo.act(FEDERATION, federation.pinned) is Step.FINISHED
+
+
+@pytest.mark.parametrize(("rule", "change"), CHANGES)
+def test_a_door_that_closed_after_the_verdict_stops_training(
+    federation: SimulatedFederation, rule: str, change: Change
+) -> None:
+    plan = federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    change(federation.silos["silo-c"])
+    federation.silos_act()
+    assert federation.silos["silo-c"].trainings == 0
+    refused_by_door(federation, plan, rule)
+
+
+@pytest.mark.parametrize(("rule", "change"), CHANGES)
+def test_a_door_that_closed_during_training_keeps_the_adapter_in(
+    federation: SimulatedFederation, rule: str, change: Change
+) -> None:
+    silo = federation.silos["silo-c"]
+    silo.while_training = lambda: change(silo)
+    plan = federation.open()
+    federation.silos_act(UNTIL_SUBMISSION)
+    assert silo.trainings == 1
+    refused_by_door(federation, plan, rule)
+
+
+@pytest.mark.parametrize("change", [changed, withdrawn])
+def test_a_contract_that_goes_before_the_data_is_looked_at_gives_no_verdict(
+    federation: SimulatedFederation, change: Change
+) -> None:
+    plan = federation.open()
+    federation.silos_act()
+    change(federation.silos["silo-c"])
+    federation.silos_act()
+    assert federation.silos["silo-c"].kinds() == {"acceptance", "refusal"}
+    refusal = released(federation, "silo-c", plan).refusal
+    assert refusal is not None
+    assert refusal.record.rule == "contract.changed"
+
+
+def test_egress_without_counts_lets_a_verdict_out_that_counts(
+    federation: SimulatedFederation,
+) -> None:
+    federation.silos["silo-c"].contract.egress = ("local-adapter", "losses")
+    plan = federation.open()
+    federation.silos_act(UNTIL_SUBMISSION)
+    verdict = released(federation, "silo-c", plan).verdict
+    assert verdict is not None
+    assert {(o.element_count, o.unexpected_count) for o in verdict.record.outcomes} == {(0, None)}
+    assert [(c.licence, c.records) for c in verdict.record.licences] == [("MIT", None)]
+    assert "silo-c" in {item.silo for item in closed(federation, plan).admitted}
+
+
+def only_adapters(silo: SimulatedSilo) -> None:
+    silo.contract.egress = tuple(item for item in EGRESS if item != "losses")
+
+
+@pytest.mark.parametrize("change", [only_adapters, withdrawn])
+def test_no_losses_leave_a_contract_that_does_not_let_them_out(
+    federation: SimulatedFederation, change: Change
+) -> None:
+    plan = federation.open()
+    federation.silos_act(UNTIL_SUBMISSION)
+    closed(federation, plan)
+    merge_round(federation.coordinator(), plan)
+    change(federation.silos["silo-c"])
+    federation.silos_act()
+    assert "evaluation" in federation.silos["silo-a"].kinds()
+    assert "evaluation" not in federation.silos["silo-c"].kinds()
+    assert federation.silos["silo-c"].act(FEDERATION, federation.pinned) is Step.FINISHED
+
+
+def test_only_an_admitted_silo_s_findings_become_its_baseline(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(
+        a=Behaviour.HONEST,
+        b=Behaviour.HONEST,
+        c=Behaviour.INCOMPLETE_VERDICT,
+        d=Behaviour.FAILING_CONTRACT,
+    )
+    plan = federation.open()
+    federation.silos_act(UNTIL_SUBMISSION + 1)
+    close = closed(federation, plan)
+    assert [(r.silo, r.reason) for r in close.rejected] == [("silo-c", "verdict.incomplete")]
+    federation.silos_act()
+    assert [silo.remembered for silo in federation.silos.values()] == [[], [], [], []], "no merge"
+    merge_round(federation.coordinator(), plan)
+    federation.silos_act(2)
+    assert "evaluation" in federation.silos["silo-c"].kinds(), "it evaluates all the same"
+    remembered = {name: silo.remembered for name, silo in federation.silos.items()}
+    assert remembered == {"silo-a": [FINDINGS], "silo-b": [FINDINGS], "silo-c": [], "silo-d": []}
+
+
+def test_terms_that_the_contract_registers_leave_with_the_verdict(
+    federation: SimulatedFederation,
+) -> None:
+    from tests.data_contracts.record_samples import OWN_LICENCE
+
+    federation.silos["silo-c"].contract.registered_licences = (OWN_LICENCE,)
+    plan = federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    verdict = released(federation, "silo-c", plan).verdict
+    assert verdict is not None
+    assert isinstance(verdict.record, Verdict)
+    assert verdict.record.registered_licences == (OWN_LICENCE,)
+
+
+GEMMA, APACHE = 'licence = "LicenseRef-Gemma-Terms"', 'licence = "Apache-2.0"'
+ACCEPTED = "LicenseRef-Gemma-Terms accepted by A. Person"
+
+
+def test_a_silo_that_has_not_accepted_the_model_s_terms_refuses(
+    federation: SimulatedFederation,
+) -> None:
+    licensed = {"licence": "LicenseRef-Gemma-Terms", "licence_acceptance": ACCEPTED}
+    model = federation.settings.base_model.model_copy(update=licensed)
+    federation.settings = federation.settings.model_copy(update={"base_model": model})
+    for name, silo in federation.silos.items():
+        theirs = f'{GEMMA}\nlicence_acceptance = "{ACCEPTED}"' if name != "silo-c" else GEMMA
+        policy = silo.home / "policy.toml"
+        policy.write_text(policy.read_text().replace(APACHE, theirs))
+    plan = federation.open()
+    assert plan.record.base_model.licence_acceptance == ACCEPTED
+    federation.silos_act(UNTIL_SUBMISSION)
+    close = closed(federation, plan)
+    assert [(r.silo, r.rule) for r in close.refused] == [("silo-c", "policy.model_licence")]
+    assert [item.silo for item in close.admitted] == ["silo-a", "silo-b"]
+
+
+def test_a_commercial_round_finds_only_contracts_that_allow_it(
+    federation: SimulatedFederation,
+) -> None:
+    federation.settings = federation.settings.model_copy(update={"use": "commercial"})
+    for name in ("silo-a", "silo-b"):
+        federation.silos[name].contract.uses = ("research", "commercial")
+    plan = federation.open()
+    federation.silos_act(UNTIL_SUBMISSION)
+    close = closed(federation, plan)
+    assert [(r.silo, r.rule) for r in close.refused] == [("silo-c", "policy.contract_use")]
+    assert federation.silos["silo-c"].kinds() == {"refusal"}

@@ -1,0 +1,68 @@
+"""Counts stay in the silo unless the contract lets them out; which rules hold always leaves."""
+
+import pytest
+
+from data_contracts.dataset.contract.terms import EGRESS
+from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from silo_agent.egress import leaving_licences, leaving_outcomes
+from silo_agent.gate_outcome import GateOutcome
+from tests.aggregator.federation_samples import digest, minutes
+
+HOLDS = RuleOutcome(
+    rule="records.minimum",
+    type="built_in",
+    success=True,
+    severity="critical",
+    element_count=1200,
+    unexpected_count=0,
+)
+BROKEN = RuleOutcome(
+    rule="answer-length",
+    type="expectation",
+    success=False,
+    severity="warning",
+    element_count=1200,
+    unexpected_count=30,
+)
+OUTCOME = GateOutcome(
+    passed=True,
+    outcomes=(HOLDS, BROKEN),
+    licences=(
+        LicenceCount(licence="CC-BY-4.0", records=1100),
+        LicenceCount(licence="MIT", records=100),
+    ),
+    findings_digest=digest("findings"),
+    contract_digest=digest("contract"),
+    expires_at=minutes(600),
+    operator_notes=("line 7: an answer is too long",),
+    train_records=1000,
+    heldout_records=200,
+)
+NO_COUNTS = tuple(item for item in EGRESS if not item.endswith("-counts"))
+
+
+def test_everything_leaves_that_the_contract_lets_out() -> None:
+    assert leaving_outcomes(OUTCOME, EGRESS) == OUTCOME.outcomes
+    assert leaving_licences(OUTCOME, EGRESS) == OUTCOME.licences
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, (*NO_COUNTS, "licence-counts")])
+def test_rules_leave_without_their_counts(egress: tuple[str, ...]) -> None:
+    leaving = leaving_outcomes(OUTCOME, egress)
+    told = [(rule.rule, rule.type, rule.success, rule.severity) for rule in leaving]
+    assert told == [(rule.rule, rule.type, rule.success, rule.severity) for rule in (HOLDS, BROKEN)]
+    assert {(rule.element_count, rule.unexpected_count) for rule in leaving} == {(0, None)}
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, (*NO_COUNTS, "rule-counts")])
+def test_licences_leave_by_id_because_the_adapter_inherits_them(egress: tuple[str, ...]) -> None:
+    leaving = leaving_licences(OUTCOME, egress)
+    assert [(count.licence, count.records) for count in leaving] == [
+        ("CC-BY-4.0", None),
+        ("MIT", None),
+    ]
+
+
+def test_each_kind_of_count_has_its_own_permission() -> None:
+    assert leaving_outcomes(OUTCOME, ("rule-counts",)) == OUTCOME.outcomes
+    assert leaving_licences(OUTCOME, ("licence-counts",)) == OUTCOME.licences

@@ -1,0 +1,32 @@
+"""Fixtures that make a simulated federation, for the conftest of whoever needs one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.simulator.federation import SimulatedFederation
+from tests.simulator.silo import Behaviour
+from tests.tiny_model import make_tiny_model
+
+MakeFederation = Callable[..., SimulatedFederation]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory that nobody changes."""
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def make_federation(tmp_path: Path, tiny_model: Path) -> MakeFederation:
+    """Called with a behaviour by letter: `a=Behaviour.HONEST` makes `silo-a`."""
+
+    def make(**behaviours: Behaviour) -> SimulatedFederation:
+        federation = SimulatedFederation(tmp_path, tiny_model)
+        for name, behaviour in behaviours.items():
+            federation.add_silo(f"silo-{name}", behaviour)
+        federation.found()
+        return federation
+
+    return make
