@@ -28,7 +28,7 @@ from rich.console import Console
 from benchmarks import copyright_probe, personal_data
 from benchmarks.contract_home import make_home, open_gate, sign_verdict
 
-RECORDS = 30_000
+RECORDS = 1_000_000
 CHARACTERS = 400
 WORDS_DRAWN = 72
 UNCHANGED_RUNS = 5
