@@ -46,6 +46,6 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   echo "Installing $torch ..."
   install "$torch" numpy ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 fi
-echo "Installing Consortia and what it needs (about 500 MB on disk) ..."
+echo "Installing Consortia and what it needs (about 1.7 GB on disk) ..."
 install setuptools
 install --no-build-isolation -e '.[dev]'
