@@ -26,6 +26,7 @@ from data_contracts.records import (
     Verdict,
 )
 from data_contracts.records.close import Admitted, Refused, Rejected
+from data_contracts.records.verdict import VERDICT_VALIDITY
 from infra.clock import ALLOWED_SKEW
 
 MAX_RULE_LENGTH = 80
@@ -174,19 +175,26 @@ def _other_contract(submitted: _Submitted) -> str | None:
 
 
 def _contradictory_verdict(submitted: _Submitted) -> str | None:
-    outcomes = submitted.verdict.record.outcomes
-    broken = any(not o.success and o.severity == "critical" for o in outcomes)
+    """How much a rule matters is the silo's to say, but not of those that every contract asks."""
+    broken = any(
+        not o.success and (o.severity == "critical" or o.rule in REQUIRED_RULES)
+        for o in submitted.verdict.record.outcomes
+    )
     return "verdict.contradictory" if broken else None
 
 
 def _incomplete_verdict(submitted: _Submitted) -> str | None:
     """A pass that leaves out a question that every contract asks is no pass."""
-    asked = {outcome.rule for outcome in submitted.verdict.record.outcomes}
-    return None if asked >= REQUIRED_RULES else "verdict.incomplete"
+    asked = Counter(outcome.rule for outcome in submitted.verdict.record.outcomes)
+    complete = asked.keys() >= REQUIRED_RULES and max(asked.values(), default=0) == 1
+    return None if complete else "verdict.incomplete"
 
 
 def _expired_verdict(submitted: _Submitted) -> str | None:
-    expired = submitted.verdict.record.expires_at + ALLOWED_SKEW < submitted.case.now
+    verdict = submitted.verdict.record
+    if verdict.expires_at > verdict.issued_at + VERDICT_VALIDITY + ALLOWED_SKEW:
+        return "verdict.too_long"
+    expired = verdict.expires_at + ALLOWED_SKEW < submitted.case.now
     return "verdict.expired" if expired else None
 
 

@@ -1,4 +1,4 @@
-"""Digests of files, remembered by path, size and modification time.
+"""Digests of files, remembered by path, size, times and inode.
 
 A file that looks unchanged is not read again; the memory is as trustworthy as the disk that it
 lies on. A file that changes while it is read is refused.
@@ -7,13 +7,15 @@ lies on. A file that changes while it is read is refused.
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.errors import SiloOperatorError
 
-MAX_CACHE_BYTES = 64 * 1024 * 1024
+MAX_CACHE_BYTES = 512 * 1024 * 1024
+_STAMP = ("size", "mtime_ns", "ctime_ns", "inode", "device")
 
 
 class FileDigests:
@@ -29,7 +31,7 @@ class FileDigests:
         key, before = str(path.resolve()), _stamp(path)
         known = self._known.get(key)
         if isinstance(known, dict) and _stamp_of(known) == before and _is_digest(known):
-            return ArtifactRef(digest=known["sha256"], size=before[0])
+            return ArtifactRef(digest=known["sha256"], size=before["size"])
         artifact = artifact_of_file(path)
         if _stamp(path) != before:
             raise SiloOperatorError(
@@ -38,35 +40,47 @@ class FileDigests:
                 found="one that changed",
                 action="let nothing write it, then try again",
             )
-        size, mtime_ns = before
-        self._known[key] = {"sha256": artifact.digest, "size": size, "mtime_ns": mtime_ns}
+        self._known[key] = {"sha256": artifact.digest, **before}
         self._is_changed = True
         return artifact
 
     def save(self) -> None:
-        """Write down what was learned, in one step."""
+        """Write down what was learned, in one step; what cannot be written is learned again."""
         if self._cache_file is None or not self._is_changed:
             return
-        self._cache_file.parent.mkdir(parents=True, exist_ok=True)
-        directory, prefix = self._cache_file.parent, f".{self._cache_file.name}."
+        with suppress(OSError):
+            self._write(self._cache_file)
+            self._is_changed = False
+
+    def _write(self, cache_file: Path) -> None:
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        directory, prefix = cache_file.parent, f".{cache_file.name}."
         descriptor, name = tempfile.mkstemp(dir=directory, prefix=prefix)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(self._known, file, sort_keys=True)
-            Path(name).replace(self._cache_file)
+            Path(name).replace(cache_file)
         finally:
             Path(name).unlink(missing_ok=True)
-        self._is_changed = False
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """What tells, without reading it, that a file is the one hashed before; time in ns."""
+def _stamp(path: Path) -> dict[str, int]:
+    """What tells, without reading it, that a file is the one hashed before; times in ns.
+
+    The time of the last change of the inode cannot be set back, as that of the content can.
+    """
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+        "device": status.st_dev,
+    }
 
 
-def _stamp_of(known: dict[str, Any]) -> tuple[Any, Any]:
-    return known.get("size"), known.get("mtime_ns")
+def _stamp_of(known: dict[str, Any]) -> dict[str, Any]:
+    return {name: known.get(name) for name in _STAMP}
 
 
 def _is_digest(known: dict[str, Any]) -> bool:

@@ -8,7 +8,6 @@ over for this silo. Neither needs Prefect, an inbound port or anything but the s
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,21 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
+from data_contracts.records.verdict import VERDICT_VALIDITY
 from data_contracts.wire_types import decimal_from_float
 from infra.clock import Clock
 from infra.object_store import Bucket
 from silo_agent.collaborators import DataGate, EvaluatedAdapters, Trainer
 from silo_agent.config import SiloConfig
 from silo_agent.coordinator_view import CoordinatorView, read_coordinator
-from silo_agent.doors import NO_CONTRACT, NOT_EVALUABLE, objection
+from silo_agent.doors import (
+    DATA_UNUSABLE,
+    LOCAL_ADAPTER,
+    LOSSES,
+    NO_CONTRACT,
+    NOT_EVALUABLE,
+    objection,
+)
 from silo_agent.egress import leaving_licences, leaving_outcomes
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.policy import (
@@ -49,8 +56,6 @@ from silo_agent.release import Grounds, Release, Released
 from silo_agent.status_reporter import StatusReporter
 
 log = logging.getLogger("silo-agent")
-
-VERDICT_VALIDITY = timedelta(days=7)
 
 
 class Step(Enum):
@@ -111,6 +116,9 @@ def run_round(silo: Silo) -> Step | None:
 def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     """Do the one thing that is due for this plan."""
     round_id = RoundId(plan.record.run, plan.record.round, plan.record.attempt)
+    held_back = _hold_back_unsent(silo, plan, feed, round_id)
+    if held_back is not None:
+        return held_back
     silo.release.deliver_pending(round_id)
     done = silo.release.released(round_id)
     if feed.aborted or done.refusal is not None:
@@ -187,7 +195,10 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     reporter = _reporter(silo, plan, terms)
     reporter.show("checking_data")
     try:
-        outcome = silo.gate.check(lambda records: reporter.show("checking_data", step=records))
+        counted = "rule-counts" in terms.egress
+        outcome = silo.gate.check(
+            lambda records: reporter.show("checking_data", step=records if counted else 0)
+        )
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), NOT_EVALUABLE)
@@ -225,7 +236,11 @@ def _train(
         return _refuse(silo, plan, silo.policy(), refusal)
     reporter = _reporter(silo, plan, terms)
     starting = _starting_adapter(silo, plan)
-    local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
+    try:
+        local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
+    except DataStewardError as error:
+        log.error("for the silo operator only: %s", error)
+        return _refuse(silo, plan, silo.policy(), DATA_UNUSABLE)
     check_adapter(local.adapter, plan.record.adapter)
     # Asked again: training takes hours, and only what is in force now opens the way out.
     terms = silo.gate.terms(_coordinator_key(feed))
@@ -258,15 +273,25 @@ def _evaluate(
     candidate: Verified[Candidate],
 ) -> Step:
     terms = silo.gate.terms(_coordinator_key(feed))
-    if terms is None or "losses" not in terms.egress:
-        log.info("no losses leave: the data contract does not allow it, or is not in force")
+    closed = objection(verdict.record, plan, terms, silo.clock.now(), LOSSES)
+    if closed is not None:
+        log.warning("no losses leave: %s", closed.reason)
         return Step.FINISHED
     reporter = _reporter(silo, plan, terms)
     path = _blob(silo, candidate.record.adapter)
     check_adapter(path, plan.record.adapter)
     starting = _starting_adapter(silo, plan)
     adapters = EvaluatedAdapters(starting=starting, candidate=path)
-    losses = silo.trainer.evaluate(plan.record, verdict.record, adapters, reporter)
+    try:
+        losses = silo.trainer.evaluate(plan.record, verdict.record, adapters, reporter)
+    except DataStewardError as error:
+        log.error("for the silo operator only: %s", error)
+        return Step.FINISHED
+    terms = silo.gate.terms(_coordinator_key(feed))
+    closed = objection(verdict.record, plan, terms, silo.clock.now(), LOSSES)
+    if closed is not None:
+        log.warning("no losses leave: %s", closed.reason)
+        return Step.FINISHED
     silo.release.record(
         Evaluation(
             candidate_digest=candidate.digest,
@@ -294,6 +319,26 @@ def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:
     named |= {r.submission_digest for r in close.rejected if r.submission_digest}
     if done.submission.digest not in named:
         log.warning("the close record names neither admission nor rejection of our submission")
+
+
+def _hold_back_unsent(
+    silo: Silo, plan: Verified[RoundPlan], feed: FeedView, round_id: RoundId
+) -> Step | None:
+    """What was signed but never reached storage leaves only if its door is open now."""
+    unsent = silo.release.unsent(round_id)
+    verdict = silo.release.released(round_id).verdict
+    for record_type, leaving in ((Submission, LOCAL_ADAPTER), (Evaluation, LOSSES)):
+        if record_type not in unsent or verdict is None:
+            continue
+        terms = silo.gate.terms(_coordinator_key(feed))
+        closed = objection(verdict.record, plan, terms, silo.clock.now(), leaving)
+        if closed is not None:
+            silo.release.withdraw(round_id, record_type)
+            log.warning("an unsent %s does not leave: %s", record_type.kind, closed.reason)
+            if record_type is Submission:
+                return _refuse(silo, plan, silo.policy(), closed)
+            return Step.FINISHED
+    return None
 
 
 def _coordinator_key(feed: FeedView) -> str:

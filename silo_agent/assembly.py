@@ -1,5 +1,6 @@
 """Puts an agent together from its home directory; the only place that knows all the parts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_contracts.bucket_layout import inbox_bucket, plans_bucket
@@ -26,7 +27,7 @@ def assemble_silo(home: Path) -> Silo:
     storage = s3_settings(config.storage, config.home)
     inbox = S3Bucket(storage, inbox_bucket(config.federation, config.silo))
     key = load_key(config.path(config.keys.signing))
-    gate = contract_gate(config, in_child=True)
+    gate = replace(contract_gate(config), in_child=True, is_stopped=kill_switch.is_on)
     return Silo(
         config=config,
         pinned=load_trust_anchor(config.path(config.trust.membership)),
@@ -45,10 +46,10 @@ def assemble_silo(home: Path) -> Silo:
     )
 
 
-def contract_gate(config: SiloConfig, *, in_child: bool = False) -> ContractGate:
+def contract_gate(config: SiloConfig) -> ContractGate:
     """The data gate alone, which needs no storage."""
     key = load_key(config.path(config.keys.signing))
-    return ContractGate(config, key.public_key_hex, SystemClock(), in_child)
+    return ContractGate(config, key.public_key_hex, SystemClock())
 
 
 def own_inbox(config: SiloConfig) -> S3Bucket:

@@ -47,9 +47,10 @@ def open_data_docs(gate: ContractGate, outcome: GateOutcome, console: Console) -
             found="none: see the rule that fails above",
             action="correct what it names and check again",
         )
+    from data_contracts.dataset.findings.store import sqlite_url
     from data_contracts.dataset.suite.expectations import render_data_docs
 
     directory = gate.config.home / DATA_DOCS
-    index = render_data_docs(gate.contract(), f"sqlite:///{findings}", directory)
+    index = render_data_docs(gate.contract(), sqlite_url(findings), directory)
     console.print(f"data docs     {index}", soft_wrap=True)
     webbrowser.open(index.as_uri())

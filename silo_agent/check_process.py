@@ -1,18 +1,24 @@
 """A check of the data in a process of its own, which gives its memory back and may die.
 
-Readers and decoders of other people's files, and libraries that weigh hundreds of megabytes, run
-in the child; the agent only reads its lines. A child that dies of what it read, or of memory, is a
-check that could not be made: the round is refused, the agent lives.
+The detectors, the suite and what they need, hundreds of megabytes, run in the child; the agent only
+reads its lines. A child that dies of what it read, or of memory, is a check that could not be made:
+the round is refused, the agent lives. The kill switch ends the child within a second, and so does
+the end of the agent. (For the digest of a Hugging Face set, an image-text folder or a table, and
+for the training files, the agent itself reads the data.)
 """
 
 import logging
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_contracts.errors import DataStewardError
+from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.terminal import run_command_line
 from silo_agent.data_gate import Progress
 from silo_agent.gate_outcome import GateOutcome
@@ -21,26 +27,75 @@ log = logging.getLogger("silo-agent")
 
 PROGRESS, OUTCOME = "records ", "outcome "
 REPORT_EVERY = 10_000
+WATCH_SECONDS = 0.5
+ORPHANED_EXIT_CODE = 86
 
 
-def check_in_child(home: Path, progress: Progress) -> GateOutcome:
-    """Run the check of the silo at `home`; raises DataStewardError when it could not be made."""
+def check_in_child(
+    home: Path, progress: Progress, is_stopped: Callable[[], bool] = lambda: False
+) -> GateOutcome:
+    """Run the check of the silo at `home`; raises DataStewardError when it could not be made,
+    SiloOperatorError when the kill switch ended it."""
     command = [sys.executable, "-m", "silo_agent.check_process", str(home)]
     outcome: GateOutcome | None = None
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+    # The child reads its stdin to its end, which comes when this process is no more.
+    with (
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        ) as child,
+        _ended(child, is_stopped),
+    ):
         for line in child.stdout or ():
             if line.startswith(PROGRESS):
                 progress(int(line.removeprefix(PROGRESS)))
             elif line.startswith(OUTCOME):
                 outcome = _outcome(line.removeprefix(OUTCOME))
+        child.wait()
     if child.returncode == 0 and outcome is not None:
         return outcome
+    if is_stopped():
+        raise SiloOperatorError(
+            "check of the data",
+            expected="the kill switch to be off",
+            found="the silo operator has switched it on",
+            action="run `silo-agent run --clear-stop` when the silo may take part again",
+        )
     raise DataStewardError(
         "check of the data",
         expected="an outcome",
         found=f"a process that ended with code {child.returncode}",
         action="run `silo-agent check` and read what it says",
     )
+
+
+@contextmanager
+def _ended(child: "subprocess.Popen[str]", is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Kill the child when the kill switch is turned on, and on every way out."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if is_stopped():
+                child.kill()
+
+    thread = threading.Thread(target=watch, name="check-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        child.kill()
+
+
+def _end_with_agent() -> None:
+    """Leave at once when the agent closes its end, however it ended."""
+    sys.stdin.read()
+    os._exit(ORPHANED_EXIT_CODE)
 
 
 def _outcome(line: str) -> GateOutcome | None:
@@ -52,6 +107,7 @@ def _outcome(line: str) -> GateOutcome | None:
 
 def main() -> None:
     """The child: progress and outcome as lines on stdout, what is wrong on stderr."""
+    threading.Thread(target=_end_with_agent, name="agent-watch", daemon=True).start()
     from silo_agent.assembly import contract_gate
     from silo_agent.config import load_config
 

@@ -1,12 +1,14 @@
 """The data gate of one silo: its contract file, its data, its findings key, its registries."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import Parties, read_agreement
+from data_contracts.dataset.findings.profile import Profile
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.clock import Clock
 from infra.durable_files import write_durably
@@ -41,6 +43,7 @@ class ContractGate:
     silo_key: str
     clock: Clock
     in_child: bool = False
+    is_stopped: Callable[[], bool] = lambda: False
 
     def terms(self, coordinator_key: str) -> ContractTerms | None:
         """What policy and release need of the contract; None when it is unusable or not agreed.
@@ -65,7 +68,7 @@ class ContractGate:
         if not self.in_child:
             return check_data(self._inputs(), progress)
         kept = kept_outcome(self._inputs())
-        return kept or check_in_child(self.config.home, progress)
+        return kept or check_in_child(self.config.home, progress, self.is_stopped)
 
     def expected_records(self) -> int | None:
         """About how many records a check will look at; None when that is unknown."""
@@ -85,12 +88,17 @@ class ContractGate:
                 found="other findings than those of the verdict",
                 action="let nobody write the data during a round, then start the round again",
             )
-        files = write_splits(
-            outcome,
-            self._kept().findings_path(outcome.key),
-            self._data(contract, self._file_digests()),
-            self.config.home / SPLITS_DIRECTORY,
-        )
+        try:
+            files = write_splits(
+                outcome,
+                self._kept().findings_path(outcome.key),
+                self._data(contract, self._file_digests()),
+                self.config.home / SPLITS_DIRECTORY,
+            )
+        except DataStewardError:
+            # Whatever was wrong with what was kept, the next check looks again.
+            self._kept().forget(outcome.key)
+            raise
         return Splits(train=files.train, heldout=files.heldout)
 
     def findings(self, outcome: GateOutcome) -> Path | None:
@@ -143,8 +151,14 @@ class ContractGate:
         return self.config.path(self.config.data.registries)
 
     def _baseline(self) -> bytes | None:
+        """The profile of the last accepted round; a damaged one is none."""
         path = self.config.home / BASELINE_NAME
-        return path.read_bytes() if path.exists() else None
+        try:
+            data = path.read_bytes()
+            Profile.from_json(data)
+        except (OSError, ValueError):
+            return None
+        return data
 
     def _findings_key(self) -> bytes:
         path = self.config.path(self.config.keys.findings)

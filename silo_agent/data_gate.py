@@ -11,19 +11,26 @@ at again, and Great Expectations is not even imported.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract import DataContract
-from data_contracts.dataset.findings.version import FINDINGS_VERSION
-from data_contracts.dataset.small_cells import reported_licences
+from data_contracts.dataset.findings.version import detectors_version
+from data_contracts.dataset.small_cells import SMALL_CELL, reported_licences
 from data_contracts.dataset.sources.data_source import DataUnavailableError
-from data_contracts.records.verdict import RuleOutcome
+from data_contracts.records.verdict import MAX_LICENCES, LicenceCount, RuleOutcome
 from silo_agent.gate_outcome import GateOutcome, KeptOutcomes, Looked, OutcomeKey
 from silo_agent.silo_data import SiloData
 from silo_agent.silo_references import ReferencesError, SiloReferences
 
 NOT_LOOKED_AT = digest_of_bytes(b"")
 """Findings digest of a data set that was not looked at."""
+
+if TYPE_CHECKING:
+    from data_contracts.dataset.findings.collect import Findings
+
+FAILURE_KEPT = timedelta(days=1)
+"""How long a failing outcome is given again without another look."""
 
 Progress = Callable[[int], None]
 """Called with the number of records that have been looked at."""
@@ -90,7 +97,7 @@ def _outcome(check: DataCheck, progress: Progress, look: Look) -> GateOutcome:
         contract_digest=check.contract.digest,
         content_digest=check.data.content_digest(),
         references_digest=references,
-        version=FINDINGS_VERSION,
+        version=detectors_version(),
     )
     retention = timedelta(days=check.contract.terms.retention.days)
     check.kept.forget_unused(retention, but=key.digest)
@@ -110,10 +117,12 @@ def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
     from data_contracts.dataset.findings.checks import Checks
     from data_contracts.dataset.findings.collect import collect_findings
     from data_contracts.dataset.findings.profile import Profile
+    from data_contracts.dataset.findings.store import sqlite_url
     from data_contracts.dataset.suite.expectations import evaluate
 
     contract = check.contract
     references = check.references.load(check.now)
+    check.kept.clear_unfinished(key.digest)
     findings = collect_findings(
         check.data.records(),
         Checks(contract, references, check.now),
@@ -122,12 +131,19 @@ def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
         previous=Profile.from_json(check.baseline) if check.baseline else None,
         progress=progress,
     )
-    outcomes = evaluate(contract, f"sqlite:///{findings.path}")
-    limits = (contract.terms.expires, references.expires_at(), findings.evidence_until)
+    outcomes = (*evaluate(contract, sqlite_url(findings.path)), _few_licences(findings.licence_ids))
+    passed = all(outcome.success for outcome in outcomes if outcome.severity == "critical")
+    limits = (
+        contract.terms.expires,
+        references.expires_at(),
+        findings.evidence_until,
+        # What failed is looked at again: its reason can pass, as a date in the future does.
+        None if passed else check.now + FAILURE_KEPT,
+    )
     outcome = GateOutcome(
-        passed=all(outcome.success for outcome in outcomes if outcome.severity == "critical"),
+        passed=passed,
         outcomes=outcomes,
-        licences=reported_licences(findings.licence_ids),
+        licences=_licences(findings),
         findings_digest=findings.digest,
         contract_digest=contract.digest,
         expires_at=min(limit for limit in limits if limit is not None),
@@ -147,6 +163,21 @@ class _NotKeptError(Exception):
 
 def _do_not_look() -> Looked:
     raise _NotKeptError
+
+
+def _few_licences(licence_ids: dict[str, int]) -> RuleOutcome:
+    """A verdict has room for so many licences, and so has whoever reads it."""
+    return _precondition("licence.count", len(licence_ids) <= MAX_LICENCES)
+
+
+def _licences(findings: "Findings") -> tuple[LicenceCount, ...]:
+    """Records per licence; without counts where few unreadable rows would follow from them."""
+    if len(findings.licence_ids) > MAX_LICENCES:
+        return ()
+    counts = reported_licences(findings.licence_ids)
+    if not 0 < findings.unreadable < SMALL_CELL:
+        return counts
+    return tuple(count.model_copy(update={"records": None}) for count in counts)
 
 
 def _failed(contract: DataContract, held: list[RuleOutcome], note: str) -> GateOutcome:

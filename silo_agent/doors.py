@@ -12,7 +12,8 @@ from data_contracts.records import RoundPlan, Verdict
 from silo_agent.policy import ContractTerms, PolicyRefusal
 
 LOCAL_ADAPTER = "local-adapter"
-"""What a contract's egress policy calls it."""
+LOSSES = "losses"
+"""What a contract's egress policy calls them."""
 
 NO_CONTRACT = PolicyRefusal(
     "contract.changed", "The signed contract that the plan names is not there any more."
@@ -20,19 +21,26 @@ NO_CONTRACT = PolicyRefusal(
 NOT_EVALUABLE = PolicyRefusal(
     "contract.not_evaluable", "A rule of the data contract could not be evaluated."
 )
+DATA_UNUSABLE = PolicyRefusal(
+    "data.unusable", "The data cannot be used as they were when the contract was checked."
+)
 _FAILED = PolicyRefusal("verdict.failed", "The data contract's verdict is not a pass.")
 _UNBOUND = PolicyRefusal(
     "verdict.other_contract", "The verdict is about another plan or another contract."
 )
 _VERDICT_EXPIRED = PolicyRefusal("verdict.expired", "The data contract's verdict has expired.")
 _CONTRACT_EXPIRED = PolicyRefusal("contract.expired", "The data contract has expired.")
-_NO_EGRESS = PolicyRefusal("contract.egress", "The data contract lets no adapter out.")
+_NO_EGRESS = PolicyRefusal("contract.egress", "The data contract does not let this out.")
 
 
 def objection(
-    verdict: Verdict, plan: Verified[RoundPlan], contract: ContractTerms | None, now: datetime
+    verdict: Verdict,
+    plan: Verified[RoundPlan],
+    contract: ContractTerms | None,
+    now: datetime,
+    leaving: str = LOCAL_ADAPTER,
 ) -> PolicyRefusal | None:
-    """Why the door stays closed, or None; `now` is an aware datetime."""
+    """Why the door stays closed to what is `leaving`, or None; `now` is an aware datetime."""
     pinned = plan.record.contract_digest_of(verdict.silo)
     if contract is None or contract.digest != pinned:
         return NO_CONTRACT
@@ -44,4 +52,4 @@ def objection(
         return _VERDICT_EXPIRED
     if contract.expires_at <= now:
         return _CONTRACT_EXPIRED
-    return None if LOCAL_ADAPTER in contract.egress else _NO_EGRESS
+    return None if leaving in contract.egress else _NO_EGRESS

@@ -81,7 +81,7 @@ class OutcomeKey:
     contract_digest: str
     content_digest: str
     references_digest: str
-    version: int
+    version: str
 
     @property
     def digest(self) -> str:
@@ -103,6 +103,16 @@ class KeptOutcomes:
     def new_findings_path(self, digest: str) -> Path:
         """Where this process writes a findings table before it is kept."""
         return self.folder(digest) / f"{os.getpid()}.{FINDINGS_NAME}"
+
+    def clear_unfinished(self, digest: str) -> None:
+        """Delete what a check that was killed left half written."""
+        for path in self.folder(digest).glob("*"):
+            if path.name not in (FINDINGS_NAME, OUTCOME_NAME, PROFILE_NAME):
+                path.unlink(missing_ok=True)
+
+    def forget(self, digest: str) -> None:
+        """Delete one outcome, so that the next check looks again."""
+        shutil.rmtree(self.folder(digest), ignore_errors=True)
 
     def findings_path(self, digest: str) -> Path:
         """The findings table of a kept outcome."""

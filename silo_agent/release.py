@@ -111,13 +111,25 @@ class Release:
         return earlier
 
     def deliver_pending(self, round_id: RoundId) -> None:
-        """Send again what was written to the outbox but not confirmed by storage."""
-        for record_type in RELEASED_TYPES:
-            path = self._path(round_id, record_type.kind)
-            if path.exists() and not _sent_marker(path).exists():
-                verified = self._read(round_id, record_type)
-                if verified is not None:
-                    self._send(round_id, verified)
+        """Send again what was written to the outbox but not confirmed by storage.
+
+        Whoever calls this has asked the doors of what is `unsent` again.
+        """
+        unsent = self.unsent(round_id)
+        for record_type in (kind for kind in RELEASED_TYPES if kind in unsent):
+            verified = self._read(round_id, record_type)
+            if verified is not None:
+                self._send(round_id, verified)
+
+    def unsent(self, round_id: RoundId) -> set[type[SiloRecord]]:
+        """Kinds of records that were written to the outbox and not confirmed by storage."""
+        paths = {kind: self._path(round_id, kind.kind) for kind in RELEASED_TYPES}
+        return {kind for kind, p in paths.items() if p.exists() and not _sent_marker(p).exists()}
+
+    def withdraw(self, round_id: RoundId, record_type: type[SiloRecord]) -> None:
+        """Forget a record that was never confirmed, because its door has closed."""
+        if record_type in self.unsent(round_id):
+            self._path(round_id, record_type.kind).unlink()
 
     def released(self, round_id: RoundId) -> Released:
         """What the outbox holds for this attempt."""

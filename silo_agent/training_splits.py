@@ -1,13 +1,15 @@
 """The two files that training reads, written from the very records that the gate allowed.
 
 The findings table says which rows may be used and in which split; the data are read again for
-their text, and refused when their content is no longer what was checked. Files that were written
-for the same outcome are used again.
+their text, and refused when their content is no longer what was checked, or when other numbers of
+records come out than the outcome counted. Files that were written for the same findings, and are
+still the same bytes, are used again.
 """
 
 import json
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
+import rfc8785
+
+from data_contracts.artifact import artifact_of_file
 from data_contracts.dataset.records import DataRecord
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.errors import DataStewardError, SiloOperatorError
@@ -24,7 +29,8 @@ from silo_agent.silo_data import SiloData
 
 TRAIN_FILE = "train.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
-MADE_FOR_FILE = "made-for"
+MADE_FOR_FILE = "made-for.json"
+STAGING = ".splits"
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,10 @@ class SplitFiles:
 
 def forget_unused_splits(into: Path, retention: timedelta) -> None:
     """Delete the splits when no training has read them for `retention`."""
-    marker = into / MADE_FOR_FILE
-    if marker.exists() and marker.stat().st_mtime < time.time() - retention.total_seconds():
+    shutil.rmtree(into / STAGING, ignore_errors=True)
+    files = [path for path in into.glob("*") if path.is_file()]
+    used = max((path.stat().st_mtime for path in files), default=None)
+    if used is not None and used < time.time() - retention.total_seconds():
         shutil.rmtree(into, ignore_errors=True)
 
 
@@ -55,7 +63,7 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
     )
     if _were_made_for(outcome, files, into):
         return files
-    staging = into / ".splits"
+    staging = into / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     try:
         (into / MADE_FOR_FILE).unlink(missing_ok=True)
@@ -63,9 +71,11 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
         _write(outcome, findings, data, staging)
         for name in (TRAIN_FILE, HELD_OUT_FILE):
             (staging / name).replace(into / name)
-        write_durably(into / MADE_FOR_FILE, str(outcome.key).encode())
+        write_durably(into / MADE_FOR_FILE, _made_for(outcome, files))
     except DataUnavailableError as error:
         raise _changed(error.reason) from None
+    except sqlite3.Error:
+        raise _changed("a findings table that cannot be read") from None
     except OSError as error:
         raise _cannot_write(into, error) from error
     finally:
@@ -74,14 +84,20 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
 
 
 def _were_made_for(outcome: GateOutcome, files: SplitFiles, into: Path) -> bool:
+    marker = into / MADE_FOR_FILE
     try:
-        made_for = (into / MADE_FOR_FILE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        if marker.read_bytes() != _made_for(outcome, files):
+            return False
+        marker.touch()
+    except OSError:
         return False
-    if made_for != outcome.key or not (files.train.exists() and files.heldout.exists()):
-        return False
-    (into / MADE_FOR_FILE).touch()
     return True
+
+
+def _made_for(outcome: GateOutcome, files: SplitFiles) -> bytes:
+    """What the files were written from and what they are, as the marker keeps it."""
+    digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
+    return rfc8785.dumps([outcome.findings_digest, *digests])
 
 
 def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) -> None:
@@ -93,13 +109,17 @@ def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) 
         raise _changed("other content than what was checked")
     with _private(staging / TRAIN_FILE) as train, _private(staging / HELD_OUT_FILE) as heldout:
         files = {"train": train, "heldout": heldout}
+        written = {"train": 0, "heldout": 0}
         for record, split in _usable(data, usable_rows(findings)):
             files[split].write(_line(record))
+            written[split] += 1
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
     if data.content_digest() != outcome.content_digest:
         raise _changed("content that changed while it was read")
+    if written != {"train": outcome.train_records, "heldout": outcome.heldout_records}:
+        raise _changed("another number of records than was counted")
 
 
 def _usable(data: SiloData, usable: Iterator[tuple[int, str]]) -> Iterator[tuple[DataRecord, str]]:

@@ -1,5 +1,6 @@
 """The signed outcome of a silo's data contract, reduced to what may leave the silo."""
 
+from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -7,6 +8,11 @@ from pydantic import Field
 from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records.base import SiloRecord
 from data_contracts.wire_types import Count, Digest, Instant, LicenceId, Part, RuleId
+
+VERDICT_VALIDITY = timedelta(days=7)
+"""A verdict counts for no longer than this after it was issued, whatever else it rests on."""
+
+MAX_LICENCES = 200
 
 
 class RuleOutcome(Part):
@@ -48,7 +54,7 @@ class Verdict(SiloRecord):
     findings_digest: Digest
     passed: bool
     outcomes: Annotated[tuple[RuleOutcome, ...], Field(max_length=100)]
-    licences: Annotated[tuple[LicenceCount, ...], Field(max_length=200)]
+    licences: Annotated[tuple[LicenceCount, ...], Field(max_length=MAX_LICENCES)]
     registered_licences: Annotated[tuple[LicenceTerms, ...], Field(max_length=50)] = ()
     evaluates: bool = True
     expires_at: Instant

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from aggregator.admission import SiloEvidence, judge, reached_quorum
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.records import Close
-from data_contracts.records.verdict import RuleOutcome
+from data_contracts.records.verdict import VERDICT_VALIDITY, RuleOutcome
 from infra.clock import ALLOWED_SKEW
 from tests.aggregator.federation_samples import (
     COHORT,
@@ -76,7 +76,18 @@ REJECTIONS: list[tuple[str, Change]] = [
         ("verdict.incomplete", with_verdict(outcomes=lacking(rule)))
         for rule in sorted(REQUIRED_RULES)
     ),
+    (
+        "verdict.contradictory",
+        with_verdict(
+            outcomes=(
+                RULE.model_copy(update={"success": False, "severity": "warning"}),
+                *OTHER_RULES,
+            )
+        ),
+    ),
     ("verdict.incomplete", with_verdict(outcomes=())),
+    ("verdict.incomplete", with_verdict(outcomes=(RULE, RULE, *OTHER_RULES))),
+    ("verdict.too_long", with_verdict(expires_at=minutes(3) + VERDICT_VALIDITY + ALLOWED_SKEW)),
     ("verdict.expired", with_verdict(expires_at=NOW - ALLOWED_SKEW - timedelta(seconds=1))),
     ("submission.other_verdict", with_submission(verdict_digest=digest("another verdict"))),
     ("submission.late", with_submission(issued_at=minutes(65) + timedelta(seconds=1))),
@@ -119,10 +130,14 @@ def test_each_rule_rejects_with_its_reason(reason: str, change: Change) -> None:
         with_submission(adapter=adapter_ref("x").model_copy(update={"size": 10_000})),
         with_verdict(
             outcomes=(
-                RULE.model_copy(update={"success": False, "severity": "warning"}),
+                RULE,
                 *OTHER_RULES,
+                RULE.model_copy(
+                    update={"rule": "contract.own", "success": False, "severity": "warning"}
+                ),
             )
         ),
+        with_verdict(expires_at=minutes(2) + VERDICT_VALIDITY + ALLOWED_SKEW),
     ],
 )
 def test_boundaries_are_on_the_silo_s_side(change: Change) -> None:

@@ -102,7 +102,7 @@ def test_every_built_in_rule_is_explained(tmp_path: Path) -> None:
     outcomes = hospital_silo(tmp_path, patients()).check().outcomes
     preconditions = {rule.rule for rule in outcomes if rule.type == "precondition"}
     assert {"labels.present", "opt_out.evidence", "images.allowed"} <= rules
-    assert len(preconditions) == 3
+    assert len(preconditions) == 4
     explained = set(re.findall(r"^\| `([a-z_.]+)` \|", PAGE, re.MULTILINE))
     assert rules | preconditions <= explained
 

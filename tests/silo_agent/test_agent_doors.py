@@ -9,6 +9,7 @@ from aggregator.federated_round import close_round, merge_round
 from aggregator.federation_feed import id_of
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.envelope import Verified
+from data_contracts.errors import DataStewardError, StorageError
 from data_contracts.records import Close, Refusal, RoundPlan, Verdict
 from silo_agent.agent import Step
 from silo_agent.release import Released
@@ -142,7 +143,7 @@ def only_adapters(silo: SimulatedSilo) -> None:
     silo.contract.egress = tuple(item for item in EGRESS if item != "losses")
 
 
-@pytest.mark.parametrize("change", [only_adapters, withdrawn])
+@pytest.mark.parametrize("change", [only_adapters, withdrawn, changed, expired, waited])
 def test_no_losses_leave_a_contract_that_does_not_let_them_out(
     federation: SimulatedFederation, change: Change
 ) -> None:
@@ -226,3 +227,54 @@ def test_a_commercial_round_finds_only_contracts_that_allow_it(
     close = closed(federation, plan)
     assert [(r.silo, r.rule) for r in close.refused] == [("silo-c", "policy.contract_use")]
     assert federation.silos["silo-c"].kinds() == {"refusal"}
+
+
+def storage_down(operation: str, key: str) -> None:
+    if "blob" in operation or "submission" in key:
+        raise StorageError("inbox", expected="an answer", found="503", action="try again")
+
+
+@pytest.mark.parametrize(("rule", "change"), CHANGES)
+def test_an_unsent_submission_asks_its_door_again(
+    federation: SimulatedFederation, rule: str, change: Change
+) -> None:
+    """Signed while the door was open, but storage was down until it had closed."""
+    silo = federation.silos["silo-c"]
+    plan = federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    inbox = federation.inbox("silo-c")
+    inbox.before = storage_down
+    federation.silos_act()
+    assert released(federation, "silo-c", plan).submission is not None
+    assert silo.kinds() == {"acceptance", "verdict"}
+    inbox.before = None
+    change(silo)
+    silo.faults.clear()
+    federation.silos_act()
+    refused_by_door(federation, plan, rule)
+
+
+def test_an_unsent_submission_whose_door_is_open_is_sent(federation: SimulatedFederation) -> None:
+    silo = federation.silos["silo-c"]
+    federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    federation.inbox("silo-c").before = storage_down
+    federation.silos_act()
+    federation.inbox("silo-c").before = None
+    federation.silos_act()
+    assert silo.kinds() == {"acceptance", "verdict", "submission", "blobs"}
+    assert silo.trainings == 1
+
+
+def test_data_that_changed_after_the_verdict_is_a_refusal(
+    federation: SimulatedFederation,
+) -> None:
+    def gone() -> None:
+        raise DataStewardError("data set", expected="it", found="other content", action="none")
+
+    silo = federation.silos["silo-c"]
+    silo.while_training = gone
+    plan = federation.open()
+    federation.silos_act(UNTIL_SUBMISSION)
+    refused_by_door(federation, plan, "data.unusable")
+    assert silo.trainings == 1

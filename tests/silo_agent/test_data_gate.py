@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 
 from data_contracts.dataset.findings.splits import split_of
+from data_contracts.dataset.licence import canonical_licence_id
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from silo_agent.contract_gate import GATE_DIRECTORY, SPLITS_DIRECTORY
+from data_contracts.records.verdict import MAX_LICENCES
+from silo_agent.contract_gate import BASELINE_NAME, GATE_DIRECTORY, SPLITS_DIRECTORY
 from silo_agent.gate_outcome import OUTCOME_NAME
 from tests.data_contracts.dataset.contract_samples import (
     replaced,
@@ -139,7 +143,7 @@ def test_splits_hold_prompt_and_answer_only(silo: SampleSilo) -> None:
     silo.gate.splits(outcome.findings_digest)
     assert files.train.stat().st_mtime_ns == before, "the same outcome writes nothing again"
     names = sorted(p.name for p in (silo.home / SPLITS_DIRECTORY).iterdir())
-    assert names == ["heldout.jsonl", "made-for", "train.jsonl"]
+    assert names == ["heldout.jsonl", "made-for.json", "train.jsonl"]
 
 
 def test_what_may_not_be_trained_on_is_left_out(silo: SampleSilo) -> None:
@@ -252,7 +256,8 @@ def test_retention_forgets_what_was_not_used(silo: SampleSilo) -> None:
 def test_retention_deletes_training_files_that_nobody_reads(silo: SampleSilo) -> None:
     silo.write_records(list(sample_records()))
     files = silo.gate.splits(silo.check().findings_digest)
-    os.utime(silo.home / SPLITS_DIRECTORY / "made-for", (1, 1))
+    for path in (silo.home / SPLITS_DIRECTORY).iterdir():
+        os.utime(path, (1, 1))
     silo.check()
     assert not files.train.exists()
 
@@ -297,3 +302,92 @@ def test_opt_out_evidence_that_grows_old_is_looked_at_again(silo: SampleSilo) ->
     assert failing(silo.check()) == ["opt_out.evidence"]
     silo.write_records([sample_record(n, tdm_reservation="1") for n in range(40)])
     assert "opt_out.none" in failing(silo.check())
+
+
+def test_bytes_that_were_swapped_behind_the_clock_are_looked_at(silo: SampleSilo) -> None:
+    """Same size, same modification time: a copy with `cp -p` or `rsync -t` keeps both."""
+    silo.write_records(list(sample_records()))
+    before = silo.check()
+    status = silo.data_file.stat()
+    text = silo.data_file.read_bytes().replace(b"It is the number 7.", b"Is it the number 7?")
+    silo.data_file.write_bytes(text)
+    os.utime(silo.data_file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert silo.data_file.stat().st_size == status.st_size
+    with pytest.raises(DataStewardError, match="the very data that the contract was checked on"):
+        silo.gate.splits(before.findings_digest)
+    assert silo.check().content_digest != before.content_digest
+
+
+def test_training_files_that_were_edited_are_written_again(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    digest = silo.check().findings_digest
+    train = silo.gate.splits(digest).train
+    written = train.read_bytes()
+    train.write_bytes(written + b'{"prompt": "x", "answer": "y"}\n')
+    assert silo.gate.splits(digest).train.read_bytes() == written
+
+
+def edited(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE findings SET usable = 1")
+
+
+def broken(path: Path) -> None:
+    path.write_bytes(b"no table at all" * 100)
+
+
+@pytest.mark.parametrize("damage", [edited, broken])
+def test_a_findings_table_that_was_damaged_trains_nothing(
+    silo: SampleSilo, damage: Callable[[Path], None]
+) -> None:
+    silo.write_records([*sample_records(), *sample_records(3)])
+    outcome = silo.check()
+    damage(silo.home / GATE_DIRECTORY / str(outcome.key) / "findings.sqlite")
+    with pytest.raises(DataStewardError, match="the very data that the contract was checked on"):
+        silo.gate.splits(outcome.findings_digest)
+    again = silo.check()
+    assert again.findings_digest == outcome.findings_digest
+    train = silo.gate.splits(again.findings_digest).train
+    assert len(train.read_text("utf-8").splitlines()) == outcome.train_records
+
+
+def test_a_damaged_baseline_is_none(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    (silo.home / BASELINE_NAME).write_bytes(b"{")
+    assert silo.check().passed
+
+
+def test_more_licences_than_a_verdict_can_hold_are_a_refusal(silo: SampleSilo) -> None:
+    from license_expression import get_spdx_licensing
+
+    known = [key for key in get_spdx_licensing().known_symbols if canonical_licence_id(key) == key]
+    assert len(known) > MAX_LICENCES
+    silo.write_records([sample_record(n, licence=key) for n, key in enumerate(known)])
+    outcome = silo.check()
+    assert {"licence.count", "licence.allowed"} <= set(failing(outcome))
+    assert outcome.licences == ()
+
+
+def test_few_unreadable_rows_do_not_follow_from_licence_counts(silo: SampleSilo) -> None:
+    rows = [sample_record(n, licence=None if n < 20 else "MIT") for n in range(60)]
+    silo.write_records([*rows, b"{", b"{", b"{"])
+    outcome = silo.check()
+    assert {cell.records for cell in outcome.licences} == {None}
+
+
+def test_training_files_without_their_marker_are_forgotten_too(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    splits = silo.home / SPLITS_DIRECTORY
+    (splits / ".splits").mkdir(parents=True)
+    (splits / ".splits" / "train.jsonl").write_text("left by a kill")
+    (splits / "train.jsonl").write_text("left by a kill")
+    os.utime(splits / "train.jsonl", (1, 1))
+    silo.check()
+    assert not splits.exists()
+
+
+@pytest.mark.parametrize("name", ["a#b", "50%20"])
+def test_a_home_with_an_awkward_name_works(tmp_path: Path, name: str) -> None:
+    silo = SampleSilo(tmp_path / name)
+    silo.write_records(list(sample_records()))
+    assert silo.gate.splits(silo.check().findings_digest).train.exists()

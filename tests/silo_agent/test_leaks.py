@@ -119,9 +119,18 @@ def test_the_child_process_says_nothing_of_the_data(tmp_path: Path) -> None:
     silo.write_config()
     silo.write_records([*planted(), b"broken"])
     command = [sys.executable, "-m", "silo_agent.check_process", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert CANARY.lower() not in (done.stdout + done.stderr).lower()
-    line = next(line for line in done.stdout.splitlines() if line.startswith("outcome "))
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout
+        assert child.stderr
+        out, err = child.stdout.read(), child.stderr.read()
+    assert CANARY.lower() not in (out + err).lower()
+    line = next(line for line in out.splitlines() if line.startswith("outcome "))
     outcome = GateOutcome.model_validate(
         GateOutcome.model_validate_json(line.removeprefix("outcome "))
     )

@@ -75,8 +75,9 @@ def _path(server: dict[str, Any]) -> str:
 def _table(schema: dict[str, Any]) -> str:
     table: str = schema.get("physicalName", schema["name"])
     parts = table.split(".")
-    if len(parts) > 2 or not all(part.isidentifier() and part.isascii() for part in parts):
-        expected = "a table, or schema.table, of ASCII letters, digits and _"
+    usable = (part.isidentifier() and part.isascii() and len(part) <= 63 for part in parts)
+    if len(parts) > 2 or not all(usable):
+        expected = "a table, or schema.table, each of at most 63 ASCII letters, digits and _"
         raise KeyRefusedError("schema[0].physicalName", expected, ascii(table)[:80])
     return table
 

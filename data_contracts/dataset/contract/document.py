@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract.data_section import read_source
@@ -73,6 +73,14 @@ def parse_contract(data: bytes, source: str) -> DataContract:
             expected=error.expected,
             found=error.found,
             action="correct the key, and have silo and coordinator sign the contract again",
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DataStewardError(
+            f"contract file {source}: {'.'.join(map(str, first['loc'])) or 'a value'}",
+            expected="a value of its kind",
+            found=first["msg"][:160],
+            action="correct it, and have silo and coordinator sign the contract again",
         ) from None
 
 

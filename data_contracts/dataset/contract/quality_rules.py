@@ -157,7 +157,7 @@ def checked_rule(rule: str, severity: Severity, implementation: Any) -> QualityR
 def _argument(name: str, value: Any, allowed: AllowedType) -> Any:
     path = f"implementation.kwargs.{name}"
     if name == "column":
-        if value not in allowed.columns:
+        if not isinstance(value, str) or value not in allowed.columns:
             expected = "one of " + ", ".join(sorted(allowed.columns))
             raise KeyRefusedError(path, expected, ascii(value)[:80])
         return value

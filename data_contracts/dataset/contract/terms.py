@@ -213,9 +213,11 @@ def read_terms(properties: list[dict[str, Any]]) -> DataTerms:
     values: dict[str, Any] = {}
     for entry in properties:
         name = entry["property"]
-        if entry.get("vendor", "consortia") != "consortia":
-            continue
         path = f"customProperties[{name[:60]}]"
+        if entry.get("vendor", "consortia") != "consortia":
+            if name.startswith(PREFIX):
+                raise KeyRefusedError(path, "fl.* without another vendor", "another vendor's")
+            continue
         if name not in KNOWN:
             raise KeyRefusedError(path, "one of " + ", ".join(sorted(KNOWN)), "an unknown key")
         if name in values:

@@ -8,7 +8,6 @@ most one batch of text is in memory; nothing of a text is kept but keyed digests
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 
 from data_contracts.dataset.findings.checks import Checks
@@ -22,6 +21,8 @@ from data_contracts.dataset.records import DataRecord, UnreadableRow
 
 MAX_NOTES = 1000
 BATCH_RECORDS = 2_000
+BATCH_CHARACTERS = 4 * 1024 * 1024
+"""A batch is full at so many records or so much text; detectors need some ten times the text."""
 
 Progress = Callable[[int], None]
 """Called with the number of records that have been looked at."""
@@ -41,6 +42,7 @@ class Findings:
     records: int
     train_records: int
     heldout_records: int
+    unreadable: int
     escalated: int
     licence_ids: dict[str, int]
     profile: Profile
@@ -68,7 +70,7 @@ def collect_findings(
         notes, licence_ids = _Notes(), dict[str, int]()
         evidence_until: datetime | None = None
         store.begin()
-        for batch in _batches(rows):
+        for batch in batches(rows):
             found = judge_batch(batch, checks, keyed)
             _keep(store, found)
             notes.extend(found.notes)
@@ -79,7 +81,7 @@ def collect_findings(
         store.commit()
         mark_duplicates(store)
         _mark_usable(store)
-        profile = profile_of(store.connection)
+        profile = profile_of(store.connection, keyed)
         store.set_summary(summarise(profile, previous))
         store.drop_scratch()
         return Findings(
@@ -88,6 +90,7 @@ def collect_findings(
             records=_count(store, "1"),
             train_records=_count(store, "usable AND split = 'train'"),
             heldout_records=_count(store, "usable AND split = 'heldout'"),
+            unreadable=_count(store, "NOT readable"),
             escalated=checks.personal_data.escalated,
             licence_ids=dict(sorted(licence_ids.items())),
             profile=profile,
@@ -125,7 +128,8 @@ def _mark_usable(store: FindingsStore) -> None:
     store.connection.execute(statement)
     store.connection.execute(f"UPDATE {TABLE} SET usable = 0 WHERE NOT readable")  # noqa: S608
     store.connection.execute(
-        f"UPDATE {TABLE} SET usable_text = text_digest, usable_subject = subject_id WHERE usable"  # noqa: S608
+        f"UPDATE {TABLE} SET usable_text = text_digest, usable_subject = subject_id, "  # noqa: S608
+        "usable_split = split WHERE usable"
     )
     store.commit()
 
@@ -134,11 +138,20 @@ def _count(store: FindingsStore, condition: str) -> int:
     return int(store.scalar(f"SELECT COUNT(*) FROM {TABLE} WHERE {condition}"))  # noqa: S608
 
 
-def _batches(
+def batches(
     rows: Iterable[DataRecord | UnreadableRow],
 ) -> Iterator[list[DataRecord | UnreadableRow]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, BATCH_RECORDS)):
+    """Rows in order, as many at once as BATCH_RECORDS and BATCH_CHARACTERS allow."""
+    batch: list[DataRecord | UnreadableRow] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        if isinstance(row, DataRecord):
+            characters += len(row.prompt) + len(row.answer)
+        if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

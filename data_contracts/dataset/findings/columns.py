@@ -45,9 +45,10 @@ COLUMNS: dict[str, ColumnType] = {
     "usable": "BOOLEAN",
     "usable_text": "TEXT",
     "usable_subject": "TEXT",
+    "usable_split": "TEXT",
 }
-"""In the order of the table. The last seven follow from the whole set, once every row is known;
-the last two are the digests of a usable row and NULL in any other, to count what is trained on."""
+"""In the order of the table. The last eight follow from the whole set, once every row is known;
+the last three are those of a usable row and NULL in any other, to count what is trained on."""
 
 WHOLE_SET = (
     "is_duplicate",
@@ -57,6 +58,7 @@ WHOLE_SET = (
     "usable",
     "usable_text",
     "usable_subject",
+    "usable_split",
 )
 PER_RECORD = tuple(name for name in COLUMNS if name not in WHOLE_SET)
 

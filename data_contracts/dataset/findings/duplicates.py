@@ -53,6 +53,7 @@ def _mark_near(connection: sqlite3.Connection) -> None:
     connection.execute(
         "CREATE TABLE scratch.pairs (later INTEGER, earlier INTEGER, UNIQUE (later, earlier))"
     )
+    connection.execute("CREATE TABLE scratch.similar (later INTEGER, earlier INTEGER)")
     connection.executemany(
         "INSERT OR IGNORE INTO scratch.pairs VALUES (?, ?)", _candidates(connection)
     )
@@ -85,6 +86,7 @@ def _mark_similar(
     for (row, first, _, _), is_near in zip(pairs, similar, strict=True):
         if is_near:
             _join_cluster(connection, row, first)
+            connection.execute("INSERT INTO scratch.similar VALUES (?, ?)", (row, first))
 
 
 def _join_cluster(connection: sqlite3.Connection, row: int, first: int) -> None:
@@ -105,7 +107,16 @@ def _join_cluster(connection: sqlite3.Connection, row: int, first: int) -> None:
 
 
 def _mark_leaks(connection: sqlite3.Connection) -> None:
-    """A training record leaks when its cluster, or its subject, is also in the held-out split."""
+    """A training record leaks when its cluster, or its subject, is also in the held-out split.
+
+    Clusters are not merged, so every similar pair is asked for itself as well.
+    """
+    for one, other in (("later", "earlier"), ("earlier", "later")):
+        connection.execute(
+            f"""UPDATE {TABLE} SET leaks = 1 WHERE split = 'train' AND row IN (
+            SELECT {one} FROM scratch.similar JOIN {TABLE} o ON o.row = {other}
+            WHERE o.split = 'heldout')"""  # noqa: S608
+        )
     for column in ("duplicate_cluster", "subject_id"):
         connection.execute(
             f"""CREATE TABLE scratch.held_{column} AS SELECT DISTINCT {column} AS it FROM {TABLE}

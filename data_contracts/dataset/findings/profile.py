@@ -1,6 +1,7 @@
 """What a data set looks like as a whole: shares per label, length, licence and language.
 
-Kept by the silo from the last accepted round to measure drift against; it never leaves. Drift is
+Kept by the silo from the last accepted round to measure drift against; it never leaves, and what
+the data say (labels, licences, languages) is in it under the silo's key only. Drift is
 the population stability index, the symmetrised Kullback-Leibler divergence sum((p-q) ln(p/q)) over
 the bins of a dimension (Siddiqi, Credit Risk Scorecards, 2006), largest over the dimensions.
 """
@@ -10,9 +11,11 @@ import math
 import sqlite3
 
 from data_contracts.dataset.findings.columns import TABLE
+from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.wire_types import Part
 
 ABSENT = ""
+MAX_BINS = 500
 _FLOOR = 1e-4
 """Share given to a bin that is empty on one side, so that the logarithm exists."""
 
@@ -38,21 +41,28 @@ class Profile(Part):
         return cls.model_validate(json.loads(data))
 
 
-def profile_of(connection: sqlite3.Connection) -> Profile:
-    """The profile of the readable rows of a findings table."""
+def profile_of(connection: sqlite3.Connection, keyed: Keyed) -> Profile:
+    """The profile of the readable rows of a findings table; the largest MAX_BINS of a dimension."""
     # Not every SQLite is built with LOG2.
     connection.create_function("bit_length", 1, int.bit_length, deterministic=True)
     bins = {
         name: {
-            str(value): count
+            _bin(value, keyed): count
             for value, count in connection.execute(
-                f"SELECT {expression} AS bin, COUNT(*) FROM {TABLE} "  # noqa: S608
-                "WHERE readable GROUP BY bin ORDER BY bin"
+                f"SELECT {expression} AS bin, COUNT(*) AS n FROM {TABLE} "  # noqa: S608
+                f"WHERE readable GROUP BY bin ORDER BY n DESC, bin LIMIT {MAX_BINS}"
             )
         }
         for name, expression in _DIMENSIONS.items()
     }
     return Profile(records=sum(bins["split"].values()), bins=bins)
+
+
+def _bin(value: str | int, keyed: Keyed) -> str:
+    """Numbers and the absent stay as they are; a text becomes half a keyed digest."""
+    if isinstance(value, int) or value == ABSENT:
+        return str(value)
+    return keyed("bin", value)[:32]
 
 
 def summarise(profile: Profile, previous: Profile | None) -> dict[str, int | None]:

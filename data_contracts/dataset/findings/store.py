@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from data_contracts.dataset.findings.columns import (
     COLUMNS,
     PER_RECORD,
@@ -115,9 +117,14 @@ class FindingsStore:
         self.connection.execute("CREATE TABLE scratch.bands (key INTEGER, row INTEGER)")
 
 
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy URL of a findings file, whatever is in its name."""
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
 def usable_rows(path: Path) -> Iterator[tuple[int, str]]:
     """(row, split) of every record of a finished table that may be trained on, in order."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
         query = f"SELECT row, split FROM {TABLE} WHERE usable ORDER BY row"  # noqa: S608
         for batch in _batches(connection, query):

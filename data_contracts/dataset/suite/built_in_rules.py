@@ -37,7 +37,7 @@ def built_in_rules(contract: DataContract) -> tuple[QualityRule, ...]:
         _flag("duplicates.exact", "is_duplicate", False, terms.duplicates.max_exact_per_mille),
         _flag("duplicates.near", "is_near_duplicate", False, terms.duplicates.max_near_per_mille),
         _flag("split.no_leakage", "leaks", False, terms.duplicates.max_leaking_per_mille),
-        _distinct("split.both_present", "split", 2),
+        _distinct("split.both_present", "usable_split", 2),
     ]
     return (*rules, *_rules_of_terms(contract))
 
@@ -71,7 +71,7 @@ def _flag(rule: str, column: str, wanted: bool, broken_per_mille: int = 0) -> Qu
         type=IN_SET,
         column=column,
         value_set=(wanted,),
-        mostly=1 - broken_per_mille / 1000,
+        mostly=(1000 - broken_per_mille) / 1000,
     )
 
 

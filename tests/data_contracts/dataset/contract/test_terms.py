@@ -131,6 +131,22 @@ def test_a_promise_that_nobody_would_keep_is_refused(old: str, new: str, path: s
     assert error.value.problem.endswith(f": {path}")
 
 
+def test_a_term_of_another_vendor_is_no_way_to_switch_it_off() -> None:
+    text = CONTRACT.replace("property: fl.expires", "vendor: acme\n    property: fl.expires")
+    with pytest.raises(DataStewardError, match=r"expected fl\.\* without another vendor"):
+        parse_contract(text.encode(), "c.yaml")
+
+
+def test_a_long_table_name_is_refused_by_its_path() -> None:
+    text = CONTRACT.replace(
+        "    type: local\n    path: sets/records.jsonl\n    format: jsonl",
+        "    type: custom\n    format: sql",
+    ).replace("  - name: records", f"  - name: records\n    physicalName: {'t' * 64}")
+    with pytest.raises(DataStewardError) as error:
+        parse_contract(text.encode(), "c.yaml")
+    assert error.value.problem.endswith("schema[0].physicalName")
+
+
 def test_safe_harbor_needs_a_person_for_every_identifier() -> None:
     policy = "{safeHarbor: true}"
     with pytest.raises(DataStewardError, match="none of A, B, C, H") as error:
@@ -201,6 +217,8 @@ RULE = """\
         ("{type: expect_query_results_to_match_comparison, kwargs: {}}", "type"),
         ("{type: [expect_column_values_to_be_in_set], kwargs: {}}", "type"),
         ("expect_column_values_to_be_in_set", "implementation"),
+        ("{type: expect_column_values_to_not_be_null, kwargs: {column: [consent]}}", "column"),
+        ("{type: expect_column_values_to_not_be_null, kwargs: {column: {a: b}}}", "column"),
         (
             "{type: expect_column_values_to_be_in_set, kwargs: {column: readable, "
             "value_set: [true], row_condition: subject_id==1}}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.dataset.findings.checks import Checks, References
-from data_contracts.dataset.findings.collect import collect_findings
+from data_contracts.dataset.findings.collect import batches, collect_findings
 from data_contracts.dataset.findings.columns import COLUMNS
 from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.findings.store import usable_rows
@@ -137,6 +137,12 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         assert found.records == count
     # The first run also loads modules.
     assert peaks[2] < 1.2 * peaks[1]
+
+
+def test_a_batch_is_bounded_by_its_text_too() -> None:
+    long = "x" * 1_000_000
+    rows = [DataRecord(n, f"i{n}", "s", "", long, "MIT", "made") for n in range(1, 12)]
+    assert [len(batch) for batch in batches(rows)] == [5, 5, 1]
 
 
 def test_the_table_has_the_documented_columns(tmp_path: Path) -> None:

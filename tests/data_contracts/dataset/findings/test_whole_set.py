@@ -88,6 +88,43 @@ def test_training_that_repeats_the_held_out_split_leaks(tmp_path: Path) -> None:
     assert looked.column("usable")[0::2] == [0, 0, 0]
 
 
+def test_a_pair_between_two_clusters_leaks_as_well(tmp_path: Path) -> None:
+    """Row 3 is near row 1 and near row 2, which are not near each other."""
+    words = sentence(5, 100).split()
+    one = " ".join(["a1", "a2", "a3", "a4", *words[:96]])
+    other = " ".join([*words[:96], "b1", "b2", "b3", "b4"])
+    middle = " ".join(words[:96])
+    texts, splits = [one, other, middle], ["train", "heldout", "train"]
+    records = [
+        sample_record(n, prompt="", answer=text, split=split)
+        for n, (text, split) in enumerate(zip(texts, splits, strict=True))
+    ]
+    write_lines(tmp_path / FILE, records)
+    looked = look(tmp_path, parse_contract(replaced(SPLIT).encode(), "c"))
+    assert looked.column("is_near_duplicate")[2] == 1
+    assert looked.column("leaks")[2] == 1
+
+
+@pytest.mark.parametrize(("repeated", "fails"), [(59, False), (60, True)])
+def test_a_share_exactly_at_its_limit_holds(tmp_path: Path, repeated: int, fails: bool) -> None:
+    fresh = [
+        sample_record(n, prompt="Which?", answer=sentence(n, 9)) for n in range(1000 - repeated)
+    ]
+    write_lines(tmp_path / FILE, [*fresh, *fresh[:repeated]])
+    limit = ("maxExactPerMille: 100", "maxExactPerMille: 59")
+    looked = look(tmp_path, sample_contract(limit))
+    assert looked.failing() == (["duplicates.exact"] if fails else [])
+
+
+def test_a_held_out_split_that_may_not_be_used_is_none(tmp_path: Path) -> None:
+    train = [sample_record(n, split="train") for n in range(60)]
+    repeats = [sample_record(n, split="heldout") for n in range(5)]
+    write_lines(tmp_path / FILE, [*train, *repeats])
+    looked = look(tmp_path, parse_contract(replaced(SPLIT).encode(), "c"))
+    assert looked.findings.heldout_records == 0
+    assert "split.both_present" in looked.failing()
+
+
 @pytest.mark.parametrize(("majority", "fails"), [(50, False), (95, True)])
 def test_labels_must_be_balanced(tmp_path: Path, majority: int, fails: bool) -> None:
     records = [
