@@ -51,6 +51,6 @@ def open_data_docs(gate: ContractGate, outcome: GateOutcome, console: Console) -
     from data_contracts.dataset.suite.expectations import render_data_docs
 
     directory = gate.config.home / DATA_DOCS
-    index = render_data_docs(gate.contract(), sqlite_url(findings), directory)
-    console.print(f"data docs     {index}", soft_wrap=True)
-    webbrowser.open(index.as_uri())
+    page = render_data_docs(gate.contract(), sqlite_url(findings), directory)
+    console.print(f"data docs     {page}", soft_wrap=True)
+    webbrowser.open(page.as_uri())

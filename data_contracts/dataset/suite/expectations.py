@@ -11,6 +11,7 @@ Importing this module takes several seconds; callers import it when they need it
 
 import logging
 import os
+import shutil
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
@@ -42,6 +43,15 @@ for _name in ("great_expectations", "great_expectations.datasource.fluent"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _SITE = "silo"
+_PAGE_POLICY = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
+_PAGE_STYLE = (
+    "<style>body{font:15px/1.5 system-ui,sans-serif;margin:24px;max-width:1100px}"
+    "table{border-collapse:collapse}td,th{border:1px solid #d9dfe5;padding:4px 10px;"
+    "text-align:left}nav img,footer{display:none}</style>"
+)
 Rules = Sequence[QualityRule]
 
 
@@ -72,7 +82,11 @@ def evaluate(contract: DataContract, database: str) -> tuple[RuleOutcome, ...]:
 
 
 def render_data_docs(contract: DataContract, database: str, into: Path) -> Path:
-    """Great Expectations' Data Docs on the findings, for the silo operator only; the index page."""
+    """Great Expectations' Data Docs on the findings, for the silo operator only.
+
+    Returns the page about the findings: the library's index needs scripts from the network.
+    """
+    shutil.rmtree(into, ignore_errors=True)
     context = _context()
     context.add_data_docs_site(
         site_name=_SITE,
@@ -96,7 +110,15 @@ def render_data_docs(contract: DataContract, database: str, into: Path) -> Path:
     )
     context.checkpoints.add(checkpoint).run()
     context.build_data_docs(site_names=[_SITE])
-    return into / "index.html"
+    for page in into.rglob("*.html"):
+        page.write_text(_closed(page.read_text("utf-8")), "utf-8")
+    return next((into / "validations" / TABLE).rglob("*.html"))
+
+
+def _closed(page: str) -> str:
+    """The page without the network: the library's pages load scripts and styles from elsewhere."""
+    head = f"<head>{_PAGE_POLICY}{_PAGE_STYLE}"
+    return page if _PAGE_POLICY in page else page.replace("<head>", head, 1)
 
 
 def _context() -> Any:

@@ -176,12 +176,17 @@ def test_data_docs_hold_no_text(tmp_path: Path) -> None:
     write_lines(tmp_path / FILE, records)
     looked = look(tmp_path)
     url = f"sqlite:///{looked.findings.path}"
-    index = render_data_docs(looked.contract, url, tmp_path / "docs")
+    shown = render_data_docs(looked.contract, url, tmp_path / "docs")
     pages = [path.read_text("utf-8") for path in (tmp_path / "docs").rglob("*.html")]
-    assert index.exists()
+    assert "usable_subject" in shown.read_text("utf-8")
     assert len(pages) >= 3
     assert any("licence_allowed" in page for page in pages)
     assert not any(canary in page for page in pages)
+    for page in pages:
+        before, found, after = page.partition("default-src 'none'")
+        assert found, "a page may load nothing from anywhere"
+        assert "http" not in before.replace("http-equiv", ""), "the policy comes first"
+        assert "script-src" not in after
 
 
 def test_every_rule_has_a_name_of_its_own() -> None:
