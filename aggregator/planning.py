@@ -13,11 +13,11 @@ from data_contracts.envelope import Verified, narrowed
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.records import Abort, Membership, RoundPlan
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     BaseModelRef,
     ContractPin,
-    MergeSpec,
     PublicationRule,
     TrainingRecipe,
 )

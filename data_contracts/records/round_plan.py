@@ -1,5 +1,7 @@
 """The plan of a round: data that a silo can judge, never code that it would run."""
 
+import math
+from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -7,6 +9,11 @@ from pydantic import Field, model_validator
 from data_contracts.artifact import ArtifactRef
 from data_contracts.licences.uses import Use
 from data_contracts.records.base import Record
+from data_contracts.records.merge_spec import (
+    MIXED_RANK_RULES,
+    MergeRule,
+    MergeSpec,
+)
 from data_contracts.wire_types import (
     AttemptNumber,
     Count,
@@ -22,6 +29,9 @@ from data_contracts.wire_types import (
     SiloId,
     Text,
 )
+
+TrainedFactors = Literal["both", "a", "b"]
+Compression = Literal["none", "int8", "int4"]
 
 
 class BaseModelRef(Part):
@@ -51,11 +61,15 @@ class AdapterSpec(Part):
     alpha: Annotated[int, Field(ge=1, le=4096)]
     seed: Count
     targets: Annotated[tuple[AdapterTarget, ...], Field(min_length=1, max_length=2000)]
+    use_rslora: bool = False
 
     @property
     def scaling(self) -> float:
-        """LoRA scaling s = alpha / rank (Hu et al. 2021, section 4.1)."""
-        return self.alpha / self.rank
+        """LoRA scaling s = alpha / rank (Hu et al. 2021, section 4.1).
+
+        With `use_rslora` it is alpha / sqrt(rank) (Kalajdzievski 2023).
+        """
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "AdapterSpec":
@@ -64,8 +78,24 @@ class AdapterSpec(Part):
         return self
 
 
+class SiloAdapter(Part):
+    """Layout of one silo whose machine takes less than the whole: its own rank, alpha, modules.
+
+    `modules` None means all modules of the run's adapter.
+    """
+
+    silo: SiloId
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Annotated[int, Field(ge=1, le=4096)]
+    modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] | None = None
+
+
 class TrainingRecipe(Part):
-    """How a silo trains. `sequences_per_step` counts over all ranks of the silo."""
+    """How a silo trains. `sequences_per_step` counts over all ranks of the silo.
+
+    `trained_factors` says which factor of each pair is trained; the other stays as it was.
+    `proximal_mu` above 0 adds mu/2 |p - p_start|^2 to the loss (FedProx, Li et al. 2020).
+    """
 
     local_steps: PositiveCount
     sequences_per_step: PositiveCount
@@ -75,18 +105,13 @@ class TrainingRecipe(Part):
     weight_decay: DecimalString
     max_gradient_norm: DecimalString
     seed: Count
+    trained_factors: TrainedFactors = "both"
+    proximal_mu: DecimalString = Decimal("0")
 
     @property
     def tokens_per_round(self) -> int:
         """Upper bound on the tokens that one silo can train on in one round."""
         return self.local_steps * self.sequences_per_step * self.sequence_length
-
-
-class MergeSpec(Part):
-    """Merge rule and the cap on the tokens that count for one silo's weight."""
-
-    rule: Literal["stack_truncate"]
-    weight_cap_tokens: PositiveCount
 
 
 class PublicationRule(Part):
@@ -107,7 +132,12 @@ class ContractPin(Part):
 
 
 class RoundPlan(Record):
-    """What the coordinator asks of a cohort in one attempt of one round."""
+    """What the coordinator asks of a cohort in one attempt of one round.
+
+    Besides the starting adapter a round may start from a residual (a second, frozen adapter of
+    `residual_spec`), from the server optimizer's state, and from the adapter of the round before
+    the starting one (`earlier_adapter`), whose difference is the centre that a robust rule carries.
+    """
 
     kind: ClassVar[str] = "round-plan"
 
@@ -125,9 +155,14 @@ class RoundPlan(Record):
     contracts: tuple[ContractPin, ...]
     base_model: BaseModelRef
     starting_adapter: ArtifactRef | None
+    starting_residual: ArtifactRef | None = None
+    earlier_adapter: ArtifactRef | None = None
+    server_state: ArtifactRef | None = None
     adapter: AdapterSpec
+    silo_adapters: tuple[SiloAdapter, ...] = ()
     recipe: TrainingRecipe
     merge: MergeSpec
+    compression: Compression = "none"
     publication: PublicationRule
     max_adapter_bytes: PositiveCount
     quorum: PositiveCount
@@ -148,6 +183,49 @@ class RoundPlan(Record):
             raise ValueError("expected issued_at < submit_by < evaluate_by <= expires_at")
         return self
 
+    @model_validator(mode="after")
+    def _layouts_fit(self) -> "RoundPlan":
+        silos = [own.silo for own in self.silo_adapters]
+        if len(set(silos)) != len(silos) or not set(silos) <= set(self.cohort):
+            raise ValueError("silo_adapters must name silos of the cohort, each at most once")
+        if silos and self.merge.rule not in MIXED_RANK_RULES:
+            raise ValueError(f"the rule {self.merge.rule} needs one layout for all silos")
+        known = {target.module for target in self.adapter.targets}
+        for own in self.silo_adapters:
+            if own.rank > self.adapter.rank or not set(own.modules or ()) <= known:
+                raise ValueError("a silo's own layout must be a part of the run's adapter")
+        if self.recipe.trained_factors != trained_factors(self.merge.rule, self.round):
+            raise ValueError("trained_factors must be what the merge rule asks for in this round")
+        return self
+
+    def adapter_of(self, silo: str) -> AdapterSpec:
+        """The layout that `silo` trains and submits."""
+        own = next((entry for entry in self.silo_adapters if entry.silo == silo), None)
+        if own is None:
+            return self.adapter
+        wanted = own.modules
+        targets = [t for t in self.adapter.targets if wanted is None or t.module in wanted]
+        changes = {"rank": own.rank, "alpha": own.alpha, "targets": tuple(targets)}
+        return self.adapter.model_copy(update=changes)
+
+    @property
+    def residual_spec(self) -> AdapterSpec | None:
+        """Layout of the residual, whose scaling is 1; None when the rule publishes none."""
+        rank = self.merge.residual_rank
+        if rank is None:
+            return None
+        changes = {"rank": rank, "alpha": rank, "use_rslora": False}
+        return self.adapter.model_copy(update=changes)
+
     def contract_digest_of(self, silo: str) -> str | None:
         """Digest of the contract pinned for `silo`, or None when it is not in the cohort."""
         return next((p.contract_digest for p in self.contracts if p.silo == silo), None)
+
+
+def trained_factors(rule: MergeRule, round_number: int) -> TrainedFactors:
+    """Which factors silos train under `rule` in a round; see `merge_spec.MergeRule`."""
+    if rule in ("frozen_a", "fedsvd"):
+        return "b"
+    if rule == "alternating":
+        return "b" if round_number % 2 else "a"
+    return "both"

@@ -8,8 +8,8 @@ from safetensors.numpy import save
 from data_contracts.adapter_format import expected_shapes, open_adapter
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.starting_adapter import Float32Array
 from infra.durable_files import write_durably
-from silo_agent.training.adapter_init import Float32Array
 
 
 def write_adapter(path: Path, spec: AdapterSpec, tensors: dict[str, Float32Array]) -> None:

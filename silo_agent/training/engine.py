@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 
 from data_contracts.errors import SiloOperatorError
+from data_contracts.starting_adapter import Float32Array
 from infra.durable_files import write_durably
-from silo_agent.training.adapter_init import Float32Array, starting_tensors
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.lora_model import (
     adapter_parameters,
@@ -28,6 +28,7 @@ from silo_agent.training.lora_model import (
     set_adapter,
 )
 from silo_agent.training.packing import PackedSequence, answer_tokens
+from silo_agent.training.starting_tensors import starting_tensors
 
 NEVER = 10**9
 

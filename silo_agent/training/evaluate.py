@@ -47,8 +47,8 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     import torch
 
     from silo_agent.training import lora_model
-    from silo_agent.training.adapter_init import starting_tensors
     from silo_agent.training.packing import pack_heldout
+    from silo_agent.training.starting_tensors import starting_tensors
 
     torch.set_num_threads(job.threads)
     device = lora_model.single_device(job.device)

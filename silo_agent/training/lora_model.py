@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data_contracts.adapter_format import expected_shapes
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.records.round_plan import AdapterSpec
-from silo_agent.training.adapter_init import Float32Array
+from data_contracts.starting_adapter import Float32Array
 from silo_agent.training.job import Device
 from silo_agent.training.packing import IGNORED, ChatTokenizer, PackedSequence
 

@@ -29,12 +29,12 @@ from data_contracts.records import (
 )
 from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.membership import Member
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     AdapterTarget,
     BaseModelRef,
     ContractPin,
-    MergeSpec,
     PublicationRule,
     TrainingRecipe,
 )

@@ -28,12 +28,12 @@ from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.close import Admitted, Refused, Rejected
 from data_contracts.records.decision import UsedEvaluation
 from data_contracts.records.membership import Member
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     AdapterTarget,
     BaseModelRef,
     ContractPin,
-    MergeSpec,
     PublicationRule,
     TrainingRecipe,
 )

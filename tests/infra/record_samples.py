@@ -8,12 +8,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from data_contracts.bucket_layout import RoundId
 from data_contracts.envelope import Verified, seal
 from data_contracts.records import Abort, Acceptance, RoundPlan
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     AdapterTarget,
     BaseModelRef,
     ContractPin,
-    MergeSpec,
     PublicationRule,
     TrainingRecipe,
 )
