@@ -9,7 +9,7 @@ from aggregator.federation_feed import FederationState, id_of
 from aggregator.ledger import SiloRecords, judged_records, used_evaluations
 from aggregator.planning import abort_of
 from aggregator.report import Evidence
-from data_contracts.adapter_format import check_adapter
+from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.bucket_layout import (
     round_slot,
@@ -31,6 +31,8 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.submission_gate import check_submission
 from infra.object_store import Bucket
 from infra.record_store import Equivocation, Found, read_slot, read_statuses
 
@@ -124,6 +126,21 @@ def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef) -> Path:
     return path
 
 
+def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
+    """The adapter that silos of the plan start from, in the run's layout."""
+    if plan.starting_adapter is None:
+        return InitialAdapter(plan.adapter)
+    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.adapter)
+
+
+def local_adapter(plan: RoundPlan, silo: str, path: Path) -> AdapterSource:
+    """A submitted file in the layout that the plan gives its silo, decoded module by module.
+
+    Raises UntrustedInputError when its header does not pass the gate.
+    """
+    return open_adapter(path, plan.adapter_of(silo))
+
+
 def spool_path(c: Coordinator, ref: ArtifactRef) -> Path:
     """Where `spool` keeps a blob."""
     return c.workspace / "spool" / f"{ref.digest}.safetensors"
@@ -142,7 +159,9 @@ def _adapter_fault(
     if ref.size > plan.record.max_adapter_bytes:
         return "adapter.too_large"
     try:
-        check_adapter(spool(c, c.inbox(silo), ref), plan.record.adapter)
+        path = spool(c, c.inbox(silo), ref)
+        source = local_adapter(plan.record, silo, path)
+        check_submission(source, starting_source(c, plan.record), plan.record.recipe)
     except UntrustedInputError as error:
         return error.reason
     return None

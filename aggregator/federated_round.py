@@ -5,7 +5,6 @@ the records that exist, writes payload before record, and can be killed and run 
 what was done and goes on. Nothing here knows Prefect.
 """
 
-from collections.abc import Callable
 from typing import TypeVar
 
 from aggregator.adapter_layout import adapter_targets
@@ -24,17 +23,17 @@ from aggregator.federation_feed import (
     own_keys,
     read_federation,
     read_report,
-    starting_adapter,
+    starting_point,
 )
 from aggregator.ledger import copy_evaluations, copy_judged
-from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.merge.adapter_merge import ModuleMerger, ModuleProgress
 from aggregator.planning import PlanInputs, abort_of, draft_plan, plans_of_run
 from aggregator.publication import decide
 from aggregator.publish import write_peft_layout
 from aggregator.report import Evidence, build_report
 from aggregator.report_files import ReportFiles, write_report_files
+from aggregator.round_merge import merge_admitted
 from aggregator.stage import Stage, stage_of
-from data_contracts.adapter_format import AdapterFile, open_adapter
 from data_contracts.bucket_layout import feed_slot, round_slot
 from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError
@@ -46,14 +45,11 @@ from data_contracts.records import (
     RoundPlan,
     RoundReport,
 )
-from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.round_plan import AdapterSpec, BaseModelRef
-from data_contracts.wire_types import decimal_from_float
 from infra.model_files import model_digest
 from infra.single_writer import claim_record
 
 _T = TypeVar("_T")
-ModuleProgress = Callable[[int, int], None]
 
 
 def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
@@ -68,7 +64,7 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
         base_model=_base_model(c),
         adapter=_adapter_spec(c, state),
         contract_digests=_contract_digests(c, state),
-        starting_adapter=starting_adapter(c, state, round_number),
+        starting=starting_point(c, state, round_number),
         now=c.clock.now(),
     )
     attempt = earlier[-1].record.attempt + 1 if earlier else 1
@@ -116,37 +112,20 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
 
 
 def merge_round(
-    c: Coordinator, plan: Verified[RoundPlan], on_module: ModuleProgress | None = None
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    on_module: ModuleProgress | None = None,
+    merge_modules: ModuleMerger | None = None,
 ) -> Verified[Candidate]:
-    """Merge the ledger's copies of the admitted adapters; a candidate that exists is adopted."""
+    """Merge the ledger's copies of the admitted adapters; a candidate that exists is adopted.
+
+    `merge_modules` runs the modules elsewhere than on this machine's threads.
+    """
     evidence, _ = read_evidence(c, read_federation(c), plan)
     if evidence.candidate is not None:
         return evidence.candidate
     close = _required(evidence.close, "a close record", "close the round first")
-    spec = plan.record.adapter
-    adapters = [
-        (open_adapter(spool(c, c.ledger, a.adapter), spec), a.weight) for a in close.record.admitted
-    ]
-    into = c.workspace / "candidates" / f"{close.digest}.safetensors"
-    into.parent.mkdir(parents=True, exist_ok=True)
-    merged = merge_adapters(adapters, _starting_file(c, plan), spec, into, on_module)
-    c.plans.put_blob(into, merged.adapter)
-    candidate = Candidate(
-        federation=plan.record.federation,
-        issued_at=c.clock.now(),
-        run=plan.record.run,
-        round=plan.record.round,
-        attempt=plan.record.attempt,
-        plan_digest=plan.digest,
-        close_digest=close.digest,
-        merge_rule=plan.record.merge.rule,
-        adapter=merged.adapter,
-        discarded_energy=decimal_from_float(merged.discarded_energy),
-        modules=tuple(
-            ModuleExactness(module=name, discarded_energy=decimal_from_float(share))
-            for name, share in merged.modules
-        ),
-    )
+    candidate = merge_admitted(c, plan, close, on_module, merge_modules)
     return claim_record(
         c.plans, round_slot(id_of(plan.record), Candidate.kind), seal(candidate, c.key), own_keys(c)
     )
@@ -269,6 +248,7 @@ def _adapter_spec(c: Coordinator, state: FederationState) -> AdapterSpec:
         rank=adapter.rank,
         alpha=adapter.alpha,
         seed=adapter.seed,
+        use_rslora=adapter.use_rslora,
         targets=adapter_targets(
             c.settings.path(c.settings.base_model.path), adapter.target_modules
         ),
@@ -288,11 +268,6 @@ def _contract_digests(c: Coordinator, state: FederationState) -> dict[str, str]:
             action="have them signed with `consortia contract sign`, or renewed",
         )
     return agreed.digests
-
-
-def _starting_file(c: Coordinator, plan: Verified[RoundPlan]) -> AdapterFile | None:
-    ref = plan.record.starting_adapter
-    return None if ref is None else open_adapter(spool(c, c.plans, ref), plan.record.adapter)
 
 
 def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> None:

@@ -1,16 +1,26 @@
 """The coordinator's view of its own feed: which plan comes next and where a run stands."""
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning import FeedEntry, abort_of, latest_plan, plans_of_run
-from data_contracts.artifact import ArtifactRef
+from aggregator.planning import FeedEntry, StartingPoint, abort_of, latest_plan, plans_of_run
 from data_contracts.bucket_layout import RoundId, feed_slot, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Abort, Decision, Membership, RoundPlan, RoundReport
+from data_contracts.records import (
+    Abort,
+    Candidate,
+    Decision,
+    Membership,
+    RoundPlan,
+    RoundRecord,
+    RoundReport,
+)
 from infra.record_store import Found, SlotReading, read_feed, read_membership_chain, read_slot
 from infra.single_writer import finish_claim
+
+RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 
 
 @dataclass(frozen=True)
@@ -85,24 +95,25 @@ def decided_rounds(c: Coordinator, state: FederationState) -> tuple[Verified[Dec
     return tuple(decisions)
 
 
-def starting_adapter(
-    c: Coordinator, state: FederationState, round_number: int
-) -> ArtifactRef | None:
-    """The adapter last published in this run before `round_number`, or None for the base model."""
-    starting: ArtifactRef | None = None
+def starting_point(c: Coordinator, state: FederationState, round_number: int) -> StartingPoint:
+    """What the last round published in this run before `round_number` left to start from.
+
+    A held round changes nothing: what it started from is what the next one starts from.
+    """
+    published: Verified[RoundPlan] | None = None
     for plan in plans_of_run(state.feed, c.settings.run):
         if plan.record.round < round_number and abort_of(state.feed, plan) is None:
-            reading = _read_decision(c, state, plan)
-            if not isinstance(reading, Found):
-                # Skipping it would silently start from an older adapter.
-                raise FederationOperatorError(
-                    f"decision of round {plan.record.round}",
-                    expected="the signed record of a round that is over",
-                    found=type(reading).__name__.lower(),
-                    action="finish that round first, or find out why storage withholds its records",
-                )
-            starting = reading.verified.record.published_adapter
-    return starting
+            decision = _finished(plan, "decision", _read_decision(c, state, plan))
+            published = plan if decision.outcome == "published" else published
+    if published is None:
+        return StartingPoint()
+    candidate = _read_candidate(c, state, published)
+    return StartingPoint(
+        adapter=candidate.adapter,
+        residual=candidate.residual,
+        server_state=candidate.server_state,
+        earlier=published.record.starting_adapter,
+    )
 
 
 def read_report(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport] | None:
@@ -133,6 +144,32 @@ def _read_decision(
         Decision,
         state.coordinator_keys,
         belongs=lambda decision: decision.plan_digest == plan.digest,
+    )
+
+
+def _read_candidate(c: Coordinator, state: FederationState, plan: Verified[RoundPlan]) -> Candidate:
+    slot = round_slot(id_of(plan.record), Candidate.kind)
+    reading = read_slot(
+        c.plans,
+        slot,
+        Candidate,
+        state.coordinator_keys,
+        belongs=lambda candidate: candidate.plan_digest == plan.digest,
+    )
+    return _finished(plan, "candidate", reading)
+
+
+def _finished(
+    plan: Verified[RoundPlan], kind: str, reading: SlotReading[RoundRecordT]
+) -> RoundRecordT:
+    """The record of a round that is over; skipping it would start from an older adapter."""
+    if isinstance(reading, Found):
+        return reading.verified.record
+    raise FederationOperatorError(
+        f"{kind} of round {plan.record.round}",
+        expected="the signed record of a round that is over",
+        found=type(reading).__name__.lower(),
+        action="finish that round first, or find out why storage withholds its records",
     )
 
 

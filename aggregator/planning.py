@@ -13,16 +13,30 @@ from data_contracts.envelope import Verified, narrowed
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.records import Abort, Membership, RoundPlan
-from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     BaseModelRef,
     ContractPin,
     PublicationRule,
+    SiloAdapter,
     TrainingRecipe,
+    trained_factors,
 )
 
 FeedEntry = Verified[RoundPlan | Abort]
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a round starts from: what the last published round left; all None at first.
+
+    `earlier` is the adapter which that round itself started from.
+    """
+
+    adapter: ArtifactRef | None = None
+    residual: ArtifactRef | None = None
+    server_state: ArtifactRef | None = None
+    earlier: ArtifactRef | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class PlanInputs:
     base_model: BaseModelRef
     adapter: AdapterSpec
     contract_digests: dict[str, str]
-    starting_adapter: ArtifactRef | None
+    starting: StartingPoint
     now: datetime
 
 
@@ -65,10 +79,15 @@ def draft_plan(
             ContractPin(silo=silo, contract_digest=inputs.contract_digests[silo]) for silo in cohort
         ),
         base_model=inputs.base_model,
-        starting_adapter=inputs.starting_adapter,
+        starting_adapter=inputs.starting.adapter,
+        starting_residual=inputs.starting.residual,
+        earlier_adapter=inputs.starting.earlier,
+        server_state=inputs.starting.server_state,
         adapter=inputs.adapter,
+        silo_adapters=_silo_adapters(settings, inputs.adapter, cohort),
         recipe=_recipe(settings, round_number),
-        merge=MergeSpec(rule="stack_truncate", weight_cap_tokens=settings.round.weight_cap_tokens),
+        merge=settings.merge.spec(settings.round.weight_cap_tokens),
+        compression=settings.merge.compression,
         publication=PublicationRule(
             max_mean_increase=settings.publication.max_mean_increase,
             max_silo_increase=settings.publication.max_silo_increase,
@@ -115,7 +134,38 @@ def _recipe(settings: FederationSettings, round_number: int) -> TrainingRecipe:
         weight_decay=recipe.weight_decay,
         max_gradient_norm=recipe.max_gradient_norm,
         seed=recipe.seed + round_number,
+        trained_factors=trained_factors(settings.merge.rule, round_number),
+        proximal_mu=recipe.proximal_mu,
     )
+
+
+def _silo_adapters(
+    settings: FederationSettings, adapter: AdapterSpec, cohort: tuple[str, ...]
+) -> tuple[SiloAdapter, ...]:
+    """Layouts of the silos that have their own; a silo outside this cohort is left out."""
+    return tuple(
+        SiloAdapter(
+            silo=silo,
+            rank=own.rank,
+            alpha=own.alpha,
+            modules=own.target_modules and _modules(adapter, own.target_modules, silo),
+        )
+        for silo, own in sorted(settings.silo_adapters.items())
+        if silo in cohort
+    )
+
+
+def _modules(adapter: AdapterSpec, wanted: tuple[str, ...], silo: str) -> tuple[str, ...]:
+    """Modules of the run that a silo trains, named in full or by their end as PEFT takes them."""
+    names = [target.module for target in adapter.targets]
+    found = tuple(n for n in names if any(n == w or n.endswith(f".{w}") for w in wanted))
+    if not found:
+        raise _impossible(
+            f"target_modules of {silo} that are modules of the run",
+            ", ".join(wanted),
+            f"correct silo_adapters.{silo} in federation.toml",
+        )
+    return found
 
 
 def _require_possible(
@@ -144,12 +194,34 @@ def _require_possible(
             f"not members: {', '.join(strangers)}" if strangers else "no silo with a contract",
             "add silos with `consortia federation add-silo`",
         )
+    _require_defence(settings)
     most = max(settings.round.quorum, settings.round.evaluation_quorum)
     if most > len(cohort):
         raise _impossible(
             f"a quorum of at most {len(cohort)}, the size of the cohort",
             str(most),
             "lower the quorum in federation.toml or add silos",
+        )
+
+
+def _require_defence(settings: FederationSettings) -> None:
+    """A defence needs its silos in every round that is merged, so the quorum has to say so."""
+    robust = settings.merge.spec(settings.round.weight_cap_tokens).robust
+    if robust is None:
+        return
+    if settings.round.quorum < robust.silos_needed:
+        raise _impossible(
+            f"a quorum of at least {robust.silos_needed} silos for the rule {robust.rule} that "
+            f"tolerates {robust.tolerated_silos}",
+            str(settings.round.quorum),
+            "raise round.quorum, or set merge.robust to clip = median_norm, mixing = none, rule = "
+            "mean, which works from 3 silos and asks a person when it sees an outlier",
+        )
+    if settings.silo_adapters:
+        raise _impossible(
+            "one layout for all silos, so that a defence can compare their deltas",
+            f"own layouts of {', '.join(sorted(settings.silo_adapters))}",
+            "remove silo_adapters or merge.robust from federation.toml",
         )
 
 

@@ -1,6 +1,7 @@
 """Whether a candidate is published: a pure function of plan, candidate and signed evaluations.
 
-In order: enough silos evaluated (`evaluation.quorum`), the mean is not worse
+In order: no defence asked for a person (`robust.alarm`), enough silos evaluated
+(`evaluation.quorum`), the mean is not worse
 (`evaluation.mean_worse`), no silo is worse (`evaluation.silo_worse`), else `evaluation.not_worse`.
 The mean is the plain mean over silos: a mean weighted by tokens would let a silo dominate by
 claiming tokens, and the tokens of a held-out split are not bounded by any plan. Comparisons are
@@ -35,7 +36,7 @@ def decide(
     """
     used = _counting(plan, candidate, evaluations)
     records = [evaluation.record for _, evaluation in used]
-    rule = _rule(plan.record, records)
+    rule = _rule(plan.record, candidate.record, records)
     outcome: Literal["published", "held"] = (
         "published" if rule == "evaluation.not_worse" else "held"
     )
@@ -73,7 +74,9 @@ def _counting(
     ]
 
 
-def _rule(plan: RoundPlan, evaluations: Sequence[Evaluation]) -> str:
+def _rule(plan: RoundPlan, candidate: Candidate, evaluations: Sequence[Evaluation]) -> str:
+    if candidate.needs_person:
+        return "robust.alarm"
     if len(evaluations) < plan.evaluation_quorum:
         return "evaluation.quorum"
     increases = [Fraction(e.candidate_loss) - Fraction(e.starting_loss) for e in evaluations]

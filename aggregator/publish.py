@@ -50,7 +50,7 @@ def peft_config(spec: AdapterSpec, base_model_name: str) -> dict[str, object]:
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        "use_rslora": False,
+        "use_rslora": spec.use_rslora,
         "use_dora": False,
         "init_lora_weights": True,
         "modules_to_save": None,

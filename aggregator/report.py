@@ -32,6 +32,7 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
+from data_contracts.records.candidate import SiloInfluence
 from data_contracts.records.round_report import (
     EvidenceRef,
     InheritedLicence,
@@ -90,6 +91,7 @@ def build_report(evidence: Evidence, issued_at: datetime) -> RoundReport:
         adapter_licence=_adapter_licence(evidence),
         published_adapter=_published_adapter(evidence),
         discarded_energy=candidate.discarded_energy if candidate else None,
+        error=candidate.error if candidate else None,
         silos=_summaries(evidence),
         evidence=tuple(ref for ref, _ in evidence_list(evidence)),
     )
@@ -295,8 +297,14 @@ def _summary(
         licences=verdict.licences if verdict else (),
         tokens=submission.record.tokens if submission else 0,
         weight_share=share,
+        influence=_influence(evidence.candidate, silo),
         losses=_losses(evidence.evaluations.get(silo)),
     )
+
+
+def _influence(candidate: Verified[Candidate] | None, silo: str) -> SiloInfluence | None:
+    influences = candidate.record.influences if candidate else ()
+    return next((entry for entry in influences if entry.silo == silo), None)
 
 
 def _pinned_contract(plan: RoundPlan, silo: str) -> str:

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.uses import Use
-from data_contracts.wire_types import FederationId, LicenceId, RunId, Text
+from data_contracts.records.merge_spec import MergeRule, MergeSpec
+from data_contracts.records.round_plan import Compression
+from data_contracts.wire_types import FederationId, LicenceId, RunId, SiloId, Text
 from infra.storage_config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
@@ -51,6 +53,18 @@ class AdapterSection(_Section):
     alpha: Annotated[int, Field(ge=1)] = 16
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     seed: int = 20260101
+    use_rslora: bool = False
+
+
+class SiloAdapterSection(_Section):
+    """A silo's own layout; see `data_contracts.records.round_plan.SiloAdapter`.
+
+    `target_modules` None means all modules of the run.
+    """
+
+    rank: Annotated[int, Field(ge=1)]
+    alpha: Annotated[int, Field(ge=1)]
+    target_modules: tuple[str, ...] | None = None
 
 
 class RecipeSection(_Section):
@@ -63,7 +77,54 @@ class RecipeSection(_Section):
     warmup_steps: int = 0
     weight_decay: Decimal = Decimal("0")
     max_gradient_norm: Decimal = Decimal("1")
+    proximal_mu: Decimal = Decimal("0")
     seed: int = 1
+
+
+class RobustSection(_Section):
+    """The defence; see `data_contracts.records.merge_spec.RobustSpec` for choices and defaults."""
+
+    tolerated_silos: Annotated[int, Field(ge=0)]
+    clip: str = "median_norm"
+    mixing: str = "nearest_neighbours"
+    rule: str = "geometric_median"
+
+
+class OptimizerSection(_Section):
+    """The server optimizer by name; what is left out has the value that its paper proposes."""
+
+    name: Literal["fedavg", "fedavgm", "fedadam", "diloco"] = "fedavg"
+    learning_rate: Decimal | None = None
+    momentum: Decimal | None = None
+    beta1: Decimal | None = None
+    beta2: Decimal | None = None
+    tau: Decimal | None = None
+
+
+class MergeSection(_Section):
+    """How rounds merge; see `data_contracts.records.merge_spec`.
+
+    `compression` is that of the silos' local adapters on their way to the coordinator.
+    """
+
+    rule: MergeRule = "stack_truncate"
+    optimizer: OptimizerSection = OptimizerSection()
+    robust: RobustSection | None = None
+    residual_rank: int | None = None
+    compression: Compression = "none"
+
+    def spec(self, weight_cap_tokens: int) -> MergeSpec:
+        """As the plan names it; raises FederationOperatorError for what does not go together."""
+        fields = self.model_dump(exclude={"compression"}, exclude_none=True)
+        try:
+            return MergeSpec.model_validate(fields | {"weight_cap_tokens": weight_cap_tokens})
+        except ValidationError as error:
+            raise FederationOperatorError(
+                "settings of the merge",
+                expected="a rule, an optimizer and a defence that go together",
+                found=error.errors(include_url=False)[0]["msg"],
+                action="correct [merge] in federation.toml",
+            ) from None
 
 
 class RoundSection(_Section):
@@ -106,6 +167,8 @@ class FederationSettings(_Section):
     adapter: AdapterSection = AdapterSection()
     recipe: RecipeSection
     round: RoundSection
+    merge: MergeSection = MergeSection()
+    silo_adapters: dict[SiloId, SiloAdapterSection] = Field(default_factory=dict)
     publication: PublicationSection = PublicationSection()
     schedule: ScheduleSection = ScheduleSection()
     home: Path

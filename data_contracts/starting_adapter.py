@@ -28,7 +28,7 @@ class AdapterSource(Protocol):
         """The layout: rank, scaling and modules."""
         ...
 
-    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+    def module(self, target: AdapterTarget, /) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank) of one module of the layout."""
         ...
 

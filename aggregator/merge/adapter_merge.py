@@ -1,149 +1,171 @@
 """Merge whole adapters, module by module, from files that passed the gate.
 
-Silo i started from (A_g, B_g) and submits (A_i, B_i); its delta is the product
-[s_i B_i, -s B_g][A_i; A_g]. The new adapter is start + sum of w_i delta_i. The weights are
-normalised as exact fractions that sum to one, so the two occurrences of the start cancel exactly
-and what is stacked is sum of w_i s_i B_i A_i, without rounding the start in and out again.
-
 Guaranteed: the order of the submissions does not matter (they are sorted by digest), the same
-inputs give the same bytes, and the file is absent or complete. One module of every silo is in
-memory at a time: 8 bytes x (in + out) x sum of ranks, plus factors of the same size.
+inputs give the same bytes on one machine whatever the number of workers, the file is absent or
+complete, and a merge that was killed continues where it was. Memory is that of one chunk of one
+module per worker and does not grow with the number of silos.
 """
 
-import hashlib
-import json
-import os
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aggregator.merge.stack_truncate import MergedModule, Term, stack_truncate
-from data_contracts.adapter_format import FLOAT32_BYTES, AdapterFile, expected_shapes
-from data_contracts.artifact import ArtifactRef, artifact_of_file
+from aggregator.merge.blas_threads import default_workers, one_blas_thread
+from aggregator.merge.merge_inputs import MergeInputs, require_layouts, sorted_locals
+from aggregator.merge.merged_file import FinishedModule, MergedFile, MergeJournal
+from aggregator.merge.rules import MergedModule, merge_module
+from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.round_plan import AdapterSpec
-from infra.durable_files import sync_directory
 
-HEADER_ALIGNMENT_BYTES = 8
+ModuleProgress = Callable[[int, int], None]
+ModuleMerger = Callable[[MergeInputs, list[int]], Iterator[tuple[int, MergedModule]]]
+"""Merges the modules with these numbers, in any order."""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Of one module or of the whole adapter, in relative terms; NaN where it was not measured.
+
+    `discarded_energy`: share, 0 to 1, of the true sum's squared norm that truncation dropped.
+    `error`: norm of (merge - true weighted sum) over the norm of that sum.
+    """
+
+    discarded_energy: float
+    error: float
 
 
 @dataclass(frozen=True)
 class AdapterMerge:
-    """The merged file, and the shares of energy (0 to 1) that truncation discarded.
-
-    `modules` has one pair (module, share) per module, in the order of the spec.
-    """
+    """The merged files and how exact they are, as a whole and per module in the spec's order."""
 
     adapter: ArtifactRef
-    discarded_energy: float
-    modules: tuple[tuple[str, float], ...]
+    residual: ArtifactRef | None
+    exactness: Exactness
+    modules: tuple[tuple[str, Exactness], ...]
 
 
 def merge_adapters(
-    adapters: Sequence[tuple[AdapterFile, int]],
-    starting: AdapterFile | None,
-    spec: AdapterSpec,
+    inputs: MergeInputs,
     into: Path,
-    on_progress: Callable[[int, int], None] | None = None,
+    residual_into: Path | None = None,
+    on_progress: ModuleProgress | None = None,
+    merge_modules: ModuleMerger | None = None,
 ) -> AdapterMerge:
-    """Write the merge of `adapters`, each with its weight in tokens, to the file `into`.
+    """Write the merge of `inputs` to the file `into`, its residual to `residual_into`.
 
-    `starting` is the adapter that all silos started from: its layout must be that of `spec`, and
-    its values cancel (see above). `on_progress` gets modules done and modules in all. Raises
-    FederationOperatorError when weights or layouts do not fit together.
+    `on_progress` gets modules done and modules in all; `merge_modules` runs the modules elsewhere
+    than on this machine's threads. Raises FederationOperatorError when weights or layouts do not
+    fit together, when a value overflows float32, and when the merged adapter is zero.
     """
-    shares = _shares(adapters)
-    for adapter in [adapter for adapter, _ in shares] + ([starting] if starting else []):
-        _require_modules(adapter, spec)
-    merged = _merged_modules(shares, spec, on_progress)
-    return _write_merge(merged, spec, into)
-
-
-def _shares(adapters: Sequence[tuple[AdapterFile, int]]) -> list[tuple[AdapterFile, Fraction]]:
-    """Weights as fractions that sum to one, in the order of the files' digests."""
-    if not adapters or min(weight for _, weight in adapters) < 1:
-        raise FederationOperatorError(
-            "merge",
-            expected="at least one adapter, each with a weight of at least 1 token",
-            found=f"weights {[weight for _, weight in adapters]}",
-            action="close the round again from its evidence; admission never gives such weights",
-        )
-    total = sum(weight for _, weight in adapters)
-    keyed = [(artifact_of_file(a.path).digest, weight, a) for a, weight in adapters]
-    return [(a, Fraction(weight, total)) for _, weight, a in sorted(keyed, key=lambda k: k[:2])]
-
-
-def _require_modules(adapter: AdapterFile, spec: AdapterSpec) -> None:
-    if adapter.spec.targets != spec.targets:
-        raise FederationOperatorError(
-            f"adapter {adapter.path.name}",
-            expected="the modules and shapes of the plan",
-            found="others",
-            action="open each adapter with the spec of the plan that it belongs to",
-        )
-
-
-def _merged_modules(
-    shares: Sequence[tuple[AdapterFile, Fraction]],
-    spec: AdapterSpec,
-    on_progress: Callable[[int, int], None] | None,
-) -> Iterator[MergedModule]:
-    for done, target in enumerate(spec.targets, start=1):
-        terms = []
-        for adapter, share in shares:
-            a, b = adapter.module(target)
-            terms.append(Term(float(share), adapter.spec.scaling, a, b))
-        yield stack_truncate(terms, spec.rank, spec.scaling)
-        if on_progress:
-            on_progress(done, len(spec.targets))
-
-
-def _write_merge(merged: Iterable[MergedModule], spec: AdapterSpec, into: Path) -> AdapterMerge:
-    """Stream the modules into a safetensors file in the order of `expected_shapes`."""
+    inputs = replace(inputs, locals=sorted_locals(inputs.locals))
+    require_layouts(inputs)
+    journal_path = into.with_name(f".{into.name}.journal")
     into.parent.mkdir(parents=True, exist_ok=True)
-    temporary = into.with_name(f".{into.name}.{os.getpid()}.part")
-    digest, size = hashlib.sha256(), 0
-    shares, total, discarded = [], 0.0, 0.0
+    with (
+        _files(inputs, into, residual_into) as files,
+        MergeJournal(journal_path, inputs.fingerprint) as journal,
+    ):
+        finished = _still_held(journal, files)
+        missing = [i for i in range(len(inputs.spec.targets)) if i not in finished]
+        for index, module in (merge_modules or merge_on_threads)(inputs, missing):
+            entry = _written(index, module, files)
+            journal.add(entry)
+            finished[index] = entry
+            if on_progress:
+                on_progress(len(finished), len(inputs.spec.targets))
+        _require_not_zero(finished)
+        references = [file.finish() for file in files]
+    return _result(inputs.spec, references, finished)
+
+
+def merge_on_threads(
+    inputs: MergeInputs, indices: list[int], workers: int | None = None, *, measured: bool = True
+) -> Iterator[tuple[int, MergedModule]]:
+    """Merge modules on this machine's cores, one BLAS thread each, in the order of `indices`."""
+    with one_blas_thread(), ThreadPoolExecutor(workers or default_workers()) as pool:
+        yield from _in_order(pool, inputs, indices, measured)
+
+
+def _in_order(
+    pool: Executor, inputs: MergeInputs, indices: list[int], measured: bool
+) -> Iterator[tuple[int, MergedModule]]:
+    targets = inputs.spec.targets
+    merged = pool.map(lambda i: merge_module(inputs, targets[i], measured=measured), indices)
     try:
-        with temporary.open("wb") as file:
-            header = safetensors_header(spec)
-            chunks: list[bytes] = [header]
-            for target, module in zip(spec.targets, merged, strict=True):
-                chunks += [module.a.tobytes(), module.b.tobytes()]
-                size += _write_chunks(file.write, digest.update, chunks)
-                chunks = []
-                total += module.squared_norm
-                discarded += module.squared_norm * module.discarded_energy
-                shares.append((target.module, module.discarded_energy))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(into)
-        sync_directory(into.parent)
+        yield from zip(indices, merged, strict=True)
     finally:
-        temporary.unlink(missing_ok=True)
-    reference = ArtifactRef(digest=digest.hexdigest(), size=size)
-    return AdapterMerge(reference, discarded / total if total > 0 else 0.0, tuple(shares))
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def safetensors_header(spec: AdapterSpec) -> bytes:
-    """Length and JSON header of an adapter of `spec`, tensors in the order of the spec."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, (rows, columns) in expected_shapes(spec).items():
-        end = position + rows * columns * FLOAT32_BYTES
-        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % HEADER_ALIGNMENT_BYTES)
-    return struct.pack("<Q", len(text)) + text
+@contextmanager
+def _files(
+    inputs: MergeInputs, into: Path, residual_into: Path | None
+) -> Iterator[tuple[MergedFile, ...]]:
+    files = [MergedFile(into, inputs.spec)]
+    rank = inputs.merge.residual_rank
+    if rank is not None and residual_into is not None:
+        layout = inputs.spec.model_copy(update={"rank": rank, "alpha": rank, "use_rslora": False})
+        files.append(MergedFile(residual_into, layout))
+    try:
+        yield tuple(files)
+    finally:
+        for file in files:
+            file.close()
 
 
-def _write_chunks(
-    write: Callable[[bytes], object], update: Callable[[bytes], object], chunks: Sequence[bytes]
-) -> int:
-    for chunk in chunks:
-        write(chunk)
-        update(chunk)
-    return sum(len(chunk) for chunk in chunks)
+def _still_held(journal: MergeJournal, files: tuple[MergedFile, ...]) -> dict[int, FinishedModule]:
+    """Journalled modules whose bytes are still in the part files."""
+    held = {}
+    for index, entry in journal.finished.items():
+        digests = (entry.adapter_digest, entry.residual_digest)
+        if all(f.holds(index, d or "") for f, d in zip(files, digests, strict=False)):
+            held[index] = entry
+    return held
+
+
+def _written(index: int, module: MergedModule, files: tuple[MergedFile, ...]) -> FinishedModule:
+    residual = None
+    if len(files) > 1 and module.residual is not None:
+        residual = files[1].write(index, *module.residual)
+    return FinishedModule(
+        index=index,
+        adapter_digest=files[0].write(index, module.a, module.b),
+        residual_digest=residual,
+        is_zero=not (module.a.any() and module.b.any()),
+        norms=module.norms,
+    )
+
+
+def _require_not_zero(finished: dict[int, FinishedModule]) -> None:
+    if all(entry.is_zero for entry in finished.values()):
+        raise FederationOperatorError(
+            "merged adapter",
+            expected="a product that is not zero in at least one module",
+            found="zero in every module: the silos' deltas cancel",
+            action="abort the round and look at the admitted adapters; nothing was published",
+        )
+
+
+def _result(
+    spec: AdapterSpec, references: list[ArtifactRef], finished: dict[int, FinishedModule]
+) -> AdapterMerge:
+    entries = [finished[index] for index in range(len(spec.targets))]
+    modules = tuple(
+        (target.module, _exactness([entry]))
+        for target, entry in zip(spec.targets, entries, strict=True)
+    )
+    residual = references[1] if len(references) > 1 else None
+    return AdapterMerge(references[0], residual, _exactness(entries), modules)
+
+
+def _exactness(entries: list[FinishedModule]) -> Exactness:
+    whole = sum(entry.norms.true_sum for entry in entries)
+    if whole == 0:
+        return Exactness(0.0, 0.0)
+    discarded = sum(entry.norms.discarded for entry in entries)
+    error = sum(entry.norms.error for entry in entries)
+    return Exactness(discarded / whole, math.sqrt(error / whole))

@@ -26,14 +26,14 @@ class SiloInfluence(Part):
 
     `influence`: its share, 0 to 1, of the sum of |coefficient| x norm. `kept`: the factor by which
     its delta was shortened, 1 when it was not clipped. `norm` and `distance` (to the merged delta)
-    are Frobenius norms of products. `alarm`: the norm or distance lies far outside the others'.
+    are Frobenius norms of products; no distance under a rule that works entry by entry. `alarm`: the norm or distance lies far outside the others'.
     """
 
     silo: SiloId
     influence: DecimalString
     kept: DecimalString
     norm: DecimalString
-    distance: DecimalString
+    distance: DecimalString | None
     alarm: bool
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from data_contracts.artifact import ArtifactRef
 from data_contracts.licences.uses import Use
 from data_contracts.records.base import RoundRecord
+from data_contracts.records.candidate import SiloInfluence
 from data_contracts.records.round_plan import BaseModelRef
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from data_contracts.wire_types import (
@@ -43,7 +44,10 @@ class SiloLosses(Part):
 
 
 class SiloSummary(Part):
-    """One silo's part in the attempt. `weight_share` is its share of the merge, 0 to 1."""
+    """One silo's part in the attempt. `weight_share` is its share of the tokens, 0 to 1.
+
+    `influence` says what a defence made of it; None where the plan has no defence on products.
+    """
 
     silo: SiloId
     outcome: Literal["admitted", "rejected", "refused", "missing"]
@@ -54,6 +58,7 @@ class SiloSummary(Part):
     licences: tuple[LicenceCount, ...]
     tokens: Count
     weight_share: DecimalString
+    influence: SiloInfluence | None = None
     losses: SiloLosses | None
 
 
@@ -69,7 +74,10 @@ class InheritedLicence(Part):
 
 
 class RoundReport(RoundRecord):
-    """Compliance report of one attempt."""
+    """Compliance report of one attempt.
+
+    `discarded_energy` and `error` are those of the candidate; see `candidate.ModuleExactness`.
+    """
 
     kind: ClassVar[str] = "round-report"
 
@@ -84,5 +92,6 @@ class RoundReport(RoundRecord):
     adapter_licence: InheritedLicence | None
     published_adapter: ArtifactRef | None
     discarded_energy: DecimalString | None
+    error: DecimalString | None = None
     silos: tuple[SiloSummary, ...]
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]

@@ -1,12 +1,18 @@
 """Adapters for tests, written by safetensors itself and read through the product's gate."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
+from data_contracts.artifact import artifact_of_file
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 
 TARGETS = (
     AdapterTarget(module="model.layers.0.self_attn.q_proj", in_features=12, out_features=10),
@@ -32,11 +38,30 @@ def random_tensors(spec: AdapterSpec, seed: int) -> dict[str, np.ndarray]:
 
 
 def write_adapter(path: Path, spec: AdapterSpec, seed: int = 0) -> AdapterFile:
-    save_file(random_tensors(spec, seed), path)
+    return write_tensors(path, spec, random_tensors(spec, seed))
+
+
+def write_tensors(path: Path, spec: AdapterSpec, tensors: dict[str, np.ndarray]) -> AdapterFile:
+    save_file(tensors, path)
     return open_adapter(path, spec)
 
 
-def dense(adapter: AdapterFile, target: AdapterTarget) -> np.ndarray:
+def inputs_of(
+    adapters: Iterable[tuple[AdapterFile, int]],
+    spec: AdapterSpec,
+    starting: AdapterSource | None = None,
+    round_number: int = 1,
+    residual: AdapterSource | None = None,
+    **merge: Any,
+) -> MergeInputs:
+    """A merge of files with their weights; `merge` are fields of `MergeSpec`."""
+    locals_ = [LocalAdapter(a, artifact_of_file(a.path).digest, w) for a, w in adapters]
+    rule = MergeSpec.model_validate({"rule": "stack_truncate", "weight_cap_tokens": 100} | merge)
+    start = starting or InitialAdapter(spec)
+    return MergeInputs(spec, rule, round_number, tuple(locals_), start, residual=residual)
+
+
+def dense(adapter: AdapterSource, target: AdapterTarget) -> np.ndarray:
     """scaling * B @ A in float64."""
     a, b = adapter.module(target)
     return adapter.spec.scaling * (b.astype(np.float64) @ a.astype(np.float64))

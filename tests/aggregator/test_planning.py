@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.planning import PlanInputs, draft_plan
+from aggregator.planning import PlanInputs, StartingPoint, draft_plan
 from aggregator.settings import (
     BaseModelSection,
     FederationSettings,
@@ -58,7 +58,7 @@ def drafted(
         base_model=model,
         adapter=FED.plan.record.adapter,
         contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
-        starting_adapter=None,
+        starting=StartingPoint(),
         now=START,
     )
     return draft_plan(settings(use=use, **changes), inputs, 1, 1)

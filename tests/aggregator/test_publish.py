@@ -12,7 +12,7 @@ from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.publish import peft_config, write_peft_layout
 from data_contracts.adapter_format import AdapterFile, open_adapter
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
-from tests.aggregator.adapter_samples import dense, spec_of, write_adapter
+from tests.aggregator.adapter_samples import dense, inputs_of, spec_of, write_adapter
 
 TARGETS = tuple(
     AdapterTarget(module=f"model.layers.{layer}.{name}", in_features=16, out_features=out)
@@ -30,7 +30,7 @@ def spec() -> AdapterSpec:
 def merged(tmp_path: Path, spec: AdapterSpec) -> AdapterFile:
     adapters = [(write_adapter(tmp_path / f"{n}.safetensors", spec, seed=n), 1) for n in (1, 2)]
     into = tmp_path / "merged.safetensors"
-    merge_adapters(adapters, None, spec, into)
+    merge_adapters(inputs_of(adapters, spec), into)
     return open_adapter(into, spec)
 
 

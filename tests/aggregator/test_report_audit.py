@@ -147,7 +147,9 @@ def _licensed_as(expression: str) -> InheritedLicence:
 def _other_evidence() -> Evidence:
     other = federation(round=3, attempt=2, starting_adapter=adapter_ref("older"))
     close = other.close([other.silo(silo) for silo in COHORT])
-    candidate = other.candidate(close, adapter=adapter_ref("new"), discarded_energy=Decimal("0.2"))
+    candidate = other.candidate(
+        close, adapter=adapter_ref("new"), discarded_energy=Decimal("0.2"), error=Decimal("0.4")
+    )
     evaluations = {s: other.evaluation(s, candidate, candidate_loss=Decimal("9")) for s in COHORT}
     return other.evidence(
         [other.silo(silo) for silo in COHORT],

@@ -16,13 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aggregator.evidence_reader import spool
 from aggregator.federated_round import close_round, merge_round, open_round, stage
 from aggregator.federation_feed import id_of, read_federation
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.planning import latest_plan
+from aggregator.round_merge import merge_inputs
 from aggregator.stage import Stage
-from data_contracts.adapter_format import open_adapter
 from data_contracts.bucket_layout import round_slot
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Close, RoundPlan
@@ -181,14 +180,8 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
     assert c.plans.list_keys(slot) == [], "a killed merge leaves no candidate"
     candidate = merge_round(federation.coordinator(), plan)
 
-    spec = plan.record.adapter
-    admitted = close.record.admitted
-    again = merge_adapters(
-        [(open_adapter(spool(c, c.ledger, a.adapter), spec), a.weight) for a in admitted],
-        None,
-        spec,
-        tmp_path / "again.safetensors",
-    )
+    inputs = merge_inputs(federation.coordinator(), plan.record, close.record)
+    again = merge_adapters(inputs, tmp_path / "again.safetensors")
     assert again.adapter == candidate.record.adapter
 
 

@@ -15,9 +15,11 @@ from aggregator.federated_round import advance, open_round
 from aggregator.settings import (
     BaseModelSection,
     FederationSettings,
+    MergeSection,
     PrefectSection,
     RecipeSection,
     RoundSection,
+    SiloAdapterSection,
 )
 from aggregator.stage import Stage
 from data_contracts.artifact import digest_of_bytes
@@ -78,6 +80,9 @@ class SimulatedFederation:
     clock: FakeClock = field(default_factory=FakeClock)
     storage: dict[str, InMemoryBucket] = field(default_factory=dict)
     silos: dict[str, SimulatedSilo] = field(default_factory=dict)
+    quorum: int = 2
+    merge: MergeSection = field(default_factory=MergeSection)
+    silo_adapters: dict[str, SiloAdapterSection] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.root = create_key(self.directory / "keys" / "root.pem")
@@ -226,7 +231,9 @@ class SimulatedFederation:
                 learning_rate=Decimal("0.001"),
             ),
             round=RoundSection(
-                quorum=2, evaluation_quorum=2, submit_minutes=30, evaluate_minutes=30
+                quorum=self.quorum, evaluation_quorum=2, submit_minutes=30, evaluate_minutes=30
             ),
+            merge=self.merge,
+            silo_adapters=self.silo_adapters,
             home=self.directory / "operator",
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +21,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_federation(tmp_path: Path, tiny_model: Path) -> MakeFederation:
-    """Called with a behaviour by letter: `a=Behaviour.HONEST` makes `silo-a`."""
+    """Called with a behaviour by letter: `a=Behaviour.HONEST` makes `silo-a`.
 
-    def make(**behaviours: Behaviour) -> SimulatedFederation:
-        federation = SimulatedFederation(tmp_path, tiny_model)
+    The one positional argument has fields of `SimulatedFederation`, such as its merge settings.
+    """
+
+    def make(
+        fields: dict[str, Any] | None = None, /, **behaviours: Behaviour
+    ) -> SimulatedFederation:
+        federation = SimulatedFederation(tmp_path, tiny_model, **(fields or {}))
         for name, behaviour in behaviours.items():
             federation.add_silo(f"silo-{name}", behaviour)
         federation.found()

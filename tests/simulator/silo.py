@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from data_contracts.adapter_format import lora_a_name, lora_b_name
+from data_contracts.adapter_format import lora_a_name, lora_b_name, open_adapter
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError
 from data_contracts.records import Membership, RoundPlan, Verdict
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.starting_adapter import InitialAdapter, narrowed
 from infra.object_store import Bucket
 from infra.signing_keys import SigningKey
 from infra.storage_config import StorageSection
@@ -48,6 +49,8 @@ class Behaviour(Enum):
     NOT_FINITE = "submits NaN"
     HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
+    THAWED = "moves A although the plan trains B alone"
+    LOUD = "submits an adapter a hundred times too large"
     BOASTING = "claims a billion tokens"
     SILENT_EVALUATOR = "never evaluates"
     UNHAPPY = "finds the candidate worse"
@@ -69,11 +72,11 @@ class SimulatedTrainer:
         starting_adapter: Path | None,
         report: StatusReporter,
     ) -> LocalTraining:
-        """A random adapter of the plan's layout; deterministic per silo and round."""
+        """A random adapter of the silo's layout; deterministic per silo and round."""
         report.show("training", step=1, steps=plan.recipe.local_steps, tokens_per_second=100.0)
         path = self.directory / f"{plan.run}-{plan.round}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self._tensors(plan), path)
+        save_file(self._tensors(plan, starting_adapter), path)
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
         return LocalTraining(
@@ -99,19 +102,32 @@ class SimulatedTrainer:
             tokens=100, base=BASE_LOSS, starting=starting, candidate=starting + step, silo_only=None
         )
 
-    def _tensors(self, plan: RoundPlan) -> dict[str, np.ndarray]:
+    def _tensors(self, plan: RoundPlan, starting: Path | None) -> dict[str, np.ndarray]:
         seed = int(digest_of_bytes(f"{self.silo}:{plan.round}".encode())[:8], 16)
         rng = np.random.default_rng(seed)
+        spec, trained = plan.adapter_of(self.silo), plan.recipe.trained_factors
+        start = (
+            InitialAdapter(plan.adapter)
+            if starting is None
+            else open_adapter(starting, plan.adapter)
+        )
         tensors = {}
-        for target in plan.adapter.targets:
-            a = rng.standard_normal((plan.adapter.rank, target.in_features)).astype(np.float32)
-            b = rng.standard_normal((target.out_features, plan.adapter.rank)).astype(np.float32)
+        for target in spec.targets:
+            a, b = narrowed(start, spec).module(target)
+            if trained != "b":
+                a = rng.standard_normal(a.shape).astype(np.float32)
+            if trained != "a":
+                b = rng.standard_normal(b.shape).astype(np.float32)
             if self.behaviour is Behaviour.NOT_FINITE:
                 b[0, 0] = np.nan
             if self.behaviour is Behaviour.HUGE:
                 b[0, 0] = 1e30
             if self.behaviour is Behaviour.ZERO_DELTA:
                 b[:] = 0
+            if self.behaviour is Behaviour.LOUD:
+                b *= 100
+            if self.behaviour is Behaviour.THAWED:
+                a += 1
             tensors[lora_a_name(target.module)] = a
             tensors[lora_b_name(target.module)] = b
         return tensors

@@ -16,7 +16,13 @@ from data_contracts.adapter_format import AdapterFile, check_adapter, open_adapt
 from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.round_plan import AdapterTarget
-from tests.aggregator.adapter_samples import TARGETS, dense, spec_of, write_adapter
+from tests.aggregator.adapter_samples import (
+    TARGETS,
+    dense,
+    inputs_of,
+    spec_of,
+    write_adapter,
+)
 
 
 def three_adapters(tmp_path: Path) -> list[tuple[AdapterFile, int]]:
@@ -29,7 +35,7 @@ def three_adapters(tmp_path: Path) -> list[tuple[AdapterFile, int]]:
 
 def test_mixed_ranks_and_alphas_equal_the_weighted_sum(tmp_path: Path) -> None:
     adapters, spec = three_adapters(tmp_path), spec_of(rank=14, alpha=7)
-    merge_adapters(adapters, None, spec, tmp_path / "merged.safetensors")
+    merge_adapters(inputs_of(adapters, spec), tmp_path / "merged.safetensors")
     merged = open_adapter(tmp_path / "merged.safetensors", spec)
     for target in TARGETS:
         expected = sum(weight / 600 * dense(adapter, target) for adapter, weight in adapters)
@@ -39,7 +45,7 @@ def test_mixed_ranks_and_alphas_equal_the_weighted_sum(tmp_path: Path) -> None:
 def test_every_order_gives_the_same_bytes(tmp_path: Path) -> None:
     adapters, spec = three_adapters(tmp_path), spec_of()
     results = {
-        merge_adapters(order, None, spec, tmp_path / "merged.safetensors").adapter.digest
+        merge_adapters(inputs_of(order, spec), tmp_path / "merged.safetensors").adapter.digest
         for order in itertools.permutations(adapters)
     }
     assert len(results) == 1
@@ -49,7 +55,7 @@ def test_identical_adapters_merge_to_themselves(tmp_path: Path) -> None:
     spec = spec_of()
     one = write_adapter(tmp_path / "one.safetensors", spec, seed=4)
     two = write_adapter(tmp_path / "two.safetensors", spec, seed=4)
-    merge_adapters([(one, 3), (two, 999)], None, spec, tmp_path / "merged.safetensors")
+    merge_adapters(inputs_of([(one, 3), (two, 999)], spec), tmp_path / "merged.safetensors")
     merged = check_adapter(tmp_path / "merged.safetensors", spec)
     for target in TARGETS:
         np.testing.assert_allclose(dense(merged, target), dense(one, target), atol=1e-5)
@@ -60,7 +66,7 @@ def test_the_start_cancels_as_delta_arithmetic_says(tmp_path: Path) -> None:
     start = write_adapter(tmp_path / "start.safetensors", spec, seed=50)
     locals_ = [(write_adapter(tmp_path / f"{i}.safetensors", spec, seed=i), 7 + i) for i in (1, 2)]
     wide = spec_of(rank=12, alpha=12)
-    merge_adapters(locals_, start, wide, tmp_path / "merged.safetensors")
+    merge_adapters(inputs_of(locals_, wide, start), tmp_path / "merged.safetensors")
     merged = open_adapter(tmp_path / "merged.safetensors", wide)
     total = sum(weight for _, weight in locals_)
     for target in TARGETS:
@@ -71,27 +77,29 @@ def test_the_start_cancels_as_delta_arithmetic_says(tmp_path: Path) -> None:
 
 def test_reports_energy_per_module_and_overall(tmp_path: Path) -> None:
     adapters, spec = three_adapters(tmp_path), spec_of(rank=2, alpha=2)
-    merge = merge_adapters(adapters, None, spec, tmp_path / "merged.safetensors")
+    merge = merge_adapters(inputs_of(adapters, spec), tmp_path / "merged.safetensors")
     dropped = total = 0.0
-    for target, (name, share) in zip(TARGETS, merge.modules, strict=True):
+    for target, (name, exactness) in zip(TARGETS, merge.modules, strict=True):
         full = sum(weight / 600 * dense(adapter, target) for adapter, weight in adapters)
         squares = np.linalg.svd(full, compute_uv=False) ** 2
         assert name == target.module
-        assert share == pytest.approx(squares[2:].sum() / squares.sum())
+        assert exactness.discarded_energy == pytest.approx(squares[2:].sum() / squares.sum())
         dropped, total = dropped + squares[2:].sum(), total + squares.sum()
-    assert merge.discarded_energy == pytest.approx(dropped / total)
-    assert 0 < merge.discarded_energy < 1
+    assert merge.exactness.discarded_energy == pytest.approx(dropped / total)
+    assert 0 < merge.exactness.discarded_energy < 1
 
 
 def test_file_matches_its_reference_and_safetensors_reads_it(tmp_path: Path) -> None:
     spec, into = spec_of(), tmp_path / "new" / "merged.safetensors"
     steps: list[tuple[int, int]] = []
     merge = merge_adapters(
-        three_adapters(tmp_path), None, spec, into, lambda *done: steps.append(done)
+        inputs_of(three_adapters(tmp_path), spec),
+        into,
+        on_progress=lambda *done: steps.append(done),
     )
     assert artifact_of_file(into) == merge.adapter
     assert steps == [(1, 2), (2, 2)]
-    assert [path.name for path in into.parent.iterdir()] == ["merged.safetensors"]
+    assert [path.name for path in into.parent.glob("[!.]*")] == ["merged.safetensors"]
     ours = open_adapter(into, spec)
     theirs = load_file(into)
     for name in ours.offsets:
@@ -100,15 +108,15 @@ def test_file_matches_its_reference_and_safetensors_reads_it(tmp_path: Path) -> 
     np.testing.assert_array_equal(a, theirs[f"base_model.model.{TARGETS[0].module}.lora_A.weight"])
 
 
-def test_a_failed_merge_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_merge_leaves_no_file(tmp_path: Path) -> None:
     spec, into = spec_of(), tmp_path / "out" / "merged.safetensors"
     adapter = write_adapter(tmp_path / "a.safetensors", spec)
     raw = bytearray(adapter.path.read_bytes())
     raw[-4:] = np.float32(np.nan).tobytes()
     adapter.path.write_bytes(raw)
     with pytest.raises(Exception, match="finite"):
-        merge_adapters([(adapter, 1)], None, spec, into)
-    assert list(into.parent.iterdir()) == []
+        merge_adapters(inputs_of([(adapter, 1)], spec), into)
+    assert list(into.parent.glob("[!.]*")) == []
 
 
 @pytest.mark.parametrize("weights", [[], [0, 5], [-1, 2]])
@@ -116,7 +124,7 @@ def test_impossible_weights_are_refused(tmp_path: Path, weights: list[int]) -> N
     adapter = write_adapter(tmp_path / "a.safetensors", spec_of())
     pairs = [(adapter, weight) for weight in weights]
     with pytest.raises(FederationOperatorError, match="weight of at least 1 token"):
-        merge_adapters(pairs, None, spec_of(), tmp_path / "merged.safetensors")
+        merge_adapters(inputs_of(pairs, spec_of()), tmp_path / "merged.safetensors")
 
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
@@ -124,9 +132,9 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "a.safetensors", spec_of())
     stranger = write_adapter(tmp_path / "b.safetensors", spec_of(targets=other))
     with pytest.raises(FederationOperatorError, match="modules and shapes of the plan"):
-        merge_adapters([(stranger, 1)], None, spec_of(), tmp_path / "m.safetensors")
+        merge_adapters(inputs_of([(stranger, 1)], spec_of()), tmp_path / "m.safetensors")
     with pytest.raises(FederationOperatorError, match="modules and shapes of the plan"):
-        merge_adapters([(adapter, 1)], stranger, spec_of(), tmp_path / "m.safetensors")
+        merge_adapters(inputs_of([(adapter, 1)], spec_of(), stranger), tmp_path / "m.safetensors")
 
 
 class TwoLayers(torch.nn.Module):
@@ -161,7 +169,7 @@ def test_equals_pefts_cat_combination(tmp_path: Path) -> None:
     model.add_weighted_adapter(list(layouts), shares, "cat", combination_type="cat")
     spec = spec_of(14, 28, targets)
     pairs = list(zip(adapters, weights, strict=True))
-    merge_adapters(pairs, None, spec, tmp_path / "merged.safetensors")
+    merge_adapters(inputs_of(pairs, spec), tmp_path / "merged.safetensors")
     merged = open_adapter(tmp_path / "merged.safetensors", spec)
     for target in targets:
         layer = model.base_model.model.get_submodule(target.module)

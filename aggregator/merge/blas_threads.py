@@ -1,0 +1,25 @@
+"""How a merge shares out the cores: one worker per core, one BLAS thread per worker."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+MOST_WORKERS = 16
+
+
+def default_workers() -> int:
+    """One worker per core that this process may use, at most `MOST_WORKERS`."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Sums depend on how they are split over threads, so one thread makes them repeatable."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,59 @@
+"""Sources of factors that a merge makes of other sources, one module at a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.starting_adapter import AdapterSource, Float32Array
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """One pair that is in memory, for the one module at which it is used."""
+
+    spec: AdapterSpec
+    a: Float32Array
+    b: Float32Array
+
+    def module(self, _target: AdapterTarget, /) -> tuple[Float32Array, Float32Array]:
+        """A (rank x in) and B (out x rank)."""
+        return self.a, self.b
+
+
+@dataclass(frozen=True)
+class PaddedSource:
+    """A source of lower rank in a wider layout: zeros follow, B is rescaled to the same product."""
+
+    source: AdapterSource
+    spec: AdapterSpec
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """A (rank x in) and B (out x rank)."""
+        own = self.source.spec
+        a, b = self.source.module(target)
+        if own.scaling != self.spec.scaling:
+            b = b * np.float32(own.scaling / self.spec.scaling)
+        missing = self.spec.rank - own.rank
+        if missing:
+            a = np.pad(a, ((0, missing), (0, 0)))
+            b = np.pad(b, ((0, 0), (0, missing)))
+        return a, b
+
+
+@dataclass(frozen=True)
+class CentredSource:
+    """Factors minus their means: sum of w (B_i - B)(A_i - A) is what averaging factors misses."""
+
+    source: AdapterSource
+    mean: PairSource
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The layout of the source."""
+        return self.source.spec
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """A - mean A and B - mean B."""
+        a, b = self.source.module(target)
+        return a - self.mean.a, b - self.mean.b

@@ -1,0 +1,176 @@
+"""What a merge is made of, as one value that a thread, a process or another machine can take.
+
+Weights are normalised as exact fractions over the silos that train a module, so where they sum to
+one the starting adapter cancels exactly instead of being rounded in and out again.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from aggregator.merge.weighted_sum import Float64Array, Summand
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, MergeSpec
+from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.starting_adapter import AdapterSource
+
+
+@dataclass(frozen=True)
+class LocalAdapter:
+    """An admitted adapter: its gated source, the digest of its bytes and its weight in tokens.
+
+    Its modules are those of the merge or some of them; its rank may be another one.
+    """
+
+    source: AdapterSource
+    digest: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class DefenceWeights:
+    """What a robust rule chose: the merged delta is sum c_i delta_i + centre x carried delta."""
+
+    silos: tuple[float, ...]
+    centre: float = 0.0
+
+
+@dataclass(frozen=True)
+class MergeInputs:
+    """Everything that decides the bytes of a merge; `locals` are in the order of their digests.
+
+    `starting` is what silos started from, `earlier` what the round before started from,
+    `residual` the starting residual. Digests name the bytes of each for the fingerprint.
+    """
+
+    spec: AdapterSpec
+    merge: MergeSpec
+    round_number: int
+    locals: tuple[LocalAdapter, ...]
+    starting: AdapterSource
+    starting_digest: str | None = None
+    earlier: AdapterSource | None = None
+    earlier_digest: str | None = None
+    residual: AdapterSource | None = None
+    residual_digest: str | None = None
+    defence: DefenceWeights | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides the result, the arithmetic of this machine included."""
+        described = {
+            "spec": self.spec.model_dump(mode="json"),
+            "merge": self.merge.model_dump(mode="json"),
+            "round": self.round_number,
+            "locals": [[a.digest, a.weight, a.source.spec.model_dump()] for a in self.locals],
+            "starting": [self.starting_digest, self.earlier_digest, self.residual_digest],
+            "defence": repr(self.defence),
+            "arithmetic": [torch.__version__, np.__version__, platform.machine()],
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def seed(self) -> int:
+        """Seed of the sketch: known only when every submission is, so none can be made for it."""
+        return int(self.fingerprint[:15], 16)
+
+    def trainers(self, target: AdapterTarget) -> list[LocalAdapter]:
+        """The silos that train a module."""
+        return [a for a in self.locals if target in a.source.spec.targets]
+
+    def shares(self, target: AdapterTarget) -> list[tuple[LocalAdapter, Fraction]]:
+        """The silos that train a module, weighted by tokens, summing to one."""
+        trainers = self.trainers(target)
+        total = sum(adapter.weight for adapter in trainers)
+        return [(adapter, Fraction(adapter.weight, total)) for adapter in trainers]
+
+    def product_summands(self, target: AdapterTarget) -> list[Summand]:
+        """start + sum of c_i delta_i as summands, those with a coefficient of zero left out.
+
+        A silo of lower rank started from the leading part of the start, so its delta takes away
+        only that part; what is left of the start is a coefficient per rank.
+        """
+        weights, centre = self.delta_weights(target), self._centre()
+        summands = [Summand.uniform(a.source, float(c)) for a, c in weights]
+        left = self._left_of_start(weights, centre)
+        if left.any():
+            summands.append(Summand(self.starting, left * self.starting.spec.scaling))
+        if centre and self.earlier is not None:
+            summands.append(Summand.uniform(self.earlier, -float(centre)))
+        return summands
+
+    def delta_weights(self, target: AdapterTarget) -> list[tuple[LocalAdapter, Fraction]]:
+        """c_i of every silo whose delta counts at a module; not always summing to one."""
+        rate = self._rate()
+        if self.defence is None:
+            return [(adapter, rate * share) for adapter, share in self.shares(target)]
+        pairs = zip(self.locals, self.defence.silos, strict=True)
+        return [(adapter, rate * Fraction(weight)) for adapter, weight in pairs if weight]
+
+    def _left_of_start(
+        self, weights: Sequence[tuple[LocalAdapter, Fraction]], centre: Fraction
+    ) -> Float64Array:
+        """Coefficient of each rank of the start (rank,): what no delta takes away."""
+        taken: dict[int, Fraction] = {}
+        whole = self.starting.spec.rank
+        for adapter, weight in weights:
+            rank = min(adapter.source.spec.rank, whole)
+            taken[rank] = taken.get(rank, Fraction(0)) + weight
+        left = np.full(whole, float(1 + centre))
+        for rank, following in pairwise([0, *sorted(taken), whole]):
+            gone = sum(weight for own, weight in taken.items() if own > rank)
+            left[rank:following] = float(1 + centre - gone)
+        return left
+
+    def _centre(self) -> Fraction:
+        return self._rate() * Fraction(self.defence.centre) if self.defence else Fraction(0)
+
+    def _rate(self) -> Fraction:
+        optimizer = self.merge.optimizer
+        return Fraction(optimizer.learning_rate) if isinstance(optimizer, FedAvg) else Fraction(1)
+
+
+def sorted_locals(adapters: Sequence[LocalAdapter]) -> tuple[LocalAdapter, ...]:
+    """In the order of their digests, so that the order of the submissions does not matter.
+
+    Raises FederationOperatorError without adapters or with a weight below one token.
+    """
+    if not adapters or min(adapter.weight for adapter in adapters) < 1:
+        raise FederationOperatorError(
+            "merge",
+            expected="at least one adapter, each with a weight of at least 1 token",
+            found=f"weights {[adapter.weight for adapter in adapters]}",
+            action="close the round again from its evidence; admission never gives such weights",
+        )
+    return tuple(sorted(adapters, key=lambda adapter: (adapter.digest, adapter.weight)))
+
+
+def require_layouts(inputs: MergeInputs) -> None:
+    """Raise FederationOperatorError unless the layouts go together under the rule."""
+    spec, rule = inputs.spec, inputs.merge.rule
+    sources = [adapter.source.spec for adapter in inputs.locals]
+    for own in [*sources, inputs.starting.spec]:
+        if not set(own.targets) <= set(spec.targets):
+            raise _layouts("modules and shapes of the plan", "others")
+    if rule not in MIXED_RANK_RULES and any(own != spec for own in sources):
+        raise _layouts(f"one layout for all silos under the rule {rule}", "several")
+    if rule == "zero_pad" and any(own.rank > spec.rank for own in sources):
+        raise _layouts(f"ranks of at most {spec.rank}, to which zeros are added", "a higher rank")
+
+
+def _layouts(expected: str, found: str) -> FederationOperatorError:
+    return FederationOperatorError(
+        "adapters to merge",
+        expected=expected,
+        found=found,
+        action="open each adapter with the layout that the plan gives its silo",
+    )

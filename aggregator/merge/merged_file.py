@@ -1,0 +1,147 @@
+"""Merged modules on their way to disk: a part file with fixed offsets, and a journal beside it.
+
+Modules are finished in any order, each written at its place. A merge that was killed continues: the
+journal names every finished module and the digest of its bytes, and what the part file still holds
+under that digest is not computed again. The file itself is absent or complete.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from aggregator.merge.rules import Norms
+from data_contracts.adapter_format import FLOAT32_BYTES, expected_shapes
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.starting_adapter import Float32Array
+from infra.durable_files import sync_directory
+
+HEADER_ALIGNMENT_BYTES = 8
+
+
+def safetensors_header(spec: AdapterSpec) -> bytes:
+    """Length and JSON header of an adapter of `spec`, tensors in the order of the spec."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, (rows, columns) in expected_shapes(spec).items():
+        end = position + rows * columns * FLOAT32_BYTES
+        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT_BYTES)
+    return struct.pack("<Q", len(text)) + text
+
+
+class MergedFile:
+    """An adapter file under way to `into`; safe to write from several threads."""
+
+    def __init__(self, into: Path, spec: AdapterSpec) -> None:
+        into.parent.mkdir(parents=True, exist_ok=True)
+        self._into = into
+        self._part = into.with_name(f".{into.name}.part")
+        if into.exists():
+            into.replace(self._part)
+        header = safetensors_header(spec)
+        self._starts = [len(header)]
+        for target in spec.targets:
+            values = spec.rank * (target.in_features + target.out_features)
+            self._starts.append(self._starts[-1] + values * FLOAT32_BYTES)
+        self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(self._descriptor, self._starts[-1])
+        os.pwrite(self._descriptor, header, 0)
+
+    def write(self, index: int, a: Float32Array, b: Float32Array) -> str:
+        """Write the pair of module `index` at its place; returns the SHA-256 of its bytes."""
+        data = b"".join(np.ascontiguousarray(factor, dtype="<f4").tobytes() for factor in (a, b))
+        position = self._starts[index]
+        if len(data) != self._starts[index + 1] - position:
+            raise ValueError(f"module {index}: {len(data)} bytes do not fit the layout")
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, position)
+            view, position = view[written:], position + written
+        return hashlib.sha256(data).hexdigest()
+
+    def holds(self, index: int, digest: str) -> bool:
+        """Whether the bytes of module `index` are those with this SHA-256."""
+        start, end = self._starts[index], self._starts[index + 1]
+        return hashlib.sha256(os.pread(self._descriptor, end - start, start)).hexdigest() == digest
+
+    def finish(self) -> ArtifactRef:
+        """Make the file durable under its name; returns its digest and size."""
+        os.fsync(self._descriptor)
+        reference = artifact_of_file(self._part)
+        self._part.replace(self._into)
+        sync_directory(self._into.parent)
+        return reference
+
+    def close(self) -> None:
+        """Give the descriptor back; an unfinished part file stays for the next attempt."""
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class FinishedModule:
+    """A journal entry: one module's figures and the SHA-256 of its bytes in each file."""
+
+    index: int
+    adapter_digest: str
+    residual_digest: str | None
+    is_zero: bool
+    norms: Norms
+
+
+class MergeJournal:
+    """Finished modules of the merge with this fingerprint; entries of any other are dropped."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.finished = _entries(path, fingerprint)
+        mode = "a" if self.finished else "w"
+        self._file = path.open(mode, encoding="utf-8")
+        if not self.finished:
+            self._write(fingerprint)
+
+    def add(self, entry: FinishedModule) -> None:
+        """Remember a module whose bytes are written."""
+        self._write(asdict(entry))
+
+    def _write(self, line: object) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def _entries(path: Path, fingerprint: str) -> dict[int, FinishedModule]:
+    """Entries by module; a torn last line is what a kill leaves and counts as not written."""
+    try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ValueError):
+        return {}
+    if first != json.dumps(fingerprint):
+        return {}
+    entries: dict[int, FinishedModule] = {}
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            entry = FinishedModule(**{**fields, "norms": Norms(**fields["norms"])})
+        except (ValueError, TypeError, KeyError):
+            continue
+        entries[entry.index] = entry
+    return entries

@@ -1,0 +1,217 @@
+"""The merge rules, one named function each, from the sources of one module to its merged pair.
+
+Every rule says how far its result is from the true weighted sum of the silos' products, so that
+rules can be compared and an exact one can be told from one that is not. A module that no admitted
+silo trained stays as it was. The papers are named in `data_contracts.records.merge_spec`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aggregator.merge.factor_sources import CentredSource, PaddedSource, PairSource
+from aggregator.merge.gram import inner_product, squared_norm
+from aggregator.merge.merge_inputs import MergeInputs
+from aggregator.merge.truncation import LoraPair, exact_truncation, float32, sketch_truncation
+from aggregator.merge.weighted_sum import Summand, WeightedSum
+from aggregator.robust import by_coordinates
+from data_contracts.records.merge_spec import MergeRule, RobustSpec
+from data_contracts.records.round_plan import AdapterTarget, trained_factors
+from data_contracts.starting_adapter import AdapterSource, Float32Array
+
+EXACT_UP_TO_RANK = 48
+"""Up to this stacked rank QR and SVD of the whole stack cost less than a sketch."""
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Squared Frobenius norms of one module's merge.
+
+    Of the true weighted sum, of the merge's difference to it, and of what truncation discarded.
+    """
+
+    true_sum: float
+    error: float
+    discarded: float
+
+
+NOT_MEASURED = Norms(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class MergedModule:
+    """A (rank x in) and B (out x rank) of the merge; `residual` is the residual's pair."""
+
+    a: Float32Array
+    b: Float32Array
+    norms: Norms
+    residual: tuple[Float32Array, Float32Array] | None = None
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A merge whose exactness is still to be measured, which costs more than some merges."""
+
+    a: Float32Array
+    b: Float32Array
+    measure: Callable[[], Norms]
+    residual: tuple[Float32Array, Float32Array] | None = None
+
+
+Rule = Callable[[MergeInputs, AdapterTarget], _Merge]
+
+
+def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """The weighted sum of products itself, cut to the rank of the adapter."""
+    total = WeightedSum(target, inputs.product_summands(target))
+    return _of_pair(truncated(total, inputs.spec.rank, inputs.spec.scaling, inputs.seed))
+
+
+def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A)."""
+    shares = [(PaddedSource(a.source, inputs.spec), float(w)) for a, w in inputs.shares(target)]
+    mean = _mean(inputs, target, shares)
+
+    def measure() -> Norms:
+        merged = WeightedSum(target, [Summand.uniform(mean, 1.0)])
+        centred = [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
+        missed = WeightedSum(target, centred)
+        error = squared_norm(missed)
+        true_sum = squared_norm(merged) + 2 * inner_product(merged, missed) + error
+        return Norms(max(true_sum, 0.0), error, 0.0)
+
+    return _Merge(mean.a, mean.b, measure)
+
+
+def zero_pad(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """Lower ranks padded with zeros to the rank of the adapter, then `average`."""
+    return average(inputs, target)
+
+
+def frozen_a(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """B averaged over an A that all silos share: exact."""
+    return _exact(inputs, target, *_shared_factors(inputs, target))
+
+
+def alternating(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """The factor that silos trained in this round averaged over the one they share: exact."""
+    return _exact(inputs, target, *_shared_factors(inputs, target))
+
+
+def fedsvd(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """B averaged over a shared A, then A re-based to the right singular vectors of B A: exact."""
+    a, b = _shared_factors(inputs, target)
+    left = torch.from_numpy(b).to(torch.float64) * inputs.spec.scaling
+    right = torch.from_numpy(a).to(torch.float64)
+    return _of_pair(exact_truncation(left, right, inputs.spec.rank, inputs.spec.scaling))
+
+
+def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """`average`, and what it misses, with the residual so far, cut to the residual's rank."""
+    mean = average(inputs, target)
+    summands = [Summand.uniform(a.source, float(w)) for a, w in inputs.shares(target)]
+    if inputs.residual is not None:
+        summands.append(Summand.uniform(inputs.residual, 1.0))
+    missed = Summand.uniform(PairSource(inputs.spec, mean.a, mean.b), -1.0)
+    rank = inputs.merge.residual_rank or inputs.spec.rank
+    pair = truncated(WeightedSum(target, [*summands, missed]), rank, 1.0, inputs.seed)
+
+    def measure() -> Norms:
+        true_sum = squared_norm(WeightedSum(target, summands))
+        return Norms(true_sum, pair.discarded_norm, pair.discarded_norm)
+
+    return _Merge(mean.a, mean.b, measure, (pair.a, pair.b))
+
+
+RULES: dict[MergeRule, Rule] = {
+    "stack_truncate": stack_truncate,
+    "average": average,
+    "frozen_a": frozen_a,
+    "alternating": alternating,
+    "fedsvd": fedsvd,
+    "residual": residual,
+    "zero_pad": zero_pad,
+}
+
+
+def merge_module(
+    inputs: MergeInputs, target: AdapterTarget, *, measured: bool = True
+) -> MergedModule:
+    """One module by the rule of the plan; unchanged where no silo trained it."""
+    if inputs.trainers(target):
+        merge = RULES[inputs.merge.rule](inputs, target)
+    else:
+        merge = _exact(inputs, target, *inputs.starting.module(target))
+    norms = merge.measure() if measured else NOT_MEASURED
+    return MergedModule(merge.a, merge.b, norms, merge.residual)
+
+
+def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraPair:
+    """The best pair of `rank` for a weighted sum, or one within a percent of it."""
+    if total.stacked_rank <= max(EXACT_UP_TO_RANK, rank):
+        chunks = list(total.chunks())
+        left = torch.cat([chunk.b.to(torch.float64) * chunk.c for chunk in chunks], dim=1)
+        right = torch.cat([chunk.a for chunk in chunks]).to(torch.float64)
+        return exact_truncation(left, right, rank, scaling)
+    return sketch_truncation(total, squared_norm(total), rank, scaling, seed)
+
+
+def _of_pair(pair: LoraPair) -> _Merge:
+    dropped = pair.discarded_norm
+    return _Merge(pair.a, pair.b, lambda: Norms(pair.squared_norm, dropped, dropped))
+
+
+def _exact(inputs: MergeInputs, target: AdapterTarget, a: Float32Array, b: Float32Array) -> _Merge:
+    """A pair that is the true sum itself."""
+    product = WeightedSum(target, [Summand.uniform(PairSource(inputs.spec, a, b), 1.0)])
+    return _Merge(a, b, lambda: Norms(squared_norm(product), 0.0, 0.0))
+
+
+def _mean(
+    inputs: MergeInputs, target: AdapterTarget, shares: Sequence[tuple[AdapterSource, float]]
+) -> PairSource:
+    """Means of A and of B, accumulated in float64, source by source."""
+    a = torch.zeros(inputs.spec.rank, target.in_features, dtype=torch.float64)
+    b = torch.zeros(target.out_features, inputs.spec.rank, dtype=torch.float64)
+    for source, weight in shares:
+        own_a, own_b = source.module(target)
+        a.add_(torch.from_numpy(own_a), alpha=weight)
+        b.add_(torch.from_numpy(own_b), alpha=weight)
+    return PairSource(inputs.spec, float32(a), float32(b))
+
+
+def _shared_factors(
+    inputs: MergeInputs, target: AdapterTarget
+) -> tuple[Float32Array, Float32Array]:
+    """The starting pair with the factor that silos trained replaced by the merged one."""
+    a, b = inputs.starting.module(target)
+    position = 0 if trained_factors(inputs.merge.rule, inputs.round_number) == "a" else 1
+    trained = (adapter.source.module(target)[position] for adapter in inputs.locals)
+    defence = inputs.merge.robust
+    if defence is not None and defence.by_coordinates:
+        merged = _by_coordinates(defence, list(trained))
+    else:
+        weights = [float(weight) for _, weight in inputs.delta_weights(target)]
+        merged = _combined((a, b)[position], weights, trained)
+    return (merged, b) if position == 0 else (a, merged)
+
+
+def _combined(
+    start: Float32Array, weights: Sequence[float], trained: Iterable[Float32Array]
+) -> Float32Array:
+    """start + sum of w_i (factor_i - start), one factor at a time."""
+    total = torch.from_numpy(start).to(torch.float64) * (1 - math.fsum(weights))
+    for weight, factor in zip(weights, trained, strict=True):
+        total.add_(torch.from_numpy(factor), alpha=weight)
+    return float32(total)
+
+
+def _by_coordinates(defence: RobustSpec, trained: list[Float32Array]) -> Float32Array:
+    """Entry by entry over the factors of all silos, which have to be in memory together."""
+    stack = np.stack(trained)
+    if defence.rule == "median":
+        return by_coordinates.median(stack).astype(np.float32)
+    return by_coordinates.trimmed_mean(stack, defence.tolerated_silos).astype(np.float32)

@@ -1,0 +1,150 @@
+"""From an attempt's close record to its candidate: what is merged, from where, and into what.
+
+Every source is a verified copy in the coordinator's own buckets whose bytes passed the gate when
+the round was closed; silos' layouts, compression and the merge rule are those of the signed plan.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.coordinator import Coordinator
+from aggregator.evidence_reader import local_adapter, spool, starting_source
+from aggregator.merge.adapter_merge import (
+    AdapterMerge,
+    ModuleMerger,
+    ModuleProgress,
+    merge_adapters,
+)
+from aggregator.merge.defence import Defended, defended
+from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
+from data_contracts.adapter_format import open_adapter
+from data_contracts.artifact import ArtifactRef
+from data_contracts.envelope import Verified
+from data_contracts.records import Candidate, Close, RoundPlan
+from data_contracts.records.candidate import ModuleExactness, SiloInfluence
+from data_contracts.records.close import Admitted
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.wire_types import decimal_from_float
+
+
+@dataclass(frozen=True)
+class MergedFiles:
+    """Where the files of a candidate are on local disk."""
+
+    adapter: Path
+    residual: Path
+
+
+def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
+    """The sources of a merge, spooled and verified."""
+    locals_ = [_local(c, plan, admitted) for admitted in close.admitted]
+    return MergeInputs(
+        spec=plan.adapter,
+        merge=plan.merge,
+        round_number=plan.round,
+        locals=sorted_locals(locals_),
+        starting=starting_source(c, plan),
+        starting_digest=_digest(plan.starting_adapter),
+        earlier=_earlier(c, plan),
+        earlier_digest=_digest(plan.earlier_adapter),
+        residual=_residual(c, plan),
+        residual_digest=_digest(plan.starting_residual),
+    )
+
+
+def merge_admitted(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    close: Verified[Close],
+    on_module: ModuleProgress | None = None,
+    merge_modules: ModuleMerger | None = None,
+) -> Candidate:
+    """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
+    directory = c.workspace / "candidates"
+    files = MergedFiles(
+        directory / f"{close.digest}.safetensors", directory / f"{close.digest}.residual"
+    )
+    defence = defended(merge_inputs(c, plan.record, close.record))
+    merged = merge_adapters(defence.inputs, files.adapter, files.residual, on_module, merge_modules)
+    c.plans.put_blob(files.adapter, merged.adapter)
+    if merged.residual is not None:
+        c.plans.put_blob(files.residual, merged.residual)
+    candidate = _candidate(c, plan, close, merged)
+    changes = {
+        "influences": _influences(close.record, defence),
+        "needs_person": defence.needs_person,
+    }
+    return candidate.model_copy(update=changes)
+
+
+def _candidate(
+    c: Coordinator, plan: Verified[RoundPlan], close: Verified[Close], merged: AdapterMerge
+) -> Candidate:
+    return Candidate(
+        federation=plan.record.federation,
+        issued_at=c.clock.now(),
+        run=plan.record.run,
+        round=plan.record.round,
+        attempt=plan.record.attempt,
+        plan_digest=plan.digest,
+        close_digest=close.digest,
+        merge_rule=plan.record.merge.rule,
+        adapter=merged.adapter,
+        residual=merged.residual,
+        discarded_energy=decimal_from_float(merged.exactness.discarded_energy),
+        error=decimal_from_float(merged.exactness.error),
+        modules=tuple(
+            ModuleExactness(
+                module=name,
+                discarded_energy=decimal_from_float(exactness.discarded_energy),
+                error=decimal_from_float(exactness.error),
+            )
+            for name, exactness in merged.modules
+        ),
+    )
+
+
+def _influences(close: Close, defence: Defended) -> tuple[SiloInfluence, ...]:
+    return tuple(
+        SiloInfluence(
+            silo=admitted.silo,
+            influence=decimal_from_float(part.influence),
+            kept=decimal_from_float(part.kept),
+            norm=decimal_from_float(part.norm),
+            distance=None if part.distance is None else decimal_from_float(part.distance),
+            alarm=part.alarm,
+        )
+        for admitted in close.admitted
+        if (part := defence.parts.get(admitted.adapter.digest)) is not None
+    )
+
+
+def _local(c: Coordinator, plan: RoundPlan, admitted: Admitted) -> LocalAdapter:
+    path = spool(c, c.ledger, admitted.adapter)
+    source = local_adapter(plan, admitted.silo, path)
+    return LocalAdapter(source, admitted.adapter.digest, admitted.weight)
+
+
+def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
+    """What the last published round started from, where the defence carries a centre.
+
+    Before the first published adapter there is no centre; the first one started from the initial
+    adapter.
+    """
+    robust = plan.merge.robust
+    carries = robust is not None and robust.rule == "centred_clipping"
+    if not carries or plan.merge.rule != "stack_truncate" or plan.starting_adapter is None:
+        return None
+    if plan.earlier_adapter is None:
+        return InitialAdapter(plan.adapter)
+    return open_adapter(spool(c, c.plans, plan.earlier_adapter), plan.adapter)
+
+
+def _residual(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
+    if plan.starting_residual is None or plan.residual_spec is None:
+        return None
+    return open_adapter(spool(c, c.plans, plan.starting_residual), plan.residual_spec)
+
+
+def _digest(ref: ArtifactRef | None) -> str | None:
+    return None if ref is None else ref.digest

@@ -1,0 +1,123 @@
+"""Every merge rule through whole rounds: plan, silos, gate, merge, publication and report."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aggregator.evidence_reader import read_evidence, spool
+from aggregator.federated_round import report_round
+from aggregator.federation_feed import read_federation
+from aggregator.settings import MergeSection, RobustSection, SiloAdapterSection
+from data_contracts.adapter_format import open_adapter
+from data_contracts.envelope import Verified
+from data_contracts.records import Candidate, RoundPlan, RoundReport
+from tests.simulator.federation import SimulatedFederation
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import Behaviour
+
+THREE = dict.fromkeys("abc", Behaviour.HONEST)
+FIVE = dict.fromkeys("abcde", Behaviour.HONEST)
+
+
+def played(federation: SimulatedFederation, number: int) -> tuple[RoundPlan, Candidate]:
+    plan = federation.open(number)
+    federation.play(plan)
+    return plan.record, candidate_of(federation, plan)
+
+
+def candidate_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Candidate:
+    c = federation.coordinator()
+    evidence, _ = read_evidence(c, read_federation(c), plan)
+    assert evidence.candidate is not None
+    return evidence.candidate.record
+
+
+def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:
+    report, _ = report_round(federation.coordinator(), plan)
+    return report.record
+
+
+@pytest.mark.parametrize(
+    ("rule", "exact"),
+    [
+        ("stack_truncate", False),
+        ("average", False),
+        ("frozen_a", True),
+        ("alternating", True),
+        ("fedsvd", True),
+        ("residual", False),
+        ("zero_pad", False),
+    ],
+)
+def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, exact: bool) -> None:
+    fields: dict[str, Any] = {"rule": rule, "residual_rank": 4 if rule == "residual" else None}
+    federation = make_federation({"merge": MergeSection(**fields)}, **THREE)
+    first, _ = played(federation, 1)
+    second, candidate = played(federation, 2)
+    assert second.starting_adapter is not None
+    assert candidate.merge_rule == rule
+    assert (candidate.error < 1e-5) == exact
+    assert all(module.error >= 0 for module in candidate.modules)
+    assert (candidate.residual is not None) == (rule == "residual")
+    if rule == "residual":
+        assert second.starting_residual is not None
+        c = federation.coordinator()
+        open_adapter(spool(c, c.plans, candidate.residual), second.residual_spec)  # type: ignore[arg-type]
+    if rule == "alternating":
+        assert (first.recipe.trained_factors, second.recipe.trained_factors) == ("b", "a")
+
+
+def test_a_frozen_factor_that_moved_is_rejected(make_federation: MakeFederation) -> None:
+    federation = make_federation(
+        {"merge": MergeSection(rule="frozen_a")}, **THREE, x=Behaviour.THAWED
+    )
+    plan = federation.open(1)
+    federation.play(plan)
+    outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report_of(federation, plan).silos}
+    assert outcomes["silo-x"] == ("rejected", "adapter.frozen_factor")
+    assert outcomes["silo-a"] == ("admitted", None)
+
+
+def test_silos_with_layouts_of_their_own(make_federation: MakeFederation) -> None:
+    own = {"silo-a": SiloAdapterSection(rank=2, alpha=5, target_modules=("q_proj",))}
+    federation = make_federation({"silo_adapters": own}, **THREE)
+    plan, _ = played(federation, 1)
+    layout = plan.adapter_of("silo-a")
+    assert (layout.rank, layout.alpha) == (2, 5)
+    assert all(target.module.endswith("q_proj") for target in layout.targets)
+    second = federation.open(2)
+    federation.play(second)
+    report = report_of(federation, second)
+    assert report.outcome == "published"
+    assert [silo.outcome for silo in report.silos] == ["admitted"] * 3
+
+
+def test_the_report_says_what_the_defence_made_of_each_silo(
+    make_federation: MakeFederation,
+) -> None:
+    merge = MergeSection(robust=RobustSection(tolerated_silos=1))
+    federation = make_federation({"quorum": 5, "merge": merge}, **FIVE)
+    plan = federation.open(1)
+    federation.play(plan)
+    report = report_of(federation, plan)
+    parts = [silo.influence for silo in report.silos]
+    assert all(part is not None for part in parts)
+    total = sum(part.influence for part in parts if part is not None)
+    assert np.isclose(float(total), 1, atol=1e-5)
+
+
+def test_an_alarm_among_three_holds_the_candidate_for_a_person(
+    make_federation: MakeFederation,
+) -> None:
+    merge = MergeSection(robust=RobustSection(tolerated_silos=1, mixing="none", rule="mean"))
+    federation = make_federation(
+        {"quorum": 3, "merge": merge}, a=Behaviour.HONEST, b=Behaviour.HONEST, x=Behaviour.LOUD
+    )
+    plan = federation.open(1)
+    federation.play(plan)
+    report = report_of(federation, plan)
+    assert (report.outcome, report.rule) == ("held", "robust.alarm")
+    assert report.published_adapter is None
+    alarmed = [silo.silo for silo in report.silos if silo.influence and silo.influence.alarm]
+    assert alarmed == ["silo-x"]
