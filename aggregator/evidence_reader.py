@@ -1,5 +1,7 @@
 """Reads the evidence of one attempt from the buckets, verified, and copies it to the ledger."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,12 +13,14 @@ from aggregator.planning import abort_of
 from aggregator.report import Evidence
 from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.block_quantisation import SCHEMES
 from data_contracts.bucket_layout import (
     round_slot,
     status_prefix,
 )
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
+from data_contracts.quantised_format import open_quantised
 from data_contracts.records import (
     Acceptance,
     Candidate,
@@ -37,6 +41,8 @@ from infra.object_store import Bucket
 from infra.record_store import Equivocation, Found, read_slot, read_statuses
 
 STATUSES_TRIED = 3
+DOWNLOADS = 2
+"""Blobs fetched at a time: more are no faster where one machine hashes them."""
 
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
@@ -133,12 +139,22 @@ def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
     return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.adapter)
 
 
-def local_adapter(plan: RoundPlan, silo: str, path: Path) -> AdapterSource:
+def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSource) -> AdapterSource:
     """A submitted file in the layout that the plan gives its silo, decoded module by module.
 
-    Raises UntrustedInputError when its header does not pass the gate.
+    `starting` is what the plan's silos start from. Raises UntrustedInputError when the header of
+    the file does not pass the gate.
     """
-    return open_adapter(path, plan.adapter_of(silo))
+    spec = plan.adapter_of(silo)
+    if plan.compression == "none":
+        return open_adapter(path, spec)
+    return open_quantised(path, spec, SCHEMES[plan.compression], starting)
+
+
+def spool_all(c: Coordinator, bucket: Bucket, refs: Sequence[ArtifactRef]) -> list[Path]:
+    """As `spool`, a few at a time; whole objects, because small ranged reads are slow."""
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        return list(pool.map(lambda ref: spool(c, bucket, ref), refs))
 
 
 def spool_path(c: Coordinator, ref: ArtifactRef) -> Path:
@@ -160,8 +176,9 @@ def _adapter_fault(
         return "adapter.too_large"
     try:
         path = spool(c, c.inbox(silo), ref)
-        source = local_adapter(plan.record, silo, path)
-        check_submission(source, starting_source(c, plan.record), plan.record.recipe)
+        starting = starting_source(c, plan.record)
+        source = local_adapter(plan.record, silo, path, starting)
+        check_submission(source, starting, plan.record.recipe)
     except UntrustedInputError as error:
         return error.reason
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import local_adapter, spool, starting_source
+from aggregator.evidence_reader import local_adapter, spool, spool_all, starting_source
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
     ModuleMerger,
@@ -22,7 +22,6 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Close, RoundPlan
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
-from data_contracts.records.close import Admitted
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.wire_types import decimal_from_float
 
@@ -37,13 +36,22 @@ class MergedFiles:
 
 def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
     """The sources of a merge, spooled and verified."""
-    locals_ = [_local(c, plan, admitted) for admitted in close.admitted]
+    paths = spool_all(c, c.ledger, [admitted.adapter for admitted in close.admitted])
+    starting = starting_source(c, plan)
+    locals_ = [
+        LocalAdapter(
+            source=local_adapter(plan, admitted.silo, path, starting),
+            digest=admitted.adapter.digest,
+            weight=admitted.weight,
+        )
+        for admitted, path in zip(close.admitted, paths, strict=True)
+    ]
     return MergeInputs(
         spec=plan.adapter,
         merge=plan.merge,
         round_number=plan.round,
         locals=sorted_locals(locals_),
-        starting=starting_source(c, plan),
+        starting=starting,
         starting_digest=_digest(plan.starting_adapter),
         earlier=_earlier(c, plan),
         earlier_digest=_digest(plan.earlier_adapter),
@@ -117,12 +125,6 @@ def _influences(close: Close, defence: Defended) -> tuple[SiloInfluence, ...]:
         for admitted in close.admitted
         if (part := defence.parts.get(admitted.adapter.digest)) is not None
     )
-
-
-def _local(c: Coordinator, plan: RoundPlan, admitted: Admitted) -> LocalAdapter:
-    path = spool(c, c.ledger, admitted.adapter)
-    source = local_adapter(plan, admitted.silo, path)
-    return LocalAdapter(source, admitted.adapter.digest, admitted.weight)
 
 
 def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:

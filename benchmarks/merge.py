@@ -1,93 +1,128 @@
-"""Seconds, megabytes per second and peak memory of the merge, by number of silos.
+"""`make bench-merge`: our merge next to Flower and NVIDIA FLARE on the same adapters, in one run.
 
 The adapters have the shape of a rank-16 LoRA on 32 layers of 4096 x 4096 (4 modules a layer, 256
-tensors, 17 million parameters); their values are random. Each number of silos runs in a process of
-its own, so that peak memory is its own. The median of three runs is reported.
+tensors, 17 million parameters); their values are random, seeded and the same for all. Three clocks:
+(a) decode and merge, (b) from storage, (c) a round without training; see the modules that run them.
+Every measurement runs in a process of its own, one after the other, and is a median; peak memory is
+that of the aggregating process. Random adapters have a flat spectrum, the hardest case for the
+default rule; trained ones are quicker. Writes `.consortia/bench/merge.json`, flat.
 """
 
+import argparse
 import json
+import os
 import platform
-import resource
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from safetensors.numpy import save_file
+from rich.table import Table
 
-from aggregator.merge.adapter_merge import merge_adapters
-from data_contracts.adapter_format import expected_shapes, open_adapter
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from benchmarks.peers.environments import environment_python
 
-SILOS = (4, 16)
-RUNS = 3
-RANK, WIDTH, LAYERS, MODULES = 16, 4096, 32, 4
 OUTPUT = Path(".consortia/bench/merge.json")
+ADAPTERS = Path(".consortia/bench/adapters")
+PEERS = ("flower", "nvflare")
+SILOS = (4, 16, 64)
+ROUND_SILOS = 16
 
-
-def bench_spec() -> AdapterSpec:
-    """128 modules of 4096 x 4096 at rank 16."""
-    targets = tuple(
-        AdapterTarget(module=f"layers.{layer}.m{module}", in_features=WIDTH, out_features=WIDTH)
-        for layer in range(LAYERS)
-        for module in range(MODULES)
-    )
-    return AdapterSpec(rank=RANK, alpha=2 * RANK, seed=1, targets=targets)
-
-
-def measure(silos: int) -> dict[str, float]:
-    """Merge `silos` random adapters RUNS times in this process."""
-    spec = bench_spec()
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        paths = [_write_adapter(directory / f"{n}.safetensors", spec, n) for n in range(silos)]
-        seconds = []
-        for _ in range(RUNS):
-            adapters = [(open_adapter(path, spec), 1000 + n) for n, path in enumerate(paths)]
-            began = time.perf_counter()
-            merge_adapters(adapters, None, spec, directory / "merged.safetensors")
-            seconds.append(time.perf_counter() - began)
-        megabytes = sum(path.stat().st_size for path in paths) / 1e6
-    median = statistics.median(seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": median, "mb_per_s": megabytes / median, "peak_mb": peak}
+Figures = dict[str, float]
 
 
 def main() -> None:
-    """Run every size in a process of its own; print a line each and write the JSON file."""
+    """Run every clock; `--quick` is 4 silos with one run each."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    ADAPTERS.mkdir(parents=True, exist_ok=True)
     console = Console()
-    console.print(f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}")
-    figures: dict[str, float] = {}
-    for silos in SILOS:
-        command = [sys.executable, "-m", "benchmarks.merge", str(silos)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        result = json.loads(done.stdout.splitlines()[-1])
-        console.print(
-            f"{silos} silos: {result['seconds']:.2f} s, {result['mb_per_s']:.0f} MB/s, "
-            f"peak {result['peak_mb']:.0f} MB"
-        )
-        figures |= {f"merge_{key}_{silos}": round(value, 3) for key, value in result.items()}
+    cores = len(os.sched_getaffinity(0))
+    python = platform.python_version()
+    console.print(f"{platform.machine()}, {platform.system()}, {cores} cores, Python {python}")
+    sizes, runs = ((4,), 1) if quick else (SILOS, 3)
+    figures: Figures = {}
+    for silos in sizes:
+        figures |= decode_and_merge(console, silos, runs)
+    figures |= from_storage(console, sizes[-1] if quick else ROUND_SILOS, runs)
+    figures |= rounds(console, sizes[-1] if quick else ROUND_SILOS, runs)
+    figures |= _ours("best_error", ["--directory", str(ADAPTERS)])
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(figures, indent=1) + "\n")
+    OUTPUT.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=1) + "\n")
     console.print(f"written {OUTPUT}")
 
 
-def _write_adapter(path: Path, spec: AdapterSpec, seed: int) -> Path:
-    rng = np.random.default_rng(seed)
-    tensors = {
-        name: rng.standard_normal(shape, dtype=np.float32)
-        for name, shape in expected_shapes(spec).items()
+def decode_and_merge(console: Console, silos: int, runs: int) -> Figures:
+    """Clock (a) for one number of silos."""
+    base = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
+    rows = {
+        "plain average": _ours("decode_and_merge", [*base, "--rule", "average", "--unmeasured"]),
+        "plain average and its error": _ours("decode_and_merge", [*base, "--rule", "average"]),
+        "stack_truncate and its error": _ours(
+            "decode_and_merge", [*base, "--rule", "stack_truncate"]
+        ),
     }
-    save_file(tensors, path)
-    return path
+    options = ["--silos", str(silos), "--runs", str(runs)]
+    rows |= {peer: _peer(peer, "decode_and_merge", options) for peer in PEERS}
+    _show(console, f"(a) decode and merge, {silos} silos", rows)
+    figures = {
+        f"merge_seconds_{silos}": rows["plain average"]["seconds"],
+        f"merge_measured_seconds_{silos}": rows["plain average and its error"]["seconds"],
+        f"default_merge_seconds_{silos}": rows["stack_truncate and its error"]["seconds"],
+        f"peak_mb_{silos}": max(row["peak_mb"] for row in list(rows.values())[:3]),
+    }
+    for peer in PEERS:
+        figures[f"{peer}_merge_seconds_{silos}"] = rows[peer]["seconds"]
+        figures[f"{peer}_peak_mb_{silos}"] = rows[peer]["peak_mb"]
+    return figures
+
+
+def from_storage(console: Console, silos: int, runs: int) -> Figures:
+    """Clock (b): the floor, the plain average and the default."""
+    arguments = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
+    found = _ours("from_storage", arguments)
+    _show(
+        console, f"(b) from storage, {silos} silos", {k: {"seconds": v} for k, v in found.items()}
+    )
+    return {f"{what}_seconds_{silos}": seconds for what, seconds in found.items()}
+
+
+def rounds(console: Console, silos: int, runs: int) -> Figures:
+    """Clock (c): every system with its own transport."""
+    arguments = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
+    rows = {"ours": _ours("round", arguments)}
+    rows |= {peer: _peer(peer, "round", ["--silos", str(silos)]) for peer in PEERS}
+    _show(console, f"(c) round without training, {silos} silos", rows)
+    figures = {f"round_seconds_{silos}": rows["ours"]["seconds"]}
+    return figures | {f"{peer}_round_seconds_{silos}": rows[peer]["seconds"] for peer in PEERS}
+
+
+def _ours(clock: str, arguments: list[str]) -> Figures:
+    return _run([sys.executable, "-m", f"benchmarks.merge_clocks.{clock}", *arguments])
+
+
+def _peer(peer: str, clock: str, arguments: list[str]) -> Figures:
+    script = Path("benchmarks/peers") / peer / f"{clock}.py"
+    return _run([str(environment_python(peer)), str(script), *arguments])
+
+
+def _run(command: list[str]) -> Figures:
+    """The JSON on the last line of what the command prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _show(console: Console, title: str, rows: dict[str, Figures]) -> None:
+    table = Table(title=title, title_justify="left")
+    columns = ("seconds", "mb_per_s", "peak_mb")
+    for name in ("", "seconds", "MB/s", "peak MB"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, row in rows.items():
+        cells = (f"{row[c]:.2f}" if c in row else "" for c in columns)
+        table.add_row(name, *cells)
+    console.print(table)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        sys.stdout.write(json.dumps(measure(int(sys.argv[1]))) + "\n")
-    else:
-        main()
+    main()

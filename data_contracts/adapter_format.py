@@ -7,24 +7,28 @@ spec implies, laid out without gaps, every value finite, and not all zero.
 Layout reference: https://github.com/huggingface/safetensors (format section).
 """
 
-import json
 import math
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.errors import UntrustedInputError
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.tensor_layout import (
+    HEADER_LENGTH_BYTES,
+    Entry,
+    checked_offsets,
+    header_limit,
+    payload_bytes,
+    read_header,
+    rejected,
+)
 
 FLOAT32_BYTES = 4
 MAX_ABSOLUTE_VALUE = 1e4
 """Far beyond any trained LoRA factor, far below what could overflow a float32 product."""
-HEADER_LENGTH_BYTES = 8
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -48,9 +52,18 @@ def expected_shapes(spec: AdapterSpec) -> dict[str, tuple[int, int]]:
     return shapes
 
 
+def adapter_entries(spec: AdapterSpec) -> dict[str, Entry]:
+    """Every entry of an adapter file, in the order of `expected_shapes`."""
+    shapes = expected_shapes(spec)
+    return {
+        n: Entry("F32", shape, shape[0] * shape[1] * FLOAT32_BYTES) for n, shape in shapes.items()
+    }
+
+
 def adapter_bytes_limit(spec: AdapterSpec) -> int:
     """Largest file in bytes that can hold an adapter of this spec, header included."""
-    return _payload_bytes(spec) + HEADER_LENGTH_BYTES + _header_limit(spec)
+    entries = adapter_entries(spec)
+    return payload_bytes(entries) + HEADER_LENGTH_BYTES + header_limit(entries)
 
 
 @dataclass(frozen=True)
@@ -80,14 +93,14 @@ class AdapterFile:
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.data_start + start)
             if file.readinto(array.data.cast("B")) != end - start:
-                raise _rejected("adapter file", "its full length", "a shorter file", "truncated")
+                raise rejected("adapter file", "its full length", "a shorter file", "truncated")
         # NaN wins in min and max, so two quick passes tell whether every value is finite.
         largest = max(float(array.max()), -float(array.min()))
         if not math.isfinite(largest):
-            raise _rejected(name, "finite values", "NaN or infinity", "not_finite")
+            raise rejected(name, "finite values", "NaN or infinity", "not_finite")
         if largest > MAX_ABSOLUTE_VALUE:
             limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
-            raise _rejected(name, limit, f"{largest:g}", "value_too_large")
+            raise rejected(name, limit, f"{largest:g}", "value_too_large")
         return array
 
 
@@ -106,12 +119,13 @@ def open_adapter(path: Path, spec: AdapterSpec) -> AdapterFile:
     size = path.stat().st_size
     if size > adapter_bytes_limit(spec):
         limit = f"at most {adapter_bytes_limit(spec)} bytes"
-        raise _rejected("adapter file", limit, f"{size}", "too_large")
-    header, data_start = _read_header(path, size, _header_limit(spec))
-    offsets = _checked_offsets(header, spec)
-    if data_start + _payload_bytes(spec) != size:
-        expected = f"{data_start + _payload_bytes(spec)} bytes"
-        raise _rejected("adapter file", expected, f"{size}", "wrong_size")
+        raise rejected("adapter file", limit, f"{size}", "too_large")
+    entries = adapter_entries(spec)
+    header, data_start = read_header(path, size, header_limit(entries))
+    offsets = checked_offsets(header, entries)
+    if data_start + payload_bytes(entries) != size:
+        expected = f"{data_start + payload_bytes(entries)} bytes"
+        raise rejected("adapter file", expected, f"{size}", "wrong_size")
     return AdapterFile(path, spec, data_start, offsets)
 
 
@@ -122,83 +136,5 @@ def check_adapter(path: Path, spec: AdapterSpec) -> AdapterFile:
     for _, _, b in adapter.modules():
         contributes = contributes or bool(b.any())
     if not contributes:
-        raise _rejected("adapter", "at least one non-zero B", "every B is zero", "zero_delta")
+        raise rejected("adapter", "at least one non-zero B", "every B is zero", "zero_delta")
     return adapter
-
-
-def _read_header(path: Path, size: int, limit: int) -> tuple[dict[str, Any], int]:
-    with path.open("rb") as file:
-        prefix = file.read(HEADER_LENGTH_BYTES)
-        if len(prefix) < HEADER_LENGTH_BYTES:
-            raise _rejected("adapter file", "a safetensors header", f"{size} bytes", "truncated")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > limit:
-            raise _rejected("header", f"at most {limit} bytes", f"{length}", "header_too_large")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError):
-        raise _rejected("header", "JSON without duplicate names", "other", "bad_header") from None
-    if len(raw) != length or not isinstance(header, dict):
-        raise _rejected("header", f"{length} bytes of JSON object", "other", "bad_header")
-    header.pop("__metadata__", None)
-    return header, HEADER_LENGTH_BYTES + length
-
-
-def _checked_offsets(header: dict[str, Any], spec: AdapterSpec) -> dict[str, tuple[int, int]]:
-    shapes = expected_shapes(spec)
-    if set(header) != set(shapes):
-        wrong = sorted(set(header) ^ set(shapes))[0]
-        raise _rejected("tensor names", "those of the plan", ascii(wrong)[:80], "wrong_names")
-    offsets = {name: _checked_entry(name, header[name], shape) for name, shape in shapes.items()}
-    position = 0
-    for start, end in sorted(offsets.values()):
-        if start != position:
-            raise _rejected("tensor offsets", f"{position}", f"{start}", "gap_or_overlap")
-        position = end
-    return offsets
-
-
-def _checked_entry(name: str, entry: Any, shape: tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _rejected(name, "dtype, shape and data_offsets", "other fields", "bad_header")
-    if entry["dtype"] != "F32":
-        raise _rejected(name, "dtype F32", ascii(entry["dtype"])[:20], "wrong_dtype")
-    if entry["shape"] != list(shape):
-        raise _rejected(name, f"shape {list(shape)}", ascii(entry["shape"])[:40], "wrong_shape")
-    offsets = entry["data_offsets"]
-    length = shape[0] * shape[1] * FLOAT32_BYTES
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not all(type(offset) is int and offset >= 0 for offset in offsets)
-        or offsets[1] - offsets[0] != length
-    ):
-        raise _rejected(name, f"offsets {length} bytes apart", "other", "bad_header")
-    return offsets[0], offsets[1]
-
-
-def _payload_bytes(spec: AdapterSpec) -> int:
-    return sum(rows * columns for rows, columns in expected_shapes(spec).values()) * FLOAT32_BYTES
-
-
-def _header_limit(spec: AdapterSpec) -> int:
-    """Generous for every legitimate header: names plus 128 bytes of JSON per tensor."""
-    return 4096 + sum(len(name) + 128 for name in expected_shapes(spec))
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("duplicate tensor name")
-    return result
-
-
-def _rejected(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
-    return UntrustedInputError(
-        f"adapter: {problem}",
-        expected=expected,
-        found=found,
-        action="train again with the recipe of the plan and submit what that run saved",
-        reason=f"adapter.{reason}",
-    )

@@ -1,8 +1,8 @@
 """The last part of the gate: what a local adapter says against what its silo started from.
 
 `adapter_format` and `quantised_format` check the bytes. Here every value is read once, and the
-adapter is compared with its starting adapter: a factor that the plan does not train must be bit for
-bit the one that was handed out, and an adapter that changes nothing is not a contribution.
+adapter is compared with its starting adapter: a factor that the plan does not train must be the one
+that was handed out, and an adapter that changes nothing is not a contribution.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records.round_plan import AdapterTarget, TrainingRecipe
 from data_contracts.starting_adapter import AdapterSource, Float32Array, narrowed
+from data_contracts.tensor_layout import rejected
 
 
 def check_submission(
@@ -29,9 +30,9 @@ def check_submission(
         contributes = contributes or bool(b.any())
         changes = changes or not (np.array_equal(a, start_a) and np.array_equal(b, start_b))
     if not contributes:
-        raise _rejected("at least one non-zero B", "every B is zero", "zero_delta")
+        raise _refused("at least one non-zero B", "every B is zero", "zero_delta")
     if not changes:
-        raise _rejected("a change of the starting adapter", "the starting adapter", "unchanged")
+        raise _refused("a change of the starting adapter", "the starting adapter", "unchanged")
 
 
 def _require_frozen(
@@ -40,22 +41,16 @@ def _require_frozen(
     a: tuple[Float32Array, Float32Array],
     b: tuple[Float32Array, Float32Array],
 ) -> None:
-    """The factor that is not trained, against its start; bits, so that -0.0 is not 0.0."""
+    """The factor that is not trained, against its start."""
     frozen = {"both": None, "b": a, "a": b}[recipe.trained_factors]
-    if frozen is not None and frozen[0].tobytes() != frozen[1].tobytes():
+    if frozen is not None and not np.array_equal(*frozen):
         name = "A" if recipe.trained_factors == "b" else "B"
-        raise _rejected(
+        raise _refused(
             f"the starting {name} of {target.module}, which the plan does not train",
             "another",
             "frozen_factor",
         )
 
 
-def _rejected(expected: str, found: str, reason: str) -> UntrustedInputError:
-    return UntrustedInputError(
-        "adapter",
-        expected=expected,
-        found=found,
-        action="train again with the recipe of the plan and submit what that run saved",
-        reason=f"adapter.{reason}",
-    )
+def _refused(expected: str, found: str, reason: str) -> UntrustedInputError:
+    return rejected("its values", expected, found, reason)

@@ -9,11 +9,12 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from data_contracts.adapter_format import FLOAT32_BYTES, _rejected, expected_shapes
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.errors import UntrustedInputError
 
+HEADER_LENGTH_BYTES = 8
 HEADER_ALIGNMENT_BYTES = 8
 
 
@@ -24,14 +25,6 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     length: int
-
-
-def adapter_entries(spec: AdapterSpec) -> dict[str, Entry]:
-    """Every entry of a whole adapter in float32."""
-    shapes = expected_shapes(spec)
-    return {
-        n: Entry("F32", shape, shape[0] * shape[1] * FLOAT32_BYTES) for n, shape in shapes.items()
-    }
 
 
 def safetensors_header(entries: Mapping[str, Entry]) -> bytes:
@@ -47,6 +40,29 @@ def safetensors_header(entries: Mapping[str, Entry]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
+def read_header(path: Path, size: int, limit: int) -> tuple[dict[str, Any], int]:
+    """The JSON header of at most `limit` bytes, and where the data behind it starts.
+
+    Raises UntrustedInputError when it is longer, cut off, no JSON object or names a tensor twice.
+    """
+    with path.open("rb") as file:
+        prefix = file.read(HEADER_LENGTH_BYTES)
+        if len(prefix) < HEADER_LENGTH_BYTES:
+            raise rejected("adapter file", "a safetensors header", f"{size} bytes", "truncated")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > limit:
+            raise rejected("header", f"at most {limit} bytes", f"{length}", "header_too_large")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError):
+        raise rejected("header", "JSON without duplicate names", "other", "bad_header") from None
+    if len(raw) != length or not isinstance(header, dict):
+        raise rejected("header", f"{length} bytes of JSON object", "other", "bad_header")
+    header.pop("__metadata__", None)
+    return header, HEADER_LENGTH_BYTES + length
+
+
 def checked_offsets(
     header: Mapping[str, Any], entries: Mapping[str, Entry]
 ) -> dict[str, tuple[int, int]]:
@@ -56,23 +72,23 @@ def checked_offsets(
     """
     if set(header) != set(entries):
         wrong = sorted(set(header) ^ set(entries))[0]
-        raise _rejected("tensor names", "those of the plan", ascii(wrong)[:80], "wrong_names")
+        raise rejected("tensor names", "those of the plan", ascii(wrong)[:80], "wrong_names")
     offsets = {name: _checked_entry(name, header[name], entry) for name, entry in entries.items()}
     position = 0
     for start, end in sorted(offsets.values()):
         if start != position:
-            raise _rejected("tensor offsets", f"{position}", f"{start}", "gap_or_overlap")
+            raise rejected("tensor offsets", f"{position}", f"{start}", "gap_or_overlap")
         position = end
     return offsets
 
 
 def _checked_entry(name: str, found: Any, entry: Entry) -> tuple[int, int]:
     if not isinstance(found, dict) or set(found) != {"dtype", "shape", "data_offsets"}:
-        raise _rejected(name, "dtype, shape and data_offsets", "other fields", "bad_header")
+        raise rejected(name, "dtype, shape and data_offsets", "other fields", "bad_header")
     if found["dtype"] != entry.dtype:
-        raise _rejected(name, f"dtype {entry.dtype}", ascii(found["dtype"])[:20], "wrong_dtype")
+        raise rejected(name, f"dtype {entry.dtype}", ascii(found["dtype"])[:20], "wrong_dtype")
     if found["shape"] != list(entry.shape):
-        raise _rejected(
+        raise rejected(
             name, f"shape {list(entry.shape)}", ascii(found["shape"])[:40], "wrong_shape"
         )
     offsets = found["data_offsets"]
@@ -82,7 +98,7 @@ def _checked_entry(name: str, found: Any, entry: Entry) -> tuple[int, int]:
         or not all(type(offset) is int and offset >= 0 for offset in offsets)
         or offsets[1] - offsets[0] != entry.length
     ):
-        raise _rejected(name, f"offsets {entry.length} bytes apart", "other", "bad_header")
+        raise rejected(name, f"offsets {entry.length} bytes apart", "other", "bad_header")
     return offsets[0], offsets[1]
 
 
@@ -94,3 +110,21 @@ def payload_bytes(entries: Mapping[str, Entry]) -> int:
 def header_limit(entries: Mapping[str, Entry]) -> int:
     """Generous for every legitimate header: names plus 128 bytes of JSON per tensor."""
     return 4096 + sum(len(name) + 128 for name in entries)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate tensor name")
+    return result
+
+
+def rejected(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
+    """The error for an adapter that does not pass, with the reason that the close record names."""
+    return UntrustedInputError(
+        f"adapter: {problem}",
+        expected=expected,
+        found=found,
+        action="train again with the recipe of the plan and submit what that run saved",
+        reason=f"adapter.{reason}",
+    )

@@ -1,7 +1,9 @@
 """Blobs between local disk and storage: what is read or kept always matches its reference.
 
-Guaranteed: a download appears under its final name only when complete, on disk and equal in size
-and SHA-256 to its reference; on any failure, a full disk included, nothing partial is left.
+Guaranteed: a download appears under its final name only when complete and equal in size and SHA-256
+to its reference; on any failure, a full disk included, nothing partial is left. A download is a
+copy of what storage keeps, so it is not synced to disk: who finds one after a power cut compares it
+with its reference and fetches it again if it differs.
 """
 
 import hashlib
@@ -12,7 +14,6 @@ from pathlib import Path
 
 from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import ConsortiaError, StorageError, UntrustedInputError
-from infra.durable_files import sync_directory
 
 
 def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
@@ -29,11 +30,8 @@ def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
             for chunk in _checked_chunks(chunks, ref):
                 with _disk_faults(path, ref.size):
                     _write_all(file.fileno(), chunk)
-            with _disk_faults(path, ref.size):
-                os.fsync(file.fileno())
         with _disk_faults(path, ref.size):
             temporary.replace(path)
-            sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -105,7 +105,7 @@ class S3Bucket:
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `Bucket.get_range`."""
-        return b"".join(self._stream(key, start, length))
+        return b"".join(self.stream(key, start, length))
 
     def download_blob(self, ref: ArtifactRef, path: Path) -> None:
         """See `Bucket.download_blob`."""
@@ -115,7 +115,24 @@ class S3Bucket:
             raise refused_blob(ref, f"no object {self._name}/{key}", "missing")
         if size != ref.size:
             raise refused_blob(ref, f"{size} bytes", "size")
-        receive_blob(self._stream(key, 0, size), ref, path)
+        receive_blob(self.stream(key, 0, size), ref, path)
+
+    def stream(self, key: str, start: int, length: int) -> Iterator[bytes]:
+        """Bytes [start, start + length) in chunks, resuming where a broken answer stopped."""
+        position, end, failures = start, start + length, 0
+        while position < end:
+            body = self._open_range(key, position, end)
+            try:
+                for chunk in body.iter_chunks(READ_CHUNK_BYTES):
+                    position, failures = position + len(chunk), 0
+                    yield chunk
+            except STREAM_FAULTS as error:
+                failures += 1
+                _LOG.info("%s/%s broke off at byte %d: %s", self._name, key, position, error)
+                if failures == STREAM_ATTEMPTS:
+                    with translated(self._settings, self._name, key):
+                        raise
+                time.sleep(BACKOFF_SECONDS * failures)
 
     def list_keys(self, prefix: str) -> list[ObjectInfo]:
         """See `Bucket.list_keys`; reads every page."""
@@ -198,23 +215,6 @@ class S3Bucket:
             )
         return bytes(answer["Body"].read())
 
-    def _stream(self, key: str, start: int, length: int) -> Iterator[bytes]:
-        """Bytes [start, start + length) of `key`, resuming where a broken answer stopped."""
-        position, end, failures = start, start + length, 0
-        while position < end:
-            body = self._open_range(key, position, end)
-            try:
-                for chunk in body.iter_chunks(READ_CHUNK_BYTES):
-                    position, failures = position + len(chunk), 0
-                    yield chunk
-            except STREAM_FAULTS as error:
-                failures += 1
-                _LOG.info("%s/%s broke off at byte %d: %s", self._name, key, position, error)
-                if failures == STREAM_ATTEMPTS:
-                    with translated(self._settings, self._name, key):
-                        raise
-                time.sleep(BACKOFF_SECONDS * failures)
-
     def _open_range(self, key: str, position: int, end: int) -> Any:
         """Body of exactly [position, end); a storage that answers with anything else is refused."""
         with translated(self._settings, self._name, key):
@@ -239,7 +239,7 @@ class S3Bucket:
         found = "no object, although a create was refused" if size is None else f"{size} bytes"
         if size == ref.size:
             digest = hashlib.sha256()
-            for chunk in self._stream(key, 0, size):
+            for chunk in self.stream(key, 0, size):
                 digest.update(chunk)
             if digest.hexdigest() == ref.digest:
                 return

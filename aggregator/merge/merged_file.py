@@ -8,7 +8,6 @@ under that digest is not computed again. The file itself is absent or complete.
 import hashlib
 import json
 import os
-import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,26 +16,12 @@ from typing import Self
 import numpy as np
 
 from aggregator.merge.rules import Norms
-from data_contracts.adapter_format import FLOAT32_BYTES, expected_shapes
+from data_contracts.adapter_format import FLOAT32_BYTES, adapter_entries
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.records.round_plan import AdapterSpec
 from data_contracts.starting_adapter import Float32Array
+from data_contracts.tensor_layout import safetensors_header
 from infra.durable_files import sync_directory
-
-HEADER_ALIGNMENT_BYTES = 8
-
-
-def safetensors_header(spec: AdapterSpec) -> bytes:
-    """Length and JSON header of an adapter of `spec`, tensors in the order of the spec."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, (rows, columns) in expected_shapes(spec).items():
-        end = position + rows * columns * FLOAT32_BYTES
-        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % HEADER_ALIGNMENT_BYTES)
-    return struct.pack("<Q", len(text)) + text
 
 
 class MergedFile:
@@ -48,7 +33,7 @@ class MergedFile:
         self._part = into.with_name(f".{into.name}.part")
         if into.exists():
             into.replace(self._part)
-        header = safetensors_header(spec)
+        header = safetensors_header(adapter_entries(spec))
         self._starts = [len(header)]
         for target in spec.targets:
             values = spec.rank * (target.in_features + target.out_features)

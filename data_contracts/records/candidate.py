@@ -24,9 +24,10 @@ class ModuleExactness(Part):
 class SiloInfluence(Part):
     """What one silo did to a merge under a defence.
 
-    `influence`: its share, 0 to 1, of the sum of |coefficient| x norm. `kept`: the factor by which
-    its delta was shortened, 1 when it was not clipped. `norm` and `distance` (to the merged delta)
-    are Frobenius norms of products; no distance under a rule that works entry by entry. `alarm`: the norm or distance lies far outside the others'.
+    `influence`: its share, 0 to 1, of the sum of |coefficient| x norm, or, under a rule that works
+    entry by entry, of the entries that were kept. `kept`: the factor by which its delta was
+    shortened, 1 when it was not clipped. `norm` and `distance` (to the merged delta, where the rule
+    has weights) are Frobenius norms of products. `alarm`: one of them lies far outside the others'.
     """
 
     silo: SiloId

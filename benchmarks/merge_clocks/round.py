@@ -1,0 +1,164 @@
+"""Clock (c): a round without training, from adapters in silo memory to the adapter on disk.
+
+The real agents and the real coordinator over a real SeaweedFS on loopback: plan read, contract
+verdict signed, adapter gated, uploaded and signed by every silo; then admission (every adapter is
+fetched, hashed and read in full by the gate), the locked copies of the ledger, the merge, the
+candidate's upload and the directory that PEFT loads. Silos act two at a time. Evaluation is left
+out, because the peers have none; so is the start of processes, as it is with the peers.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from aggregator.evidence_reader import spool
+from aggregator.federated_round import close_round, merge_round, stage
+from aggregator.publish import write_peft_layout
+from aggregator.settings import AdapterSection, FederationSettings, MergeSection
+from aggregator.stage import Stage
+from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
+from infra.local_stack import add_federation, add_silo
+from infra.s3_bucket import S3Bucket
+from infra.seaweedfs import RunningStorage, start_object_storage
+from infra.storage_identities import ADMIN
+from silo_agent.agent import Silo
+from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.silo import SimulatedSilo
+
+SILOS_AT_A_TIME = 2
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+STEPS_TO_SUBMIT = 6
+
+
+def main() -> None:
+    """Play RUNS rounds of --silos silos; the median counts. The first run starts cold."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--silos", type=int, default=16)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--rule", default="average")
+    options = parser.parse_args()
+    seconds = []
+    for number in range(options.runs):
+        with tempfile.TemporaryDirectory(dir=options.directory) as name:
+            storage = start_object_storage(Path(name) / "storage")
+            try:
+                seconds.append(_round(Path(name), storage, options.silos, options.rule))
+            finally:
+                storage.stop()
+        sys.stderr.write(f"run {number}: {seconds[-1]:.2f} s\n")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures = {"seconds": statistics.median(seconds), "peak_mb": peak}
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _round(directory: Path, storage: RunningStorage, silos: int, rule: str) -> float:
+    """Seconds from the open plan to the published directory."""
+    federation = StoredFederation(
+        directory / "federation",
+        _model(directory / "model"),
+        quorum=silos,
+        merge=MergeSection.model_validate({"rule": rule}),
+    )
+    federation.storage_service = storage
+    federation.adapters = [_names_of_model(silo_adapter(silo)) for silo in range(silos)]
+    names = [f"silo-{chr(97 + silo // 26)}{chr(97 + silo % 26)}" for silo in range(silos)]
+    add_federation(storage, FEDERATION)
+    for name in names:
+        add_silo(storage, FEDERATION, name)
+        federation.add_silo(name)
+    federation.found()
+    plan = federation.open(1)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(SILOS_AT_A_TIME) as pool:
+        list(pool.map(federation.submit, federation.silos.values()))
+    c = federation.coordinator()
+    if stage(c, plan)[0] is not Stage.CLOSING:
+        raise SystemExit(
+            f"not all silos submitted: {[s.faults for s in federation.silos.values()]}"
+        )
+    close_round(c, plan)
+    candidate = merge_round(c, plan).record
+    path = spool(c, c.plans, candidate.adapter)
+    write_peft_layout(path, plan.record.adapter, "bench", directory / "published")
+    return time.perf_counter() - began
+
+
+class StoredFederation(SimulatedFederation):
+    """The simulated federation with its buckets on a real object storage."""
+
+    storage_service: RunningStorage
+    adapters: list[dict[str, np.ndarray]]
+
+    def bucket(self, name: str) -> S3Bucket:  # type: ignore[override]
+        """The bucket as the administrator sees it."""
+        return S3Bucket(self.storage_service.settings_for(ADMIN), name)
+
+    def policy_text(self) -> str:
+        """The simulated policy with room for an adapter of this size."""
+        return super().policy_text().replace("10_000_000", "100_000_000")
+
+    def _settings(self) -> FederationSettings:
+        adapter = AdapterSection(rank=RANK, alpha=2 * RANK, target_modules=MODULES)
+        return super()._settings().model_copy(update={"adapter": adapter})
+
+    def submit(self, silo: SimulatedSilo) -> None:
+        """Let one silo act until it has submitted."""
+        stored = StoredSilo(**vars(silo))
+        stored.adapter = self.adapters[list(self.silos).index(silo.name)]
+        for _ in range(STEPS_TO_SUBMIT):
+            stored.act(FEDERATION, self.pinned)
+        silo.faults = stored.faults
+
+
+class StoredSilo(SimulatedSilo):
+    """A simulated silo whose trainer hands over an adapter that is in memory already."""
+
+    adapter: dict[str, np.ndarray]
+
+    def agent(self, *arguments: object) -> Silo:
+        """The agent with that trainer."""
+        agent = super().agent(*arguments)  # type: ignore[arg-type]
+        agent.trainer._tensors = lambda *_: self.adapter  # type: ignore[attr-defined]
+        return agent
+
+
+def _model(directory: Path) -> Path:
+    """A directory with the shape of a 7B Llama and no weights to speak of."""
+    directory.mkdir(parents=True)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 64,
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    save_file({"empty": np.zeros(1, dtype=np.float32)}, directory / "model.safetensors")
+    return directory
+
+
+def _names_of_model(adapter: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same tensors under the module names of a Llama."""
+    renamed = {}
+    for name, values in adapter.items():
+        for number, module in enumerate(MODULES):
+            name = name.replace(f".m{number}.", f".self_attn.{module}.")
+        renamed[name.replace("model.layers", "model.model.layers", 1)] = values
+    return renamed
+
+
+if __name__ == "__main__":
+    main()

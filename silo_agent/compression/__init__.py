@@ -1,0 +1,1 @@
+"""Compression of the local adapter with error feedback; see `error_feedback`."""

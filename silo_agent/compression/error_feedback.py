@@ -1,0 +1,204 @@
+"""One local adapter, compressed with error feedback: what is sent, and what is kept for later.
+
+With d the difference of a factor to its starting factor and e what earlier rounds left unsent:
+
+    sent = Q(d + e),    e <- d + e - sent
+
+(Seide et al. 2014; Karimireddy et al. 2019). Guaranteed in float32: the new e is the float32 number
+nearest to the true d + e - sent. For d + e is taken with its rounding error (TwoSum, Knuth 1969),
+and subtracting what was sent is exact (Sterbenz 1974), since a sent value that is not zero lies
+within a factor of two of its original. So the sum of all that was sent plus the last e is the sum
+of all d, bit for bit wherever each e is a float32 number, and otherwise within half a unit in the
+last place of an e, itself at most half a scale, for each round.
+
+A factor that the recipe freezes is sent as zeros and its e is kept for the round that trains it
+again. The files of a round are a pure function of the inputs: a retry writes the same bytes.
+Order: the factors and residual that stay here become durable after what is sent; nothing may leave
+before `compress` returned and `ErrorFeedback.keep` recorded the round.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_contracts.adapter_format import AdapterFile, adapter_entries
+from data_contracts.artifact import ArtifactRef
+from data_contracts.block_quantisation import Blocks, Scheme, dequantise, quantise
+from data_contracts.errors import SiloOperatorError
+from data_contracts.records.round_plan import AdapterSpec, AdapterTarget, TrainedFactors
+from data_contracts.starting_adapter import AdapterSource, Float32Array, narrowed
+from data_contracts.tensor_layout import safetensors_header
+from silo_agent.compression.rebased_error import ErrorProduct, RebasedError, rebased_error
+from silo_agent.compression.streamed_file import StreamedFile, streamed_file, write_quantised
+
+
+@dataclass(frozen=True)
+class CarriedError:
+    """What earlier rounds left unsent.
+
+    `residual` holds the error of the factors. When these were re-based since, `factors` holds the
+    true A and the sent B of that round; see `rebased_error`.
+    """
+
+    residual: AdapterFile
+    factors: AdapterFile | None
+
+    def module(
+        self, target: AdapterTarget, a: Float32Array, b: Float32Array, trained: TrainedFactors
+    ) -> RebasedError:
+        """The error in the coordinates of the starting factors A (rank x in), B (out x rank)."""
+        error = self.residual.module(target)
+        if self.factors is None:
+            return RebasedError(*error, squared_norm=0.0, lost=0.0)
+        product = ErrorProduct.of_round(error, *self.factors.module(target))
+        return rebased_error(product, a, b, trained)
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """What is compressed: the trained adapter, what it started from, how, and which factors moved.
+
+    `starting` may be the wider adapter of the run; it is narrowed to the layout of `local`.
+    """
+
+    local: AdapterSource
+    starting: AdapterSource
+    scheme: Scheme
+    trained: TrainedFactors
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The silo's layout."""
+        return self.local.spec
+
+
+@dataclass(frozen=True)
+class RoundFiles:
+    """Where the round's files go; `factors` None when the merge rule does not re-base factors."""
+
+    sent: Path
+    residual: Path
+    factors: Path | None
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The files written, and the share (0 to 1) of the carried error's norm that was lost."""
+
+    sent: ArtifactRef
+    residual: ArtifactRef
+    factors: ArtifactRef | None
+    lost_share: float
+
+
+@dataclass(frozen=True)
+class Fed:
+    """One factor after error feedback: the blocks that are sent, their values, and the new e."""
+
+    blocks: Blocks
+    sent: Float32Array
+    error: Float32Array
+
+
+def compress(round_: LocalRound, carried: CarriedError | None, files: RoundFiles) -> Compressed:
+    """Write what is sent and what is kept, one module at a time.
+
+    Raises SiloOperatorError when a frozen factor moved, values are absurd, or the disk is full.
+    """
+    header = safetensors_header(adapter_entries(round_.spec))
+    with ExitStack() as stack:
+        residual = stack.enter_context(streamed_file(files.residual))
+        residual.write(header)
+        factors = stack.enter_context(streamed_file(files.factors)) if files.factors else None
+        if factors:
+            factors.write(header)
+        run = _Run(round_, carried, residual, factors)
+        sent = write_quantised(files.sent, round_.spec, round_.scheme, run.modules())
+    kept = factors.artifact if factors else None
+    return Compressed(sent, residual.artifact, kept, run.lost_share)
+
+
+def feed(difference: Float32Array, carried: Float32Array | None, scheme: Scheme) -> Fed:
+    """Q(d + e) and d + e - Q(d + e) of one factor; e None stands for zero."""
+    total, rounding = (difference, None) if carried is None else _two_sum(difference, carried)
+    blocks = quantise(total, scheme)
+    sent = dequantise(blocks, total.size, scheme).reshape(total.shape)
+    error = total - sent
+    if rounding is not None:
+        error += rounding
+    return Fed(blocks, sent, error)
+
+
+@dataclass
+class _Run:
+    """The modules of one `compress`, and the norms summed over them."""
+
+    round_: LocalRound
+    carried: CarriedError | None
+    residual: StreamedFile
+    factors: StreamedFile | None
+    squared_norm: float = field(default=0.0, init=False)
+    lost: float = field(default=0.0, init=False)
+
+    @property
+    def lost_share(self) -> float:
+        return math.sqrt(self.lost / self.squared_norm) if self.squared_norm > 0 else 0.0
+
+    def modules(self) -> Iterator[tuple[Blocks, Blocks]]:
+        """Yields what is sent of each module, having kept what is not."""
+        starting = narrowed(self.round_.starting, self.round_.spec)
+        for target in self.round_.spec.targets:
+            start_a, start_b = starting.module(target)
+            error_a, error_b = self._carried(target, start_a, start_b)
+            local_a, local_b = self.round_.local.module(target)
+            a = self._fed(target, "a", local_a - start_a, error_a)
+            b = self._fed(target, "b", local_b - start_b, error_b)
+            self.residual.write(a.error, b.error)
+            if self.factors:
+                self.factors.write(start_a + (a.sent + a.error), start_b + b.sent)
+            yield a.blocks, b.blocks
+
+    def _carried(
+        self, target: AdapterTarget, a: Float32Array, b: Float32Array
+    ) -> tuple[Float32Array | None, Float32Array | None]:
+        if self.carried is None:
+            return None, None
+        error = self.carried.module(target, a, b, self.round_.trained)
+        self.squared_norm += error.squared_norm
+        self.lost += error.lost
+        return error.a, error.b
+
+    def _fed(
+        self, target: AdapterTarget, name: str, difference: Float32Array, e: Float32Array | None
+    ) -> Fed:
+        scheme = self.round_.scheme
+        if self.round_.trained in ("both", name):
+            fed = feed(difference, e, scheme)
+            if not fed.blocks.scales.max() <= scheme.largest_scale:
+                limit = f"a difference within {scheme.largest_scale * scheme.levels:g}"
+                raise _unfit(target, name, limit, "a larger one")
+            return fed
+        if difference.any():
+            raise _unfit(target, name, "a factor that the recipe left frozen", "one that moved")
+        zeros = np.zeros_like(difference)
+        return Fed(quantise(zeros, scheme), zeros, zeros if e is None else e)
+
+
+def _two_sum(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """float32(x + y) and its rounding error, exactly."""
+    total = x + y
+    part = total - x
+    return total, (x - (total - part)) + (y - part)
+
+
+def _unfit(target: AdapterTarget, name: str, expected: str, found: str) -> SiloOperatorError:
+    return SiloOperatorError(
+        f"factor {name} of {target.module} in the local adapter",
+        expected=expected,
+        found=found,
+        action="look into the training log; if the loss rose, ask for a lower learning rate",
+    )

@@ -1,0 +1,231 @@
+"""The residuals of one run on this silo's disk, and which of them a round continues from.
+
+A round continues from what the round before it left, and only if this silo submitted then. Every
+record says what the round started from, what was sent and which residual went into it, so that
+
+- a retry of a round continues from the same residual again and writes the same bytes;
+- a round whose submission was not merged (held, aborted, left out at the close) changes nothing.
+  What it sent was never applied, and local steps start over from where they started, so the whole
+  of it is dropped and the residual that went *into* it stays the one to use. To carry d + e on
+  instead would add an update that was trained from a start which the federation did not keep;
+- a state that is missing or belongs to another submission, as after restoring a backup, is refused
+  until the operator resets it. A residual is never dropped or exchanged silently.
+
+Order: residual files first, then the record that names them by digest.
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from data_contracts.adapter_format import AdapterFile, open_adapter
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.errors import SiloOperatorError, UntrustedInputError
+from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.wire_types import Digest, Part, RoundNumber, RunId
+from infra.durable_files import sync_directory, write_durably
+from silo_agent.compression.error_feedback import CarriedError, Compressed, RoundFiles
+
+RESET_NAME = "reset"
+
+
+class Origin(Part):
+    """The residual that went into a round: the round that left it, and its digest."""
+
+    round: RoundNumber
+    residual: Digest
+
+
+class ResidualRecord(Part):
+    """What one round left: `starting` is None for a round that starts from the plan's seed."""
+
+    run: RunId
+    round: RoundNumber
+    starting: Digest | None
+    sent: Digest
+    adapter: AdapterSpec
+    residual: ArtifactRef
+    factors: ArtifactRef | None
+    origin: Origin | None
+
+
+class Carry(Part):
+    """What a round continues from, or None, with the reason for the log."""
+
+    record: ResidualRecord | None
+    reason: str
+
+
+class RoundBefore(Part):
+    """What became of the round before: the digest this silo submitted, and whether it was merged.
+
+    `submitted` is None when it submitted nothing, or a whole adapter. `merged` says that the close
+    admitted it and the decision published the candidate.
+    """
+
+    submitted: Digest | None
+    merged: bool
+
+
+class ErrorFeedback:
+    """State under `directory`, one folder for each run; safe to stop anywhere."""
+
+    def __init__(self, directory: Path, run: str) -> None:
+        self._directory, self._run = directory / run, run
+
+    def carried_into(
+        self, round_number: int, spec: AdapterSpec, starting: str | None, before: RoundBefore
+    ) -> Carry:
+        """What round `round_number`, which starts from the digest `starting`, continues from.
+
+        The same for every attempt of the round. Raises SiloOperatorError when the state is not
+        what this silo's own submission says it must be.
+        """
+        self._refuse_later_than(round_number)
+        if before.submitted is None:
+            return _nothing(f"nothing compressed was sent in round {round_number - 1}")
+        last = self._record(round_number - 1)
+        if last is None and self._was_reset_before(round_number):
+            return _nothing("the operator reset it")
+        if last is None or last.sent != before.submitted:
+            found = f"one for {last.sent}" if last else "none"
+            expected = f"the state that belongs to the submitted {before.submitted}"
+            raise self._unfit(f"round {round_number - 1}", expected, found)
+        return self._usable(last, spec, starting, before.merged)
+
+    def open(self, carry: Carry) -> CarriedError | None:
+        """The files of `carry`, checked against their digests."""
+        record = carry.record
+        if record is None:
+            return None
+        residual_path, factors_path = self._paths(record.round)
+        residual = self._opened(residual_path, record.residual, record.adapter)
+        if record.factors is None:
+            return CarriedError(residual, None)
+        return CarriedError(residual, self._opened(factors_path, record.factors, record.adapter))
+
+    def files(self, round_number: int, sent: Path, is_rebasing: bool) -> RoundFiles:
+        """Where `compress` puts the files of a round; `is_rebasing`: see `REBASING_RULES`."""
+        residual, factors = self._paths(round_number)
+        return RoundFiles(sent, residual, factors if is_rebasing else None)
+
+    def keep(
+        self,
+        round_number: int,
+        spec: AdapterSpec,
+        starting: str | None,
+        carry: Carry,
+        compressed: Compressed,
+    ) -> None:
+        """Record what a round left, before what it sends leaves; older states no one needs go."""
+        source = carry.record
+        origin = Origin(round=source.round, residual=source.residual.digest) if source else None
+        record = ResidualRecord(
+            run=self._run,
+            round=round_number,
+            starting=starting,
+            sent=compressed.sent.digest,
+            adapter=spec,
+            residual=compressed.residual,
+            factors=compressed.factors,
+            origin=origin,
+        )
+        write_durably(self._record_path(round_number), record.model_dump_json().encode())
+        self._bind_reset(round_number)
+        self._prune({round_number, round_number - 1, *([origin.round] if origin else [])})
+
+    def reset(self) -> None:
+        """Forget every residual of the run; the next round continues from none."""
+        write_durably(self._directory / RESET_NAME, b"")
+        self._prune(set())
+
+    def _usable(
+        self, last: ResidualRecord, spec: AdapterSpec, starting: str | None, merged: bool
+    ) -> Carry:
+        """`last` if it was merged, otherwise what went into it, as long as it still fits."""
+        record, reason = last, f"left by round {last.round}"
+        if not merged or last.starting == starting:
+            if last.origin is None:
+                return _nothing(f"round {last.round} was not merged and continued from none")
+            record, reason = self._origin(last.origin), f"went into round {last.round}, not merged"
+        if record.adapter != spec:
+            return _nothing("the layout of the adapter changed")
+        moved = last.starting != starting and last.factors is not None
+        if moved and record.factors is None:
+            return _nothing("the factors were re-based since")
+        return Carry(record=record, reason=reason)
+
+    def _origin(self, origin: Origin) -> ResidualRecord:
+        record = self._record(origin.round)
+        if record is None or record.residual.digest != origin.residual:
+            found = "another" if record else "none"
+            raise self._unfit(f"round {origin.round}", f"residual {origin.residual}", found)
+        return record
+
+    def _opened(self, path: Path, reference: ArtifactRef, spec: AdapterSpec) -> AdapterFile:
+        try:
+            if artifact_of_file(path) == reference:
+                return open_adapter(path, spec)
+        except (OSError, UntrustedInputError):
+            pass
+        raise self._unfit(path.name, f"the file with digest {reference.digest}", "another or none")
+
+    def _record(self, round_number: int) -> ResidualRecord | None:
+        path = self._record_path(round_number)
+        if not path.exists():
+            return None
+        try:
+            record = ResidualRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            raise self._unfit(path.name, "the file this agent wrote", "a damaged one") from None
+        if (record.run, record.round) != (self._run, round_number):
+            found = f"run {record.run}, round {record.round}"
+            raise self._unfit(path.name, f"run {self._run}, round {round_number}", found)
+        return record
+
+    def _was_reset_before(self, round_number: int) -> bool:
+        path = self._directory / RESET_NAME
+        return path.exists() and path.read_text() in ("", f"{round_number}")
+
+    def _bind_reset(self, round_number: int) -> None:
+        """A reset holds for every attempt of the first round that is kept after it, no longer."""
+        if self._was_reset_before(round_number):
+            write_durably(self._directory / RESET_NAME, f"{round_number}".encode())
+        else:
+            (self._directory / RESET_NAME).unlink(missing_ok=True)
+
+    def _refuse_later_than(self, round_number: int) -> None:
+        later = [number for number in self._rounds() if number > round_number]
+        if later:
+            expected = f"no state of a round after {round_number}"
+            raise self._unfit(f"round {round_number}", expected, f"one of round {max(later)}")
+
+    def _prune(self, kept: set[int]) -> None:
+        for number in self._rounds() - kept:
+            for path in (self._record_path(number), *self._paths(number)):
+                path.unlink(missing_ok=True)
+        sync_directory(self._directory)
+
+    def _rounds(self) -> set[int]:
+        names = (path.name.partition(".")[0] for path in self._directory.glob("*.*"))
+        return {int(name) for name in names if name.isdecimal()}
+
+    def _paths(self, round_number: int) -> tuple[Path, Path]:
+        stem = self._directory / f"{round_number:04d}"
+        return stem.with_suffix(".residual.safetensors"), stem.with_suffix(".factors.safetensors")
+
+    def _record_path(self, round_number: int) -> Path:
+        return self._directory / f"{round_number:04d}.json"
+
+    def _unfit(self, what: str, expected: str, found: str) -> SiloOperatorError:
+        return SiloOperatorError(
+            f"error-feedback state of run {self._run}, {what}",
+            expected=expected,
+            found=found,
+            action="restore the newest backup of this folder, or reset the state of the run, which "
+            "gives up what earlier rounds left unsent",
+        )
+
+
+def _nothing(reason: str) -> Carry:
+    return Carry(record=None, reason=reason)

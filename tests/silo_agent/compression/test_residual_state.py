@@ -1,0 +1,227 @@
+"""The life of a run's residuals: retries, rounds that were not merged, backups, resets."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.block_quantisation import SCHEMES
+from data_contracts.errors import SiloOperatorError
+from silo_agent.compression.error_feedback import Compressed, LocalRound, compress
+from silo_agent.compression.residual_state import Carry, ErrorFeedback, RoundBefore
+from tests.silo_agent.compression.adapter_samples import SPEC, moved, random_adapter
+
+NOTHING = RoundBefore(submitted=None, merged=False)
+
+
+def start_of(round_number: int) -> str:
+    return digest_of_bytes(b"start of round %d" % round_number)
+
+
+class Rounds:
+    """Plays rounds of one silo against the state under `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.feedback = ErrorFeedback(directory / "state", "run-a")
+        self.before = NOTHING
+
+    def carry(self, number: int, starting: str | None = None, spec_rank: int = 3) -> Carry:
+        spec = SPEC.model_copy(update={"rank": spec_rank})
+        return self.feedback.carried_into(number, spec, starting or start_of(number), self.before)
+
+    def play(
+        self, number: int, starting: str | None = None, merged: bool = True, rebases: bool = False
+    ) -> tuple[Carry, Compressed]:
+        carry = self.carry(number, starting)
+        start = random_adapter(0)
+        round_ = LocalRound(moved(start, number), start, SCHEMES["int4"], "both")
+        files = self.feedback.files(number, self.directory / f"sent-{number}", rebases)
+        result = compress(round_, self.feedback.open(carry), files)
+        self.feedback.keep(number, SPEC, starting or start_of(number), carry, result)
+        self.before = RoundBefore(submitted=result.sent.digest, merged=merged)
+        return carry, result
+
+
+@pytest.fixture
+def rounds(tmp_path: Path) -> Rounds:
+    return Rounds(tmp_path)
+
+
+def origin(carry: Carry) -> int | None:
+    return carry.record.round if carry.record else None
+
+
+@pytest.mark.parametrize("rebases", [False, True])
+def test_each_round_continues_from_the_one_before(rounds: Rounds, rebases: bool) -> None:
+    carries = [rounds.play(number, rebases=rebases)[0] for number in range(1, 6)]
+    assert [origin(carry) for carry in carries] == [None, 1, 2, 3, 4]
+    assert carries[0].reason == "nothing compressed was sent in round 0"
+    assert carries[1].reason == "left by round 1"
+    state = {path.name.partition(".")[0] for path in (rounds.directory / "state/run-a").iterdir()}
+    assert state == {"0004", "0005"}
+
+
+def test_the_state_survives_a_new_process(rounds: Rounds) -> None:
+    rounds.play(1)
+    rounds.feedback = ErrorFeedback(rounds.directory / "state", "run-a")
+    assert origin(rounds.carry(2)) == 1
+    assert rounds.feedback.open(rounds.carry(2)) is not None
+
+
+def test_every_attempt_of_a_round_continues_from_the_same_and_sends_the_same(
+    rounds: Rounds,
+) -> None:
+    rounds.play(1)
+    before = rounds.before
+    first = rounds.play(2)
+    rounds.before = before
+    assert rounds.play(2) == first
+
+
+def test_what_was_not_merged_changes_nothing(rounds: Rounds) -> None:
+    """Rounds 3 and 4 are held: their starts stay that of round 3, and so does the residual."""
+    rounds.play(1)
+    rounds.play(2)
+    carries = [rounds.play(number, starting=start_of(3))[0] for number in (3, 4, 5)]
+    assert [origin(carry) for carry in carries] == [2, 2, 2]
+    assert carries[2].reason == "went into round 4, not merged"
+    before = rounds.before
+    rounds.before = before.model_copy(update={"merged": True})
+    assert origin(rounds.carry(6)) == 5
+
+
+def test_a_retry_of_a_round_after_one_that_was_not_merged(rounds: Rounds) -> None:
+    rounds.play(1)
+    rounds.play(2, starting=start_of(2))
+    before = rounds.before
+    first = rounds.play(3, starting=start_of(2))
+    rounds.before = before
+    assert rounds.play(3, starting=start_of(2)) == first
+
+
+def test_a_submission_that_the_close_left_out(rounds: Rounds) -> None:
+    rounds.play(1)
+    rounds.play(2, merged=False)
+    assert origin(rounds.carry(3)) == 1
+    rounds.before = rounds.before.model_copy(update={"submitted": None})
+    assert origin(rounds.carry(3)) is None
+
+
+def test_a_first_round_that_was_not_merged(rounds: Rounds) -> None:
+    rounds.play(1, merged=False)
+    carry = rounds.carry(2)
+    assert (carry.record, rounds.feedback.open(carry)) == (None, None)
+    assert carry.reason == "round 1 was not merged and continued from none"
+
+
+def test_factors_that_were_rebased_without_this_silo(rounds: Rounds) -> None:
+    """The residual of round 1 is one of factors, and round 2 gave out others."""
+    rounds.play(1)
+    rounds.play(2, merged=False, rebases=True)
+    assert rounds.carry(3).reason == "the factors were re-based since"
+    assert origin(rounds.carry(3, starting=start_of(2))) == 1
+
+
+def test_products_outlive_rebasing(rounds: Rounds) -> None:
+    rounds.play(1, rebases=True)
+    rounds.play(2, merged=False, rebases=True)
+    carry = rounds.carry(3)
+    opened = rounds.feedback.open(carry)
+    assert origin(carry) == 1
+    assert opened
+    assert opened.factors
+
+
+def test_another_layout_starts_from_none(rounds: Rounds) -> None:
+    rounds.play(1)
+    assert rounds.carry(2, spec_rank=2).reason == "the layout of the adapter changed"
+
+
+def test_a_silo_that_sat_out_starts_from_none(rounds: Rounds) -> None:
+    rounds.play(1)
+    rounds.before = NOTHING
+    assert rounds.carry(3).reason == "nothing compressed was sent in round 2"
+
+
+def test_a_restored_backup_of_an_older_round_is_refused(rounds: Rounds) -> None:
+    rounds.play(1)
+    state = rounds.directory / "state"
+    shutil.copytree(state, rounds.directory / "backup")
+    rounds.play(2)
+    shutil.rmtree(state)
+    (rounds.directory / "backup").rename(state)
+    with pytest.raises(SiloOperatorError, match=r"round 2: .*found none. .*reset the state"):
+        rounds.carry(3)
+
+
+def test_the_state_of_another_submission_is_refused(rounds: Rounds) -> None:
+    rounds.play(1)
+    rounds.before = RoundBefore(submitted="0" * 64, merged=True)
+    with pytest.raises(SiloOperatorError, match="belongs to the submitted 000"):
+        rounds.carry(2)
+
+
+def test_a_state_of_a_later_round_is_refused(rounds: Rounds) -> None:
+    for number in range(1, 4):
+        rounds.play(number)
+    with pytest.raises(
+        SiloOperatorError, match="no state of a round after 2; found one of round 3"
+    ):
+        rounds.carry(2)
+
+
+@pytest.mark.parametrize("kind", ["residual", "factors"])
+def test_damaged_or_missing_files_are_refused(rounds: Rounds, kind: str) -> None:
+    rounds.play(1, rebases=True)
+    path = rounds.directory / f"state/run-a/0001.{kind}.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    carry = rounds.carry(2)
+    with pytest.raises(SiloOperatorError, match=f"0001.{kind}.safetensors"):
+        rounds.feedback.open(carry)
+    path.unlink()
+    with pytest.raises(SiloOperatorError, match="found another or none"):
+        rounds.feedback.open(carry)
+
+
+def test_a_damaged_record_is_refused(rounds: Rounds) -> None:
+    rounds.play(1)
+    path = rounds.directory / "state/run-a/0001.json"
+    path.write_text(path.read_text().replace("run-a", "run-b"))
+    with pytest.raises(SiloOperatorError, match="found run run-b, round 1"):
+        rounds.carry(2)
+    path.write_text("{}")
+    with pytest.raises(SiloOperatorError, match="found a damaged one"):
+        rounds.carry(2)
+
+
+def test_a_reset_holds_for_every_attempt_of_the_next_round_only(rounds: Rounds) -> None:
+    rounds.play(1)
+    before = rounds.before
+    rounds.feedback.reset()
+    carry, first = rounds.play(2)
+    assert (carry.record, carry.reason) == (None, "the operator reset it")
+    rounds.before = before
+    assert rounds.play(2)[1] == first
+    assert origin(rounds.carry(3)) == 2
+    rounds.directory.joinpath("state/run-a/0002.json").unlink()
+    with pytest.raises(SiloOperatorError, match="reset the state"):
+        rounds.carry(3)
+
+
+def test_a_reset_allows_a_restored_backup(rounds: Rounds) -> None:
+    rounds.before = RoundBefore(submitted="0" * 64, merged=True)
+    with pytest.raises(SiloOperatorError, match="found none"):
+        rounds.carry(7)
+    rounds.feedback.reset()
+    assert rounds.carry(7).record is None
+
+
+def test_runs_do_not_share_state(rounds: Rounds) -> None:
+    rounds.play(1)
+    other = ErrorFeedback(rounds.directory / "state", "run-b")
+    with pytest.raises(SiloOperatorError, match="run run-b, round 1"):
+        other.carried_into(2, SPEC, start_of(2), rounds.before)
