@@ -90,6 +90,7 @@ def build_report(evidence: Evidence, issued_at: datetime) -> RoundReport:
         candidate_adapter=candidate.adapter if candidate else None,
         adapter_licence=_adapter_licence(evidence),
         published_adapter=_published_adapter(evidence),
+        merge=plan.merge,
         discarded_energy=candidate.discarded_energy if candidate else None,
         error=candidate.error if candidate else None,
         silos=_summaries(evidence),

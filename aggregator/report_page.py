@@ -29,6 +29,7 @@ RULES = {
     "evaluation.quorum": "Too few institutions evaluated it.",
     "evaluation.mean_worse": "On average over the institutions it was worse than before.",
     "evaluation.silo_worse": "For at least one institution it was worse than the plan tolerates.",
+    "robust.alarm": "An institution stands out among too few others; a person decides.",
     "quorum.not_reached": "Too few submissions were admitted.",
 }
 CHART_LEFT, CHART_WIDTH, CHART_ROW, CHART_TOP = 150, 520, 30, 34

@@ -4,9 +4,6 @@ Every source is a verified copy in the coordinator's own buckets whose bytes pas
 the round was closed; silos' layouts, compression and the merge rule are those of the signed plan.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from aggregator.coordinator import Coordinator
 from aggregator.evidence_reader import local_adapter, spool, spool_all, starting_source
 from aggregator.merge.adapter_merge import (
@@ -17,6 +14,7 @@ from aggregator.merge.adapter_merge import (
 )
 from aggregator.merge.defence import Defended, defended
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
+from aggregator.merge.server_state import ServerState, open_server_state
 from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
@@ -24,14 +22,6 @@ from data_contracts.records import Candidate, Close, RoundPlan
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.wire_types import decimal_from_float
-
-
-@dataclass(frozen=True)
-class MergedFiles:
-    """Where the files of a candidate are on local disk."""
-
-    adapter: Path
-    residual: Path
 
 
 def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
@@ -57,6 +47,8 @@ def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
         earlier_digest=_digest(plan.earlier_adapter),
         residual=_residual(c, plan),
         residual_digest=_digest(plan.starting_residual),
+        server_state=_server_state(c, plan),
+        server_state_digest=_digest(plan.server_state),
     )
 
 
@@ -69,14 +61,13 @@ def merge_admitted(
 ) -> Candidate:
     """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
     directory = c.workspace / "candidates"
-    files = MergedFiles(
-        directory / f"{close.digest}.safetensors", directory / f"{close.digest}.residual"
-    )
+    into = directory / f"{close.digest}.safetensors"
+    beside = directory / f"{close.digest}.beside"
     defence = defended(merge_inputs(c, plan.record, close.record))
-    merged = merge_adapters(defence.inputs, files.adapter, files.residual, on_module, merge_modules)
-    c.plans.put_blob(files.adapter, merged.adapter)
-    if merged.residual is not None:
-        c.plans.put_blob(files.residual, merged.residual)
+    merged = merge_adapters(defence.inputs, into, beside, on_module, merge_modules)
+    c.plans.put_blob(into, merged.adapter)
+    if merged.beside is not None:
+        c.plans.put_blob(beside, merged.beside)
     candidate = _candidate(c, plan, close, merged)
     changes = {
         "influences": _influences(close.record, defence),
@@ -98,7 +89,8 @@ def _candidate(
         close_digest=close.digest,
         merge_rule=plan.record.merge.rule,
         adapter=merged.adapter,
-        residual=merged.residual,
+        residual=merged.beside if plan.record.merge.residual_rank is not None else None,
+        server_state=merged.beside if plan.record.merge.residual_rank is None else None,
         discarded_energy=decimal_from_float(merged.exactness.discarded_energy),
         error=decimal_from_float(merged.exactness.error),
         modules=tuple(
@@ -146,6 +138,14 @@ def _residual(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
     if plan.starting_residual is None or plan.residual_spec is None:
         return None
     return open_adapter(spool(c, c.plans, plan.starting_residual), plan.residual_spec)
+
+
+def _server_state(c: Coordinator, plan: RoundPlan) -> ServerState | None:
+    """The optimizer's state; none before its first step."""
+    if plan.server_state is None:
+        return None
+    path = spool(c, c.plans, plan.server_state)
+    return open_server_state(path, plan.adapter, plan.merge.optimizer)
 
 
 def _digest(ref: ArtifactRef | None) -> str | None:

@@ -47,16 +47,23 @@ def expected_shapes(spec: AdapterSpec) -> dict[str, tuple[int, int]]:
     """Name and shape of every tensor that an adapter of this spec has, and no other."""
     shapes: dict[str, tuple[int, int]] = {}
     for target in spec.targets:
-        shapes[lora_a_name(target.module)] = (spec.rank, target.in_features)
-        shapes[lora_b_name(target.module)] = (target.out_features, spec.rank)
+        shapes |= expected_shapes_of(spec.rank, target)
     return shapes
 
 
 def adapter_entries(spec: AdapterSpec) -> dict[str, Entry]:
     """Every entry of an adapter file, in the order of `expected_shapes`."""
-    shapes = expected_shapes(spec)
+    entries: dict[str, Entry] = {}
+    for target in spec.targets:
+        entries |= module_entries(spec.rank, target)
+    return entries
+
+
+def module_entries(rank: int, target: AdapterTarget) -> dict[str, Entry]:
+    """The entries of A and of B of one module."""
     return {
-        n: Entry("F32", shape, shape[0] * shape[1] * FLOAT32_BYTES) for n, shape in shapes.items()
+        name: Entry("F32", shape, shape[0] * shape[1] * FLOAT32_BYTES)
+        for name, shape in expected_shapes_of(rank, target)
     }
 
 

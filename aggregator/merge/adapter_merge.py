@@ -7,19 +7,25 @@ module per worker and does not grow with the number of silos.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aggregator.merge.blas_threads import default_workers, one_blas_thread
+from aggregator.merge.blas_threads import MOST_WORKERS, default_workers, one_blas_thread
 from aggregator.merge.merge_inputs import MergeInputs, require_layouts, sorted_locals
 from aggregator.merge.merged_file import FinishedModule, MergedFile, MergeJournal
 from aggregator.merge.rules import MergedModule, merge_module
+from aggregator.merge.server_optimizer import state_names
+from aggregator.merge.server_state import state_entries
+from data_contracts.adapter_format import module_entries
 from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.round_plan import AdapterSpec
+
+MODULES_AHEAD = 2 * MOST_WORKERS
 
 ModuleProgress = Callable[[int, int], None]
 ModuleMerger = Callable[[MergeInputs, list[int]], Iterator[tuple[int, MergedModule]]]
@@ -40,10 +46,14 @@ class Exactness:
 
 @dataclass(frozen=True)
 class AdapterMerge:
-    """The merged files and how exact they are, as a whole and per module in the spec's order."""
+    """The merged files and how exact they are, as a whole and per module in the spec's order.
+
+    `beside` is what the rule leaves for the next round besides the adapter: the residual of the
+    rule `residual`, or the server optimizer's state.
+    """
 
     adapter: ArtifactRef
-    residual: ArtifactRef | None
+    beside: ArtifactRef | None
     exactness: Exactness
     modules: tuple[tuple[str, Exactness], ...]
 
@@ -51,11 +61,11 @@ class AdapterMerge:
 def merge_adapters(
     inputs: MergeInputs,
     into: Path,
-    residual_into: Path | None = None,
+    beside: Path | None = None,
     on_progress: ModuleProgress | None = None,
     merge_modules: ModuleMerger | None = None,
 ) -> AdapterMerge:
-    """Write the merge of `inputs` to the file `into`, its residual to `residual_into`.
+    """Write the merge of `inputs` to the file `into`, and a residual or state to `beside`.
 
     `on_progress` gets modules done and modules in all; `merge_modules` runs the modules elsewhere
     than on this machine's threads. Raises FederationOperatorError when weights or layouts do not
@@ -66,7 +76,7 @@ def merge_adapters(
     journal_path = into.with_name(f".{into.name}.journal")
     into.parent.mkdir(parents=True, exist_ok=True)
     with (
-        _files(inputs, into, residual_into) as files,
+        _files(inputs, into, beside) as files,
         MergeJournal(journal_path, inputs.fingerprint) as journal,
     ):
         finished = _still_held(journal, files)
@@ -93,23 +103,37 @@ def merge_on_threads(
 def _in_order(
     pool: Executor, inputs: MergeInputs, indices: list[int], measured: bool
 ) -> Iterator[tuple[int, MergedModule]]:
-    targets = inputs.spec.targets
-    merged = pool.map(lambda i: merge_module(inputs, targets[i], measured=measured), indices)
+    """A few modules ahead of whoever writes them, so that finished ones do not pile up."""
+    targets, waiting = inputs.spec.targets, deque[tuple[int, Future[MergedModule]]]()
     try:
-        yield from zip(indices, merged, strict=True)
+        for index in indices:
+            future = pool.submit(merge_module, inputs, targets[index], measured=measured)
+            waiting.append((index, future))
+            if len(waiting) > MODULES_AHEAD:
+                yield _done(waiting)
+        while waiting:
+            yield _done(waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _done(waiting: deque[tuple[int, Future[MergedModule]]]) -> tuple[int, MergedModule]:
+    index, future = waiting.popleft()
+    return index, future.result()
+
+
 @contextmanager
 def _files(
-    inputs: MergeInputs, into: Path, residual_into: Path | None
+    inputs: MergeInputs, into: Path, beside: Path | None
 ) -> Iterator[tuple[MergedFile, ...]]:
-    files = [MergedFile(into, inputs.spec)]
-    rank = inputs.merge.residual_rank
-    if rank is not None and residual_into is not None:
-        layout = inputs.spec.model_copy(update={"rank": rank, "alpha": rank, "use_rslora": False})
-        files.append(MergedFile(residual_into, layout))
+    targets, rank = inputs.spec.targets, inputs.merge.residual_rank
+    layouts = [(into, [module_entries(inputs.spec.rank, target) for target in targets])]
+    if beside is not None and rank is not None:
+        layouts.append((beside, [module_entries(rank, target) for target in targets]))
+    elif beside is not None and state_names(inputs.merge.optimizer):
+        optimizer = inputs.merge.optimizer
+        layouts.append((beside, [state_entries(target, optimizer) for target in targets]))
+    files = [MergedFile(path, modules) for path, modules in layouts]
     try:
         yield tuple(files)
     finally:
@@ -121,20 +145,18 @@ def _still_held(journal: MergeJournal, files: tuple[MergedFile, ...]) -> dict[in
     """Journalled modules whose bytes are still in the part files."""
     held = {}
     for index, entry in journal.finished.items():
-        digests = (entry.adapter_digest, entry.residual_digest)
+        digests = (entry.adapter_digest, entry.beside_digest)
         if all(f.holds(index, d or "") for f, d in zip(files, digests, strict=False)):
             held[index] = entry
     return held
 
 
 def _written(index: int, module: MergedModule, files: tuple[MergedFile, ...]) -> FinishedModule:
-    residual = None
-    if len(files) > 1 and module.residual is not None:
-        residual = files[1].write(index, *module.residual)
+    beside = files[1].write(index, module.beside) if len(files) > 1 else None
     return FinishedModule(
         index=index,
-        adapter_digest=files[0].write(index, module.a, module.b),
-        residual_digest=residual,
+        adapter_digest=files[0].write(index, (module.a, module.b)),
+        beside_digest=beside,
         is_zero=not (module.a.any() and module.b.any()),
         norms=module.norms,
     )
@@ -158,8 +180,8 @@ def _result(
         (target.module, _exactness([entry]))
         for target, entry in zip(spec.targets, entries, strict=True)
     )
-    residual = references[1] if len(references) > 1 else None
-    return AdapterMerge(references[0], residual, _exactness(entries), modules)
+    beside = references[1] if len(references) > 1 else None
+    return AdapterMerge(references[0], beside, _exactness(entries), modules)
 
 
 def _exactness(entries: list[FinishedModule]) -> Exactness:

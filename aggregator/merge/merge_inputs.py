@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, MergeSpec
@@ -48,7 +49,8 @@ class MergeInputs:
     """Everything that decides the bytes of a merge; `locals` are in the order of their digests.
 
     `starting` is what silos started from, `earlier` what the round before started from,
-    `residual` the starting residual. Digests name the bytes of each for the fingerprint.
+    `residual` the starting residual, `server_state` the optimizer's. Digests name the bytes of each
+    for the fingerprint.
     """
 
     spec: AdapterSpec
@@ -61,6 +63,8 @@ class MergeInputs:
     earlier_digest: str | None = None
     residual: AdapterSource | None = None
     residual_digest: str | None = None
+    server_state: ServerState | None = None
+    server_state_digest: str | None = None
     defence: DefenceWeights | None = None
 
     @cached_property
@@ -71,7 +75,8 @@ class MergeInputs:
             "merge": self.merge.model_dump(mode="json"),
             "round": self.round_number,
             "locals": [[a.digest, a.weight, a.source.spec.model_dump()] for a in self.locals],
-            "starting": [self.starting_digest, self.earlier_digest, self.residual_digest],
+            "starting": [self.starting_digest, self.earlier_digest],
+            "beside": [self.residual_digest, self.server_state_digest],
             "defence": repr(self.defence),
             "arithmetic": [torch.__version__, np.__version__, platform.machine()],
             "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -99,9 +104,16 @@ class MergeInputs:
         A silo of lower rank started from the leading part of the start, so its delta takes away
         only that part; what is left of the start is a coefficient per rank.
         """
+        return self._summands(target, kept_of_start=1)
+
+    def delta_summands(self, target: AdapterTarget) -> list[Summand]:
+        """sum of c_i delta_i alone."""
+        return self._summands(target, kept_of_start=0)
+
+    def _summands(self, target: AdapterTarget, kept_of_start: int) -> list[Summand]:
         weights, centre = self.delta_weights(target), self._centre()
         summands = [Summand.uniform(a.source, float(c)) for a, c in weights]
-        left = self._left_of_start(weights, centre)
+        left = self._left_of_start(weights, kept_of_start + centre)
         if left.any():
             summands.append(Summand(self.starting, left * self.starting.spec.scaling))
         if centre and self.earlier is not None:
@@ -117,7 +129,7 @@ class MergeInputs:
         return [(adapter, rate * Fraction(weight)) for adapter, weight in pairs if weight]
 
     def _left_of_start(
-        self, weights: Sequence[tuple[LocalAdapter, Fraction]], centre: Fraction
+        self, weights: Sequence[tuple[LocalAdapter, Fraction]], whole_part: Fraction
     ) -> Float64Array:
         """Coefficient of each rank of the start (rank,): what no delta takes away."""
         taken: dict[int, Fraction] = {}
@@ -125,10 +137,10 @@ class MergeInputs:
         for adapter, weight in weights:
             rank = min(adapter.source.spec.rank, whole)
             taken[rank] = taken.get(rank, Fraction(0)) + weight
-        left = np.full(whole, float(1 + centre))
+        left = np.full(whole, float(whole_part))
         for rank, following in pairwise([0, *sorted(taken), whole]):
             gone = sum(weight for own, weight in taken.items() if own > rank)
-            left[rank:following] = float(1 + centre - gone)
+            left[rank:following] = float(whole_part - gone)
         return left
 
     def _centre(self) -> Fraction:

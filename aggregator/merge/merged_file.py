@@ -8,7 +8,9 @@ under that digest is not computed again. The file itself is absent or complete.
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,35 +18,35 @@ from typing import Self
 import numpy as np
 
 from aggregator.merge.rules import Norms
-from data_contracts.adapter_format import FLOAT32_BYTES, adapter_entries
 from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.records.round_plan import AdapterSpec
 from data_contracts.starting_adapter import Float32Array
-from data_contracts.tensor_layout import safetensors_header
+from data_contracts.tensor_layout import Entry, payload_bytes, safetensors_header
 from infra.durable_files import sync_directory
 
 
 class MergedFile:
-    """An adapter file under way to `into`; safe to write from several threads."""
+    """A safetensors file under way to `into`, whose tensors lie module by module.
 
-    def __init__(self, into: Path, spec: AdapterSpec) -> None:
+    `modules` has the entries of every module, in order. Safe to write from several threads.
+    """
+
+    def __init__(self, into: Path, modules: Sequence[Mapping[str, Entry]]) -> None:
         into.parent.mkdir(parents=True, exist_ok=True)
         self._into = into
         self._part = into.with_name(f".{into.name}.part")
         if into.exists():
             into.replace(self._part)
-        header = safetensors_header(adapter_entries(spec))
-        self._starts = [len(header)]
-        for target in spec.targets:
-            values = spec.rank * (target.in_features + target.out_features)
-            self._starts.append(self._starts[-1] + values * FLOAT32_BYTES)
+        entries = {name: entry for module in modules for name, entry in module.items()}
+        header = safetensors_header(entries)
+        sizes = (payload_bytes(module) for module in modules)
+        self._starts = list(accumulate(sizes, initial=len(header)))
         self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._descriptor, self._starts[-1])
         os.pwrite(self._descriptor, header, 0)
 
-    def write(self, index: int, a: Float32Array, b: Float32Array) -> str:
-        """Write the pair of module `index` at its place; returns the SHA-256 of its bytes."""
-        data = b"".join(np.ascontiguousarray(factor, dtype="<f4").tobytes() for factor in (a, b))
+    def write(self, index: int, tensors: Sequence[Float32Array]) -> str:
+        """Write the tensors of module `index` at their place; returns the SHA-256 of its bytes."""
+        data = b"".join(np.ascontiguousarray(tensor, dtype="<f4").tobytes() for tensor in tensors)
         position = self._starts[index]
         if len(data) != self._starts[index + 1] - position:
             raise ValueError(f"module {index}: {len(data)} bytes do not fit the layout")
@@ -78,7 +80,7 @@ class FinishedModule:
 
     index: int
     adapter_digest: str
-    residual_digest: str | None
+    beside_digest: str | None
     is_zero: bool
     norms: Norms
 

@@ -7,7 +7,7 @@ silo trained stays as it was. The papers are named in `data_contracts.records.me
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ import torch
 from aggregator.merge.factor_sources import CentredSource, PaddedSource, PairSource
 from aggregator.merge.gram import inner_product, squared_norm
 from aggregator.merge.merge_inputs import MergeInputs
+from aggregator.merge.server_optimizer import initial_state, server_step, state_names
 from aggregator.merge.truncation import LoraPair, exact_truncation, float32, sketch_truncation
-from aggregator.merge.weighted_sum import Summand, WeightedSum
+from aggregator.merge.weighted_sum import DenseMatrix, Summand, WeightedSum
 from aggregator.robust import by_coordinates
 from data_contracts.records.merge_spec import MergeRule, RobustSpec
 from data_contracts.records.round_plan import AdapterTarget, trained_factors
@@ -43,12 +44,15 @@ NOT_MEASURED = Norms(math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class MergedModule:
-    """A (rank x in) and B (out x rank) of the merge; `residual` is the residual's pair."""
+    """A (rank x in) and B (out x rank) of the merge, and what it leaves for the next round.
+
+    `beside` is the residual's pair, or the server optimizer's state.
+    """
 
     a: Float32Array
     b: Float32Array
     norms: Norms
-    residual: tuple[Float32Array, Float32Array] | None = None
+    beside: tuple[Float32Array, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,19 @@ class _Merge:
     a: Float32Array
     b: Float32Array
     measure: Callable[[], Norms]
-    residual: tuple[Float32Array, Float32Array] | None = None
+    beside: tuple[Float32Array, ...] = ()
 
 
 Rule = Callable[[MergeInputs, AdapterTarget], _Merge]
 
 
 def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
-    """The weighted sum of products itself, cut to the rank of the adapter."""
+    """The weighted sum of products itself, cut to the rank of the adapter.
+
+    With a server optimizer it is the optimizer's new product that is cut.
+    """
+    if state_names(inputs.merge.optimizer):
+        return _optimized(inputs, target)
     total = WeightedSum(target, inputs.product_summands(target))
     return _of_pair(truncated(total, inputs.spec.rank, inputs.spec.scaling, inputs.seed))
 
@@ -144,9 +153,25 @@ def merge_module(
     if inputs.trainers(target):
         merge = RULES[inputs.merge.rule](inputs, target)
     else:
-        merge = _exact(inputs, target, *inputs.starting.module(target))
+        merge = _untrained(inputs, target)
     norms = merge.measure() if measured else NOT_MEASURED
-    return MergedModule(merge.a, merge.b, norms, merge.residual)
+    return MergedModule(merge.a, merge.b, norms, merge.beside)
+
+
+def _untrained(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """The start as it was, with what it was published with."""
+    merge = _exact(inputs, target, *inputs.starting.module(target))
+    rank, shape = inputs.merge.residual_rank, (target.out_features, target.in_features)
+    if inputs.residual is not None:
+        return replace(merge, beside=inputs.residual.module(target))
+    if rank is not None:
+        nothing = (np.zeros((rank, shape[1]), np.float32), np.zeros((shape[0], rank), np.float32))
+        return replace(merge, beside=nothing)
+    if inputs.server_state is not None:
+        state = inputs.server_state.module(target)
+    else:
+        state = initial_state(inputs.merge.optimizer, shape)
+    return replace(merge, beside=tuple(float32(part) for part in state))
 
 
 def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraPair:
@@ -157,6 +182,17 @@ def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraP
         right = torch.cat([chunk.a for chunk in chunks]).to(torch.float64)
         return exact_truncation(left, right, rank, scaling)
     return sketch_truncation(total, squared_norm(total), rank, scaling, seed)
+
+
+def _optimized(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """The server optimizer's step on the dense product, then the cut."""
+    start = WeightedSum(target, [Summand.uniform(inputs.starting, 1.0)]).dense()
+    delta = WeightedSum(target, inputs.delta_summands(target)).dense()
+    before = inputs.server_state.module(target) if inputs.server_state else ()
+    product, state = server_step(inputs.merge.optimizer, start, delta, before)
+    matrix, spec = DenseMatrix(product), inputs.spec
+    pair = sketch_truncation(matrix, matrix.squared_norm, spec.rank, spec.scaling, inputs.seed)
+    return replace(_of_pair(pair), beside=tuple(float32(part) for part in state))
 
 
 def _of_pair(pair: LoraPair) -> _Merge:

@@ -105,6 +105,13 @@ class WeightedSum:
             result.addmm_(chunk.a.T, _scaled(chunk.c, chunk.b.T @ y))
         return result
 
+    def dense(self) -> torch.Tensor:
+        """The sum itself, (out x in) in float32, for whoever needs all of it; zero if empty."""
+        result = torch.zeros(self.shape)
+        for chunk in self.chunks() if self.summands else ():
+            result.addmm_(chunk.b, _scaled(chunk.c, chunk.a))
+        return result
+
     def _read(self, group: Sequence[Summand]) -> Chunk:
         """Factors side by side; B is copied column block by column block, A row block by block."""
         coefficients = np.concatenate([summand.coefficients for summand in group])
@@ -117,6 +124,31 @@ class WeightedSum:
             a[at:end], b[:, at:end] = summand.source.module(self.target)
             at = end
         return Chunk(torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(coefficients))
+
+
+@dataclass(frozen=True)
+class DenseMatrix:
+    """A matrix (out x in) that is there in full, multiplied like a `WeightedSum`."""
+
+    matrix: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def squared_norm(self) -> float:
+        """Squared Frobenius norm, summed in float64."""
+        return float(self.matrix.to(torch.float64).square().sum())
+
+    def times(self, x: torch.Tensor) -> torch.Tensor:
+        """M x, (out x k)."""
+        return self.matrix @ x
+
+    def transposed_times(self, y: torch.Tensor) -> torch.Tensor:
+        """M^T y, (in x k)."""
+        return self.matrix.T @ y
 
 
 def _scaled(coefficients: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.licences.uses import Use
 from data_contracts.records.base import RoundRecord
 from data_contracts.records.candidate import SiloInfluence
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import BaseModelRef
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from data_contracts.wire_types import (
@@ -76,7 +77,8 @@ class InheritedLicence(Part):
 class RoundReport(RoundRecord):
     """Compliance report of one attempt.
 
-    `discarded_energy` and `error` are those of the candidate; see `candidate.ModuleExactness`.
+    `merge` is the plan's; `discarded_energy` and `error` are the candidate's, see
+    `candidate.ModuleExactness`.
     """
 
     kind: ClassVar[str] = "round-report"
@@ -91,6 +93,7 @@ class RoundReport(RoundRecord):
     candidate_adapter: ArtifactRef | None
     adapter_licence: InheritedLicence | None
     published_adapter: ArtifactRef | None
+    merge: MergeSpec
     discarded_energy: DecimalString | None
     error: DecimalString | None = None
     silos: tuple[SiloSummary, ...]

@@ -15,6 +15,7 @@ from aggregator.report_audit import Claim, audit, holds
 from aggregator.report_files import Bundle, bundle_of
 from data_contracts.envelope import Verified, seal
 from data_contracts.records import Close, Decision, RoundReport
+from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_report import InheritedLicence
 from tests.aggregator.federation_samples import (
     COHORT,
@@ -128,6 +129,7 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "purpose": "Something else",
         "use": "commercial",
         "adapter_licence": _licensed_as("MIT"),
+        "merge": MergeSpec(rule="average", weight_cap_tokens=1),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
     value = changes.get(field, getattr(other, field))

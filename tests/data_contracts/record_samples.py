@@ -134,6 +134,7 @@ REPORT = RoundReport(
         reasons=("Apache-2.0 binds what is made from the base model",),
     ),
     published_adapter=None,
+    merge=PLAN.merge,
     discarded_energy=ENERGY,
     silos=(
         SiloSummary(

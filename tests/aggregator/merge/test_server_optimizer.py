@@ -1,0 +1,133 @@
+"""Server optimizers act on the product, as their papers and torch.optim say, over restarts."""
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.merge.merge_inputs import MergeInputs
+from aggregator.merge.server_optimizer import State, server_step, state_names
+from aggregator.merge.server_state import open_server_state
+from data_contracts.adapter_format import open_adapter
+from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvg, FedAvgM, ServerOptimizer
+from data_contracts.records.round_plan import AdapterTarget
+from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, spec_of, write_adapter
+
+SPEC = spec_of(rank=3, alpha=3)
+FULL = spec_of(rank=12, alpha=12)
+"""Of a rank that no product of the samples exceeds, so that nothing is cut."""
+
+
+def matrices(rounds: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(7, 5, generator=generator) for _ in range(rounds)]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (DiLoCo(), {"lr": 0.7, "momentum": 0.9, "nesterov": True}),
+        (FedAvgM(), {"lr": 1.0, "momentum": 0.9}),
+    ],
+)
+def test_momentum_is_that_of_torch_bit_for_bit(
+    optimizer: ServerOptimizer, options: dict[str, float]
+) -> None:
+    start, *deltas = matrices(5)
+    weights = torch.nn.Parameter(start.clone())
+    oracle = torch.optim.SGD([weights], **options)  # type: ignore[arg-type]
+    product = start
+    state: State = ()
+    for delta in deltas:
+        weights.grad = -delta
+        oracle.step()
+        product, state = server_step(optimizer, product, delta, state)
+        assert torch.equal(product, weights.detach())
+
+
+def test_momentum_of_zero_is_federated_averaging() -> None:
+    start, delta, other = matrices(3)
+    plain, _ = server_step(FedAvg(), start, delta, ())
+    still, state = server_step(FedAvgM(momentum=Decimal(0)), start, delta, ())
+    assert torch.equal(plain, still)
+    again, _ = server_step(FedAvgM(momentum=Decimal(0)), still, other, state)
+    assert torch.equal(again, server_step(FedAvg(), plain, other, ())[0])
+
+
+def test_adam_is_the_papers_second_algorithm() -> None:
+    start, *deltas = matrices(4)
+    optimizer = FedAdam(learning_rate=Decimal("0.1"))
+    product = start
+    state: State = ()
+    x, m = start.double().numpy(), np.zeros((7, 5))
+    v = np.full((7, 5), 0.001**2)
+    for delta in deltas:
+        product, state = server_step(optimizer, product, delta, state)
+        d = delta.double().numpy()
+        m, v = 0.9 * m + 0.1 * d, 0.99 * v + 0.01 * d**2
+        x = x + 0.1 * m / (np.sqrt(v) + 0.001)
+        np.testing.assert_allclose(product.numpy(), x, atol=1e-5)
+
+
+def one_round(directory: Path, number: int, inputs: MergeInputs) -> tuple[Path, Path]:
+    into, beside = directory / f"adapter-{number}", directory / f"state-{number}"
+    merge_adapters(inputs, into, beside)
+    return into, beside
+
+
+@pytest.mark.parametrize("optimizer", [DiLoCo(), FedAvgM(), FedAdam()])
+def test_the_state_goes_on_through_files(tmp_path: Path, optimizer: ServerOptimizer) -> None:
+    """Three merges, each from files alone, are three steps on the dense products."""
+    start = write_adapter(tmp_path / "start", FULL, seed=9)
+    products = {t: torch.tensor(dense(start, t), dtype=torch.float32) for t in TARGETS}
+    states: dict[AdapterTarget, State] = dict.fromkeys(TARGETS, ())
+    state_file = None
+    for number in range(3):
+        paths = [tmp_path / f"{number}-{silo}" for silo in range(2)]
+        adapters = [(write_adapter(p, FULL, 10 * number + i), 5) for i, p in enumerate(paths)]
+        inputs = inputs_of(adapters, FULL, start, optimizer=optimizer)
+        if state_file is not None:
+            inputs = replace(inputs, server_state=open_server_state(state_file, FULL, optimizer))
+        into, state_file = one_round(tmp_path, number, inputs)
+        new = open_adapter(into, FULL)
+        for target in TARGETS:
+            mean = sum(dense(adapter, target) for adapter, _ in adapters) / 2
+            delta = torch.tensor(mean - dense(start, target), dtype=torch.float32)
+            products[target], states[target] = server_step(
+                optimizer, products[target], delta, states[target]
+            )
+            scale = float(products[target].abs().max())
+            np.testing.assert_allclose(
+                dense(new, target), products[target].numpy(), atol=3e-5 * scale
+            )
+        start = new
+
+
+def test_a_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    adapters = [(write_adapter(tmp_path / "one", SPEC), 5)]
+    _, state = one_round(tmp_path, 1, inputs_of(adapters, SPEC, optimizer=DiLoCo()))
+    assert state_names(FedAvgM()) == state_names(DiLoCo())
+    with pytest.raises(FederationOperatorError, match="first_moment, second_moment, for fedadam"):
+        open_server_state(state, SPEC, FedAdam())
+    other = spec_of(targets=TARGETS[:1])
+    with pytest.raises(UntrustedInputError, match="tensor names"):
+        open_server_state(state, other, DiLoCo())
+    data = bytearray(state.read_bytes())
+    data[-4:] = np.float32(np.nan).tobytes()
+    state.write_bytes(data)
+    with pytest.raises(UntrustedInputError, match="finite values"):
+        open_server_state(state, SPEC, DiLoCo()).module(TARGETS[-1])
+    state.write_bytes(data[:-4])
+    with pytest.raises(UntrustedInputError, match="bytes"):
+        open_server_state(state, SPEC, DiLoCo())
+
+
+def test_federated_averaging_leaves_no_state(tmp_path: Path) -> None:
+    adapters = [(write_adapter(tmp_path / "one", SPEC), 5)]
+    _, state = one_round(tmp_path, 1, inputs_of(adapters, SPEC))
+    assert not state.exists()
