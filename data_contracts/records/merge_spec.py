@@ -94,12 +94,12 @@ class RobustSpec(Part):
         """Fewest admitted silos for which the rule keeps its promise.
 
         Multi-Krum: 2f + 3 (Blanchard et al. 2017). A rule of a majority: 2f + 1, and 5 because
-        below that a median of silos says little. A clipped mean needs 3 norms for a median.
+        below that a median of silos says little. A clipped mean: 2f + 1, and 3 norms for a median.
         """
         if self.rule == "multi_krum":
             return 2 * self.tolerated_silos + 3
         if self.rule == "mean" and self.mixing == "none":
-            return 3
+            return max(3, 2 * self.tolerated_silos + 1)
         return max(5, 2 * self.tolerated_silos + 1)
 
     @property
