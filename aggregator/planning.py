@@ -85,7 +85,7 @@ def draft_plan(
         server_state=inputs.starting.server_state,
         adapter=inputs.adapter,
         silo_adapters=_silo_adapters(settings, inputs.adapter, cohort),
-        recipe=_recipe(settings, round_number),
+        recipe=_recipe(settings, round_number, inputs.starting),
         merge=settings.merge.spec(settings.round.weight_cap_tokens),
         compression=settings.merge.compression,
         publication=PublicationRule(
@@ -122,9 +122,11 @@ def abort_of(feed: tuple[FeedEntry, ...], plan: Verified[RoundPlan]) -> Verified
     return None
 
 
-def _recipe(settings: FederationSettings, round_number: int) -> TrainingRecipe:
+def _recipe(
+    settings: FederationSettings, round_number: int, starting: StartingPoint
+) -> TrainingRecipe:
     """The recipe of a round; each round draws its data in another order."""
-    recipe = settings.recipe
+    recipe, is_first = settings.recipe, starting.adapter is None
     return TrainingRecipe(
         local_steps=recipe.local_steps,
         sequences_per_step=recipe.sequences_per_step,
@@ -134,7 +136,7 @@ def _recipe(settings: FederationSettings, round_number: int) -> TrainingRecipe:
         weight_decay=recipe.weight_decay,
         max_gradient_norm=recipe.max_gradient_norm,
         seed=recipe.seed + round_number,
-        trained_factors=trained_factors(settings.merge.rule, round_number),
+        trained_factors=trained_factors(settings.merge.rule, round_number, is_first=is_first),
         proximal_mu=recipe.proximal_mu,
     )
 

@@ -42,10 +42,12 @@ from data_contracts.tensor_layout import (
     rejected,
 )
 
+CODES_SUFFIX = ".codes"
+
 
 def codes_name(name: str) -> str:
     """Name of the codes of an adapter tensor."""
-    return f"{name}.codes"
+    return f"{name}{CODES_SUFFIX}"
 
 
 def scales_name(name: str) -> str:

@@ -9,11 +9,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from data_contracts.adapter_format import check_adapter
-from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import RoundId
 from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, SiloOperatorError
@@ -44,6 +42,7 @@ from silo_agent.doors import (
 )
 from silo_agent.egress import leaving_licences, leaving_outcomes
 from silo_agent.feed import FeedView, refresh_feed
+from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import (
     ContractTerms,
     PlanContext,
@@ -53,6 +52,7 @@ from silo_agent.policy import (
     read_policy,
 )
 from silo_agent.release import Grounds, Release, Released
+from silo_agent.sent_adapter import SentAdapters
 from silo_agent.status_reporter import StatusReporter
 
 log = logging.getLogger("silo-agent")
@@ -235,13 +235,13 @@ def _train(
     if refusal is not None:
         return _refuse(silo, plan, silo.policy(), refusal)
     reporter = _reporter(silo, plan, terms)
-    starting = _starting_adapter(silo, plan)
+    starting = _global_adapters(silo).starting(plan.record).path
     try:
         local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), DATA_UNUSABLE)
-    check_adapter(local.adapter, plan.record.adapter)
+    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, _coordinator_key(feed))
     # Asked again: training takes hours, and only what is in force now opens the way out.
     terms = silo.gate.terms(_coordinator_key(feed))
     refusal = objection(verdict.record, plan, terms, silo.clock.now())
@@ -251,7 +251,7 @@ def _train(
     silo.release.record(
         Submission(
             verdict_digest=verdict.digest,
-            adapter=artifact_of_file(local.adapter),
+            adapter=artifact_of_file(sent),
             tokens=local.tokens,
             steps=local.steps,
             first_step_loss=decimal_from_float(local.first_step_loss),
@@ -259,7 +259,7 @@ def _train(
             training_seconds=round(local.seconds),
             **_binding(silo, plan),
         ),
-        Grounds(local.adapter, plan, terms),
+        Grounds(sent, plan, terms),
     )
     log.info("local adapter released: %d steps, %d tokens", local.steps, local.tokens)
     return Step.SUBMITTED
@@ -278,10 +278,11 @@ def _evaluate(
         log.warning("no losses leave: %s", closed.reason)
         return Step.FINISHED
     reporter = _reporter(silo, plan, terms)
-    path = _blob(silo, candidate.record.adapter)
-    check_adapter(path, plan.record.adapter)
-    starting = _starting_adapter(silo, plan)
-    adapters = EvaluatedAdapters(starting=starting, candidate=path)
+    known = _global_adapters(silo)
+    adapters = EvaluatedAdapters(
+        starting=known.starting(plan.record),
+        candidate=known.candidate(plan.record, candidate.record),
+    )
     try:
         losses = silo.trainer.evaluate(plan.record, verdict.record, adapters, reporter)
     except DataStewardError as error:
@@ -354,22 +355,12 @@ def _remember_accepted(silo: Silo, done: Released, coordinator: CoordinatorView)
         silo.gate.remember(done.verdict.record.findings_digest)
 
 
-def _starting_adapter(silo: Silo, plan: Verified[RoundPlan]) -> Path | None:
-    """The adapter that the round starts from, through the gate; None means the base model."""
-    if plan.record.starting_adapter is None:
-        return None
-    path = _blob(silo, plan.record.starting_adapter)
-    check_adapter(path, plan.record.adapter)
-    return path
+def _sent_adapters(silo: Silo) -> SentAdapters:
+    return SentAdapters(silo.config.home, silo.name, silo.release, silo.plans)
 
 
-def _blob(silo: Silo, ref: ArtifactRef) -> Path:
-    """A coordinator's adapter on local disk, verified by digest and kept."""
-    path = silo.config.home / "global-adapters" / f"{ref.digest}.safetensors"
-    if not path.exists() or artifact_of_file(path) != ref:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        silo.plans.download_blob(ref, path)
-    return path
+def _global_adapters(silo: Silo) -> GlobalAdapters:
+    return GlobalAdapters(silo.config.home, silo.plans)
 
 
 def _reporter(silo: Silo, plan: Verified[RoundPlan], terms: ContractTerms | None) -> StatusReporter:

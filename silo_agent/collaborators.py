@@ -35,11 +35,22 @@ class HeldoutLosses:
 
 
 @dataclass(frozen=True)
-class EvaluatedAdapters:
-    """The candidate and the adapter the round started from (None: the base model)."""
+class GlobalAdapter:
+    """An adapter of the run with the residual it was published with, both checked.
 
-    starting: Path | None
-    candidate: Path
+    `path` None is the base model; both are files of the plan's layouts.
+    """
+
+    path: Path | None
+    residual: Path | None = None
+
+
+@dataclass(frozen=True)
+class EvaluatedAdapters:
+    """The candidate and the adapter the round started from."""
+
+    starting: GlobalAdapter
+    candidate: GlobalAdapter
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,11 @@ class Splits:
 
 
 class Trainer(Protocol):
-    """What the agent needs of training; the real one starts DeepSpeed ranks in a child."""
+    """What the agent needs of training; the real one starts DeepSpeed ranks in a child.
+
+    Before `train` the agent has fetched and checked what the plan starts from; a residual lies
+    where `GlobalAdapters.kept` says.
+    """
 
     def train(
         self,

@@ -48,7 +48,11 @@ class AllowedModel(_Section):
 
 
 class Limits(_Section):
-    """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy."""
+    """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy.
+
+    Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
+    it one. The run's adapter, which it only evaluates, may be larger.
+    """
 
     max_local_steps: Annotated[int, Field(ge=1)]
     max_sequences_per_step: Annotated[int, Field(ge=1)]
@@ -277,14 +281,26 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.rank",
         "The plan's adapter rank is higher than the silo allows.",
-        lambda p, s, c: p.adapter.rank <= s.limits.max_rank,
+        lambda p, s, c: p.adapter_of(c.silo).rank <= s.limits.max_rank,
     ),
     (
         "policy.adapter_bytes",
         "The plan's adapter is larger than the silo releases.",
-        lambda p, s, c: adapter_bytes_limit(p.adapter) <= s.limits.max_adapter_bytes,
+        lambda p, s, c: adapter_bytes_limit(p.adapter_of(c.silo)) <= s.limits.max_adapter_bytes,
+    ),
+    (
+        "plan.trainable",
+        "The plan's recipe leads away from where it starts, or cannot leave it.",
+        lambda p, s, c: _trainable(p),
     ),
 )
+
+
+def _trainable(plan: RoundPlan) -> bool:
+    """A negative proximal weight pushes away from the start without end; A alone cannot learn from
+    the seed, where B is zero and so is A's gradient."""
+    stuck = plan.recipe.trained_factors == "a" and plan.starting_adapter is None
+    return plan.recipe.proximal_mu >= 0 and not stuck
 
 
 def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:

@@ -141,6 +141,10 @@ class Release:
             evaluation=self._read(round_id, Evaluation),
         )
 
+    def kept_blob(self, ref: ArtifactRef) -> Path:
+        """Where the outbox keeps an adapter that was released, if it still does."""
+        return self._blob_path(ref)
+
     def status(self, status: Status) -> None:
         """Show progress; signed, never kept, never relied upon."""
         if not self._is_stopped():

@@ -52,7 +52,7 @@ def make_tiny_model(directory: Path, seed: int = 0) -> Path:
     return directory
 
 
-def tiny_adapter_spec(rank: int = 4, seed: int = 7) -> AdapterSpec:
+def tiny_adapter_spec(rank: int = 4, seed: int = 7, *, use_rslora: bool = False) -> AdapterSpec:
     """LoRA on every linear module of the tiny model."""
     key_value = HIDDEN // 2
     shapes = {
@@ -71,7 +71,7 @@ def tiny_adapter_spec(rank: int = 4, seed: int = 7) -> AdapterSpec:
         for layer in range(LAYERS)
         for name, (inputs, outputs) in shapes.items()
     )
-    return AdapterSpec(rank=rank, alpha=2 * rank, seed=seed, targets=targets)
+    return AdapterSpec(rank=rank, alpha=2 * rank, seed=seed, targets=targets, use_rslora=use_rslora)
 
 
 def write_records(path: Path, count: int, seed: int = 0) -> Path:

@@ -21,7 +21,7 @@ from aggregator.robust.centred_clipping import Centre
 from aggregator.robust.kernel import norms
 from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE, RobustWeights, robust_weights
 from data_contracts.records.merge_spec import RobustSpec
-from data_contracts.records.round_plan import AdapterTarget, trained_factors
+from data_contracts.records.round_plan import AdapterTarget
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _entry_by_entry(inputs: MergeInputs, robust: RobustSpec, kernel: Float64Arra
     silos = len(inputs.locals)
     median = robust.rule == "median"
     tolerated = most_trimmed(silos) if median else robust.tolerated_silos
-    position = 0 if trained_factors(inputs.merge.rule, inputs.round_number) == "a" else 1
+    position = 0 if inputs.trained == "a" else 1
     counts = np.zeros(silos)
     for target in inputs.spec.targets:
         factors = [adapter.source.module(target)[position] for adapter in inputs.locals]

@@ -20,8 +20,13 @@ from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, MergeSpec
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
-from data_contracts.starting_adapter import AdapterSource
+from data_contracts.records.round_plan import (
+    AdapterSpec,
+    AdapterTarget,
+    TrainedFactors,
+    trained_factors,
+)
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,12 @@ class MergeInputs:
     def seed(self) -> int:
         """Seed of the sketch: known only when every submission is, so none can be made for it."""
         return int(self.fingerprint[:15], 16)
+
+    @property
+    def trained(self) -> TrainedFactors:
+        """Which factors the silos trained."""
+        is_first = isinstance(self.starting, InitialAdapter)
+        return trained_factors(self.merge.rule, self.round_number, is_first=is_first)
 
     def trainers(self, target: AdapterTarget) -> list[LocalAdapter]:
         """The silos that train a module."""

@@ -20,7 +20,7 @@ from aggregator.merge.truncation import LoraPair, exact_truncation, float32, ske
 from aggregator.merge.weighted_sum import DenseMatrix, Summand, WeightedSum
 from aggregator.robust import by_coordinates
 from data_contracts.records.merge_spec import MergeRule, RobustSpec
-from data_contracts.records.round_plan import AdapterTarget, trained_factors
+from data_contracts.records.round_plan import AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, Float32Array
 
 EXACT_UP_TO_RANK = 48
@@ -224,7 +224,7 @@ def _shared_factors(
 ) -> tuple[Float32Array, Float32Array]:
     """The starting pair with the factor that silos trained replaced by the merged one."""
     a, b = inputs.starting.module(target)
-    position = 0 if trained_factors(inputs.merge.rule, inputs.round_number) == "a" else 1
+    position = 0 if inputs.trained == "a" else 1
     trained = (adapter.source.module(target)[position] for adapter in inputs.locals)
     defence = inputs.merge.robust
     if defence is not None and defence.by_coordinates:

@@ -194,7 +194,10 @@ class RoundPlan(Record):
         for own in self.silo_adapters:
             if own.rank > self.adapter.rank or not set(own.modules or ()) <= known:
                 raise ValueError("a silo's own layout must be a part of the run's adapter")
-        if self.recipe.trained_factors != trained_factors(self.merge.rule, self.round):
+        wanted = trained_factors(
+            self.merge.rule, self.round, is_first=self.starting_adapter is None
+        )
+        if self.recipe.trained_factors != wanted:
             raise ValueError("trained_factors must be what the merge rule asks for in this round")
         return self
 
@@ -222,10 +225,13 @@ class RoundPlan(Record):
         return next((p.contract_digest for p in self.contracts if p.silo == silo), None)
 
 
-def trained_factors(rule: MergeRule, round_number: int) -> TrainedFactors:
-    """Which factors silos train under `rule` in a round; see `merge_spec.MergeRule`."""
+def trained_factors(rule: MergeRule, round_number: int, *, is_first: bool) -> TrainedFactors:
+    """Which factors silos train under `rule` in a round; see `merge_spec.MergeRule`.
+
+    `is_first`: nothing has been published yet. Then B is zero, and with it A's gradient.
+    """
     if rule in ("frozen_a", "fedsvd"):
         return "b"
     if rule == "alternating":
-        return "b" if round_number % 2 else "a"
+        return "b" if is_first or round_number % 2 else "a"
     return "both"

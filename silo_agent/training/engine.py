@@ -1,14 +1,15 @@
 """A DeepSpeed engine around the LoRA model: build, one step, checkpoints, gathering the adapter.
 
 The gradient of a step is that of (sum of answer-token losses) / (answer tokens of the whole step),
-over all sequences of all ranks, so the number of ranks does not change the result.
+over all sequences of all ranks, plus the proximal term if the recipe has one, so the number of
+ranks does not change the result. What is not trained leaves as the very bytes that came in.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from data_contracts.starting_adapter import Float32Array
 from infra.durable_files import write_durably
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.lora_model import (
-    adapter_parameters,
+    RESIDUAL_NAME,
     answer_nll,
     load_lora_model,
     set_adapter,
+    trained_parameters,
+    without_adapters,
 )
 from silo_agent.training.packing import PackedSequence, answer_tokens
+from silo_agent.training.proximal_term import ProximalTerm
 from silo_agent.training.starting_tensors import starting_tensors
 
 NEVER = 10**9
@@ -77,29 +81,32 @@ def deepspeed_config(job: TrainingJob) -> dict[str, Any]:
 class LoraEngine:
     """One adapter in training on this rank; every method is collective over the ranks."""
 
-    def __init__(self, job: TrainingJob, starting_adapter: Path | None) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self._job = job
         self._rank = dist.get_rank()
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self._device = torch.device("cuda", local_rank) if job.device == "cuda" else _CPU
         config = deepspeed_config(job)
         self._stage_3_config = _stage_3_config(config) if job.zero_stage == 3 else None
-        model = load_lora_model(job.model_dir, job.adapter, job.device)
-        set_adapter(model, starting_tensors(job.adapter, starting_adapter))
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        model = _starting_model(job)
+        trainable = list(trained_parameters(model).values())
         self._engine, *_ = deepspeed.initialize(
             model=model, model_parameters=trainable, config=config
         )
+        self._proximal = _proximal_term(job, self._engine.module)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss per answer token.
 
-        `index` counts from 0. Raises SiloOperatorError when the loss is not finite.
+        `index` counts from 0; the loss is that of the data, without the proximal term. Raises
+        SiloOperatorError when it is not finite.
         """
         self._engine.train()
         ranks, tokens = self._job.ranks, answer_tokens(sequences)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._set_learning_rate(index)
+        if self._proximal is not None:
+            self._proximal.begin_step()
         for sequence in sequences[self._rank :: ranks]:
             nll = answer_nll(self._engine, sequence, self._device)
             # DeepSpeed averages gradients over the ranks; times `ranks` makes it the sum.
@@ -123,7 +130,7 @@ class LoraEngine:
         self._engine.eval()
         module = self._engine.module
         total = torch.zeros((), dtype=torch.float64, device=self._device)
-        with torch.no_grad(), _only_base(module, without_adapter=not adapter):
+        with torch.no_grad(), nullcontext() if adapter else without_adapters(module):
             # At ZeRO-3 every forward pass is collective, so each rank does the same number.
             for start in range(0, len(sequences), ranks):
                 position = start + self._rank
@@ -136,12 +143,17 @@ class LoraEngine:
         return Heldout(total.item() / tokens, tokens)
 
     def adapter(self) -> dict[str, Float32Array]:
-        """Every adapter tensor in full and in float32, on every rank."""
-        gathered: dict[str, Float32Array] = {}
-        for name, parameter in adapter_parameters(self._engine.module).items():
-            full = deepspeed.utils.safe_get_full_fp32_param(parameter)
-            gathered[name] = full.detach().float().cpu().numpy()
-        return gathered
+        """Every adapter tensor in full and in float32, on every rank.
+
+        A factor that is not trained is taken from the file: on CUDA the model rounds it to
+        bfloat16.
+        """
+        tensors: dict[str, Float32Array] = {}
+        if self._job.recipe.trained_factors != "both":
+            tensors.update(starting_tensors(self._job.adapter, self._job.starting_adapter))
+        for name, parameter in trained_parameters(self._engine.module).items():
+            tensors[name] = _whole(parameter).cpu().numpy()
+        return tensors
 
     def save_checkpoint(self, directory: Path, point: ResumePoint, fingerprint: str) -> None:
         """Save optimizer and adapter, then the marker that makes it count, then drop older ones."""
@@ -189,13 +201,32 @@ def _stage_3_config(config: dict[str, Any]) -> Any:
     return HfDeepSpeedConfig(config)
 
 
-@contextmanager
-def _only_base(module: Any, *, without_adapter: bool) -> Iterator[None]:
-    if not without_adapter:
-        yield
-        return
-    with module.disable_adapter():
-        yield
+def _starting_model(job: TrainingJob) -> Any:
+    residual = job.residual_spec if job.starting_residual is not None else None
+    model = load_lora_model(
+        job.model_dir,
+        job.adapter,
+        job.device,
+        residual=residual,
+        trained=job.recipe.trained_factors,
+    )
+    set_adapter(model, starting_tensors(job.adapter, job.starting_adapter))
+    if residual is not None:
+        set_adapter(model, starting_tensors(residual, job.starting_residual), RESIDUAL_NAME)
+    return model
+
+
+def _proximal_term(job: TrainingJob, module: Any) -> ProximalTerm | None:
+    mu = float(job.recipe.proximal_mu)
+    if mu == 0:
+        return None
+    return ProximalTerm(trained_parameters(module), mu, job.micro_batches_per_rank, _whole)
+
+
+def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The optimizer's float32 value of a parameter, put together from all ranks."""
+    full: torch.Tensor = deepspeed.utils.safe_get_full_fp32_param(parameter)
+    return full.detach().float()
 
 
 def _resume_point(directory: Path, fingerprint: str) -> ResumePoint | None:

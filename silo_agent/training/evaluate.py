@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ConsortiaError
-from silo_agent.training.job import EvaluationJob, EvaluationResult, HeldoutLoss, Progress
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    EvaluationResult,
+    HeldoutLoss,
+    Progress,
+)
 from silo_agent.training.run_files import ProgressWriter, RunFiles, write_failure, write_result
 from silo_agent.training.watchdog import AGENT_PIPE_VARIABLE, end_process, end_with_agent
 
@@ -47,29 +53,20 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     import torch
 
     from silo_agent.training import lora_model
-    from silo_agent.training.packing import pack_heldout
-    from silo_agent.training.starting_tensors import starting_tensors
 
     torch.set_num_threads(job.threads)
     device = lora_model.single_device(job.device)
-    tokenizer = lora_model.load_tokenizer(job.model_dir)
-    sets: dict[str, list[PackedSequence]] = {
-        heldout.name: pack_heldout(
-            tokenizer,
-            heldout.records,
-            length=job.sequence_length,
-            limit=job.heldout_sequences,
-            seed=job.adapter.seed,
-        )
-        for heldout in job.heldout
-    }
-    model = lora_model.load_lora_model(job.model_dir, job.adapter, job.device).to(device).eval()
+    sets = _packed_sets(job)
+    model = lora_model.load_lora_model(
+        job.model_dir, job.adapter, job.device, residual=job.residual_spec
+    )
+    model.to(device).eval()
     losses: list[HeldoutLoss] = []
     for adapter in job.adapters:
-        # Without a path: B is zero in the initial adapter, which leaves the base model.
-        lora_model.set_adapter(model, starting_tensors(job.adapter, adapter.path))
+        _exchange(model, job, adapter)
         for name, sequences in sets.items():
-            losses.append(_measured(model, adapter.name, name, sequences, device))
+            per_sequence = _losses(model, sequences, device)
+            losses.append(_heldout_loss(job, adapter, name, per_sequence))
             done = Progress(
                 phase="held-out losses",
                 step=len(losses),
@@ -80,21 +77,76 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     return EvaluationResult(losses=tuple(losses), seconds=time.monotonic() - began)
 
 
-def _measured(
-    model: Any, adapter: str, heldout: str, sequences: "list[PackedSequence]", device: Any
-) -> HeldoutLoss:
+def _packed_sets(job: EvaluationJob) -> "dict[str, list[PackedSequence]]":
+    from silo_agent.training.lora_model import load_tokenizer
+    from silo_agent.training.packing import pack_heldout
+
+    tokenizer = load_tokenizer(job.model_dir)
+    return {
+        heldout.name: pack_heldout(
+            tokenizer,
+            heldout.records,
+            length=job.sequence_length,
+            limit=job.heldout_sequences,
+            seed=job.adapter.seed,
+        )
+        for heldout in job.heldout
+    }
+
+
+def _exchange(model: Any, job: EvaluationJob, adapter: EvaluatedAdapter) -> None:
+    """Put `adapter` and its residual into the model.
+
+    What has no file has a B of zero, as the initial adapter has: it leaves the base model.
+    """
+    from silo_agent.training.lora_model import RESIDUAL_NAME, set_adapter
+    from silo_agent.training.starting_tensors import starting_tensors, widened_tensors
+
+    if adapter.path is None or adapter.layout is None:
+        set_adapter(model, starting_tensors(job.adapter, adapter.path))
+    else:
+        set_adapter(model, widened_tensors(job.adapter, adapter.layout, adapter.path))
+    if job.residual_spec is not None:
+        residual = starting_tensors(job.residual_spec, adapter.residual)
+        set_adapter(model, residual, RESIDUAL_NAME)
+
+
+def _losses(
+    model: Any, sequences: "list[PackedSequence]", device: Any
+) -> tuple[tuple[float, int], ...]:
+    """(summed nats, answer tokens) of each sequence."""
     import torch
 
     from silo_agent.training.lora_model import answer_nll
-    from silo_agent.training.packing import answer_tokens
 
     with torch.no_grad():
-        total = sum(answer_nll(model, sequence, device).double().item() for sequence in sequences)
-    tokens = answer_tokens(sequences)
-    loss = total / tokens
-    # A candidate that makes the model overflow is a very bad one, not a fault of this silo.
-    loss = min(loss, WORST_LOSS) if math.isfinite(loss) else WORST_LOSS
-    return HeldoutLoss(adapter=adapter, heldout=heldout, loss=loss, tokens=tokens)
+        nats = [answer_nll(model, sequence, device).double().item() for sequence in sequences]
+    return tuple(
+        (_finite(value, sequence.answer_tokens), sequence.answer_tokens)
+        for value, sequence in zip(nats, sequences, strict=True)
+    )
+
+
+def _finite(nats: float, tokens: int) -> float:
+    """A candidate that makes the model overflow is a very bad one, not a fault of this silo."""
+    worst = WORST_LOSS * tokens
+    return min(nats, worst) if math.isfinite(nats) else worst
+
+
+def _heldout_loss(
+    job: EvaluationJob,
+    adapter: EvaluatedAdapter,
+    heldout: str,
+    sequences: tuple[tuple[float, int], ...],
+) -> HeldoutLoss:
+    tokens = sum(counted for _, counted in sequences)
+    return HeldoutLoss(
+        adapter=adapter.name,
+        heldout=heldout,
+        loss=sum(nats for nats, _ in sequences) / tokens,
+        tokens=tokens,
+        sequences=sequences if job.per_sequence else (),
+    )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class TrainingJob(_Value):
 
     `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
+    `starting_residual` is a second adapter, of the layout `residual_spec`, that is never trained.
     """
 
     model_dir: Path
@@ -55,6 +56,8 @@ class TrainingJob(_Value):
     recipe: TrainingRecipe
     round: PositiveInt
     starting_adapter: Path | None = None
+    starting_residual: Path | None = None
+    residual_spec: AdapterSpec | None = None
     train_records: Path
     heldout_records: Path
     output_dir: Path
@@ -79,6 +82,11 @@ class TrainingJob(_Value):
             )
         return self
 
+    @model_validator(mode="after")
+    def _residual_has_a_layout(self) -> Self:
+        _require_layout(self.residual_spec, self.starting_residual)
+        return self
+
     @property
     def micro_batches_per_rank(self) -> int:
         """Sequences that one rank processes in one step."""
@@ -87,7 +95,11 @@ class TrainingJob(_Value):
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         described = self.model_dump_json(exclude=_NOT_DECISIVE)
-        adapters = (self.starting_adapter, self.silo_only.previous_adapter)
+        adapters = (
+            self.starting_adapter,
+            self.starting_residual,
+            self.silo_only.previous_adapter,
+        )
         files = [self.train_records, self.heldout_records]
         return _fingerprint(described, files + [path for path in adapters if path is not None])
 
@@ -130,10 +142,16 @@ class TrainingResult(_Value):
 
 
 class EvaluatedAdapter(_Value):
-    """An adapter to measure; `path` None means the base model without any adapter."""
+    """An adapter to measure; `path` None means the base model without any adapter.
+
+    `residual` is the frozen second adapter that it was published with. `layout` is that of `path`
+    where it is narrower than the job's; None means the job's.
+    """
 
     name: str
     path: Path | None
+    residual: Path | None = None
+    layout: AdapterSpec | None = None
 
 
 class HeldoutSet(_Value):
@@ -144,7 +162,11 @@ class HeldoutSet(_Value):
 
 
 class EvaluationJob(_Value):
-    """Measure every adapter on every held-out set, loading the model once."""
+    """Measure every adapter on every held-out set, loading the model once.
+
+    `residual_spec` is the layout of every residual; with `per_sequence` each loss says of which
+    sequences it is made.
+    """
 
     model_dir: Path
     adapter: AdapterSpec
@@ -155,6 +177,8 @@ class EvaluationJob(_Value):
     output_dir: Path
     device: Device = "cpu"
     threads: PositiveInt = 2
+    residual_spec: AdapterSpec | None = None
+    per_sequence: bool = False
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
@@ -163,20 +187,30 @@ class EvaluationJob(_Value):
                 raise ValueError("names of adapters and of held-out sets must be distinct")
         return self
 
+    @model_validator(mode="after")
+    def _residuals_have_a_layout(self) -> Self:
+        _require_layout(self.residual_spec, *(adapter.residual for adapter in self.adapters))
+        return self
+
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
-        adapters = [adapter.path for adapter in self.adapters if adapter.path is not None]
+        adapters = [path for each in self.adapters for path in (each.path, each.residual) if path]
         described = self.model_dump_json(exclude={"threads"})
         return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
 
 
 class HeldoutLoss(_Value):
-    """Mean loss in nats per answer token of one adapter on one held-out set."""
+    """Mean loss in nats per answer token of one adapter on one held-out set.
+
+    `sequences` holds (summed nats, answer tokens) of each sequence in their order, where the job
+    asked for it.
+    """
 
     adapter: str
     heldout: str
     loss: float
     tokens: int
+    sequences: tuple[tuple[float, int], ...] = ()
 
 
 class EvaluationResult(_Value):
@@ -202,6 +236,11 @@ class Progress(_Value):
     loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+
+
+def _require_layout(spec: AdapterSpec | None, *residuals: Path | None) -> None:
+    if spec is None and any(residual is not None for residual in residuals):
+        raise ValueError("expected residual_spec, the layout of the residual that is named")
 
 
 def _fingerprint(described: str, files: list[Path]) -> str:

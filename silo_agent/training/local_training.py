@@ -1,22 +1,18 @@
 """What every rank does in one round; the top-level function reads in the order of the work."""
 
-import os
-import resource
-import sys
 import time
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
-import deepspeed
-import torch
 import torch.distributed as dist
 
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.engine import Heldout, LoraEngine, ResumePoint
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
-from silo_agent.training.lora_model import load_tokenizer, no_gpu
+from silo_agent.training.lora_model import load_tokenizer
 from silo_agent.training.packing import PackedSequence, answer_tokens, pack_heldout, pack_training
-from silo_agent.training.rank_processes import RENDEZVOUS_VARIABLE
+from silo_agent.training.process_group import join_ranks, peak_rss_bytes
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
@@ -38,7 +34,7 @@ class _Part:
     """One adapter's training: the federated one or the silo-only baseline."""
 
     name: str
-    starting_adapter: Path | None
+    job: TrainingJob
     adapter: Path
     measures_before: bool
     measures_after: bool
@@ -53,15 +49,15 @@ class _Trained:
 
 def train_rank(job: TrainingJob, fingerprint: str) -> None:
     """Train, measure, save; raises ConsortiaError kinds for what a person can act on."""
-    _join_ranks(job)
+    join_ranks(job)
     files = RunFiles(job.output_dir)
     progress = ProgressWriter(files.progress if dist.get_rank() == 0 else None)
     data = _packed(job, progress)
     result = read_result(files.result, TrainingResult, fingerprint)
     if result is None:
         measures_after = job.measure_local or _baseline_is_the_local_adapter(job)
-        federated = _Part("training", job.starting_adapter, files.adapter, True, measures_after)
-        trained = _train_part(job, federated, data, fingerprint, progress)
+        federated = _Part("training", job, files.adapter, True, measures_after)
+        trained = _train_part(federated, data, fingerprint, progress)
         result = _result(data, trained, files.adapter)
         _publish(files, result, fingerprint)
     if job.silo_only.enabled and result.silo_only_adapter is None:
@@ -70,32 +66,6 @@ def train_rank(job: TrainingJob, fingerprint: str) -> None:
         )
     dist.barrier()
     dist.destroy_process_group()
-
-
-def _join_ranks(job: TrainingJob) -> None:
-    if job.device == "cuda":
-        _require_gpus()
-    torch.set_num_threads(job.threads_per_rank)
-    torch.manual_seed(job.recipe.seed % 2**63)
-    # DeepSpeed would compile a shared-memory all-reduce at this point (a minute with g++ and the
-    # Python headers, and a lock that a killed build leaves behind). Only its inference uses it.
-    deepspeed.ops.__compatible_ops__ = {}
-    rendezvous = os.environ.get(RENDEZVOUS_VARIABLE)
-    deepspeed.init_distributed(
-        "nccl" if job.device == "cuda" else "gloo",
-        auto_mpi_discovery=False,
-        init_method=f"file://{rendezvous}" if rendezvous else "env://",
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
-
-
-def _require_gpus() -> None:
-    needed = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    found = torch.cuda.device_count()
-    if found < needed:
-        raise no_gpu(needed=needed, found=found)
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def _packed(job: TrainingJob, progress: ProgressWriter) -> _Data:
@@ -120,33 +90,31 @@ def _packed(job: TrainingJob, progress: ProgressWriter) -> _Data:
     return _Data(train, heldout, counts)
 
 
-def _train_part(
-    job: TrainingJob, part: _Part, data: _Data, fingerprint: str, progress: ProgressWriter
-) -> _Trained:
+def _train_part(part: _Part, data: _Data, fingerprint: str, progress: ProgressWriter) -> _Trained:
     progress.phase(f"{part.name}: loading the model")
-    engine = LoraEngine(job, part.starting_adapter)
-    checkpoints = RunFiles(job.output_dir).checkpoints / part.name
+    engine = LoraEngine(part.job)
+    checkpoints = RunFiles(part.job.output_dir).checkpoints / part.name
     resumed = engine.load_checkpoint(checkpoints, fingerprint)
-    point = resumed or _before_training(job, part, engine, data, progress)
+    point = resumed or _before_training(part, engine, data, progress)
     start = point.step
-    point = _steps(job, part, engine, data, point, checkpoints, fingerprint, progress)
+    point = _steps(part, engine, data, point, checkpoints, fingerprint, progress)
     after = None
     if part.measures_after:
         progress.phase(f"{part.name}: held-out loss")
         after = engine.heldout(data.heldout)
     tensors = engine.adapter()
     if dist.get_rank() == 0:
-        write_adapter(part.adapter, job.adapter, tensors)
+        write_adapter(part.adapter, part.job.adapter, tensors)
     engine.close()
     return _Trained(point, start, after)
 
 
 def _before_training(
-    job: TrainingJob, part: _Part, engine: LoraEngine, data: _Data, progress: ProgressWriter
+    part: _Part, engine: LoraEngine, data: _Data, progress: ProgressWriter
 ) -> ResumePoint:
-    starting, base = None, None
+    job, starting, base = part.job, None, None
     # B is zero without a starting adapter, so base and starting adapter are the same model.
-    same = part.starting_adapter is None
+    same = job.starting_adapter is None and job.starting_residual is None
     if part.measures_before and (job.measure_starting or (job.measure_base and same)):
         progress.phase("held-out loss before training")
         starting = engine.heldout(data.heldout).loss
@@ -156,7 +124,6 @@ def _before_training(
 
 
 def _steps(
-    job: TrainingJob,
     part: _Part,
     engine: LoraEngine,
     data: _Data,
@@ -165,6 +132,7 @@ def _steps(
     fingerprint: str,
     progress: ProgressWriter,
 ) -> ResumePoint:
+    job = part.job
     steps, size = job.recipe.local_steps, job.recipe.sequences_per_step
     meter = StepMeter(part.name, point.step, steps)
     for index in range(point.step, steps):
@@ -198,7 +166,7 @@ def _result(data: _Data, trained: _Trained, adapter: Path) -> TrainingResult:
         last_step_loss=point.last_step_loss,
         seconds=point.seconds,
         tokens_per_second=point.tokens / max(point.seconds, 1e-6),
-        peak_rss_bytes_per_rank=_peak_rss_bytes(),
+        peak_rss_bytes_per_rank=peak_rss_bytes(),
         packing=data.packing,
         base_loss=point.base_loss,
         starting_loss=point.starting_loss,
@@ -220,33 +188,36 @@ def _with_baseline(
         adapter, loss = result.adapter, result.local_loss
     else:
         adapter = files.silo_only_adapter
-        part = _Part("silo-only training", job.silo_only.previous_adapter, adapter, False, True)
-        after = _train_part(job, part, data, fingerprint, progress).after
+        part = _Part("silo-only training", _baseline_job(job), adapter, False, True)
+        after = _train_part(part, data, fingerprint, progress).after
         loss = after.loss if after else None
     update = {
         "silo_only_loss": loss,
         "silo_only_adapter": adapter,
-        "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, _peak_rss_bytes()),
+        "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, peak_rss_bytes()),
     }
     return result.model_copy(update=update)
 
 
 def _baseline_is_the_local_adapter(job: TrainingJob) -> bool:
-    silo_only = job.silo_only
-    return silo_only.enabled and job.starting_adapter is None and silo_only.previous_adapter is None
+    return job.silo_only.enabled and _baseline_job(job) == job
+
+
+def _baseline_job(job: TrainingJob) -> TrainingJob:
+    """A silo alone starts from its own past, trains both factors and is pulled back to nothing.
+
+    What a merge rule asks for, a frozen factor or a proximal term, would only make it weaker.
+    """
+    alone = {"trained_factors": "both", "proximal_mu": Decimal("0")}
+    changes = {
+        "recipe": job.recipe.model_copy(update=alone),
+        "starting_adapter": job.silo_only.previous_adapter,
+        "starting_residual": None,
+    }
+    return job.model_copy(update=changes)
 
 
 def _publish(files: RunFiles, result: TrainingResult, fingerprint: str) -> None:
     if dist.get_rank() == 0:
         write_result(files.result, result, fingerprint)
     dist.barrier()
-
-
-def _peak_rss_bytes() -> int:
-    """Largest resident memory over the ranks so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = torch.tensor(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-    if dist.get_backend() == "nccl":
-        peak = peak.cuda()
-    dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-    return int(peak.item())

@@ -1,11 +1,13 @@
 """The base model with the plan's LoRA modules on it, and its loss on a packed sequence.
 
 Only local files are read, no model code from the directory is run, and the LoRA configuration is
-built from the plan's adapter spec alone. Adapter tensors pass through `data_contracts`' gate.
+built from the plan's adapter spec alone. Adapter tensors pass through `data_contracts`' gate. A
+residual is a second adapter beside the trained one: both act, and it is never trained.
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_contracts.adapter_format import expected_shapes
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterSpec, TrainedFactors
 from data_contracts.starting_adapter import Float32Array
 from silo_agent.training.job import Device
 from silo_agent.training.packing import IGNORED, ChatTokenizer, PackedSequence
 
 ADAPTER_NAME = "default"
+RESIDUAL_NAME = "residual"
+"""What the model calls its two adapters; neither name is in an adapter file."""
+
+_FACTORS = {"both": (".lora_A.", ".lora_B."), "a": (".lora_A.",), "b": (".lora_B.",)}
 
 
 def single_device(device: Device) -> torch.device:
@@ -48,45 +54,69 @@ def load_tokenizer(model_dir: Path) -> ChatTokenizer:
     return tokenizer
 
 
-def load_lora_model(model_dir: Path, spec: AdapterSpec, device: Device) -> Any:
-    """Base model plus LoRA modules, float32 on CPU and bfloat16 on CUDA; only LoRA is trainable.
+def load_lora_model(
+    model_dir: Path,
+    spec: AdapterSpec,
+    device: Device,
+    *,
+    residual: AdapterSpec | None = None,
+    trained: TrainedFactors = "both",
+) -> Any:
+    """Base model plus LoRA modules, float32 on CPU and bfloat16 on CUDA.
 
+    Only the `trained` factors are trainable, never the residual, which is there if its spec is.
     Raises SiloOperatorError when the directory holds no model, and FederationOperatorError when
-    the model lacks modules of the spec.
+    the model lacks modules of a spec.
     """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     base = _from_local(AutoModelForCausalLM, model_dir, dtype=dtype)
-    config = LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        target_modules=[target.module for target in spec.targets],
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
     try:
-        model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        model = get_peft_model(base, _lora_config(spec), autocast_adapter_dtype=False)
+        if residual is not None:
+            model.add_adapter(RESIDUAL_NAME, _lora_config(residual), autocast_adapter_dtype=False)
+            # The tuner's own method: that of the model takes one name and turns the other off.
+            model.base_model.set_adapter([ADAPTER_NAME, RESIDUAL_NAME])
     except ValueError as error:
         raise _modules_differ(str(error)[:200]) from None
-    found = {name: tuple(p.shape) for name, p in adapter_parameters(model).items()}
-    if found != expected_shapes(spec):
-        wrong = sorted(set(found.items()) ^ set(expected_shapes(spec).items()))[0]
-        raise _modules_differ(f"a difference at {wrong[0]}, shape {wrong[1]}")
+    _require_shapes(model, spec, ADAPTER_NAME)
+    if residual is not None:
+        _require_shapes(model, residual, RESIDUAL_NAME)
+    _train_only(model, trained)
     return model
 
 
-def adapter_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+def adapter_parameters(model: Any, adapter: str = ADAPTER_NAME) -> dict[str, torch.nn.Parameter]:
     """LoRA parameters under the tensor names of an adapter file, in the order of the model."""
+    ending = f".{adapter}.weight"
     return {
-        name.replace(f".{ADAPTER_NAME}.weight", ".weight"): parameter
+        name.removesuffix(ending) + ".weight": parameter
         for name, parameter in model.named_parameters()
-        if ".lora_A." in name or ".lora_B." in name
+        if name.endswith(ending) and (".lora_A." in name or ".lora_B." in name)
     }
 
 
-def set_adapter(model: Any, tensors: Iterable[tuple[str, Float32Array]]) -> None:
+def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Those of `adapter_parameters` that training changes."""
+    return {name: p for name, p in adapter_parameters(model).items() if p.requires_grad}
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """The base model alone; PEFT turns on training of every adapter again, which is undone."""
+    trained = {id(parameter) for parameter in trained_parameters(model).values()}
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
+
+
+def set_adapter(
+    model: Any, tensors: Iterable[tuple[str, Float32Array]], adapter: str = ADAPTER_NAME
+) -> None:
     """Copy adapter tensors into the model; call it before `deepspeed.initialize`."""
-    parameters = adapter_parameters(model)
+    parameters = adapter_parameters(model, adapter)
     with torch.no_grad():
         for name, array in tensors:
             parameters[name].copy_(torch.from_numpy(np.array(array, dtype=np.float32)))
@@ -115,6 +145,31 @@ def answer_nll(model: Any, sequence: PackedSequence, device: torch.device) -> to
     return torch.nn.functional.cross_entropy(
         logits.float(), labels[counted].to(device), reduction="sum"
     )
+
+
+def _lora_config(spec: AdapterSpec) -> LoraConfig:
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        use_rslora=spec.use_rslora,
+        target_modules=[target.module for target in spec.targets],
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _require_shapes(model: Any, spec: AdapterSpec, adapter: str) -> None:
+    found = {name: tuple(p.shape) for name, p in adapter_parameters(model, adapter).items()}
+    if found != expected_shapes(spec):
+        wrong = sorted(set(found.items()) ^ set(expected_shapes(spec).items()))[0]
+        raise _modules_differ(f"a difference at {wrong[0]}, shape {wrong[1]}")
+
+
+def _train_only(model: Any, factors: TrainedFactors) -> None:
+    model.requires_grad_(False)
+    for name, parameter in adapter_parameters(model).items():
+        parameter.requires_grad_(any(factor in name for factor in _FACTORS[factors]))
 
 
 def _accepts(model: Any, option: str) -> bool:

@@ -8,7 +8,12 @@ import pytest
 from aggregator.evidence_reader import read_evidence, spool
 from aggregator.federated_round import report_round
 from aggregator.federation_feed import read_federation
-from aggregator.settings import MergeSection, RobustSection, SiloAdapterSection
+from aggregator.settings import (
+    MergeSection,
+    OptimizerSection,
+    RobustSection,
+    SiloAdapterSection,
+)
 from data_contracts.adapter_format import open_adapter
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, RoundPlan, RoundReport
@@ -48,10 +53,13 @@ def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Rou
         ("fedsvd", True),
         ("residual", False),
         ("zero_pad", False),
+        ("diloco", False),
     ],
 )
 def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, exact: bool) -> None:
     fields: dict[str, Any] = {"rule": rule, "residual_rank": 4 if rule == "residual" else None}
+    if rule == "diloco":
+        rule, fields = "stack_truncate", {"optimizer": OptimizerSection(name="diloco")}
     federation = make_federation({"merge": MergeSection(**fields)}, **THREE)
     first, _ = played(federation, 1)
     second, candidate = played(federation, 2)
@@ -60,12 +68,42 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
     assert (candidate.error < 1e-5) == exact
     assert all(module.error >= 0 for module in candidate.modules)
     assert (candidate.residual is not None) == (rule == "residual")
+    assert (candidate.server_state is not None) == ("optimizer" in fields)
+    assert (second.server_state is not None) == ("optimizer" in fields)
     if rule == "residual":
         assert second.starting_residual is not None
         c = federation.coordinator()
         open_adapter(spool(c, c.plans, candidate.residual), second.residual_spec)  # type: ignore[arg-type]
     if rule == "alternating":
         assert (first.recipe.trained_factors, second.recipe.trained_factors) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("rule", "compression"),
+    [
+        ("stack_truncate", "int8"),
+        ("average", "int4"),
+        ("frozen_a", "int4"),
+        ("fedsvd", "int8"),
+        ("residual", "int4"),
+    ],
+)
+def test_compressed_rounds(make_federation: MakeFederation, rule: str, compression: str) -> None:
+    """Two rounds, so that the second carries an error."""
+    residual = 4 if rule == "residual" else None
+    merge = {"rule": rule, "compression": compression, "residual_rank": residual}
+    federation = make_federation({"merge": MergeSection.model_validate(merge)}, **THREE)
+    plan = federation.open(1)
+    federation.play(plan)
+    assert report_of(federation, plan).outcome == "published"
+    second = federation.open(2)
+    federation.play(second)
+    report = report_of(federation, second)
+    assert [silo.faults for silo in federation.silos.values()] == [[], [], []]
+    assert [silo.outcome for silo in report.silos] == ["admitted"] * 3
+    assert report.outcome == "published"
+    state = federation.silos["silo-a"].home / "error-feedback"
+    assert any(state.rglob("*"))
 
 
 def test_a_frozen_factor_that_moved_is_rejected(make_federation: MakeFederation) -> None:

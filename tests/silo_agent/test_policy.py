@@ -9,6 +9,7 @@ import pytest
 
 from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.records import RoundPlan
+from data_contracts.records.round_plan import SiloAdapter
 from silo_agent.policy import (
     ContractTerms,
     PlanContext,
@@ -248,3 +249,34 @@ def test_confidential_plans_are_refused_even_where_the_policy_lists_them(tmp_pat
     path.write_text(POLICY.format(**EXACT).replace('["auditable"]', '["confidential"]'))
     confidential = PLAN.model_copy(update={"trust_mode": "confidential"})
     assert decided_by(confidential, read_policy(path), context()) == "policy.trust_mode"
+
+
+def test_limits_are_on_the_layout_that_this_silo_trains(tmp_path: Path) -> None:
+    own = SiloAdapter(silo=SILO, rank=PLAN.adapter.rank - 1, alpha=1)
+    plan = PLAN.model_copy(update={"silo_adapters": (own,)})
+    spec = plan.adapter_of(SILO)
+    exact = {"rank": spec.rank, "bytes": adapter_bytes_limit(spec)}
+    assert decided_by(plan, policy(tmp_path, **exact), context()) is None
+    smaller = policy(tmp_path, **{**exact, "bytes": exact["bytes"] - 1})
+    assert decided_by(plan, smaller, context()) == "policy.adapter_bytes"
+    other = own.model_copy(update={"silo": PLAN.cohort[1]})
+    plan = PLAN.model_copy(update={"silo_adapters": (other,)})
+    assert decided_by(plan, policy(tmp_path, **exact), context()) == "policy.rank"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "rule"),
+    [
+        ({"proximal_mu": Decimal("0.1")}, {}, None),
+        ({"proximal_mu": Decimal("-0.1")}, {}, "plan.trainable"),
+        ({"trained_factors": "a"}, {}, None),
+        ({"trained_factors": "a"}, {"starting_adapter": None}, "plan.trainable"),
+        ({"trained_factors": "b"}, {"starting_adapter": None}, None),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_refused(
+    tmp_path: Path, recipe: dict[str, Any], changes: dict[str, Any], rule: str | None
+) -> None:
+    changed = PLAN.recipe.model_copy(update=recipe)
+    plan = PLAN.model_copy(update={"recipe": changed, **changes})
+    assert decided_by(plan, policy(tmp_path), context()) == rule

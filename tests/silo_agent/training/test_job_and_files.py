@@ -147,3 +147,30 @@ def test_what_is_measured_does_not_decide_whether_a_result_is_reused(silo: TinyS
     )
     assert job.fingerprint() == fewer.fingerprint()
     assert job.fingerprint() != job.model_copy(update={"round": 9}).fingerprint()
+
+
+def test_a_residual_needs_its_layout_and_decides_the_outcome(
+    silo: TinySilo, tmp_path: Path
+) -> None:
+    residual = tmp_path / "residual.safetensors"
+    residual.write_bytes(b"one")
+    with pytest.raises(ValidationError, match="expected residual_spec"):
+        silo.job("any", starting_residual=residual)
+    job = silo.job("any", starting_residual=residual, residual_spec=tiny_adapter_spec(rank=2))
+    measured = EvaluatedAdapter(name="starting", path=None, residual=residual)
+    fields = {
+        "model_dir": silo.model_dir,
+        "adapter": tiny_adapter_spec(),
+        "adapters": (measured,),
+        "heldout": (HeldoutSet(name="own", records=silo.heldout_records),),
+        "sequence_length": 96,
+        "heldout_sequences": 2,
+        "output_dir": silo.root / "any",
+    }
+    with pytest.raises(ValidationError, match="expected residual_spec"):
+        EvaluationJob.model_validate(fields)
+    evaluation = EvaluationJob.model_validate({**fields, "residual_spec": tiny_adapter_spec()})
+    before = (job.fingerprint(), evaluation.fingerprint())
+    residual.write_bytes(b"other")
+    after = (job.fingerprint(), evaluation.fingerprint())
+    assert not set(before) & set(after)

@@ -1,0 +1,69 @@
+"""Adapters of the run as they reach a silo: by digest from the plans bucket, then the gate.
+
+What was fetched once is kept under its digest. An adapter of the rule `residual` comes with its
+residual, a second adapter of the plan's `residual_spec`; both are checked before either is used.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.adapter_format import check_adapter, open_adapter
+from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import Candidate, RoundPlan
+from infra.object_store import Bucket
+from silo_agent.collaborators import GlobalAdapter
+
+
+@dataclass(frozen=True)
+class GlobalAdapters:
+    """The coordinator's adapters on this silo's disk."""
+
+    home: Path
+    plans: Bucket
+
+    def starting(self, plan: RoundPlan) -> GlobalAdapter:
+        """What the round starts from; without a path it is the base model."""
+        return self._fetch(plan, plan.starting_adapter, plan.starting_residual)
+
+    def candidate(self, plan: RoundPlan, candidate: Candidate) -> GlobalAdapter:
+        """What the round has merged."""
+        return self._fetch(plan, candidate.adapter, candidate.residual)
+
+    @staticmethod
+    def kept(home: Path, ref: ArtifactRef) -> Path:
+        """Where an adapter is once it was fetched."""
+        return home / "global-adapters" / f"{ref.digest}.safetensors"
+
+    def _fetch(
+        self, plan: RoundPlan, adapter: ArtifactRef | None, residual: ArtifactRef | None
+    ) -> GlobalAdapter:
+        adapter_path = residual_path = None
+        if adapter is not None:
+            adapter_path = self._blob(adapter)
+            check_adapter(adapter_path, plan.adapter)
+        if residual is not None:
+            residual_path = self._residual(plan, residual)
+        return GlobalAdapter(adapter_path, residual_path)
+
+    def _residual(self, plan: RoundPlan, ref: ArtifactRef) -> Path:
+        """All zero is fine: then averaging the factors has missed nothing."""
+        if plan.residual_spec is None:
+            raise UntrustedInputError(
+                f"residual of round {plan.round}",
+                expected=f"none under the merge rule {plan.merge.rule}",
+                found=f"SHA-256 {ref.digest}",
+                action="ask the federation operator for a new attempt of the round",
+                reason="residual.unexpected",
+            )
+        path = self._blob(ref)
+        for _ in open_adapter(path, plan.residual_spec).modules():
+            continue
+        return path
+
+    def _blob(self, ref: ArtifactRef) -> Path:
+        path = self.kept(self.home, ref)
+        if not path.exists() or artifact_of_file(path) != ref:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.plans.download_blob(ref, path)
+        return path

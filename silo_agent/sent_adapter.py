@@ -1,0 +1,123 @@
+"""What leaves this silo of its local adapter: the file itself, or what compression makes of it.
+
+The error of compression stays here and goes into the next round. Whether the round before was
+merged is asked of the coordinator's signed records, and what was sent in it of this silo's own
+outbox; see `silo_agent.compression.residual_state` for what follows from the two.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from data_contracts.adapter_format import check_adapter, open_adapter
+from data_contracts.block_quantisation import SCHEMES
+from data_contracts.bucket_layout import RoundId, round_slot
+from data_contracts.quantised_format import CODES_SUFFIX, check_quantised
+from data_contracts.records import Candidate, Close, RoundPlan, Submission
+from data_contracts.records.base import RoundRecord
+from data_contracts.records.merge_spec import REBASING_RULES
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed
+from data_contracts.tensor_layout import read_header
+from infra.object_store import Bucket
+from infra.record_store import Found, read_slot
+from silo_agent.compression.error_feedback import LocalRound, compress
+from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
+from silo_agent.release import Release
+
+STATE_DIRECTORY = "error-feedback"
+MOST_ATTEMPTS = 99
+HEADER_LIMIT = 100_000_000
+
+RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SentAdapters:
+    """Makes what is sent, for one silo; `home` is where its state is kept."""
+
+    home: Path
+    silo: str
+    release: Release
+    plans: Bucket
+
+    def file(
+        self, plan: RoundPlan, local: Path, starting: Path | None, coordinator_key: str
+    ) -> Path:
+        """The file to submit for the trained adapter `local`, through the gate.
+
+        `starting` is the run's adapter that the round started from, None for the plan's seed. The
+        same inputs give the same bytes. Raises SiloOperatorError when the state of error feedback
+        is not the one that belongs to this silo's last submission.
+        """
+        spec = plan.adapter_of(self.silo)
+        check_adapter(local, spec)
+        if plan.compression == "none":
+            return local
+        start: AdapterSource = narrowed(_source(plan, starting), spec)
+        scheme = SCHEMES[plan.compression]
+        feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
+        digest = plan.starting_adapter.digest if plan.starting_adapter else None
+        before = self._round_before(plan, coordinator_key)
+        carry = feedback.carried_into(plan.round, spec, digest, before)
+        log.info("error feedback of round %d: %s", plan.round, carry.reason)
+        sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
+        files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
+        trained = plan.recipe.trained_factors
+        round_ = LocalRound(open_adapter(local, spec), start, scheme, trained)
+        compressed = compress(round_, feedback.open(carry), files)
+        if compressed.lost_share:
+            log.info("%.1f %% of the carried error could not be kept", 100 * compressed.lost_share)
+        check_quantised(sent, spec, scheme, start)
+        feedback.keep(plan.round, spec, digest, carry, compressed)
+        return sent
+
+    def _round_before(self, plan: RoundPlan, coordinator_key: str) -> RoundBefore:
+        """What this silo sent in the round before, and whether the plan starts from its merge."""
+        submission = self._last_submission(plan.run, plan.round - 1)
+        if submission is None or not self._is_compressed(submission):
+            return RoundBefore(submitted=None, merged=False)
+        close = self._read(submission, Close, coordinator_key)
+        candidate = self._read(submission, Candidate, coordinator_key)
+        admitted = close is not None and self.silo in {item.silo for item in close.admitted}
+        published = candidate is not None and candidate.adapter == plan.starting_adapter
+        return RoundBefore(submitted=submission.adapter.digest, merged=admitted and published)
+
+    def _last_submission(self, run: str, round_number: int) -> Submission | None:
+        """The submission of the round's last attempt in which this silo made one."""
+        if round_number < 1:
+            return None
+        for attempt in range(MOST_ATTEMPTS, 0, -1):
+            found = self.release.released(RoundId(run, round_number, attempt)).submission
+            if found is not None:
+                return found.record
+        return None
+
+    def _is_compressed(self, submission: Submission) -> bool:
+        """A file that is gone counts as compressed: then its residual has to be there."""
+        path = self.release.kept_blob(submission.adapter)
+        if not path.exists():
+            return True
+        header, _ = read_header(path, path.stat().st_size, HEADER_LIMIT)
+        return any(name.endswith(CODES_SUFFIX) for name in header)
+
+    def _read(
+        self, submission: Submission, record_type: type[RoundRecordT], key: str
+    ) -> RoundRecordT | None:
+        place = RoundId(submission.run, submission.round, submission.attempt)
+        reading = read_slot(
+            self.plans,
+            round_slot(place, record_type.kind),
+            record_type,
+            {key},
+            belongs=lambda record: record.plan_digest == submission.plan_digest,
+        )
+        return reading.verified.record if isinstance(reading, Found) else None
+
+
+def _source(plan: RoundPlan, starting: Path | None) -> AdapterSource:
+    if starting is None:
+        return InitialAdapter(plan.adapter)
+    return open_adapter(starting, plan.adapter)

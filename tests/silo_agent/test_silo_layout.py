@@ -1,0 +1,162 @@
+"""A silo with a layout of its own: what it trains, and what it still measures for the run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_contracts.adapter_format import check_adapter
+from data_contracts.records import RoundPlan
+from data_contracts.records.round_plan import AdapterSpec, SiloAdapter
+from data_contracts.starting_adapter import InitialAdapter, tensors_of
+from infra.model_files import model_digest
+from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.config import SiloConfig
+from silo_agent.heldout_losses import Measured
+from silo_agent.local_jobs import BASE, LocalJobs, measured
+from silo_agent.training.adapter_file import write_adapter
+from silo_agent.training.job import EvaluatedAdapter
+from tests.aggregator.federation_samples import federation
+from tests.silo_agent.test_policy import EXACT, POLICY
+
+PLAN = federation().plan.record
+SILO, OTHER = PLAN.cohort[:2]
+MODULES = tuple(target.module for target in PLAN.adapter.targets)
+
+
+def narrow_plan(digest: str, **changes: Any) -> RoundPlan:
+    """The sample plan for a base model on disk, with a layout of its own for one silo."""
+    model = PLAN.base_model.model_copy(update={"digest": digest})
+    own = SiloAdapter(silo=SILO, rank=1, alpha=1, modules=MODULES[:1])
+    return PLAN.model_copy(update={"base_model": model, "silo_adapters": (own,), **changes})
+
+
+@pytest.fixture
+def digest(tmp_path: Path) -> str:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    digest = model_digest(model, tmp_path / "digests.json")
+    text = POLICY.format(**{**EXACT, "digest": digest}).replace("/models/a", str(model))
+    (tmp_path / "policy.toml").write_text(text)
+    return digest
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Splits:
+    found = Splits(tmp_path / "train.jsonl", tmp_path / "heldout.jsonl")
+    found.train.write_text("train")
+    found.heldout.write_text("heldout")
+    return found
+
+
+def jobs_of(silo: str, plan: RoundPlan, home: Path) -> LocalJobs:
+    """Jobs of a silo whose configuration is in `home`."""
+    storage = {"endpoint_url": "http://127.0.0.1:1"}
+    config = SiloConfig.model_validate(
+        {
+            "silo": silo,
+            "federation": plan.federation,
+            "storage": storage,
+            "home": home,
+            "policy": home / "policy.toml",
+        }
+    )
+    return LocalJobs(config, plan)
+
+
+def drawn_adapter(path: Path, spec: AdapterSpec) -> Path:
+    """An adapter whose B is not zero."""
+    tensors = tensors_of(InitialAdapter(spec))
+    rng = np.random.default_rng(4)
+    drawn = {n: t + rng.standard_normal(t.shape).astype(np.float32) for n, t in tensors.items()}
+    write_adapter(path, spec, drawn)
+    return path
+
+
+def test_the_silo_trains_the_leading_part_of_the_starting_adapter(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest)
+    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.adapter))
+    job = jobs_of(SILO, plan, tmp_path).training(start, splits)
+    own = plan.adapter_of(SILO)
+    assert job.adapter == own != plan.adapter
+    assert not job.measure_starting, "what it starts from is not the round's starting adapter"
+    assert job.starting_adapter is not None and start.path is not None
+    target = own.targets[0]
+    a, b = check_adapter(job.starting_adapter, own).module(target)
+    wide_a, wide_b = check_adapter(start.path, plan.adapter).module(target)
+    whole = plan.adapter.scaling * wide_b[:, :1] @ wide_a[:1]
+    assert own.scaling * b @ a == pytest.approx(whole, rel=1e-5)
+    again = jobs_of(SILO, plan, tmp_path).training(start, splits)
+    assert again.fingerprint() == job.fingerprint()
+
+
+def test_a_silo_without_its_own_layout_trains_that_of_the_run(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest)
+    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.adapter))
+    job = jobs_of(OTHER, plan, tmp_path).training(start, splits)
+    assert (job.adapter, job.starting_adapter) == (plan.adapter, start.path)
+    assert job.measure_starting
+
+
+def test_round_1_starts_from_the_seed_in_every_layout(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest, starting_adapter=None)
+    job = jobs_of(SILO, plan, tmp_path).training(GlobalAdapter(None), splits)
+    assert (job.adapter, job.starting_adapter) == (plan.adapter_of(SILO), None)
+
+
+def test_only_the_baseline_is_measured_in_the_layout_of_the_silo(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest)
+    jobs = jobs_of(SILO, plan, tmp_path)
+    assert jobs.silo_only() is None
+    kept = jobs.silo_only_path(plan.round)
+    kept.parent.mkdir(parents=True)
+    drawn_adapter(kept, jobs.layout)
+    silo_only = jobs.silo_only()
+    assert silo_only is not None and silo_only.layout == jobs.layout
+    job = jobs.evaluation((BASE, silo_only), splits.heldout)
+    assert job.adapter == plan.adapter
+    assert jobs_of(OTHER, plan, tmp_path).silo_only() is None, "it is of another layout"
+
+
+def test_a_baseline_of_an_earlier_layout_starts_again(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest, round=2)
+    jobs = jobs_of(SILO, plan, tmp_path)
+    kept = jobs.silo_only_path(1)
+    kept.parent.mkdir(parents=True)
+    drawn_adapter(kept, plan.adapter)
+    assert jobs.training(GlobalAdapter(None), splits).silo_only.previous_adapter is None
+    drawn_adapter(kept, jobs.layout)
+    assert jobs.training(GlobalAdapter(None), splits).silo_only.previous_adapter == kept
+
+
+def test_a_known_loss_is_one_of_adapter_residual_and_layout(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest)
+    book = jobs_of(SILO, plan, tmp_path).book(splits.heldout)
+    path = drawn_adapter(tmp_path / "a.safetensors", plan.adapter)
+    residual = drawn_adapter(tmp_path / "residual.safetensors", plan.adapter_of(SILO))
+    alone = measured("starting", GlobalAdapter(path))
+    both = measured("starting", GlobalAdapter(path, residual))
+    scaled = plan.adapter.model_copy(update={"use_rslora": True})
+    other = EvaluatedAdapter(name="starting", path=path, layout=scaled)
+    book.put(alone, Measured(1.0, 9))
+    assert (book.get(both), book.get(other)) == (None, None)
+    book.put(both, Measured(2.0, 9))
+    book.put(other, Measured(3.0, 9))
+    renamed = alone.model_copy(update={"name": "candidate"})
+    assert book.get(renamed) == Measured(1.0, 9)
+    assert (book.get(both), book.get(other)) == (Measured(2.0, 9), Measured(3.0, 9))

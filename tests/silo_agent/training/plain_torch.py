@@ -1,0 +1,118 @@
+"""Local training as a plain PyTorch loop in one process: what the ranks have to come to.
+
+The residual is added to the base weights by hand, so that PEFT's several adapters are not part of
+what they are compared with.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_contracts.adapter_format import open_adapter
+from data_contracts.records.round_plan import TrainingRecipe
+from data_contracts.starting_adapter import Float32Array
+from silo_agent.training.job import TrainingJob
+from silo_agent.training.lora_model import (
+    adapter_parameters,
+    answer_nll,
+    load_lora_model,
+    load_tokenizer,
+    set_adapter,
+)
+from silo_agent.training.packing import PackedSequence, answer_tokens, pack_heldout, pack_training
+from silo_agent.training.starting_tensors import starting_tensors
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class PlainTraining:
+    """The adapter after training, and held-out losses of the base model and of the start."""
+
+    adapter: dict[str, Float32Array]
+    base_loss: float
+    starting_loss: float
+
+
+def train_plainly(job: TrainingJob, **changes: Any) -> PlainTraining:
+    """Train `job` with some of its recipe changed."""
+    recipe = job.recipe.model_copy(update=changes)
+    # Tiny matrices are multiplied faster by one thread than by several.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    base_loss = plain_heldout(load_lora_model(job.model_dir, job.adapter, "cpu"), job)
+    model = plain_model(job)
+    starting_loss = plain_heldout(model, job)
+    parameters = adapter_parameters(model)
+    letter = recipe.trained_factors.upper()
+    trained = [p for name, p in parameters.items() if letter == "BOTH" or f"lora_{letter}" in name]
+    _steps(model, job, recipe, trained)
+    torch.set_num_threads(threads)
+    adapter = {name: p.detach().numpy().copy() for name, p in parameters.items()}
+    return PlainTraining(adapter, base_loss, starting_loss)
+
+
+def plain_model(job: TrainingJob) -> Any:
+    """The model with the adapter and the residual that a job starts from."""
+    model = load_lora_model(job.model_dir, job.adapter, "cpu")
+    set_adapter(model, starting_tensors(job.adapter, job.starting_adapter))
+    _merge_residual(model, job)
+    return model
+
+
+def plain_heldout(model: Any, job: TrainingJob) -> float:
+    """Mean held-out loss of a model as it is."""
+    sequences = _heldout_sequences(job)
+    with torch.no_grad():
+        total = sum(answer_nll(model, sequence, CPU).double().item() for sequence in sequences)
+    return total / answer_tokens(sequences)
+
+
+def _heldout_sequences(job: TrainingJob) -> list[PackedSequence]:
+    return pack_heldout(
+        load_tokenizer(job.model_dir),
+        job.heldout_records,
+        length=job.recipe.sequence_length,
+        limit=job.heldout_sequences,
+        seed=job.adapter.seed,
+    )
+
+
+def _steps(
+    model: Any, job: TrainingJob, recipe: TrainingRecipe, trained: list[torch.nn.Parameter]
+) -> None:
+    size = recipe.sequences_per_step
+    packed, _ = pack_training(
+        load_tokenizer(job.model_dir),
+        job.train_records,
+        length=recipe.sequence_length,
+        count=recipe.local_steps * size,
+        seed=recipe.seed,
+        round_number=job.round,
+    )
+    start = [parameter.detach().clone() for parameter in trained]
+    rate, mu = float(recipe.learning_rate), float(recipe.proximal_mu)
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=float(recipe.weight_decay))
+    for step in range(recipe.local_steps):
+        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / (recipe.warmup_steps + 1))
+        sequences = packed[step * size : (step + 1) * size]
+        nll = torch.stack([answer_nll(model, s, CPU) for s in sequences]).sum()
+        pairs = zip(trained, start, strict=True)
+        moved = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
+        loss = nll / answer_tokens(sequences) + mu / 2 * moved
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(trained, float(recipe.max_gradient_norm))
+        optimizer.step()
+
+
+def _merge_residual(model: Any, job: TrainingJob) -> None:
+    if job.starting_residual is None or job.residual_spec is None:
+        return
+    weights = dict(model.named_parameters())
+    for target, a, b in open_adapter(job.starting_residual, job.residual_spec).modules():
+        weight = weights[f"base_model.model.{target.module}.base_layer.weight"]
+        with torch.no_grad():
+            weight += torch.from_numpy(np.asarray(b @ a))

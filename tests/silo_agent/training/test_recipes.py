@@ -1,0 +1,257 @@
+"""What merge rules ask of a silo's training: DeepSpeed against plain PyTorch in one process.
+
+Two ranks at ZeRO-3 run as the product starts them; one rank at ZeRO-2 and ZeRO-1 in one process.
+"""
+
+import math
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_contracts.records.round_plan import AdapterSpec, TrainedFactors
+from data_contracts.starting_adapter import (
+    Float32Array,
+    InitialAdapter,
+    narrowed,
+    tensors_of,
+)
+from silo_agent.training.adapter_file import write_adapter
+from silo_agent.training.evaluate import evaluate
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    EvaluationResult,
+    HeldoutSet,
+    SiloOnlyBaseline,
+    TrainingJob,
+    TrainingResult,
+)
+from silo_agent.training.launch import run_training
+from silo_agent.training.run_files import ProgressWriter, RunFiles
+from silo_agent.training.starting_tensors import starting_tensors
+from tests.silo_agent.training.one_rank import environment
+from tests.silo_agent.training.plain_torch import (
+    PlainTraining,
+    plain_heldout,
+    plain_model,
+    train_plainly,
+)
+from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
+from tests.tiny_model import tiny_adapter_spec
+
+pytestmark = pytest.mark.stack
+
+TOLERANCE = 1e-5
+SPEC = tiny_adapter_spec(use_rslora=True)
+NARROW = SPEC.model_copy(update={"rank": 2, "alpha": 3, "targets": SPEC.targets[2:]})
+RESIDUAL = tiny_adapter_spec(rank=3).model_copy(update={"alpha": 3})
+STEPS = 6
+
+Tensors = dict[str, Float32Array]
+
+
+def drawn_adapter(path: Path, spec: AdapterSpec, size: float) -> Path:
+    """An adapter with A of the seed and random B."""
+    rng = np.random.default_rng(11)
+    tensors = tensors_of(InitialAdapter(spec))
+    for name, array in tensors.items():
+        if ".lora_B." in name:
+            array[:] = size * rng.standard_normal(array.shape)
+    write_adapter(path, spec, tensors)
+    return path
+
+
+def recipe_job(silo: TinySilo, name: str, factors: TrainedFactors, **changes: Any) -> TrainingJob:
+    """A job with every option at once: rank-stabilised, one factor, proximal, with a residual."""
+    options = {"trained_factors": factors, "proximal_mu": Decimal("0.8")}
+    fields: dict[str, Any] = {
+        "adapter": SPEC,
+        "recipe": tiny_recipe(STEPS).model_copy(update=options),
+        "round": 2,
+        "starting_adapter": drawn_adapter(silo.root / "start.safetensors", SPEC, 0.1),
+        "starting_residual": drawn_adapter(silo.root / "residual.safetensors", RESIDUAL, 0.05),
+        "residual_spec": RESIDUAL,
+        "heldout_sequences": 3,
+        "measure_local": False,
+    }
+    return silo.job(name, **{**fields, **changes})
+
+
+def tensors_in(path: Path | None, spec: AdapterSpec = SPEC) -> Tensors:
+    """Every tensor of an adapter file, or of the seed's adapter."""
+    return dict(starting_tensors(spec, path))
+
+
+def distance(one: Tensors, other: Tensors) -> float:
+    """Euclidean distance of two adapters over all their factors."""
+    return math.sqrt(sum(float(np.square(one[name] - other[name]).sum()) for name in one))
+
+
+def largest_difference(one: Tensors, other: Tensors) -> float:
+    """Largest absolute difference over all factors."""
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+@pytest.fixture(scope="module")
+def job(silo: TinySilo) -> TrainingJob:
+    baseline = SiloOnlyBaseline(enabled=True)
+    return recipe_job(
+        silo, "recipe", "b", zero_stage=3, ranks=2, measure_base=True, silo_only=baseline
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(job: TrainingJob) -> TrainingResult:
+    return run_training(job)
+
+
+@pytest.fixture(scope="module")
+def plain(job: TrainingJob) -> PlainTraining:
+    return train_plainly(job)
+
+
+@pytest.fixture(scope="module")
+def one_rank(silo: TinySilo) -> dict[TrainedFactors, TrainingJob]:
+    """Jobs that were trained by a single rank, at ZeRO-2 and ZeRO-1, by trained factors."""
+    jobs: dict[TrainedFactors, TrainingJob] = {
+        "b": recipe_job(silo, "one-rank-b", "b", zero_stage=2, ranks=1),
+        "a": recipe_job(silo, "one-rank-a", "a", zero_stage=1, ranks=1),
+    }
+    paths = [silo.root / f"one-rank-{factors}.json" for factors in jobs]
+    for path, single in zip(paths, jobs.values(), strict=True):
+        path.write_text(single.model_dump_json())
+    subprocess.run(
+        [sys.executable, "-m", "tests.silo_agent.training.one_rank", *map(str, paths)],
+        env=environment(silo.root / "rendezvous"),
+        check=True,
+        capture_output=True,
+    )
+    return jobs
+
+
+def test_the_ranks_come_to_what_plain_pytorch_comes_to(
+    trained: TrainingResult, plain: PlainTraining
+) -> None:
+    assert largest_difference(tensors_in(trained.adapter), plain.adapter) < TOLERANCE
+    assert trained.starting_loss == pytest.approx(plain.starting_loss, abs=TOLERANCE)
+    assert trained.base_loss == pytest.approx(plain.base_loss, abs=TOLERANCE)
+    assert abs(plain.starting_loss - plain.base_loss) > 0.01
+
+
+def test_one_rank_comes_to_the_same_as_two(
+    trained: TrainingResult, one_rank: dict[TrainedFactors, TrainingJob]
+) -> None:
+    single = tensors_in(RunFiles(one_rank["b"].output_dir).adapter)
+    assert largest_difference(single, tensors_in(trained.adapter)) < TOLERANCE
+
+
+def test_only_a_is_trained_where_the_plan_says_so(
+    one_rank: dict[TrainedFactors, TrainingJob],
+) -> None:
+    job = one_rank["a"]
+    found = tensors_in(RunFiles(job.output_dir).adapter)
+    assert largest_difference(found, train_plainly(job).adapter) < TOLERANCE
+    assert _changed(found, tensors_in(job.starting_adapter)) == {"lora_A"}
+
+
+def test_the_frozen_factor_leaves_as_the_bytes_that_came(
+    trained: TrainingResult, job: TrainingJob
+) -> None:
+    assert _changed(tensors_in(trained.adapter), tensors_in(job.starting_adapter)) == {"lora_B"}
+
+
+def test_the_proximal_term_keeps_the_adapter_closer_to_its_start(
+    trained: TrainingResult, job: TrainingJob
+) -> None:
+    start = tensors_in(job.starting_adapter)
+    free = train_plainly(job, proximal_mu=Decimal("0")).adapter
+    assert distance(tensors_in(trained.adapter), start) < 0.95 * distance(free, start)
+
+
+def test_the_silo_alone_trains_both_factors_and_knows_no_residual(
+    trained: TrainingResult, job: TrainingJob
+) -> None:
+    alone = job.model_copy(update={"starting_adapter": None, "starting_residual": None})
+    expected = train_plainly(alone, trained_factors="both", proximal_mu=Decimal("0")).adapter
+    assert trained.silo_only_adapter is not None
+    found = tensors_in(trained.silo_only_adapter)
+    assert largest_difference(found, expected) < TOLERANCE
+    assert _changed(found, tensors_in(None)) == {"lora_A", "lora_B"}
+
+
+@pytest.fixture(scope="module")
+def evaluation(silo: TinySilo, job: TrainingJob, narrow: Path) -> EvaluationResult:
+    start, residual = job.starting_adapter, job.starting_residual
+    asked = EvaluationJob(
+        model_dir=silo.model_dir,
+        adapter=SPEC,
+        residual_spec=RESIDUAL,
+        adapters=(
+            EvaluatedAdapter(name="starting", path=start, residual=residual),
+            EvaluatedAdapter(name="without", path=start),
+            EvaluatedAdapter(name="base", path=None),
+            EvaluatedAdapter(name="narrow", path=narrow, layout=NARROW),
+        ),
+        heldout=(HeldoutSet(name="own", records=silo.heldout_records),),
+        sequence_length=job.recipe.sequence_length,
+        heldout_sequences=job.heldout_sequences,
+        output_dir=silo.root / "unused",
+        per_sequence=True,
+        threads=1,
+    )
+    return evaluate(asked, ProgressWriter(None))
+
+
+@pytest.fixture(scope="module")
+def narrow(silo: TinySilo) -> Path:
+    return drawn_adapter(silo.root / "narrow.safetensors", NARROW, 0.2)
+
+
+def test_an_adapter_is_measured_with_its_residual_and_without(
+    evaluation: EvaluationResult, job: TrainingJob, plain: PlainTraining
+) -> None:
+    without = job.model_copy(update={"starting_residual": None})
+    expected = {
+        "starting": plain.starting_loss,
+        "without": plain_heldout(plain_model(without), without),
+        "base": plain.base_loss,
+    }
+    found = {name: evaluation.loss(name, "own").loss for name in expected}
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert len({round(loss, 3) for loss in found.values()}) == 3
+
+
+def test_an_adapter_of_a_narrower_layout_is_measured_as_it_is(
+    evaluation: EvaluationResult, job: TrainingJob, narrow: Path
+) -> None:
+    changes = {"adapter": NARROW, "starting_adapter": narrow, "starting_residual": None}
+    alone = job.model_copy(update=changes)
+    expected = plain_heldout(plain_model(alone), alone)
+    assert evaluation.loss("narrow", "own").loss == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_each_sequence_is_accounted_for(evaluation: EvaluationResult, job: TrainingJob) -> None:
+    entry = evaluation.loss("starting", "own")
+    assert len(entry.sequences) == job.heldout_sequences
+    assert sum(tokens for _, tokens in entry.sequences) == entry.tokens
+    assert sum(nats for nats, _ in entry.sequences) / entry.tokens == pytest.approx(entry.loss)
+    assert len({nats for nats, _ in entry.sequences}) == job.heldout_sequences
+
+
+def test_a_narrow_layout_of_the_seed_is_what_the_seed_draws_for_it() -> None:
+    """So a silo with a layout of its own needs no file in round 1."""
+    cut = tensors_of(narrowed(InitialAdapter(SPEC), NARROW))
+    drawn = tensors_of(InitialAdapter(NARROW))
+    assert cut.keys() == drawn.keys()
+    assert all(np.array_equal(cut[name], drawn[name]) for name in cut)
+
+
+def _changed(now: Tensors, before: Tensors) -> set[str]:
+    """Kinds of factors of which any bit differs."""
+    return {name.split(".")[-2] for name in now if now[name].tobytes() != before[name].tobytes()}
