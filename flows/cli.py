@@ -192,6 +192,30 @@ def round_abort(
     console.print(f"aborted: {abort_newest(load_coordinator(home), reason)}")
 
 
+@round_app.command("contributions")
+def round_contributions(
+    round_number: Annotated[int, typer.Argument(help="A round that was closed.")],
+    public: Annotated[Path, typer.Option(help="JSONL with `prompt` and `answer`, public.")],
+    home: Home = HERE,
+    exact: Annotated[bool, typer.Option(help="Shapley values, up to 10 silos.")] = False,
+    sequences: Annotated[int, typer.Option(help="Packed sequences to measure on.")] = 64,
+) -> None:
+    """What each silo contributed to a round, with intervals; leave-one-out unless --exact."""
+    from aggregator.coordinator import load_coordinator
+    from flows.contribution import PublicSet, contributions
+
+    found = contributions(
+        load_coordinator(home), round_number, PublicSet(public, sequences), exact=exact
+    )
+    table = Table("silo", "nats per token", "95 % interval", title=f"{found.method} values")
+    for value in found.values:
+        bounds = f"{value.low:+.5f} to {value.high:+.5f}"
+        table.add_row(value.silo, f"{value.value:+.5f}", bounds)
+    console.print(table)
+    console.print(f"loss {found.starting_loss:.5f} before, {found.merged_loss:.5f} after the merge")
+    console.print("The interval covers the choice of the public set, not another training run.")
+
+
 @report_app.command("verify")
 def report_verify(
     file: Annotated[Path, typer.Argument(help="Report as JSON, HTML page or archive.")],

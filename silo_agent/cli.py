@@ -22,10 +22,12 @@ from infra.storage_probe import probe_storage, require_promises
 from infra.terminal import run_command_line
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, open_data_docs
+from silo_agent.compression.residual_state import ErrorFeedback
 from silo_agent.config import CONFIG_NAME, load_config
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.policy import read_policy, require_policy
+from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
 from silo_agent.templates import CONFIG_TEMPLATE, POLICY_TEMPLATE
 
@@ -195,6 +197,25 @@ def stop(home: Home = HERE) -> None:
             )
         time.sleep(0.2)
     console.print("The agent has stopped; the kill switch stays on.")
+
+
+@app.command("reset-error-feedback")
+def reset_error_feedback(
+    run: Annotated[str, typer.Argument(help="Run whose unsent residuals are forgotten.")],
+    home: Home = HERE,
+) -> None:
+    """Forget what compression left unsent, say after restoring a backup; the next round starts
+    from none."""
+    config = load_config(home)
+    if running_agent(config.home) is not None:
+        raise SiloOperatorError(
+            "error feedback",
+            expected="an agent that does not run",
+            found=f"process {running_agent(config.home)}",
+            action="run `silo-agent stop` first",
+        )
+    ErrorFeedback(config.home / STATE_DIRECTORY, run).reset()
+    console.print(f"The residuals of {run} are forgotten.")
 
 
 def main() -> None:

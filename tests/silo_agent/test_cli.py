@@ -104,3 +104,10 @@ def test_a_key_file_with_something_else_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a key")
     with pytest.raises(Exception, match="Ed25519 private key in PEM"):
         load_key(path)
+
+
+def test_residuals_are_forgotten_on_request_only(home: Path) -> None:
+    done = silo_agent("reset-error-feedback", "run-1", "--home", str(home))
+    assert done.returncode == 0, done.stderr
+    assert "forgotten" in done.stdout
+    assert (home / "error-feedback" / "run-1" / "reset").exists()

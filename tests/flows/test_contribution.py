@@ -1,0 +1,104 @@
+"""Contributions of a real round's adapters, measured on public records by the real evaluation."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aggregator.evidence_reader import read_evidence
+from aggregator.federated_round import close_round
+from aggregator.federation_feed import read_federation
+from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.round_merge import merge_inputs
+from aggregator.settings import MergeSection
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import Close
+from flows.contribution import PublicSet, contributions
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
+from silo_agent.training.launch import run_evaluation
+from tests.simulator.federation import SimulatedFederation
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.fixtures import make_federation as make_federation
+from tests.simulator.fixtures import tiny_model as tiny_model
+from tests.simulator.silo import Behaviour
+from tests.tiny_model import SENTENCES
+
+
+@pytest.fixture
+def federation(make_federation: MakeFederation) -> SimulatedFederation:
+    """Three silos that have submitted."""
+    federation = make_federation(
+        {"merge": MergeSection(rule="average")},
+        a=Behaviour.HONEST,
+        b=Behaviour.HONEST,
+        c=Behaviour.HONEST,
+    )
+    plan = federation.open(1)
+    for _ in range(5):
+        federation.silos_act()
+    assert isinstance(close_round(federation.coordinator(), plan).record, Close)
+    return federation
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> PublicSet:
+    path = tmp_path / "public.jsonl"
+    pairs = zip(SENTENCES[::2], SENTENCES[1::2], strict=True)
+    lines = [json.dumps({"prompt": prompt, "answer": answer}) for prompt, answer in pairs]
+    path.write_text("\n".join(lines * 4) + "\n")
+    return PublicSet(path, sequences=8)
+
+
+def test_shapley_values_share_out_what_the_round_changed(
+    federation: SimulatedFederation, public: PublicSet
+) -> None:
+    merges: list[tuple[int, int]] = []
+    c = federation.coordinator()
+    found = contributions(c, 1, public, exact=True, on_merge=lambda *done: merges.append(done))
+    assert merges[-1] == (8, 8)
+    total = sum(value.value for value in found.values)
+    assert total == pytest.approx(found.starting_loss - found.merged_loss)
+    assert abs(total) > 0.01
+    assert all(value.low <= value.value <= value.high for value in found.values)
+    written = json.loads((c.reports / "contributions-round-0001-shapley.json").read_text())
+    assert [value["silo"] for value in written["values"]] == ["silo-a", "silo-b", "silo-c"]
+
+
+def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
+    federation: SimulatedFederation, public: PublicSet, tmp_path: Path
+) -> None:
+    merges: list[tuple[int, int]] = []
+    c = federation.coordinator()
+    found = contributions(c, 1, public, exact=False, on_merge=lambda *d: merges.append(d))
+    assert merges[-1] == (4, 4)
+    plan = federation.open(1)
+    evidence, _ = read_evidence(c, read_federation(c), plan)
+    assert evidence.close is not None
+    inputs = merge_inputs(c, plan.record, evidence.close.record)
+    (left_out,) = (a for a in evidence.close.record.admitted if a.silo == "silo-b")
+    others = tuple(a for a in inputs.locals if a.digest != left_out.adapter.digest)
+    merge_adapters(inputs, tmp_path / "all")
+    merge_adapters(replace(inputs, locals=others), tmp_path / "without")
+    job = EvaluationJob(
+        model_dir=federation.model_dir,
+        adapter=plan.record.adapter,
+        adapters=tuple(
+            EvaluatedAdapter(name=name, path=tmp_path / name) for name in ("all", "without")
+        ),
+        heldout=(HeldoutSet(name="public", records=public.records),),
+        sequence_length=plan.record.recipe.sequence_length,
+        heldout_sequences=public.sequences,
+        output_dir=tmp_path / "evaluation",
+    )
+    result = run_evaluation(job)
+    expected = result.loss("without", "public").loss - result.loss("all", "public").loss
+    value = next(value for value in found.values if value.silo == "silo-b")
+    assert value.value == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_round_that_was_not_closed_has_no_contributions(
+    federation: SimulatedFederation, public: PublicSet
+) -> None:
+    with pytest.raises(FederationOperatorError, match="a round that was closed"):
+        contributions(federation.coordinator(), 2, public, exact=False)
