@@ -13,6 +13,7 @@ from data_contracts.envelope import Verified, narrowed
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.records import Abort, Membership, RoundPlan
+from data_contracts.records.merge_spec import MIXED_RANK_RULES
 from data_contracts.records.round_plan import (
     AdapterSpec,
     BaseModelRef,
@@ -145,6 +146,20 @@ def _silo_adapters(
     settings: FederationSettings, adapter: AdapterSpec, cohort: tuple[str, ...]
 ) -> tuple[SiloAdapter, ...]:
     """Layouts of the silos that have their own; a silo outside this cohort is left out."""
+    rule = settings.merge.rule
+    if settings.silo_adapters and rule not in MIXED_RANK_RULES:
+        raise _impossible(
+            f"a merge rule for several layouts: {' or '.join(sorted(MIXED_RANK_RULES))}",
+            rule,
+            "change merge.rule, or remove silo_adapters from federation.toml",
+        )
+    for silo, own in settings.silo_adapters.items():
+        if own.rank > adapter.rank:
+            raise _impossible(
+                f"a rank of at most {adapter.rank}, that of the run, for {silo}",
+                str(own.rank),
+                f"lower silo_adapters.{silo}.rank, or begin a run with a higher adapter.rank",
+            )
     return tuple(
         SiloAdapter(
             silo=silo,

@@ -46,6 +46,20 @@ weight_cap_tokens = 10_000_000
 max_attempts = 2
 poll_seconds = 2
 
+[merge]
+rule = "stack_truncate"       # or average, frozen_a, alternating, fedsvd, residual, zero_pad
+compression = "none"          # or int8, int4: of the silos' adapters, with error feedback
+# residual_rank = 16          # with rule = "residual"
+# [merge.optimizer]
+# name = "diloco"             # or fedavg, fedavgm, fedadam; with rule = "stack_truncate"
+# [merge.robust]
+# tolerated_silos = 1         # clip, mix, geometric median; needs a quorum of 5
+
+# [silo_adapters.north]       # a silo whose machine takes less than the whole
+# rank = 4
+# alpha = 8
+# target_modules = ["q_proj", "v_proj"]
+
 [publication]                 # nats per token, relative to the starting adapter
 max_mean_increase = "0"
 max_silo_increase = "0.05"

@@ -10,19 +10,31 @@ from aggregator.planning import PlanInputs, StartingPoint, draft_plan
 from aggregator.settings import (
     BaseModelSection,
     FederationSettings,
+    MergeSection,
     PrefectSection,
     RecipeSection,
     RoundSection,
 )
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import RoundPlan
-from data_contracts.records.round_plan import BaseModelRef
+from data_contracts.records.round_plan import BaseModelRef, trained_factors
 from infra.storage_config import StorageSection
 from tests.aggregator.federation_samples import COHORT, START, digest, federation
 
 FED = federation()
 GEMMA = "LicenseRef-Gemma-Terms"
 ACCEPTED = f"{GEMMA} accepted by A. Person"
+
+
+KRUM = {"tolerated_silos": 2, "rule": "multi_krum"}
+CLIPPED = {"tolerated_silos": 1, "rule": "mean", "mixing": "none"}
+MEDIAN = {"tolerated_silos": 1, "rule": "median", "clip": "none", "mixing": "none"}
+NARROW = {"bank-a": {"rank": 1, "alpha": 1}}
+THREE = RoundSection(quorum=3, evaluation_quorum=2)
+
+
+def merge(**fields: Any) -> MergeSection:
+    return MergeSection.model_validate(fields)
 
 
 def settings(**changes: Any) -> FederationSettings:
@@ -115,6 +127,24 @@ def test_research_is_the_use_of_a_federation_that_states_none() -> None:
         ({"silos": (*COHORT, "bank-z")}, "not members: bank-z"),
         ({"silos": ()}, "no silo with a contract"),
         ({"silos": COHORT[:1]}, "a quorum of at most 1"),
+        ({"merge": merge(robust={"tolerated_silos": 1})}, "a quorum of at least 5 silos"),
+        ({"merge": merge(robust=KRUM)}, "a quorum of at least 7 silos for the rule multi_krum"),
+        ({"merge": merge(robust=CLIPPED)}, "a quorum of at least 3 silos for the rule mean"),
+        ({"merge": merge(rule="residual")}, "residual_rank goes with the rule residual"),
+        ({"merge": merge(residual_rank=4)}, "residual_rank goes with the rule residual"),
+        ({"merge": merge(robust=MEDIAN)}, "needs a rule under which a factor is shared"),
+        ({"merge": merge(rule="average", optimizer={"name": "diloco"})}, "needs stack_truncate"),
+        ({"merge": merge(optimizer={"name": "fedavg", "tau": "0.1"})}, "not permitted"),
+        (
+            {"merge": merge(robust=CLIPPED), "silo_adapters": NARROW, "round": THREE},
+            "one layout for all silos",
+        ),
+        ({"merge": merge(rule="fedsvd"), "silo_adapters": NARROW}, "zero_pad; found fedsvd"),
+        ({"silo_adapters": {"bank-a": {"rank": 64, "alpha": 1}}}, "a rank of at most"),
+        (
+            {"silo_adapters": {"bank-a": {"rank": 1, "alpha": 1, "target_modules": ("x_proj",)}}},
+            "modules of the run; found x_proj",
+        ),
     ],
 )
 def test_what_the_federation_cannot_keep_is_not_planned(
@@ -122,3 +152,24 @@ def test_what_the_federation_cannot_keep_is_not_planned(
 ) -> None:
     with pytest.raises(FederationOperatorError, match=found):
         drafted(**changes)
+
+
+def test_a_plan_says_what_its_rule_trains_and_where_the_round_starts() -> None:
+    plan = drafted(merge=merge(rule="alternating", compression="int8"))
+    assert plan.recipe.trained_factors == "b"
+    assert (plan.merge.rule, plan.compression) == ("alternating", "int8")
+    defended = drafted(
+        merge=merge(robust=CLIPPED), round=RoundSection(quorum=3, evaluation_quorum=2)
+    )
+    assert defended.merge.robust is not None
+    assert defended.merge.robust.clip == "median_norm"
+    layouts = drafted(silo_adapters={"bank-a": {"rank": 1, "alpha": 3}})
+    assert layouts.adapter_of("bank-a").scaling == 3
+    assert layouts.adapter_of("bank-b") == layouts.adapter
+
+
+def test_alternating_trains_b_until_something_was_published() -> None:
+    """Before that B is zero, and with it the gradient of A."""
+    assert trained_factors("alternating", 2, is_first=True) == "b"
+    assert trained_factors("alternating", 2, is_first=False) == "a"
+    assert trained_factors("alternating", 3, is_first=False) == "b"
