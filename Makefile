@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SOURCES := aggregator data_contracts flows infra silo_agent tests
 
-.PHONY: help demo demo-stop test check format bench bench-contracts clean
+.PHONY: help demo demo-stop test check format clean
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,8 +31,16 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure the merge and the storage; writes .consortia/bench/*.json
-	@$(BIN)/python -m benchmarks.merge
+bench: bench-merge bench-quality bench-attacks bench-contracts ## all measurements, about two hours
+
+bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
+	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
+
+bench-quality: $(READY) ## learning quality of every merge rule; writes .consortia/bench/quality.json
+	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick)
+
+bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json
+	@$(BIN)/python -m benchmarks.attacks $(if $(filter 1,$(QUICK)),--quick)
 
 bench-contracts: $(READY) ## measure the data gate; writes .consortia/bench/contracts.json
 	@$(BIN)/python -m benchmarks.contracts

@@ -105,6 +105,8 @@ class MergeSection(_Section):
     """How rounds merge; see `data_contracts.records.merge_spec`.
 
     `compression` is that of the silos' local adapters on their way to the coordinator.
+    `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
+    of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
 
     rule: MergeRule = "stack_truncate"
@@ -112,10 +114,13 @@ class MergeSection(_Section):
     robust: RobustSection | None = None
     residual_rank: int | None = None
     compression: Compression = "none"
+    dask_scheduler: str | None = None
+    dask_slice_modules: Annotated[int, Field(ge=1)] = 8
 
     def spec(self, weight_cap_tokens: int) -> MergeSpec:
         """As the plan names it; raises FederationOperatorError for what does not go together."""
-        fields = self.model_dump(exclude={"compression"}, exclude_none=True)
+        elsewhere = {"compression", "dask_scheduler", "dask_slice_modules"}
+        fields = self.model_dump(exclude=elsewhere, exclude_none=True)
         try:
             return MergeSpec.model_validate(fields | {"weight_cap_tokens": weight_cap_tokens})
         except ValidationError as error:

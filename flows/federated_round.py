@@ -22,6 +22,7 @@ from aggregator.federated_round import (
     unreported_aborts,
 )
 from aggregator.federation_feed import read_federation
+from aggregator.merge.adapter_merge import ModuleMerger
 from aggregator.planning import abort_of
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
@@ -135,13 +136,26 @@ def close_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
 @task(name="merge", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
 def merge_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     """Merge the admitted adapters into the candidate."""
-    candidate = merge_round(c, plan)
+    candidate = merge_round(c, plan, merge_modules=_module_merger(c))
     get_run_logger().info(
-        "candidate %s, discarded energy %s",
+        "candidate %s, discarded energy %s, error %s",
         candidate.record.adapter.digest[:12],
         candidate.record.discarded_energy,
+        candidate.record.error,
     )
     return candidate.digest
+
+
+def _module_merger(c: Coordinator) -> ModuleMerger | None:
+    """This machine's threads, or Dask where the settings name a scheduler."""
+    merge = c.settings.merge
+    if merge.dask_scheduler is None:
+        return None
+    # Dask is an extra of the package.
+    from flows.distributed_merge import merge_on_dask
+
+    address = None if merge.dask_scheduler == "local" else merge.dask_scheduler
+    return merge_on_dask(address, merge.dask_slice_modules)
 
 
 @task(name="decide", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)

@@ -21,7 +21,6 @@ from aggregator.merge.rules import Norms
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.starting_adapter import Float32Array
 from data_contracts.tensor_layout import Entry, payload_bytes, safetensors_header
-from infra.durable_files import sync_directory
 
 
 class MergedFile:
@@ -62,11 +61,12 @@ class MergedFile:
         return hashlib.sha256(os.pread(self._descriptor, end - start, start)).hexdigest() == digest
 
     def finish(self) -> ArtifactRef:
-        """Make the file durable under its name; returns its digest and size."""
-        os.fsync(self._descriptor)
+        """Give the file its name; returns its digest and size.
+
+        It is not synced to disk: after a power cut the journal finds what was lost.
+        """
         reference = artifact_of_file(self._part)
         self._part.replace(self._into)
-        sync_directory(self._into.parent)
         return reference
 
     def close(self) -> None:

@@ -209,9 +209,9 @@ def _exact(inputs: MergeInputs, target: AdapterTarget, a: Float32Array, b: Float
 def _mean(
     inputs: MergeInputs, target: AdapterTarget, shares: Sequence[tuple[AdapterSource, float]]
 ) -> PairSource:
-    """Means of A and of B, accumulated in float64, source by source."""
-    a = torch.zeros(inputs.spec.rank, target.in_features, dtype=torch.float64)
-    b = torch.zeros(target.out_features, inputs.spec.rank, dtype=torch.float64)
+    """Means of A and of B, accumulated in float32, source by source."""
+    a = torch.zeros(inputs.spec.rank, target.in_features)
+    b = torch.zeros(target.out_features, inputs.spec.rank)
     for source, weight in shares:
         own_a, own_b = source.module(target)
         a.add_(torch.from_numpy(own_a), alpha=weight)

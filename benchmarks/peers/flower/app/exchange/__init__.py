@@ -1,0 +1,1 @@
+"""Rounds without training: silos return adapters that they hold in memory."""

@@ -1,0 +1,64 @@
+"""`python -m benchmarks.quality [--quick]`: run the bake-off, print the table, write the JSON."""
+
+import argparse
+import os
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.quality.bake_off import BakeOff
+from benchmarks.quality.base_model import prepared_base
+from benchmarks.quality.contenders import contenders
+from benchmarks.quality.federation import Cell, Losses
+from benchmarks.quality.settings import Settings, partition_name
+from benchmarks.quality.table import render, write_json
+
+HOME = Path(".consortia/bench/quality")
+OUTPUT = Path(".consortia/bench/quality.json")
+QUICK_ENTRANTS = ("stack_truncate", "average")
+
+
+def main() -> None:
+    """Everything, or with `--quick` two rules at one seed and one rate, written nowhere else."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a slice in under 3 minutes")
+    quick = parser.parse_args().quick
+    console = Console()
+    settings, entrants = Settings(), contenders(Settings())
+    if quick:
+        settings = replace(settings, seeds=(0,), alphas=(None, 0.1), learning_rates=(1e-2,))
+        entrants = tuple(c for c in entrants if c.name in QUICK_ENTRANTS)
+    cores = len(os.sched_getaffinity(0))
+    console.print(f"{platform.machine()}, {cores} cores, PyTorch {torch.__version__}")
+    torch.set_num_threads(cores)
+    began = time.perf_counter()
+    base = prepared_base(settings.base, settings.shares, HOME / "base", console.print)
+    prepared = time.perf_counter()
+    bake_off = BakeOff(settings, base, entrants, lambda *done: _say(console, *done))
+    bake_off.run()
+    minutes = {
+        "base_minutes": (prepared - began) / 60,
+        "tuning_minutes": (time.perf_counter() - prepared) / 60,
+    }
+    console.print(render(bake_off))
+    output = OUTPUT.with_name("quality-quick.json") if quick else OUTPUT
+    write_json(bake_off, minutes, output)
+    console.print(f"base {minutes['base_minutes']:.1f} min, rest {minutes['tuning_minutes']:.1f}")
+    console.print(f"written {output}")
+
+
+def _say(console: Console, done: int, total: int, cell: Cell, losses: Losses) -> None:
+    where = f"{cell.name} {partition_name(cell.alpha)} seed {cell.seed}"
+    rate = f"rate {cell.learning_rate:g}"
+    console.print(
+        f"{done}/{total} {where} {rate}: {losses.test:.4f} in {losses.seconds:.0f} s",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The base with LoRA modules in one worker process: takes factors, trains them, measures losses.
+
+PEFT's modules, plain PyTorch AdamW, one thread. A learner is kept for the life of its process and
+every use starts from factors that are copied in, so nothing of an earlier job is left over.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig
+from transformers import LlamaForCausalLM
+
+from benchmarks.quality.base_model import Tokens, next_token_loss
+from benchmarks.quality.settings import Settings
+from data_contracts.adapter_format import Float32Array, lora_a_name, lora_b_name
+from data_contracts.records.round_plan import AdapterSpec, AdapterTarget, TrainedFactors
+from data_contracts.starting_adapter import AdapterSource, tensors_of
+from silo_agent.training.lora_model import adapter_parameters, load_lora_model, set_adapter
+
+_EVALUATED_AT_ONCE = 48
+_RESIDUAL = "residual"
+
+
+@dataclass(frozen=True)
+class MemoryAdapter:
+    """Factors in memory under their file names, as an `AdapterSource`."""
+
+    spec: AdapterSpec
+    tensors: dict[str, Float32Array]
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """A (rank x in) and B (out x rank)."""
+        return self.tensors[lora_a_name(target.module)], self.tensors[lora_b_name(target.module)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Steps from `first_step` on, at one learning rate; batches are (steps, sequences, length)."""
+
+    batches: Tokens
+    learning_rate: float
+    trained: TrainedFactors = "both"
+    proximal_mu: float = 0.0
+
+
+@lru_cache(maxsize=8)
+def base_targets(base: Path) -> tuple[AdapterTarget, ...]:
+    """Every linear module of the base except the output layer."""
+    model = LlamaForCausalLM.from_pretrained(base, local_files_only=True)
+    return tuple(
+        AdapterTarget(module=name, in_features=m.in_features, out_features=m.out_features)
+        for name, m in model.named_modules()
+        if isinstance(m, torch.nn.Linear) and name != "lm_head"
+    )
+
+
+@lru_cache(maxsize=8)
+def learner(base: Path, spec: AdapterSpec, residual_rank: int | None = None) -> "Learner":
+    """This process's learner for a layout; the seed of `spec` does not matter to it."""
+    return Learner(base, spec, residual_rank)
+
+
+class Learner:
+    """One model. `residual_rank` adds a second, frozen adapter of that rank and scaling 1."""
+
+    def __init__(self, base: Path, spec: AdapterSpec, residual_rank: int | None) -> None:
+        self._spec = spec
+        self._model: Any = load_lora_model(base, spec, "cpu")
+        self._parameters = adapter_parameters(self._model)
+        self._residual: dict[str, torch.nn.Parameter] = {}
+        if residual_rank is not None:
+            self._residual = _with_residual(self._model, spec, residual_rank)
+
+    def train(
+        self,
+        start: AdapterSource,
+        training: Training,
+        settings: Settings,
+        residual: AdapterSource | None = None,
+    ) -> MemoryAdapter:
+        """The adapter after one AdamW step per batch from `start`; a new optimizer every time."""
+        self._load(start, residual)
+        self._model.train()
+        with _trainable(self._parameters, training.trained) as chosen:
+            self._steps(chosen, training, settings)
+        arrays = {name: p.detach().numpy().copy() for name, p in self._parameters.items()}
+        return MemoryAdapter(start.spec, arrays)
+
+    def topic_losses(
+        self, adapter: AdapterSource, heldout: Tokens, residual: AdapterSource | None = None
+    ) -> np.ndarray:
+        """Mean loss per token of each topic (topics,), of token ids (topics, sequences, length)."""
+        self._load(adapter, residual)
+        self._model.eval()
+        with torch.no_grad():
+            return np.array([self._loss(torch.from_numpy(topic)) for topic in heldout])
+
+    def _loss(self, sequences: torch.Tensor) -> float:
+        parts = torch.split(sequences, _EVALUATED_AT_ONCE)
+        total = sum(next_token_loss(self._model, part).item() * len(part) for part in parts)
+        return total / len(sequences)
+
+    def _steps(
+        self, chosen: list[torch.nn.Parameter], training: Training, settings: Settings
+    ) -> None:
+        optimizer = torch.optim.AdamW(
+            chosen, lr=training.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        anchors = [p.detach().clone() for p in chosen] if training.proximal_mu else []
+        for step, batch in enumerate(training.batches):
+            share = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+            optimizer.param_groups[0]["lr"] = training.learning_rate * share
+            torch.autograd.backward(next_token_loss(self._model, torch.from_numpy(batch)))
+            for parameter, anchor in zip(chosen, anchors, strict=False):
+                if parameter.grad is not None:  # the gradient of mu/2 |p - p_start|^2
+                    parameter.grad.add_(parameter.detach() - anchor, alpha=training.proximal_mu)
+            torch.nn.utils.clip_grad_norm_(chosen, settings.max_gradient_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def _load(self, adapter: AdapterSource, residual: AdapterSource | None) -> None:
+        set_adapter(self._model, tensors_of(adapter).items())
+        tensors = tensors_of(residual) if residual is not None else {}
+        with torch.no_grad():
+            for name, parameter in self._residual.items():
+                if name in tensors:
+                    parameter.copy_(torch.from_numpy(tensors[name]))
+                else:
+                    parameter.zero_()
+
+
+@contextmanager
+def _trainable(
+    parameters: dict[str, torch.nn.Parameter], trained: TrainedFactors
+) -> Iterator[list[torch.nn.Parameter]]:
+    """Only the factors that are trained ask for gradients."""
+    wanted = {"both": ".lora_", "a": ".lora_A.", "b": ".lora_B."}[trained]
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(wanted in name)
+    try:
+        yield [p for p in parameters.values() if p.requires_grad]
+    finally:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+
+
+def _with_residual(model: Any, spec: AdapterSpec, rank: int) -> dict[str, torch.nn.Parameter]:
+    """Add the residual's adapter and switch both on; its parameters by their file names."""
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=[t.module for t in spec.targets], bias="none"
+    )
+    model.add_adapter(_RESIDUAL, config)
+    model.base_model.set_adapter(["default", _RESIDUAL])
+    found = {}
+    for name, parameter in model.named_parameters():
+        if f".{_RESIDUAL}." in name:
+            parameter.requires_grad_(False)
+            found[name.replace(f".{_RESIDUAL}.weight", ".weight")] = parameter
+    return found

@@ -1,0 +1,118 @@
+"""The one place where the bake-off calls the product's merge and its compression.
+
+Local adapters are handed over in memory; what the merge writes is opened through the product's
+gate, as a coordinator and the silos of the next round would.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
+from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
+from aggregator.merge.server_state import ServerState, open_server_state
+from data_contracts.adapter_format import AdapterFile, open_adapter
+from data_contracts.block_quantisation import SCHEMES, SchemeName
+from data_contracts.quantised_format import open_quantised
+from data_contracts.records.merge_spec import MergeSpec
+from data_contracts.records.round_plan import AdapterSpec, TrainedFactors, trained_factors
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter
+from silo_agent.compression.error_feedback import (
+    CarriedError,
+    LocalRound,
+    RoundFiles,
+    compress,
+)
+
+
+@dataclass(frozen=True)
+class GlobalState:
+    """What a round starts from, and how far the merge that made it was from the exact one."""
+
+    adapter: AdapterSource
+    residual: AdapterFile | None = None
+    server_state: ServerState | None = None
+    error: float = 0.0
+
+    @classmethod
+    def initial(cls, spec: AdapterSpec) -> "GlobalState":
+        """A from the seed, B zero, no residual, no optimizer state."""
+        return cls(InitialAdapter(spec))
+
+    def trained(self, merge: MergeSpec, round_number: int) -> TrainedFactors:
+        """Which factors silos train from here."""
+        is_first = isinstance(self.adapter, InitialAdapter)
+        return trained_factors(merge.rule, round_number, is_first=is_first)
+
+
+def merged(
+    locals_: Sequence[tuple[AdapterSource, int]],
+    start: GlobalState,
+    merge: MergeSpec,
+    round_number: int,
+    directory: Path,
+) -> GlobalState:
+    """The next state from local adapters with their tokens; files go to `directory`."""
+    spec = start.adapter.spec
+    inputs = MergeInputs(
+        spec=spec,
+        merge=merge,
+        round_number=round_number,
+        locals=tuple(LocalAdapter(a, _digest(a), tokens) for a, tokens in locals_),
+        starting=start.adapter,
+        residual=start.residual,
+        server_state=start.server_state,
+    )
+    into = directory / f"global-{round_number}.safetensors"
+    beside = directory / f"beside-{round_number}.safetensors"
+    one_thread = partial(merge_on_threads, workers=1)
+    result = merge_adapters(inputs, into, beside, merge_modules=one_thread)
+    state = GlobalState(open_adapter(into, spec), error=result.exactness.error)
+    if result.beside is None:
+        return state
+    if merge.residual_rank is None:
+        return replace(state, server_state=open_server_state(beside, spec, merge.optimizer))
+    changes = {"rank": merge.residual_rank, "alpha": merge.residual_rank}
+    return replace(state, residual=open_adapter(beside, spec.model_copy(update=changes)))
+
+
+class Compressor:
+    """One silo's compression: what was left unsent is carried from round to round."""
+
+    def __init__(self, scheme: SchemeName, directory: Path) -> None:
+        self._scheme = SCHEMES[scheme]
+        self._directory = directory
+        self._carried: CarriedError | None = None
+        directory.mkdir(parents=True)
+
+    def sent(
+        self,
+        local: AdapterSource,
+        start: AdapterSource,
+        trained: TrainedFactors,
+        round_number: int,
+    ) -> AdapterSource:
+        """What the coordinator decodes of `local`, which was trained from `start`."""
+        sent, residual, factors = (
+            self._directory / f"{name}-{round_number}" for name in ("sent", "residual", "factors")
+        )
+        files = RoundFiles(sent, residual, factors)
+        compress(LocalRound(local, start, self._scheme, trained), self._carried, files)
+        # A is re-based by the merge, so the error needs the factors that it belongs to.
+        self._carried = CarriedError(
+            open_adapter(residual, local.spec), open_adapter(factors, local.spec)
+        )
+        return open_quantised(sent, local.spec, self._scheme, start)
+
+
+def _digest(adapter: AdapterSource) -> str:
+    """Of the factors in the order of the layout: what sorts the summands of a merge."""
+    digest = hashlib.sha256()
+    for target in adapter.spec.targets:
+        for factor in adapter.module(target):
+            digest.update(np.ascontiguousarray(factor).tobytes())
+    return digest.hexdigest()

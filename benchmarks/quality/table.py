@@ -1,0 +1,70 @@
+"""The bake-off as a table for people and as flat JSON for machines."""
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmarks.quality.bake_off import BakeOff
+from benchmarks.quality.contenders import BASELINES, DEFAULT
+from benchmarks.quality.settings import partition_name
+
+
+def render(bake_off: BakeOff) -> Table:
+    """Rows: baselines, then contenders. Columns: partitions, test loss mean ± deviation."""
+    table = Table(title="held-out loss, nats per token: mean ± deviation over seeds")
+    table.add_column("entrant")
+    for alpha in bake_off.settings.alphas:
+        table.add_column(partition_name(alpha), justify="right")
+        table.add_column("rate", justify="right")
+    table.add_column("own mixture", justify="right")
+    table.add_column("merge error", justify="right")
+    contenders = [contender.name for contender in bake_off.entrants]
+    best = [_best(bake_off, contenders, alpha) for alpha in bake_off.settings.alphas]
+    for name in (*BASELINES, *contenders):
+        table.add_row(name, *_cells(bake_off, name, best), end_section=name == BASELINES[-1])
+    return table
+
+
+def write_json(bake_off: BakeOff, minutes: dict[str, float], output: Path) -> None:
+    """`RULE_PARTITION_mean`, `_std`, `_rate`, ... and the two losses that the promise compares."""
+    pooled = min(("centralised", "centralised_small_batches"), key=lambda n: _mean(bake_off, n))
+    values: dict[str, float] = {
+        "iid_centralised_loss": _mean(bake_off, "centralised"),
+        "iid_best_centralised_loss": _mean(bake_off, pooled),
+        "iid_federated_loss": _mean(bake_off, DEFAULT),
+        "base_loss": _mean(bake_off, "base"),
+        **minutes,
+    }
+    for name in (*BASELINES[1:], *(contender.name for contender in bake_off.entrants)):
+        for alpha in bake_off.settings.alphas:
+            figure = bake_off.figure(name, alpha)
+            key = f"{name}_{partition_name(alpha)}"
+            values[f"{key}_mean"] = figure.mean
+            values[f"{key}_std"] = figure.deviation
+            values[f"{key}_own_mean"] = figure.own_mean
+            values[f"{key}_rate"] = figure.learning_rate
+            values[f"{key}_merge_error"] = figure.merge_error
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rounded = {name: round(value, 6) for name, value in values.items()}
+    output.write_text(json.dumps(rounded, indent=1) + "\n")
+
+
+def _cells(bake_off: BakeOff, name: str, best: list[str]) -> list[str]:
+    cells = []
+    for alpha, winner in zip(bake_off.settings.alphas, best, strict=True):
+        figure = bake_off.figure(name, alpha)
+        shown = f"{figure.mean:.4f} ± {figure.deviation:.4f}"
+        cells.append(f"[bold]{shown}[/bold]" if name == winner else shown)
+        cells.append("" if name == "base" else f"{figure.learning_rate:g}")
+    last = bake_off.figure(name, bake_off.settings.alphas[-1])
+    cells.append(f"{last.own_mean:.4f}")
+    return [*cells, f"{last.merge_error:.1%}" if name not in BASELINES else ""]
+
+
+def _best(bake_off: BakeOff, names: list[str], alpha: float | None) -> str:
+    return min(names, key=lambda name: bake_off.figure(name, alpha).mean)
+
+
+def _mean(bake_off: BakeOff, name: str) -> float:
+    return bake_off.figure(name, None).mean
