@@ -40,6 +40,11 @@ class LocalAdapter:
     digest: str
     weight: int
 
+    @cached_property
+    def modules(self) -> frozenset[str]:
+        """Names of the modules that the silo trains."""
+        return frozenset(target.module for target in self.source.spec.targets)
+
 
 @dataclass(frozen=True)
 class DefenceWeights:
@@ -101,7 +106,7 @@ class MergeInputs:
 
     def trainers(self, target: AdapterTarget) -> list[LocalAdapter]:
         """The silos that train a module."""
-        return [a for a in self.locals if target in a.source.spec.targets]
+        return [a for a in self.locals if target.module in a.modules]
 
     def shares(self, target: AdapterTarget) -> list[tuple[LocalAdapter, Fraction]]:
         """The silos that train a module, weighted by tokens, summing to one."""
