@@ -153,8 +153,8 @@ def merge_slice(payload: bytes, indices: list[int]) -> _Slice:
 
 def _packed(inputs: MergeInputs) -> bytes:
     """One value that neither Prefect nor Dask looks into; every silo repeats the same names."""
-    # The seed of a sketch depends on the fingerprint, which goes with the value once computed.
-    _ = inputs.seed
+    # Once computed it goes with the value, so that a worker can compare its own.
+    _ = inputs.fingerprint
     return zlib.compress(pickle.dumps(inputs), 1)
 
 

@@ -78,8 +78,11 @@ class MergeInputs:
     defence: DefenceWeights | None = None
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over all that decides the result, the arithmetic of this machine included."""
+    def digest(self) -> str:
+        """SHA-256 over all that decides the result, the same on every machine.
+
+        A defence's weights follow from the rest, but to the last bit only on one machine.
+        """
         described = {
             "spec": self.spec.model_dump(mode="json"),
             "merge": self.merge.model_dump(mode="json"),
@@ -87,16 +90,21 @@ class MergeInputs:
             "locals": [[a.digest, a.weight, a.source.spec.model_dump()] for a in self.locals],
             "starting": [self.starting_digest, self.earlier_digest],
             "beside": [self.residual_digest, self.server_state_digest],
-            "defence": repr(self.defence),
-            "arithmetic": [torch.__version__, np.__version__, platform.machine()],
-            "cpu": torch.backends.cpu.get_cpu_capability(),
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     @cached_property
+    def fingerprint(self) -> str:
+        """`digest` together with the arithmetic of this machine: what decides the bytes."""
+        arithmetic = (torch.__version__, np.__version__, platform.machine())
+        capability = torch.backends.cpu.get_cpu_capability()
+        described = repr((self.digest, self.defence, *arithmetic, capability))
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    @cached_property
     def seed(self) -> int:
         """Seed of the sketch: known only when every submission is, so none can be made for it."""
-        return int(self.fingerprint[:15], 16)
+        return int(self.digest[:15], 16)
 
     @property
     def trained(self) -> TrainedFactors:

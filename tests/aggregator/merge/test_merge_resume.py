@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule
+from data_contracts.adapter_format import open_adapter
 from data_contracts.records.round_plan import AdapterTarget
-from tests.aggregator.adapter_samples import inputs_of, spec_of, write_adapter
+from tests.aggregator.adapter_samples import dense, inputs_of, spec_of, write_adapter
 
 TARGETS = tuple(
     AdapterTarget(module=f"layers.{n}.up", in_features=160, out_features=200) for n in range(12)
@@ -116,3 +118,32 @@ def test_the_number_of_workers_never_changes_the_bytes(tmp_path: Path) -> None:
         into = tmp_path / str(workers)
         digests.add(merge_adapters(value, into, merge_modules=on_workers).adapter.digest)
     assert len(digests) == 1
+
+
+def test_another_kind_of_cpu_gives_the_same_product(tmp_path: Path) -> None:
+    """The instruction sets of an older CPU, by the switches that PyTorch and MKL have for it."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from aggregator.merge.adapter_merge import merge_adapters\n"
+        "from tests.aggregator.merge.test_merge_resume import inputs\n"
+        "where = Path(sys.argv[1])\n"
+        "merge_adapters(inputs(where), where / 'older.safetensors')\n"
+    )
+    older = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, env={**os.environ, **older}, check=True, timeout=120)
+    merge_adapters(inputs(tmp_path), tmp_path / "newer.safetensors")
+    one, other = (open_adapter(tmp_path / f"{n}.safetensors", SPEC) for n in ("older", "newer"))
+    for target in TARGETS:
+        expected = dense(other, target)
+        difference = float(np.linalg.norm(dense(one, target) - expected))
+        assert difference < 1e-5 * float(np.linalg.norm(expected))
+
+
+def test_one_silo_alone_merges_to_itself(tmp_path: Path) -> None:
+    only = write_adapter(tmp_path / "only", SPEC, seed=3)
+    merge_adapters(inputs_of([(only, 7)], SPEC), tmp_path / "merged")
+    merged = open_adapter(tmp_path / "merged", SPEC)
+    for target in TARGETS:
+        np.testing.assert_allclose(dense(merged, target), dense(only, target), atol=1e-4)
