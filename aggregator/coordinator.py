@@ -55,6 +55,11 @@ class Coordinator:
         return self.settings.home / "published"
 
     @property
+    def published_residual(self) -> Path:
+        """Where the residual of the rule `residual` lies, a second adapter in PEFT's layout."""
+        return self.settings.home / "published-residual"
+
+    @property
     def reports(self) -> Path:
         """Where the round reports lie."""
         return self.settings.home / "reports"

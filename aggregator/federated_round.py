@@ -273,7 +273,11 @@ def _contract_digests(c: Coordinator, state: FederationState) -> dict[str, str]:
 def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> None:
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
     path = spool(c, c.plans, candidate.record.adapter)
-    write_peft_layout(path, plan.record.adapter, plan.record.base_model.name, c.published)
+    name, residual_spec = plan.record.base_model.name, plan.record.residual_spec
+    write_peft_layout(path, plan.record.adapter, name, c.published)
+    if candidate.record.residual is not None and residual_spec is not None:
+        residual = spool(c, c.plans, candidate.record.residual)
+        write_peft_layout(residual, residual_spec, name, c.published_residual)
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

@@ -14,7 +14,7 @@ from math import factorial
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.contribution.coalitions import Coalition
+from aggregator.contribution.coalitions import Coalition, leave_one_out_coalitions
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -25,10 +25,22 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SequenceLosses:
-    """Summed loss in nats and answer tokens of each sequence of the public set, both (S,)."""
+    """Summed loss in nats and answer tokens of each sequence of the public set, both (S,).
+
+    Raises ValueError unless both are finite, of the same length, and every sequence has a token.
+    """
 
     nats: Float64Array
     tokens: Float64Array
+
+    def __post_init__(self) -> None:
+        if self.nats.ndim != 1 or self.nats.shape != self.tokens.shape or not self.nats.size:
+            shapes = f"{self.nats.shape} and {self.tokens.shape}"
+            raise ValueError(f"expected nats and tokens of the same sequences, found {shapes}")
+        if not (np.isfinite(self.nats).all() and np.isfinite(self.tokens).all()):
+            raise ValueError("expected finite losses, found NaN or infinity")
+        if self.tokens.min() < 1:
+            raise ValueError("expected answer tokens in every sequence, found one without")
 
     @property
     def mean(self) -> float:
@@ -47,9 +59,15 @@ class Contribution:
 
 
 def leave_one_out(losses: Mapping[Coalition, SequenceLosses]) -> list[Contribution]:
-    """Loss without the silo minus loss with everybody, for every silo, in order of their names."""
-    everyone = max(losses, key=len)
-    order = list(losses)
+    """Loss without the silo minus loss with everybody, for every silo, in order of their names.
+
+    Raises ValueError when a coalition is missing or was measured on other sequences.
+    """
+    everyone = _everyone(losses)
+    order = leave_one_out_coalitions(sorted(everyone))
+    missing = [coalition for coalition in order if coalition not in losses]
+    if missing:
+        raise ValueError(f"expected the coalition {sorted(missing[0])}, found none")
     weights = np.zeros((len(order), len(everyone)))
     for column, silo in enumerate(sorted(everyone)):
         weights[order.index(everyone), column] = -1
@@ -60,9 +78,9 @@ def leave_one_out(losses: Mapping[Coalition, SequenceLosses]) -> list[Contributi
 def shapley(losses: Mapping[Coalition, SequenceLosses]) -> list[Contribution]:
     """Exact Shapley values from all 2^n coalitions; they sum to loss(nobody) - loss(everybody).
 
-    Raises ValueError when a coalition is missing.
+    Raises ValueError when a coalition is missing or was measured on other sequences.
     """
-    everyone = max(losses, key=len)
+    everyone = _everyone(losses)
     silos, order = sorted(everyone), list(losses)
     if len(order) != 2 ** len(silos):
         raise ValueError(f"expected {2 ** len(silos)} coalitions, found {len(order)}")
@@ -71,6 +89,14 @@ def shapley(losses: Mapping[Coalition, SequenceLosses]) -> list[Contribution]:
         for column, silo in enumerate(silos):
             weights[row, column] = _share(len(coalition), len(silos), silo in coalition)
     return _contributions(losses, order, weights, silos)
+
+
+def _everyone(losses: Mapping[Coalition, SequenceLosses]) -> Coalition:
+    """All silos of all coalitions, so that a missing grand coalition is noticed."""
+    everyone = frozenset[str]().union(*losses)
+    if not everyone:
+        raise ValueError("expected at least one silo, found none")
+    return everyone
 
 
 def _share(size: int, silos: int, is_member: bool) -> float:
@@ -89,6 +115,8 @@ def _contributions(
     """Values and percentile bounds for linear combinations `weights` (coalitions x silos)."""
     nats = np.stack([losses[coalition].nats for coalition in order])
     tokens = losses[order[0]].tokens
+    if any(not np.array_equal(losses[coalition].tokens, tokens) for coalition in order):
+        raise ValueError("expected the same sequences for every coalition, found others")
     values = nats.sum(axis=1) / tokens.sum() @ weights
     counts = np.random.default_rng(SEED).multinomial(
         len(tokens), np.full(len(tokens), 1 / len(tokens)), RESAMPLES

@@ -64,6 +64,27 @@ def test_plain_peft_loads_the_published_directory(
     assert adapted == {f"base_model.model.{target.module}" for target in spec.targets}
 
 
+def test_plain_peft_adds_a_published_residual(tmp_path: Path, spec: AdapterSpec) -> None:
+    layout = spec.model_copy(update={"rank": 3, "alpha": 3})
+    adapter = write_adapter(tmp_path / "a.safetensors", spec, seed=1)
+    residual = write_adapter(tmp_path / "r.safetensors", layout, seed=2)
+    write_peft_layout(adapter.path, spec, "tiny-llama", tmp_path / "published")
+    write_peft_layout(residual.path, layout, "tiny-llama", tmp_path / "published-residual")
+    model = PeftModel.from_pretrained(tiny_llama(), tmp_path / "published").eval()
+    model.load_adapter(tmp_path / "published-residual", adapter_name="residual")
+    model.base_model.set_adapter(["default", "residual"])
+    plain = tiny_llama()
+    for target in spec.targets:
+        linear = plain.get_submodule(target.module)
+        linear.weight.data += torch.from_numpy(
+            dense(adapter, target) + dense(residual, target)
+        ).float()
+    with torch.no_grad():
+        tokens = torch.arange(8)[None]
+        found, expected = (m(input_ids=tokens).logits for m in (model, plain))
+    assert float((found - expected).abs().max()) < 1e-4
+
+
 def test_the_configuration_comes_from_the_spec(tmp_path: Path, spec: AdapterSpec) -> None:
     adapter = write_adapter(tmp_path / "a.safetensors", spec)
     write_peft_layout(adapter.path, spec, "tiny-llama", tmp_path / "published")
