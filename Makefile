@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SOURCES := aggregator data_contracts flows infra silo_agent tests
 
-.PHONY: help demo demo-stop test check format clean
+.PHONY: help demo demo-stop test chaos check format clean
 .PHONY: bench bench-merge bench-quality bench-attacks bench-contracts
 
 help: ## list the targets
@@ -20,6 +20,9 @@ demo-stop: $(READY) ## stop a demo that was kept running
 
 test: check ## all checks and tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: check ## the long campaigns that `make test` leaves out
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m campaign
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

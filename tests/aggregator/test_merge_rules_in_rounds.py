@@ -84,9 +84,11 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
     [
         ("stack_truncate", "int8"),
         ("average", "int4"),
-        ("frozen_a", "int4"),
-        ("fedsvd", "int8"),
-        ("residual", "int4"),
+        pytest.param("frozen_a", "int4", marks=pytest.mark.campaign),
+        pytest.param("fedsvd", "int8", marks=pytest.mark.campaign),
+        pytest.param("residual", "int4", marks=pytest.mark.campaign),
+        pytest.param("alternating", "int8", marks=pytest.mark.campaign),
+        pytest.param("zero_pad", "int8", marks=pytest.mark.campaign),
     ],
 )
 def test_compressed_rounds(make_federation: MakeFederation, rule: str, compression: str) -> None:

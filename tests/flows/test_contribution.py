@@ -18,22 +18,19 @@ from flows.contribution import PublicSet, contributions
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.launch import run_evaluation
 from tests.simulator.federation import SimulatedFederation
-from tests.simulator.fixtures import MakeFederation
-from tests.simulator.fixtures import make_federation as make_federation
 from tests.simulator.fixtures import tiny_model as tiny_model
 from tests.simulator.silo import Behaviour
 from tests.tiny_model import SENTENCES
 
 
-@pytest.fixture
-def federation(make_federation: MakeFederation) -> SimulatedFederation:
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> SimulatedFederation:
     """Three silos that have submitted."""
-    federation = make_federation(
-        {"merge": MergeSection(rule="average")},
-        a=Behaviour.HONEST,
-        b=Behaviour.HONEST,
-        c=Behaviour.HONEST,
-    )
+    directory = tmp_path_factory.mktemp("federation")
+    federation = SimulatedFederation(directory, tiny_model, merge=MergeSection(rule="average"))
+    for name in "abc":
+        federation.add_silo(f"silo-{name}", Behaviour.HONEST)
+    federation.found()
     plan = federation.open(1)
     for _ in range(5):
         federation.silos_act()

@@ -110,6 +110,7 @@ def test_within_a_task_the_bytes_are_those_of_threads_and_prefect_holds_none_of_
     assert b"merge-12-modules" in stored
 
 
+@pytest.mark.campaign
 def test_a_merge_that_stopped_in_the_middle_continues(cluster: Cluster, tmp_path: Path) -> None:
     value = inputs(tmp_path)
     on_dask = merge_on_dask(cluster.address, slice_modules=1)
@@ -133,6 +134,7 @@ def test_a_merge_that_stopped_in_the_middle_continues(cluster: Cluster, tmp_path
     assert merged.adapter == merge_adapters(value, tmp_path / "threads").adapter
 
 
+@pytest.mark.campaign
 def test_a_worker_that_is_killed_costs_no_more_than_its_slices(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def test_a_worker_that_is_killed_costs_no_more_than_its_slices(
     assert merged.adapter == merge_adapters(value, tmp_path / "threads").adapter
 
 
+@pytest.mark.campaign
 def test_a_worker_that_does_not_see_the_adapters_names_the_file(
     cluster: Cluster, tmp_path: Path
 ) -> None:
