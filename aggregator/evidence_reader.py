@@ -108,7 +108,12 @@ def read_status(
 def admission_evidence(
     c: Coordinator, plan: Verified[RoundPlan], silos: dict[str, SiloRecords]
 ) -> list[SiloEvidence]:
-    """Evidence for the admission rules; each submitted adapter is spooled and gated here."""
+    """Evidence for the admission rules; each submitted adapter is spooled and gated here.
+
+    Raises UntrustedInputError when the coordinator's own starting adapter is not what its plan
+    names: no silo is to be judged by that.
+    """
+    starting = starting_source(c, plan.record)
     return [
         SiloEvidence(
             silo=silo,
@@ -117,7 +122,7 @@ def admission_evidence(
             verdict=records.verdict,
             submission=records.submission,
             equivocated=records.equivocated,
-            adapter_fault=_adapter_fault(c, plan, silo, records.submission),
+            adapter_fault=_adapter_fault(c, plan, silo, records.submission, starting),
         )
         for silo, records in sorted(silos.items())
     ]
@@ -167,6 +172,7 @@ def _adapter_fault(
     plan: Verified[RoundPlan],
     silo: str,
     submission: Verified[Submission] | None,
+    starting: AdapterSource,
 ) -> str | None:
     """Why the submitted adapter cannot be admitted, or None; size is checked before bytes."""
     if submission is None:
@@ -176,7 +182,6 @@ def _adapter_fault(
         return "adapter.too_large"
     try:
         path = spool(c, c.inbox(silo), ref)
-        starting = starting_source(c, plan.record)
         source = local_adapter(plan.record, silo, path, starting)
         check_submission(source, starting, plan.record.recipe)
     except UntrustedInputError as error:

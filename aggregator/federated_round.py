@@ -5,6 +5,7 @@ the records that exist, writes payload before record, and can be killed and run 
 what was done and goes on. Nothing here knows Prefect.
 """
 
+import shutil
 from typing import TypeVar
 
 from aggregator.adapter_layout import adapter_targets
@@ -274,10 +275,12 @@ def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> N
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
     path = spool(c, c.plans, candidate.record.adapter)
     name, residual_spec = plan.record.base_model.name, plan.record.residual_spec
-    write_peft_layout(path, plan.record.adapter, name, c.published)
-    if candidate.record.residual is not None and residual_spec is not None:
+    if candidate.record.residual is None or residual_spec is None:
+        shutil.rmtree(c.published_residual, ignore_errors=True)
+    else:
         residual = spool(c, c.plans, candidate.record.residual)
         write_peft_layout(residual, residual_spec, name, c.published_residual)
+    write_peft_layout(path, plan.record.adapter, name, c.published)
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

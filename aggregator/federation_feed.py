@@ -113,6 +113,7 @@ def starting_point(c: Coordinator, state: FederationState, round_number: int) ->
         residual=candidate.residual,
         server_state=candidate.server_state,
         earlier=published.record.starting_adapter,
+        merge=published.record.merge,
     )
 
 

@@ -13,7 +13,7 @@ from data_contracts.envelope import Verified, narrowed
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.records import Abort, Membership, RoundPlan
-from data_contracts.records.merge_spec import MIXED_RANK_RULES
+from data_contracts.records.merge_spec import MIXED_RANK_RULES, MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     BaseModelRef,
@@ -31,13 +31,14 @@ FeedEntry = Verified[RoundPlan | Abort]
 class StartingPoint:
     """What a round starts from: what the last published round left; all None at first.
 
-    `earlier` is the adapter which that round itself started from.
+    `earlier` is the adapter which that round itself started from, `merge` how it was merged.
     """
 
     adapter: ArtifactRef | None = None
     residual: ArtifactRef | None = None
     server_state: ArtifactRef | None = None
     earlier: ArtifactRef | None = None
+    merge: MergeSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def _require_possible(
             "add silos with `consortia federation add-silo`",
         )
     _require_defence(settings)
+    _require_same_run(settings, inputs.starting)
     most = max(settings.round.quorum, settings.round.evaluation_quorum)
     if most > len(cohort):
         raise _impossible(
@@ -239,6 +241,26 @@ def _require_defence(settings: FederationSettings) -> None:
             "one layout for all silos, so that a defence can compare their deltas",
             f"own layouts of {', '.join(sorted(settings.silo_adapters))}",
             "remove silo_adapters or merge.robust from federation.toml",
+        )
+
+
+def _require_same_run(settings: FederationSettings, starting: StartingPoint) -> None:
+    """What a run has published so far must fit the merge that follows."""
+    merge, before = settings.merge.spec(settings.round.weight_cap_tokens), starting.merge
+    if before is None:
+        return
+    if starting.residual is not None and merge.residual_rank != before.residual_rank:
+        raise _impossible(
+            f"the rule residual with residual_rank {before.residual_rank}, as this run began",
+            f"{merge.rule} with residual_rank {merge.residual_rank}",
+            "put merge back in federation.toml, or begin a new run: the published model is the "
+            "adapter together with its residual",
+        )
+    if starting.server_state is not None and merge.optimizer_state != before.optimizer_state:
+        raise _impossible(
+            f"the optimizer {before.optimizer.name}, whose state this run has",
+            merge.optimizer.name,
+            "put merge.optimizer back in federation.toml, or begin a new run",
         )
 
 

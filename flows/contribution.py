@@ -115,6 +115,8 @@ def _merged(
 ) -> dict[Coalition, EvaluatedAdapter]:
     """One adapter a coalition; the empty one is the starting adapter."""
     inputs = merge_inputs(c, plan.record, close)
+    undefended = plan.record.merge.model_copy(update={"robust": None})
+    inputs = replace(inputs, merge=undefended)
     silo_of = {admitted.adapter.digest: admitted.silo for admitted in close.admitted}
     adapters = {frozenset[str](): _starting(c, plan.record)}
     for done, coalition in enumerate(wanted, start=1):

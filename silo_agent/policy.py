@@ -24,6 +24,7 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records import RoundPlan
+from data_contracts.records.round_plan import AdapterSpec
 from data_contracts.wire_types import Digest, LicenceId, Text
 
 MAX_POLICY_BYTES = 64 * 1024
@@ -281,12 +282,14 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.rank",
         "The plan's adapter rank is higher than the silo allows.",
-        lambda p, s, c: p.adapter_of(c.silo).rank <= s.limits.max_rank,
+        lambda p, s, c: all(spec.rank <= s.limits.max_rank for spec in _layouts(p, c.silo)),
     ),
     (
         "policy.adapter_bytes",
         "The plan's adapter is larger than the silo releases.",
-        lambda p, s, c: adapter_bytes_limit(p.adapter_of(c.silo)) <= s.limits.max_adapter_bytes,
+        lambda p, s, c: all(
+            adapter_bytes_limit(spec) <= s.limits.max_adapter_bytes for spec in _layouts(p, c.silo)
+        ),
     ),
     (
         "plan.trainable",
@@ -301,6 +304,12 @@ def _trainable(plan: RoundPlan) -> bool:
     the seed, where B is zero and so is A's gradient."""
     stuck = plan.recipe.trained_factors == "a" and plan.starting_adapter is None
     return plan.recipe.proximal_mu >= 0 and not stuck
+
+
+def _layouts(plan: RoundPlan, silo: str) -> tuple[AdapterSpec, ...]:
+    """What the silo trains, and the residual that it has to load beside it."""
+    residual = plan.residual_spec
+    return (plan.adapter_of(silo),) if residual is None else (plan.adapter_of(silo), residual)
 
 
 def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:

@@ -62,7 +62,9 @@ class SentAdapters:
         digest = plan.starting_adapter.digest if plan.starting_adapter else None
         before = self._round_before(plan, coordinator_key)
         carry = feedback.carried_into(plan.round, spec, digest, before)
-        log.info("error feedback of round %d: %s", plan.round, carry.reason)
+        dropped = carry.record is None and plan.round > 1
+        level = logging.WARNING if dropped else logging.INFO
+        log.log(level, "error feedback of round %d: %s", plan.round, carry.reason)
         sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
         files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
         trained = plan.recipe.trained_factors

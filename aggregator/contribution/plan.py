@@ -51,7 +51,9 @@ class ContributionPlan:
 
     def values(self, losses: Mapping[Coalition, SequenceLosses]) -> list[Contribution]:
         """What the method makes of the losses; raises ValueError when a coalition is missing."""
-        known = {coalition: losses[coalition] for coalition in self.coalitions if coalition in losses}
+        known = {
+            coalition: losses[coalition] for coalition in self.coalitions if coalition in losses
+        }
         return shapley(known) if self.method == "shapley" else leave_one_out(known)
 
     def _identity(self, coalition: Coalition) -> list[object]:

@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from aggregator.merge.blas_threads import MOST_WORKERS, default_workers, one_blas_thread
+from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, require_layouts, sorted_locals
 from aggregator.merge.merged_file import FinishedModule, MergedFile, MergeJournal
 from aggregator.merge.rules import MergedModule, merge_module
 from aggregator.merge.server_optimizer import state_names
 from aggregator.merge.server_state import state_entries
-from data_contracts.adapter_format import module_entries
+from aggregator.merge.weighted_sum import Summand, WeightedSum
+from data_contracts.adapter_format import MAX_ABSOLUTE_VALUE, module_entries
 from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.round_plan import AdapterSpec
@@ -71,17 +75,21 @@ def merge_adapters(
     than on this machine's threads. Raises FederationOperatorError when weights or layouts do not
     fit together, when a value overflows float32, and when the merged adapter is zero.
     """
-    inputs = replace(inputs, locals=sorted_locals(inputs.locals))
+    ordered = sorted_locals(inputs.locals)
+    if inputs.defence is not None and ordered != inputs.locals:
+        raise ValueError("weights of a defence belong to adapters in the order of their digests")
+    inputs = replace(inputs, locals=ordered)
     require_layouts(inputs)
     journal_path = into.with_name(f".{into.name}.journal")
     into.parent.mkdir(parents=True, exist_ok=True)
     with (
-        _files(inputs, into, beside) as files,
         MergeJournal(journal_path, inputs.fingerprint) as journal,
+        _files(inputs, into, beside) as files,
     ):
         finished = _still_held(journal, files)
         missing = [i for i in range(len(inputs.spec.targets)) if i not in finished]
         for index, module in (merge_modules or merge_on_threads)(inputs, missing):
+            _require_within_limit(inputs, index, module)
             entry = _written(index, module, files)
             journal.add(entry)
             finished[index] = entry
@@ -159,6 +167,25 @@ def _written(index: int, module: MergedModule, files: tuple[MergedFile, ...]) ->
         beside_digest=beside,
         is_zero=not (module.a.any() and module.b.any()),
         norms=module.norms,
+    )
+
+
+def _require_within_limit(inputs: MergeInputs, index: int, module: MergedModule) -> None:
+    """What the gate would refuse at every silo is not written; says whose product is largest."""
+    largest = max(float(np.abs(factor).max()) for factor in (module.a, module.b))
+    if largest <= MAX_ABSOLUTE_VALUE:
+        return
+    target = inputs.spec.targets[index]
+    sizes = {
+        adapter.digest: squared_norm(WeightedSum(target, [Summand.uniform(adapter.source, 1.0)]))
+        for adapter in inputs.trainers(target)
+    }
+    loudest = max(sizes, key=lambda digest: sizes[digest])
+    raise FederationOperatorError(
+        f"merged adapter at {target.module}",
+        expected=f"values of at most {MAX_ABSOLUTE_VALUE:g}, as every silo's gate asks",
+        found=f"{largest:g}; the largest local product is that of adapter {loudest[:16]}",
+        action="abort the attempt, and ask the silo that submitted it, or plan with merge.robust",
     )
 
 

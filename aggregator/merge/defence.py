@@ -13,7 +13,7 @@ import numpy as np
 
 from aggregator.merge.blas_threads import default_workers, one_blas_thread
 from aggregator.merge.gram import product_kernel
-from aggregator.merge.merge_inputs import DefenceWeights, MergeInputs
+from aggregator.merge.merge_inputs import DefenceWeights, MergeInputs, sorted_locals
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
 from aggregator.robust.alarms import alarms_of
 from aggregator.robust.by_coordinates import entries_kept, most_trimmed
@@ -49,6 +49,7 @@ def defended(inputs: MergeInputs) -> Defended:
 
     Raises FederationOperatorError when too few silos were admitted for the defence.
     """
+    inputs = replace(inputs, locals=sorted_locals(inputs.locals))
     robust = inputs.merge.robust
     if robust is None:
         return Defended(inputs, {}, needs_person=False)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from importlib.metadata import version
 from itertools import pairwise
 
 import numpy as np
@@ -96,7 +97,7 @@ class MergeInputs:
     @cached_property
     def fingerprint(self) -> str:
         """`digest` together with the arithmetic of this machine: what decides the bytes."""
-        arithmetic = (torch.__version__, np.__version__, platform.machine())
+        arithmetic = (torch.__version__, np.__version__, platform.machine(), version("consortia"))
         capability = torch.backends.cpu.get_cpu_capability()
         described = repr((self.digest, self.defence, *arithmetic, capability))
         return hashlib.sha256(described.encode()).hexdigest()

@@ -26,12 +26,17 @@ from data_contracts.starting_adapter import AdapterSource, Float32Array
 EXACT_UP_TO_RANK = 48
 """Up to this stacked rank QR and SVD of the whole stack cost less than a sketch."""
 
+ROUNDING = 1e-5
+"""Share of discarded energy below which a norm in float32 says nothing about it."""
+
 
 @dataclass(frozen=True)
 class Norms:
     """Squared Frobenius norms of one module's merge.
 
-    Of the true weighted sum, of the merge's difference to it, and of what truncation discarded.
+    Of the true sum, of the merge's difference to it, and of what truncation discarded. The true sum
+    is start + sum of c_i delta_i with the weights of the plan or, where it has one, of its defence;
+    under a server optimizer it is the optimizer's new product.
     """
 
     true_sum: float
@@ -120,16 +125,16 @@ def fedsvd(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
 
 def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """`average`, and what it misses, with the residual so far, cut to the residual's rank."""
-    mean = average(inputs, target)
-    summands = [Summand.uniform(a.source, float(w)) for a, w in inputs.shares(target)]
-    if inputs.residual is not None:
-        summands.append(Summand.uniform(inputs.residual, 1.0))
-    missed = Summand.uniform(PairSource(inputs.spec, mean.a, mean.b), -1.0)
+    shares = [(a.source, float(w)) for a, w in inputs.shares(target)]
+    mean = _mean(inputs, target, shares)
+    missed = [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
+    before = [Summand.uniform(inputs.residual, 1.0)] if inputs.residual is not None else []
     rank = inputs.merge.residual_rank or inputs.spec.rank
-    pair = truncated(WeightedSum(target, [*summands, missed]), rank, 1.0, inputs.seed)
+    pair = truncated(WeightedSum(target, missed + before), rank, 1.0, inputs.seed)
 
     def measure() -> Norms:
-        true_sum = squared_norm(WeightedSum(target, summands))
+        products = [Summand.uniform(source, w) for source, w in shares]
+        true_sum = squared_norm(WeightedSum(target, products + before))
         return Norms(true_sum, pair.discarded_norm, pair.discarded_norm)
 
     return _Merge(mean.a, mean.b, measure, (pair.a, pair.b))
@@ -181,7 +186,18 @@ def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraP
         left = torch.cat([chunk.b.to(torch.float64) * chunk.c for chunk in chunks], dim=1)
         right = torch.cat([chunk.a for chunk in chunks]).to(torch.float64)
         return exact_truncation(left, right, rank, scaling)
-    return sketch_truncation(total, squared_norm(total), rank, scaling, seed)
+    pair = sketch_truncation(total, squared_norm(total), rank, scaling, seed)
+    if pair.discarded_norm < ROUNDING * pair.squared_norm:
+        # What is left is of the size of the norm's own rounding: measure the difference itself.
+        return replace(pair, squared_norm=pair.kept_norm + _squared_error(total, pair, scaling))
+    return pair
+
+
+def _squared_error(total: WeightedSum, pair: LoraPair, scaling: float) -> float:
+    """Squared norm of total - scaling B A, in float64."""
+    source = PairSource(total.summands[0].source.spec, pair.a, pair.b)
+    minus = Summand(source, np.full(len(pair.a), -scaling))
+    return squared_norm(WeightedSum(total.target, [*total.summands, minus]), torch.float64)
 
 
 def _optimized(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
@@ -190,7 +206,7 @@ def _optimized(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     delta = WeightedSum(target, inputs.delta_summands(target)).dense()
     before = inputs.server_state.module(target) if inputs.server_state else ()
     product, state = server_step(inputs.merge.optimizer, start, delta, before)
-    matrix, spec = DenseMatrix(product), inputs.spec
+    matrix, spec = DenseMatrix(torch.from_numpy(float32(product))), inputs.spec
     pair = sketch_truncation(matrix, matrix.squared_norm, spec.rank, spec.scaling, inputs.seed)
     return replace(_of_pair(pair), beside=tuple(float32(part) for part in state))
 
@@ -225,13 +241,15 @@ def _shared_factors(
     """The starting pair with the factor that silos trained replaced by the merged one."""
     a, b = inputs.starting.module(target)
     position = 0 if inputs.trained == "a" else 1
-    trained = (adapter.source.module(target)[position] for adapter in inputs.locals)
     defence = inputs.merge.robust
     if defence is not None and defence.by_coordinates:
-        merged = _by_coordinates(defence, list(trained))
+        trained = [adapter.source.module(target)[position] for adapter in inputs.locals]
+        merged = _by_coordinates(defence, trained)
     else:
-        weights = [float(weight) for _, weight in inputs.delta_weights(target)]
-        merged = _combined((a, b)[position], weights, trained)
+        # A silo to which a defence gives no weight is in neither of the two.
+        pairs = inputs.delta_weights(target)
+        factors = (adapter.source.module(target)[position] for adapter, _ in pairs)
+        merged = _combined((a, b)[position], [float(weight) for _, weight in pairs], factors)
     return (merged, b) if position == 0 else (a, merged)
 
 

@@ -11,20 +11,21 @@ from collections.abc import Sequence
 import torch
 
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvg, FedAvgM, ServerOptimizer
+from data_contracts.records.merge_spec import (
+    OPTIMIZER_STATE,
+    DiLoCo,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    ServerOptimizer,
+)
 
 State = tuple[torch.Tensor, ...]
 
 
 def state_names(optimizer: ServerOptimizer) -> tuple[str, ...]:
-    """What an optimizer keeps for every module, each a float32 matrix (out x in)."""
-    match optimizer:
-        case FedAvg():
-            return ()
-        case FedAvgM() | DiLoCo():
-            return ("momentum",)
-        case FedAdam():
-            return ("first_moment", "second_moment")
+    """What an optimizer keeps for every module; see `OPTIMIZER_STATE`."""
+    return OPTIMIZER_STATE[optimizer.name]
 
 
 def initial_state(optimizer: ServerOptimizer, shape: tuple[int, int]) -> State:

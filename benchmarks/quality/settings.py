@@ -29,7 +29,7 @@ class BaseRecipe:
 class TopicShares:
     """Sequences of every topic: for training, for the choice of learning rates, for figures."""
 
-    train: int = 512
+    train: int = 480
     validation: int = 16
     test: int = 48
 

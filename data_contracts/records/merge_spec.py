@@ -39,38 +39,50 @@ PRODUCT_RULES: frozenset[MergeRule] = frozenset(
 """Rules that compute a weighted sum of the silos' deltas, so a defence can choose the weights."""
 
 
+Rate = Annotated[DecimalString, Field(gt=0)]
+Decay = Annotated[DecimalString, Field(ge=0, lt=1)]
+
+
 class FedAvg(Part):
     """The new adapter is start + learning_rate x delta (McMahan et al. 2017 at 1)."""
 
     name: Literal["fedavg"] = "fedavg"
-    learning_rate: DecimalString = Decimal("1")
+    learning_rate: Rate = Decimal("1")
 
 
 class FedAvgM(Part):
     """Momentum on the merged delta (Hsu et al. 2019): v = momentum v + delta."""
 
     name: Literal["fedavgm"] = "fedavgm"
-    learning_rate: DecimalString = Decimal("1")
-    momentum: DecimalString = Decimal("0.9")
+    learning_rate: Rate = Decimal("1")
+    momentum: Decay = Decimal("0.9")
 
 
 class FedAdam(Part):
     """Adam on the merged delta without bias correction (Reddi et al. 2021, algorithm 2)."""
 
     name: Literal["fedadam"] = "fedadam"
-    learning_rate: DecimalString = Decimal("0.01")
-    beta1: DecimalString = Decimal("0.9")
-    beta2: DecimalString = Decimal("0.99")
-    tau: DecimalString = Decimal("0.001")
+    learning_rate: Rate = Decimal("0.01")
+    beta1: Decay = Decimal("0.9")
+    beta2: Decay = Decimal("0.99")
+    tau: Rate = Decimal("0.001")
 
 
 class DiLoCo(Part):
     """SGD with Nesterov momentum on minus the delta (Douillard et al. 2023)."""
 
     name: Literal["diloco"] = "diloco"
-    learning_rate: DecimalString = Decimal("0.7")
-    momentum: DecimalString = Decimal("0.9")
+    learning_rate: Rate = Decimal("0.7")
+    momentum: Annotated[Decay, Field(gt=0)] = Decimal("0.9")
 
+
+OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {
+    "fedavg": (),
+    "fedavgm": ("momentum",),
+    "diloco": ("momentum",),
+    "fedadam": ("first_moment", "second_moment"),
+}
+"""What each optimizer keeps for every module, each a float32 matrix (out x in)."""
 
 ServerOptimizer = Annotated[FedAvg | FedAvgM | FedAdam | DiLoCo, Field(discriminator="name")]
 
@@ -80,6 +92,7 @@ class RobustSpec(Part):
 
     `clip`: each delta's norm cut to the median norm. `mixing`: each delta replaced by the mean of
     its nearest neighbours (NNM, Allouah et al. 2023). `rule`: how one delta is made of them.
+    Tolerating 0 silos gives the token-weighted mean of the clipped deltas, whatever the rule.
     """
 
     tolerated_silos: Count
@@ -136,4 +149,11 @@ class MergeSpec(Part):
             raise ValueError("a defence on products needs a rule that merges products or B alone")
         if self.optimizer != FedAvg() and self.rule != "stack_truncate":
             raise ValueError("a server optimizer acts on products: it needs stack_truncate")
+        if self.robust and self.robust.rule == "centred_clipping" and self.optimizer != FedAvg():
+            raise ValueError("centred_clipping carries the merged delta: it needs fedavg at rate 1")
         return self
+
+    @property
+    def optimizer_state(self) -> tuple[str, ...]:
+        """What the optimizer keeps from round to round."""
+        return OPTIMIZER_STATE[self.optimizer.name]

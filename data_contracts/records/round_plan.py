@@ -201,6 +201,17 @@ class RoundPlan(Record):
             raise ValueError("trained_factors must be what the merge rule asks for in this round")
         return self
 
+    @model_validator(mode="after")
+    def _merge_can_be_kept(self) -> "RoundPlan":
+        robust = self.merge.robust
+        if robust and (self.quorum < robust.silos_needed or self.silo_adapters):
+            raise ValueError("a defence needs its silos in the quorum, and one layout for all")
+        if self.starting_residual and self.merge.residual_rank is None:
+            raise ValueError("a starting residual goes with the rule residual")
+        if self.server_state and not self.merge.optimizer_state:
+            raise ValueError("a server state goes with an optimizer that keeps one")
+        return self
+
     def adapter_of(self, silo: str) -> AdapterSpec:
         """The layout that `silo` trains and submits."""
         own = next((entry for entry in self.silo_adapters if entry.silo == silo), None)

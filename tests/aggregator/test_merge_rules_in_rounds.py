@@ -1,12 +1,14 @@
 """Every merge rule through whole rounds: plan, silos, gate, merge, publication and report."""
 
+import json
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aggregator.evidence_reader import read_evidence, spool
-from aggregator.federated_round import report_round
+from aggregator.federated_round import close_round, report_round
 from aggregator.federation_feed import read_federation
 from aggregator.settings import (
     MergeSection,
@@ -15,7 +17,9 @@ from aggregator.settings import (
     SiloAdapterSection,
 )
 from data_contracts.adapter_format import open_adapter
+from data_contracts.bucket_layout import blob_key
 from data_contracts.envelope import Verified
+from data_contracts.errors import UntrustedInputError
 from data_contracts.records import Candidate, RoundPlan, RoundReport
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -66,7 +70,7 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
     assert second.starting_adapter is not None
     assert candidate.merge_rule == rule
     assert (candidate.error < 1e-5) == exact
-    assert all(module.error >= 0 for module in candidate.modules)
+    assert len(candidate.modules) == len(second.adapter.targets)
     assert (candidate.residual is not None) == (rule == "residual")
     assert (candidate.server_state is not None) == ("optimizer" in fields)
     assert (second.server_state is not None) == ("optimizer" in fields)
@@ -106,7 +110,8 @@ def test_compressed_rounds(make_federation: MakeFederation, rule: str, compressi
     assert [silo.outcome for silo in report.silos] == ["admitted"] * 3
     assert report.outcome == "published"
     state = federation.silos["silo-a"].home / "error-feedback"
-    assert any(state.rglob("*"))
+    (last,) = state.rglob("*0002.json")
+    assert json.loads(last.read_text())["origin"]["round"] == 1
 
 
 def test_a_frozen_factor_that_moved_is_rejected(make_federation: MakeFederation) -> None:
@@ -162,3 +167,20 @@ def test_an_alarm_among_three_holds_the_candidate_for_a_person(
     assert report.published_adapter is None
     alarmed = [silo.silo for silo in report.silos if silo.influence and silo.influence.alarm]
     assert alarmed == ["silo-x"]
+
+
+def test_no_silo_is_judged_by_a_starting_adapter_that_storage_withholds(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(**THREE)
+    federation.play(federation.open(1))
+    plan = federation.open(2)
+    for _ in range(4):
+        federation.silos_act()
+    starting = plan.record.starting_adapter
+    assert starting is not None
+    c = federation.coordinator()
+    shutil.rmtree(c.workspace / "spool")
+    del federation.plans.objects[blob_key(starting.digest)]
+    with pytest.raises(UntrustedInputError, match=f"blob {starting.digest[:16]}"):
+        close_round(c, plan)

@@ -19,7 +19,7 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.records import RoundPlan
 from data_contracts.records.round_plan import BaseModelRef, trained_factors
 from infra.storage_config import StorageSection
-from tests.aggregator.federation_samples import COHORT, START, digest, federation
+from tests.aggregator.federation_samples import COHORT, START, adapter_ref, digest, federation
 
 FED = federation()
 GEMMA = "LicenseRef-Gemma-Terms"
@@ -29,6 +29,7 @@ ACCEPTED = f"{GEMMA} accepted by A. Person"
 KRUM = {"tolerated_silos": 2, "rule": "multi_krum"}
 CLIPPED = {"tolerated_silos": 1, "rule": "mean", "mixing": "none"}
 MEDIAN = {"tolerated_silos": 1, "rule": "median", "clip": "none", "mixing": "none"}
+CENTRED = {"tolerated_silos": 1, "rule": "centred_clipping"}
 NARROW = {"bank-a": {"rank": 1, "alpha": 1}}
 THREE = RoundSection(quorum=3, evaluation_quorum=2)
 
@@ -59,6 +60,7 @@ def drafted(
     licence: str = "Apache-2.0",
     acceptance: str | None = None,
     silos: tuple[str, ...] = COHORT,
+    starting: StartingPoint | None = None,
     **changes: Any,
 ) -> RoundPlan:
     model = BaseModelRef(
@@ -70,7 +72,7 @@ def drafted(
         base_model=model,
         adapter=FED.plan.record.adapter,
         contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
-        starting=StartingPoint(),
+        starting=starting or StartingPoint(),
         now=START,
     )
     return draft_plan(settings(use=use, **changes), inputs, 1, 1)
@@ -135,6 +137,10 @@ def test_research_is_the_use_of_a_federation_that_states_none() -> None:
         ({"merge": merge(robust=MEDIAN)}, "needs a rule under which a factor is shared"),
         ({"merge": merge(rule="average", optimizer={"name": "diloco"})}, "needs stack_truncate"),
         ({"merge": merge(optimizer={"name": "fedavg", "tau": "0.1"})}, "not permitted"),
+        ({"merge": merge(optimizer={"name": "diloco", "momentum": "0"})}, "greater than 0"),
+        ({"merge": merge(optimizer={"name": "fedavg", "learning_rate": "-1"})}, "greater than 0"),
+        ({"merge": merge(optimizer={"name": "fedadam", "beta2": "1.5"})}, "less than 1"),
+        ({"merge": merge(optimizer={"name": "diloco"}, robust=CENTRED)}, "needs fedavg at rate 1"),
         (
             {"merge": merge(robust=CLIPPED), "silo_adapters": NARROW, "round": THREE},
             "one layout for all silos",
@@ -173,3 +179,38 @@ def test_alternating_trains_b_until_something_was_published() -> None:
     assert trained_factors("alternating", 2, is_first=True) == "b"
     assert trained_factors("alternating", 2, is_first=False) == "a"
     assert trained_factors("alternating", 3, is_first=False) == "b"
+
+
+REF = adapter_ref("published")
+RESIDUAL = merge(rule="residual", residual_rank=4)
+MOMENTUM = merge(optimizer={"name": "fedavgm"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        (RESIDUAL, RESIDUAL, None),
+        (RESIDUAL, merge(rule="average"), "residual_rank 4, as this run began"),
+        (RESIDUAL, merge(rule="residual", residual_rank=2), "residual_rank 4, as this run began"),
+        (MOMENTUM, merge(optimizer={"name": "diloco"}), None),
+        (MOMENTUM, merge(), "the optimizer fedavgm, whose state this run has"),
+        (MOMENTUM, merge(optimizer={"name": "fedadam"}), "the optimizer fedavgm"),
+        (merge(), MOMENTUM, None),
+        (merge(rule="average"), RESIDUAL, None),
+    ],
+)
+def test_settings_that_change_in_a_run_must_fit_what_it_published(
+    before: MergeSection, after: MergeSection, refused: str | None
+) -> None:
+    spec = before.spec(100)
+    starting = StartingPoint(
+        adapter=REF,
+        residual=REF if spec.residual_rank else None,
+        server_state=REF if spec.optimizer_state else None,
+        merge=spec,
+    )
+    if refused is None:
+        assert drafted(merge=after, starting=starting).merge == after.spec(10_000_000)
+        return
+    with pytest.raises(FederationOperatorError, match=refused):
+        drafted(merge=after, starting=starting)

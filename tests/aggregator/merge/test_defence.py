@@ -1,6 +1,8 @@
 """A defence chooses weights on products, and the merge with them is exact."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.weighted_sum import Float64Array
 from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import RobustSpec
+from data_contracts.records.merge_spec import MergeRule, RobustSpec
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from tests.aggregator.adapter_samples import (
     TARGETS,
@@ -99,7 +101,7 @@ def test_a_carried_centre_enters_the_merge_with_its_share(tmp_path: Path) -> Non
     assert chosen is not None
     assert chosen.centre > 0
     expected = flat(start) + chosen.centre * (flat(start) - flat(earlier))
-    for weight, adapter in zip(chosen.silos, inputs.locals, strict=True):
+    for weight, adapter in zip(chosen.silos, defence.inputs.locals, strict=True):
         expected = expected + weight * (flat(adapter.source) - flat(start))
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
@@ -134,3 +136,33 @@ def test_too_few_admitted_silos_for_the_defence(tmp_path: Path) -> None:
     inputs = inputs_of(cohort(tmp_path, 4, 0), SPEC, robust=RobustSpec(tolerated_silos=1))
     with pytest.raises(FederationOperatorError, match="at least 5 admitted silos"):
         defended(inputs)
+
+
+@pytest.mark.parametrize("rule", ["stack_truncate", "frozen_a", "fedsvd"])
+@pytest.mark.parametrize("robust", ["multi_krum", "geometric_median", "centred_clipping", "mean"])
+def test_every_defence_merges_what_its_weights_say(
+    tmp_path: Path, rule: MergeRule, robust: Any
+) -> None:
+    """Multi-Krum gives some silos no weight at all."""
+    start = InitialAdapter(SPEC)
+    frozen = None if rule == "stack_truncate" else start
+    spec = RobustSpec(tolerated_silos=2, rule=robust, mixing="none")
+    layout = WIDE if rule == "stack_truncate" else SPEC
+    adapters = cohort(tmp_path, honest=6, attackers=1, frozen=frozen)
+    defence, found = merge(tmp_path, inputs_of(adapters, layout, start, rule=rule, robust=spec))
+    chosen = defence.inputs.defence
+    assert chosen is not None
+    if robust == "multi_krum":
+        assert 0 in chosen.silos
+    pairs = zip(chosen.silos, defence.inputs.locals, strict=True)
+    expected = np.sum([weight * flat(a.source) for weight, a in pairs], axis=0)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_weights_in_another_order_than_the_adapters_are_refused(tmp_path: Path) -> None:
+    robust = RobustSpec(tolerated_silos=1)
+    inputs = inputs_of(cohort(tmp_path, 5, 0), WIDE, InitialAdapter(SPEC), robust=robust)
+    chosen = defended(inputs).inputs
+    turned = replace(chosen, locals=chosen.locals[::-1])
+    with pytest.raises(ValueError, match="in the order of their digests"):
+        merge_adapters(turned, tmp_path / "merged")

@@ -14,6 +14,7 @@ from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import RULES
 from aggregator.merge.weighted_sum import Float64Array
 from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
+from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.merge_spec import FedAvg, MergeRule
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
@@ -290,3 +291,35 @@ def test_deltas_that_cancel_everywhere_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(FederationOperatorError, match="the silos' deltas cancel"):
         merged(tmp_path, inputs_of([(one, 5), (other, 5)], spec, rule="average"))
     assert not (tmp_path / "merged.safetensors").exists()
+
+
+def test_what_every_gate_would_refuse_is_not_written_and_names_the_adapter(tmp_path: Path) -> None:
+    spec = spec_of()
+    calm = write_adapter(tmp_path / "calm.safetensors", spec)
+    tensors = random_tensors(spec, 1)
+    for name in tensors:
+        tensors[name] = np.full_like(tensors[name], 9e3)
+    loud = write_tensors(tmp_path / "loud.safetensors", spec, tensors)
+    inputs = inputs_of([(calm, 20), (loud, 1)], spec)
+    digest = artifact_of_file(loud.path).digest[:16]
+    with pytest.raises(FederationOperatorError, match=f"that of adapter {digest}"):
+        merged(tmp_path, inputs)
+    assert not (tmp_path / "merged.safetensors").exists()
+
+
+def test_an_exact_merge_of_many_silos_says_that_it_is_exact(tmp_path: Path) -> None:
+    """Where the sketch takes over, and the norm's own rounding would show as an error."""
+    wide = (AdapterTarget(module="up", in_features=200, out_features=180),)
+    spec = spec_of(rank=4, alpha=4, targets=wide)
+    one = random_tensors(spec, 5)
+    adapters = []
+    for number in range(20):
+        tensors = {name: values.copy() for name, values in one.items()}
+        tensors[lora_b_name("up")] *= 1 + number / 7
+        path = tmp_path / f"{number}.safetensors"
+        adapters.append((write_tensors(path, spec, tensors), 1 + number))
+    result, file = merged(tmp_path, inputs_of(adapters, spec))
+    total = sum(weight for _, weight in adapters)
+    expected = np.sum([w / total * dense(a, wide[0]) for a, w in adapters], axis=0)
+    assert distance(dense(file, wide[0]), expected) < 1e-6
+    assert result.exactness.error < 1e-6
