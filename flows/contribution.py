@@ -1,26 +1,32 @@
 """What each silo contributed to a round, measured at the coordinator on a public set.
 
 Every coalition of admitted silos is merged by the plan's rule (without its defence, which is made
-for whole cohorts) and measured on the same public records. Merges and measurements are kept under
-the digests of what they were made of, so a computation that was stopped goes on where it was.
+for whole cohorts) and measured on the same public records, those of leave-one-out first. Losses are
+kept under the digests of what they were made of, so a computation that was stopped goes on where it
+was; adapters are kept for one batch of coalitions only.
 
 No silo takes part: a coalition of one silo is that silo's own adapter, which only an owner may let
 others see. The coordinator has seen it already; in auditable mode that is what silos agreed to.
 """
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from aggregator.contribution.coalitions import (
-    Coalition,
-    all_coalitions,
-    leave_one_out_coalitions,
+from aggregator.contribution.coalitions import Coalition
+from aggregator.contribution.plan import (
+    LossJournal,
+    Method,
+    OnMeasured,
+    contribution_plan,
+    measured,
 )
-from aggregator.contribution.values import Contribution, SequenceLosses, leave_one_out, shapley
+from aggregator.contribution.values import Contribution, SequenceLosses
 from aggregator.coordinator import Coordinator
 from aggregator.evidence_reader import read_evidence, spool
 from aggregator.federation_feed import read_federation
@@ -28,7 +34,7 @@ from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.planning import abort_of, plans_of_run
 from aggregator.round_merge import merge_inputs
-from data_contracts.artifact import ArtifactRef, digest_of_bytes
+from data_contracts.artifact import ArtifactRef, artifact_of_file, digest_of_bytes
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Close, RoundPlan
@@ -38,8 +44,6 @@ from silo_agent.training.launch import run_evaluation
 
 STARTING = "starting"
 PUBLIC = "public"
-
-OnMerge = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,28 +70,36 @@ def contributions(
     public: PublicSet,
     *,
     exact: bool,
-    on_merge: OnMerge | None = None,
+    on_measured: OnMeasured | None = None,
 ) -> Contributions:
     """Exact Shapley values, or leave-one-out with one merge a silo; written beside the reports.
 
-    Raises FederationOperatorError when the round was not closed or has too many silos.
+    `on_measured` gets how many coalitions are measured and how many there are. Raises
+    FederationOperatorError when the round was not closed or has too many silos.
     """
     plan, close = _closed(c, round_number)
     silos = [admitted.silo for admitted in close.record.admitted]
-    wanted = all_coalitions(silos) if exact else leave_one_out_coalitions(silos)
-    adapters = _merged(c, plan, close.record, wanted, on_merge)
-    losses = _measured(c, plan.record, public, adapters)
-    everyone = frozenset(silos)
-    values = shapley(losses) if exact else leave_one_out({k: losses[k] for k in wanted})
+    method: Method = "shapley" if exact else "leave-one-out"
+    wanted = contribution_plan(silos, method, _bound_to(plan, close, public))
+    directory = c.workspace / "contributions" / plan.digest[:16]
+    measure = partial(_measured, c, plan.record, close.record, public, directory)
+    losses = measured(wanted, LossJournal(directory / "losses", wanted), measure, on_measured)
     found = Contributions(
-        method="shapley" if exact else "leave-one-out",
-        values=tuple(values),
+        method=method,
+        values=tuple(wanted.values(losses)),
         starting_loss=losses[frozenset()].mean,
-        merged_loss=losses[everyone].mean,
+        merged_loss=losses[frozenset(silos)].mean,
     )
     path = c.reports / f"contributions-round-{round_number:04d}-{found.method}.json"
     write_durably(path, (json.dumps(asdict(found), indent=1) + "\n").encode(), 0o644)
     return found
+
+
+def _bound_to(plan: Verified[RoundPlan], close: Verified[Close], public: PublicSet) -> str:
+    """A digest of all that decides the losses of a coalition."""
+    records = artifact_of_file(public.records).digest
+    decisive = [plan.digest, close.digest, records, public.sequences]
+    return digest_of_bytes(json.dumps(decisive).encode())
 
 
 def _closed(c: Coordinator, round_number: int) -> tuple[Verified[RoundPlan], Verified[Close]]:
@@ -107,37 +119,33 @@ def _closed(c: Coordinator, round_number: int) -> tuple[Verified[RoundPlan], Ver
 
 
 def _merged(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    close: Close,
-    wanted: list[Coalition],
-    on_merge: OnMerge | None,
+    c: Coordinator, plan: RoundPlan, close: Close, batch: Sequence[Coalition], directory: Path
 ) -> dict[Coalition, EvaluatedAdapter]:
     """One adapter a coalition; the empty one is the starting adapter."""
-    inputs = merge_inputs(c, plan.record, close)
-    undefended = plan.record.merge.model_copy(update={"robust": None})
-    inputs = replace(inputs, merge=undefended)
+    undefended = plan.merge.model_copy(update={"robust": None})
+    inputs = replace(merge_inputs(c, plan, close), merge=undefended)
     silo_of = {admitted.adapter.digest: admitted.silo for admitted in close.admitted}
-    adapters = {frozenset[str](): _starting(c, plan.record)}
-    for done, coalition in enumerate(wanted, start=1):
+    adapters = {}
+    for coalition in batch:
+        members = tuple(a for a in inputs.locals if silo_of[a.digest] in coalition)
         if coalition:
-            members = tuple(a for a in inputs.locals if silo_of[a.digest] in coalition)
-            adapters[coalition] = _merge(c, plan, replace(inputs, locals=members), coalition)
-        if on_merge:
-            on_merge(done, len(wanted))
+            into = directory / f"{_name(coalition)}.safetensors"
+            adapters[coalition] = _merge(replace(inputs, locals=members), into, _name(coalition))
+        else:
+            adapters[coalition] = _starting(c, plan)
     return adapters
 
 
-def _merge(
-    c: Coordinator, plan: Verified[RoundPlan], inputs: MergeInputs, coalition: Coalition
-) -> EvaluatedAdapter:
-    name = "+".join(sorted(coalition))
-    directory = c.workspace / "contributions" / plan.digest[:16]
-    into = directory / f"{digest_of_bytes(name.encode())[:16]}.safetensors"
+def _merge(inputs: MergeInputs, into: Path, name: str) -> EvaluatedAdapter:
     beside = into.with_suffix(".beside")
     merge_adapters(inputs, into, beside)
-    has_residual = plan.record.merge.residual_rank is not None
+    has_residual = inputs.merge.residual_rank is not None
     return EvaluatedAdapter(name=name, path=into, residual=beside if has_residual else None)
+
+
+def _name(coalition: Coalition) -> str:
+    """No silo can be called so, and ten long names would not fit a file's."""
+    return digest_of_bytes("+".join(sorted(coalition)).encode())[:32]
 
 
 def _starting(c: Coordinator, plan: RoundPlan) -> EvaluatedAdapter:
@@ -152,9 +160,14 @@ def _starting(c: Coordinator, plan: RoundPlan) -> EvaluatedAdapter:
 def _measured(
     c: Coordinator,
     plan: RoundPlan,
+    close: Close,
     public: PublicSet,
-    adapters: dict[Coalition, EvaluatedAdapter],
+    directory: Path,
+    batch: Sequence[Coalition],
 ) -> dict[Coalition, SequenceLosses]:
+    """Merge and measure a few coalitions; their adapters are removed when the losses are known."""
+    adapters_directory = directory / "adapters"
+    adapters = _merged(c, plan, close, batch, adapters_directory)
     job = EvaluationJob(
         model_dir=c.settings.path(c.settings.base_model.path),
         adapter=plan.adapter,
@@ -163,10 +176,11 @@ def _measured(
         heldout=(HeldoutSet(name=PUBLIC, records=public.records),),
         sequence_length=plan.recipe.sequence_length,
         heldout_sequences=public.sequences,
-        output_dir=c.workspace / "contributions" / f"round-{plan.round:04d}",
+        output_dir=directory / "evaluation",
         per_sequence=True,
     )
     result = run_evaluation(job)
+    shutil.rmtree(adapters_directory, ignore_errors=True)
     return {
         coalition: _per_sequence(result.loss(adapter.name, PUBLIC))
         for coalition, adapter in adapters.items()

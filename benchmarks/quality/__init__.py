@@ -2,13 +2,15 @@
 
 Protocol, in the order in which it happens (`python -m benchmarks.quality`, `--quick` for a slice):
 
-1. Base: a byte-level BPE and a small Llama, trained on the State of the Union speeches. Cached.
-2. Data: nine chapters of ICD-10-CM as topics, with equal shares. Categories are held out whole.
+1. Base: a byte-level BPE and a small Llama, trained on the State of the Union speeches and on the
+   chapters of ICD-10-CM that are no topics. Cached.
+2. Data: nine other chapters as topics, with equal shares. Categories are held out whole.
 3. Silos: six, of equal size, by Hsu et al. 2019: IID, Dirichlet 0.5, Dirichlet 0.1 over topics.
 4. Rounds: every silo takes the same number of AdamW steps (new optimizer each round, as in the
    product) on LoRA of all linear layers; the product's own merge makes the next global adapter.
-5. Learning rate: one grid for everybody. Each entrant takes, per partition, the rate with the
-   lowest validation loss at seed 0; an option of the default keeps the default's rate.
+5. Learning rate: one grid for everybody. Each entrant takes the rate with the lowest validation
+   loss at the first seed under Dirichlet 0.5 (pooled baselines: on the pool); an option of the
+   default keeps the default's rate.
 6. Figures: test loss in nats per token, mean over topics; mean and sample deviation over seeds. A
    seed draws partition, adapter and order of the sequences; base and held-out texts stay.
 

@@ -55,7 +55,7 @@ class BakeOff:
     def figure(self, name: str, alpha: float | None) -> Figure:
         """The figure of an entrant; that of the IID partition for pooled baselines."""
         alpha = None if name in _POOLED else alpha
-        rate = self.rate(name, alpha)
+        rate = self.rate(name)
         found = [self.results[name, alpha, seed, rate] for seed in self.settings.seeds]
         tests = [losses.test for losses in found]
         return Figure(
@@ -66,12 +66,14 @@ class BakeOff:
             merge_error=fmean(losses.merge_error for losses in found),
         )
 
-    def rate(self, name: str, alpha: float | None) -> float:
-        """The tuned learning rate: lowest validation loss at the first seed."""
-        tuned_as = {c.name: c.tuned_as for c in self.entrants}.get(name) or name
-        seed = self.settings.seeds[0]
-        rates = [r for r in self._grid(tuned_as) if (tuned_as, alpha, seed, r) in self.results]
-        return min(rates, key=lambda r: self.results[tuned_as, alpha, seed, r].validation)
+    def rate(self, name: str) -> float:
+        """The tuned learning rate: lowest validation loss at the first seed, on one partition."""
+        name = {c.name: c.tuned_as for c in self.entrants}.get(name) or name
+        grid, seed = self._grid(name), self.settings.seeds[0]
+        if len(grid) == 1:
+            return grid[0]
+        alpha = self._tuning_alpha(name)
+        return min(grid, key=lambda r: self.results[name, alpha, seed, r].validation)
 
     def _compute(self, pool: ProcessPoolExecutor, cells: Iterable[Cell]) -> None:
         missing = [cell for cell in cells if _key(cell) not in self.results]
@@ -84,18 +86,22 @@ class BakeOff:
     def _tuning_cells(self) -> list[Cell]:
         seed = self.settings.seeds[0]
         return [
-            Cell(entrant, alpha, seed, rate)
-            for entrant, alpha in self._pairs()
+            Cell(entrant, self._tuning_alpha(_name(entrant)), seed, rate)
+            for entrant in (*BASELINES, *self.entrants)
             if not (isinstance(entrant, Contender) and entrant.tuned_as)
             for rate in self._grid(_name(entrant))
+            if len(self._grid(_name(entrant))) > 1
         ]
 
     def _measuring_cells(self) -> list[Cell]:
         return [
-            Cell(entrant, alpha, seed, self.rate(_name(entrant), alpha))
+            Cell(entrant, alpha, seed, self.rate(_name(entrant)))
             for entrant, alpha in self._pairs()
             for seed in self.settings.seeds
         ]
+
+    def _tuning_alpha(self, name: str) -> float | None:
+        return None if name in _POOLED else self.settings.tuning_alpha
 
     def _pairs(self) -> list[tuple[Contender | Baseline, float | None]]:
         entrants: list[Contender | Baseline] = [*BASELINES, *self.entrants]

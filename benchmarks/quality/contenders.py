@@ -5,6 +5,7 @@ its own knob is what is looked at, the rest stays the same.
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from benchmarks.quality.settings import Settings
@@ -56,6 +57,7 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
         Contender("stack_truncate_mixed_ranks", _merge("stack_truncate"), ranks=mixed),
         Contender("zero_pad_mixed_ranks", _merge("zero_pad"), ranks=mixed),
         Contender("fedavgm", _merge("stack_truncate", FedAvgM())),
+        Contender("fedavgm_0.5", _merge("stack_truncate", FedAvgM(momentum=Decimal("0.5")))),
         Contender("fedadam", _merge("stack_truncate", FedAdam())),
         Contender("diloco", _merge("stack_truncate", DiLoCo())),
         Contender("fedprox", _merge("stack_truncate"), proximal_mu=0.01, tuned_as=DEFAULT),

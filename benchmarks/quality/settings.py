@@ -2,7 +2,7 @@
 if it depends on it, because the cache is keyed by a digest of `BaseRecipe` and of the packages.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 TOPICS = (2, 5, 7, 9, 13, 15, 19, 20, 21)
 """Chapters of ICD-10-CM, counted from 1, that hold enough text for equal shares: neoplasms, mental
@@ -51,7 +51,8 @@ class Settings:
     residual_rank: int = 16
     seeds: tuple[int, ...] = (0, 1, 2)
     alphas: tuple[float | None, ...] = (None, 0.5, 0.1)
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    tuning_alpha: float | None = 0.5
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2)
     base: BaseRecipe = field(default_factory=BaseRecipe)
     shares: TopicShares = field(default_factory=TopicShares)
 
@@ -59,10 +60,6 @@ class Settings:
     def steps(self) -> int:
         """Sequential optimizer steps of one silo, and of the centralised run."""
         return self.rounds * self.local_steps
-
-    def described(self) -> dict[str, object]:
-        """Everything as JSON."""
-        return asdict(self)
 
 
 def partition_name(alpha: float | None) -> str:

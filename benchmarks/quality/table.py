@@ -12,13 +12,14 @@ from benchmarks.quality.settings import partition_name
 
 def render(bake_off: BakeOff) -> Table:
     """Rows: baselines, then contenders. Columns: partitions, test loss mean ± deviation."""
+    last = partition_name(bake_off.settings.alphas[-1])
     table = Table(title="held-out loss, nats per token: mean ± deviation over seeds")
     table.add_column("entrant")
     for alpha in bake_off.settings.alphas:
         table.add_column(partition_name(alpha), justify="right")
-        table.add_column("rate", justify="right")
-    table.add_column("own mixture", justify="right")
-    table.add_column("merge error", justify="right")
+    table.add_column("rate", justify="right")
+    table.add_column(f"own mixture, {last}", justify="right")
+    table.add_column(f"merge error, {last}", justify="right")
     contenders = [contender.name for contender in bake_off.entrants]
     best = [_best(bake_off, contenders, alpha) for alpha in bake_off.settings.alphas]
     for name in (*BASELINES, *contenders):
@@ -37,13 +38,13 @@ def write_json(bake_off: BakeOff, minutes: dict[str, float], output: Path) -> No
         **minutes,
     }
     for name in (*BASELINES[1:], *(contender.name for contender in bake_off.entrants)):
+        values[f"{name}_learning_rate"] = bake_off.rate(name)
         for alpha in bake_off.settings.alphas:
             figure = bake_off.figure(name, alpha)
             key = f"{name}_{partition_name(alpha)}"
             values[f"{key}_mean"] = figure.mean
             values[f"{key}_std"] = figure.deviation
             values[f"{key}_own_mean"] = figure.own_mean
-            values[f"{key}_rate"] = figure.learning_rate
             values[f"{key}_merge_error"] = figure.merge_error
     output.parent.mkdir(parents=True, exist_ok=True)
     rounded = {name: round(value, 6) for name, value in values.items()}
@@ -56,10 +57,10 @@ def _cells(bake_off: BakeOff, name: str, best: list[str]) -> list[str]:
         figure = bake_off.figure(name, alpha)
         shown = f"{figure.mean:.4f} ± {figure.deviation:.4f}"
         cells.append(f"[bold]{shown}[/bold]" if name == winner else shown)
-        cells.append("" if name == "base" else f"{figure.learning_rate:g}")
     last = bake_off.figure(name, bake_off.settings.alphas[-1])
-    cells.append(f"{last.own_mean:.4f}")
-    return [*cells, f"{last.merge_error:.1%}" if name not in BASELINES else ""]
+    rate = "" if name == "base" else f"{last.learning_rate:g}"
+    error = "" if name in BASELINES else f"{last.merge_error:.1%}"
+    return [*cells, rate, f"{last.own_mean:.4f}", error]
 
 
 def _best(bake_off: BakeOff, names: list[str], alpha: float | None) -> str:

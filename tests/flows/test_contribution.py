@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.contribution.plan import LossJournal, contribution_plan
 from aggregator.evidence_reader import read_evidence
 from aggregator.federated_round import close_round
 from aggregator.federation_feed import read_federation
@@ -50,10 +51,10 @@ def public(tmp_path: Path) -> PublicSet:
 def test_shapley_values_share_out_what_the_round_changed(
     federation: SimulatedFederation, public: PublicSet
 ) -> None:
-    merges: list[tuple[int, int]] = []
+    measures: list[tuple[int, int]] = []
     c = federation.coordinator()
-    found = contributions(c, 1, public, exact=True, on_merge=lambda *done: merges.append(done))
-    assert merges[-1] == (8, 8)
+    found = contributions(c, 1, public, exact=True, on_measured=lambda *done: measures.append(done))
+    assert measures[-1] == (8, 8)
     total = sum(value.value for value in found.values)
     assert total == pytest.approx(found.starting_loss - found.merged_loss)
     assert abs(total) > 0.01
@@ -65,10 +66,8 @@ def test_shapley_values_share_out_what_the_round_changed(
 def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
     federation: SimulatedFederation, public: PublicSet, tmp_path: Path
 ) -> None:
-    merges: list[tuple[int, int]] = []
     c = federation.coordinator()
-    found = contributions(c, 1, public, exact=False, on_merge=lambda *d: merges.append(d))
-    assert merges[-1] == (4, 4)
+    found = contributions(c, 1, public, exact=False)
     plan = federation.open(1)
     evidence, _ = read_evidence(c, read_federation(c), plan)
     assert evidence.close is not None
@@ -92,6 +91,21 @@ def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
     expected = result.loss("without", "public").loss - result.loss("all", "public").loss
     value = next(value for value in found.values if value.silo == "silo-b")
     assert value.value == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_was_measured_once_is_not_merged_or_measured_again(
+    federation: SimulatedFederation, public: PublicSet
+) -> None:
+    c = federation.coordinator()
+    exact = contributions(c, 1, public, exact=True)
+    measures: list[tuple[int, int]] = []
+    few = contributions(c, 1, public, exact=False, on_measured=lambda *d: measures.append(d))
+    again = contributions(c, 1, public, exact=True, on_measured=lambda *d: measures.append(d))
+    assert measures == []
+    assert (again, few.merged_loss) == (exact, exact.merged_loss)
+    assert not list((c.workspace / "contributions").rglob("adapters"))
+    other = contribution_plan(["silo-a"], "shapley", "another set")
+    assert LossJournal(c.workspace / "contributions", other).known() == {}
 
 
 def test_a_round_that_was_not_closed_has_no_contributions(
