@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 MOST_WORKERS = 16
 
@@ -16,10 +17,14 @@ def default_workers() -> int:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Sums depend on how they are split over threads, so one thread makes them repeatable."""
+    """Sums depend on how they are split over threads, so one thread makes them repeatable.
+
+    Holds for PyTorch and for NumPy, in every thread of the process.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)

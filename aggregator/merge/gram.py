@@ -21,7 +21,9 @@ def squared_norm(total: WeightedSum, dtype: torch.dtype = torch.float32) -> floa
     """
     result = 0.0
     for i, one, j, other in _chunk_pairs(total):
-        kernel = _kernel(_as(one, dtype), _as(other, dtype)).to(torch.float64)
+        left = _as(one, dtype)
+        right = left if i == j else _as(other, dtype)
+        kernel = _kernel(left, right).to(torch.float64)
         share = float(one.c @ kernel @ other.c)
         result += share if i == j else 2 * share
     return max(result, 0.0)
@@ -32,9 +34,9 @@ def product_kernel(total: WeightedSum) -> Float64Array:
     kernel = torch.zeros(len(total.summands), len(total.summands), dtype=torch.float64)
     owners = _owners(total)
     for i, one, j, other in _chunk_pairs(total):
-        products = _kernel(_as(one, torch.float64), _as(other, torch.float64)) * torch.outer(
-            one.c, other.c
-        )
+        left = _as(one, torch.float64)
+        right = left if i == j else _as(other, torch.float64)
+        products = _kernel(left, right) * torch.outer(one.c, other.c)
         rows = torch.zeros(len(kernel), len(other.c), dtype=torch.float64)
         rows.index_add_(0, owners[i], products)
         block = torch.zeros_like(kernel).index_add_(1, owners[j], rows)
@@ -52,6 +54,10 @@ def inner_product(left: WeightedSum, right: WeightedSum) -> float:
 
 
 def _kernel(one: Chunk, other: Chunk) -> torch.Tensor:
+    """B^T B' * A A'^T; of a chunk with itself in half the work, which NumPy's product notices."""
+    if one is other:
+        a, b = one.a.numpy(), one.b.numpy()
+        return torch.from_numpy((b.T @ b) * (a @ a.T))
     return (one.b.T @ other.b) * (one.a @ other.a.T)
 
 
