@@ -19,6 +19,7 @@ from benchmarks.quality.table import render, write_json
 
 HOME = Path(".consortia/bench/quality")
 OUTPUT = Path(".consortia/bench/quality.json")
+TABLE_WIDTH = 120
 QUICK_ENTRANTS = ("stack_truncate", "average")
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a slice in under 3 minutes")
     quick = parser.parse_args().quick
-    console = Console()
+    console = Console(width=max(Console().width, TABLE_WIDTH))
     settings, entrants = Settings(), contenders(Settings())
     if quick:
         settings = replace(settings, seeds=(0,), alphas=(None, 0.1), learning_rates=(1e-2,))

@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig
 from transformers import LlamaForCausalLM
 
 from benchmarks.quality.base_model import Tokens, next_token_loss
 from benchmarks.quality.settings import Settings
 from data_contracts.adapter_format import Float32Array, lora_a_name, lora_b_name
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget, TrainedFactors
-from data_contracts.starting_adapter import AdapterSource, tensors_of
-from silo_agent.training.lora_model import adapter_parameters, load_lora_model, set_adapter
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter, tensors_of
+from silo_agent.training.lora_model import (
+    RESIDUAL_NAME,
+    adapter_parameters,
+    load_lora_model,
+    set_adapter,
+)
 
 _EVALUATED_AT_ONCE = 48
-_RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,12 @@ class Learner:
     """One model. `residual_rank` adds a second, frozen adapter of that rank and scaling 1."""
 
     def __init__(self, base: Path, spec: AdapterSpec, residual_rank: int | None) -> None:
-        self._spec = spec
-        self._model: Any = load_lora_model(base, spec, "cpu")
-        self._parameters = adapter_parameters(self._model)
-        self._residual: dict[str, torch.nn.Parameter] = {}
+        self._residual_spec = None
         if residual_rank is not None:
-            self._residual = _with_residual(self._model, spec, residual_rank)
+            changes = {"rank": residual_rank, "alpha": residual_rank}
+            self._residual_spec = spec.model_copy(update=changes)
+        self._model: Any = load_lora_model(base, spec, "cpu", residual=self._residual_spec)
+        self._parameters = adapter_parameters(self._model)
 
     def train(
         self,
@@ -126,13 +129,9 @@ class Learner:
 
     def _load(self, adapter: AdapterSource, residual: AdapterSource | None) -> None:
         set_adapter(self._model, tensors_of(adapter).items())
-        tensors = tensors_of(residual) if residual is not None else {}
-        with torch.no_grad():
-            for name, parameter in self._residual.items():
-                if name in tensors:
-                    parameter.copy_(torch.from_numpy(tensors[name]))
-                else:
-                    parameter.zero_()
+        if self._residual_spec is not None:
+            beside = residual or InitialAdapter(self._residual_spec)
+            set_adapter(self._model, tensors_of(beside).items(), RESIDUAL_NAME)
 
 
 @contextmanager
@@ -149,18 +148,3 @@ def _trainable(
         for parameter in parameters.values():
             parameter.requires_grad_(True)
             parameter.grad = None
-
-
-def _with_residual(model: Any, spec: AdapterSpec, rank: int) -> dict[str, torch.nn.Parameter]:
-    """Add the residual's adapter and switch both on; its parameters by their file names."""
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=[t.module for t in spec.targets], bias="none"
-    )
-    model.add_adapter(_RESIDUAL, config)
-    model.base_model.set_adapter(["default", _RESIDUAL])
-    found = {}
-    for name, parameter in model.named_parameters():
-        if f".{_RESIDUAL}." in name:
-            parameter.requires_grad_(False)
-            found[name.replace(f".{_RESIDUAL}.weight", ".weight")] = parameter
-    return found

@@ -52,7 +52,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2)
     alphas: tuple[float | None, ...] = (None, 0.5, 0.1)
     tuning_alpha: float | None = 0.5
-    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2)
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2, 4e-2)
     base: BaseRecipe = field(default_factory=BaseRecipe)
     shares: TopicShares = field(default_factory=TopicShares)
 

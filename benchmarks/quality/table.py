@@ -14,9 +14,9 @@ def render(bake_off: BakeOff) -> Table:
     """Rows: baselines, then contenders. Columns: partitions, test loss mean ± deviation."""
     last = partition_name(bake_off.settings.alphas[-1])
     table = Table(title="held-out loss, nats per token: mean ± deviation over seeds")
-    table.add_column("entrant")
+    table.add_column("entrant", no_wrap=True)
     for alpha in bake_off.settings.alphas:
-        table.add_column(partition_name(alpha), justify="right")
+        table.add_column(partition_name(alpha), justify="right", no_wrap=True)
     table.add_column("rate", justify="right")
     table.add_column(f"own mixture, {last}", justify="right")
     table.add_column(f"merge error, {last}", justify="right")
