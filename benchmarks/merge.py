@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -41,14 +42,16 @@ def main() -> None:
     python = platform.python_version()
     console.print(f"{platform.machine()}, {platform.system()}, {cores} cores, Python {python}")
     sizes, runs = ((4,), 1) if quick else (SILOS, 3)
+    silos = sizes[-1] if quick else ROUND_SILOS
+    clocks = [partial(decode_and_merge, console, size, runs) for size in sizes]
+    clocks += [partial(clock, console, silos, runs) for clock in (from_storage, rounds)]
+    clocks.append(partial(_ours, "best_error", ["--directory", str(ADAPTERS)]))
     figures: Figures = {}
-    for silos in sizes:
-        figures |= decode_and_merge(console, silos, runs)
-    figures |= from_storage(console, sizes[-1] if quick else ROUND_SILOS, runs)
-    figures |= rounds(console, sizes[-1] if quick else ROUND_SILOS, runs)
-    figures |= _ours("best_error", ["--directory", str(ADAPTERS)])
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=1) + "\n")
+    for clock in clocks:
+        # Written after each, so that what was measured is not lost with what fails later.
+        figures |= clock()
+        text = json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=1)
+        OUTPUT.write_text(text + "\n")
     console.print(f"written {OUTPUT}")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.merge.blas_threads import MOST_WORKERS, default_workers, one_blas_thread
+from aggregator.merge.blas_threads import default_workers, one_blas_thread
 from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, require_layouts, sorted_locals
 from aggregator.merge.merged_file import FinishedModule, MergedFile, MergeJournal
@@ -29,7 +29,7 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.round_plan import AdapterSpec
 
-MODULES_AHEAD = 2 * MOST_WORKERS
+MODULES_AHEAD = 4
 
 ModuleProgress = Callable[[int, int], None]
 ModuleMerger = Callable[[MergeInputs, list[int]], Iterator[tuple[int, MergedModule]]]
@@ -104,12 +104,13 @@ def merge_on_threads(
     inputs: MergeInputs, indices: list[int], workers: int | None = None, *, measured: bool = True
 ) -> Iterator[tuple[int, MergedModule]]:
     """Merge modules on this machine's cores, one BLAS thread each, in the order of `indices`."""
-    with one_blas_thread(), ThreadPoolExecutor(workers or default_workers()) as pool:
-        yield from _in_order(pool, inputs, indices, measured)
+    workers = workers or default_workers()
+    with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
+        yield from _in_order(pool, workers, inputs, indices, measured)
 
 
 def _in_order(
-    pool: Executor, inputs: MergeInputs, indices: list[int], measured: bool
+    pool: Executor, workers: int, inputs: MergeInputs, indices: list[int], measured: bool
 ) -> Iterator[tuple[int, MergedModule]]:
     """A few modules ahead of whoever writes them, so that finished ones do not pile up."""
     targets, waiting = inputs.spec.targets, deque[tuple[int, Future[MergedModule]]]()
@@ -117,7 +118,7 @@ def _in_order(
         for index in indices:
             future = pool.submit(merge_module, inputs, targets[index], measured=measured)
             waiting.append((index, future))
-            if len(waiting) > MODULES_AHEAD:
+            if len(waiting) > MODULES_AHEAD + workers:
                 yield _done(waiting)
         while waiting:
             yield _done(waiting)

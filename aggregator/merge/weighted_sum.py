@@ -21,6 +21,8 @@ from data_contracts.starting_adapter import AdapterSource, Float32Array
 
 CHUNK_RANK = 288
 """Stacked ranks in memory at a time: 16 silos of rank 16, the start and a mean."""
+PAIRED_CHUNK_RANK = 224
+"""The same where there are several chunks, of which inner products need two at a time."""
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -67,11 +69,12 @@ class WeightedSum:
 
     @cached_property
     def groups(self) -> tuple[tuple[Summand, ...], ...]:
-        """The summands in order, cut so that each group stacks to at most `CHUNK_RANK` ranks."""
+        """The summands in order, cut so that no group stacks to more ranks than a chunk holds."""
+        most = CHUNK_RANK if self.stacked_rank <= CHUNK_RANK else PAIRED_CHUNK_RANK
         groups: list[list[Summand]] = [[]]
         rank = 0
         for summand in self.summands:
-            if groups[-1] and rank + len(summand.coefficients) > CHUNK_RANK:
+            if groups[-1] and rank + len(summand.coefficients) > most:
                 groups.append([])
                 rank = 0
             groups[-1].append(summand)

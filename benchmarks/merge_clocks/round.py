@@ -47,9 +47,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--rule", default="average")
     options = parser.parse_args()
+    directory = options.directory.resolve()
     seconds = []
     for number in range(options.runs):
-        with tempfile.TemporaryDirectory(dir=options.directory) as name:
+        with tempfile.TemporaryDirectory(dir=directory) as name:
             storage = start_object_storage(Path(name) / "storage")
             try:
                 seconds.append(_round(Path(name), storage, options.silos, options.rule))
