@@ -120,7 +120,8 @@ def fedsvd(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     a, b = _shared_factors(inputs, target)
     left = torch.from_numpy(b).to(torch.float64) * inputs.spec.scaling
     right = torch.from_numpy(a).to(torch.float64)
-    return _of_pair(exact_truncation(left, right, inputs.spec.rank, inputs.spec.scaling))
+    rank, scaling = inputs.spec.rank, inputs.spec.scaling
+    return _of_pair(exact_truncation(left, right, rank, scaling, fresh_rows=True))
 
 
 def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:

@@ -67,14 +67,22 @@ class LoraPair:
 
 
 def exact_truncation(
-    left: torch.Tensor, right: torch.Tensor, rank: int, scaling: float
+    left: torch.Tensor,
+    right: torch.Tensor,
+    rank: int,
+    scaling: float,
+    *,
+    fresh_rows: bool = False,
 ) -> LoraPair:
-    """The best pair of `rank` for left @ right, (out x R) and (R x in), float64."""
+    """The best pair of `rank` for left @ right, (out x R) and (R x in), float64.
+
+    `fresh_rows` gives every row of A the norm of an initial one; see `_lora_pair`.
+    """
     q_left, r_left = torch.linalg.qr(left)
     q_right, r_right = torch.linalg.qr(_widened(right.T, rank))
     core = r_left @ r_right[:, : right.shape[0]].T
     u, s, vh = torch.linalg.svd(core, full_matrices=True)
-    return _lora_pair(q_left @ u, s, vh @ q_right.T, rank, scaling)
+    return _lora_pair(q_left @ u, s, vh @ q_right.T, rank, scaling, fresh_rows=fresh_rows)
 
 
 def sketch_truncation(
@@ -107,21 +115,32 @@ def sketch_truncation(
 
 
 def _lora_pair(
-    u: torch.Tensor, s: torch.Tensor, vh: torch.Tensor, rank: int, scaling: float
+    u: torch.Tensor,
+    s: torch.Tensor,
+    vh: torch.Tensor,
+    rank: int,
+    scaling: float,
+    *,
+    fresh_rows: bool = False,
 ) -> LoraPair:
     """The leading `rank` singular triplets as a pair for a LoRA of `scaling`.
 
-    The singular values go into B and every row of A gets the norm of a freshly initialised one, so
-    that the next round trains B at the usual pace; splitting them by their square roots would
-    shrink A and slow B down (FedSVD, Lee et al. 2025, re-initialises A the same way). A has full
-    orthogonal rows even where the sum has a lower rank; rows beyond `in` are zero.
-    Raises FederationOperatorError when the merge overflows float32.
+    The rows of A are orthogonal. Where a product is small, a row has the norm of a freshly
+    initialised one, so that B, whose gradient is proportional to A, goes on at the usual pace;
+    where it is larger, row of A and column of B have the same norm, because a step of the local
+    optimizer changes both by the same amount. With `fresh_rows` all rows have the initial norm, for
+    rules that train B alone (FedSVD, Lee et al. 2025). A is full even where the product has a lower
+    rank; rows beyond `in` are zero. Raises FederationOperatorError when the merge overflows
+    float32.
     """
     kept = min(rank, len(s))
     rows = vh[:rank]
+    norms = torch.full((len(rows),), KAIMING_ROW_NORM, dtype=torch.float64)
+    if not fresh_rows:
+        norms[:kept] = torch.maximum(norms[:kept], (s[:kept] / scaling).sqrt())
     signs = _canonical_signs(rows)
-    columns = u[:, :kept] * (s[:kept] * signs[:kept] / (scaling * KAIMING_ROW_NORM))
-    a = _padded(rows * (signs[:, None] * KAIMING_ROW_NORM), rank, 0)
+    columns = u[:, :kept] * (s[:kept] * signs[:kept] / (scaling * norms[:kept]))
+    a = _padded(rows * (signs * norms)[:, None], rank, 0)
     b = _padded(columns, rank, 1)
     energy = s.square()
     return LoraPair(float32(a), float32(b), float(energy[:kept].sum()), float(energy.sum()))

@@ -18,7 +18,7 @@ from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.merge_spec import FedAvg, MergeRule
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
-from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed
+from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed, tensors_of
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,
@@ -294,14 +294,18 @@ def test_deltas_that_cancel_everywhere_are_not_written(tmp_path: Path) -> None:
 
 
 def test_what_every_gate_would_refuse_is_not_written_and_names_the_adapter(tmp_path: Path) -> None:
+    """FedSVD gathers the columns of B: three of them within the limit become one beyond it."""
     spec = spec_of()
-    calm = write_adapter(tmp_path / "calm.safetensors", spec)
-    tensors = random_tensors(spec, 1)
-    for name in tensors:
-        tensors[name] = np.full_like(tensors[name], 9e3)
-    loud = write_tensors(tmp_path / "loud.safetensors", spec, tensors)
-    inputs = inputs_of([(calm, 20), (loud, 1)], spec)
-    digest = artifact_of_file(loud.path).digest[:16]
+    start = InitialAdapter(spec)
+    files = []
+    for number, value in enumerate((0.5, 9e3)):
+        tensors = tensors_of(start)
+        for target in TARGETS:
+            name = lora_b_name(target.module)
+            tensors[name] = np.full_like(tensors[name], value)
+        files.append(write_tensors(tmp_path / f"{number}.safetensors", spec, tensors))
+    inputs = inputs_of([(files[0], 1), (files[1], 1000)], spec, start, rule="fedsvd")
+    digest = artifact_of_file(files[1].path).digest[:16]
     with pytest.raises(FederationOperatorError, match=f"that of adapter {digest}"):
         merged(tmp_path, inputs)
     assert not (tmp_path / "merged.safetensors").exists()
