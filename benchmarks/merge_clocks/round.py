@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,19 +80,26 @@ def _round(directory: Path, storage: RunningStorage, silos: int, rule: str) -> f
         federation.add_silo(name)
     federation.found()
     plan = federation.open(1)
-    began = time.perf_counter()
+    marks = [time.perf_counter()]
     with ThreadPoolExecutor(SILOS_AT_A_TIME) as pool:
         list(pool.map(federation.submit, federation.silos.values()))
+    marks.append(time.perf_counter())
     c = federation.coordinator()
     if stage(c, plan)[0] is not Stage.CLOSING:
         raise SystemExit(
             f"not all silos submitted: {[s.faults for s in federation.silos.values()]}"
         )
     close_round(c, plan)
+    marks.append(time.perf_counter())
     candidate = merge_round(c, plan).record
     path = spool(c, c.plans, candidate.adapter)
     write_peft_layout(path, plan.record.adapter, "bench", directory / "published")
-    return time.perf_counter() - began
+    marks.append(time.perf_counter())
+    names = ("submit", "close", "merge and publish")
+    parts = zip(names, pairwise(marks), strict=True)
+    text = ", ".join(f"{name} {later - earlier:.2f} s" for name, (earlier, later) in parts)
+    sys.stderr.write(f"{text}\n")
+    return marks[-1] - marks[0]
 
 
 class StoredFederation(SimulatedFederation):
