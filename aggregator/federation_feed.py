@@ -89,7 +89,7 @@ def decided_rounds(c: Coordinator, state: FederationState) -> tuple[Verified[Dec
     """Every decision of the run, in the order of the feed."""
     decisions = []
     for plan in plans_of_run(state.feed, c.settings.run):
-        reading = _read_decision(c, state, plan)
+        reading = _read_of(c, state, plan, Decision)
         if isinstance(reading, Found):
             decisions.append(reading.verified)
     return tuple(decisions)
@@ -103,11 +103,11 @@ def starting_point(c: Coordinator, state: FederationState, round_number: int) ->
     published: Verified[RoundPlan] | None = None
     for plan in plans_of_run(state.feed, c.settings.run):
         if plan.record.round < round_number and abort_of(state.feed, plan) is None:
-            decision = _finished(plan, "decision", _read_decision(c, state, plan))
+            decision = _finished(plan, _read_of(c, state, plan, Decision), Decision.kind)
             published = plan if decision.outcome == "published" else published
     if published is None:
         return StartingPoint()
-    candidate = _read_candidate(c, state, published)
+    candidate = _finished(published, _read_of(c, state, published, Candidate), Candidate.kind)
     return StartingPoint(
         adapter=candidate.adapter,
         residual=candidate.residual,
@@ -135,33 +135,25 @@ def id_of(plan: RoundPlan) -> RoundId:
     return RoundId(plan.run, plan.round, plan.attempt)
 
 
-def _read_decision(
-    c: Coordinator, state: FederationState, plan: Verified[RoundPlan]
-) -> SlotReading[Decision]:
-    slot = round_slot(id_of(plan.record), Decision.kind)
+def _read_of(
+    c: Coordinator,
+    state: FederationState,
+    plan: Verified[RoundPlan],
+    record_type: type[RoundRecordT],
+) -> SlotReading[RoundRecordT]:
+    """The coordinator's record of one kind on a plan."""
+    slot = round_slot(id_of(plan.record), record_type.kind)
     return read_slot(
         c.plans,
         slot,
-        Decision,
+        record_type,
         state.coordinator_keys,
-        belongs=lambda decision: decision.plan_digest == plan.digest,
+        belongs=lambda record: record.plan_digest == plan.digest,
     )
-
-
-def _read_candidate(c: Coordinator, state: FederationState, plan: Verified[RoundPlan]) -> Candidate:
-    slot = round_slot(id_of(plan.record), Candidate.kind)
-    reading = read_slot(
-        c.plans,
-        slot,
-        Candidate,
-        state.coordinator_keys,
-        belongs=lambda candidate: candidate.plan_digest == plan.digest,
-    )
-    return _finished(plan, "candidate", reading)
 
 
 def _finished(
-    plan: Verified[RoundPlan], kind: str, reading: SlotReading[RoundRecordT]
+    plan: Verified[RoundPlan], reading: SlotReading[RoundRecordT], kind: str
 ) -> RoundRecordT:
     """The record of a round that is over; skipping it would start from an older adapter."""
     if isinstance(reading, Found):

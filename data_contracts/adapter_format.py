@@ -17,17 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
-from data_contracts.tensor_layout import (
-    HEADER_LENGTH_BYTES,
-    Entry,
-    checked_offsets,
-    header_limit,
-    payload_bytes,
-    read_header,
-    rejected,
-)
+from data_contracts.tensor_layout import Entry, bytes_limit, open_layout, rejected
 
-FLOAT32_BYTES = 4
 MAX_ABSOLUTE_VALUE = 1e4
 """Far beyond any trained LoRA factor, far below what could overflow a float32 product."""
 
@@ -62,16 +53,12 @@ def adapter_entries(spec: AdapterSpec) -> dict[str, Entry]:
 
 def module_entries(rank: int, target: AdapterTarget) -> dict[str, Entry]:
     """The entries of A and of B of one module."""
-    return {
-        name: Entry("F32", shape, shape[0] * shape[1] * FLOAT32_BYTES)
-        for name, shape in expected_shapes_of(rank, target)
-    }
+    return {name: Entry.float32(*shape) for name, shape in expected_shapes_of(rank, target)}
 
 
 def adapter_bytes_limit(spec: AdapterSpec) -> int:
     """Largest file in bytes that can hold an adapter of this spec, header included."""
-    entries = adapter_entries(spec)
-    return payload_bytes(entries) + HEADER_LENGTH_BYTES + header_limit(entries)
+    return bytes_limit(adapter_entries(spec))
 
 
 @dataclass(frozen=True)
@@ -127,17 +114,8 @@ def expected_shapes_of(
 
 def open_adapter(path: Path, spec: AdapterSpec) -> AdapterFile:
     """Check size, header, names, shapes and dtypes before any tensor is read."""
-    size = path.stat().st_size
-    if size > adapter_bytes_limit(spec):
-        limit = f"at most {adapter_bytes_limit(spec)} bytes"
-        raise rejected("adapter file", limit, f"{size}", "too_large")
-    entries = adapter_entries(spec)
-    header, data_start = read_header(path, size, header_limit(entries))
-    offsets = checked_offsets(header, entries)
-    if data_start + payload_bytes(entries) != size:
-        expected = f"{data_start + payload_bytes(entries)} bytes"
-        raise rejected("adapter file", expected, f"{size}", "wrong_size")
-    return AdapterFile(path, spec, data_start, offsets)
+    opened = open_layout(path, adapter_entries(spec), "adapter file")
+    return AdapterFile(path, spec, opened.data_start, opened.offsets)
 
 
 def check_adapter(path: Path, spec: AdapterSpec) -> AdapterFile:

@@ -32,15 +32,7 @@ from data_contracts.block_quantisation import (
 )
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, narrowed
-from data_contracts.tensor_layout import (
-    HEADER_LENGTH_BYTES,
-    Entry,
-    checked_offsets,
-    header_limit,
-    payload_bytes,
-    read_header,
-    rejected,
-)
+from data_contracts.tensor_layout import Entry, bytes_limit, open_layout, rejected
 
 CODES_SUFFIX = ".codes"
 
@@ -67,8 +59,7 @@ def quantised_entries(spec: AdapterSpec, scheme: Scheme) -> dict[str, Entry]:
 
 def quantised_bytes_limit(spec: AdapterSpec, scheme: Scheme) -> int:
     """Largest file in bytes that can hold a quantised adapter of this spec, header included."""
-    entries = quantised_entries(spec, scheme)
-    return payload_bytes(entries) + HEADER_LENGTH_BYTES + header_limit(entries)
+    return bytes_limit(quantised_entries(spec, scheme))
 
 
 @dataclass(frozen=True)
@@ -154,16 +145,9 @@ def open_quantised(
 
     `starting` is what the silo started from, in the layout `spec` or the wider one of its run.
     """
-    entries = quantised_entries(spec, scheme)
-    size, limit = path.stat().st_size, quantised_bytes_limit(spec, scheme)
-    if size > limit:
-        raise rejected("quantised file", f"at most {limit} bytes", f"{size}", "too_large")
-    header, data_start = read_header(path, size, header_limit(entries))
-    offsets = checked_offsets(header, entries)
-    if data_start + payload_bytes(entries) != size:
-        expected = f"{data_start + payload_bytes(entries)} bytes"
-        raise rejected("quantised file", expected, f"{size}", "wrong_size")
-    return QuantisedFile(path, spec, scheme, narrowed(starting, spec), data_start, offsets)
+    opened = open_layout(path, quantised_entries(spec, scheme), "quantised file")
+    source = narrowed(starting, spec)
+    return QuantisedFile(path, spec, scheme, source, opened.data_start, opened.offsets)
 
 
 def check_quantised(

@@ -6,6 +6,7 @@ Layout reference: https://github.com/huggingface/safetensors (format section).
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from data_contracts.errors import UntrustedInputError
 
+FLOAT32_BYTES = 4
 HEADER_LENGTH_BYTES = 8
 HEADER_ALIGNMENT_BYTES = 8
 
@@ -25,6 +27,19 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     length: int
+
+    @classmethod
+    def float32(cls, *shape: int) -> "Entry":
+        """A float32 tensor of this shape."""
+        return cls("F32", shape, math.prod(shape) * FLOAT32_BYTES)
+
+
+@dataclass(frozen=True)
+class OpenedLayout:
+    """Where the data of a file begins, and start and end of every entry behind that."""
+
+    data_start: int
+    offsets: dict[str, tuple[int, int]]
 
 
 def safetensors_header(entries: Mapping[str, Entry]) -> bytes:
@@ -100,6 +115,27 @@ def _checked_entry(name: str, found: Any, entry: Entry) -> tuple[int, int]:
     ):
         raise rejected(name, f"offsets {entry.length} bytes apart", "other", "bad_header")
     return offsets[0], offsets[1]
+
+
+def open_layout(path: Path, entries: Mapping[str, Entry], what: str) -> OpenedLayout:
+    """Check size, header, names, shapes and dtypes of a file before any tensor is read.
+
+    Raises UntrustedInputError, with `what` for the name of the file, unless it holds `entries`.
+    """
+    size, limit = path.stat().st_size, bytes_limit(entries)
+    if size > limit:
+        raise rejected(what, f"at most {limit} bytes", f"{size}", "too_large")
+    header, data_start = read_header(path, size, header_limit(entries))
+    offsets = checked_offsets(header, entries)
+    expected = data_start + payload_bytes(entries)
+    if size != expected:
+        raise rejected(what, f"{expected} bytes", f"{size}", "wrong_size")
+    return OpenedLayout(data_start, offsets)
+
+
+def bytes_limit(entries: Mapping[str, Entry]) -> int:
+    """Largest file in bytes that can hold these entries, header included."""
+    return payload_bytes(entries) + HEADER_LENGTH_BYTES + header_limit(entries)
 
 
 def payload_bytes(entries: Mapping[str, Entry]) -> int:

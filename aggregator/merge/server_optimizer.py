@@ -6,11 +6,8 @@ gradient (Reddi et al. 2021), so that momentum and Nesterov's step are those of 
 itself, which is called and not written again.
 """
 
-from collections.abc import Sequence
-
 import torch
 
-from data_contracts.errors import FederationOperatorError
 from data_contracts.records.merge_spec import (
     OPTIMIZER_STATE,
     DiLoCo,
@@ -53,17 +50,6 @@ def server_step(
             return _sgd(start, delta, state, float(rate), float(momentum), nesterov=True)
         case FedAdam():
             return _adam(optimizer, start, delta, state)
-
-
-def require_state(optimizer: ServerOptimizer, names: Sequence[str]) -> None:
-    """Raise FederationOperatorError unless a state file holds what the optimizer keeps."""
-    if tuple(names) != state_names(optimizer):
-        raise FederationOperatorError(
-            "state of the server optimizer",
-            expected=f"{', '.join(state_names(optimizer)) or 'none'}, for {optimizer.name}",
-            found=", ".join(names) or "none",
-            action="put merge.optimizer back to what the run began with, or begin a new run",
-        )
 
 
 def _sgd(

@@ -10,28 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aggregator.merge.server_optimizer import State, require_state, state_names
-from data_contracts.adapter_format import FLOAT32_BYTES
+from aggregator.merge.server_optimizer import State, state_names
 from data_contracts.records.merge_spec import ServerOptimizer
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
-from data_contracts.tensor_layout import (
-    HEADER_LENGTH_BYTES,
-    Entry,
-    checked_offsets,
-    header_limit,
-    payload_bytes,
-    read_header,
-    rejected,
-)
+from data_contracts.tensor_layout import Entry, open_layout, rejected
 
 
 def state_entries(target: AdapterTarget, optimizer: ServerOptimizer) -> dict[str, Entry]:
     """The entries of one module, in the order of `state_names`."""
-    shape = (target.out_features, target.in_features)
-    length = shape[0] * shape[1] * FLOAT32_BYTES
-    return {
-        f"{target.module}.{name}": Entry("F32", shape, length) for name in state_names(optimizer)
-    }
+    entry = Entry.float32(target.out_features, target.in_features)
+    return {f"{target.module}.{name}": entry for name in state_names(optimizer)}
 
 
 @dataclass(frozen=True)
@@ -60,18 +48,11 @@ class ServerState:
 def open_server_state(path: Path, spec: AdapterSpec, optimizer: ServerOptimizer) -> ServerState:
     """Check the header of a state file against the run's modules and the plan's optimizer.
 
-    Raises FederationOperatorError when it is another optimizer's, UntrustedInputError when it does
-    not fit in any other way.
+    Raises UntrustedInputError when it is not their state; a plan with another optimizer than the
+    one whose state the run has is refused when it is made.
     """
     entries: dict[str, Entry] = {}
     for target in spec.targets:
         entries |= state_entries(target, optimizer)
-    size = path.stat().st_size
-    header, data_start = read_header(path, size, HEADER_LENGTH_BYTES + 2 * header_limit(entries))
-    first = f"{spec.targets[0].module}."
-    require_state(optimizer, [n.removeprefix(first) for n in header if n.startswith(first)])
-    offsets = checked_offsets(header, entries)
-    if data_start + payload_bytes(entries) != size:
-        expected = f"{data_start + payload_bytes(entries)} bytes"
-        raise rejected("state file", expected, f"{size}", "wrong_size")
-    return ServerState(path, optimizer, data_start, offsets)
+    opened = open_layout(path, entries, "server state")
+    return ServerState(path, optimizer, opened.data_start, opened.offsets)
