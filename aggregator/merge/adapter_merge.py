@@ -3,7 +3,8 @@
 Guaranteed: the order of the submissions does not matter (they are sorted by digest), the same
 inputs give the same bytes on one machine whatever the number of workers, the file is absent or
 complete, and a merge that was killed continues where it was. Memory is that of one chunk of one
-module per worker and does not grow with the number of silos.
+module per worker and does not grow with the number of silos, except under rules that work entry by
+entry (median, trimmed mean), which need one factor of one module of all silos.
 """
 
 import math
