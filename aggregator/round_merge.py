@@ -5,7 +5,7 @@ the round was closed; silos' layouts, compression and the merge rule are those o
 """
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import local_adapter, spool, spool_all, starting_source
+from aggregator.evidence_reader import local_adapter, spool, spool_all, spool_own, starting_source
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
     ModuleMerger,
@@ -66,6 +66,7 @@ def merge_admitted(
     defence = defended(merge_inputs(c, plan.record, close.record))
     merged = merge_adapters(defence.inputs, into, beside, on_module, merge_modules)
     c.plans.put_blob(into, merged.adapter)
+    spool_own(c, into, merged.adapter)
     if merged.beside is not None:
         c.plans.put_blob(beside, merged.beside)
     candidate = _candidate(c, plan, close, merged)

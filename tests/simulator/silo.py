@@ -76,6 +76,7 @@ class SimulatedTrainer:
         report.show("training", step=1, steps=plan.recipe.local_steps, tokens_per_second=100.0)
         path = self.directory / f"{plan.run}-{plan.round}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         save_file(self._tensors(plan, starting_adapter), path)
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
