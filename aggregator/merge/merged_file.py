@@ -49,7 +49,7 @@ class MergedFile:
 
     def write(self, index: int, tensors: Sequence[Float32Array]) -> str:
         """Write the tensors of module `index` at their place; returns the SHA-256 of its bytes."""
-        views = [memoryview(np.ascontiguousarray(t, dtype="<f4")).cast("B") for t in tensors]
+        views = [np.ascontiguousarray(t, dtype="<f4").data.cast("B") for t in tensors]
         position, size = self._starts[index], sum(len(view) for view in views)
         if size != self._starts[index + 1] - position:
             raise ValueError(f"module {index}: {size} bytes do not fit the layout")
