@@ -121,14 +121,12 @@ def _influences(close: Close, defence: Defended) -> tuple[SiloInfluence, ...]:
 
 
 def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
-    """What the last published round started from, where the defence carries a centre.
+    """What the last published round started from, where the merge carries on its change.
 
-    Before the first published adapter there is no centre; the first one started from the initial
+    Before the first published adapter there is no change; the first one started from the initial
     adapter.
     """
-    robust = plan.merge.robust
-    carries = robust is not None and robust.rule == "centred_clipping"
-    if not carries or plan.merge.rule != "stack_truncate" or plan.starting_adapter is None:
+    if not plan.merge.carries_change or plan.starting_adapter is None:
         return None
     if plan.earlier_adapter is None:
         return InitialAdapter(plan.adapter)

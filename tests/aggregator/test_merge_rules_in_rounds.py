@@ -10,6 +10,8 @@ import pytest
 from aggregator.evidence_reader import read_evidence, spool
 from aggregator.federated_round import close_round, report_round
 from aggregator.federation_feed import read_federation
+from aggregator.merge.weighted_sum import WeightedSum
+from aggregator.round_merge import merge_inputs
 from aggregator.settings import (
     MergeSection,
     OptimizerSection,
@@ -21,6 +23,8 @@ from data_contracts.bucket_layout import blob_key
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import Candidate, RoundPlan, RoundReport
+from data_contracts.starting_adapter import AdapterSource
+from tests.aggregator.adapter_samples import dense
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
@@ -81,6 +85,32 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
         assert (c.published_residual / "adapter_config.json").exists()
     if rule == "alternating":
         assert (first.recipe.trained_factors, second.recipe.trained_factors) == ("b", "a")
+
+
+def test_without_a_choice_rounds_carry_on_a_part_of_the_last_change(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation({}, **THREE)
+    c = federation.coordinator()
+    published: list[AdapterSource] = []
+    for number in (1, 2, 3):
+        plan = federation.open(number)
+        federation.play(plan)
+        evidence, _ = read_evidence(c, read_federation(c), plan)
+        assert evidence.close is not None
+        inputs = merge_inputs(c, plan.record, evidence.close.record)
+        for target in plan.record.adapter.targets:
+            products = [dense(adapter.source, target) for adapter in inputs.locals]
+            expected = np.mean(products, axis=0)
+            if number > 1:
+                expected = expected + 0.3 * dense(published[-1], target)
+            if number > 2:
+                expected = expected - 0.3 * dense(published[-2], target)
+            found = WeightedSum(target, inputs.product_summands(target)).dense().numpy()
+            scale = float(np.abs(expected).max())
+            np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
+        candidate = candidate_of(federation, plan).adapter
+        published.append(open_adapter(spool(c, c.plans, candidate), plan.record.adapter))
 
 
 @pytest.mark.parametrize(
