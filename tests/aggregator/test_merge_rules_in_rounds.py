@@ -155,6 +155,28 @@ def test_a_frozen_factor_that_moved_is_rejected(make_federation: MakeFederation)
     assert outcomes["silo-a"] == ("admitted", None)
 
 
+def test_an_attempt_whose_deltas_cancel_is_aborted_and_the_next_one_opens(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation({}, a=Behaviour.HONEST, x=Behaviour.MIRRORED)
+    plan = federation.open(1)
+    federation.play(plan)
+    report = report_of(federation, plan)
+    assert (report.outcome, report.rule) == ("aborted", "merge.unusable")
+    evidence, _ = read_evidence(
+        federation.coordinator(), read_federation(federation.coordinator()), plan
+    )
+    assert evidence.abort is not None
+    assert "found zero in every module" in evidence.abort.record.reason
+    assert report.published_adapter is None
+    assert [silo.outcome for silo in report.silos] == ["admitted", "admitted"]
+    federation.silos["silo-x"].behaviour = Behaviour.HONEST
+    again = federation.open(1)
+    assert again.record.attempt == 2
+    federation.play(again)
+    assert report_of(federation, again).outcome == "published"
+
+
 def test_silos_with_layouts_of_their_own(make_federation: MakeFederation) -> None:
     own = {"silo-a": SiloAdapterSection(rank=2, alpha=5, target_modules=("q_proj",))}
     federation = make_federation({"silo_adapters": own}, **THREE)

@@ -49,6 +49,7 @@ class Behaviour(Enum):
     NOT_FINITE = "submits NaN"
     HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
+    MIRRORED = "submits minus what silo-a does"
     THAWED = "moves A although the plan trains B alone"
     LOUD = "submits an adapter a hundred times too large"
     BOASTING = "claims a billion tokens"
@@ -104,7 +105,8 @@ class SimulatedTrainer:
         )
 
     def _tensors(self, plan: RoundPlan, starting: Path | None) -> dict[str, np.ndarray]:
-        seed = int(digest_of_bytes(f"{self.silo}:{plan.round}".encode())[:8], 16)
+        drawn_by = "silo-a" if self.behaviour is Behaviour.MIRRORED else self.silo
+        seed = int(digest_of_bytes(f"{drawn_by}:{plan.round}".encode())[:8], 16)
         rng = np.random.default_rng(seed)
         spec, trained = plan.adapter_of(self.silo), plan.recipe.trained_factors
         start = (
@@ -125,6 +127,8 @@ class SimulatedTrainer:
                 b[0, 0] = 1e30
             if self.behaviour is Behaviour.ZERO_DELTA:
                 b[:] = 0
+            if self.behaviour is Behaviour.MIRRORED:
+                b *= -1
             if self.behaviour is Behaviour.LOUD:
                 b *= 100
             if self.behaviour is Behaviour.THAWED:
