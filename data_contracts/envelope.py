@@ -13,6 +13,7 @@ import binascii
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import rfc8785
@@ -28,6 +29,9 @@ MAX_ENVELOPE_BYTES = 512 * 1024
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_SIGNATURES = 16
 MAX_DEPTH = 8
+REMEMBERED = 64
+"""Documents whose parsed form is kept: a plan is read at every poll. What is kept follows from the
+bytes alone; signatures are checked every time, against the keys of that time."""
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -106,15 +110,13 @@ def verify(
     """
     if threshold < 1:
         raise ValueError("threshold must be at least 1")
-    parsed = parse_strict(envelope, MAX_ENVELOPE_BYTES)
-    payload_type, payload, signatures = _envelope_fields(parsed)
+    payload_type, payload, signatures = _opened(envelope)
     if payload_type != record_type.payload_type():
         raise _refused("payload type", record_type.payload_type(), payload_type, "kind")
     if len(signatures) > record_type.max_signatures:
         limit = f"at most {record_type.max_signatures} signature(s)"
         raise _refused(record_type.kind, limit, f"{len(signatures)}", "envelope")
-    if _canonical(parsed, "envelope") != envelope:
-        raise _refused("envelope", "RFC 8785 canonical bytes", "another encoding", "canonical")
+    _require_canonical(envelope, MAX_ENVELOPE_BYTES, "envelope")
     message = pre_authentication_encoding(payload_type, payload)
     distinct = {bytes.fromhex(key) for key in keys}
     signed_by = {key for key in distinct if any(s.is_valid(key, message) for s in signatures)}
@@ -131,13 +133,14 @@ def verify(
 
 def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
     """The record an envelope claims to hold, unverified: only to find the keys that it names."""
-    _, payload, _ = _envelope_fields(parse_strict(envelope, MAX_ENVELOPE_BYTES))
-    return _record_from_payload(payload, record_type)
+    _, payload, _ = _opened(envelope)
+    record: RecordT = _record_from_payload(payload, record_type)
+    return record
 
 
 def peek_kind(envelope: bytes) -> str:
     """Payload type an envelope claims, unverified: only for choosing which type to verify as."""
-    payload_type, _, _ = _envelope_fields(parse_strict(envelope, MAX_ENVELOPE_BYTES))
+    payload_type, _, _ = _opened(envelope)
     return payload_type
 
 
@@ -169,9 +172,21 @@ def parse_strict(data: bytes, max_bytes: int) -> Any:
         raise _refused("JSON document", "strict JSON", str(error)[:200], "json") from None
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _opened(envelope: bytes) -> tuple[str, bytes, tuple["_Signature", ...]]:
+    """Payload type, payload and signatures of an envelope, none of them verified."""
+    return _envelope_fields(parse_strict(envelope, MAX_ENVELOPE_BYTES))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _require_canonical(data: bytes, max_bytes: int, what: str) -> None:
+    if _canonical(parse_strict(data, max_bytes), what) != data:
+        raise _refused(what, "RFC 8785 canonical bytes", "another encoding", "canonical")
+
+
+@lru_cache(maxsize=REMEMBERED)
 def _record_from_payload(payload: bytes, record_type: type[RecordT]) -> RecordT:
-    if _canonical(parse_strict(payload, MAX_PAYLOAD_BYTES), "payload") != payload:
-        raise _refused("payload", "RFC 8785 canonical bytes", "another encoding", "canonical")
+    _require_canonical(payload, MAX_PAYLOAD_BYTES, "payload")
     try:
         record = record_type.model_validate_json(payload)
     except ValidationError as error:
@@ -191,7 +206,7 @@ def _canonical(parsed: Any, what: str) -> bytes:
         raise _refused(what, "RFC 8785 JSON", str(error)[:200], "canonical") from None
 
 
-def _envelope_fields(parsed: Any) -> tuple[str, bytes, list["_Signature"]]:
+def _envelope_fields(parsed: Any) -> tuple[str, bytes, tuple["_Signature", ...]]:
     if not isinstance(parsed, dict) or set(parsed) != {"payload", "payloadType", "signatures"}:
         raise _refused(
             "envelope", "payload, payloadType and signatures", "other fields", "envelope"
@@ -209,7 +224,7 @@ def _envelope_fields(parsed: Any) -> tuple[str, bytes, list["_Signature"]]:
         if not isinstance(signature["keyid"], str):
             raise _refused("signature", "a string keyid", "other", "envelope")
         values.append(_Signature(signature["keyid"], _from_base64(signature["sig"])))
-    return payload_type, _from_base64(parsed["payload"]), values
+    return payload_type, _from_base64(parsed["payload"]), tuple(values)
 
 
 @dataclass(frozen=True)

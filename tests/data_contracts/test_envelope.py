@@ -95,6 +95,16 @@ def test_a_key_that_is_not_pinned_does_not_count() -> None:
     assert refused(seal(ACCEPTANCE, KEYS[5]).envelope) == "envelope.signature"
 
 
+def test_what_was_read_before_is_asked_for_its_signature_again() -> None:
+    envelope = seal(ACCEPTANCE, KEYS[0]).envelope
+    for _ in range(2):
+        assert verify(envelope, Acceptance, [KEYS[0].public_key_hex]).record == ACCEPTANCE
+    with pytest.raises(UntrustedInputError, match="valid signature"):
+        verify(envelope, Acceptance, [KEYS[1].public_key_hex])
+    with pytest.raises(UntrustedInputError, match="payload type"):
+        verify(envelope, Membership, [KEYS[0].public_key_hex])
+
+
 def test_tampered_payload() -> None:
     content = json.loads(seal(ACCEPTANCE, KEYS[0]).envelope)
     payload = rfc8785.dumps(PAYLOAD | {"silo": "bank-b"})
