@@ -305,7 +305,7 @@ def _measure(
     verdict: Verified[Verdict],
 ) -> Step:
     """Answer a request about the round's coalitions, if there is one that this silo may answer."""
-    if done.submission is None or done.coalition_losses is not None or silo.is_stopped():
+    if not _may_be_asked(done) or silo.is_stopped():
         return Step.FINISHED
     key = _coordinator_key(feed)
     request = read_request(silo.plans, plan, key)
@@ -326,6 +326,12 @@ def _measure(
     reporter.show("done")
     log.info("losses of %d coalitions released", len(found.losses))
     return Step.MEASURED
+
+
+def _may_be_asked(done: Released) -> bool:
+    """A silo that has not accepted with its adapter shared does not even look for a request."""
+    shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
+    return shares and done.submission is not None and done.coalition_losses is None
 
 
 def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:

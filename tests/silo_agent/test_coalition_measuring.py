@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.contribution.by_silos import Question, contributions_by_silos
+from aggregator.contribution.closed_round import closed_round
 from aggregator.federation_feed import id_of
 from data_contracts.artifact import artifact_of_bytes
 from data_contracts.bucket_layout import blob_key, round_slot
@@ -15,6 +16,7 @@ from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import StorageError
 from data_contracts.records import CoalitionLosses, ContributionRequest, RoundPlan
+from data_contracts.records.contribution_request import CoalitionAdapter
 from data_contracts.wire_types import decimal_from_float
 from infra.record_store import write_record
 from silo_agent.agent import LOSS_DECIMALS, Step
@@ -131,6 +133,33 @@ def test_an_acceptance_says_what_the_policy_says(make_federation: MakeFederation
     federation.silos_act()
     acceptances = [released(federation, silo, plan).acceptance for silo in federation.silos]
     assert [a.record.shares_individual_delta for a in acceptances if a is not None] == [False, True]
+
+
+def test_a_silo_that_accepted_without_sharing_does_not_look_at_requests(
+    federation: SimulatedFederation,
+) -> None:
+    """Not even one that the coordinator should never have made."""
+    federation.share("silo-b")
+    plan = federation.open()
+    federation.play(plan)
+    federation.share("silo-a")
+    closed = closed_round(federation.coordinator(), 1)
+    now = federation.clock.now()
+    made = ContributionRequest(
+        federation=FEDERATION,
+        issued_at=now,
+        run=plan.record.run,
+        round=1,
+        attempt=1,
+        plan_digest=plan.digest,
+        close_digest=closed.close.digest,
+        silos=closed.silos,
+        coalitions=(CoalitionAdapter(members="00", adapter=None),),
+        answer_by=now + HOUR,
+    )
+    publish(federation, plan, made)
+    assert act(federation, "silo-a") is Step.FINISHED
+    assert act(federation, "silo-b") is Step.MEASURED, "as it would answer any request"
 
 
 def not_shared(federation: SimulatedFederation) -> None:
