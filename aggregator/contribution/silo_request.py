@@ -31,7 +31,7 @@ from data_contracts.records.contribution_request import (
     member_digits,
 )
 from infra.durable_files import write_durably
-from infra.single_writer import claim_record, finish_claim
+from infra.single_writer import claim_record
 
 LEAST_MEASURING = 2
 """The mean of one silo would be that silo's own losses."""
@@ -40,8 +40,7 @@ LARGEST_REF = ArtifactRef(digest="0" * 64, size=2**53 - 1)
 
 
 def made_request(c: Coordinator, closed: ClosedRound) -> Verified[ContributionRequest] | None:
-    """The request on this attempt, after finishing a claim that a killed coordinator left."""
-    finish_claim(c.plans, _slot(closed), (ContributionRequest,), own_keys(c))
+    """The request on this attempt, if there is one; a claimed one is published by `make_request`."""
     return own_record(c, closed.state, closed.plan, ContributionRequest)
 
 
