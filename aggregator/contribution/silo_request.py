@@ -40,7 +40,7 @@ LARGEST_REF = ArtifactRef(digest="0" * 64, size=2**53 - 1)
 
 
 def made_request(c: Coordinator, closed: ClosedRound) -> Verified[ContributionRequest] | None:
-    """The request on this attempt, if there is one; a claimed one is published by `make_request`."""
+    """The request on this attempt; one that was only claimed is published by `make_request`."""
     return own_record(c, closed.state, closed.plan, ContributionRequest)
 
 
