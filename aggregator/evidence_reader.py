@@ -1,7 +1,6 @@
 """Reads the evidence of one attempt from the buckets, verified, and copies it to the ledger."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from aggregator.federation_feed import FederationState, id_of
 from aggregator.ledger import SiloRecords, judged_records, used_evaluations
 from aggregator.planning import abort_of
 from aggregator.report import Evidence
+from aggregator.transfers import several_at_a_time
 from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.block_quantisation import SCHEMES
@@ -37,12 +37,11 @@ from data_contracts.records import (
 )
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.submission_gate import check_submission
+from infra.durable_files import keep_durably
 from infra.object_store import Bucket
 from infra.record_store import Equivocation, Found, read_slot, read_statuses
 
 STATUSES_TRIED = 3
-DOWNLOADS = 2
-"""Blobs fetched at a time: more are no faster where one machine hashes them."""
 
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
@@ -114,8 +113,10 @@ def admission_evidence(
     names: no silo is to be judged by that.
     """
     starting = starting_source(c, plan.record)
-    return [
-        SiloEvidence(
+
+    def judged(silo: str) -> SiloEvidence:
+        records = silos[silo]
+        return SiloEvidence(
             silo=silo,
             acceptance=records.acceptance,
             refusal=records.refusal,
@@ -124,8 +125,8 @@ def admission_evidence(
             equivocated=records.equivocated,
             adapter_fault=_adapter_fault(c, plan, silo, records.submission, starting),
         )
-        for silo, records in sorted(silos.items())
-    ]
+
+    return several_at_a_time(judged, sorted(silos))
 
 
 def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef) -> Path:
@@ -157,9 +158,13 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
 
 
 def spool_all(c: Coordinator, bucket: Bucket, refs: Sequence[ArtifactRef]) -> list[Path]:
-    """As `spool`, a few at a time; whole objects, because small ranged reads are slow."""
-    with ThreadPoolExecutor(DOWNLOADS) as pool:
-        return list(pool.map(lambda ref: spool(c, bucket, ref), refs))
+    """As `spool`, several at a time; whole objects, because small ranged reads are slow."""
+    return several_at_a_time(lambda ref: spool(c, bucket, ref), refs)
+
+
+def spool_own(c: Coordinator, file: Path, ref: ArtifactRef) -> None:
+    """Take a file that the coordinator made, and that is `ref`, for what `spool` would fetch."""
+    keep_durably(file, spool_path(c, ref))
 
 
 def spool_path(c: Coordinator, ref: ArtifactRef) -> Path:

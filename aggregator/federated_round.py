@@ -37,7 +37,7 @@ from aggregator.round_merge import merge_admitted
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot, round_slot
 from data_contracts.envelope import Verified, seal
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, UnusableMergeError
 from data_contracts.records import (
     Abort,
     Candidate,
@@ -49,6 +49,8 @@ from data_contracts.records import (
 from data_contracts.records.round_plan import AdapterSpec, BaseModelRef
 from infra.model_files import model_digest
 from infra.single_writer import claim_record
+
+MAX_REASON = 400
 
 _T = TypeVar("_T")
 
@@ -132,6 +134,17 @@ def merge_round(
     )
 
 
+def merge_or_abort(
+    c: Coordinator, plan: Verified[RoundPlan], merge_modules: ModuleMerger | None = None
+) -> Verified[Candidate] | Verified[Abort]:
+    """As `merge_round`; an attempt whose merge nobody could use ends with an abort that says so."""
+    try:
+        return merge_round(c, plan, merge_modules=merge_modules)
+    except UnusableMergeError as error:
+        reason = f"{error.problem}: expected {error.expected}; found {error.found}."
+        return abort_round(c, plan, error.rule, reason[:MAX_REASON])
+
+
 def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision]:
     """Publish or hold the candidate by the plan's rule."""
     evidence, _ = read_evidence(c, read_federation(c), plan)
@@ -211,7 +224,7 @@ def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
         case Stage.CLOSING:
             close_round(c, plan)
         case Stage.MERGING:
-            merge_round(c, plan)
+            merge_or_abort(c, plan)
         case Stage.DECIDING:
             decide_round(c, plan)
         case Stage.REPORTING:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import FederationState, id_of
+from aggregator.transfers import several_at_a_time
 from data_contracts.bucket_layout import digest_in_key, ledger_slot, record_key
 from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, verify
 from data_contracts.records import (
@@ -24,6 +25,7 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
+from data_contracts.records.close import Admitted
 from infra.record_store import write_record
 
 EQUIVOCATION = "silo.equivocation"
@@ -51,16 +53,25 @@ def copy_judged(
     silos: Mapping[str, SiloRecords],
     adapters: Mapping[str, Path],
 ) -> None:
-    """Copy all that `close` rests on, blobs first; `adapters` are spooled files by digest."""
-    for admitted in close.admitted:
+    """Copy all that `close` rests on, blobs first; `adapters` are spooled files by digest.
+
+    The bytes that were judged are sent, not copied within the storage: between judgement and copy
+    a silo could have put others in their place.
+    """
+
+    def copy_blob(admitted: Admitted) -> None:
         c.ledger.put_blob(adapters[admitted.adapter.digest], admitted.adapter)
-    for silo in _named_by(close):
+
+    def copy_records(silo: str) -> None:
         records = silos[silo]
         judged = (records.acceptance, records.refusal, records.verdict, records.submission)
         for verified in judged:
             if verified is not None:
                 slot = ledger_slot(id_of(plan.record), silo, verified.record.kind)
                 write_record(c.ledger, slot, verified)
+
+    several_at_a_time(copy_blob, close.admitted)
+    several_at_a_time(copy_records, _named_by(close))
 
 
 def copy_evaluations(

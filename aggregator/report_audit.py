@@ -2,9 +2,9 @@
 
 Trust starts at the pinned membership and at nothing in the bundle. In order: membership, the
 report's signature, completeness of the evidence, every signature, the chain of references, then
-admission, publication and the report itself computed again from the evidence. A claim whose
-premise failed is "not checked", so the first failure is the one to look at. What a bundle cannot
-show is listed as not checked too, never passed over.
+admission, the terms of the merge, publication and the report itself, each held against the
+evidence. A claim whose premise failed is "not checked", so the first failure is the one to look at.
+What a bundle cannot show is listed as not checked too, never passed over.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aggregator.admission import binding_fault, judge
+from aggregator.candidate_audit import unplanned
 from aggregator.publication import decide
 from aggregator.report import Evidence, admission_evidence, build_report
 from aggregator.report_files import Bundle
@@ -75,6 +76,7 @@ UNCHECKABLE = (
 DEPENDENT = (
     "references",
     "admission and weights",
+    "merge as planned",
     "publication decision",
     "report follows from evidence",
     "published adapter",
@@ -100,6 +102,7 @@ def audit(
         return (*claims, *UNCHECKABLE)
     claims.append(_references(signed))
     claims.append(_admission(signed.evidence))
+    claims.append(_merge_as_planned(signed.evidence))
     claims.append(_publication(signed.evidence))
     claims.append(_report_again(signed))
     claims.append(_published_adapter(signed.report.record, adapter))
@@ -251,6 +254,17 @@ def _admission(evidence: Evidence) -> Claim:
     if evidence.candidate is not None and len(close.admitted) < evidence.plan.record.quorum:
         return Claim(name, "fail", "a candidate was made below the plan's quorum")
     return Claim(name, "pass", f"{len(close.admitted)} admitted; computed again, nothing differs")
+
+
+def _merge_as_planned(evidence: Evidence) -> Claim:
+    name = "merge as planned"
+    if evidence.close is None or evidence.candidate is None:
+        return Claim(name, "not checked", "the attempt was not merged")
+    plan, candidate = evidence.plan.record, evidence.candidate.record
+    wrong = next(unplanned(plan, evidence.close.record, candidate), None)
+    if wrong is not None:
+        return Claim(name, "fail", wrong)
+    return Claim(name, "pass", f"{candidate.merge_rule} over the plan's modules, as planned")
 
 
 def _publication(evidence: Evidence) -> Claim:

@@ -5,7 +5,7 @@ the round was closed; silos' layouts, compression and the merge rule are those o
 """
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import local_adapter, spool, spool_all, starting_source
+from aggregator.evidence_reader import local_adapter, spool, spool_all, spool_own, starting_source
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
     ModuleMerger,
@@ -66,6 +66,7 @@ def merge_admitted(
     defence = defended(merge_inputs(c, plan.record, close.record))
     merged = merge_adapters(defence.inputs, into, beside, on_module, merge_modules)
     c.plans.put_blob(into, merged.adapter)
+    spool_own(c, into, merged.adapter)
     if merged.beside is not None:
         c.plans.put_blob(beside, merged.beside)
     candidate = _candidate(c, plan, close, merged)
@@ -120,14 +121,12 @@ def _influences(close: Close, defence: Defended) -> tuple[SiloInfluence, ...]:
 
 
 def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
-    """What the last published round started from, where the defence carries a centre.
+    """What the last published round started from, where the merge carries on its change.
 
-    Before the first published adapter there is no centre; the first one started from the initial
+    Before the first published adapter there is no change; the first one started from the initial
     adapter.
     """
-    robust = plan.merge.robust
-    carries = robust is not None and robust.rule == "centred_clipping"
-    if not carries or plan.merge.rule != "stack_truncate" or plan.starting_adapter is None:
+    if not plan.merge.carries_change or plan.starting_adapter is None:
         return None
     if plan.earlier_adapter is None:
         return InitialAdapter(plan.adapter)

@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.uses import Use
-from data_contracts.records.merge_spec import MergeRule, MergeSpec
+from data_contracts.records.merge_spec import (
+    FedAvg,
+    HeavyBall,
+    MergeRule,
+    MergeSpec,
+    ServerOptimizer,
+)
 from data_contracts.records.round_plan import Compression
 from data_contracts.wire_types import FederationId, LicenceId, RunId, SiloId, Text
 from infra.storage_config import StorageSection
@@ -91,9 +97,12 @@ class RobustSection(_Section):
 
 
 class OptimizerSection(_Section):
-    """The server optimizer by name; what is left out has the value that its paper proposes."""
+    """The server optimizer by name; what is left out has its published value.
 
-    name: Literal["fedavg", "fedavgm", "fedadam", "diloco"] = "fedavg"
+    See `data_contracts.records.merge_spec`.
+    """
+
+    name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
     learning_rate: Decimal | None = None
     momentum: Decimal | None = None
     beta1: Decimal | None = None
@@ -104,13 +113,14 @@ class OptimizerSection(_Section):
 class MergeSection(_Section):
     """How rounds merge; see `data_contracts.records.merge_spec`.
 
-    `compression` is that of the silos' local adapters on their way to the coordinator.
+    Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
+    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
 
     rule: MergeRule = "stack_truncate"
-    optimizer: OptimizerSection = OptimizerSection()
+    optimizer: OptimizerSection | None = None
     robust: RobustSection | None = None
     residual_rank: int | None = None
     compression: Compression = "none"
@@ -120,7 +130,9 @@ class MergeSection(_Section):
     def spec(self, weight_cap_tokens: int) -> MergeSpec:
         """As the plan names it; raises FederationOperatorError for what does not go together."""
         elsewhere = {"compression", "dask_scheduler", "dask_slice_modules"}
-        fields = self.model_dump(exclude=elsewhere, exclude_none=True)
+        fields = {"optimizer": self._optimizer} | self.model_dump(
+            exclude=elsewhere, exclude_none=True
+        )
         try:
             return MergeSpec.model_validate(fields | {"weight_cap_tokens": weight_cap_tokens})
         except ValidationError as error:
@@ -130,6 +142,12 @@ class MergeSection(_Section):
                 found=error.errors(include_url=False)[0]["msg"],
                 action="correct [merge] in federation.toml",
             ) from None
+
+    @property
+    def _optimizer(self) -> ServerOptimizer:
+        """The default; see `docs/decisions/0017-the-default-merge.md`."""
+        centred = self.robust is not None and self.robust.rule == "centred_clipping"
+        return HeavyBall() if self.rule == "stack_truncate" and not centred else FedAvg()
 
 
 class RoundSection(_Section):

@@ -59,6 +59,7 @@ def decode_and_merge(console: Console, silos: int, runs: int) -> Figures:
     """Clock (a) for one number of silos."""
     base = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
     rows = {
+        "reading alone": _ours("decode_and_merge", [*base, "--rule", "read"]),
         "plain average": _ours("decode_and_merge", [*base, "--rule", "average", "--unmeasured"]),
         "plain average and its error": _ours("decode_and_merge", [*base, "--rule", "average"]),
         "stack_truncate and its error": _ours(
@@ -69,10 +70,11 @@ def decode_and_merge(console: Console, silos: int, runs: int) -> Figures:
     rows |= {peer: _peer(peer, "decode_and_merge", options) for peer in PEERS}
     _show(console, f"(a) decode and merge, {silos} silos", rows)
     figures = {
+        f"read_seconds_{silos}": rows["reading alone"]["seconds"],
         f"merge_seconds_{silos}": rows["plain average"]["seconds"],
         f"merge_measured_seconds_{silos}": rows["plain average and its error"]["seconds"],
         f"default_merge_seconds_{silos}": rows["stack_truncate and its error"]["seconds"],
-        f"peak_mb_{silos}": max(row["peak_mb"] for row in list(rows.values())[:3]),
+        f"peak_mb_{silos}": max(row.get("peak_mb", 0) for row in list(rows.values())[:4]),
     }
     for peer in PEERS:
         figures[f"{peer}_merge_seconds_{silos}"] = rows[peer]["seconds"]

@@ -33,6 +33,13 @@ class FederationOperatorError(ConsortiaError):
     """The federation operator has to act: federation settings, plans, Prefect, coordinator keys."""
 
 
+class UnusableMergeError(FederationOperatorError):
+    """The admitted adapters were merged as planned and give no adapter that anybody could use."""
+
+    rule = "merge.unusable"
+    """Why the attempt ends, as its abort says; whoever merges again finds the same."""
+
+
 class SiloOperatorError(ConsortiaError):
     """The silo operator has to act: agent configuration, policy, local model, GPUs, disk."""
 

@@ -15,7 +15,7 @@ from aggregator.evidence_reader import read_silo, read_status
 from aggregator.federated_round import (
     close_round,
     decide_round,
-    merge_round,
+    merge_or_abort,
     open_round,
     report_round,
     stage,
@@ -26,7 +26,7 @@ from aggregator.merge.adapter_merge import ModuleMerger
 from aggregator.planning import abort_of
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
-from data_contracts.records import RoundPlan, RoundReport
+from data_contracts.records import Abort, RoundPlan, RoundReport
 from flows.round_artifacts import SiloProgress, link_report, show_silos
 
 RETRIES = 3
@@ -135,15 +135,18 @@ def close_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
 
 @task(name="merge", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
 def merge_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
-    """Merge the admitted adapters into the candidate."""
-    candidate = merge_round(c, plan, merge_modules=_module_merger(c))
-    get_run_logger().info(
+    """Merge the admitted adapters into the candidate, or abort where they give none."""
+    merged, log = merge_or_abort(c, plan, _module_merger(c)), get_run_logger()
+    if isinstance(merged.record, Abort):
+        log.error("attempt aborted: %s", merged.record.reason)
+        return merged.digest
+    log.info(
         "candidate %s, discarded energy %s, error %s",
-        candidate.record.adapter.digest[:12],
-        candidate.record.discarded_energy,
-        candidate.record.error,
+        merged.record.adapter.digest[:12],
+        merged.record.discarded_energy,
+        merged.record.error,
     )
-    return candidate.digest
+    return merged.digest
 
 
 def _module_merger(c: Coordinator) -> ModuleMerger | None:

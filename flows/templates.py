@@ -52,7 +52,7 @@ compression = "none"          # or int8, int4: of the silos' adapters, with erro
 # dask_scheduler = "tls://..." # merge on a Dask cluster; pip install consortia[dask]
 # residual_rank = 16          # with rule = "residual"
 # [merge.optimizer]
-# name = "diloco"             # or fedavg, fedavgm, fedadam; with rule = "stack_truncate"
+# name = "heavy_ball"         # or fedavg, fedavgm, fedadam, diloco; with rule = "stack_truncate"
 # [merge.robust]
 # tolerated_silos = 1         # clip, mix, geometric median; needs a quorum of 5
 

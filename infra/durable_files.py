@@ -1,31 +1,37 @@
 """Files that are either absent or complete, whatever happens while they are written."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 
+PRIVATE_MODE = 0o600
 
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+
+def write_durably(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
     """Write to a temporary name, fsync file and directory, then rename over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _aside(path, len(data)) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConsortiaError(
-            f"writing {path}",
-            expected=f"a writable disk with {len(data)} free bytes",
-            found=error.strerror or str(error),
-            action="free space or correct the permissions, then run the command again",
-        ) from error
+
+
+def keep_durably(source: Path, path: Path) -> None:
+    """Make `path` a second name of the file `source`, or a copy on another file system; synced.
+
+    For a file that is replaced as a whole if ever, and never written again in place.
+    """
+    if path.exists() and path.samefile(source):
+        return
+    with _aside(path, source.stat().st_size) as temporary:
+        _linked_or_copied(source, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -35,3 +41,32 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _linked_or_copied(source: Path, temporary: Path) -> None:
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, temporary)
+        temporary.chmod(PRIVATE_MODE)
+
+
+@contextmanager
+def _aside(path: Path, size: int) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place when the block ends."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ConsortiaError(
+            f"writing {path}",
+            expected=f"a writable disk with {size} free bytes",
+            found=error.strerror or str(error),
+            action="free space or correct the permissions, then run the command again",
+        ) from error

@@ -31,7 +31,7 @@ from infra.s3_client import (
 
 __all__ = ["S3Bucket", "S3Settings"]
 
-SINGLE_PUT_MAX_BYTES = 64 * 1024 * 1024
+SINGLE_PUT_MAX_BYTES = 128 * 1024 * 1024
 PART_BYTES = 32 * 1024 * 1024
 MAX_PARTS = 10_000
 READ_CHUNK_BYTES = 1024 * 1024
@@ -72,15 +72,16 @@ class S3Bucket:
     def put_blob(self, path: Path, ref: ArtifactRef) -> None:
         """See `Bucket.put_blob`; in parts above SINGLE_PUT_MAX_BYTES, one part in memory."""
         key = blob_key(ref.digest)
-        if ref.size <= SINGLE_PUT_MAX_BYTES:
+        # What a retry finds there is read and compared, which costs less than sending it again.
+        if ref.size > PART_BYTES and self._size_of(key) is not None:
+            self._require_digest(key, ref)
+        elif ref.size <= SINGLE_PUT_MAX_BYTES:
             self.put_once(key, b"".join(read_parts(path, ref, SINGLE_PUT_MAX_BYTES)))
-            return
-        if self._size_of(key) is None:
+        else:
             with translated(self._settings, self._name, key):
                 created = self._create(lambda: self._upload_parts(key, path, ref))
-            if created:
-                return
-        self._require_digest(key, ref)
+            if not created:
+                self._require_digest(key, ref)
 
     def put(self, key: str, data: bytes) -> None:
         """See `Bucket.put`."""

@@ -13,7 +13,10 @@ from silo_agent.status_reporter import StatusReporter
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """A local adapter as it left training; losses in nats per token, time in seconds."""
+    """A local adapter as it left training; losses in nats per token, time in seconds.
+
+    The outbox keeps the file under a second name, so it must not be written again in place.
+    """
 
     adapter: Path
     tokens: int

@@ -27,7 +27,7 @@ from data_contracts.records import (
     Verdict,
 )
 from infra.clock import Clock
-from infra.durable_files import write_durably
+from infra.durable_files import keep_durably, write_durably
 from infra.object_store import Bucket
 from infra.record_store import write_record
 from infra.signing_keys import SigningKey
@@ -189,7 +189,7 @@ class Release:
                 found="other bytes",
                 action="train again; nothing was sent",
             )
-        write_durably(self._blob_path(ref), blob.read_bytes())
+        keep_durably(blob, self._blob_path(ref))
 
     def _send(self, round_id: RoundId, verified: Verified[SiloRecordT]) -> None:
         record = verified.record

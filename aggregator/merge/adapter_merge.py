@@ -27,10 +27,13 @@ from aggregator.merge.server_state import state_entries
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapter_format import MAX_ABSOLUTE_VALUE, module_entries
 from data_contracts.artifact import ArtifactRef
-from data_contracts.errors import FederationOperatorError
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.errors import UnusableMergeError
+from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.starting_adapter import AdapterSource
 
 MODULES_AHEAD = 4
+CANCELLED = 1e-6
+"""Share of the summands' squared norms below which a sum is what float32 leaves of zero."""
 
 ModuleProgress = Callable[[int, int], None]
 ModuleMerger = Callable[[MergeInputs, list[int]], Iterator[tuple[int, MergedModule]]]
@@ -74,7 +77,8 @@ def merge_adapters(
 
     `on_progress` gets modules done and modules in all; `merge_modules` runs the modules elsewhere
     than on this machine's threads. Raises FederationOperatorError when weights or layouts do not
-    fit together, when a value overflows float32, and when the merged adapter is zero.
+    fit together, and UnusableMergeError when a value is larger than every silo's gate would let
+    through or overflows float32, and when the merged adapter is zero.
     """
     ordered = sorted_locals(inputs.locals)
     if inputs.defence is not None and ordered != inputs.locals:
@@ -96,7 +100,7 @@ def merge_adapters(
             finished[index] = entry
             if on_progress:
                 on_progress(len(finished), len(inputs.spec.targets))
-        _require_not_zero(finished)
+        _require_product(inputs, finished)
         references = [file.finish() for file in files]
     return _result(inputs.spec, references, finished)
 
@@ -179,26 +183,41 @@ def _require_within_limit(inputs: MergeInputs, index: int, module: MergedModule)
         return
     target = inputs.spec.targets[index]
     sizes = {
-        adapter.digest: squared_norm(WeightedSum(target, [Summand.uniform(adapter.source, 1.0)]))
-        for adapter in inputs.trainers(target)
+        adapter.digest: _product_norm(target, adapter.source) for adapter in inputs.trainers(target)
     }
     loudest = max(sizes, key=lambda digest: sizes[digest])
-    raise FederationOperatorError(
+    raise UnusableMergeError(
         f"merged adapter at {target.module}",
         expected=f"values of at most {MAX_ABSOLUTE_VALUE:g}, as every silo's gate asks",
         found=f"{largest:g}; the largest local product is that of adapter {loudest[:16]}",
-        action="abort the attempt, and ask the silo that submitted it, or plan with merge.robust",
+        action="ask the silo that submitted it, or plan with merge.robust",
     )
 
 
-def _require_not_zero(finished: dict[int, FinishedModule]) -> None:
-    if all(entry.is_zero for entry in finished.values()):
-        raise FederationOperatorError(
+def _require_product(inputs: MergeInputs, finished: dict[int, FinishedModule]) -> None:
+    """One module that is more than what rounding leaves of deltas that cancel is enough."""
+    if not any(_is_product(inputs, entry) for _, entry in sorted(finished.items())):
+        raise UnusableMergeError(
             "merged adapter",
             expected="a product that is not zero in at least one module",
             found="zero in every module: the silos' deltas cancel",
-            action="abort the round and look at the admitted adapters; nothing was published",
+            action="look at the admitted adapters; nothing was published",
         )
+
+
+def _is_product(inputs: MergeInputs, entry: FinishedModule) -> bool:
+    target = inputs.spec.targets[entry.index]
+    summands = math.fsum(
+        float(weight) ** 2 * _product_norm(target, adapter.source)
+        for adapter, weight in inputs.shares(target)
+        if not entry.is_zero
+    )
+    # A norm that was not measured is NaN and says nothing.
+    return not (entry.is_zero or entry.norms.true_sum <= CANCELLED * summands)
+
+
+def _product_norm(target: AdapterTarget, source: AdapterSource) -> float:
+    return squared_norm(WeightedSum(target, [Summand.uniform(source, 1.0)]))
 
 
 def _result(

@@ -53,7 +53,8 @@ def defended(inputs: MergeInputs) -> Defended:
     robust = inputs.merge.robust
     if robust is None:
         return Defended(inputs, {}, needs_person=False)
-    kernel, centre = delta_kernel(inputs)
+    centred = robust.rule == "centred_clipping"
+    kernel, centre = delta_kernel(inputs if centred else replace(inputs, earlier=None))
     if robust.by_coordinates:
         return _entry_by_entry(inputs, robust, kernel)
     weights = robust_weights(kernel, _prior(inputs), robust, centre)

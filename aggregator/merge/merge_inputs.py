@@ -20,7 +20,7 @@ import torch
 from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, MergeSpec
+from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, HeavyBall, MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
     AdapterTarget,
@@ -124,25 +124,26 @@ class MergeInputs:
         return [(adapter, Fraction(adapter.weight, total)) for adapter in trainers]
 
     def product_summands(self, target: AdapterTarget) -> list[Summand]:
-        """start + sum of c_i delta_i as summands, those with a coefficient of zero left out.
+        """start + carried + sum of c_i delta_i, those with a coefficient of zero left out.
 
+        `carried` is a part of the last published change, for a centre or a heavy ball.
         A silo of lower rank started from the leading part of the start, so its delta takes away
         only that part; what is left of the start is a coefficient per rank.
         """
         return self._summands(target, kept_of_start=1)
 
     def delta_summands(self, target: AdapterTarget) -> list[Summand]:
-        """sum of c_i delta_i alone."""
+        """carried + sum of c_i delta_i."""
         return self._summands(target, kept_of_start=0)
 
     def _summands(self, target: AdapterTarget, kept_of_start: int) -> list[Summand]:
-        weights, centre = self.delta_weights(target), self._centre()
+        weights, carried = self.delta_weights(target), self._carried()
         summands = [Summand.uniform(a.source, float(c)) for a, c in weights]
-        left = self._left_of_start(weights, kept_of_start + centre)
+        left = self._left_of_start(weights, kept_of_start + carried)
         if left.any():
             summands.append(Summand(self.starting, left * self.starting.spec.scaling))
-        if centre and self.earlier is not None:
-            summands.append(Summand.uniform(self.earlier, -float(centre)))
+        if carried and self.earlier is not None:
+            summands.append(Summand.uniform(self.earlier, -float(carried)))
         return summands
 
     def delta_weights(self, target: AdapterTarget) -> list[tuple[LocalAdapter, Fraction]]:
@@ -168,12 +169,20 @@ class MergeInputs:
             left[rank:following] = float(whole_part - gone)
         return left
 
-    def _centre(self) -> Fraction:
-        return self._rate() * Fraction(self.defence.centre) if self.defence else Fraction(0)
+    def _carried(self) -> Fraction:
+        """Coefficient of the last published change, start - earlier; before there is one, zero."""
+        centre = self._rate() * Fraction(self.defence.centre) if self.defence else Fraction(0)
+        optimizer = self.merge.optimizer
+        if isinstance(optimizer, HeavyBall) and self.earlier is not None:
+            return centre + Fraction(optimizer.momentum)
+        return centre
 
     def _rate(self) -> Fraction:
+        """What every delta is multiplied with; an optimizer with a state has a rate of its own."""
         optimizer = self.merge.optimizer
-        return Fraction(optimizer.learning_rate) if isinstance(optimizer, FedAvg) else Fraction(1)
+        if isinstance(optimizer, FedAvg | HeavyBall):
+            return Fraction(optimizer.learning_rate)
+        return Fraction(1)
 
 
 def sorted_locals(adapters: Sequence[LocalAdapter]) -> tuple[LocalAdapter, ...]:

@@ -49,18 +49,19 @@ class MergedFile:
 
     def write(self, index: int, tensors: Sequence[Float32Array]) -> str:
         """Write the tensors of module `index` at their place; returns the SHA-256 of its bytes."""
-        data = b"".join(np.ascontiguousarray(tensor, dtype="<f4").tobytes() for tensor in tensors)
-        position = self._starts[index]
-        if len(data) != self._starts[index + 1] - position:
-            raise ValueError(f"module {index}: {len(data)} bytes do not fit the layout")
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._descriptor, view, position)
-            view, position = view[written:], position + written
-        if index == self._next:
-            self._running.update(data)
-            self._next += 1
-        return hashlib.sha256(data).hexdigest()
+        views = [np.ascontiguousarray(t, dtype="<f4").data.cast("B") for t in tensors]
+        position, size = self._starts[index], sum(len(view) for view in views)
+        if size != self._starts[index + 1] - position:
+            raise ValueError(f"module {index}: {size} bytes do not fit the layout")
+        digest = hashlib.sha256()
+        for view in views:
+            digest.update(view)
+            if index == self._next:
+                self._running.update(view)
+            self._write_all(view, position)
+            position += len(view)
+        self._next += index == self._next
+        return digest.hexdigest()
 
     def holds(self, index: int, digest: str) -> bool:
         """Whether the bytes of module `index` are those with this SHA-256."""
@@ -83,6 +84,11 @@ class MergedFile:
     def close(self) -> None:
         """Give the descriptor back; an unfinished part file stays for the next attempt."""
         os.close(self._descriptor)
+
+    def _write_all(self, view: memoryview, position: int) -> None:
+        while view:
+            written = os.pwrite(self._descriptor, view, position)
+            view, position = view[written:], position + written
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import torch
 from aggregator.merge.factor_sources import CentredSource, PaddedSource, PairSource
 from aggregator.merge.gram import inner_product, squared_norm
 from aggregator.merge.merge_inputs import MergeInputs
-from aggregator.merge.server_optimizer import initial_state, server_step, state_names
+from aggregator.merge.server_optimizer import initial_state, server_step
 from aggregator.merge.truncation import LoraPair, exact_truncation, float32, sketch_truncation
 from aggregator.merge.weighted_sum import DenseMatrix, Summand, WeightedSum
 from aggregator.robust import by_coordinates
-from data_contracts.records.merge_spec import MergeRule, RobustSpec
+from data_contracts.records.merge_spec import MergeRule, RobustSpec, StatefulOptimizer
 from data_contracts.records.round_plan import AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, Float32Array
 
@@ -35,8 +35,9 @@ class Norms:
     """Squared Frobenius norms of one module's merge.
 
     Of the true sum, of the merge's difference to it, and of what truncation discarded. The true sum
-    is start + sum of c_i delta_i with the weights of the plan or, where it has one, of its defence;
-    under a server optimizer it is the optimizer's new product.
+    is start + sum of c_i delta_i with the weights of the plan or, where it has one, of its defence,
+    and with what a centre or a heavy ball carries on of the last change; under an optimizer with a
+    state it is the optimizer's new product.
     """
 
     true_sum: float
@@ -76,10 +77,11 @@ Rule = Callable[[MergeInputs, AdapterTarget], _Merge]
 def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """The weighted sum of products itself, cut to the rank of the adapter.
 
-    With a server optimizer it is the optimizer's new product that is cut.
+    With a server optimizer that keeps a state it is the optimizer's new product that is cut.
     """
-    if state_names(inputs.merge.optimizer):
-        return _optimized(inputs, target)
+    optimizer = inputs.merge.optimizer
+    if isinstance(optimizer, StatefulOptimizer):
+        return _optimized(inputs, target, optimizer)
     total = WeightedSum(target, inputs.product_summands(target))
     return _of_pair(truncated(total, inputs.spec.rank, inputs.spec.scaling, inputs.seed))
 
@@ -201,12 +203,12 @@ def _squared_error(total: WeightedSum, pair: LoraPair, scaling: float) -> float:
     return squared_norm(WeightedSum(total.target, [*total.summands, minus]), torch.float64)
 
 
-def _optimized(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOptimizer) -> _Merge:
     """The server optimizer's step on the dense product, then the cut."""
     start = WeightedSum(target, [Summand.uniform(inputs.starting, 1.0)]).dense()
     delta = WeightedSum(target, inputs.delta_summands(target)).dense()
     before = inputs.server_state.module(target) if inputs.server_state else ()
-    product, state = server_step(inputs.merge.optimizer, start, delta, before)
+    product, state = server_step(optimizer, start, delta, before)
     matrix, spec = DenseMatrix(torch.from_numpy(float32(product))), inputs.spec
     pair = sketch_truncation(matrix, matrix.squared_norm, spec.rank, spec.scaling, inputs.seed)
     return replace(_of_pair(pair), beside=tuple(float32(part) for part in state))

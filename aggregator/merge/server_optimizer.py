@@ -1,4 +1,4 @@
-"""Server optimizers: one step on the product of a module, from the merged delta of the silos.
+"""Server optimizers with a state: one step on the product of a module, from the merged delta.
 
 The dense matrix of one module (out x in) is formed, because momentum and second moments of a
 product have no low rank; memory is that of one module per worker. What the silos sent is minus a
@@ -12,9 +12,9 @@ from data_contracts.records.merge_spec import (
     OPTIMIZER_STATE,
     DiLoCo,
     FedAdam,
-    FedAvg,
     FedAvgM,
     ServerOptimizer,
+    StatefulOptimizer,
 )
 
 State = tuple[torch.Tensor, ...]
@@ -35,15 +35,13 @@ def initial_state(optimizer: ServerOptimizer, shape: tuple[int, int]) -> State:
 
 
 def server_step(
-    optimizer: ServerOptimizer, start: torch.Tensor, delta: torch.Tensor, state: State
+    optimizer: StatefulOptimizer, start: torch.Tensor, delta: torch.Tensor, state: State
 ) -> tuple[torch.Tensor, State]:
     """The new product and the new state from the starting product and the merged delta.
 
     All are float32 (out x in); `state` is empty in the first round of a run.
     """
     match optimizer:
-        case FedAvg(learning_rate=rate):
-            return start + float(rate) * delta, ()
         case FedAvgM(learning_rate=rate, momentum=momentum):
             return _sgd(start, delta, state, float(rate), float(momentum), nesterov=False)
         case DiLoCo(learning_rate=rate, momentum=momentum):

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import UnusableMergeError
 from data_contracts.starting_adapter import Float32Array
 
 KAIMING_ROW_NORM = 3.0**-0.5
@@ -130,7 +130,7 @@ def _lora_pair(
     where it is larger, row of A and column of B have the same norm, because a step of the local
     optimizer changes both by the same amount. With `fresh_rows` all rows have the initial norm, for
     rules that train B alone (FedSVD, Lee et al. 2025). A is full even where the product has a lower
-    rank; rows beyond `in` are zero. Raises FederationOperatorError when the merge overflows
+    rank; rows beyond `in` are zero. Raises UnusableMergeError when the merge overflows
     float32.
     """
     kept = min(rank, len(s))
@@ -147,11 +147,11 @@ def _lora_pair(
 
 
 def float32(tensor: torch.Tensor) -> Float32Array:
-    """Little-endian float32 in C order; raises FederationOperatorError when not finite."""
+    """Little-endian float32 in C order; raises UnusableMergeError when not finite."""
     with np.errstate(over="ignore"):
         array = tensor.numpy().astype("<f4", order="C")
     if not np.isfinite(array).all():
-        raise FederationOperatorError(
+        raise UnusableMergeError(
             "merged adapter",
             expected="values that fit float32",
             found="an overflow",

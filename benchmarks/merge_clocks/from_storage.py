@@ -14,13 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from aggregator.evidence_reader import DOWNLOADS
 from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.transfers import several_at_a_time
 from benchmarks.merge_clocks.samples import adapter_files, inputs_of
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.bucket_layout import blob_key, plans_bucket
@@ -79,10 +78,9 @@ class StorageClock:
         }
 
     def _floor(self) -> None:
-        with ThreadPoolExecutor(DOWNLOADS) as pool:
-            for digest, ref in zip(pool.map(self._digest, self._refs), self._refs, strict=True):
-                if digest != ref.digest:
-                    raise SystemExit(f"storage gave other bytes for {ref.digest}")
+        digests = several_at_a_time(self._digest, self._refs)
+        if digests != [ref.digest for ref in self._refs]:
+            raise SystemExit("storage gave other bytes than were put there")
         path = self._directory / "one-adapter"
         self._put(path, self._refs[0].size)
 
@@ -104,8 +102,7 @@ class StorageClock:
     def _merge(self, rule: MergeRule) -> None:
         spool = Path(tempfile.mkdtemp(dir=self._directory))
         try:
-            with ThreadPoolExecutor(DOWNLOADS) as pool:
-                paths = list(pool.map(lambda ref: self._fetch(ref, spool), self._refs))
+            paths = several_at_a_time(lambda ref: self._fetch(ref, spool), self._refs)
             self._puts += 1
             inputs = inputs_of(list(zip(paths, self._refs, strict=True)), rule, self._puts)
             merged = merge_adapters(inputs, spool / "merged.safetensors")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.quality.bake_off import BakeOff
 from benchmarks.quality.base_model import prepared_base
-from benchmarks.quality.contenders import contenders
+from benchmarks.quality.contenders import DEFAULT, contenders
 from benchmarks.quality.federation import Cell, Losses
 from benchmarks.quality.settings import Settings, partition_name
 from benchmarks.quality.table import render, write_json
@@ -20,7 +20,7 @@ from benchmarks.quality.table import render, write_json
 HOME = Path(".consortia/bench/quality")
 OUTPUT = Path(".consortia/bench/quality.json")
 TABLE_WIDTH = 120
-QUICK_ENTRANTS = ("stack_truncate", "average")
+QUICK_ENTRANTS = (DEFAULT, "average")
 
 
 def main() -> None:

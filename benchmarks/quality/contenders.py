@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from aggregator.settings import MergeSection
 from benchmarks.quality.settings import Settings
 from data_contracts.records.merge_spec import (
     DiLoCo,
     FedAdam,
     FedAvg,
     FedAvgM,
+    HeavyBall,
     MergeRule,
     MergeSpec,
     ServerOptimizer,
 )
 from data_contracts.records.round_plan import Compression
 
-DEFAULT = "stack_truncate"
+DEFAULT = "heavy_ball"
 """The product's default, whose figures are the `federated` ones."""
 
 Baseline = Literal["base", "silo_only", "centralised", "centralised_small_batches"]
@@ -51,7 +53,9 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
     """All of them, the default first."""
     mixed = settings.mixed_ranks
     return (
-        Contender(DEFAULT, _merge("stack_truncate")),
+        Contender(DEFAULT, _default()),
+        Contender("heavy_ball_0.5", _merge("stack_truncate", HeavyBall(momentum=Decimal("0.5")))),
+        Contender("stack_truncate", _merge("stack_truncate")),
         *(Contender(rule, _merge(rule)) for rule in _UNIFORM_RULES),
         Contender("residual", _merge("residual", residual_rank=settings.residual_rank)),
         Contender("stack_truncate_mixed_ranks", _merge("stack_truncate"), ranks=mixed),
@@ -60,10 +64,15 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
         Contender("fedavgm_0.5", _merge("stack_truncate", FedAvgM(momentum=Decimal("0.5")))),
         Contender("fedadam", _merge("stack_truncate", FedAdam())),
         Contender("diloco", _merge("stack_truncate", DiLoCo())),
-        Contender("fedprox", _merge("stack_truncate"), proximal_mu=0.01, tuned_as=DEFAULT),
-        Contender("int8", _merge("stack_truncate"), compression="int8", tuned_as=DEFAULT),
-        Contender("int4", _merge("stack_truncate"), compression="int4", tuned_as=DEFAULT),
+        Contender("fedprox", _default(), proximal_mu=0.01, tuned_as=DEFAULT),
+        Contender("int8", _default(), compression="int8", tuned_as=DEFAULT),
+        Contender("int4", _default(), compression="int4", tuned_as=DEFAULT),
     )
+
+
+def _default() -> MergeSpec:
+    """What a federation.toml without `[merge]` asks for."""
+    return MergeSection().spec(_NO_CAP)
 
 
 def _merge(

@@ -34,6 +34,7 @@ class GlobalState:
     """What a round starts from, and how far the merge that made it was from the exact one."""
 
     adapter: AdapterSource
+    earlier: AdapterSource | None = None
     residual: AdapterFile | None = None
     server_state: ServerState | None = None
     error: float = 0.0
@@ -64,6 +65,7 @@ def merged(
         round_number=round_number,
         locals=tuple(LocalAdapter(a, _digest(a), tokens) for a, tokens in locals_),
         starting=start.adapter,
+        earlier=start.earlier,
         residual=start.residual,
         server_state=start.server_state,
     )
@@ -71,7 +73,7 @@ def merged(
     beside = directory / f"beside-{round_number}.safetensors"
     one_thread = partial(merge_on_threads, workers=1)
     result = merge_adapters(inputs, into, beside, merge_modules=one_thread)
-    state = GlobalState(open_adapter(into, spec), error=result.exactness.error)
+    state = GlobalState(open_adapter(into, spec), start.adapter, error=result.exactness.error)
     if result.beside is None:
         return state
     if merge.residual_rank is None:

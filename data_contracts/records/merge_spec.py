@@ -50,6 +50,19 @@ class FedAvg(Part):
     learning_rate: Rate = Decimal("1")
 
 
+class HeavyBall(Part):
+    """Momentum without a state: start + learning_rate x delta + momentum x (start - earlier).
+
+    `earlier` is what the last published round started from (Polyak 1964). What that round's
+    truncation dropped is not carried; otherwise it is FedAvgM, of two adapters that are there
+    already instead of a dense state.
+    """
+
+    name: Literal["heavy_ball"] = "heavy_ball"
+    learning_rate: Rate = Decimal("1")
+    momentum: Decay = Decimal("0.3")
+
+
 class FedAvgM(Part):
     """Momentum on the merged delta (Hsu et al. 2019): v = momentum v + delta."""
 
@@ -78,13 +91,17 @@ class DiLoCo(Part):
 
 OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {
     "fedavg": (),
+    "heavy_ball": (),
     "fedavgm": ("momentum",),
     "diloco": ("momentum",),
     "fedadam": ("first_moment", "second_moment"),
 }
 """What each optimizer keeps for every module, each a float32 matrix (out x in)."""
 
-ServerOptimizer = Annotated[FedAvg | FedAvgM | FedAdam | DiLoCo, Field(discriminator="name")]
+StatefulOptimizer = FedAvgM | FedAdam | DiLoCo
+ServerOptimizer = Annotated[
+    FedAvg | HeavyBall | FedAvgM | FedAdam | DiLoCo, Field(discriminator="name")
+]
 
 
 class RobustSpec(Part):
@@ -152,6 +169,12 @@ class MergeSpec(Part):
         if self.robust and self.robust.rule == "centred_clipping" and self.optimizer != FedAvg():
             raise ValueError("centred_clipping carries the merged delta: it needs fedavg at rate 1")
         return self
+
+    @property
+    def carries_change(self) -> bool:
+        """Whether the merge needs what the last published round started from."""
+        centred = self.robust is not None and self.robust.rule == "centred_clipping"
+        return (centred and self.rule == "stack_truncate") or self.optimizer.name == "heavy_ball"
 
     @property
     def optimizer_state(self) -> tuple[str, ...]:

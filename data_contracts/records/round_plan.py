@@ -136,7 +136,8 @@ class RoundPlan(Record):
 
     Besides the starting adapter a round may start from a residual (a second, frozen adapter of
     `residual_spec`), from the server optimizer's state, and from the adapter of the round before
-    the starting one (`earlier_adapter`), whose difference is the centre that a robust rule carries.
+    the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
+    ball carries on.
     """
 
     kind: ClassVar[str] = "round-plan"

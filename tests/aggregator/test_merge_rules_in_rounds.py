@@ -10,6 +10,8 @@ import pytest
 from aggregator.evidence_reader import read_evidence, spool
 from aggregator.federated_round import close_round, report_round
 from aggregator.federation_feed import read_federation
+from aggregator.merge.weighted_sum import WeightedSum
+from aggregator.round_merge import merge_inputs
 from aggregator.settings import (
     MergeSection,
     OptimizerSection,
@@ -21,6 +23,8 @@ from data_contracts.bucket_layout import blob_key
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import Candidate, RoundPlan, RoundReport
+from data_contracts.starting_adapter import AdapterSource
+from tests.aggregator.adapter_samples import dense
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
@@ -83,6 +87,32 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
         assert (first.recipe.trained_factors, second.recipe.trained_factors) == ("b", "a")
 
 
+def test_without_a_choice_rounds_carry_on_a_part_of_the_last_change(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation({}, **THREE)
+    c = federation.coordinator()
+    published: list[AdapterSource] = []
+    for number in (1, 2, 3):
+        plan = federation.open(number)
+        federation.play(plan)
+        evidence, _ = read_evidence(c, read_federation(c), plan)
+        assert evidence.close is not None
+        inputs = merge_inputs(c, plan.record, evidence.close.record)
+        for target in plan.record.adapter.targets:
+            products = [dense(adapter.source, target) for adapter in inputs.locals]
+            expected = np.mean(products, axis=0)
+            if number > 1:
+                expected = expected + 0.3 * dense(published[-1], target)
+            if number > 2:
+                expected = expected - 0.3 * dense(published[-2], target)
+            found = WeightedSum(target, inputs.product_summands(target)).dense().numpy()
+            scale = float(np.abs(expected).max())
+            np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
+        candidate = candidate_of(federation, plan).adapter
+        published.append(open_adapter(spool(c, c.plans, candidate), plan.record.adapter))
+
+
 @pytest.mark.parametrize(
     ("rule", "compression"),
     [
@@ -123,6 +153,28 @@ def test_a_frozen_factor_that_moved_is_rejected(make_federation: MakeFederation)
     outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report_of(federation, plan).silos}
     assert outcomes["silo-x"] == ("rejected", "adapter.frozen_factor")
     assert outcomes["silo-a"] == ("admitted", None)
+
+
+def test_an_attempt_whose_deltas_cancel_is_aborted_and_the_next_one_opens(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation({}, a=Behaviour.HONEST, x=Behaviour.MIRRORED)
+    plan = federation.open(1)
+    federation.play(plan)
+    report = report_of(federation, plan)
+    assert (report.outcome, report.rule) == ("aborted", "merge.unusable")
+    evidence, _ = read_evidence(
+        federation.coordinator(), read_federation(federation.coordinator()), plan
+    )
+    assert evidence.abort is not None
+    assert "found zero in every module" in evidence.abort.record.reason
+    assert report.published_adapter is None
+    assert [silo.outcome for silo in report.silos] == ["admitted", "admitted"]
+    federation.silos["silo-x"].behaviour = Behaviour.HONEST
+    again = federation.open(1)
+    assert again.record.attempt == 2
+    federation.play(again)
+    assert report_of(federation, again).outcome == "published"
 
 
 def test_silos_with_layouts_of_their_own(make_federation: MakeFederation) -> None:

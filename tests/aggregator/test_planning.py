@@ -17,6 +17,7 @@ from aggregator.settings import (
 )
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import RoundPlan
+from data_contracts.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
 from data_contracts.records.round_plan import BaseModelRef, trained_factors
 from infra.storage_config import StorageSection
 from tests.aggregator.federation_samples import COHORT, START, adapter_ref, digest, federation
@@ -120,6 +121,23 @@ def test_a_model_whose_licence_does_not_permit_the_use_is_not_planned_with(
 
 def test_research_is_the_use_of_a_federation_that_states_none() -> None:
     assert settings().use == "research"
+
+
+@pytest.mark.parametrize(
+    ("section", "optimizer"),
+    [
+        (merge(), HeavyBall()),
+        (merge(robust={"tolerated_silos": 1}), HeavyBall()),
+        (merge(optimizer={"name": "heavy_ball"}), HeavyBall(momentum=Decimal("0.3"))),
+        (merge(optimizer={"name": "fedavg"}), FedAvg()),
+        (merge(rule="average"), FedAvg()),
+        (merge(robust=CENTRED), FedAvg()),
+    ],
+)
+def test_the_optimizer_of_a_merge_that_names_none(
+    section: MergeSection, optimizer: ServerOptimizer
+) -> None:
+    assert section.spec(10).optimizer == optimizer
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_clean_bundle_passes_and_says_what_it_cannot_show(tmp_path: Path) -> N
         "evidence signatures": "pass",
         "references": "pass",
         "admission and weights": "pass",
+        "merge as planned": "pass",
         "publication decision": "pass",
         "report follows from evidence": "pass",
         "published adapter": "pass",
@@ -249,6 +250,20 @@ def test_a_dishonest_decision_fails() -> None:
     )
     evidence = replace(honest, decision=seal(record, key("coordinator")))
     assert failed(audited(evidence)) == ["publication decision"]
+
+
+def test_a_merge_by_another_rule_than_the_plans_fails() -> None:
+    close = CLEAN.close
+    assert close is not None
+    candidate = FED.candidate(close, merge_rule="average")
+    evaluations = {a.silo: FED.evaluation(a.silo, candidate) for a in close.record.admitted}
+    evidence = replace(
+        CLEAN,
+        candidate=candidate,
+        evaluations=evaluations,
+        decision=FED.decision(candidate, evaluations),
+    )
+    assert failed(audited(evidence)) == ["merge as planned"]
 
 
 def test_a_plan_that_names_another_membership_fails() -> None:

@@ -56,6 +56,7 @@ class Behaviour(Enum):
     NOT_FINITE = "submits NaN"
     HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
+    MIRRORED = "submits minus what silo-a does"
     THAWED = "moves A although the plan trains B alone"
     LOUD = "submits an adapter a hundred times too large"
     BOASTING = "claims a billion tokens"
@@ -83,6 +84,7 @@ class SimulatedTrainer:
         report.show("training", step=1, steps=plan.recipe.local_steps, tokens_per_second=100.0)
         path = self.directory / f"{plan.run}-{plan.round}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         save_file(self._tensors(plan, starting_adapter), path)
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
@@ -125,7 +127,8 @@ class SimulatedTrainer:
         return BASE_LOSS - _drawn(f"{self.silo}:{digest}") / 2**32
 
     def _tensors(self, plan: RoundPlan, starting: Path | None) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng(_drawn(f"{self.silo}:{plan.round}"))
+        drawn_by = "silo-a" if self.behaviour is Behaviour.MIRRORED else self.silo
+        rng = np.random.default_rng(_drawn(f"{drawn_by}:{plan.round}"))
         spec, trained = plan.adapter_of(self.silo), plan.recipe.trained_factors
         start = (
             InitialAdapter(plan.adapter)
@@ -145,6 +148,8 @@ class SimulatedTrainer:
                 b[0, 0] = 1e30
             if self.behaviour is Behaviour.ZERO_DELTA:
                 b[:] = 0
+            if self.behaviour is Behaviour.MIRRORED:
+                b *= -1
             if self.behaviour is Behaviour.LOUD:
                 b *= 100
             if self.behaviour is Behaviour.THAWED:

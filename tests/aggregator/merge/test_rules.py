@@ -15,7 +15,7 @@ from aggregator.merge.rules import RULES
 from aggregator.merge.weighted_sum import Float64Array
 from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
 from data_contracts.artifact import artifact_of_file
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, UnusableMergeError
 from data_contracts.records.merge_spec import FedAvg, MergeRule
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed, tensors_of
@@ -281,15 +281,20 @@ def test_padding_refuses_a_rank_above_that_of_the_merge(tmp_path: Path) -> None:
         merged(tmp_path, inputs_of(adapters, spec_of(), rule="zero_pad"))
 
 
-def test_deltas_that_cancel_everywhere_are_not_written(tmp_path: Path) -> None:
-    spec = spec_of()
+@pytest.mark.parametrize("rule", ["average", "stack_truncate"])
+@pytest.mark.parametrize("rank", [3, 30])
+def test_deltas_that_cancel_everywhere_are_not_written(
+    tmp_path: Path, rule: str, rank: int
+) -> None:
+    """Exactly, or up to what rounding leaves of them."""
+    spec = spec_of(rank=rank)
     one = write_adapter(tmp_path / "one.safetensors", spec)
     opposite = random_tensors(spec, 0)
     for target in TARGETS:
         opposite[lora_b_name(target.module)] *= -1
     other = write_tensors(tmp_path / "two.safetensors", spec, opposite)
-    with pytest.raises(FederationOperatorError, match="the silos' deltas cancel"):
-        merged(tmp_path, inputs_of([(one, 5), (other, 5)], spec, rule="average"))
+    with pytest.raises(UnusableMergeError, match="the silos' deltas cancel"):
+        merged(tmp_path, inputs_of([(one, 5), (other, 5)], spec, rule=rule))
     assert not (tmp_path / "merged.safetensors").exists()
 
 

@@ -14,8 +14,9 @@ from aggregator.merge.server_optimizer import State, server_step, state_names
 from aggregator.merge.server_state import open_server_state
 from data_contracts.adapter_format import open_adapter
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvg, FedAvgM, ServerOptimizer
+from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvgM, HeavyBall, StatefulOptimizer
 from data_contracts.records.round_plan import AdapterTarget
+from data_contracts.starting_adapter import narrowed
 from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, spec_of, write_adapter
 
 SPEC = spec_of(rank=3, alpha=3)
@@ -36,7 +37,7 @@ def matrices(rounds: int) -> list[torch.Tensor]:
     ],
 )
 def test_momentum_is_that_of_torch_bit_for_bit(
-    optimizer: ServerOptimizer, options: dict[str, float]
+    optimizer: StatefulOptimizer, options: dict[str, float]
 ) -> None:
     start, *deltas = matrices(5)
     weights = torch.nn.Parameter(start.clone())
@@ -52,11 +53,11 @@ def test_momentum_is_that_of_torch_bit_for_bit(
 
 def test_momentum_of_zero_is_federated_averaging() -> None:
     start, delta, other = matrices(3)
-    plain, _ = server_step(FedAvg(), start, delta, ())
+    plain = start + delta
     still, state = server_step(FedAvgM(momentum=Decimal(0)), start, delta, ())
     assert torch.equal(plain, still)
     again, _ = server_step(FedAvgM(momentum=Decimal(0)), still, other, state)
-    assert torch.equal(again, server_step(FedAvg(), plain, other, ())[0])
+    assert torch.equal(again, plain + other)
 
 
 def test_adam_is_the_papers_second_algorithm() -> None:
@@ -81,7 +82,7 @@ def one_round(directory: Path, number: int, inputs: MergeInputs) -> tuple[Path, 
 
 
 @pytest.mark.parametrize("optimizer", [DiLoCo(), FedAvgM(), FedAdam()])
-def test_the_state_goes_on_through_files(tmp_path: Path, optimizer: ServerOptimizer) -> None:
+def test_the_state_goes_on_through_files(tmp_path: Path, optimizer: StatefulOptimizer) -> None:
     """Three merges, each from files alone, are three steps on the dense products."""
     start = write_adapter(tmp_path / "start", FULL, seed=9)
     products = {t: torch.tensor(dense(start, t), dtype=torch.float32) for t in TARGETS}
@@ -106,6 +107,46 @@ def test_the_state_goes_on_through_files(tmp_path: Path, optimizer: ServerOptimi
                 dense(new, target), products[target].numpy(), atol=3e-5 * scale
             )
         start = new
+
+
+def test_a_heavy_ball_is_momentum_without_a_state(tmp_path: Path) -> None:
+    """Where nothing is cut, three rounds are those of momentum on the dense products."""
+    ball = HeavyBall(learning_rate=Decimal("0.8"), momentum=Decimal("0.5"))
+    start, earlier = write_adapter(tmp_path / "start", FULL, seed=9), None
+    weights = {t: torch.nn.Parameter(torch.tensor(dense(start, t))) for t in TARGETS}
+    oracles = {t: torch.optim.SGD([w], lr=0.8, momentum=0.5) for t, w in weights.items()}
+    for number in range(3):
+        paths = [tmp_path / f"{number}-{silo}" for silo in range(2)]
+        adapters = [(write_adapter(p, FULL, 10 * number + i), 5) for i, p in enumerate(paths)]
+        inputs = replace(inputs_of(adapters, FULL, start, optimizer=ball), earlier=earlier)
+        into, state = one_round(tmp_path, number, inputs)
+        assert not state.exists()
+        new = open_adapter(into, FULL)
+        for target in TARGETS:
+            mean = sum(dense(adapter, target) for adapter, _ in adapters) / 2
+            weights[target].grad = torch.tensor(dense(start, target) - mean)
+            oracles[target].step()
+            expected = weights[target].detach().numpy()
+            scale = float(np.abs(expected).max())
+            np.testing.assert_allclose(dense(new, target), expected, atol=3e-5 * scale)
+        start, earlier = new, start
+
+
+def test_a_heavy_ball_carries_the_whole_change_beside_silos_of_lower_rank(tmp_path: Path) -> None:
+    start = write_adapter(tmp_path / "start", FULL, seed=9)
+    earlier = write_adapter(tmp_path / "earlier", FULL, seed=8)
+    narrow = write_adapter(tmp_path / "narrow", SPEC, seed=1)
+    wide = write_adapter(tmp_path / "wide", FULL, seed=2)
+    inputs = inputs_of([(narrow, 1), (wide, 3)], FULL, start, optimizer=HeavyBall())
+    into, _ = one_round(tmp_path, 1, replace(inputs, earlier=earlier))
+    found = open_adapter(into, FULL)
+    for target in TARGETS:
+        of_start = dense(start, target)
+        deltas = 0.25 * (dense(narrow, target) - dense(narrowed(start, SPEC), target))
+        deltas += 0.75 * (dense(wide, target) - of_start)
+        expected = of_start + deltas + 0.5 * (of_start - dense(earlier, target))
+        scale = float(np.abs(expected).max())
+        np.testing.assert_allclose(dense(found, target), expected, atol=3e-5 * scale)
 
 
 def test_a_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from aggregator.merge.merged_file import MergedFile
 from aggregator.merge.rules import MergedModule
 from aggregator.merge.server_optimizer import State, server_step, state_names
 from aggregator.merge.server_state import open_server_state, state_entries
-from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvgM, ServerOptimizer
+from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvgM, StatefulOptimizer
 from data_contracts.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import inputs_of, spec_of, write_adapter
 
@@ -32,7 +32,7 @@ SPEC = spec_of(rank=4, alpha=4, targets=TARGETS)
 OPTIMIZERS = st.sampled_from([DiLoCo(), FedAvgM(), FedAdam()])
 
 
-def through_a_file(path: Path, target: AdapterTarget, kept: State, by: ServerOptimizer) -> State:
+def through_a_file(path: Path, target: AdapterTarget, kept: State, by: StatefulOptimizer) -> State:
     file = MergedFile(path, [state_entries(target, by)])
     file.write(0, [part.numpy() for part in kept])
     file.finish()
@@ -43,7 +43,7 @@ def through_a_file(path: Path, target: AdapterTarget, kept: State, by: ServerOpt
 @settings(max_examples=40, deadline=None)
 @given(optimizer=OPTIMIZERS, out=st.integers(1, 17), inner=st.integers(1, 17), seed=st.integers(0))
 def test_a_restart_between_all_rounds_changes_no_bit(
-    optimizer: ServerOptimizer, out: int, inner: int, seed: int
+    optimizer: StatefulOptimizer, out: int, inner: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed % 2**63)
     start, *deltas = (torch.randn(out, inner, generator=generator) for _ in range(5))
@@ -62,7 +62,7 @@ def test_a_restart_between_all_rounds_changes_no_bit(
 @settings(max_examples=40, deadline=None)
 @given(optimizer=OPTIMIZERS, out=st.integers(1, 9), seed=st.integers(0))
 def test_what_is_given_to_a_step_is_not_changed(
-    optimizer: ServerOptimizer, out: int, seed: int
+    optimizer: StatefulOptimizer, out: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed % 2**63)
     start, first, second = (torch.randn(out, 3, generator=generator) for _ in range(3))
