@@ -1,5 +1,6 @@
-"""One round at one silo: plan -> policy -> data gate -> training -> release -> evaluation, and
-where the round's owners share their adapters, the measuring of coalitions after it.
+"""One round at one silo: plan -> policy -> data gate -> training -> release -> evaluation.
+
+Where silos share their adapters, a request to measure coalitions is answered after the evaluation.
 
 `advance` does the next thing that is due, judging only by what lies in storage and in the silo's
 own outbox, so it can be killed anywhere and called again. `run_round` calls it until the round is
