@@ -70,7 +70,7 @@ def read_evidence(
     Once the round is closed, what a silo was judged by is read from the ledger: its inbox is the
     silo's to rewrite, the ledger is not.
     """
-    close, decision = _own(c, state, plan, Close), _own(c, state, plan, Decision)
+    close, decision = own_record(c, state, plan, Close), own_record(c, state, plan, Decision)
     silos = {silo: read_silo(c, state, plan, silo) for silo in plan.record.cohort}
     if close is not None:
         silos |= judged_records(c, state, plan, close.record, silos)
@@ -85,7 +85,7 @@ def read_evidence(
         submissions={s: r.submission for s, r in silos.items() if r.submission},
         evaluations={s: r.evaluation for s, r in silos.items() if r.evaluation},
         close=close,
-        candidate=_own(c, state, plan, Candidate),
+        candidate=own_record(c, state, plan, Candidate),
         decision=decision,
         abort=abort_of(state.feed, plan),
     )
@@ -194,13 +194,13 @@ def _adapter_fault(
     return None
 
 
-def _own(
+def own_record(
     c: Coordinator,
     state: FederationState,
     plan: Verified[RoundPlan],
     record_type: type[RoundRecordT],
 ) -> Verified[RoundRecordT] | None:
-    """The coordinator's own record; two valid ones halt the round."""
+    """The coordinator's own record on a plan; two valid ones halt the round."""
     slot = round_slot(id_of(plan.record), record_type.kind)
     reading = read_slot(
         c.plans,

@@ -4,6 +4,7 @@ Prefect is imported only by the commands that need it, after its environment is 
 """
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -195,25 +196,38 @@ def round_abort(
 @round_app.command("contributions")
 def round_contributions(
     round_number: Annotated[int, typer.Argument(help="A round that was closed.")],
-    public: Annotated[Path, typer.Option(help="JSONL with `prompt` and `answer`, public.")],
+    public: Annotated[
+        Path | None, typer.Option(help="Measure here, on JSONL with `prompt` and `answer`.")
+    ] = None,
+    by_silos: Annotated[
+        bool, typer.Option("--by-silos", help="Silos measure, if all share their adapters.")
+    ] = False,
     home: Home = HERE,
     exact: Annotated[bool, typer.Option(help="Shapley values, up to 10 silos.")] = False,
-    sequences: Annotated[int, typer.Option(help="Packed sequences to measure on.")] = 64,
+    sequences: Annotated[int, typer.Option(help="Packed sequences of --public.")] = 64,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the silos.")] = 0,
+    answer_minutes: Annotated[
+        float | None, typer.Option(min=1, help="Silos' time to answer; default: to evaluate.")
+    ] = None,
 ) -> None:
     """What each silo contributed to a round, with intervals; leave-one-out unless --exact."""
+    from aggregator.contribution.by_silos import Question, Waiting, contributions_by_silos
+    from aggregator.contribution.result import Contributions
     from aggregator.coordinator import load_coordinator
     from flows.contribution import PublicSet, contributions
+    from flows.contribution_view import render_contributions
 
-    found = contributions(
-        load_coordinator(home), round_number, PublicSet(public, sequences), exact=exact
-    )
-    table = Table("silo", "nats per token", "95 % interval", title=f"{found.method} values")
-    for value in found.values:
-        bounds = f"{value.low:+.5f} to {value.high:+.5f}"
-        table.add_row(value.silo, f"{value.value:+.5f}", bounds)
-    console.print(table)
-    console.print(f"loss {found.starting_loss:.5f} before, {found.merged_loss:.5f} after the merge")
-    console.print("The interval covers the choice of the public set, not another training run.")
+    if by_silos == (public is not None):
+        raise typer.BadParameter("give either --public FILE or --by-silos")
+    c = load_coordinator(home)
+    found: Contributions | Waiting
+    if public is not None:
+        found = contributions(c, round_number, PublicSet(public, sequences), exact=exact)
+    else:
+        minutes = answer_minutes or c.settings.round.evaluate_minutes
+        question = Question(round_number, exact=exact, answer_within=timedelta(minutes=minutes))
+        found = contributions_by_silos(c, question, timedelta(seconds=wait))
+    console.print(render_contributions(found))
 
 
 @report_app.command("verify")

@@ -1,13 +1,13 @@
 """One round at one silo: plan -> policy -> data gate -> training -> release -> evaluation.
 
+Where silos share their adapters, a request to measure coalitions is answered after the evaluation.
+
 `advance` does the next thing that is due, judging only by what lies in storage and in the silo's
 own outbox, so it can be killed anywhere and called again. `run_round` calls it until the round is
 over for this silo. Neither needs Prefect, an inbound port or anything but the silo's bucket pair.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -18,20 +18,20 @@ from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.records import (
     Acceptance,
     Candidate,
+    CoalitionLosses,
     Evaluation,
     Membership,
     Refusal,
     RoundPlan,
+    SiloRecord,
     Submission,
     Verdict,
 )
 from data_contracts.records.verdict import VERDICT_VALIDITY
 from data_contracts.wire_types import decimal_from_float
-from infra.clock import Clock
-from infra.object_store import Bucket
-from silo_agent.collaborators import DataGate, EvaluatedAdapters, Trainer
-from silo_agent.config import SiloConfig
-from silo_agent.coordinator_view import CoordinatorView, read_coordinator
+from silo_agent.coalition_measuring import Asked, measure_coalitions, not_shared
+from silo_agent.collaborators import EvaluatedAdapters
+from silo_agent.coordinator_view import CoordinatorView, read_coordinator, read_request
 from silo_agent.doors import (
     DATA_UNUSABLE,
     LOCAL_ADAPTER,
@@ -49,13 +49,16 @@ from silo_agent.policy import (
     PolicyFile,
     PolicyRefusal,
     judge_plan,
-    read_policy,
 )
-from silo_agent.release import Grounds, Release, Released
+from silo_agent.release import Grounds, Released
 from silo_agent.sent_adapter import SentAdapters
+from silo_agent.silo import Silo
 from silo_agent.status_reporter import StatusReporter
 
 log = logging.getLogger("silo-agent")
+
+LOSS_DECIMALS = 9
+"""Contributions are small differences of losses."""
 
 
 class Step(Enum):
@@ -66,31 +69,9 @@ class Step(Enum):
     CHECKED_DATA = "checked data"
     SUBMITTED = "submitted"
     EVALUATED = "evaluated"
+    MEASURED = "measured coalitions"
     WAITING = "waiting for the coordinator"
     FINISHED = "finished"
-
-
-@dataclass(frozen=True)
-class Silo:
-    """Everything one agent works with, made once at start."""
-
-    config: SiloConfig
-    pinned: Verified[Membership]
-    plans: Bucket
-    release: Release
-    gate: DataGate
-    trainer: Trainer
-    clock: Clock
-    is_stopped: Callable[[], bool]
-
-    @property
-    def name(self) -> str:
-        """The silo's id."""
-        return self.config.silo
-
-    def policy(self) -> PolicyFile:
-        """The policy as it is now; read for every plan, so an edit counts at once."""
-        return read_policy(self.config.path(self.config.policy))
 
 
 def poll_once(silo: Silo) -> Step | None:
@@ -127,8 +108,10 @@ def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         return _answer(silo, plan, feed)
     if done.verdict is None:
         return _check_data(silo, plan, feed)
-    if not done.verdict.record.passed or done.evaluation is not None:
+    if not done.verdict.record.passed:
         return Step.FINISHED
+    if done.evaluation is not None:
+        return _measure(silo, plan, feed, done, done.verdict)
     coordinator = read_coordinator(silo.plans, plan, feed.membership.record.coordinator_key)
     if done.submission is None and coordinator.close is None:
         return _train(silo, plan, feed, done.verdict)
@@ -165,7 +148,11 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     if refusal is not None:
         return _refuse(silo, plan, policy, refusal)
     silo.release.record(
-        Acceptance(policy_digest=policy.digest or "", **_binding(silo, plan)),
+        Acceptance(
+            policy_digest=policy.digest or "",
+            shares_individual_delta=not_shared(policy) is None,
+            **_binding(silo, plan),
+        ),
     )
     log.info("round %d accepted under the silo's policy", plan.record.round)
     return Step.ACCEPTED
@@ -311,6 +298,43 @@ def _evaluate(
     return Step.EVALUATED
 
 
+def _measure(
+    silo: Silo,
+    plan: Verified[RoundPlan],
+    feed: FeedView,
+    done: Released,
+    verdict: Verified[Verdict],
+) -> Step:
+    """Answer a request about the round's coalitions, if there is one that this silo may answer."""
+    if not _may_be_asked(done) or silo.is_stopped():
+        return Step.FINISHED
+    key = _coordinator_key(feed)
+    request = read_request(silo.plans, plan, key)
+    if request is None or silo.name not in request.record.silos:
+        return Step.FINISHED
+    reporter = _reporter(silo, plan, silo.gate.terms(key))
+    found = measure_coalitions(silo, Asked(plan, verdict.record, request, key), reporter)
+    if found is None:
+        return Step.FINISHED
+    silo.release.record(
+        CoalitionLosses(
+            request_digest=request.digest,
+            tokens=found.tokens,
+            losses=tuple(decimal_from_float(loss, LOSS_DECIMALS) for loss in found.losses),
+            **_binding(silo, plan),
+        )
+    )
+    reporter.show("done")
+    log.info("losses of %d coalitions released", len(found.losses))
+    return Step.MEASURED
+
+
+def _may_be_asked(done: Released) -> bool:
+    """A silo that has not accepted with its adapter shared does not even look for a request."""
+    shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
+    return shares and done.submission is not None and done.coalition_losses is None
+
+
 def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:
     """Say so when the close record leaves out what this silo submitted in time."""
     if done.submission is None or coordinator.close is None:
@@ -328,11 +352,13 @@ def _hold_back_unsent(
     """What was signed but never reached storage leaves only if its door is open now."""
     unsent = silo.release.unsent(round_id)
     verdict = silo.release.released(round_id).verdict
-    for record_type, leaving in ((Submission, LOCAL_ADAPTER), (Evaluation, LOSSES)):
+    for record_type, leaving in _DOORS:
         if record_type not in unsent or verdict is None:
             continue
         terms = silo.gate.terms(_coordinator_key(feed))
         closed = objection(verdict.record, plan, terms, silo.clock.now(), leaving)
+        if closed is None and record_type is CoalitionLosses:
+            closed = not_shared(silo.policy())
         if closed is not None:
             silo.release.withdraw(round_id, record_type)
             log.warning("an unsent %s does not leave: %s", record_type.kind, closed.reason)
@@ -340,6 +366,14 @@ def _hold_back_unsent(
                 return _refuse(silo, plan, silo.policy(), closed)
             return Step.FINISHED
     return None
+
+
+_DOORS: tuple[tuple[type[SiloRecord], str], ...] = (
+    (Submission, LOCAL_ADAPTER),
+    (Evaluation, LOSSES),
+    (CoalitionLosses, LOSSES),
+)
+"""What a contract's egress has to allow for each record that is more than an answer or counts."""
 
 
 def _coordinator_key(feed: FeedView) -> str:

@@ -9,12 +9,12 @@ from infra.clock import SystemClock
 from infra.s3_bucket import S3Bucket
 from infra.signing_keys import load_key
 from infra.storage_config import s3_settings
-from silo_agent.agent import Silo
 from silo_agent.config import SiloConfig, load_config
 from silo_agent.contract_gate import ContractGate
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.local_trainer import DeepSpeedTrainer
 from silo_agent.release import Release
+from silo_agent.silo import Silo
 
 OUTBOX = Path("outbox")
 

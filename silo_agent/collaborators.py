@@ -1,6 +1,6 @@
 """What the agent needs of training and of the data gate, as values and protocols."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -57,6 +57,14 @@ class EvaluatedAdapters:
 
 
 @dataclass(frozen=True)
+class AdapterLosses:
+    """Mean losses of some adapters on the held-out split, in nats per answer token."""
+
+    tokens: int
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Splits:
     """Training and held-out records as the data gate wrote them; made from a findings digest."""
 
@@ -86,6 +94,14 @@ class Trainer(Protocol):
         adapters: EvaluatedAdapters,
         report: StatusReporter,
     ) -> HeldoutLosses: ...
+
+    def measure(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        adapters: Sequence[GlobalAdapter],
+        report: StatusReporter,
+    ) -> AdapterLosses: ...
 
 
 class DataGate(Protocol):

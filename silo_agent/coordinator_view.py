@@ -6,7 +6,14 @@ from typing import TypeVar
 from data_contracts.bucket_layout import RoundId, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import Candidate, Close, Decision, RoundPlan, RoundRecord
+from data_contracts.records import (
+    Candidate,
+    Close,
+    ContributionRequest,
+    Decision,
+    RoundPlan,
+    RoundRecord,
+)
 from infra.object_store import Bucket
 from infra.record_store import Absent, Equivocation, read_slot
 
@@ -34,6 +41,21 @@ def read_coordinator(
     if decision and (candidate is None or decision.record.candidate_digest != candidate.digest):
         raise _unbound("decision", "the candidate")
     return CoordinatorView(close, candidate, decision)
+
+
+def read_request(
+    plans: Bucket, plan: Verified[RoundPlan], coordinator_key: str
+) -> Verified[ContributionRequest] | None:
+    """A request to measure coalitions of exactly the silos that the close record admits."""
+    request = _read(plans, plan, ContributionRequest, coordinator_key)
+    if request is None:
+        return None
+    close = _read(plans, plan, Close, coordinator_key)
+    if close is None or request.record.close_digest != close.digest:
+        raise _unbound("contribution request", "the close record")
+    if set(request.record.silos) != {admitted.silo for admitted in close.record.admitted}:
+        raise _unbound("contribution request", "the admitted silos")
+    return request
 
 
 def _read(

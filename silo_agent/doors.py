@@ -24,6 +24,10 @@ NOT_EVALUABLE = PolicyRefusal(
 DATA_UNUSABLE = PolicyRefusal(
     "data.unusable", "The data cannot be used as they were when the contract was checked."
 )
+NOT_SHARED = PolicyRefusal(
+    "policy.share_individual_delta", "The silo's policy does not share its adapter by itself."
+)
+TOO_LATE = PolicyRefusal("request.too_late", "The time to answer the request is over.")
 _FAILED = PolicyRefusal("verdict.failed", "The data contract's verdict is not a pass.")
 _UNBOUND = PolicyRefusal(
     "verdict.other_contract", "The verdict is about another plan or another contract."

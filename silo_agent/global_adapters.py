@@ -11,6 +11,7 @@ from data_contracts.adapter_format import check_adapter, open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import Candidate, RoundPlan
+from data_contracts.records.contribution_request import CoalitionAdapter
 from infra.object_store import Bucket
 from silo_agent.collaborators import GlobalAdapter
 
@@ -29,6 +30,10 @@ class GlobalAdapters:
     def candidate(self, plan: RoundPlan, candidate: Candidate) -> GlobalAdapter:
         """What the round has merged."""
         return self._fetch(plan, candidate.adapter, candidate.residual)
+
+    def coalition(self, plan: RoundPlan, part: CoalitionAdapter) -> GlobalAdapter:
+        """What a few of the round's silos would have merged."""
+        return self._fetch(plan, part.adapter, part.residual)
 
     @staticmethod
     def kept(home: Path, ref: ArtifactRef) -> Path:

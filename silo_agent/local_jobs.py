@@ -4,6 +4,7 @@ Training, the adapter that leaves and the silo-only baseline are in the silo's l
 adapter and the candidate are measured in the run's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +137,11 @@ class LocalJobs:
 
 BASE = EvaluatedAdapter(name="base", path=None)
 """The base model without any adapter."""
+
+
+def coalition_adapters(adapters: Sequence[GlobalAdapter]) -> tuple[EvaluatedAdapter, ...]:
+    """Adapters of the run's layout, named by their place."""
+    return tuple(measured(f"coalition-{place}", each) for place, each in enumerate(adapters))
 
 
 def measured(name: str, adapter: GlobalAdapter) -> EvaluatedAdapter:

@@ -1,6 +1,6 @@
 """The real trainer: a plan and the silo's configuration become a job for the training child."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +11,7 @@ from data_contracts.records import RoundPlan, Verdict
 from data_contracts.records.status import Phase
 from infra.clock import Clock
 from silo_agent.collaborators import (
+    AdapterLosses,
     EvaluatedAdapters,
     GlobalAdapter,
     HeldoutLosses,
@@ -19,7 +20,7 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import SiloConfig
 from silo_agent.heldout_losses import LossBook, Measured
-from silo_agent.local_jobs import BASE, HELDOUT, LocalJobs, measured
+from silo_agent.local_jobs import BASE, HELDOUT, LocalJobs, coalition_adapters, measured
 from silo_agent.machine_lock import machine_lock
 from silo_agent.status_reporter import StatusReporter
 from silo_agent.training.job import (
@@ -80,9 +81,7 @@ class DeepSpeedTrainer:
         starting = measured("starting", adapters.starting)
         candidate = measured("candidate", adapters.candidate)
         wanted = (BASE, starting, candidate, *((silo_only,) if silo_only else ()))
-        missing = tuple(adapter for adapter in wanted if book.get(adapter) is None)
-        if missing:
-            self._measure(jobs.evaluation(missing, heldout), book, report)
+        self._measure_missing(jobs, wanted, heldout, report)
         return HeldoutLosses(
             tokens=_known(book, candidate).tokens,
             base=_known(book, BASE).loss,
@@ -90,6 +89,32 @@ class DeepSpeedTrainer:
             candidate=_known(book, candidate).loss,
             silo_only=_known(book, silo_only).loss if silo_only else None,
         )
+
+    def measure(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        adapters: Sequence[GlobalAdapter],
+        report: StatusReporter,
+    ) -> AdapterLosses:
+        """As `evaluate`, for any adapters of the run's layout, in their order."""
+        heldout = self.splits(verdict.findings_digest).heldout
+        jobs, wanted = LocalJobs(self.config, plan), coalition_adapters(adapters)
+        self._measure_missing(jobs, wanted, heldout, report)
+        known = [_known(jobs.book(heldout), adapter) for adapter in wanted]
+        return AdapterLosses(known[0].tokens, tuple(entry.loss for entry in known))
+
+    def _measure_missing(
+        self,
+        jobs: LocalJobs,
+        wanted: Sequence[EvaluatedAdapter],
+        heldout: Path,
+        report: StatusReporter,
+    ) -> None:
+        book = jobs.book(heldout)
+        missing = tuple(adapter for adapter in wanted if book.get(adapter) is None)
+        if missing:
+            self._measure(jobs.evaluation(missing, heldout), book, report)
 
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
         limit = timedelta(seconds=self.config.training.time_limit_seconds)

@@ -15,8 +15,9 @@ from typing import TextIO
 
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from infra.durable_files import write_durably
-from silo_agent.agent import Silo, Step, poll_once
+from silo_agent.agent import Step, poll_once
 from silo_agent.release import ReleaseForbiddenError
+from silo_agent.silo import Silo
 from silo_agent.training.launch import TrainingInterruptedError
 
 log = logging.getLogger("silo-agent")

@@ -65,13 +65,17 @@ class Limits(_Section):
 
 
 class Policy(_Section):
-    """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted."""
+    """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted.
+
+    `share_individual_delta` lets the other silos read this silo's adapter by itself.
+    """
 
     version: Literal[1]
     take_part: bool
     purposes: Annotated[tuple[Text, ...], Field(min_length=1)]
     trust_modes: Annotated[tuple[str, ...], Field(min_length=1)]
     trust_storage_with_deltas: bool
+    share_individual_delta: bool = False
     limits: Limits
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 

@@ -17,6 +17,7 @@ from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records import (
     Acceptance,
+    CoalitionLosses,
     Evaluation,
     Refusal,
     RoundPlan,
@@ -41,6 +42,7 @@ RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
     Verdict,
     Submission,
     Evaluation,
+    CoalitionLosses,
 )
 
 
@@ -66,6 +68,7 @@ class Released:
     verdict: Verified[Verdict] | None
     submission: Verified[Submission] | None
     evaluation: Verified[Evaluation] | None
+    coalition_losses: Verified[CoalitionLosses] | None
 
 
 class Release:
@@ -139,6 +142,7 @@ class Release:
             verdict=self._read(round_id, Verdict),
             submission=self._read(round_id, Submission),
             evaluation=self._read(round_id, Evaluation),
+            coalition_losses=self._read(round_id, CoalitionLosses),
         )
 
     def kept_blob(self, ref: ArtifactRef) -> Path:

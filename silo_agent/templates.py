@@ -41,6 +41,8 @@ purposes = [] # exact purposes you agree to, for example ["clinical coding assis
 trust_modes = ["auditable"] # the aggregator sees this silo's adapter
 # Adapters are not yet encrypted: whoever runs the storage could read them.
 trust_storage_with_deltas = false
+# true lets every other silo read this silo's adapter alone, to measure what each contributed
+share_individual_delta = false
 
 [limits]
 max_local_steps = 1000

@@ -105,6 +105,12 @@ class LossJournal:
         return self._directory / f"{self._plan.key(coalition)}.json"
 
 
+def batches(coalitions: Sequence[Coalition]) -> list[Sequence[Coalition]]:
+    """`coalitions` in their order, a few at a time."""
+    starts = range(0, len(coalitions), BATCH_COALITIONS)
+    return [coalitions[first : first + BATCH_COALITIONS] for first in starts]
+
+
 def measured(
     plan: ContributionPlan,
     journal: LossJournal,
@@ -118,8 +124,7 @@ def measured(
     """
     losses = journal.known()
     missing = [coalition for coalition in plan.coalitions if coalition not in losses]
-    for first in range(0, len(missing), BATCH_COALITIONS):
-        batch = missing[first : first + BATCH_COALITIONS]
+    for batch in batches(missing):
         found = measure(batch)
         for coalition in batch:
             losses[coalition] = found[coalition]

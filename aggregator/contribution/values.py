@@ -4,6 +4,8 @@ The value of a coalition is minus the held-out loss of its merge on a public set
 The intervals are bootstrap percentiles over the sequences of that set, the same sequences for all
 coalitions (Efron 1979; for data values Ghorbani and Zou 2019). They cover the choice of the public
 set and nothing else: another training run would give other adapters, and that is not in them.
+Where silos measure on their own held-out records, each of them takes the place of one sequence, and
+the intervals cover which silos measured.
 Shapley 1953; for federated learning Wang et al. 2020, where one round is one game, as here.
 """
 

@@ -31,7 +31,7 @@ from infra.local_stack import add_federation, add_silo
 from infra.s3_bucket import S3Bucket
 from infra.seaweedfs import RunningStorage, start_object_storage
 from infra.storage_identities import ADMIN
-from silo_agent.agent import Silo
+from silo_agent.silo import Silo
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import SimulatedSilo
 

@@ -5,7 +5,9 @@ from data_contracts.records.acceptance import Acceptance, Refusal
 from data_contracts.records.base import Record, RoundRecord, SiloRecord
 from data_contracts.records.candidate import Candidate
 from data_contracts.records.close import Close
+from data_contracts.records.coalition_losses import CoalitionLosses
 from data_contracts.records.contract_agreement import ContractAgreement
+from data_contracts.records.contribution_request import ContributionRequest
 from data_contracts.records.copyright_registry import CopyrightRegistry
 from data_contracts.records.decision import Decision
 from data_contracts.records.evaluation import Evaluation
@@ -23,7 +25,9 @@ RECORD_TYPES: dict[str, type[Record]] = {
         Acceptance,
         Candidate,
         Close,
+        CoalitionLosses,
         ContractAgreement,
+        ContributionRequest,
         CopyrightRegistry,
         Decision,
         Evaluation,
@@ -43,7 +47,9 @@ __all__ = [
     "Acceptance",
     "Candidate",
     "Close",
+    "CoalitionLosses",
     "ContractAgreement",
+    "ContributionRequest",
     "CopyrightRegistry",
     "Decision",
     "Evaluation",

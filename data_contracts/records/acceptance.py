@@ -7,11 +7,16 @@ from data_contracts.wire_types import Digest, RuleId, Text
 
 
 class Acceptance(SiloRecord):
-    """The silo's policy allows the plan."""
+    """The silo's policy allows the plan.
+
+    `shares_individual_delta`: its owner lets the other silos see its adapter alone, so that they
+    can measure what each silo contributed.
+    """
 
     kind: ClassVar[str] = "acceptance"
 
     policy_digest: Digest
+    shares_individual_delta: bool = False
 
 
 class Refusal(SiloRecord):

@@ -11,7 +11,9 @@ from data_contracts.records import (
     Acceptance,
     Candidate,
     Close,
+    CoalitionLosses,
     ContractAgreement,
+    ContributionRequest,
     CopyrightRegistry,
     Decision,
     Evaluation,
@@ -26,6 +28,7 @@ from data_contracts.records import (
 )
 from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.close import Admitted, Refused, Rejected
+from data_contracts.records.contribution_request import CoalitionAdapter
 from data_contracts.records.decision import UsedEvaluation
 from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
@@ -193,7 +196,7 @@ ALL: tuple[Record, ...] = (
         filter=ArtifactRef(digest=D2, size=3600),
         expires_at=NOW + timedelta(days=365),
     ),
-    Acceptance(**AT_SILO, policy_digest=D0),
+    Acceptance(**AT_SILO, policy_digest=D0, shares_individual_delta=True),
     Refusal(**AT_SILO, policy_digest=None, rule="policy.purpose", reason="Not allowed here."),
     Verdict(
         **AT_SILO,
@@ -243,6 +246,18 @@ ALL: tuple[Record, ...] = (
         candidate_loss=LOSS,
         silo_only_loss=None,
     ),
+    ContributionRequest(
+        **PLACE,
+        close_digest=D0,
+        silos=("bank-a", "bank-b"),
+        coalitions=(
+            CoalitionAdapter(members="11", adapter=ADAPTER, residual=ADAPTER),
+            CoalitionAdapter(members="01", adapter=ADAPTER),
+            CoalitionAdapter(members="00", adapter=None),
+        ),
+        answer_by=NOW + timedelta(hours=4),
+    ),
+    CoalitionLosses(**AT_SILO, request_digest=D0, tokens=100, losses=(LOSS, LOSS, LOSS)),
     Decision(
         **PLACE,
         candidate_digest=D0,

@@ -57,6 +57,13 @@ def test_a_federation_without_settings_says_how_to_create_one(tmp_path: Path) ->
     assert_one_message(done, "consortia federation init")
 
 
+@pytest.mark.parametrize("options", [(), ("--public", "p.jsonl", "--by-silos")])
+def test_contributions_are_measured_either_here_or_by_silos(options: tuple[str, ...]) -> None:
+    done = consortia("round", "contributions", "1", *options)
+    assert done.returncode == 2
+    assert "give either --public FILE or --by-silos" in " ".join(done.stderr.split())
+
+
 def test_a_taken_port_is_named(tmp_path: Path, taken_port: int) -> None:
     done = consortia("stack", "start", "--state", str(tmp_path), "--s3-port", str(taken_port))
     assert_one_message(done, str(taken_port))

@@ -1,5 +1,6 @@
 """The policy decides by its own file, one step on either side of every limit."""
 
+import tomllib
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ from silo_agent.policy import (
     read_policy,
     require_policy,
 )
+from silo_agent.templates import POLICY_TEMPLATE
 from tests.aggregator.federation_samples import federation
 
 FED = federation()
@@ -91,6 +93,17 @@ def context(**changes: Any) -> PlanContext:
 def decided_by(plan: RoundPlan, file: PolicyFile, where: PlanContext) -> str | None:
     refusal = judge_plan(plan, file, where)
     return refusal.rule if refusal else None
+
+
+def test_a_policy_shares_the_silo_s_adapter_only_where_it_says_so(tmp_path: Path) -> None:
+    silent = policy(tmp_path)
+    path = tmp_path / "policy.toml"
+    path.write_text(f"share_individual_delta = true\n{path.read_text()}")
+    says_so = read_policy(path)
+    assert silent.policy is not None and says_so.policy is not None
+    assert not silent.policy.share_individual_delta
+    assert says_so.policy.share_individual_delta
+    assert tomllib.loads(POLICY_TEMPLATE)["share_individual_delta"] is False
 
 
 def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ class SimulatedFederation:
         digest = model_digest(self.model_dir, self.directory / "model-digests.json")
         return POLICY.format(purpose=PURPOSE, digest=digest, path=self.model_dir)
 
+    def share(self, silo: str, *, shares: bool = True) -> None:
+        """What the silo's policy says from now on about its adapter by itself."""
+        path = self.silos[silo].home / "policy.toml"
+        lines = [each for each in path.read_text().splitlines() if "share_individual" not in each]
+        setting = f"share_individual_delta = {str(shares).lower()}"
+        write_durably(path, "\n".join([setting, *lines, ""]).encode())
+
     def found(self) -> None:
         """Sign the first membership with all silos added so far."""
         now = self.clock.now()

@@ -4,7 +4,7 @@ The agent, its policy, release and feed are the product's own; only what would n
 records is simulated. A silo can be told to misbehave.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data_contracts.adapter_format import lora_a_name, lora_b_name, open_adapter
-from data_contracts.artifact import digest_of_bytes
+from data_contracts.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError
@@ -24,13 +24,20 @@ from data_contracts.starting_adapter import InitialAdapter, narrowed
 from infra.object_store import Bucket
 from infra.signing_keys import SigningKey
 from infra.storage_config import StorageSection
-from silo_agent.agent import Silo, Step, poll_once
-from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
+from silo_agent.agent import Step, poll_once
+from silo_agent.collaborators import (
+    AdapterLosses,
+    EvaluatedAdapters,
+    GlobalAdapter,
+    HeldoutLosses,
+    LocalTraining,
+)
 from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.policy import ContractTerms
 from silo_agent.release import Release
+from silo_agent.silo import Silo
 from silo_agent.status_reporter import StatusReporter
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
@@ -104,10 +111,24 @@ class SimulatedTrainer:
             tokens=100, base=BASE_LOSS, starting=starting, candidate=starting + step, silo_only=None
         )
 
+    def measure(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        adapters: Sequence[GlobalAdapter],
+        report: StatusReporter,
+    ) -> AdapterLosses:
+        """Losses that silo and adapter decide, over as many tokens as the silo's name says."""
+        tokens = 100 + _drawn(self.silo) % 900
+        return AdapterLosses(tokens, tuple(self._loss(adapter) for adapter in adapters))
+
+    def _loss(self, adapter: GlobalAdapter) -> float:
+        digest = artifact_of_file(adapter.path).digest if adapter.path else "base"
+        return BASE_LOSS - _drawn(f"{self.silo}:{digest}") / 2**32
+
     def _tensors(self, plan: RoundPlan, starting: Path | None) -> dict[str, np.ndarray]:
         drawn_by = "silo-a" if self.behaviour is Behaviour.MIRRORED else self.silo
-        seed = int(digest_of_bytes(f"{drawn_by}:{plan.round}".encode())[:8], 16)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(_drawn(f"{drawn_by}:{plan.round}"))
         spec, trained = plan.adapter_of(self.silo), plan.recipe.trained_factors
         start = (
             InitialAdapter(plan.adapter)
@@ -136,6 +157,11 @@ class SimulatedTrainer:
             tensors[lora_a_name(target.module)] = a
             tensors[lora_b_name(target.module)] = b
         return tensors
+
+
+def _drawn(text: str) -> int:
+    """An integer below 2**32 that the text decides."""
+    return int(digest_of_bytes(text.encode())[:8], 16)
 
 
 @dataclass

@@ -1,0 +1,72 @@
+"""The silos' answers to a request, and the losses that they make together.
+
+An answer counts when the admitted silo's key of the plan's membership signed it, it is bound to
+this very request, has a loss for each coalition, was signed in time, and is the only one.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aggregator.contribution.closed_round import ClosedRound
+from aggregator.contribution.plan import Losses
+from aggregator.contribution.values import SequenceLosses
+from aggregator.coordinator import Coordinator
+from aggregator.federation_feed import id_of
+from data_contracts.bucket_layout import ledger_slot, round_slot
+from data_contracts.envelope import Verified
+from data_contracts.records import CoalitionLosses, ContributionRequest
+from infra.record_store import Found, read_slot, write_record
+
+Answers = Mapping[str, Verified[CoalitionLosses]]
+
+
+def read_answers(
+    c: Coordinator, closed: ClosedRound, request: Verified[ContributionRequest]
+) -> dict[str, Verified[CoalitionLosses]]:
+    """The answers that count, by silo, in the order of the request's silos."""
+    found = {silo: _read(c, closed, request, silo) for silo in request.record.silos}
+    return {silo: answer for silo, answer in found.items() if answer is not None}
+
+
+def copy_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> None:
+    """Keep in the ledger what the values are about to rest on: inboxes are the silos'."""
+    for silo, answer in answers.items():
+        slot = ledger_slot(id_of(closed.plan.record), silo, CoalitionLosses.kind)
+        write_record(c.ledger, slot, answer)
+
+
+def losses_of(request: ContributionRequest, answers: Answers) -> Losses:
+    """Losses of each coalition with one entry a silo, so that their mean is weighted by tokens."""
+    records = [answer.record for answer in answers.values()]
+    tokens = np.array([record.tokens for record in records], dtype=np.float64)
+    losses = np.array([[float(loss) for loss in record.losses] for record in records])
+    return {
+        coalition: SequenceLosses(losses[:, place] * tokens, tokens)
+        for place, coalition in enumerate(request.coalition_silos())
+    }
+
+
+def _read(
+    c: Coordinator, closed: ClosedRound, request: Verified[ContributionRequest], silo: str
+) -> Verified[CoalitionLosses] | None:
+    key = closed.state.membership_of(closed.plan).record.key_of(silo)
+    reading = read_slot(
+        c.inbox(silo),
+        round_slot(id_of(closed.plan.record), CoalitionLosses.kind),
+        CoalitionLosses,
+        {key} if key else set(),
+        belongs=lambda record: (
+            (record.plan_digest, record.silo, record.request_digest)
+            == (closed.plan.digest, silo, request.digest)
+        ),
+    )
+    if not isinstance(reading, Found):
+        return None
+    answer = reading.verified.record
+    is_complete = len(answer.losses) == len(request.record.coalitions)
+    return reading.verified if is_complete and _is_in_time(answer, request.record) else None
+
+
+def _is_in_time(answer: CoalitionLosses, request: ContributionRequest) -> bool:
+    return answer.issued_at < request.answer_by

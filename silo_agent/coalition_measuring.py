@@ -1,0 +1,109 @@
+"""Losses of coalitions' adapters on this silo's own held-out records.
+
+Guaranteed: nothing is fetched or measured unless the policy of that moment shares, the request can
+still be answered and the contract lets losses out, and the same is asked again after the last
+measurement. Adapters pass the gate before they are used; a few of them are on disk at a time, and
+none when this is over. What was measured before a kill is in the loss book.
+"""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from data_contracts.envelope import Verified
+from data_contracts.errors import DataStewardError
+from data_contracts.records import ContributionRequest, RoundPlan, Verdict
+from data_contracts.records.contribution_request import CoalitionAdapter
+from silo_agent.collaborators import AdapterLosses
+from silo_agent.doors import LOSSES, NOT_SHARED, TOO_LATE, objection
+from silo_agent.global_adapters import GlobalAdapters
+from silo_agent.policy import PolicyFile, PolicyRefusal
+from silo_agent.silo import Silo
+from silo_agent.status_reporter import StatusReporter
+
+log = logging.getLogger("silo-agent")
+
+BATCH_COALITIONS = 16
+"""Fetched and measured together: the model is loaded once for all of them."""
+
+DIRECTORY = "coalitions"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request on a plan, and what this silo's answer rests on."""
+
+    plan: Verified[RoundPlan]
+    verdict: Verdict
+    request: Verified[ContributionRequest]
+    coordinator_key: str
+
+
+def measure_coalitions(silo: Silo, asked: Asked, report: StatusReporter) -> AdapterLosses | None:
+    """Losses in the request's order, or None when nothing may leave; the log says why.
+
+    Raises UntrustedInputError for an adapter that the gate refuses.
+    """
+    tokens, losses = 0, list[float]()
+    for batch in _batches(asked.request.record.coalitions):
+        found = None if _is_closed(silo, asked) else _measured(silo, asked, batch, report)
+        if found is None:
+            return None
+        tokens, losses = found.tokens, [*losses, *found.losses]
+    return None if _is_closed(silo, asked) else AdapterLosses(tokens, tuple(losses))
+
+
+def not_shared(file: PolicyFile) -> PolicyRefusal | None:
+    """Why the policy keeps losses of coalitions in, or None; a policy that is not there does."""
+    shares = file.policy is not None and file.policy.share_individual_delta
+    return None if shares else NOT_SHARED
+
+
+def _measured(
+    silo: Silo, asked: Asked, batch: Sequence[CoalitionAdapter], report: StatusReporter
+) -> AdapterLosses | None:
+    known = GlobalAdapters(_directory(silo), silo.plans)
+    plan = asked.plan.record
+    adapters = [known.coalition(plan, part) for part in batch]
+    try:
+        found = silo.trainer.measure(plan, asked.verdict, adapters, report)
+    except DataStewardError as error:
+        _say_once(asked.request.digest, f"for the silo operator only: {error}")
+        return None
+    shutil.rmtree(_directory(silo), ignore_errors=True)
+    return found
+
+
+def _is_closed(silo: Silo, asked: Asked) -> bool:
+    closed = _objection(silo, asked)
+    if closed is None:
+        return False
+    _say_once(asked.request.digest, f"no losses of coalitions leave: {closed.reason}")
+    shutil.rmtree(_directory(silo), ignore_errors=True)
+    return True
+
+
+def _objection(silo: Silo, asked: Asked) -> PolicyRefusal | None:
+    now = silo.clock.now()
+    if now >= asked.request.record.answer_by:
+        return TOO_LATE
+    terms = silo.gate.terms(asked.coordinator_key)
+    return not_shared(silo.policy()) or objection(asked.verdict, asked.plan, terms, now, LOSSES)
+
+
+def _batches(coalitions: Sequence[CoalitionAdapter]) -> list[Sequence[CoalitionAdapter]]:
+    starts = range(0, len(coalitions), BATCH_COALITIONS)
+    return [coalitions[start : start + BATCH_COALITIONS] for start in starts]
+
+
+def _directory(silo: Silo) -> Path:
+    return silo.config.home / DIRECTORY
+
+
+@lru_cache(maxsize=64)
+def _say_once(request_digest: str, what: str) -> None:  # noqa: ARG001
+    """The agent comes back every few seconds until the next plan; its log need not."""
+    log.warning("%s", what)

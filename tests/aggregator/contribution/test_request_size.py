@@ -1,0 +1,74 @@
+"""A request that does not fit one record is refused before anything is merged or stored."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from aggregator.contribution.closed_round import ClosedRound
+from aggregator.contribution.plan import contribution_plan
+from aggregator.contribution.silo_request import make_request
+from aggregator.federation_feed import FederationState
+from aggregator.planning import FeedEntry
+from data_contracts.envelope import Verified, seal
+from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.records.close import Admitted
+from tests.aggregator.federation_samples import COHORT, adapter_ref, digest, federation, key
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import Behaviour
+
+FED = federation()
+
+
+def closed_with(silos: int) -> ClosedRound:
+    """A close that admits so many silos, all of which share and let losses out."""
+    names = [f"hospital-{number:04d}" for number in range(silos)]
+    admitted = tuple(
+        Admitted(
+            silo=name,
+            submission_digest=digest(name),
+            verdict_digest=digest(name),
+            adapter=adapter_ref(name),
+            weight=1,
+        )
+        for name in names
+    )
+    sample = FED.close([FED.silo(silo) for silo in COHORT]).record
+    close = seal(sample.model_copy(update={"admitted": admitted}), key("coordinator"))
+    acceptance = FED.acceptance(COHORT[0], shares_individual_delta=True)
+    evidence = replace(
+        FED.evidence([], close=close),
+        acceptances=dict.fromkeys(names, acceptance),
+        verdicts=dict.fromkeys(names, FED.verdict(COHORT[0])),
+    )
+    plan = FED.plan
+    entry: FeedEntry = Verified(plan.record, plan.digest, plan.envelope)
+    return ClosedRound(FederationState((FED.membership,), (entry,)), plan, close, evidence)
+
+
+def ask(make_federation: MakeFederation, silos: int, minutes: int = 60) -> None:
+    """Ask for leave-one-out values; nothing may be in storage afterwards that was not before."""
+    made = make_federation(a=Behaviour.HONEST)
+    before, closed = made.snapshot(), closed_with(silos)
+    wanted = contribution_plan(closed.silos, "leave-one-out", closed.digest)
+    try:
+        make_request(made.coordinator(), closed, wanted, timedelta(minutes=minutes))
+    finally:
+        assert made.snapshot() == before
+
+
+def test_more_silos_than_one_record_takes_are_refused(make_federation: MakeFederation) -> None:
+    with pytest.raises(FederationOperatorError, match=r"502 coalitions of 500 silos: up to \d{3},"):
+        ask(make_federation, 500)
+
+
+def test_three_hundred_silos_fit_and_only_their_adapters_are_missing(
+    make_federation: MakeFederation,
+) -> None:
+    with pytest.raises(UntrustedInputError, match="no object simulated-ledger/blobs"):
+        ask(make_federation, 300)
+
+
+def test_no_time_to_answer_is_refused(make_federation: MakeFederation) -> None:
+    with pytest.raises(FederationOperatorError, match="expected issued_at < answer_by"):
+        ask(make_federation, 3, minutes=0)

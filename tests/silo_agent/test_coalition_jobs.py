@@ -1,0 +1,113 @@
+"""Coalitions' adapters go through the evaluation that measures candidates, each under its place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_contracts.records import RoundPlan
+from data_contracts.records.merge_spec import MergeSpec
+from infra.clock import SystemClock
+from infra.model_files import model_digest
+from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.local_jobs import HELDOUT, LocalJobs, coalition_adapters
+from silo_agent.local_trainer import DeepSpeedTrainer
+from silo_agent.status_reporter import StatusReporter
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
+from silo_agent.training.launch import run_evaluation
+from tests.aggregator.federation_samples import Federation, federation
+from tests.silo_agent.test_policy import EXACT, POLICY
+from tests.silo_agent.test_silo_layout import drawn_adapter, jobs_of
+from tests.tiny_model import make_tiny_model, tiny_adapter_spec, write_records
+
+RESIDUAL_RANK = 2
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Federation:
+    """A plan for the tiny model, merged with a residual, whose policy lies in the home."""
+    model = make_tiny_model(tmp_path / "model")
+    digest = model_digest(model, tmp_path / "digests.json")
+    text = POLICY.format(**{**EXACT, "digest": digest}).replace("/models/a", str(model))
+    (tmp_path / "policy.toml").write_text(text)
+    plain = federation().plan.record
+    changes: dict[str, Any] = {
+        "base_model": plain.base_model.model_copy(update={"digest": digest}),
+        "adapter": tiny_adapter_spec(),
+        "recipe": plain.recipe.model_copy(update={"sequence_length": 96}),
+        "merge": MergeSpec(rule="residual", weight_cap_tokens=1000, residual_rank=RESIDUAL_RANK),
+        "starting_adapter": None,
+    }
+    return federation(**changes)
+
+
+@pytest.fixture
+def plan(sample: Federation) -> RoundPlan:
+    return sample.plan.record
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, plan: RoundPlan) -> list[GlobalAdapter]:
+    """With a residual, without one, and the base model."""
+    assert plan.residual_spec is not None
+    first = drawn_adapter(tmp_path / "first.safetensors", plan.adapter)
+    residual = drawn_adapter(tmp_path / "residual.safetensors", plan.residual_spec)
+    return [GlobalAdapter(first, residual), GlobalAdapter(first), GlobalAdapter(None)]
+
+
+@pytest.fixture
+def jobs(plan: RoundPlan, tmp_path: Path) -> LocalJobs:
+    return jobs_of(plan.cohort[0], plan, tmp_path)
+
+
+def test_the_job_measures_each_coalition_in_the_run_s_layout(
+    plan: RoundPlan, jobs: LocalJobs, adapters: list[GlobalAdapter], tmp_path: Path
+) -> None:
+    heldout = write_records(tmp_path / "heldout.jsonl", 4)
+    job = jobs.evaluation(coalition_adapters(adapters), heldout)
+    first = adapters[0]
+    assert job.adapters == (
+        EvaluatedAdapter(name="coalition-0", path=first.path, residual=first.residual),
+        EvaluatedAdapter(name="coalition-1", path=first.path),
+        EvaluatedAdapter(name="coalition-2", path=None),
+    )
+    assert (job.adapter, job.residual_spec) == (plan.adapter, plan.residual_spec)
+    assert job.heldout == (HeldoutSet(name=HELDOUT, records=heldout),)
+    assert job.model_dir == tmp_path / "model"
+    assert job.sequence_length == plan.recipe.sequence_length
+    assert job.heldout_sequences == jobs.config.training.heldout_sequences
+
+
+def test_losses_are_those_of_the_evaluation_and_are_measured_once(
+    sample: Federation,
+    plan: RoundPlan,
+    jobs: LocalJobs,
+    adapters: list[GlobalAdapter],
+    tmp_path: Path,
+) -> None:
+    heldout = write_records(tmp_path / "heldout.jsonl", 7)
+    clock = SystemClock()
+    trainer = DeepSpeedTrainer(
+        jobs.config, lambda _: Splits(heldout, heldout), clock, lambda: False
+    )
+    report = StatusReporter(None, clock, jobs.config, sample.plan)
+    verdict = sample.verdict(plan.cohort[0]).record
+    found = trainer.measure(plan, verdict, adapters, report)
+    job = EvaluationJob(
+        model_dir=tmp_path / "model",
+        adapter=plan.adapter,
+        residual_spec=plan.residual_spec,
+        adapters=coalition_adapters(adapters),
+        heldout=(HeldoutSet(name=HELDOUT, records=heldout),),
+        sequence_length=96,
+        heldout_sequences=8,
+        output_dir=tmp_path / "elsewhere",
+    )
+    expected = run_evaluation(job)
+    losses = [expected.loss(f"coalition-{place}", HELDOUT) for place in range(3)]
+    assert found.losses == pytest.approx([entry.loss for entry in losses], abs=1e-6)
+    assert len({round(loss, 6) for loss in found.losses}) == 3
+    assert {entry.tokens for entry in losses} == {found.tokens}
+    stopped = DeepSpeedTrainer(jobs.config, trainer.splits, clock, lambda: True)
+    backwards = stopped.measure(plan, verdict, adapters[::-1], report)
+    assert backwards.losses == found.losses[::-1], "from the loss book, without a process"
