@@ -37,12 +37,14 @@ def copy_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> None:
 
 
 def losses_of(request: ContributionRequest, answers: Answers) -> Losses:
-    """Losses of each coalition with one entry a silo, so that their mean is weighted by tokens."""
+    """Losses of each coalition with one entry a silo, all of the same weight.
+
+    As in the decision to publish: with weights a silo could decide the values by claiming tokens.
+    """
     records = [answer.record for answer in answers.values()]
-    tokens = np.array([record.tokens for record in records], dtype=np.float64)
     losses = np.array([[float(loss) for loss in record.losses] for record in records])
     return {
-        coalition: SequenceLosses(losses[:, place] * tokens, tokens)
+        coalition: SequenceLosses(losses[:, place], np.ones(len(records)))
         for place, coalition in enumerate(request.coalition_silos())
     }
 
