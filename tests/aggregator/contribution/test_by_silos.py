@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from statistics import fmean
 from typing import Any
 
 import pytest
