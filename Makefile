@@ -40,7 +40,7 @@ bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .cons
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
 
 bench-quality: $(READY) ## learning quality of every merge rule; writes .consortia/bench/quality.json
-	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick)
+	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(ENTRANTS),--entrants $(ENTRANTS))
 
 bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json
 	@$(BIN)/python -m benchmarks.attacks $(if $(filter 1,$(QUICK)),--quick)

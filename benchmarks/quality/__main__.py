@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.quality.bake_off import BakeOff
 from benchmarks.quality.base_model import prepared_base
-from benchmarks.quality.contenders import DEFAULT, contenders
+from benchmarks.quality.contenders import BASELINES, DEFAULT, contenders
 from benchmarks.quality.federation import Cell, Losses
 from benchmarks.quality.settings import Settings, partition_name
 from benchmarks.quality.table import render, write_json
@@ -24,22 +24,34 @@ QUICK_ENTRANTS = (DEFAULT, "average")
 
 
 def main() -> None:
-    """Everything, or with `--quick` two rules at one seed and one rate, written nowhere else."""
+    """Everything; with `--quick` two rules at one seed and one rate, written nowhere else.
+
+    A cell gives the same figures whenever it runs, so `--entrants` can add to an earlier run.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a slice in under 3 minutes")
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--entrants", help="names, after the default, to run again beside figures that are kept"
+    )
+    options = parser.parse_args()
+    quick = options.quick
     console = Console(width=max(Console().width, TABLE_WIDTH))
     settings, entrants = Settings(), contenders(Settings())
     if quick:
         settings = replace(settings, seeds=(0,), alphas=(None, 0.1), learning_rates=(1e-2,))
         entrants = tuple(c for c in entrants if c.name in QUICK_ENTRANTS)
+    baselines = BASELINES
+    if options.entrants is not None:
+        # The rate of the default is what others are tuned as.
+        names = {DEFAULT, *options.entrants.split(",")}
+        entrants, baselines = tuple(c for c in entrants if c.name in names), ()
     cores = len(os.sched_getaffinity(0))
     console.print(f"{platform.machine()}, {cores} cores, PyTorch {torch.__version__}")
     torch.set_num_threads(cores)
     began = time.perf_counter()
     base = prepared_base(settings.base, settings.shares, HOME / "base", console.print)
     prepared = time.perf_counter()
-    bake_off = BakeOff(settings, base, entrants, lambda *done: _say(console, *done))
+    bake_off = BakeOff(settings, base, entrants, lambda *done: _say(console, *done), baselines)
     bake_off.run()
     minutes = {
         "base_minutes": (prepared - began) / 60,
@@ -47,7 +59,7 @@ def main() -> None:
     }
     console.print(render(bake_off))
     output = OUTPUT.with_name("quality-quick.json") if quick else OUTPUT
-    write_json(bake_off, minutes, output)
+    write_json(bake_off, minutes, output, keep_others=not baselines)
     console.print(f"base {minutes['base_minutes']:.1f} min, rest {minutes['tuning_minutes']:.1f}")
     console.print(f"written {output}")
 

@@ -44,6 +44,7 @@ class BakeOff:
     base: Path
     entrants: Sequence[Contender]
     progress: Progress
+    baselines: Sequence[Baseline] = BASELINES
     results: dict[tuple[str, float | None, int, float], Losses] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -87,7 +88,7 @@ class BakeOff:
         seed = self.settings.seeds[0]
         return [
             Cell(entrant, self._tuning_alpha(_name(entrant)), seed, rate)
-            for entrant in (*BASELINES, *self.entrants)
+            for entrant in (*self.baselines, *self.entrants)
             if not (isinstance(entrant, Contender) and entrant.tuned_as)
             for rate in self._grid(_name(entrant))
             if len(self._grid(_name(entrant))) > 1
@@ -104,7 +105,7 @@ class BakeOff:
         return None if name in _POOLED else self.settings.tuning_alpha
 
     def _pairs(self) -> list[tuple[Contender | Baseline, float | None]]:
-        entrants: list[Contender | Baseline] = [*BASELINES, *self.entrants]
+        entrants: list[Contender | Baseline] = [*self.baselines, *self.entrants]
         return [
             (entrant, alpha)
             for entrant in entrants

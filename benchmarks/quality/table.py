@@ -22,22 +22,22 @@ def render(bake_off: BakeOff) -> Table:
     table.add_column(f"merge error, {last}", justify="right")
     contenders = [contender.name for contender in bake_off.entrants]
     best = [_best(bake_off, contenders, alpha) for alpha in bake_off.settings.alphas]
-    for name in (*BASELINES, *contenders):
+    for name in (*bake_off.baselines, *contenders):
         table.add_row(name, *_cells(bake_off, name, best), end_section=name == BASELINES[-1])
     return table
 
 
-def write_json(bake_off: BakeOff, minutes: dict[str, float], output: Path) -> None:
-    """`RULE_PARTITION_mean`, `_std`, `_rate`, ... and the two losses that the promise compares."""
-    pooled = min(("centralised", "centralised_small_batches"), key=lambda n: _mean(bake_off, n))
-    values: dict[str, float] = {
-        "iid_centralised_loss": _mean(bake_off, "centralised"),
-        "iid_best_centralised_loss": _mean(bake_off, pooled),
-        "iid_federated_loss": _mean(bake_off, DEFAULT),
-        "base_loss": _mean(bake_off, "base"),
-        **minutes,
-    }
-    for name in (*BASELINES[1:], *(contender.name for contender in bake_off.entrants)):
+def write_json(
+    bake_off: BakeOff, minutes: dict[str, float], output: Path, *, keep_others: bool = False
+) -> None:
+    """`RULE_PARTITION_mean`, `_std`, `_rate`, ... and the two losses that the promise compares.
+
+    `keep_others` leaves the figures of entrants that did not run as they were.
+    """
+    values: dict[str, float] = json.loads(output.read_text()) if keep_others else {**minutes}
+    values |= _compared(bake_off)
+    baselines = (name for name in bake_off.baselines if name != "base")
+    for name in (*baselines, *(contender.name for contender in bake_off.entrants)):
         values[f"{name}_learning_rate"] = bake_off.rate(name)
         for alpha in bake_off.settings.alphas:
             figure = bake_off.figure(name, alpha)
@@ -49,6 +49,17 @@ def write_json(bake_off: BakeOff, minutes: dict[str, float], output: Path) -> No
     output.parent.mkdir(parents=True, exist_ok=True)
     rounded = {name: round(value, 6) for name, value in values.items()}
     output.write_text(json.dumps(rounded, indent=1) + "\n")
+
+
+def _compared(bake_off: BakeOff) -> dict[str, float]:
+    """The losses that promises compare, of those that ran."""
+    values = {"iid_federated_loss": _mean(bake_off, DEFAULT)}
+    if bake_off.baselines:
+        pooled = ("centralised", "centralised_small_batches")
+        values["iid_centralised_loss"] = _mean(bake_off, "centralised")
+        values["iid_best_centralised_loss"] = min(_mean(bake_off, name) for name in pooled)
+        values["base_loss"] = _mean(bake_off, "base")
+    return values
 
 
 def _cells(bake_off: BakeOff, name: str, best: list[str]) -> list[str]:
