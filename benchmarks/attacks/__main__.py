@@ -33,7 +33,7 @@ OUTPUT = Path(".consortia/bench/attacks.json")
 QUICK_RULES = ("mean", "krum", "default")
 QUICK_STEPS = 150
 TABLE_WIDTH = 120
-SWEPT_RULES = ("mean", "cc", "default", "default cc")
+SWEPT_RULES = ("mean", "krum", "cc", "default", "default cc")
 
 Figures = dict[str, dict[str, float]]
 """Figures by attack, then by rule; `<rule> backdoor` is the backdoor's success."""
