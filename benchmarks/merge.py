@@ -95,10 +95,16 @@ def from_storage(console: Console, silos: int, runs: int) -> Figures:
 def rounds(console: Console, silos: int, runs: int) -> Figures:
     """Clock (c): every system with its own transport."""
     arguments = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
-    rows = {"ours": _ours("round", arguments)}
+    rows = {
+        "ours": _ours("round", arguments),
+        "ours, int8": _ours("round", [*arguments, "--compression", "int8"]),
+    }
     rows |= {peer: _peer(peer, "round", ["--silos", str(silos)]) for peer in PEERS}
     _show(console, f"(c) round without training, {silos} silos", rows)
-    figures = {f"round_seconds_{silos}": rows["ours"]["seconds"]}
+    figures = {
+        f"round_seconds_{silos}": rows["ours"]["seconds"],
+        f"int8_round_seconds_{silos}": rows["ours, int8"]["seconds"],
+    }
     return figures | {f"{peer}_round_seconds_{silos}": rows[peer]["seconds"] for peer in PEERS}
 
 

@@ -47,14 +47,16 @@ def main() -> None:
     parser.add_argument("--silos", type=int, default=16)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--rule", default="average")
+    parser.add_argument("--compression", default="none")
     options = parser.parse_args()
     directory = options.directory.resolve()
+    merge = MergeSection.model_validate({"rule": options.rule, "compression": options.compression})
     seconds = []
     for number in range(options.runs):
         with tempfile.TemporaryDirectory(dir=directory) as name:
             storage = start_object_storage(Path(name) / "storage")
             try:
-                seconds.append(_round(Path(name), storage, options.silos, options.rule))
+                seconds.append(_round(Path(name), storage, options.silos, merge))
             finally:
                 storage.stop()
         sys.stderr.write(f"run {number}: {seconds[-1]:.2f} s\n")
@@ -63,13 +65,13 @@ def main() -> None:
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
-def _round(directory: Path, storage: RunningStorage, silos: int, rule: str) -> float:
+def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSection) -> float:
     """Seconds from the open plan to the published directory."""
     federation = StoredFederation(
         directory / "federation",
         _model(directory / "model"),
         quorum=silos,
-        merge=MergeSection.model_validate({"rule": rule}),
+        merge=merge,
     )
     federation.storage_service = storage
     federation.adapters = [_names_of_model(silo_adapter(silo)) for silo in range(silos)]
