@@ -8,6 +8,7 @@ with its reference and fetches it again if it differs.
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
 
     Raises UntrustedInputError when they are not, and ConsortiaError when the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Two silos may name the same blob, and two threads fetch it at the same time.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with _disk_faults(path, ref.size):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,18 @@
 """Several transfers at a time: results in order, the first failure raised, the rest not begun."""
 
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from aggregator.federated_round import report_round
 from aggregator.transfers import several_at_a_time
+from data_contracts.artifact import ArtifactRef, digest_of_bytes
+from infra.blob_files import receive_blob
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import Behaviour
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -34,3 +42,40 @@ def test_the_first_failure_ends_what_has_not_begun() -> None:
 
 def test_nothing_to_transfer_is_nothing() -> None:
     assert several_at_a_time(str, []) == []
+
+
+def test_one_blob_that_two_threads_fetch_is_whole_for_both(tmp_path: Path) -> None:
+    data, path = b"first half, second half", tmp_path / "blob"
+    ref = ArtifactRef(digest=digest_of_bytes(data), size=len(data))
+    half_written, other_done = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield data[:10]
+        half_written.set()
+        assert other_done.wait(timeout=10)
+        yield data[10:]
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(receive_blob, slowly(), ref, path)
+        assert half_written.wait(timeout=10)
+        receive_blob([data], ref, path)
+        assert path.read_bytes() == data
+        other_done.set()
+        slow.result()
+    assert path.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_silos_that_submit_the_same_bytes_are_both_left_out(
+    make_federation: MakeFederation,
+) -> None:
+    honest = dict.fromkeys("abc", Behaviour.HONEST)
+    federation = make_federation({}, **honest, x=Behaviour.COPYING)
+    plan = federation.open(1)
+    federation.play(plan)
+    report, _ = report_round(federation.coordinator(), plan)
+    outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report.record.silos}
+    copied = ("rejected", "free_rider.copied")
+    assert outcomes["silo-a"] == outcomes["silo-x"] == copied
+    assert outcomes["silo-b"] == outcomes["silo-c"] == ("admitted", None)
+    assert report.record.outcome == "published"

@@ -56,6 +56,7 @@ class Behaviour(Enum):
     NOT_FINITE = "submits NaN"
     HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
+    COPYING = "submits what silo-a does"
     MIRRORED = "submits minus what silo-a does"
     THAWED = "moves A although the plan trains B alone"
     LOUD = "submits an adapter a hundred times too large"
@@ -127,7 +128,8 @@ class SimulatedTrainer:
         return BASE_LOSS - _drawn(f"{self.silo}:{digest}") / 2**32
 
     def _tensors(self, plan: RoundPlan, starting: Path | None) -> dict[str, np.ndarray]:
-        drawn_by = "silo-a" if self.behaviour is Behaviour.MIRRORED else self.silo
+        borrows = self.behaviour in {Behaviour.COPYING, Behaviour.MIRRORED}
+        drawn_by = "silo-a" if borrows else self.silo
         rng = np.random.default_rng(_drawn(f"{drawn_by}:{plan.round}"))
         spec, trained = plan.adapter_of(self.silo), plan.recipe.trained_factors
         start = (
