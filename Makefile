@@ -39,7 +39,7 @@ bench: bench-merge bench-quality bench-attacks bench-contracts ## all measuremen
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
 
-bench-quality: $(READY) ## learning quality of every merge rule; writes .consortia/bench/quality.json
+bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again); writes .consortia/bench/quality.json
 	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(ENTRANTS),--entrants $(ENTRANTS))
 
 bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json

@@ -16,7 +16,7 @@ R = TypeVar("R")
 def several_at_a_time(transfer: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Results in the order of `items`; raises what the first failing one in that order raised.
 
-    The others are not waited for to begin, only those that began are waited for to end.
+    After a failure no other transfer begins; those under way are waited for.
     """
     pool = ThreadPoolExecutor(max(2, default_workers()))
     try:

@@ -10,11 +10,11 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts.artifact import ArtifactRef
-from data_contracts.errors import ConsortiaError, StorageError, UntrustedInputError
+from data_contracts.errors import StorageError, UntrustedInputError
+from infra.durable_files import disk_faults
 
 
 def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
@@ -25,14 +25,14 @@ def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
     # Two silos may name the same blob, and two threads fetch it at the same time.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        with _disk_faults(path, ref.size):
+        with disk_faults(path, ref.size):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = temporary.open("wb", buffering=0)
         with file:
             for chunk in _checked_chunks(chunks, ref):
-                with _disk_faults(path, ref.size):
+                with disk_faults(path, ref.size):
                     _write_all(file.fileno(), chunk)
-        with _disk_faults(path, ref.size):
+        with disk_faults(path, ref.size):
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -93,19 +93,6 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-@contextmanager
-def _disk_faults(path: Path, size: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConsortiaError(
-            f"writing {path}",
-            expected=f"a writable disk with {size} free bytes",
-            found=error.strerror or str(error),
-            action="free space or correct the permissions, then run the command again",
-        ) from error
 
 
 def _changed(path: Path, ref: ArtifactRef, found: str) -> StorageError:

@@ -35,6 +35,20 @@ def keep_durably(source: Path, path: Path) -> None:
             os.fsync(file.fileno())
 
 
+@contextmanager
+def disk_faults(path: Path, size: int) -> Iterator[None]:
+    """What the disk refuses inside the block becomes a ConsortiaError about writing `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConsortiaError(
+            f"writing {path}",
+            expected=f"a writable disk with {size} free bytes",
+            found=error.strerror or str(error),
+            action="free space or correct the permissions, then run the command again",
+        ) from error
+
+
 def sync_directory(directory: Path) -> None:
     """Make a rename in `directory` survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -57,17 +71,12 @@ def _linked_or_copied(source: Path, temporary: Path) -> None:
 def _aside(path: Path, size: int) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ConsortiaError(
-            f"writing {path}",
-            expected=f"a writable disk with {size} free bytes",
-            found=error.strerror or str(error),
-            action="free space or correct the permissions, then run the command again",
-        ) from error
+    with disk_faults(path, size):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+            sync_directory(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()

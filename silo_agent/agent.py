@@ -9,7 +9,6 @@ over for this silo. Neither needs Prefect, an inbound port or anything but the s
 
 import logging
 from enum import Enum
-from typing import Any
 
 from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import RoundId
@@ -29,9 +28,9 @@ from data_contracts.records import (
 )
 from data_contracts.records.verdict import VERDICT_VALIDITY
 from data_contracts.wire_types import decimal_from_float
-from silo_agent.coalition_measuring import Asked, measure_coalitions, not_shared
+from silo_agent.coalition_measuring import Asked, answer_request, not_shared
 from silo_agent.collaborators import EvaluatedAdapters
-from silo_agent.coordinator_view import CoordinatorView, read_coordinator, read_request
+from silo_agent.coordinator_view import CoordinatorView, read_coordinator
 from silo_agent.doors import (
     DATA_UNUSABLE,
     LOCAL_ADAPTER,
@@ -44,7 +43,6 @@ from silo_agent.egress import leaving_licences, leaving_outcomes
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import (
-    ContractTerms,
     PlanContext,
     PolicyFile,
     PolicyRefusal,
@@ -53,12 +51,8 @@ from silo_agent.policy import (
 from silo_agent.release import Grounds, Released
 from silo_agent.sent_adapter import SentAdapters
 from silo_agent.silo import Silo
-from silo_agent.status_reporter import StatusReporter
 
 log = logging.getLogger("silo-agent")
-
-LOSS_DECIMALS = 9
-"""Contributions are small differences of losses."""
 
 
 class Step(Enum):
@@ -111,7 +105,8 @@ def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     if not done.verdict.record.passed:
         return Step.FINISHED
     if done.evaluation is not None:
-        return _measure(silo, plan, feed, done, done.verdict)
+        asked = Asked(plan, done, done.verdict.record, _coordinator_key(feed))
+        return Step.MEASURED if answer_request(silo, asked) else Step.FINISHED
     coordinator = read_coordinator(silo.plans, plan, feed.membership.record.coordinator_key)
     if done.submission is None and coordinator.close is None:
         return _train(silo, plan, feed, done.verdict)
@@ -151,7 +146,7 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         Acceptance(
             policy_digest=policy.digest or "",
             shares_individual_delta=not_shared(policy) is None,
-            **_binding(silo, plan),
+            **silo.binding(plan),
         ),
     )
     log.info("round %d accepted under the silo's policy", plan.record.round)
@@ -166,7 +161,7 @@ def _refuse(
             policy_digest=policy.digest,
             rule=refusal.rule,
             reason=refusal.reason,
-            **_binding(silo, plan),
+            **silo.binding(plan),
         )
     )
     log.warning("round %d refused by %s: %s", plan.record.round, refusal.rule, refusal.reason)
@@ -179,7 +174,7 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     terms = silo.gate.terms(_coordinator_key(feed))
     if terms is None or terms.digest != plan.record.contract_digest_of(silo.name):
         return _refuse(silo, plan, silo.policy(), NO_CONTRACT)
-    reporter = _reporter(silo, plan, terms)
+    reporter = silo.reporter(plan, terms)
     reporter.show("checking_data")
     try:
         counted = "rule-counts" in terms.egress
@@ -198,7 +193,7 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         registered_licences=terms.registered_licences,
         evaluates="losses" in terms.egress,
         expires_at=min(outcome.expires_at, silo.clock.now() + VERDICT_VALIDITY),
-        **_binding(silo, plan),
+        **silo.binding(plan),
     )
     silo.release.record(verdict)
     log.log(
@@ -221,7 +216,7 @@ def _train(
     refusal = objection(verdict.record, plan, terms, silo.clock.now())
     if refusal is not None:
         return _refuse(silo, plan, silo.policy(), refusal)
-    reporter = _reporter(silo, plan, terms)
+    reporter = silo.reporter(plan, terms)
     starting = _global_adapters(silo).starting(plan.record).path
     try:
         local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
@@ -244,7 +239,7 @@ def _train(
             first_step_loss=decimal_from_float(local.first_step_loss),
             last_step_loss=decimal_from_float(local.last_step_loss),
             training_seconds=round(local.seconds),
-            **_binding(silo, plan),
+            **silo.binding(plan),
         ),
         Grounds(sent, plan, terms),
     )
@@ -264,7 +259,7 @@ def _evaluate(
     if closed is not None:
         log.warning("no losses leave: %s", closed.reason)
         return Step.FINISHED
-    reporter = _reporter(silo, plan, terms)
+    reporter = silo.reporter(plan, terms)
     known = _global_adapters(silo)
     adapters = EvaluatedAdapters(
         starting=known.starting(plan.record),
@@ -290,49 +285,12 @@ def _evaluate(
             silo_only_loss=(
                 None if losses.silo_only is None else decimal_from_float(losses.silo_only)
             ),
-            **_binding(silo, plan),
+            **silo.binding(plan),
         )
     )
     reporter.show("done")
     log.info("candidate evaluated: %.4f nats per token", losses.candidate)
     return Step.EVALUATED
-
-
-def _measure(
-    silo: Silo,
-    plan: Verified[RoundPlan],
-    feed: FeedView,
-    done: Released,
-    verdict: Verified[Verdict],
-) -> Step:
-    """Answer a request about the round's coalitions, if there is one that this silo may answer."""
-    if not _may_be_asked(done) or silo.is_stopped():
-        return Step.FINISHED
-    key = _coordinator_key(feed)
-    request = read_request(silo.plans, plan, key)
-    if request is None or silo.name not in request.record.silos:
-        return Step.FINISHED
-    reporter = _reporter(silo, plan, silo.gate.terms(key))
-    found = measure_coalitions(silo, Asked(plan, verdict.record, request, key), reporter)
-    if found is None:
-        return Step.FINISHED
-    silo.release.record(
-        CoalitionLosses(
-            request_digest=request.digest,
-            tokens=found.tokens,
-            losses=tuple(decimal_from_float(loss, LOSS_DECIMALS) for loss in found.losses),
-            **_binding(silo, plan),
-        )
-    )
-    reporter.show("done")
-    log.info("losses of %d coalitions released", len(found.losses))
-    return Step.MEASURED
-
-
-def _may_be_asked(done: Released) -> bool:
-    """A silo that has not accepted with its adapter shared does not even look for a request."""
-    shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
-    return shares and done.submission is not None and done.coalition_losses is None
 
 
 def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:
@@ -395,22 +353,3 @@ def _sent_adapters(silo: Silo) -> SentAdapters:
 
 def _global_adapters(silo: Silo) -> GlobalAdapters:
     return GlobalAdapters(silo.config.home, silo.plans)
-
-
-def _reporter(silo: Silo, plan: Verified[RoundPlan], terms: ContractTerms | None) -> StatusReporter:
-    """Progress for this machine, and for the federation's operator where the contract lets it."""
-    leaves = terms is not None and "status" in terms.egress
-    return StatusReporter(silo.release if leaves else None, silo.clock, silo.config, plan)
-
-
-def _binding(silo: Silo, plan: Verified[RoundPlan]) -> dict[str, Any]:
-    """Fields that bind a record of this silo to this attempt."""
-    return {
-        "federation": plan.record.federation,
-        "issued_at": silo.clock.now(),
-        "run": plan.record.run,
-        "round": plan.record.round,
-        "attempt": plan.record.attempt,
-        "plan_digest": plan.digest,
-        "silo": silo.name,
-    }

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError
-from data_contracts.records import ContributionRequest, RoundPlan, Verdict
+from data_contracts.records import CoalitionLosses, ContributionRequest, RoundPlan, Verdict
 from data_contracts.records.contribution_request import CoalitionAdapter
+from data_contracts.wire_types import decimal_from_float
 from silo_agent.collaborators import AdapterLosses
+from silo_agent.coordinator_view import read_request
 from silo_agent.doors import LOSSES, NOT_SHARED, TOO_LATE, objection
 from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import PolicyFile, PolicyRefusal
+from silo_agent.release import Released
 from silo_agent.silo import Silo
 from silo_agent.status_reporter import StatusReporter
 
@@ -32,28 +35,69 @@ BATCH_COALITIONS = 16
 DIRECTORY = "coalitions"
 
 
+LOSS_DECIMALS = 9
+"""Contributions are small differences of losses."""
+
+Request = Verified[ContributionRequest]
+
+
 @dataclass(frozen=True)
 class Asked:
-    """A request on a plan, and what this silo's answer rests on."""
+    """A plan about which this silo may be asked, and what its answer rests on."""
 
     plan: Verified[RoundPlan]
+    done: Released
     verdict: Verdict
-    request: Verified[ContributionRequest]
     coordinator_key: str
 
 
-def measure_coalitions(silo: Silo, asked: Asked, report: StatusReporter) -> AdapterLosses | None:
-    """Losses in the request's order, or None when nothing may leave; the log says why.
+def answer_request(silo: Silo, asked: Asked) -> bool:
+    """Release the losses of the round's coalitions, if there is a request that may be answered.
 
     Raises UntrustedInputError for an adapter that the gate refuses.
     """
+    request = None if silo.is_stopped() else _request(silo, asked)
+    if request is None:
+        return False
+    reporter = silo.reporter(asked.plan, silo.gate.terms(asked.coordinator_key))
+    found = _losses(silo, asked, request, reporter)
+    if found is None:
+        return False
+    silo.release.record(
+        CoalitionLosses(
+            request_digest=request.digest,
+            tokens=found.tokens,
+            losses=tuple(decimal_from_float(loss, LOSS_DECIMALS) for loss in found.losses),
+            **silo.binding(asked.plan),
+        )
+    )
+    reporter.show("done")
+    log.info("losses of %d coalitions released", len(found.losses))
+    return True
+
+
+def _request(silo: Silo, asked: Asked) -> Request | None:
+    """A silo that has not accepted with its adapter shared does not even look for one."""
+    done = asked.done
+    shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
+    if not shares or done.submission is None or done.coalition_losses is not None:
+        return None
+    request = read_request(silo.plans, asked.plan, asked.coordinator_key)
+    return request if request is not None and silo.name in request.record.silos else None
+
+
+def _losses(
+    silo: Silo, asked: Asked, request: Request, report: StatusReporter
+) -> AdapterLosses | None:
+    """In the request's order, or None when nothing may leave; the log says why."""
     tokens, losses = 0, list[float]()
-    for batch in _batches(asked.request.record.coalitions):
-        found = None if _is_closed(silo, asked) else _measured(silo, asked, batch, report)
+    for batch in _batches(request.record.coalitions):
+        closed = _is_closed(silo, asked, request)
+        found = None if closed else _measured(silo, asked, request, batch, report)
         if found is None:
             return None
         tokens, losses = found.tokens, [*losses, *found.losses]
-    return None if _is_closed(silo, asked) else AdapterLosses(tokens, tuple(losses))
+    return None if _is_closed(silo, asked, request) else AdapterLosses(tokens, tuple(losses))
 
 
 def not_shared(file: PolicyFile) -> PolicyRefusal | None:
@@ -63,7 +107,11 @@ def not_shared(file: PolicyFile) -> PolicyRefusal | None:
 
 
 def _measured(
-    silo: Silo, asked: Asked, batch: Sequence[CoalitionAdapter], report: StatusReporter
+    silo: Silo,
+    asked: Asked,
+    request: Request,
+    batch: Sequence[CoalitionAdapter],
+    report: StatusReporter,
 ) -> AdapterLosses | None:
     known = GlobalAdapters(_directory(silo), silo.plans)
     plan = asked.plan.record
@@ -71,24 +119,24 @@ def _measured(
     try:
         found = silo.trainer.measure(plan, asked.verdict, adapters, report)
     except DataStewardError as error:
-        _say_once(asked.request.digest, f"for the silo operator only: {error}")
+        _say_once(request.digest, f"for the silo operator only: {error}")
         return None
     shutil.rmtree(_directory(silo), ignore_errors=True)
     return found
 
 
-def _is_closed(silo: Silo, asked: Asked) -> bool:
-    closed = _objection(silo, asked)
+def _is_closed(silo: Silo, asked: Asked, request: Request) -> bool:
+    closed = _objection(silo, asked, request)
     if closed is None:
         return False
-    _say_once(asked.request.digest, f"no losses of coalitions leave: {closed.reason}")
+    _say_once(request.digest, f"no losses of coalitions leave: {closed.reason}")
     shutil.rmtree(_directory(silo), ignore_errors=True)
     return True
 
 
-def _objection(silo: Silo, asked: Asked) -> PolicyRefusal | None:
+def _objection(silo: Silo, asked: Asked, request: Request) -> PolicyRefusal | None:
     now = silo.clock.now()
-    if now >= asked.request.record.answer_by:
+    if now >= request.record.answer_by:
         return TOO_LATE
     terms = silo.gate.terms(asked.coordinator_key)
     return not_shared(silo.policy()) or objection(asked.verdict, asked.plan, terms, now, LOSSES)

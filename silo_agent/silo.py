@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from data_contracts.envelope import Verified
-from data_contracts.records import Membership
+from data_contracts.records import Membership, RoundPlan
 from infra.clock import Clock
 from infra.object_store import Bucket
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
-from silo_agent.policy import PolicyFile, read_policy
+from silo_agent.policy import ContractTerms, PolicyFile, read_policy
 from silo_agent.release import Release
+from silo_agent.status_reporter import StatusReporter
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,20 @@ class Silo:
     def policy(self) -> PolicyFile:
         """The policy as it is now; read for every plan, so an edit counts at once."""
         return read_policy(self.config.path(self.config.policy))
+
+    def reporter(self, plan: Verified[RoundPlan], terms: ContractTerms | None) -> StatusReporter:
+        """Progress for this machine, and for the operator where the contract lets it out."""
+        leaves = terms is not None and "status" in terms.egress
+        return StatusReporter(self.release if leaves else None, self.clock, self.config, plan)
+
+    def binding(self, plan: Verified[RoundPlan]) -> dict[str, Any]:
+        """Fields that bind a record of this silo to this attempt."""
+        return {
+            "federation": plan.record.federation,
+            "issued_at": self.clock.now(),
+            "run": plan.record.run,
+            "round": plan.record.round,
+            "attempt": plan.record.attempt,
+            "plan_digest": plan.digest,
+            "silo": self.name,
+        }

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -36,8 +37,10 @@ class MergedFile:
         into.parent.mkdir(parents=True, exist_ok=True)
         self._into = into
         self._part = into.with_name(f".{into.name}.part")
-        if into.exists():
-            into.replace(self._part)
+        if into.exists() and not self._part.exists():
+            # Copied, because the finished file may have a second name.
+            shutil.copyfile(into, self._part)
+            self._part.chmod(0o600)
         entries = {name: entry for module in modules for name, entry in module.items()}
         header = safetensors_header(entries)
         sizes = (payload_bytes(module) for module in modules)

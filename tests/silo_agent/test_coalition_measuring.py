@@ -19,8 +19,8 @@ from data_contracts.records import CoalitionLosses, ContributionRequest, RoundPl
 from data_contracts.records.contribution_request import CoalitionAdapter
 from data_contracts.wire_types import decimal_from_float
 from infra.record_store import write_record
-from silo_agent.agent import LOSS_DECIMALS, Step
-from silo_agent.coalition_measuring import BATCH_COALITIONS
+from silo_agent.agent import Step
+from silo_agent.coalition_measuring import BATCH_COALITIONS, LOSS_DECIMALS
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.release import Released
