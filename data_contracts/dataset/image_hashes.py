@@ -1,10 +1,10 @@
 """Perceptual hashes of images, against a registry of images that must not be trained on.
 
-The hash is PDQ (Facebook, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing
-Algorithm", 2019): 256 bits of which re-encoding, scaling and light edits change few; two images
-with at most 31 different bits are taken for the same. It does not survive rotation, mirroring or
-cropping, and it is made for photographs: of small pictograms (3,786 emoji of 64 pixels) 58% are
-that near to another one, so a match is a reason to look and to leave out, and proves nothing.
+The hash is PDQ (`pdq.py`): 256 bits of which re-encoding, scaling and light edits change few; two
+images with at most 31 different bits are taken for the same. It does not survive rotation,
+mirroring or cropping, and it is made for photographs: of small pictograms (3,786 emoji of 64
+pixels) 58% are that near to another one, so a match is a reason to look and to leave out, and
+proves nothing.
 
 An image file is untrusted input. In this order: the file's size, its format, the number of pixels
 its header states, and only then is it decoded, the first frame alone. Whatever a decoder says is
@@ -12,18 +12,18 @@ one of the fixed reasons of an `UnreadableImage`. The decoders themselves are Pi
 in this process: keep Pillow current.
 """
 
-import importlib
 import io
 import re
 import warnings
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from data_contracts.dataset.pdq import HASH_BYTES, PdqHash, pdq_hash
 from data_contracts.errors import DataStewardError
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ MIN_SIDE_PIXELS = 16
 MAX_REGISTRY_BYTES = 256 * 1024 * 1024
 MAX_DISTANCE = 31
 """Bits of 256 in which two hashes of the same image may differ, after the paper."""
-RELIABLE_QUALITY = 50
-"""Images of a lower quality (0 to 100) are so plain that their hashes collide, after the paper."""
 
-HASH_BYTES = 32
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
 ABSENT = "image.absent"
@@ -55,48 +52,26 @@ _ENOUGH_PIXELS_A_SIDE = 1024
 
 
 @dataclass(frozen=True)
-class PdqHash:
-    """`bits` are 32 bytes, the first bit first; `quality` is 0 (plain) to 100."""
-
-    bits: bytes
-    quality: int
-
-    @property
-    def is_reliable(self) -> bool:
-        """Whether a match of this hash means anything."""
-        return self.quality >= RELIABLE_QUALITY
-
-
-@dataclass(frozen=True)
 class UnreadableImage:
     """An image that has no hash; `reason` is one of the ids of this module."""
 
     reason: str
 
 
-class ImageHasher:
-    """Hashes image files; Pillow and pdqhash are loaded with the first one."""
+def hash_image(path: Path) -> PdqHash | UnreadableImage:
+    """The hash of the first frame, transparency over white, or why there is none.
 
-    def __init__(self) -> None:
-        self._compute: Any = None
-
-    def hash(self, path: Path) -> PdqHash | UnreadableImage:
-        """The hash of the first frame, transparency over white, or why there is none."""
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except (OSError, ValueError):  # ValueError: a name that no file can have.
-            return UnreadableImage(ABSENT)
-        if len(data) > MAX_FILE_BYTES:
-            return UnreadableImage(TOO_LARGE)
-        pixels = _decoded(data)
-        return pixels if isinstance(pixels, UnreadableImage) else self._hashed(pixels)
-
-    def _hashed(self, pixels: npt.NDArray[np.uint8]) -> PdqHash:
-        if self._compute is None:
-            self._compute = importlib.import_module("pdqhash").compute
-        vector, quality = self._compute(pixels)
-        return PdqHash(np.packbits(vector.astype(np.uint8)).tobytes(), int(quality))
+    Pillow is loaded with the first image.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError):  # ValueError: a name that no file can have.
+        return UnreadableImage(ABSENT)
+    if len(data) > MAX_FILE_BYTES:
+        return UnreadableImage(TOO_LARGE)
+    pixels = _decoded(data)
+    return pixels if isinstance(pixels, UnreadableImage) else pdq_hash(pixels)
 
 
 @dataclass(frozen=True, eq=False)

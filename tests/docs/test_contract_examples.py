@@ -21,7 +21,8 @@ from data_contracts.dataset.contract.quality_rules import ALLOWED_TYPES, read_ru
 from data_contracts.dataset.contract.strict_yaml import load_yaml
 from data_contracts.dataset.contract.terms import EGRESS, PREFIX, DataTerms, Terms, read_terms
 from data_contracts.dataset.copyright.registry_builder import RegistryTerms, build_registry
-from data_contracts.dataset.image_hashes import ImageHasher, PdqHash
+from data_contracts.dataset.image_hashes import hash_image
+from data_contracts.dataset.pdq import PdqHash
 from data_contracts.dataset.personal_data.kinds import KINDS
 from data_contracts.dataset.personal_data.safe_harbor import coverage_table
 from data_contracts.dataset.sources.data_source import FIELD_TYPES
@@ -338,7 +339,7 @@ def test_the_example_of_pictures(tmp_path: Path, change: Change, rules: list[str
 
 def test_a_withdrawn_picture_is_refused(tmp_path: Path) -> None:
     silo = picture_silo(tmp_path, pictures())
-    hashed = ImageHasher().hash(tmp_path / "data" / "pictures" / "07.png")
+    hashed = hash_image(tmp_path / "data" / "pictures" / "07.png")
     assert isinstance(hashed, PdqHash)
     listed = tmp_path / "registries" / "withdrawn-pictures.pdq"
     listed.write_text(hashed.bits.hex() + "\n", encoding="ascii")

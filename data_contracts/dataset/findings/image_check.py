@@ -5,15 +5,11 @@ within the contract. A missing score is no evidence and refuses nothing: the lic
 where nothing is known.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from data_contracts.dataset.contract.terms import ImagePolicy
-from data_contracts.dataset.image_hashes import (
-    ImageHasher,
-    ImageHashRegistry,
-    PdqHash,
-    matches,
-)
+from data_contracts.dataset.image_hashes import ImageHashRegistry, hash_image, matches
+from data_contracts.dataset.pdq import PdqHash
 from data_contracts.dataset.records import DataRecord
 
 UNSAFE_WORDS = frozenset({"nsfw", "unsafe", "true", "1", "yes"})
@@ -26,13 +22,12 @@ class ImageCheck:
 
     policy: ImagePolicy
     registry: ImageHashRegistry | None
-    hasher: ImageHasher = field(default_factory=ImageHasher)
 
     def refusal(self, record: DataRecord) -> str | None:
         """`unreadable`, `listed`, `unsafe`, `watermark`, or None."""
         if record.image is None:
             return "unreadable"
-        hashed = self.hasher.hash(record.image)
+        hashed = hash_image(record.image)
         if not isinstance(hashed, PdqHash):
             return "unreadable"
         if self.registry is not None and self._is_listed(hashed, self.registry):

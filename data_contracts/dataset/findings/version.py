@@ -7,14 +7,13 @@ import rfc8785
 
 from data_contracts.artifact import digest_of_bytes
 
-FINDINGS_VERSION = 3
+FINDINGS_VERSION = 4
 """Raised whenever the same data would give other findings, so that no old outcome is used."""
 
 _LIBRARIES = (
     "great-expectations",
     "license-expression",
     "numpy",
-    "pdqhash",
     "phonenumbers",
     "pillow",
     "presidio-analyzer",

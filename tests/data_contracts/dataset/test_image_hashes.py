@@ -16,16 +16,14 @@ from PIL import Image
 
 from data_contracts.dataset.image_hashes import (
     MAX_FILE_BYTES,
-    ImageHasher,
     ImageHashRegistry,
-    PdqHash,
     UnreadableImage,
+    hash_image,
     matches,
     nearest_distance,
 )
+from data_contracts.dataset.pdq import PdqHash
 from data_contracts.errors import DataStewardError
-
-HASHER = ImageHasher()
 
 
 def picture(seed: int, width: int = 320, height: int = 240) -> Image.Image:
@@ -40,7 +38,7 @@ def saved(path: Path, image: Image.Image, quality: int = 90) -> Path:
 
 
 def hashed(path: Path) -> PdqHash:
-    found = HASHER.hash(path)
+    found = hash_image(path)
     assert isinstance(found, PdqHash)
     assert len(found.bits) == 32
     return found
@@ -139,12 +137,12 @@ def test_files_that_are_no_images_have_a_reason(tmp_path: Path) -> None:
     for reason, contents in files.items():
         for content in contents:
             path.write_bytes(content)
-            assert HASHER.hash(path) == UnreadableImage(reason)
+            assert hash_image(path) == UnreadableImage(reason)
 
 
 @pytest.mark.parametrize("name", ["absent.png", ".", "a\0b"])
 def test_a_file_that_cannot_be_opened_is_absent(tmp_path: Path, name: str) -> None:
-    assert HASHER.hash(tmp_path / name) == UnreadableImage("image.absent")
+    assert hash_image(tmp_path / name) == UnreadableImage("image.absent")
 
 
 @settings(max_examples=60, deadline=None)
@@ -158,14 +156,11 @@ def test_damaged_files_are_judged_without_an_exception(seed: int, damage: int, k
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "damaged"
         path.write_bytes(data.tobytes())
-        assert isinstance(HASHER.hash(path), PdqHash | UnreadableImage)
+        assert isinstance(hash_image(path), PdqHash | UnreadableImage)
 
 
 def test_decoders_are_loaded_with_the_first_image_only() -> None:
-    code = (
-        "import sys, data_contracts.dataset.image_hashes as m; m.ImageHasher(); "
-        "sys.exit(bool({'PIL', 'pdqhash'} & set(sys.modules)))"
-    )
+    code = "import sys, data_contracts.dataset.findings.image_check; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
