@@ -4,9 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-SOURCES := aggregator data_contracts flows infra silo_agent tests
+# Each of two test processes has one core: threads that wait for each other would only get in the way.
+TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo demo-stop test chaos check format clean
+# What the caller's shell has set for another Python must not reach this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help demo demo-stop test chaos check check-wheels format clean
 .PHONY: bench bench-merge bench-quality bench-attacks bench-contracts
 
 help: ## list the targets
@@ -19,16 +23,19 @@ demo-stop: $(READY) ## stop a demo that was kept running
 	@$(BIN)/consortia stack stop --state .consortia/demo/stack
 
 test: check ## all checks and tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(TWO_PROCESSES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: check ## the long campaigns that `make test` leaves out
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m campaign
+	@$(TWO_PROCESSES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m campaign
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
+
+check-wheels: $(READY) ## which pinned packages have no wheel (asks the package index; run when pins change)
+	@$(BIN)/python -m infra.check_wheels
 
 format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
@@ -52,5 +59,4 @@ clean: ## remove the environment and everything the demo made
 	rm -rf $(VENV) .consortia build *.egg-info
 
 $(READY): pyproject.toml constraints.txt infra/setup_environment.sh
-	@PYTHON=$(PYTHON) bash infra/setup_environment.sh $(VENV)
-	@touch $@
+	@PYTHON="$(PYTHON)" bash infra/setup_environment.sh $(VENV)

@@ -9,7 +9,7 @@ import pytest
 from data_contracts.errors import SiloOperatorError
 from flows.demo import base_model
 from flows.demo.base_model import GGUF_MEMBER, MODEL_NAME, prepare_base_model
-from tests.flows.demo.wheel_samples import build_wheel
+from tests.wheel_samples import build_wheel
 
 
 def test_a_prepared_model_is_used_again(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from infra.storage_config import StorageSection
 from silo_agent.config import SiloConfig
 from silo_agent.contract_gate import ContractGate
 from silo_agent.gate_outcome import GateOutcome
-from tests.flows.demo.wheel_samples import build_wheel
 from tests.silo_agent.gate_samples import failing
 from tests.simulator.fake_clock import FakeClock
+from tests.wheel_samples import build_wheel
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 GUIDE = "inspect_evals/some_eval/README.md"

@@ -7,7 +7,7 @@ import pytest
 from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
 from flows.demo.packages import ALL_WHEELS, fetch_wheel
-from tests.flows.demo.wheel_samples import build_wheel
+from tests.wheel_samples import build_wheel
 
 
 @pytest.fixture
