@@ -273,22 +273,11 @@ def stack_start(
     prefect_port: Annotated[int, typer.Option(help="Prefect port; 0 chooses one.")] = 4200,
 ) -> None:
     """Start SeaweedFS and a Prefect server on loopback and leave them running."""
-    from infra.attached_storage import remember_storage
-    from infra.local_stack import (
-        StoragePorts,
-        ensure_auth_string,
-        start_object_storage,
-        start_prefect_server,
-    )
+    from infra.local_stack import auth_path, start_stack
 
-    automatic = StoragePorts.automatic()
-    ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
-    storage = start_object_storage(state, ports, keep=True)
-    remember_storage(storage)
-    auth = state / "prefect-auth"
-    prefect = start_prefect_server(state, prefect_port, ensure_auth_string(auth), keep=True)
+    storage, prefect = start_stack(state, s3_port, prefect_port)
     console.print(f"S3       {storage.endpoint_url}")
-    console.print(f"Prefect  {prefect.ui_url} (password in {auth})")
+    console.print(f"Prefect  {prefect.ui_url} (password in {auth_path(state)})")
     console.print(f"Stop it with `consortia stack stop --state {state}`.")
 
 

@@ -7,19 +7,27 @@ waits in the queue until the slot is free. The runner starts each flow run in a 
 from typing import Any, cast
 
 from prefect import serve
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
 )
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 
 from aggregator.settings import FederationSettings
+from data_contracts.errors import FederationOperatorError
 from flows.federated_training import federated_training
 from flows.orphaned_runs import crash_orphans, only_runner
+from flows.prefect_faults import prefect_answers
 
 FLOW_NAME = "federated-training"
+
+
+class NotDeployedError(FederationOperatorError):
+    """Rounds were asked for before the federation's deployment was registered."""
 
 
 def deployment_name(settings: FederationSettings) -> str:
@@ -48,7 +56,8 @@ def build_deployment(settings: FederationSettings) -> RunnerDeployment:
 
 def register(settings: FederationSettings) -> str:
     """Register or update the deployment; returns its id."""
-    return str(build_deployment(settings).apply())
+    with prefect_answers(settings):
+        return str(build_deployment(settings).apply())
 
 
 def serve_rounds(settings: FederationSettings) -> None:
@@ -57,17 +66,26 @@ def serve_rounds(settings: FederationSettings) -> None:
     Runs that an earlier, killed runner left behind are marked crashed first. The schedule stays
     active when the runner stops, so that a restarted one goes on.
     """
-    with only_runner(settings):
+    with only_runner(settings), prefect_answers(settings):
         crash_orphans(settings)
         serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
 
 
 def start_rounds(settings: FederationSettings, until_round: int | None) -> str:
-    """Ask for rounds now; returns the flow run's id."""
-    run: Any = run_deployment(
-        deployment_name(settings),
-        parameters={"home": str(settings.home), "until_round": until_round},
-        timeout=0,
-        as_subflow=False,
-    )
+    """Ask for rounds now; returns the flow run's id. Raises NotDeployedError before `register`."""
+    name = deployment_name(settings)
+    parameters = {"home": str(settings.home), "until_round": until_round}
+    try:
+        with prefect_answers(settings):
+            run: Any = run_deployment(name, parameters=parameters, timeout=0, as_subflow=False)
+    except ObjectNotFound:
+        with prefect_answers(settings), get_client(sync_client=True) as client:
+            # Whatever else listens there also says that it knows no such deployment.
+            client.api_version()
+        raise NotDeployedError(
+            f"deployment {name}",
+            expected="Prefect to know it",
+            found="none of that name",
+            action="run `consortia deploy` and leave it running",
+        ) from None
     return str(run.id)

@@ -25,7 +25,7 @@ from data_contracts.bucket_layout import (
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Verified, fingerprint, seal
-from data_contracts.errors import ConsortiaError, FederationOperatorError
+from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor
@@ -36,9 +36,10 @@ from infra.local_stack import RunningStorage, add_federation
 from infra.local_stack import add_silo as add_silo_to_storage
 from infra.record_store import read_membership_chain
 from infra.s3_client import S3Settings
-from infra.signing_keys import create_key, load_key
+from infra.signing_keys import ensure_key, load_key
 from infra.single_writer import claim_record
 from infra.storage_probe import probe_storage, require_promises
+from infra.toml_text import toml_string
 
 ROOT_KEY = Path("keys/root-key.pem")
 STORAGE_CREDENTIALS = Path("keys/storage-credentials.toml")
@@ -78,13 +79,20 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     if storage is not None:
         write_credentials(home / STORAGE_CREDENTIALS, add_federation(storage, terms.federation))
     _sign_first_membership(home, terms.federation)
-    write_durably(settings_path, _settings_text(terms).encode())
+    write_durably(settings_path, settings_text(terms).encode())
     try:
         publish_membership(home)
-    except ConsortiaError:
+    except BaseException:
         # Without its membership in storage there is no federation yet: init can be run again.
         settings_path.unlink()
         raise
+
+
+def settings_text(terms: FederationTerms) -> str:
+    """The settings file of a new federation."""
+    return FEDERATION_TEMPLATE.format(
+        **{name: toml_string(value) for name, value in vars(terms).items()}
+    )
 
 
 def publish_membership(home: Path) -> Verified[Membership]:
@@ -189,10 +197,7 @@ def _allow(buckets: list[str], *, writes: bool) -> list[dict[str, object]]:
 
 def _sign_first_membership(home: Path, federation: str) -> None:
     """Keys of an init that failed half way are used again."""
-    for path in (home / ROOT_KEY, home / COORDINATOR_KEY):
-        if not path.exists():
-            create_key(path)
-    root, coordinator = load_key(home / ROOT_KEY), load_key(home / COORDINATOR_KEY)
+    root, coordinator = ensure_key(home / ROOT_KEY), ensure_key(home / COORDINATOR_KEY)
     now = SystemClock().now()
     membership = Membership(
         federation=federation,
@@ -224,16 +229,3 @@ def _successor(
     }
     membership = Membership.model_validate({**dict(current.record), **fields})
     return seal(membership, load_key(home / ROOT_KEY))
-
-
-def _settings_text(terms: FederationTerms) -> str:
-    return FEDERATION_TEMPLATE.format(
-        federation=terms.federation,
-        run=terms.run,
-        purpose=terms.purpose,
-        endpoint_url=terms.endpoint_url,
-        prefect_api_url=terms.prefect_api_url,
-        model_name=terms.model_name,
-        model_licence=terms.model_licence,
-        model_path=terms.model_path,
-    )

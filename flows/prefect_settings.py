@@ -5,11 +5,19 @@ from pathlib import Path
 
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
+from infra.loopback import is_loopback, no_proxy_here
 
 
 def use_prefect_of(settings: FederationSettings) -> None:
-    """Point this process at the federation's Prefect API; no telemetry, no pickled results."""
+    """Point this process at the federation's Prefect API; no telemetry, no pickled results.
+
+    Prefect's own files lie in the federation's home: the profile of whoever runs the command
+    decides nothing, and need not be writable. A Prefect on this machine is never asked by proxy.
+    """
     prefect = settings.prefect
+    os.environ["PREFECT_HOME"] = str(settings.home / "prefect")
+    if is_loopback(prefect.api_url):
+        os.environ.update(no_proxy_here())
     os.environ["PREFECT_API_URL"] = prefect.api_url
     os.environ["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "true"
     os.environ["PREFECT_RESULTS_DEFAULT_SERIALIZER"] = "json"

@@ -3,27 +3,27 @@
 FEDERATION_TEMPLATE = """\
 # Settings of this federation. Paths are relative to this directory. Everything here becomes part
 # of each round's signed plan; every silo's own policy decides whether to take part.
-federation = "{federation}"
-run = "{run}"                 # a new name starts over from the base model
-purpose = "{purpose}"
+federation = {federation}
+run = {run}                 # a new name starts over from the base model
+purpose = {purpose}
 use = "research"              # or "commercial": what licences and data use conditions must permit
 trust_mode = "auditable"      # the aggregator sees each adapter
 
 [storage]
-endpoint_url = "{endpoint_url}"
+endpoint_url = {endpoint_url}
 credentials = "keys/storage-credentials.toml"
 # ca_bundle = "ca.pem"
 
 [prefect]
-api_url = "{prefect_api_url}"
+api_url = {prefect_api_url}
 auth = "keys/prefect-auth"    # a file that holds user:password
 # ca_bundle = "ca.pem"
 
 [base_model]
-name = "{model_name}"
-licence = "{model_licence}"   # SPDX id, or a LicenseRef- of the table in docs/contracts.md
+name = {model_name}
+licence = {model_licence}   # SPDX id, or a LicenseRef- of the table in docs/contracts.md
 # licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
-path = "{model_path}"
+path = {model_path}
 
 [adapter]
 rank = 8

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from infra.durable_files import write_durably
-from infra.local_ports import LOOPBACK
 from infra.local_processes import recorded_processes
+from infra.loopback import LOOPBACK
 from infra.seaweedfs import PROCESS_NAME, RunningStorage, StoragePorts
 
 PORTS_NAME = "storage-ports.json"

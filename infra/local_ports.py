@@ -1,16 +1,19 @@
 """TCP ports on loopback: free ones, or a message that says who has the one that was asked for."""
 
+import os
 import secrets
 import socket
 
 import psutil
 
 from data_contracts.errors import ConsortiaError
+from infra.loopback import LOOPBACK
 
-LOOPBACK = "127.0.0.1"
 _AUTOMATIC_FIRST = 20_000
 _AUTOMATIC_COUNT = 10_000
 _ATTEMPTS = 200
+HIGHEST_PORT = 65_535
+FIRST_UNPRIVILEGED_PORT = 1024
 
 
 def is_free(port: int) -> bool:
@@ -19,7 +22,7 @@ def is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except OSError:
+        except (OSError, OverflowError):
             return False
     return True
 
@@ -38,15 +41,25 @@ def free_port(*offsets: int) -> int:
     )
 
 
-def require_free(port: int, what: str) -> None:
-    """Raise ConsortiaError naming the owner of `port` when it is taken."""
-    if not is_free(port):
-        raise ConsortiaError(
-            f"port {port} for {what}",
-            expected="a free port",
-            found=f"taken by {_owner(port)}",
-            action="stop that process, or choose another port (0 takes any free one)",
-        )
+def require_free(port: int, what: str, option: str = "") -> None:
+    """Raise ConsortiaError naming the owner of `port` when it is taken, and the command line's
+    `option` that chooses another one."""
+    if is_free(port):
+        return
+    choose = f"choose another port with {option}" if option else "choose another port"
+    if not 0 < port <= HIGHEST_PORT:
+        expected, found = f"a port from 1 to {HIGHEST_PORT}", "none that exists"
+    elif port < FIRST_UNPRIVILEGED_PORT and os.geteuid() != 0:
+        expected, found = f"a port from {FIRST_UNPRIVILEGED_PORT} on", "one that is root's to give"
+    else:
+        expected, found = "a free port", f"taken by {_owner(port)}"
+        choose = f"stop that process, or {choose}"
+    raise ConsortiaError(
+        f"port {port} for {what}",
+        expected=expected,
+        found=found,
+        action=f"{choose} (0 takes any free one)",
+    )
 
 
 def _owner(port: int) -> str:

@@ -132,7 +132,7 @@ def start_process(
     PR_SET_PDEATHSIG), so start long-lived processes from the main thread.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _refuse_second(name, state_dir)
+    refuse_second(name, state_dir)
     log_path = state_dir / "logs" / f"{name}.log"
     log_path.parent.mkdir(exist_ok=True, mode=0o700)
     with log_path.open("ab") as log:
@@ -186,23 +186,30 @@ def stop_recorded(state_dir: Path) -> list[str]:
 
 
 def wait_until(is_ready: Callable[[], bool], process: LocalProcess, timeout_seconds: float) -> None:
-    """Poll `is_ready`; when the process ends or time is up, stop it and raise with its log."""
+    """Poll `is_ready`; when the process ends or time is up, stop it and raise with its log.
+
+    It is stopped as well when the wait is interrupted: nothing half started is left running.
+    """
     deadline = time.monotonic() + timeout_seconds
-    while not is_ready():
-        has_ended = not process.is_running()
-        if has_ended or time.monotonic() > deadline:
-            process.stop()
-            raise ConsortiaError(
-                f"starting {process.name}",
-                expected=f"it to answer within {timeout_seconds:.0f} s",
-                found=f"{'it ended' if has_ended else 'no answer'}; its log ends with\n"
-                f"{process.log_tail()}\n",
-                action=f"correct what the log {process.log_path} names, then start again",
-            )
-        time.sleep(0.1)
+    try:
+        while not is_ready():
+            has_ended = not process.is_running()
+            if has_ended or time.monotonic() > deadline:
+                raise ConsortiaError(
+                    f"starting {process.name}",
+                    expected=f"it to answer within {timeout_seconds:.0f} s",
+                    found=f"{'it ended' if has_ended else 'no answer'}; its log ends with\n"
+                    f"{process.log_tail()}\n",
+                    action=f"correct what the log {process.log_path} names, then start again",
+                )
+            time.sleep(0.1)
+    except BaseException:
+        process.stop()
+        raise
 
 
-def _refuse_second(name: str, state_dir: Path) -> None:
+def refuse_second(name: str, state_dir: Path) -> None:
+    """Raise ConsortiaError while `name` runs for `state_dir`; tidy up after one that was killed."""
     for process in recorded_processes(state_dir):
         if process.name != name:
             continue
@@ -211,7 +218,8 @@ def _refuse_second(name: str, state_dir: Path) -> None:
                 f"starting {name}",
                 expected=f"none running for {state_dir}",
                 found=f"process {process.pid}",
-                action="use the one that runs, or stop it first",
+                action="use the one that runs, or stop it with "
+                f"`consortia stack stop --state {state_dir}`",
             )
         process.stop()
 

@@ -7,16 +7,22 @@ step can run again. A silo can be added while the storage runs.
 
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
 from data_contracts.errors import ConsortiaError, StorageError
-from infra.local_processes import stop_recorded
+from infra.attached_storage import remember_storage
+from infra.local_ports import require_free
+from infra.local_processes import refuse_second, stop_recorded
+from infra.prefect_server import PORT_OPTION as PREFECT_PORT_OPTION
+from infra.prefect_server import PROCESS_NAME as PREFECT_PROCESS
 from infra.prefect_server import RunningPrefect, ensure_auth_string, start_prefect_server
 from infra.s3_bucket import S3Bucket
 from infra.s3_client import S3Settings, connect, error_code, translated
+from infra.seaweedfs import PROCESS_NAME as STORAGE_PROCESS
 from infra.seaweedfs import (
     RunningStorage,
     StoragePorts,
@@ -41,9 +47,11 @@ __all__ = [
     "add_federation",
     "add_identity",
     "add_silo",
+    "auth_path",
     "ensure_auth_string",
     "start_object_storage",
     "start_prefect_server",
+    "start_stack",
     "stop_recorded",
 ]
 
@@ -62,6 +70,35 @@ _STATUS_LIFECYCLE = {
         for prefix in ("status", "probe")
     ]
 }
+
+
+def start_stack(
+    state_dir: Path, s3_port: int, prefect_port: int
+) -> tuple[RunningStorage, RunningPrefect]:
+    """Start both and leave them running; after a fault neither runs.
+
+    A port of 0 chooses a free one. The password of Prefect is in `auth_path(state_dir)`.
+    """
+    for name in (STORAGE_PROCESS, PREFECT_PROCESS):
+        refuse_second(name, state_dir.resolve())
+    if prefect_port:
+        require_free(prefect_port, "the Prefect server", PREFECT_PORT_OPTION)
+    automatic = StoragePorts.automatic()
+    ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
+    storage = start_object_storage(state_dir, ports, keep=True)
+    try:
+        remember_storage(storage)
+        auth = ensure_auth_string(auth_path(state_dir))
+        prefect = start_prefect_server(state_dir, prefect_port, auth, keep=True)
+    except BaseException:
+        storage.stop()
+        raise
+    return storage, prefect
+
+
+def auth_path(state_dir: Path) -> Path:
+    """File with the `user:password` of the Prefect server of `state_dir`."""
+    return state_dir / "prefect-auth"
 
 
 def add_federation(

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.durable_files import write_durably
-from infra.local_ports import LOOPBACK, free_port, require_free
-from infra.local_processes import LocalProcess, start_process, wait_until
+from infra.local_ports import free_port, require_free
+from infra.local_processes import LocalProcess, refuse_second, start_process, wait_until
+from infra.loopback import LOOPBACK, direct_opener, no_proxy_here
 
 READY_TIMEOUT_SECONDS = 120
 DEFAULT_PORT = 4200
 PROCESS_NAME = "prefect-server"
+PORT_OPTION = "--prefect-port"
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -52,8 +54,9 @@ def start_prefect_server(
     not come up. With `keep` it outlives this process.
     """
     state_dir = state_dir.resolve()
+    refuse_second(PROCESS_NAME, state_dir)
     port = port or free_port()
-    require_free(port, "the Prefect server")
+    require_free(port, "the Prefect server", PORT_OPTION)
     api_url = f"http://{LOOPBACK}:{port}/api"
     client = client_env(state_dir, api_url, auth_string)
     process = start_process(
@@ -89,6 +92,7 @@ def client_env(state_dir: Path, api_url: str, auth_string: str) -> dict[str, str
     fails loudly instead of starting a server of its own when this one is gone."""
     return {
         **_QUIET,
+        **no_proxy_here(),
         "PREFECT_HOME": str(state_dir / "prefect"),
         "PREFECT_API_URL": api_url,
         "PREFECT_API_AUTH_STRING": auth_string,
@@ -119,7 +123,7 @@ def _accepts(api_url: str, auth_string: str) -> bool:
     """Whether the server is healthy and takes the password; /health alone asks for none."""
     token = base64.b64encode(auth_string.encode()).decode()
     headers = {"Authorization": f"Basic {token}"}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = direct_opener()
     try:
         for path in ("health", "admin/version"):
             request = urllib.request.Request(f"{api_url}/{path}", headers=headers)  # noqa: S310

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from urllib3.exceptions import HTTPError
 
 from data_contracts.errors import StorageError
+from infra.loopback import is_loopback
 from infra.object_store import AccessDeniedError
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -28,8 +29,6 @@ MAX_ATTEMPTS = 4
 MAX_CONNECTIONS = 32
 STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 """What reading a body can raise once the storage has answered."""
-
-_LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 
 
 class S3Settings(BaseModel):
@@ -50,7 +49,7 @@ class S3Settings(BaseModel):
     @property
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine."""
-        return urlsplit(self.endpoint_url).hostname in _LOOPBACK_HOSTS
+        return is_loopback(self.endpoint_url)
 
     @model_validator(mode="after")
     def _endpoint_is_safe(self) -> "S3Settings":

@@ -10,19 +10,21 @@ import os
 import shutil
 import sys
 import urllib.error
-import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
-from infra.local_ports import LOOPBACK, free_port, require_free
-from infra.local_processes import LocalProcess, start_process, wait_until
+from infra.local_ports import free_port, require_free
+from infra.local_processes import LocalProcess, refuse_second, start_process, wait_until
+from infra.loopback import LOOPBACK, direct_opener
 from infra.s3_client import S3Settings
 from infra.storage_identities import ADMIN, load_identities, new_identity, save_identities
 
 READY_TIMEOUT_SECONDS = 60
 GRPC_OFFSET = 10_000
 PROCESS_NAME = "object-storage"
+DATA_NAME = "object-storage"
+PORT_OPTION = "--s3-port"
 
 _SERVERS = ("s3", "master", "volume", "filer")
 
@@ -85,7 +87,8 @@ def start_object_storage(
     `keep` it outlives this process; `local_processes.stop_recorded` stops it later.
     """
     state_dir = state_dir.resolve()
-    (state_dir / "object-storage").mkdir(parents=True, exist_ok=True, mode=0o700)
+    refuse_second(PROCESS_NAME, state_dir)
+    (state_dir / DATA_NAME).mkdir(parents=True, exist_ok=True, mode=0o700)
     chosen = _chosen(ports or StoragePorts())
     config = identities_path(state_dir)
     if not load_identities(config):
@@ -93,7 +96,7 @@ def start_object_storage(
         save_identities(config, [new_identity(ADMIN, ["Admin"])])
     process = start_process(
         PROCESS_NAME,
-        _command(state_dir / "object-storage", config, chosen),
+        _command(config, chosen),
         state_dir,
         env={"PATH": os.environ.get("PATH", ""), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         keep=keep,
@@ -119,19 +122,23 @@ def _chosen(ports: StoragePorts) -> StoragePorts:
         port = getattr(ports, name)
         while not port or port in taken:
             port = free_port(GRPC_OFFSET)
-        for number in (port, port + GRPC_OFFSET):
-            require_free(number, f"the object storage ({name})")
+        option = PORT_OPTION if name == "s3" else ""
+        require_free(port, f"the object storage ({name})", option)
+        also = f"the object storage ({name}, which takes {port} + {GRPC_OFFSET} too)"
+        require_free(port + GRPC_OFFSET, also, option)
         taken.add(port)
         ports = replace(ports, **{name: port})
     return ports
 
 
-def _command(data_dir: Path, config: Path, ports: StoragePorts) -> list[str]:
+def _command(config: Path, ports: StoragePorts) -> list[str]:
+    """The command line, to be run in the state directory: an absolute path with a comma would be
+    two directories to SeaweedFS."""
     return [
         _weed(),
         "-logtostderr=true",
         "server",
-        f"-dir={data_dir}",
+        f"-dir={DATA_NAME}",
         f"-ip={LOOPBACK}",
         f"-ip.bind={LOOPBACK}",
         f"-master.port={ports.master}",
@@ -144,7 +151,7 @@ def _command(data_dir: Path, config: Path, ports: StoragePorts) -> list[str]:
         f"-filer.port={ports.filer}",
         "-s3",
         f"-s3.port={ports.s3}",
-        f"-s3.config={config}",
+        f"-s3.config={config.name}",
         "-s3.autoCreateBucket=false",
         "-s3.iam=false",
         "-s3.port.iceberg=0",
@@ -168,7 +175,7 @@ def _weed() -> str:
 def _answers(endpoint_url: str) -> bool:
     """An S3 error answer is an answer: unauthenticated requests get 403."""
     try:
-        with _opener().open(endpoint_url, timeout=2):
+        with direct_opener().open(endpoint_url, timeout=2):
             return True
     except urllib.error.HTTPError as error:
         return error.code == 403
@@ -182,15 +189,12 @@ def _has_volumes(master_port: int) -> bool:
     After a crash S3 answers some 4 s earlier than that, and until then every GET is a 500.
     """
     try:
-        with _opener().open(f"http://{LOOPBACK}:{master_port}/dir/status", timeout=2) as answer:
+        with direct_opener().open(
+            f"http://{LOOPBACK}:{master_port}/dir/status", timeout=2
+        ) as answer:
             return bool(json.load(answer)["Topology"]["DataCenters"])
     except (OSError, ValueError, LookupError):
         return False
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Loopback is never asked through a proxy."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _sockets(ports: StoragePorts) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from infra.local_ports import LOOPBACK, free_port
+from infra.local_ports import free_port
+from infra.loopback import LOOPBACK
 
 USER = "consortia"
 PASSWORD = "pa55-of-the-tests"

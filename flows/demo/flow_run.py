@@ -6,20 +6,21 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound
 
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
-from flows.deployments import deployment_name, start_rounds
+from flows.deployments import NotDeployedError, deployment_name, start_rounds
+from flows.prefect_faults import prefect_answers
 
 REGISTRATION_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run by its id."""
+    """A flow run by its id, at the federation's Prefect."""
 
     id: str
+    settings: FederationSettings
 
     @classmethod
     def request(cls, settings: FederationSettings, until_round: int) -> "FlowRun":
@@ -27,8 +28,8 @@ class FlowRun:
         deadline = time.monotonic() + REGISTRATION_SECONDS
         while True:
             try:
-                return cls(start_rounds(settings, until_round))
-            except ObjectNotFound:
+                return cls(start_rounds(settings, until_round), settings)
+            except NotDeployedError:
                 if time.monotonic() > deadline:
                     raise FederationOperatorError(
                         f"deployment {deployment_name(settings)}",
@@ -55,5 +56,5 @@ class FlowRun:
             )
 
     def _state(self) -> State[object] | None:
-        with get_client(sync_client=True) as client:
+        with prefect_answers(self.settings), get_client(sync_client=True) as client:
             return client.read_flow_run(UUID(self.id)).state

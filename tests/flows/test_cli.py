@@ -65,8 +65,17 @@ def test_contributions_are_measured_either_here_or_by_silos(options: tuple[str, 
 
 
 def test_a_taken_port_is_named(tmp_path: Path, taken_port: int) -> None:
-    done = consortia("stack", "start", "--state", str(tmp_path), "--s3-port", str(taken_port))
-    assert_one_message(done, str(taken_port))
+    done = consortia(
+        "stack",
+        "start",
+        "--state",
+        str(tmp_path),
+        "--s3-port",
+        str(taken_port),
+        "--prefect-port",
+        "0",
+    )
+    assert_one_message(done, str(taken_port), "--s3-port")
 
 
 def test_storage_that_is_down_is_named_and_leaves_no_federation_behind(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from data_contracts.errors import DataStewardError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from flows.contract_signing import sign_contract
-from flows.templates import FEDERATION_TEMPLATE
+from flows.federation_admin import FederationTerms, settings_text
 from infra.durable_files import write_durably
 from infra.signing_keys import create_key
-from silo_agent.templates import CONFIG_TEMPLATE
+from silo_agent.templates import config_text
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 from tests.flows.test_cli import assert_one_message, consortia
 
@@ -46,24 +46,20 @@ class Homes:
         )
         for home in (self.home, self.silo):
             write_durably(home / "membership.json", seal(membership, root).envelope)
-        settings = FEDERATION_TEMPLATE.format(
-            federation="oncology",
-            run="run-1",
-            purpose="Question answering",
-            endpoint_url="http://127.0.0.1:9",
-            prefect_api_url="http://127.0.0.1:9/api",
-            model_name="m",
-            model_licence="Apache-2.0",
-            model_path="m",
+        settings = settings_text(
+            FederationTerms(
+                federation="oncology",
+                run="run-1",
+                purpose="Question answering",
+                endpoint_url="http://127.0.0.1:9",
+                prefect_api_url="http://127.0.0.1:9/api",
+                model_name="m",
+                model_licence="Apache-2.0",
+                model_path=Path("m"),
+            )
         )
         write_durably(self.home / "federation.toml", settings.encode())
-        config = CONFIG_TEMPLATE.format(
-            silo="north",
-            federation="oncology",
-            endpoint_url="http://127.0.0.1:9",
-            device="cpu",
-            ranks=1,
-        )
+        config = config_text("north", "oncology", "http://127.0.0.1:9", device="cpu", ranks=1)
         write_durably(self.silo / "silo-agent.toml", config.encode())
         self.contract = directory / "north.yaml"
         self.contract.write_text(CONTRACT)

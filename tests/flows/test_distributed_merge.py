@@ -64,11 +64,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         PREFECT_RESULTS_DEFAULT_SERIALIZER: "json",
         PREFECT_SERVER_EPHEMERAL_ENABLED: False,
     }
+    # Before the workers, which are processes of their own and talk to Prefect too.
+    direct = pytest.MonkeyPatch()
+    for name in ("NO_PROXY", "no_proxy"):
+        direct.setenv(name, server.env[name])
     local = LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
     )
     with temporary_settings(updates=settings), local:
         yield Cluster(local.scheduler_address, state)
+    direct.undo()
     server.stop()
 
 

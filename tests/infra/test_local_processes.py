@@ -117,6 +117,33 @@ def test_a_taken_port_names_its_owner() -> None:
     assert is_free(port)
 
 
+def test_a_taken_port_names_the_option_that_chooses_another() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with pytest.raises(ConsortiaError, match=r"choose another port with --s3-port \(0 takes"):
+            require_free(server.getsockname()[1], "a test", "--s3-port")
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 70_000, 2**40])
+def test_a_port_that_cannot_exist_is_refused(port: int) -> None:
+    assert not is_free(port)
+    with pytest.raises(ConsortiaError, match=r"expected a port from 1 to 65535; found none that"):
+        require_free(port, "a test")
+
+
+def test_a_wait_that_is_interrupted_leaves_no_process(tmp_path: Path) -> None:
+    process = start_process("sleeper", SLEEPER, tmp_path, env=ENV)
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_until(interrupted, process, 60)
+    assert not process.is_running()
+    assert recorded_processes(tmp_path) == []
+
+
 def _wait(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not is_so():

@@ -22,6 +22,7 @@ from infra.local_stack import (
     ensure_auth_string,
     start_object_storage,
     start_prefect_server,
+    start_stack,
     stop_recorded,
 )
 from infra.s3_bucket import S3Bucket
@@ -56,6 +57,33 @@ def test_a_taken_port_is_named_before_anything_starts(
     with pytest.raises(ConsortiaError, match=rf"port {taken.s3} for .*taken by weed \(process \d+"):
         start_object_storage(tmp_path, taken)
     assert recorded_processes(tmp_path) == []
+
+
+def test_a_stack_of_which_one_half_does_not_start_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "prefect").write_text("no directory for the server's files")
+    with pytest.raises(ConsortiaError, match="starting prefect-server: expected it to answer"):
+        start_stack(tmp_path, 0, 0)
+    assert recorded_processes(tmp_path) == []
+
+
+def test_a_stack_whose_ports_are_taken_is_not_started(
+    object_storage: RunningStorage, tmp_path: Path
+) -> None:
+    taken = object_storage.ports.s3
+    with pytest.raises(ConsortiaError, match=rf"port {taken} for the Prefect .*--prefect-port"):
+        start_stack(tmp_path, 0, taken)
+    with pytest.raises(ConsortiaError, match=rf"port {taken} for the object .*--s3-port"):
+        start_stack(tmp_path, taken, 0)
+    assert recorded_processes(tmp_path) == []
+
+
+def test_a_second_start_says_that_it_runs_and_how_to_stop_it(
+    object_storage: RunningStorage,
+) -> None:
+    state = object_storage.state_dir
+    with pytest.raises(ConsortiaError, match=rf"found process \d+\. .*stack stop --state {state}"):
+        start_stack(state, object_storage.ports.s3, object_storage.ports.s3)
+    assert object_storage.process.is_running()
 
 
 def test_secrets_lie_in_private_files(object_storage: RunningStorage) -> None:
