@@ -51,6 +51,11 @@ def create_key(path: Path) -> SigningKey:
     return SigningKey(key)
 
 
+def ensure_key(path: Path) -> SigningKey:
+    """The key in `path`, generated when there is none: an init that was interrupted goes on."""
+    return load_key(path) if path.exists() else create_key(path)
+
+
 def load_key(path: Path) -> SigningKey:
     """Read a key; refuses one that others on the machine can read."""
     try:

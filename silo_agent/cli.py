@@ -17,7 +17,7 @@ from rich.table import Table
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
 from infra.durable_files import write_durably
-from infra.signing_keys import create_key, load_key
+from infra.signing_keys import ensure_key, load_key
 from infra.storage_probe import probe_storage, require_promises
 from infra.terminal import run_command_line
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
@@ -29,7 +29,7 @@ from silo_agent.loop import run_agent, running_agent
 from silo_agent.policy import read_policy, require_policy
 from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
-from silo_agent.templates import CONFIG_TEMPLATE, POLICY_TEMPLATE
+from silo_agent.templates import POLICY_TEMPLATE, config_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -58,14 +58,14 @@ def init(
             found="one",
             action="edit it, or choose another --home",
         )
-    key = create_key(home / "keys" / "signing-key.pem")
-    write_durably(home / "keys" / "findings.key", secrets.token_bytes(32))
-    text = CONFIG_TEMPLATE.format(
-        silo=silo, federation=federation, endpoint_url=endpoint_url, device=device, ranks=ranks
-    )
-    write_durably(config, text.encode())
+    key = ensure_key(home / "keys" / "signing-key.pem")
+    if not (home / "keys" / "findings.key").exists():
+        write_durably(home / "keys" / "findings.key", secrets.token_bytes(32))
+    text = config_text(silo, federation, endpoint_url, device, ranks)
     if not (home / "policy.toml").exists():
         write_durably(home / "policy.toml", POLICY_TEMPLATE.encode())
+    # Last, because its presence says that init is done.
+    write_durably(config, text.encode())
     console.print(f"public key   {key.public_key_hex}", highlight=False)
     console.print(f"fingerprint  {fingerprint(key.public_key_hex)}", highlight=False)
     console.print("Give the public key to the federation operator and compare the fingerprint.")

@@ -1,13 +1,15 @@
 """The files that `silo-agent init` writes, with comments for the person who edits them."""
 
-CONFIG_TEMPLATE = """\
+from infra.toml_text import toml_string
+
+_CONFIG = """\
 # Configuration of this silo's agent. Paths are relative to this directory.
-silo = "{silo}"
-federation = "{federation}"
+silo = {silo}
+federation = {federation}
 policy = "policy.toml"
 
 [storage]
-endpoint_url = "{endpoint_url}"
+endpoint_url = {endpoint_url}
 credentials = "keys/storage-credentials.toml" # access_key and secret_key, mode 0600
 # ca_bundle = "ca.pem"
 
@@ -21,7 +23,7 @@ registries = "registries"  # copyright registries that the contract names
 # database = "keys/database-url" # file with an SQLAlchemy URL, for a contract over a table
 
 [training]
-device = "{device}"        # "cpu" or "cuda"
+device = {device}        # "cpu" or "cuda"
 ranks = {ranks}            # processes, one per GPU
 zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2 or 3
 threads_per_rank = 1
@@ -30,6 +32,18 @@ heldout_sequences = 8
 silo_only_baseline = true  # also train an adapter that never leaves, for comparison
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
 """
+
+
+def config_text(silo: str, federation: str, endpoint_url: str, device: str, ranks: int) -> str:
+    """The agent's configuration as it begins."""
+    return _CONFIG.format(
+        silo=toml_string(silo),
+        federation=toml_string(federation),
+        endpoint_url=toml_string(endpoint_url),
+        device=toml_string(device),
+        ranks=ranks,
+    )
+
 
 POLICY_TEMPLATE = """\
 # What this silo is willing to take part in. The agent fails closed: while this file is missing,

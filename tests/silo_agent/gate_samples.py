@@ -10,7 +10,7 @@ from infra.storage_config import StorageSection
 from silo_agent.config import DataSection, SiloConfig
 from silo_agent.contract_gate import ContractGate
 from silo_agent.gate_outcome import GateOutcome
-from silo_agent.templates import CONFIG_TEMPLATE
+from silo_agent.templates import config_text
 from tests.data_contracts.dataset.contract_samples import CONTRACT, write_lines
 from tests.simulator.fake_clock import FakeClock
 
@@ -55,10 +55,10 @@ class SampleSilo:
     def write_config(self) -> None:
         """Configuration and key on disk, for a process that reads them."""
         create_key(self.home / "keys" / "signing-key.pem")
-        config = CONFIG_TEMPLATE.format(
-            silo=self.config.silo,
-            federation=self.config.federation,
-            endpoint_url=self.config.storage.endpoint_url,
+        config = config_text(
+            self.config.silo,
+            self.config.federation,
+            self.config.storage.endpoint_url,
             device="cpu",
             ranks=1,
         )

@@ -386,7 +386,7 @@ def test_training_files_without_their_marker_are_forgotten_too(silo: SampleSilo)
     assert not splits.exists()
 
 
-@pytest.mark.parametrize("name", ["a#b", "50%20"])
+@pytest.mark.parametrize("name", ["a#b", "50%20", "my work", "why?", "${x}, 'é'"])
 def test_a_home_with_an_awkward_name_works(tmp_path: Path, name: str) -> None:
     silo = SampleSilo(tmp_path / name)
     silo.write_records(list(sample_records()))

@@ -13,8 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import URL
+from urllib.parse import quote
 
 from data_contracts.dataset.findings.columns import (
     COLUMNS,
@@ -118,8 +117,12 @@ class FindingsStore:
 
 
 def sqlite_url(path: Path) -> str:
-    """The SQLAlchemy URL of a findings file, whatever is in its name."""
-    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    """The SQLAlchemy URL of a findings file, whatever is in its name.
+
+    As SQLite's own URI the path is quoted, and SQLAlchemy and Great Expectations read the rest
+    alike; a plain path with a space or a `?` is no URL to one of them.
+    """
+    return f"sqlite:///file:{quote(str(path.resolve()))}?uri=true"
 
 
 def usable_rows(path: Path) -> Iterator[tuple[int, str]]:
