@@ -59,7 +59,7 @@ def compare(
     c: Coordinator, paths: DemoPaths, model_dir: Path, on_progress: Callable[[Progress], None]
 ) -> Comparison:
     """Base and global losses as the silos signed them; the silo-only table measured here."""
-    plan, report = _last_report(c)
+    plan, report = _last_report(c, paths)
     losses = {silo.silo: silo.losses for silo in report.record.silos if silo.losses is not None}
     silos = sorted(losses)
     result = run_evaluation(
@@ -89,17 +89,25 @@ def compare(
     )
 
 
-def _last_report(c: Coordinator) -> tuple[Verified[RoundPlan], Verified[RoundReport]]:
+def _last_report(
+    c: Coordinator, paths: DemoPaths
+) -> tuple[Verified[RoundPlan], Verified[RoundReport]]:
+    """The newest plan and its report, which every silo has measured."""
     plan = latest_plan(read_federation(c).feed, c.settings.run)
     report = read_report(c, plan) if plan is not None else None
-    if plan is None or report is None:
+    if plan is None or report is None or any(s.losses is None for s in report.record.silos):
         raise FederationOperatorError(
             "demo",
-            expected="a reported round",
-            found="none",
-            action="look into the logs in .consortia/demo/stack/logs and run the demo again",
+            expected="a round that every institution took part in and measured",
+            found=_what_became_of(report.record) if report is not None else "none",
+            action=f"read the logs in {paths.stack / 'logs'}, then run the demo again",
         )
     return plan, report
+
+
+def _what_became_of(report: RoundReport) -> str:
+    silos = (f"{silo.silo} {silo.outcome} ({silo.rule or 'no rule'})" for silo in report.silos)
+    return f"round {report.round} {report.outcome}: {', '.join(silos)}"
 
 
 def _silo_only(paths: DemoPaths, plan: RoundPlan, silo: str) -> Path:

@@ -24,7 +24,7 @@ from flows.demo.base_model import prepare_base_model
 from flows.demo.comparison import Comparison, compare
 from flows.demo.federation import set_up_federation
 from flows.demo.institutions import INSTITUTIONS
-from flows.demo.layout import DemoPaths, clear_finished, demo_ports
+from flows.demo.layout import DemoPaths, clear_finished, demo_ports, only_demo
 from flows.demo.packages import ALL_WHEELS
 from flows.demo.summary import print_summary
 from flows.prefect_settings import use_prefect_of
@@ -35,6 +35,7 @@ from infra.local_stack import (
     RunningPrefect,
     RunningStorage,
     StoragePorts,
+    auth_path,
     ensure_auth_string,
     start_object_storage,
     start_prefect_server,
@@ -51,28 +52,26 @@ def run_demo(state: Path, *, keep: bool, console: Console) -> None:
     """Run the demo with everything below `state`; raises when the rounds do not succeed."""
     paths = DemoPaths(state)
     started = time.monotonic()
-    stop_recorded(paths.stack)
-    if clear_finished(paths):
-        console.print("The last demo was complete: starting over, models and texts are kept.")
-    with _processes_stopped(paths, console, keep=keep):
+    with only_demo(paths), _processes_stopped(paths, console, keep=keep):
+        stop_recorded(paths.stack)
+        if clear_finished(paths):
+            console.print("The last demo was complete: starting over, models and texts are kept.")
         wheels, model_dir = _inputs(paths, console)
         storage, prefect = _services(paths, console, keep=keep)
-        auth = ensure_auth_string(paths.stack / "prefect-auth")
+        auth = ensure_auth_string(auth_path(paths.stack))
         with _step(console, "federation of three institutions"):
             set_up_federation(paths, model_dir, wheels, storage, prefect.api_url, auth)
         c = load_coordinator(paths.home)
         agents = _start_agents(paths, console, keep=keep)
         runner = _start_runner(paths, prefect, console, keep=keep)
         _run_rounds(c, [runner, *agents], console)
-        comparison = _compare(c, paths, model_dir, console)
-        print_summary(c, comparison, console, seconds=time.monotonic() - started)
-        if not comparison.federation_pays:
-            raise FederationOperatorError(
-                "demo",
-                expected="a global adapter below base model and silo-only adapters",
-                found=f"{comparison.published_mean:.4f} nats per token",
-                action="look at the table above; the recipe in federation.toml may not suit",
-            )
+        try:
+            comparison = _compare(c, paths, model_dir, console)
+            print_summary(c, comparison, console, seconds=time.monotonic() - started)
+            _require_gain(comparison)
+        except FederationOperatorError:
+            paths.complete.touch()  # What was decided stays so: the next demo has to start over.
+            raise
         paths.complete.touch()
         if keep:
             _print_how_to_stop(paths, prefect, auth, console)
@@ -90,17 +89,24 @@ def _processes_stopped(paths: DemoPaths, console: Console, *, keep: bool) -> Ite
         yield
     except KeyboardInterrupt:
         console.print("\nInterrupted: stopping every process. Run it again to go on from here.")
-        stop_recorded(paths.stack)
+        _stop_all(paths)
         sys.exit(130)
     except BaseException:
-        stop_recorded(paths.stack)
+        _stop_all(paths)
         raise
     else:
         if not keep:
             with console.status("stopping every process"):
-                stop_recorded(paths.stack)
+                _stop_all(paths)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _stop_all(paths: DemoPaths) -> None:
+    """Stop every process; another Ctrl-C meanwhile must not leave behind what is still to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    stop_recorded(paths.stack)
 
 
 def _inputs(paths: DemoPaths, console: Console) -> tuple[dict[str, Path], Path]:
@@ -122,7 +128,7 @@ def _services(
     with _step(console, "object storage (SeaweedFS on loopback)"):
         storage = start_object_storage(paths.stack, storage_ports, keep=keep)
         remember_storage(storage)
-    auth = ensure_auth_string(paths.stack / "prefect-auth")
+    auth = ensure_auth_string(auth_path(paths.stack))
     with _step(console, "Prefect server (on loopback, with a password)"):
         prefect = start_prefect_server(paths.stack, ports.prefect, auth, keep=keep)
     return storage, prefect
@@ -220,6 +226,16 @@ def _compare(c: Coordinator, paths: DemoPaths, model_dir: Path, console: Console
             status.update(f"comparing: {progress.step} of {progress.steps}{left}")
 
         return compare(c, paths, model_dir, show)
+
+
+def _require_gain(comparison: Comparison) -> None:
+    if not comparison.federation_pays:
+        raise FederationOperatorError(
+            "demo",
+            expected="a global adapter below base model and silo-only adapters",
+            found=f"{comparison.published_mean:.4f} nats per token",
+            action="look at the table above; the recipe in federation.toml may not suit",
+        )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from infra.durable_files import write_durably
 from infra.model_files import model_digest
 from infra.seaweedfs import RunningStorage
 from infra.signing_keys import load_key
+from infra.toml_text import toml_string
 
 FEDERATION = "demo"
 RUN = "run-1"
@@ -46,7 +47,7 @@ POLICY = """\
 # What {silo} is willing to take part in. Anything else is refused with a signed record.
 version = 1
 take_part = true
-purposes = ["{purpose}"]
+purposes = [{purpose}]
 trust_modes = ["auditable"]
 trust_storage_with_deltas = true # the demo's storage is on this machine
 
@@ -60,10 +61,10 @@ max_adapter_bytes = 50_000_000
 min_cohort_silos = 3
 
 [[models]]
-name = "{model}"
-licence = "{licence}"
-digest = "{digest}"
-path = "{path}"
+name = {model}
+licence = {licence}
+digest = {digest}
+path = {path}
 """
 
 
@@ -111,15 +112,15 @@ def _set_up_silo(
     home = paths.silo(silo)
     if not (home / "silo-agent.toml").exists():
         _run_silo_agent_init(home, silo, storage.endpoint_url)
-        _adapt_to_one_machine(paths, home)
+    _adapt_to_one_machine(paths, home)
     write_institution(silo, wheels, home)
     policy = POLICY.format(
         silo=silo,
-        purpose=PURPOSE,
-        model=MODEL_NAME,
-        licence=MODEL_LICENCE,
-        digest=digest,
-        path=model_dir,
+        purpose=toml_string(PURPOSE),
+        model=toml_string(MODEL_NAME),
+        licence=toml_string(MODEL_LICENCE),
+        digest=toml_string(digest),
+        path=toml_string(model_dir),
     )
     write_durably(home / "policy.toml", policy.encode())
     contract = paths.home / "agreed-contracts" / f"{silo}.yaml"
@@ -152,6 +153,8 @@ def _adapt_to_one_machine(paths: DemoPaths, home: Path) -> None:
     """Agents of one machine take turns to train; short polling makes the demo quick."""
     file = home / "silo-agent.toml"
     text = file.read_text(encoding="utf-8")
-    lock = f'lock = "{paths.home / "training.lock"}"\n'
+    if SILO_SETTINGS in text:
+        return
+    lock = f"lock = {toml_string(paths.home / 'training.lock')}\n"
     text = text.replace("heldout_sequences = 8", f"heldout_sequences = {HELDOUT_SEQUENCES}")
     write_durably(file, (text + lock + SILO_SETTINGS).encode())

@@ -1,12 +1,20 @@
 """Where the demo keeps things, all below one state directory that git ignores."""
 
+import fcntl
 import json
+import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.durable_files import write_durably
-from infra.local_ports import free_port
+from aggregator.settings import SETTINGS_NAME
+from data_contracts.errors import FederationOperatorError
+from infra.durable_files import disk_faults, write_durably
+from infra.local_ports import free_port, is_free
+from infra.loopback import LOOPBACK
+from infra.seaweedfs import GRPC_OFFSET
 
 
 @dataclass(frozen=True)
@@ -52,23 +60,66 @@ class DemoPaths:
 
 @dataclass(frozen=True)
 class DemoPorts:
-    """Loopback ports, chosen once and kept, because they are written into configurations."""
+    """Loopback ports, kept between starts, because they are written into configurations."""
 
     s3: int
     prefect: int
 
+    @classmethod
+    def free(cls) -> "DemoPorts":
+        """Two that are free now."""
+        s3 = free_port(GRPC_OFFSET)
+        prefect = free_port()
+        while prefect == s3:
+            prefect = free_port()
+        return cls(s3, prefect)
+
+    def are_free(self) -> bool:
+        """Whether the demo could be started on them now."""
+        return all(map(is_free, (self.s3, self.s3 + GRPC_OFFSET, self.prefect)))
+
 
 def demo_ports(paths: DemoPaths) -> DemoPorts:
-    """The ports of this demo; free ones on its first start."""
+    """The ports of this demo: those of its last start, or others when somebody took one since."""
     file = paths.stack / "ports.json"
-    if file.exists():
-        return DemoPorts(**json.loads(file.read_text(encoding="utf-8")))
-    s3 = free_port(10_000)
-    prefect = free_port()
-    while prefect == s3:
-        prefect = free_port()
-    write_durably(file, json.dumps({"s3": s3, "prefect": prefect}).encode())
-    return DemoPorts(s3, prefect)
+    last = DemoPorts(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+    ports = last if last is not None and last.are_free() else DemoPorts.free()
+    write_durably(file, json.dumps(asdict(ports)).encode())
+    # At every start, because an earlier one may have been interrupted on its way here.
+    _write_addresses(paths, ports)
+    return ports
+
+
+def _write_addresses(paths: DemoPaths, ports: DemoPorts) -> None:
+    """Write the addresses into whatever configurations the demo's set-up has made so far."""
+    for file in (paths.home / SETTINGS_NAME, *paths.home.glob("silos/*/silo-agent.toml")):
+        if not file.exists():
+            continue
+        text = file.read_text(encoding="utf-8")
+        for name, port in (("endpoint_url", ports.s3), ("api_url", ports.prefect)):
+            address = rf"^({name} = \"http://{re.escape(LOOPBACK)}):\d+"
+            text = re.sub(address, rf"\g<1>:{port}", text, flags=re.MULTILINE)
+        write_durably(file, text.encode())
+
+
+@contextmanager
+def only_demo(paths: DemoPaths) -> Iterator[None]:
+    """Refuse a second demo on the same state: it would stop the processes of the first."""
+    file = paths.state / "demo.lock"
+    with disk_faults(file, 0):
+        paths.state.mkdir(parents=True, exist_ok=True)
+        lock = file.open("a")
+    with lock:
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FederationOperatorError(
+                f"demo in {paths.state}",
+                expected="no other one that runs",
+                found="one",
+                action="wait for it, stop it with Ctrl-C, or choose another place with --state",
+            ) from None
+        yield
 
 
 def clear_finished(paths: DemoPaths) -> bool:
