@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
+from silo_agent.heavy_imports import collector_paused
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.rank_log import redirect_output
 from silo_agent.training.run_files import RunFiles, write_failure
@@ -30,7 +31,8 @@ def main(arguments: list[str]) -> int:
     os.environ["DS_ACCELERATOR"] = job.device
     try:
         # Imports torch, transformers, PEFT and DeepSpeed: seconds, so only after parsing.
-        from silo_agent.training.local_training import train_rank
+        with collector_paused():
+            from silo_agent.training.local_training import train_rank
 
         train_rank(job, fingerprint)
     except ConsortiaError as error:

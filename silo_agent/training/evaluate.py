@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ConsortiaError
+from silo_agent.heavy_imports import collector_paused
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
@@ -50,9 +51,10 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     """One loss per adapter and held-out set; raises UntrustedInputError for a bad adapter."""
     began = time.monotonic()
     progress.phase("loading the model")
-    import torch
+    with collector_paused():
+        import torch
 
-    from silo_agent.training import lora_model
+        from silo_agent.training import lora_model
 
     torch.set_num_threads(job.threads)
     device = lora_model.single_device(job.device)

@@ -1,8 +1,9 @@
 """presidio-analyzer without a language model, for the texts that the prefilter lets through.
 
-Importing this module takes seconds, because Presidio imports spaCy and spaCy torch, so only the
-scanner imports it, at the first text that needs it. Nothing here opens a connection: the engine has
-no model to download, and domains are judged by the public suffix list that comes with tldextract.
+Importing this module takes a second or two, so only the scanner imports it, at the first text that
+needs it, and without what Presidio and spaCy would load besides: see `scanner.py`. Nothing here
+opens a connection: the engine has no model to download, and domains are judged by the public suffix
+list that comes with tldextract.
 """
 
 from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerRegistry

@@ -10,7 +10,9 @@ unusual way, pass. See `safe_harbor.py` for what that means for each identifier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from data_contracts.dataset.personal_data.kinds import KINDS
@@ -57,7 +59,25 @@ class PersonalDataScanner:
 
     def _engine(self) -> PresidioEngine:
         if self._presidio is None:
-            from data_contracts.dataset.personal_data.presidio_engine import PresidioEngine
+            with _language_models_hidden():
+                from data_contracts.dataset.personal_data.presidio_engine import PresidioEngine
 
             self._presidio = PresidioEngine()
         return self._presidio
+
+
+@contextmanager
+def _language_models_hidden() -> Iterator[None]:
+    """Let imports inside the block find neither PyTorch nor transformers.
+
+    Presidio and spaCy load both where they are installed, for language models that are not used
+    here: seconds and hundreds of megabytes in every check of a data set.
+    """
+    hidden = [name for name in ("torch", "transformers") if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment] # what makes its import fail
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -27,6 +27,7 @@ assert not {"presidio_analyzer", "spacy", "tldextract", "phonenumbers"} & sys.mo
 found = scanner.scan(["write to ada@example.org or https://example.org/x"])
 assert found == [{"email_address": 1, "url": 2}], found
 assert "presidio_analyzer" in sys.modules
+assert not {"torch", "transformers"} & sys.modules.keys()
 print(",".join(call for call in calls if call not in LOCAL))
 """
 
