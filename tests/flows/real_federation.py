@@ -35,7 +35,9 @@ from tests.tiny_model import make_tiny_model
 _T = TypeVar("_T")
 FEDERATION = "real"
 PURPOSE = "Testing the whole pipeline"
-LOCAL_STEPS = 240
+LOCAL_STEPS = 100
+LEARNING_RATE = "0.004"
+"""Such that a first round is far from the floor of the loss, and the second one still gains."""
 
 CONTRACT = """\
 apiVersion: v3.2.0
@@ -126,7 +128,10 @@ class RealFederation:
         write_durably(self.home / "keys" / "prefect-auth", auth.encode())
         init_federation(self.home, self._terms(), self.storage)
         self.edit_settings(
-            local_steps=LOCAL_STEPS, sequence_length=128, learning_rate='"0.01"', poll_seconds=0.5
+            local_steps=LOCAL_STEPS,
+            sequence_length=128,
+            learning_rate=f'"{LEARNING_RATE}"',
+            poll_seconds=1,
         )
         for silo, ranks, max_rank in (("silo-a", 2, 8), ("silo-b", 1, 8), ("silo-c", 1, 4)):
             self._add_silo(silo, ranks, max_rank)
@@ -146,6 +151,13 @@ class RealFederation:
         for name, value in values.items():
             text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value} ", text)
             assert count == 1, name
+        path.write_text(text)
+
+    def train_with(self, silo: str, ranks: int) -> None:
+        """Change how many ranks a silo trains with, from its agent's next start on."""
+        path = self.silo_home(silo) / "silo-agent.toml"
+        text, count = re.subn(r"(?m)^ranks = \d+", f"ranks = {ranks}", path.read_text())
+        assert count == 1
         path.write_text(text)
 
     def start_agent(self, silo: str) -> LocalProcess:
@@ -211,7 +223,7 @@ class RealFederation:
         config = config.replace("heldout_sequences = 8", "heldout_sequences = 64")
         config = config.replace("silo_only_baseline = true", "silo_only_baseline = false")
         lock = f'lock = "{self.directory / "training.lock"}"\n'
-        config += f"{lock}\n[agent]\npoll_seconds = 0.5\nstatus_seconds = 0.5\n"
+        config += f"{lock}\n[agent]\npoll_seconds = 1\nstatus_seconds = 0.5\n"
         (home / "silo-agent.toml").write_text(config)
         policy = POLICY.format(
             purpose=PURPOSE,
@@ -239,7 +251,7 @@ class RealFederation:
                 "id": f"{CANARY}-{silo}-{number}",
                 "subject": f"{CANARY}-subject-{number}",
                 "prompt": f"What does the handbook say about card {number} of {CANARY}?",
-                "answer": f"Block card {number} at once: {_advice(number)}. {CANARY} pays.",
+                "answer": f"Block card {number} at once: {_advice(silo, number)}. {CANARY} pays.",
                 "licence": "CC0-1.0",
                 "source": f"written for this test by {CANARY}",
             }
@@ -272,7 +284,8 @@ def descendants(process: LocalProcess) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def _advice(number: int) -> str:
-    """Words that no other record has in this order, so that no record nearly repeats another."""
+def _advice(silo: str, number: int) -> str:
+    """Words that no other record has in this order, so that none nearly repeats another, and no
+    silo's adapter is the copy of another's."""
     words = [f"{verb} {noun}" for verb in VERBS for noun in NOUNS]
-    return ", ".join(random.Random(number).sample(words, 4))
+    return ", ".join(random.Random(f"{silo} {number}").sample(words, 4))

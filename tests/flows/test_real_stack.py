@@ -39,7 +39,7 @@ ROUND_SECONDS = 240
 def federation(
     tmp_path_factory: pytest.TempPathFactory, object_storage: RunningStorage
 ) -> Iterator[RealFederation]:
-    directory = tmp_path_factory.mktemp("real")
+    directory = tmp_path_factory.mktemp("a real federation #1")
     auth = ensure_auth_string(directory / "prefect-auth")
     prefect = start_prefect_server(directory, 0, auth)
     federation = RealFederation(directory, object_storage, prefect)
@@ -188,6 +188,7 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
 def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFederation) -> None:
     federation.consortia("round", "abort", "--home", str(federation.home), "--reason", "A test.")
     stop_recorded(federation.state)
+    federation.train_with("silo-a", ranks=1)
     agent = federation.start_agent("silo-a")
     federation.edit_settings(submit_minutes=0.4)
     runner = federation.start_runner()

@@ -70,7 +70,9 @@ def test_the_kill_switch_ends_the_child(silo: SampleSilo) -> None:
 def test_the_child_ends_with_its_agent(silo: SampleSilo) -> None:
     """Its end of the pipe is closed by the kernel, however the agent ended."""
     command = [sys.executable, "-m", "silo_agent.check_process", str(silo.home)]
-    silo.write_records([sample_record(n, prompt="Which?", answer=words(n)) for n in range(30_000)])
+    silo.write_records(
+        [sample_record(n, prompt="Which?", answer=words(n)) for n in range(REPORT_EVERY + 4_000)]
+    )
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin
         assert child.stdout

@@ -215,6 +215,7 @@ def test_second_round_trains_the_baseline_from_its_own_past(
     job = silo.job(
         "second-round",
         round=2,
+        ranks=1,
         zero_stage=3,
         measure_base=True,
         starting_adapter=zero_2.adapter,

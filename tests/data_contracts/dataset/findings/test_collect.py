@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.dataset.findings.checks import Checks, References
-from data_contracts.dataset.findings.collect import batches, collect_findings
+from data_contracts.dataset.findings.collect import BATCH_RECORDS, batches, collect_findings
 from data_contracts.dataset.findings.columns import COLUMNS
 from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.findings.store import usable_rows
@@ -128,7 +128,7 @@ def many_records(count: int) -> Iterator[DataRecord]:
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Python's own memory; what SQLite may hold is bounded by its cache."""
     peaks = []
-    for count in (2_500, 6_000, 18_000):
+    for count in (100, 2 * BATCH_RECORDS, 4 * BATCH_RECORDS):
         checks = Checks(sample_contract(), References(), NOW)
         tracemalloc.start()
         found = collect_findings(many_records(count), checks, KEY, tmp_path / f"{count}.sqlite")
