@@ -25,7 +25,6 @@ from data_contracts.wire_types import FederationId, LicenceId, RunId, SiloId, Te
 from infra.storage_config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
-DEFAULT_AUTH = Path("keys/prefect-auth")
 
 
 class _Section(BaseModel):
@@ -36,7 +35,7 @@ class PrefectSection(_Section):
     """Prefect API of the coordinator; `auth` is a file holding user:password."""
 
     api_url: str
-    auth: Path | None = DEFAULT_AUTH
+    auth: Path | None = Path("keys/prefect-auth")
     ca_bundle: Path | None = None
 
 

@@ -275,7 +275,7 @@ def stack_start(
     """Start SeaweedFS and a Prefect server on loopback and leave them running."""
     from infra.local_stack import auth_path, start_stack
 
-    storage, prefect = start_stack(state, s3_port, prefect_port)
+    storage, prefect = start_stack(state, s3_port, prefect_port, keep=True)
     console.print(f"S3       {storage.endpoint_url}")
     console.print(f"Prefect  {prefect.ui_url} (password in {auth_path(state)})")
     console.print(f"Stop it with `consortia stack stop --state {state}`.")

@@ -6,7 +6,6 @@ then marks what an earlier one left running as crashed. Nothing is lost by that:
 on from the signed records in storage.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -25,6 +24,7 @@ from prefect.states import Crashed
 
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
+from infra.file_lock import held_alone
 
 UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
@@ -32,16 +32,13 @@ UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 @contextmanager
 def only_runner(settings: FederationSettings) -> Iterator[None]:
     """Hold the federation's runner lock; a second runner is refused."""
-    with (settings.home / "deployment-runner.lock").open("a") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FederationOperatorError(
-                f"deployment runner of {settings.federation}",
-                expected="no other runner with this home directory",
-                found="one that runs",
-                action="use the one that runs, or stop it first",
-            ) from None
+    refusal = FederationOperatorError(
+        f"deployment runner of {settings.federation}",
+        expected="no other runner with this home directory",
+        found="one that runs",
+        action="use the one that runs, or stop it first",
+    )
+    with held_alone(settings.home / "deployment-runner.lock", refusal):
         yield
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from aggregator.settings import DEFAULT_AUTH, SETTINGS_NAME, FederationSettings
+from aggregator.settings import SETTINGS_NAME, FederationSettings
 from data_contracts.errors import FederationOperatorError
 
 FAULTS = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError)
@@ -43,7 +43,8 @@ def _named(settings: FederationSettings, error: Exception) -> FederationOperator
         found = f"{status} {error.response.reason_phrase}"
         action = _check(where)
         if status in _UNAUTHORISED:
-            file = settings.path(settings.prefect.auth or DEFAULT_AUTH)
+            auth = settings.prefect.auth
+            file = settings.path(auth) if auth else "a file, and name it as auth beside api_url"
             action = f"write the user:password that the server was started with to {file}"
     elif isinstance(error, json.JSONDecodeError):
         found, action = "one that is not Prefect's", _check(where)

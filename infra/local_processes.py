@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -191,7 +191,8 @@ def wait_until(is_ready: Callable[[], bool], process: LocalProcess, timeout_seco
     It is stopped as well when the wait is interrupted: nothing half started is left running.
     """
     deadline = time.monotonic() + timeout_seconds
-    try:
+    with ExitStack() as if_it_fails:
+        if_it_fails.callback(process.stop)
         while not is_ready():
             has_ended = not process.is_running()
             if has_ended or time.monotonic() > deadline:
@@ -203,9 +204,7 @@ def wait_until(is_ready: Callable[[], bool], process: LocalProcess, timeout_seco
                     action=f"correct what the log {process.log_path} names, then start again",
                 )
             time.sleep(0.1)
-    except BaseException:
-        process.stop()
-        raise
+        if_it_fails.pop_all()
 
 
 def refuse_second(name: str, state_dir: Path) -> None:

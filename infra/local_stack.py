@@ -7,6 +7,7 @@ step can run again. A silo can be added while the storage runs.
 
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ _STATUS_LIFECYCLE = {
 
 
 def start_stack(
-    state_dir: Path, s3_port: int, prefect_port: int
+    state_dir: Path, s3_port: int, prefect_port: int, *, keep: bool
 ) -> tuple[RunningStorage, RunningPrefect]:
-    """Start both and leave them running; after a fault neither runs.
+    """Start both; after a fault neither runs. With `keep` they outlive this process.
 
     A port of 0 chooses a free one. The password of Prefect is in `auth_path(state_dir)`.
     """
@@ -85,14 +86,13 @@ def start_stack(
         require_free(prefect_port, "the Prefect server", PREFECT_PORT_OPTION)
     automatic = StoragePorts.automatic()
     ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
-    storage = start_object_storage(state_dir, ports, keep=True)
-    try:
+    with ExitStack() as if_it_fails:
+        storage = start_object_storage(state_dir, ports, keep=keep)
+        if_it_fails.callback(storage.stop)
         remember_storage(storage)
         auth = ensure_auth_string(auth_path(state_dir))
-        prefect = start_prefect_server(state_dir, prefect_port, auth, keep=True)
-    except BaseException:
-        storage.stop()
-        raise
+        prefect = start_prefect_server(state_dir, prefect_port, auth, keep=keep)
+        if_it_fails.pop_all()
     return storage, prefect
 
 

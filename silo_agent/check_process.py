@@ -22,7 +22,6 @@ from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.terminal import run_command_line
 from silo_agent.data_gate import Progress
 from silo_agent.gate_outcome import GateOutcome
-from silo_agent.heavy_imports import collector_paused
 
 log = logging.getLogger("silo-agent")
 
@@ -112,9 +111,6 @@ def main() -> None:
     from silo_agent.assembly import contract_gate
     from silo_agent.config import load_config
 
-    gate = contract_gate(load_config(Path(sys.argv[1])))
-    with collector_paused():
-        import data_contracts.dataset.suite.expectations  # noqa: F401 - Great Expectations
     reported = 0
 
     def report(records: int) -> None:
@@ -123,7 +119,8 @@ def main() -> None:
             reported = records
             _say(f"{PROGRESS}{records}")
 
-    _say(OUTCOME + gate.check(report).model_dump_json())
+    outcome = contract_gate(load_config(Path(sys.argv[1]))).check(report)
+    _say(OUTCOME + outcome.model_dump_json())
 
 
 def _say(line: str) -> None:

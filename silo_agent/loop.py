@@ -5,16 +5,15 @@ faults are logged once per change and tried again. What only the silo operator c
 configuration, marks) ends the loop with the error.
 """
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from infra.durable_files import write_durably
+from infra.file_lock import try_lock
 from silo_agent.agent import Step, poll_once
 from silo_agent.release import ReleaseForbiddenError
 from silo_agent.silo import Silo
@@ -60,7 +59,7 @@ def only_agent(home: Path) -> Iterator[None]:
     Held by a lock that the kernel gives back however the agent ends.
     """
     with (home / LOCK_NAME).open("a") as file:
-        if not _locked(file):
+        if not try_lock(file):
             raise SiloOperatorError(
                 f"agent in {home}",
                 expected="no other agent on this home directory",
@@ -76,16 +75,7 @@ def running_agent(home: Path) -> int | None:
     if not (home / LOCK_NAME).exists():
         return None
     with (home / LOCK_NAME).open("a") as file:
-        return None if _locked(file) else _pid(home)
-
-
-def _locked(file: TextIO) -> bool:
-    """Whether this process now holds the lock, until `file` is closed."""
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return None if try_lock(file) else _pid(home)
 
 
 def _pid(home: Path) -> int:

@@ -1,12 +1,12 @@
 """Agents on one machine take turns to train: a lock file that the kernel releases on death."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts.errors import SiloOperatorError
 from infra.clock import Clock
+from infra.file_lock import try_lock
 
 WAIT_SECONDS = 0.5
 
@@ -21,7 +21,7 @@ def machine_lock(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        while not _try(file.fileno()):
+        while not try_lock(file):
             if is_stopped():
                 raise SiloOperatorError(
                     "turn to train",
@@ -32,11 +32,3 @@ def machine_lock(
             on_wait()
             clock.sleep(WAIT_SECONDS)
         yield
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -5,7 +5,6 @@ journal names every finished module and the digest of its bytes, and what the pa
 under that digest is not computed again. The file itself is absent or complete.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.errors import FederationOperatorError
 from data_contracts.starting_adapter import Float32Array
 from data_contracts.tensor_layout import Entry, payload_bytes, safetensors_header
+from infra.file_lock import try_lock
 
 
 class MergedFile:
@@ -110,16 +110,14 @@ class MergeJournal:
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self._file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._file):
             self._file.close()
             raise FederationOperatorError(
                 f"merge into {path.parent}",
                 expected="one merge of an attempt at a time",
                 found="another process that is at it",
                 action="let it finish; run one coordinator for a federation",
-            ) from None
+            )
         self.finished = _entries(path, fingerprint)
         if not self.finished:
             self._file.truncate(0)

@@ -29,21 +29,19 @@ from flows.demo.packages import ALL_WHEELS
 from flows.demo.summary import print_summary
 from flows.prefect_settings import use_prefect_of
 from flows.round_watch import describe_silo, render_round, view_round
-from infra.attached_storage import remember_storage
 from infra.local_processes import LocalProcess, start_process
 from infra.local_stack import (
     RunningPrefect,
     RunningStorage,
-    StoragePorts,
     auth_path,
     ensure_auth_string,
-    start_object_storage,
-    start_prefect_server,
+    start_stack,
     stop_recorded,
 )
 from silo_agent.training.job import Progress
 
 ROUNDS = 2
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 WATCH_SECONDS = 2.0
 LINE_EVERY_SECONDS = 15.0
 
@@ -84,9 +82,13 @@ def _processes_stopped(paths: DemoPaths, console: Console, *, keep: bool) -> Ite
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in INTERRUPTIONS}
     try:
         yield
+        if keep:
+            return
+        with console.status("stopping every process"):
+            _stop_all(paths)
     except KeyboardInterrupt:
         console.print("\nInterrupted: stopping every process. Run it again to go on from here.")
         _stop_all(paths)
@@ -94,17 +96,14 @@ def _processes_stopped(paths: DemoPaths, console: Console, *, keep: bool) -> Ite
     except BaseException:
         _stop_all(paths)
         raise
-    else:
-        if not keep:
-            with console.status("stopping every process"):
-                _stop_all(paths)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop_all(paths: DemoPaths) -> None:
     """Stop every process; another Ctrl-C meanwhile must not leave behind what is still to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
     stop_recorded(paths.stack)
 
@@ -123,15 +122,8 @@ def _services(
     paths: DemoPaths, console: Console, *, keep: bool
 ) -> tuple[RunningStorage, RunningPrefect]:
     ports = demo_ports(paths)
-    automatic = StoragePorts.automatic()
-    storage_ports = StoragePorts(ports.s3, automatic.master, automatic.volume, automatic.filer)
-    with _step(console, "object storage (SeaweedFS on loopback)"):
-        storage = start_object_storage(paths.stack, storage_ports, keep=keep)
-        remember_storage(storage)
-    auth = ensure_auth_string(auth_path(paths.stack))
-    with _step(console, "Prefect server (on loopback, with a password)"):
-        prefect = start_prefect_server(paths.stack, ports.prefect, auth, keep=keep)
-    return storage, prefect
+    with _step(console, "SeaweedFS and a Prefect server with a password, on loopback"):
+        return start_stack(paths.stack, ports.s3, ports.prefect, keep=keep)
 
 
 def _start_agents(paths: DemoPaths, console: Console, *, keep: bool) -> list[LocalProcess]:

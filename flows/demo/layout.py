@@ -1,6 +1,5 @@
 """Where the demo keeps things, all below one state directory that git ignores."""
 
-import fcntl
 import json
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from aggregator.settings import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from infra.durable_files import disk_faults, write_durably
+from infra.file_lock import held_alone
 from infra.local_ports import free_port, is_free
 from infra.loopback import LOOPBACK
 from infra.seaweedfs import GRPC_OFFSET
@@ -105,20 +105,17 @@ def _write_addresses(paths: DemoPaths, ports: DemoPorts) -> None:
 @contextmanager
 def only_demo(paths: DemoPaths) -> Iterator[None]:
     """Refuse a second demo on the same state: it would stop the processes of the first."""
+    refusal = FederationOperatorError(
+        f"demo in {paths.state}",
+        expected="no other one that runs",
+        found="one",
+        action="wait for it, stop it with Ctrl-C, or choose another place with --state",
+    )
     file = paths.state / "demo.lock"
     with disk_faults(file, 0):
         paths.state.mkdir(parents=True, exist_ok=True)
-        lock = file.open("a")
-    with lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FederationOperatorError(
-                f"demo in {paths.state}",
-                expected="no other one that runs",
-                found="one",
-                action="wait for it, stop it with Ctrl-C, or choose another place with --state",
-            ) from None
+        file.touch()
+    with held_alone(file, refusal):
         yield
 
 

@@ -3,11 +3,8 @@
 import os
 import subprocess
 import sys
-import threading
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -19,41 +16,23 @@ from flows.federation_admin import FederationTerms, settings_text
 from flows.prefect_faults import prefect_answers
 from infra.durable_files import write_durably
 from infra.loopback import LOOPBACK
+from tests.loopback_server import answering
 
 NOWHERE = f"http://{LOOPBACK}:9/api"
 
 
 @contextmanager
 def server_that_says(status: int) -> Iterator[str]:
-    """A server on loopback that answers every request with `status`: no Prefect, or not yours."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = b"<html>Welcome</html>"
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-        do_POST = do_GET  # noqa: N815 - the name that http.server asks for
-
-        def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer((LOOPBACK, 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://{LOOPBACK}:{server.server_port}/api"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """Where something listens that is no Prefect, or not yours, and always says the same."""
+    with answering(lambda _: (status, b"<html>Welcome</html>")) as address:
+        yield f"{address}/api"
 
 
-def federation_at(home: Path, prefect_api_url: str, purpose: str = "Testing") -> FederationSettings:
+def federation_at(home: Path, prefect_api_url: str) -> FederationSettings:
     terms = FederationTerms(
         federation="oncology",
         run="run-1",
-        purpose=purpose,
+        purpose="Testing",
         model_name="tiny",
         model_licence="Apache-2.0",
         model_path=home / "model",
@@ -163,15 +142,3 @@ def start_a_round(home: Path, **environ: str) -> str:
     assert done.returncode == 1, done.stdout + done.stderr
     (message,) = done.stderr.splitlines()
     return message
-
-
-@pytest.mark.parametrize(
-    "text", ['Coding "assistant"', "C:\\new", "a # b", "line\nbreak", "häuslich", "\x7f{x}"]
-)
-def test_every_text_can_be_written_into_the_settings(tmp_path: Path, text: str) -> None:
-    federation_at(tmp_path / text.replace("\x7f", "DEL"), NOWHERE, purpose="x")
-    written = tomllib.loads(
-        settings_text(FederationTerms("a", "b", text, text, "c", Path("/models") / text, "d", "e"))
-    )
-    assert written["purpose"] == written["base_model"]["name"] == text
-    assert written["base_model"]["path"] == f"/models/{text}"

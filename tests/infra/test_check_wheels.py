@@ -2,10 +2,8 @@
 
 import io
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from infra.check_wheels import (
     places_without_wheel,
 )
 from infra.loopback import LOOPBACK, no_proxy_here
+from tests.loopback_server import answering
 
 ROOT = Path(__file__).parents[2]
 EVERYWHERE = [str(place) for place in PLACES]
@@ -42,25 +41,13 @@ def directly(monkeypatch: pytest.MonkeyPatch) -> None:
 def package_index(pages: dict[str, list[str]]) -> Iterator[str]:
     """A package index on loopback (PEP 691) that knows these file names and nothing else."""
 
-    class Index(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            files = pages.get(self.path.removeprefix("/simple/").removesuffix("/"))
-            body = json.dumps({"files": [{"filename": name} for name in files or []]}).encode()
-            self.send_response(404 if files is None else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def page(path: str) -> tuple[int, bytes]:
+        files = pages.get(path.strip("/").removeprefix("simple/"))
+        listed = [{"filename": name} for name in files or []]
+        return 404 if files is None else 200, json.dumps({"files": listed}).encode()
 
-        def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer((LOOPBACK, 0), Index)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://{LOOPBACK}:{server.server_port}/simple"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(page) as address:
+        yield f"{address}/simple"
 
 
 def checked(tmp_path: Path, constraints: str, pages: dict[str, list[str]]) -> tuple[bool, str]:

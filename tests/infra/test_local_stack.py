@@ -62,7 +62,7 @@ def test_a_taken_port_is_named_before_anything_starts(
 def test_a_stack_of_which_one_half_does_not_start_is_stopped(tmp_path: Path) -> None:
     (tmp_path / "prefect").write_text("no directory for the server's files")
     with pytest.raises(ConsortiaError, match="starting prefect-server: expected it to answer"):
-        start_stack(tmp_path, 0, 0)
+        start_stack(tmp_path, 0, 0, keep=True)
     assert recorded_processes(tmp_path) == []
 
 
@@ -71,9 +71,9 @@ def test_a_stack_whose_ports_are_taken_is_not_started(
 ) -> None:
     taken = object_storage.ports.s3
     with pytest.raises(ConsortiaError, match=rf"port {taken} for the Prefect .*--prefect-port"):
-        start_stack(tmp_path, 0, taken)
+        start_stack(tmp_path, 0, taken, keep=True)
     with pytest.raises(ConsortiaError, match=rf"port {taken} for the object .*--s3-port"):
-        start_stack(tmp_path, taken, 0)
+        start_stack(tmp_path, taken, 0, keep=True)
     assert recorded_processes(tmp_path) == []
 
 
@@ -82,7 +82,7 @@ def test_a_second_start_says_that_it_runs_and_how_to_stop_it(
 ) -> None:
     state = object_storage.state_dir
     with pytest.raises(ConsortiaError, match=rf"found process \d+\. .*stack stop --state {state}"):
-        start_stack(state, object_storage.ports.s3, object_storage.ports.s3)
+        start_stack(state, object_storage.ports.s3, object_storage.ports.s3, keep=True)
     assert object_storage.process.is_running()
 
 

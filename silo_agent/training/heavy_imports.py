@@ -1,4 +1,4 @@
-"""Importing PyTorch, transformers, PEFT, DeepSpeed or Great Expectations, a little quicker."""
+"""Importing PyTorch, transformers, PEFT and DeepSpeed, a little quicker."""
 
 import gc
 from collections.abc import Iterator

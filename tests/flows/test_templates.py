@@ -1,0 +1,26 @@
+"""Whatever people call things, the files that are written for them can be read again."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from flows.federation_admin import FederationTerms, settings_text
+from silo_agent.templates import config_text
+
+TEXTS = ['Coding "assistant"', "C:\\new", "a # b", "line\nbreak", "h\u00e4uslich", "\x7f{x}", ""]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_federations_settings_hold_every_text(text: str) -> None:
+    terms = FederationTerms("a", "b", text, text, "c", Path("/models") / text, "d", "e")
+    written = tomllib.loads(settings_text(terms))
+    assert written["purpose"] == written["base_model"]["name"] == text
+    assert written["base_model"]["path"] == str(Path("/models") / text)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_silos_configuration_holds_every_text(text: str) -> None:
+    written = tomllib.loads(config_text(text, "b", text, device="cpu", ranks=3))
+    assert written["silo"] == written["storage"]["endpoint_url"] == text
+    assert written["training"]["ranks"] == 3
