@@ -1,14 +1,14 @@
 """An S3 server on loopback that breaks one promise at a time."""
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
 
 from infra.s3_client import S3Settings
+from tests.loopback_server import serving
 
 Fault = Literal["breaks_off", "ignores_range", "ignores_conditions", "conflicts_once"]
 
@@ -32,16 +32,8 @@ class MisbehavingS3:
 def running(fault: Fault) -> Iterator[MisbehavingS3]:
     """The server, for as long as the block runs."""
     storage = MisbehavingS3(fault)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(storage))
-    storage.endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(_handler(storage)) as storage.endpoint_url:
         yield storage
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _handler(storage: MisbehavingS3) -> type[BaseHTTPRequestHandler]:
