@@ -2,11 +2,11 @@
 
 open -> collect -> close -> merge -> evaluate -> decide -> report. Every step reads the stage from
 the records that exist, writes payload before record, and can be killed and run again: it finds
-what was done and goes on. Nothing here knows Prefect.
+what was done and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
 """
 
 import shutil
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aggregator.adapter_layout import adapter_targets
 from aggregator.admission import judge, reached_quorum
@@ -27,13 +27,11 @@ from aggregator.federation_feed import (
     starting_point,
 )
 from aggregator.ledger import copy_evaluations, copy_judged
-from aggregator.merge.adapter_merge import ModuleMerger, ModuleProgress
 from aggregator.planning import PlanInputs, abort_of, draft_plan, plans_of_run
 from aggregator.publication import decide
 from aggregator.publish import write_peft_layout
 from aggregator.report import Evidence, build_report
 from aggregator.report_files import ReportFiles, write_report_files
-from aggregator.round_merge import merge_admitted
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot, round_slot
 from data_contracts.envelope import Verified, seal
@@ -49,6 +47,9 @@ from data_contracts.records import (
 from data_contracts.records.round_plan import AdapterSpec, BaseModelRef
 from infra.model_files import model_digest
 from infra.single_writer import claim_record
+
+if TYPE_CHECKING:
+    from aggregator.merge.adapter_merge import ModuleMerger, ModuleProgress
 
 MAX_REASON = 400
 
@@ -117,8 +118,8 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
 def merge_round(
     c: Coordinator,
     plan: Verified[RoundPlan],
-    on_module: ModuleProgress | None = None,
-    merge_modules: ModuleMerger | None = None,
+    on_module: "ModuleProgress | None" = None,
+    merge_modules: "ModuleMerger | None" = None,
 ) -> Verified[Candidate]:
     """Merge the ledger's copies of the admitted adapters; a candidate that exists is adopted.
 
@@ -128,6 +129,9 @@ def merge_round(
     if evidence.candidate is not None:
         return evidence.candidate
     close = _required(evidence.close, "a close record", "close the round first")
+    # Imports torch: seconds, which a step that merges nothing need not wait for.
+    from aggregator.round_merge import merge_admitted
+
     candidate = merge_admitted(c, plan, close, on_module, merge_modules)
     return claim_record(
         c.plans, round_slot(id_of(plan.record), Candidate.kind), seal(candidate, c.key), own_keys(c)
@@ -135,7 +139,7 @@ def merge_round(
 
 
 def merge_or_abort(
-    c: Coordinator, plan: Verified[RoundPlan], merge_modules: ModuleMerger | None = None
+    c: Coordinator, plan: Verified[RoundPlan], merge_modules: "ModuleMerger | None" = None
 ) -> Verified[Candidate] | Verified[Abort]:
     """As `merge_round`; an attempt whose merge nobody could use ends with an abort that says so."""
     try:

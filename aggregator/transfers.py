@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from aggregator.merge.blas_threads import default_workers
+from infra.worker_threads import default_workers
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -33,10 +33,10 @@ from prefect.states import Cancelled
 from prefect.tasks import Task
 
 from aggregator.merge.adapter_merge import ModuleMerger
-from aggregator.merge.blas_threads import default_workers
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule, merge_module
 from data_contracts.errors import ConsortiaError, FederationOperatorError
+from infra.worker_threads import default_workers
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner

@@ -6,6 +6,7 @@ Parameters and results are ids and digests, never data.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -22,12 +23,14 @@ from aggregator.federated_round import (
     unreported_aborts,
 )
 from aggregator.federation_feed import read_federation
-from aggregator.merge.adapter_merge import ModuleMerger
 from aggregator.planning import abort_of
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import Abort, RoundPlan, RoundReport
 from flows.round_artifacts import SiloProgress, link_report, show_silos
+
+if TYPE_CHECKING:
+    from aggregator.merge.adapter_merge import ModuleMerger
 
 RETRIES = 3
 RETRY_SECONDS = 10
@@ -149,7 +152,7 @@ def merge_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     return merged.digest
 
 
-def _module_merger(c: Coordinator) -> ModuleMerger | None:
+def _module_merger(c: Coordinator) -> "ModuleMerger | None":
     """This machine's threads, or Dask where the settings name a scheduler."""
     merge = c.settings.merge
     if merge.dask_scheduler is None:

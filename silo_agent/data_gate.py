@@ -19,6 +19,7 @@ from data_contracts.dataset.findings.version import detectors_version
 from data_contracts.dataset.small_cells import SMALL_CELL, reported_licences
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.records.verdict import MAX_LICENCES, LicenceCount, RuleOutcome
+from infra.heavy_imports import collector_paused
 from silo_agent.gate_outcome import GateOutcome, KeptOutcomes, Looked, OutcomeKey
 from silo_agent.silo_data import SiloData
 from silo_agent.silo_references import ReferencesError, SiloReferences
@@ -114,11 +115,12 @@ def _outcome(check: DataCheck, progress: Progress, look: Look) -> GateOutcome:
 def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
     """One pass over the data, and the suite on what was found."""
     # Imported here because all of it takes seconds to load and an unchanged set needs none.
-    from data_contracts.dataset.findings.checks import Checks
-    from data_contracts.dataset.findings.collect import collect_findings
-    from data_contracts.dataset.findings.profile import Profile
-    from data_contracts.dataset.findings.store import sqlite_url
-    from data_contracts.dataset.suite.expectations import evaluate
+    with collector_paused():
+        from data_contracts.dataset.findings.checks import Checks
+        from data_contracts.dataset.findings.collect import collect_findings
+        from data_contracts.dataset.findings.profile import Profile
+        from data_contracts.dataset.findings.store import sqlite_url
+        from data_contracts.dataset.suite.expectations import evaluate
 
     contract = check.contract
     references = check.references.load(check.now)

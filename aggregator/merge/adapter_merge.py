@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.merge.blas_threads import default_workers, one_blas_thread
+from aggregator.merge.blas_threads import one_blas_thread
 from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, require_layouts, sorted_locals
 from aggregator.merge.merged_file import FinishedModule, MergedFile, MergeJournal
@@ -30,6 +30,7 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import UnusableMergeError
 from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource
+from infra.worker_threads import default_workers
 
 MODULES_AHEAD = 4
 CANCELLED = 1e-6

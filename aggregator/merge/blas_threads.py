@@ -1,18 +1,10 @@
-"""How a merge shares out the cores: one worker per core, one BLAS thread per worker."""
+"""One BLAS thread per worker of a merge."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from threadpoolctl import threadpool_limits
-
-MOST_WORKERS = 16
-
-
-def default_workers() -> int:
-    """One worker per core that this process may use, at most `MOST_WORKERS`."""
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.merge.blas_threads import default_workers, one_blas_thread
+from aggregator.merge.blas_threads import one_blas_thread
 from aggregator.merge.gram import product_kernel
 from aggregator.merge.merge_inputs import DefenceWeights, MergeInputs, sorted_locals
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
@@ -22,6 +22,7 @@ from aggregator.robust.kernel import norms
 from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE, RobustWeights, robust_weights
 from data_contracts.records.merge_spec import RobustSpec
 from data_contracts.records.round_plan import AdapterTarget
+from infra.worker_threads import default_workers
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
-from silo_agent.training.heavy_imports import collector_paused
+from infra.heavy_imports import collector_paused
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.rank_log import redirect_output
 from silo_agent.training.run_files import RunFiles, write_failure

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ConsortiaError
-from silo_agent.training.heavy_imports import collector_paused
+from infra.heavy_imports import collector_paused
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,

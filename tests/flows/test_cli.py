@@ -118,10 +118,19 @@ def test_a_report_of_somebody_else_fails_with_exit_1(tmp_path: Path) -> None:
     )
 
 
-def test_help_does_not_load_prefect_or_torch() -> None:
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("flows.cli, silo_agent.cli", "prefect torch transformers great_expectations deepspeed"),
+        ("flows.round_operations", "prefect torch"),
+        ("flows.federated_training, flows.deployments", "torch"),
+    ],
+)
+def test_only_what_is_used_is_loaded(modules: str, heavy: str) -> None:
+    """Help needs none of the large libraries, and of a round's steps only the merge needs torch."""
     script = (
-        "import sys, flows.cli, silo_agent.cli\n"
-        "heavy = {'prefect', 'torch', 'transformers', 'great_expectations', 'deepspeed'}\n"
+        f"import sys, {modules}\n"
+        f"heavy = set({heavy.split()})\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run(
