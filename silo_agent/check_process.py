@@ -26,7 +26,7 @@ from silo_agent.gate_outcome import GateOutcome
 log = logging.getLogger("silo-agent")
 
 PROGRESS, OUTCOME = "records ", "outcome "
-REPORT_EVERY = 10_000
+REPORT_EVERY = 4_000
 WATCH_SECONDS = 0.5
 ORPHANED_EXIT_CODE = 86
 

@@ -1,11 +1,21 @@
-"""Fixtures that start something expensive, once per session, and the order of the files."""
+"""Fixtures that start something expensive, once per process, and who runs which file when."""
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
+from infra.local_processes import stop_recorded
+from infra.local_stack import (
+    RunningPrefect,
+    RunningStorage,
+    StoragePorts,
+    ensure_auth_string,
+    start_object_storage,
+    start_prefect_server,
+)
 from tests.postgres_server import postgresql_url as postgresql_url
 
 # Thousands of tests are collected and none is thrown away, nor is what their imports made: looking
@@ -23,6 +33,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with real services first: they take longest, so none should begin near the end."""
     slow = {item.path for item in items if item.get_closest_marker("stack")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
+    """Gives every file as a whole to one process, and all that ask Prefect to the same one.
+
+    Most of a minute of computing is spared for each server that need not be started.
+    """
+
+    FILES = (
+        "tests/flows/test_distributed_merge.py",
+        "tests/flows/test_real_stack.py",
+        "tests/infra/test_local_stack.py",
+    )
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "Prefect" if nodeid.startswith(self.FILES) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForPrefect:
+    """Whatever `--dist` says; without `-n` nothing is scheduled."""
+    return OneForPrefect(config, log)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPrefect]:
+    """A real Prefect server with a password, in a folder that a URL could not spell."""
+    state_dir = tmp_path_factory.mktemp("prefect server #1")
+    server = start_prefect_server(state_dir, 0, ensure_auth_string(state_dir / "prefect-auth"))
+    yield server
+    assert stop_recorded(state_dir) == ["prefect-server"]
+    assert not server.process.is_running()
 
 
 @pytest.fixture(scope="session")

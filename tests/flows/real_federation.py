@@ -35,8 +35,9 @@ from tests.tiny_model import make_tiny_model
 _T = TypeVar("_T")
 FEDERATION = "real"
 PURPOSE = "Testing the whole pipeline"
-LOCAL_STEPS = 100
-LEARNING_RATE = "0.004"
+LOCAL_STEPS = 50
+CHECKPOINT_STEPS = 10
+LEARNING_RATE = "0.006"
 """Such that a first round is far from the floor of the loss, and the second one still gains."""
 
 CONTRACT = """\
@@ -131,7 +132,7 @@ class RealFederation:
             local_steps=LOCAL_STEPS,
             sequence_length=128,
             learning_rate=f'"{LEARNING_RATE}"',
-            poll_seconds=1,
+            poll_seconds=2,
         )
         for silo, ranks, max_rank in (("silo-a", 2, 8), ("silo-b", 1, 8), ("silo-c", 1, 4)):
             self._add_silo(silo, ranks, max_rank)
@@ -151,13 +152,6 @@ class RealFederation:
         for name, value in values.items():
             text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value} ", text)
             assert count == 1, name
-        path.write_text(text)
-
-    def train_with(self, silo: str, ranks: int) -> None:
-        """Change how many ranks a silo trains with, from its agent's next start on."""
-        path = self.silo_home(silo) / "silo-agent.toml"
-        text, count = re.subn(r"(?m)^ranks = \d+", f"ranks = {ranks}", path.read_text())
-        assert count == 1
         path.write_text(text)
 
     def start_agent(self, silo: str) -> LocalProcess:
@@ -219,11 +213,11 @@ class RealFederation:
         command += ["--endpoint-url", self.storage.endpoint_url]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         config = (home / "silo-agent.toml").read_text()
-        config = config.replace("checkpoint_every_steps = 2", "checkpoint_every_steps = 20")
+        config = config.replace("every_steps = 2", f"every_steps = {CHECKPOINT_STEPS}")
         config = config.replace("heldout_sequences = 8", "heldout_sequences = 64")
         config = config.replace("silo_only_baseline = true", "silo_only_baseline = false")
         lock = f'lock = "{self.directory / "training.lock"}"\n'
-        config += f"{lock}\n[agent]\npoll_seconds = 1\nstatus_seconds = 0.5\n"
+        config += f"{lock}\n[agent]\npoll_seconds = 2\nstatus_seconds = 0.5\n"
         (home / "silo-agent.toml").write_text(config)
         policy = POLICY.format(
             purpose=PURPOSE,

@@ -35,7 +35,7 @@ from aggregator.merge.rules import MergedModule
 from data_contracts.adapter_format import open_adapter
 from data_contracts.errors import FederationOperatorError
 from flows.distributed_merge import merge_on_dask
-from infra.local_stack import ensure_auth_string, start_prefect_server
+from infra.local_stack import RunningPrefect
 from tests.aggregator.adapter_samples import dense
 from tests.aggregator.merge.test_merge_resume import KilledError, inputs
 
@@ -53,9 +53,8 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    state = tmp_path_factory.mktemp("prefect")
-    server = start_prefect_server(state, 0, ensure_auth_string(state / "prefect-auth"))
+def cluster(prefect_server: RunningPrefect) -> Iterator[Cluster]:
+    server, state = prefect_server, prefect_server.process.state_dir
     settings = {
         PREFECT_HOME: server.env["PREFECT_HOME"],
         PREFECT_API_URL: server.env["PREFECT_API_URL"],
@@ -74,7 +73,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with temporary_settings(updates=settings), local:
         yield Cluster(local.scheduler_address, state)
     direct.undo()
-    server.stop()
 
 
 def runs(cluster: Cluster) -> list[tuple[str | None, dict[str, Any]]]:

@@ -26,9 +26,16 @@ from data_contracts.bucket_layout import round_slot
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Close, RoundPlan
 from infra.local_processes import recorded_processes, stop_recorded
-from infra.local_stack import RunningStorage, ensure_auth_string, start_prefect_server
+from infra.local_stack import RunningPrefect, RunningStorage
 from silo_agent.loop import running_agent
-from tests.flows.real_federation import CANARY, LOCAL_STEPS, RealFederation, descendants, wait_for
+from tests.flows.real_federation import (
+    CANARY,
+    CHECKPOINT_STEPS,
+    LOCAL_STEPS,
+    RealFederation,
+    descendants,
+    wait_for,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -37,15 +44,14 @@ ROUND_SECONDS = 240
 
 @pytest.fixture(scope="module")
 def federation(
-    tmp_path_factory: pytest.TempPathFactory, object_storage: RunningStorage
+    tmp_path_factory: pytest.TempPathFactory,
+    object_storage: RunningStorage,
+    prefect_server: RunningPrefect,
 ) -> Iterator[RealFederation]:
     directory = tmp_path_factory.mktemp("a real federation #1")
-    auth = ensure_auth_string(directory / "prefect-auth")
-    prefect = start_prefect_server(directory, 0, auth)
-    federation = RealFederation(directory, object_storage, prefect)
+    federation = RealFederation(directory, object_storage, prefect_server)
     yield federation
     stop_recorded(federation.state)
-    prefect.stop()
 
 
 def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
@@ -58,7 +64,7 @@ def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
 
     def in_training() -> bool:
         status = federation.status("silo-b")
-        return status.get("phase") == "training" and status["step"] > 40
+        return status.get("phase") == "training" and status["step"] > 2 * CHECKPOINT_STEPS
 
     wait_for("silo-b in training", in_training, ROUND_SECONDS, (*agents.values(), runner))
     ranks = descendants(agents["silo-b"])
@@ -83,7 +89,9 @@ def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
     }
     result = _training_result(federation, "silo-b", 1)
     assert result["steps"] == LOCAL_STEPS
-    assert result["resumed_from_step"] >= 20, "a restarted agent goes on from the checkpoint"
+    assert result["resumed_from_step"] >= CHECKPOINT_STEPS, (
+        "a restarted agent goes on from the checkpoint"
+    )
     assert all(silo.losses.candidate < silo.losses.base for silo in report.silos if silo.losses)
 
 
@@ -188,9 +196,8 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
 def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFederation) -> None:
     federation.consortia("round", "abort", "--home", str(federation.home), "--reason", "A test.")
     stop_recorded(federation.state)
-    federation.train_with("silo-a", ranks=1)
     agent = federation.start_agent("silo-a")
-    federation.edit_settings(submit_minutes=0.4)
+    federation.edit_settings(submit_minutes=0.2)
     runner = federation.start_runner()
     wait_for("deployment", lambda: "serving" in runner.log_path.read_text(), 60, (runner,))
     _request_rounds(federation, until_round=2)

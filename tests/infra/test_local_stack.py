@@ -15,15 +15,14 @@ from botocore.exceptions import ClientError
 from data_contracts.errors import ConsortiaError
 from infra.local_processes import recorded_processes
 from infra.local_stack import (
+    RunningPrefect,
     RunningStorage,
     StoragePorts,
     add_federation,
     add_silo,
     ensure_auth_string,
     start_object_storage,
-    start_prefect_server,
     start_stack,
-    stop_recorded,
 )
 from infra.s3_bucket import S3Bucket
 from infra.s3_client import connect
@@ -122,29 +121,32 @@ def test_the_ledger_keeps_every_version(object_storage: RunningStorage) -> None:
     assert admin.get_object_retention(**version)["Retention"]["Mode"] == "COMPLIANCE"
 
 
-def test_the_prefect_server_asks_for_its_password(tmp_path: Path) -> None:
-    auth = ensure_auth_string(tmp_path / "prefect-auth")
-    assert ensure_auth_string(tmp_path / "prefect-auth") == auth
-    server = start_prefect_server(tmp_path, 0, auth)
-    try:
-        assert _status(f"{server.api_url}/health", auth) == 200
-        assert _status(f"{server.api_url}/admin/version", auth) == 200
-        assert _status(f"{server.api_url}/admin/version", "consortia:guess") == 401
-        assert _status(f"{server.api_url}/admin/version", None) == 401
-        # With the password but without a CSRF token, as a page in the operator's browser would.
-        assert _status(f"{server.api_url}/flows/filter", auth, b"{}") == 403
-        assert _flows_that_a_client_sees(server.env) == "0"
-        assert auth not in repr(server)
-    finally:
-        stopped = stop_recorded(tmp_path)
-    assert stopped == ["prefect-server"]
-    assert not server.process.is_running()
+def test_the_prefect_server_asks_for_its_password(prefect_server: RunningPrefect) -> None:
+    server, auth_file = prefect_server, prefect_server.process.state_dir / "prefect-auth"
+    auth = ensure_auth_string(auth_file)
+    assert auth == auth_file.read_text()
+    assert stat.S_IMODE(auth_file.stat().st_mode) == 0o600
+    assert _status(f"{server.api_url}/health", auth) == 200
+    assert _status(f"{server.api_url}/admin/version", auth) == 200
+    assert _status(f"{server.api_url}/admin/version", "consortia:guess") == 401
+    assert _status(f"{server.api_url}/admin/version", None) == 401
+    # With the password but without a CSRF token, as a page in the operator's browser would.
+    assert _status(f"{server.api_url}/flows/filter", auth, b"{}") == 403
+    assert auth not in repr(server)
 
 
-def _flows_that_a_client_sees(env: Mapping[str, str]) -> str:
+def test_a_client_with_the_server_s_settings_writes_and_reads(
+    prefect_server: RunningPrefect,
+) -> None:
+    assert _flow_that_a_client_registers(prefect_server.env) == "registered-by-a-client"
+
+
+def _flow_that_a_client_registers(env: Mapping[str, str]) -> str:
     script = (
         "from prefect.client.orchestration import get_client\n"
-        "with get_client(sync_client=True) as client: print(len(client.read_flows()))"
+        "with get_client(sync_client=True) as client:\n"
+        "    flow = client.create_flow_from_name('registered-by-a-client')\n"
+        "    print(client.read_flow(flow).name)\n"
     )
     command = [sys.executable, "-c", script]
     answer = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=60)

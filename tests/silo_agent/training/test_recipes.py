@@ -4,8 +4,6 @@ Two ranks at ZeRO-3 run as the product starts them; one rank at ZeRO-2 and ZeRO-
 """
 
 import math
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,13 +32,13 @@ from silo_agent.training.job import (
 from silo_agent.training.launch import run_training
 from silo_agent.training.run_files import ProgressWriter, RunFiles
 from silo_agent.training.starting_tensors import starting_tensors
-from tests.silo_agent.training.one_rank import environment
 from tests.silo_agent.training.plain_torch import (
     PlainTraining,
     plain_heldout,
     plain_model,
     train_plainly,
 )
+from tests.silo_agent.training.shared_ranks import train_in_one_rank
 from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
 from tests.tiny_model import tiny_adapter_spec
 
@@ -123,15 +121,7 @@ def one_rank(silo: TinySilo) -> dict[TrainedFactors, TrainingJob]:
         "b": recipe_job(silo, "one-rank-b", "b", zero_stage=2, ranks=1),
         "a": recipe_job(silo, "one-rank-a", "a", zero_stage=1, ranks=1),
     }
-    paths = [silo.root / f"one-rank-{factors}.json" for factors in jobs]
-    for path, single in zip(paths, jobs.values(), strict=True):
-        path.write_text(single.model_dump_json())
-    subprocess.run(
-        [sys.executable, "-m", "tests.silo_agent.training.one_rank", *map(str, paths)],
-        env=environment(silo.root / "rendezvous"),
-        check=True,
-        capture_output=True,
-    )
+    train_in_one_rank(list(jobs.values()), silo.root)
     return jobs
 
 

@@ -25,6 +25,12 @@ from silo_agent.training.job import (
     TrainingResult,
 )
 from silo_agent.training.launch import run_evaluation, run_training
+from silo_agent.training.run_files import RunFiles
+from tests.silo_agent.training.shared_ranks import (
+    measured,
+    train_in_one_rank,
+    train_in_shared_ranks,
+)
 from tests.silo_agent.training.tiny_jobs import STEPS, TinySilo, job_processes
 
 pytestmark = pytest.mark.stack
@@ -188,13 +194,24 @@ def test_first_round_starts_at_the_base_model_and_equals_the_baseline(
     assert zero_2.silo_only_adapter == zero_2.adapter
 
 
-@pytest.mark.parametrize("changes", [{"zero_stage": 1}, {"zero_stage": 3}, {"ranks": 1}])
+@pytest.fixture(scope="module")
+def others(silo: TinySilo) -> dict[str, TrainingJob]:
+    """The job of `zero_2` at the other stages in two ranks, and at its own in one."""
+    other_stages = [silo.job(f"zero-{stage}", zero_stage=stage) for stage in (1, 3)]
+    one_rank = silo.job("one-rank", ranks=1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        train_in_shared_ranks(other_stages, silo.root, monkeypatch)
+    train_in_one_rank([one_rank], silo.root)
+    return {job.output_dir.name: job for job in (*other_stages, one_rank)}
+
+
+@pytest.mark.parametrize("name", ["zero-1", "zero-3", "one-rank"])
 def test_stage_and_ranks_do_not_change_the_adapter(
-    silo: TinySilo, zero_2: TrainingResult, changes: dict[str, int]
+    zero_2: TrainingResult, others: dict[str, TrainingJob], name: str
 ) -> None:
-    job = silo.job("-".join(changes) + str(changes), **changes)
-    result = run_training(job)
-    assert difference(result.adapter, zero_2.adapter, job.adapter) < TOLERANCE
+    job, result = others[name], measured(others[name])
+    adapter = RunFiles(job.output_dir).adapter
+    assert difference(adapter, zero_2.adapter, job.adapter) < TOLERANCE
     assert result.local_loss == pytest.approx(zero_2.local_loss, abs=TOLERANCE)
     assert result.first_step_loss == pytest.approx(zero_2.first_step_loss, abs=TOLERANCE)
     assert result.starting_loss == pytest.approx(zero_2.starting_loss, abs=TOLERANCE)

@@ -1,5 +1,9 @@
 """Made-up identifiers of every kind: from documentation, reserved ranges and published examples."""
 
+from typing import Any
+
+import pytest
+
 SAMPLES: dict[str, tuple[str, ...]] = {
     "email_address": ("ada@example.org", "x.y+z@mail.example.co.uk", "b@xn--bcher-kva.example.com"),
     "phone_number": ("(650) 253-0000", "+44 20 7946 0958", "+1-650-253-0000 ext. 12", "1640"),
@@ -68,3 +72,12 @@ HARMLESS = (
     "at 12:30:45, versions 1.2.3 and 10.11, std::vector, ratio 3:2",
     "the hash 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 )
+
+
+def sizes(seconds: float) -> list[Any]:
+    """Length of a text made to be slow, and the CPU seconds it may take, `seconds` a megabyte.
+
+    A fifth of one in every run of the tests, a whole one in the long campaigns.
+    """
+    megabyte = pytest.param(1_000_000, seconds, marks=pytest.mark.campaign)
+    return [pytest.param(200_000, seconds / 5), megabyte]
