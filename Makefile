@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 # What the caller's shell has set for another Python must not reach this one.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test chaos check check-wheels format clean
 .PHONY: bench bench-merge bench-quality bench-attacks bench-contracts

@@ -8,9 +8,10 @@ embedded, so the page can be verified: what it shows is rendered from them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from data_contracts.records import RoundReport
 from data_contracts.records.round_report import SiloSummary
@@ -64,15 +65,7 @@ class Chart:
 
 def render_page(record: RoundReport, report_digest: str, bundle: bytes) -> bytes:
     """UTF-8 bytes of the page; `bundle` are the packed bytes that belong to `record`."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = lambda digest: digest[:SHORT_DIGEST]
-    page = environment.get_template(TEMPLATE_NAME).render(
+    page = _template().render(
         report=record,
         report_digest=report_digest,
         headline=OUTCOMES[record.outcome],
@@ -86,6 +79,20 @@ def render_page(record: RoundReport, report_digest: str, bundle: bytes) -> bytes
         bundle=bundle.decode("ascii").replace("<", "\\u003c"),
     )
     return page.encode()
+
+
+@cache
+def _template() -> Template:
+    """The page's template; parsing it takes longer than filling it in."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = lambda digest: digest[:SHORT_DIGEST]
+    return environment.get_template(TEMPLATE_NAME)
 
 
 def loss_chart(silos: Sequence[SiloSummary]) -> Chart | None:

@@ -51,6 +51,7 @@ class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
         return "Prefect" if nodeid.startswith(self.FILES) else str(super()._split_scope(nodeid))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForPrefect:
     """Whatever `--dist` says; without `-n` nothing is scheduled."""
     return OneForPrefect(config, log)
