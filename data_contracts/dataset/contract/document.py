@@ -9,6 +9,7 @@ promises something which nobody would keep is refused; one that only describes i
 """
 
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from data_contracts.errors import DataStewardError
 from data_contracts.licences.duo import DUO_CODES
 from data_contracts.licences.registry import LicenceRegistry
 from data_contracts.wire_types import Digest, Part, Text
+
+CONTRACTS_KEPT = 8
 
 _DESCRIPTION_KEYS = {
     "usage",
@@ -62,8 +65,10 @@ def load_contract(path: Path) -> DataContract:
     return parse_contract(read_limited(path), str(path))
 
 
+@lru_cache(maxsize=CONTRACTS_KEPT)
 def parse_contract(data: bytes, source: str) -> DataContract:
     """The contract in `data`; `source` names the file in errors."""
+    # The same bytes are the same contract, and one check asks for it several times.
     document = load_yaml(data, source)
     try:
         return _contract(document, digest_of_bytes(data))
