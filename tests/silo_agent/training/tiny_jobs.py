@@ -11,7 +11,7 @@ from data_contracts.records.round_plan import TrainingRecipe
 from silo_agent.training.job import TrainingJob
 from tests.tiny_model import make_tiny_model, tiny_adapter_spec, write_records
 
-STEPS = 16
+STEPS = 8
 
 
 @dataclass(frozen=True)
