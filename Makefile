@@ -7,7 +7,8 @@ READY := $(VENV)/.installed
 # Each of two test processes has one core: threads that wait for each other would only get in the way.
 TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-# What the caller's shell has set for another Python must not reach this one.
+# What the caller's shell has set for another Python must not reach this one; and children that may
+# not keep compiled modules would each compile all of ours again.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test chaos check check-wheels format clean

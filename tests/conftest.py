@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
     """Gives every file as a whole to one process, and all that ask Prefect to the same one.
 
-    Most of a minute of computing is spared for each server that need not be started.
+    Starting a server takes longer than most files of tests. A file that asks for one and is not
+    named here still works; its process may only have to start another.
     """
 
     FILES = (
