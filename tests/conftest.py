@@ -1,6 +1,7 @@
 """Fixtures that start something expensive, once per process, and who runs which file when."""
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,11 @@ from tests.postgres_server import postgresql_url as postgresql_url
 # Thousands of tests are collected and none is thrown away, nor is what their imports made: looking
 # through it all again and again is a good part of the time of collecting, and some of every test's.
 gc.disable()
+
+# A shell makes what it starts in the background deaf to Ctrl-C, and so would be whatever the tests
+# start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
