@@ -30,6 +30,7 @@ from data_contracts.records.verdict import VERDICT_VALIDITY
 from infra.clock import ALLOWED_SKEW
 
 MAX_RULE_LENGTH = 80
+REVOKED_SILO = "silo.revoked"
 
 RuleInput = TypeVar("RuleInput")
 
@@ -38,7 +39,8 @@ RuleInput = TypeVar("RuleInput")
 class SiloEvidence:
     """What the coordinator read and verified of one silo.
 
-    `equivocated`: two valid records lay in one slot. `adapter_fault`: the reason of the gate that
+    `is_revoked`: its key counts no more, so nothing was read. `equivocated`: two valid records lay
+    in one slot. `adapter_fault`: the reason of the gate that
     refused the blob, such as `adapter.not_finite`, or None.
     """
 
@@ -48,6 +50,7 @@ class SiloEvidence:
     verdict: Verified[Verdict] | None = None
     submission: Verified[Submission] | None = None
     equivocated: bool = False
+    is_revoked: bool = False
     adapter_fault: str | None = None
 
     def records(self) -> tuple[SiloRecord, ...]:
@@ -151,6 +154,10 @@ def _outside_cohort(case: _Case) -> str | None:
     return None if case.evidence.silo in case.plan.record.cohort else "cohort.not_named"
 
 
+def _revoked(case: _Case) -> str | None:
+    return REVOKED_SILO if case.evidence.is_revoked else None
+
+
 def _equivocation(case: _Case) -> str | None:
     return "silo.equivocation" if case.evidence.equivocated else None
 
@@ -222,6 +229,7 @@ def _adapter_fault(submitted: _Submitted) -> str | None:
 
 SILO_RULES: tuple[Callable[[_Case], str | None], ...] = (
     _outside_cohort,
+    _revoked,
     _equivocation,
     _binding,
     _no_acceptance,

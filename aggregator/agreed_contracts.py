@@ -12,7 +12,7 @@ from pathlib import Path
 from data_contracts.artifact import artifact_of_file
 from data_contracts.dataset.contract.agreement import Parties, read_agreement
 from data_contracts.errors import DataStewardError
-from data_contracts.records import Membership
+from data_contracts.trusted_feed import TrustedFeed
 
 log = logging.getLogger("consortia")
 
@@ -25,14 +25,14 @@ class AgreedContracts:
     left_out: dict[str, str]
 
 
-def agreed_contracts(directory: Path, membership: Membership, now: datetime) -> AgreedContracts:
+def agreed_contracts(directory: Path, feed: TrustedFeed, now: datetime) -> AgreedContracts:
     """Every `<silo>.yaml` in `directory` with its agreement, judged at `now`."""
     digests: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for path in sorted(directory.glob("*.yaml")):
         silo, digest = path.stem, artifact_of_file(path).digest
         try:
-            agreement = read_agreement(path, digest, _parties(membership, silo))
+            agreement = read_agreement(path, digest, _parties(feed, silo))
         except DataStewardError as error:
             left_out[silo] = error.found
         else:
@@ -45,6 +45,6 @@ def agreed_contracts(directory: Path, membership: Membership, now: datetime) -> 
     return AgreedContracts(digests, left_out)
 
 
-def _parties(membership: Membership, silo: str) -> Parties:
-    key = membership.key_of(silo) or ""
-    return Parties(membership.federation, silo, key, membership.coordinator_key)
+def _parties(feed: TrustedFeed, silo: str) -> Parties:
+    federation = feed.membership.record.federation
+    return Parties(federation, silo, feed.silo_keys(silo), feed.contract_keys())

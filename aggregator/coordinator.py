@@ -3,46 +3,40 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 
 from aggregator.settings import FederationSettings, load_settings
 from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
-from data_contracts.envelope import Verified
-from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
+from infra.feed_reader import FeedReader
 from infra.object_store import Bucket
+from infra.record_store import SeenEnvelopes
 from infra.s3_bucket import S3Bucket
 from infra.signing_keys import SigningKey, load_key
 from infra.storage_config import s3_settings
 
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")
+FEED_DIRECTORY = Path("feed")
 CONTRACTS_DIRECTORY = Path("contracts")
-
-
-@dataclass
-class SeenFeed:
-    """Memberships and feed entries that this process has verified. Both only grow, so a poll reads
-    on from here instead of from the beginning."""
-
-    memberships: list[Verified[Membership]] = field(default_factory=list)
-    entries: list[Verified[RoundPlan | Abort]] = field(default_factory=list)
-    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True)
 class Coordinator:
-    """Keys, buckets and clock of the coordinator. Inboxes are only ever read."""
+    """Keys, buckets and clock of the coordinator. Inboxes are only ever read.
+
+    `keys` are its own, the current one and earlier ones: a key that was rotated finishes the
+    attempt that it opened.
+    """
 
     settings: FederationSettings
-    key: SigningKey
-    pinned: Verified[Membership]
+    keys: tuple[SigningKey, ...]
+    feed: FeedReader
     plans: Bucket
     ledger: Bucket
     inbox: Callable[[str], Bucket]
     clock: Clock
-    seen: SeenFeed = field(default_factory=SeenFeed)
+    seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
 
     @property
     def workspace(self) -> Path:
@@ -65,15 +59,24 @@ class Coordinator:
         return self.settings.home / "reports"
 
 
+def coordinator_keys(settings: FederationSettings) -> tuple[SigningKey, ...]:
+    """The current key, and beside it those that it replaced."""
+    current = settings.path(COORDINATOR_KEY)
+    earlier = sorted(current.parent.glob(f"{current.stem}-*{current.suffix}"))
+    return tuple(load_key(path) for path in (current, *earlier))
+
+
 def load_coordinator(home: Path) -> Coordinator:
     """Everything from `federation.toml` and the files beside it."""
     settings = load_settings(home)
     storage = s3_settings(settings.storage, settings.home)
+    plans = S3Bucket(storage, plans_bucket(settings.federation))
+    pinned = load_trust_anchor(settings.path(MEMBERSHIP_NAME))
     return Coordinator(
         settings=settings,
-        key=load_key(settings.path(COORDINATOR_KEY)),
-        pinned=load_trust_anchor(settings.path(MEMBERSHIP_NAME)),
-        plans=S3Bucket(storage, plans_bucket(settings.federation)),
+        keys=coordinator_keys(settings),
+        feed=FeedReader(settings.home / FEED_DIRECTORY, plans, pinned, finishes_claims=True),
+        plans=plans,
         ledger=S3Bucket(storage, ledger_bucket(settings.federation)),
         inbox=lambda silo: S3Bucket(storage, inbox_bucket(settings.federation, silo)),
         clock=SystemClock(),

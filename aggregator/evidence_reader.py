@@ -2,22 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from aggregator.admission import SiloEvidence
 from aggregator.coordinator import Coordinator
-from aggregator.federation_feed import FederationState, id_of
+from aggregator.federation_feed import abort_of, own_records
 from aggregator.ledger import SiloRecords, judged_records, used_evaluations
-from aggregator.planning import abort_of
 from aggregator.report import Evidence
 from aggregator.transfers import several_at_a_time
 from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.block_quantisation import SCHEMES
-from data_contracts.bucket_layout import (
-    round_slot,
-    status_prefix,
-)
+from data_contracts.bucket_layout import attempt_of, status_prefix
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
 from data_contracts.quantised_format import open_quantised
@@ -29,7 +24,6 @@ from data_contracts.records import (
     Evaluation,
     Refusal,
     RoundPlan,
-    RoundRecord,
     SiloRecord,
     Status,
     Submission,
@@ -37,47 +31,56 @@ from data_contracts.records import (
 )
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.submission_gate import check_submission
+from data_contracts.trusted_feed import TrustedFeed
 from infra.durable_files import keep_durably
 from infra.object_store import Bucket
-from infra.record_store import Equivocation, Found, read_slot, read_statuses
+from infra.record_store import read_attempt, read_statuses
 
 STATUSES_TRIED = 3
-
-RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
-SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 
 
 def read_silo(
-    c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str
 ) -> SiloRecords:
-    """Verified records of one silo; a silo whose key is not in the membership has none."""
-    reader = _SlotReader(c.inbox(silo), plan, silo, state.membership_of(plan).record.key_of(silo))
+    """Verified records of one silo; one whose key does not count, or counts no more, has none."""
+    key = feed.silo_key(plan, silo)
+    if key is None:
+        return SiloRecords(is_revoked=feed.membership_of(plan).record.key_of(silo) is not None)
+    reading = read_attempt(
+        c.inbox(silo),
+        attempt_of(plan),
+        dict.fromkeys(SILO_TYPES, frozenset({key})),
+        lambda verified: isinstance(verified.record, SiloRecord) and verified.record.silo == silo,
+        c.seen,
+    )
     return SiloRecords(
-        acceptance=reader.read(Acceptance),
-        refusal=reader.read(Refusal),
-        verdict=reader.read(Verdict),
-        submission=reader.read(Submission),
-        evaluation=reader.read(Evaluation),
-        equivocated=reader.equivocated,
+        acceptance=reading.found(Acceptance),
+        refusal=reading.found(Refusal),
+        verdict=reading.found(Verdict),
+        submission=reading.found(Submission),
+        evaluation=reading.found(Evaluation),
+        equivocated=bool(reading.equivocations()),
     )
 
 
 def read_evidence(
-    c: Coordinator, state: FederationState, plan: Verified[RoundPlan]
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
 ) -> tuple[Evidence, dict[str, SiloRecords]]:
     """All verified records of the attempt, the coordinator's and the silos'.
 
     Once the round is closed, what a silo was judged by is read from the ledger: its inbox is the
     silo's to rewrite, the ledger is not.
     """
-    close, decision = own_record(c, state, plan, Close), own_record(c, state, plan, Decision)
-    silos = {silo: read_silo(c, state, plan, silo) for silo in plan.record.cohort}
+    own = own_records(c, feed, plan)
+    close, decision = own.found(Close), own.found(Decision)
+    silos = {silo: read_silo(c, feed, plan, silo) for silo in plan.record.cohort}
     if close is not None:
-        silos |= judged_records(c, state, plan, close.record, silos)
+        silos |= judged_records(c, feed, plan, close.record, silos)
     if decision is not None:
-        silos |= used_evaluations(c, state, plan, decision.record, silos)
+        silos |= used_evaluations(c, feed, plan, decision.record, silos)
     evidence = Evidence(
-        membership=state.membership_of(plan),
+        membership=feed.membership_of(plan),
         plan=plan,
         acceptances={s: r.acceptance for s, r in silos.items() if r.acceptance},
         refusals={s: r.refusal for s, r in silos.items() if r.refusal},
@@ -85,21 +88,21 @@ def read_evidence(
         submissions={s: r.submission for s, r in silos.items() if r.submission},
         evaluations={s: r.evaluation for s, r in silos.items() if r.evaluation},
         close=close,
-        candidate=own_record(c, state, plan, Candidate),
+        candidate=own.found(Candidate),
         decision=decision,
-        abort=abort_of(state.feed, plan),
+        abort=abort_of(c, feed, plan),
     )
     return evidence, silos
 
 
 def read_status(
-    c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str
 ) -> Status | None:
     """The silo's newest signed status of this attempt; for display only."""
-    key = state.membership_of(plan).record.key_of(silo)
+    key = feed.silo_key(plan, silo)
     if key is None:
         return None
-    prefix = status_prefix(id_of(plan.record))
+    prefix = status_prefix(attempt_of(plan))
     status = read_statuses(c.inbox(silo), prefix, {key}, limit=STATUSES_TRIED)
     return status.record if status is not None else None
 
@@ -123,6 +126,7 @@ def admission_evidence(
             verdict=records.verdict,
             submission=records.submission,
             equivocated=records.equivocated,
+            is_revoked=records.is_revoked,
             adapter_fault=_adapter_fault(c, plan, silo, records.submission, starting),
         )
 
@@ -192,60 +196,3 @@ def _adapter_fault(
     except UntrustedInputError as error:
         return error.reason
     return None
-
-
-def own_record(
-    c: Coordinator,
-    state: FederationState,
-    plan: Verified[RoundPlan],
-    record_type: type[RoundRecordT],
-) -> Verified[RoundRecordT] | None:
-    """The coordinator's own record on a plan; two valid ones halt the round."""
-    slot = round_slot(id_of(plan.record), record_type.kind)
-    reading = read_slot(
-        c.plans,
-        slot,
-        record_type,
-        state.coordinator_keys,
-        belongs=lambda record: record.plan_digest == plan.digest,
-    )
-    if isinstance(reading, Equivocation):
-        raise UntrustedInputError(
-            f"{record_type.kind} of round {plan.record.round}",
-            expected="one record",
-            found=f"{len(reading.digests)} signed by the coordinator",
-            action="stop every coordinator and find out who else holds its key",
-            reason="coordinator.equivocation",
-        )
-    return reading.verified if isinstance(reading, Found) else None
-
-
-class _SlotReader:
-    """Reads slots of one inbox and remembers whether any held two valid records."""
-
-    def __init__(
-        self, inbox: Bucket, plan: Verified[RoundPlan], silo: str, key: str | None
-    ) -> None:
-        self._inbox = inbox
-        self._silo = silo
-        self._plan = plan
-        self._keys = frozenset({key} if key else ())
-        self.equivocated = False
-
-    def read(self, record_type: type[SiloRecordT]) -> Verified[SiloRecordT] | None:
-        if not self._keys:
-            return None
-        slot = round_slot(id_of(self._plan.record), record_type.kind)
-        reading = read_slot(
-            self._inbox,
-            slot,
-            record_type,
-            self._keys,
-            belongs=lambda record: (
-                record.plan_digest == self._plan.digest and record.silo == self._silo
-            ),
-        )
-        if isinstance(reading, Equivocation):
-            self.equivocated = True
-            return None
-        return reading.verified if isinstance(reading, Found) else None

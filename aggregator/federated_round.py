@@ -6,6 +6,8 @@ what was done and goes on. Nothing here knows Prefect, and only a merge imports 
 """
 
 import shutil
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from aggregator.adapter_layout import adapter_targets
@@ -19,22 +21,25 @@ from aggregator.evidence_reader import (
     spool_path,
 )
 from aggregator.federation_feed import (
-    FederationState,
-    id_of,
-    own_keys,
+    abort_of,
+    attempts_back,
+    claim_on_plan,
+    newest_attempt,
     read_federation,
     read_report,
+    signing_key,
     starting_point,
 )
+from aggregator.interruption import interruption_of
 from aggregator.ledger import copy_evaluations, copy_judged
-from aggregator.planning import PlanInputs, abort_of, draft_plan, plans_of_run
+from aggregator.planning import PlanInputs, draft_plan
 from aggregator.publication import decide
 from aggregator.publish import write_peft_layout
 from aggregator.report import Evidence, build_report
 from aggregator.report_files import ReportFiles, write_report_files
 from aggregator.stage import Stage, stage_of
-from data_contracts.bucket_layout import feed_slot, round_slot
-from data_contracts.envelope import Verified, seal
+from data_contracts.bucket_layout import feed_slot
+from data_contracts.envelope import Verified, narrowed, seal
 from data_contracts.errors import FederationOperatorError, UnusableMergeError
 from data_contracts.records import (
     Abort,
@@ -42,9 +47,11 @@ from data_contracts.records import (
     Close,
     Decision,
     RoundPlan,
+    RoundRecord,
     RoundReport,
 )
 from data_contracts.records.round_plan import AdapterSpec, BaseModelRef
+from data_contracts.trusted_feed import FedAttempt, TrustedFeed
 from infra.model_files import model_digest
 from infra.single_writer import claim_record
 
@@ -54,50 +61,60 @@ if TYPE_CHECKING:
 MAX_REASON = 400
 
 _T = TypeVar("_T")
+RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
+EntryT = TypeVar("EntryT", RoundPlan, Abort)
 
 
 def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
     """The plan in force for a round; a new one if there is none or its attempt was aborted."""
-    state = read_federation(c)
-    earlier = _plans_of(c, state, round_number)
-    if earlier and abort_of(state.feed, earlier[-1]) is None:
-        return earlier[-1]
+    feed = read_federation(c)
+    feed.require_current(c.clock.now())
+    newest = newest_attempt(c, feed)
+    earlier = newest if newest and newest.plan.record.round == round_number else None
+    if earlier is not None and earlier.abort is None:
+        return earlier.plan
     inputs = PlanInputs(
-        membership=state.membership,
-        feed=state.feed,
+        membership=feed.membership,
+        head=feed.head,
         base_model=_base_model(c),
-        adapter=_adapter_spec(c, state),
-        contract_digests=_contract_digests(c, state),
-        starting=starting_point(c, state, round_number),
+        adapter=newest.plan.record.adapter if newest else _first_adapter(c),
+        contract_digests=_contract_digests(c, feed),
+        starting=starting_point(c, feed),
         now=c.clock.now(),
     )
-    attempt = earlier[-1].record.attempt + 1 if earlier else 1
+    attempt = earlier.plan.record.attempt + 1 if earlier else 1
     plan = draft_plan(c.settings, inputs, round_number, attempt)
-    return claim_record(
-        c.plans, feed_slot(plan.feed_number), seal(plan, c.key), state.coordinator_keys
-    )
+    membership = feed.membership.record
+    key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
+    return _claimed_entry(c, feed, seal(plan, key), RoundPlan)
 
 
-def unreported_aborts(c: Coordinator, round_number: int) -> list[Verified[RoundPlan]]:
-    """Aborted attempts of a round whose report is still due, say because nobody was running."""
-    state = read_federation(c)
-    return [
-        plan
-        for plan in _plans_of(c, state, round_number)
-        if abort_of(state.feed, plan) is not None and read_report(c, plan) is None
-    ]
+def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
+    """The newest attempt, if it was aborted and its report is due: nobody was running then."""
+    feed = read_federation(c)
+    newest = newest_attempt(c, feed)
+    if newest is None or newest.abort is None or read_report(c, feed, newest.plan) is not None:
+        return None
+    return newest.plan
 
 
 def stage(c: Coordinator, plan: Verified[RoundPlan]) -> tuple[Stage, Evidence]:
     """What has to be done next, and the evidence that says so."""
-    evidence, _ = read_evidence(c, read_federation(c), plan)
-    return stage_of(evidence, read_report(c, plan) is not None, c.clock.now()), evidence
+    feed = read_federation(c)
+    evidence, _ = read_evidence(c, feed, plan)
+    found = stage_of(
+        evidence,
+        c.clock.now(),
+        reported=read_report(c, feed, plan) is not None,
+        interrupted=interruption_of(feed, evidence) is not None,
+    )
+    return found, evidence
 
 
 def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | Verified[Abort]:
     """Admit, reject, count refusals and missing silos; below quorum abort instead."""
-    state = read_federation(c)
-    evidence, silos = read_evidence(c, state, plan)
+    feed = read_federation(c)
+    evidence, silos = read_evidence(c, feed, plan)
     if evidence.close is not None:
         return evidence.close
     close = judge(plan, admission_evidence(c, plan, silos), c.clock.now())
@@ -110,9 +127,7 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
         )
     spooled = {a.adapter.digest: spool_path(c, a.adapter) for a in close.admitted}
     copy_judged(c, plan, close, silos, spooled)
-    return claim_record(
-        c.plans, round_slot(id_of(plan.record), Close.kind), seal(close, c.key), own_keys(c)
-    )
+    return _claimed(c, feed, plan, close)
 
 
 def merge_round(
@@ -125,7 +140,8 @@ def merge_round(
 
     `merge_modules` runs the modules elsewhere than on this machine's threads.
     """
-    evidence, _ = read_evidence(c, read_federation(c), plan)
+    feed = read_federation(c)
+    evidence, _ = read_evidence(c, feed, plan)
     if evidence.candidate is not None:
         return evidence.candidate
     close = _required(evidence.close, "a close record", "close the round first")
@@ -133,9 +149,7 @@ def merge_round(
     from aggregator.round_merge import merge_admitted
 
     candidate = merge_admitted(c, plan, close, on_module, merge_modules)
-    return claim_record(
-        c.plans, round_slot(id_of(plan.record), Candidate.kind), seal(candidate, c.key), own_keys(c)
-    )
+    return _claimed(c, feed, plan, candidate)
 
 
 def merge_or_abort(
@@ -151,33 +165,35 @@ def merge_or_abort(
 
 def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision]:
     """Publish or hold the candidate by the plan's rule."""
-    evidence, _ = read_evidence(c, read_federation(c), plan)
+    feed = read_federation(c)
+    evidence, _ = read_evidence(c, feed, plan)
     if evidence.decision is not None:
         return evidence.decision
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
     decision = decide(plan, candidate, evidence.evaluations, c.clock.now())
     copy_evaluations(c, plan, evidence.evaluations)
-    return claim_record(
-        c.plans, round_slot(id_of(plan.record), Decision.kind), seal(decision, c.key), own_keys(c)
-    )
+    return _claimed(c, feed, plan, decision)
 
 
 def report_round(
     c: Coordinator, plan: Verified[RoundPlan]
 ) -> tuple[Verified[RoundReport], ReportFiles]:
     """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
-    evidence, _ = read_evidence(c, read_federation(c), plan)
-    report = read_report(c, plan)
+    feed = read_federation(c)
+    evidence, _ = read_evidence(c, feed, plan)
+    report = read_report(c, feed, plan)
     if report is None:
-        report = claim_record(
-            c.plans,
-            round_slot(id_of(plan.record), RoundReport.kind),
-            seal(build_report(evidence, c.clock.now()), c.key),
-            own_keys(c),
-        )
+        # The key that planned the attempt, or, where it was revoked, the one in force.
+        keys = feed.report_keys(plan)
+        own = evidence.membership.record.coordinator_key
+        newest = feed.membership.record
+        signer = own if own in keys else newest.coordinator_key
+        key = signing_key(c, signer, f"membership {newest.number}")
+        report = claim_on_plan(c, plan, seal(build_report(evidence, c.clock.now()), key), keys)
     if report.record.outcome == "published":
         _publish(c, plan, evidence)
-    return report, write_report_files(report, evidence, c.reports)
+    chain = tuple(membership.envelope for membership in feed.memberships)
+    return report, write_report_files(report, evidence, c.reports, chain)
 
 
 def finish_latest_report(c: Coordinator) -> None:
@@ -186,24 +202,21 @@ def finish_latest_report(c: Coordinator) -> None:
     A coordinator that was killed after it signed the report and before it wrote the files would
     never come back to that round otherwise.
     """
-    reported = [
-        plan
-        for plan in plans_of_run(read_federation(c).feed, c.settings.run)
-        if read_report(c, plan) is not None
-    ]
-    if reported:
-        report_round(c, reported[-1])
+    feed = read_federation(c)
+    for attempt in _last_attempts(c, feed):
+        if read_report(c, feed, attempt.plan) is not None:
+            report_round(c, attempt.plan)
+            return
 
 
 def abort_round(
     c: Coordinator, plan: Verified[RoundPlan], rule: str, reason: str
 ) -> Verified[Abort]:
     """End the attempt without a model; the abort takes the next number of the feed."""
-    state = read_federation(c)
-    existing = abort_of(state.feed, plan)
+    feed = read_federation(c)
+    existing = abort_of(c, feed, plan)
     if existing is not None:
         return existing
-    last = state.feed[-1]
     abort = Abort(
         federation=plan.record.federation,
         issued_at=c.clock.now(),
@@ -211,14 +224,24 @@ def abort_round(
         round=plan.record.round,
         attempt=plan.record.attempt,
         plan_digest=plan.digest,
-        feed_number=last.record.feed_number + 1,
-        previous_digest=last.digest,
+        feed_number=feed.head.number + 1,
+        previous_digest=feed.head.digest or plan.digest,
         rule=rule,
         reason=reason,
     )
-    return claim_record(
-        c.plans, feed_slot(abort.feed_number), seal(abort, c.key), state.coordinator_keys
-    )
+    newest = feed.membership.record
+    key = signing_key(c, newest.coordinator_key, f"membership {newest.number}")
+    return _claimed_entry(c, feed, seal(abort, key), Abort)
+
+
+def abort_interrupted(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Abort]:
+    """End an attempt that rests on a key which was revoked."""
+    feed = read_federation(c)
+    evidence, _ = read_evidence(c, feed, plan)
+    if evidence.abort is not None:
+        return evidence.abort
+    due = _required(interruption_of(feed, evidence), "a revoked key", "let the attempt go on")
+    return abort_round(c, plan, due.rule, due.reason)
 
 
 def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
@@ -231,6 +254,8 @@ def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
             merge_or_abort(c, plan)
         case Stage.DECIDING:
             decide_round(c, plan)
+        case Stage.ABORTING:
+            abort_interrupted(c, plan)
         case Stage.REPORTING:
             report_round(c, plan)
         case Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED:
@@ -238,12 +263,45 @@ def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
     return found
 
 
-def _plans_of(
-    c: Coordinator, state: FederationState, round_number: int
-) -> list[Verified[RoundPlan]]:
-    """Plans of this run's round, one per attempt, oldest first."""
-    plans = plans_of_run(state.feed, c.settings.run)
-    return [plan for plan in plans if plan.record.round == round_number]
+def _last_attempts(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
+    """The newest attempt, and the ones before it for as long as somebody asks."""
+    newest = newest_attempt(c, feed)
+    if newest is not None:
+        yield newest
+        yield from islice(attempts_back(c, feed), 1, None)
+
+
+def _claimed(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], record: RoundRecordT
+) -> Verified[RoundRecordT]:
+    """Sign a record on a plan with the key that planned, and put it or find the earlier one."""
+    membership = feed.membership_of(plan).record
+    key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
+    return claim_on_plan(c, plan, seal(record, key), {key.public_key_hex})
+
+
+def _claimed_entry(
+    c: Coordinator, feed: TrustedFeed, proposed: Verified[EntryT], record_type: type[EntryT]
+) -> Verified[EntryT]:
+    """Put an entry of the feed, unless another coordinator was first with one like it.
+
+    Raises FederationOperatorError when it was first with one of the other kind.
+    """
+
+    def counts(envelope: bytes) -> Verified[RoundPlan | Abort]:
+        return feed.next_entry(envelope)
+
+    number = feed.head.number + 1
+    entry = Verified[RoundPlan | Abort](proposed.record, proposed.digest, proposed.envelope)
+    winner = narrowed(claim_record(c.plans, feed_slot(number), entry, counts), record_type)
+    if winner is None:
+        raise FederationOperatorError(
+            f"feed entry {number}",
+            expected=f"a {record_type.kind}",
+            found="another kind, written by another coordinator at this moment",
+            action="run the command again; one coordinator at a time writes the feed",
+        )
+    return winner
 
 
 def _base_model(c: Coordinator) -> BaseModelRef:
@@ -256,11 +314,8 @@ def _base_model(c: Coordinator) -> BaseModelRef:
     )
 
 
-def _adapter_spec(c: Coordinator, state: FederationState) -> AdapterSpec:
-    """The run's layout: that of its first plan, so that adapters of all rounds fit together."""
-    plans = plans_of_run(state.feed, c.settings.run)
-    if plans:
-        return plans[0].record.adapter
+def _first_adapter(c: Coordinator) -> AdapterSpec:
+    """The run's layout: later plans take that of the first, so that all rounds fit together."""
     adapter = c.settings.adapter
     return AdapterSpec(
         rank=adapter.rank,
@@ -273,10 +328,10 @@ def _adapter_spec(c: Coordinator, state: FederationState) -> AdapterSpec:
     )
 
 
-def _contract_digests(c: Coordinator, state: FederationState) -> dict[str, str]:
+def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
     """Digest of each silo's contract, as filed and signed with `consortia contract sign`."""
     directory = c.settings.path(CONTRACTS_DIRECTORY)
-    agreed = agreed_contracts(directory, state.membership.record, c.clock.now())
+    agreed = agreed_contracts(directory, feed, c.clock.now())
     if len(agreed.digests) < c.settings.round.quorum and agreed.left_out:
         named = "; ".join(f"{silo}: {why}" for silo, why in agreed.left_out.items())
         raise FederationOperatorError(

@@ -1,176 +1,183 @@
-"""The coordinator's view of its own feed: which plan comes next and where a run stands."""
+"""The coordinator's view of its own feed: which plan comes next and where a run stands.
 
-from dataclasses import dataclass, replace
-from typing import TypeVar
+What is asked here costs the same however long the feed is: the newest plan of a run says what its
+round started from, and with its decision what the next one starts from.
+"""
+
+from collections.abc import Collection, Iterator
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning import FeedEntry, StartingPoint, abort_of, latest_plan, plans_of_run
-from data_contracts.bucket_layout import RoundId, feed_slot, round_slot
-from data_contracts.envelope import Verified
-from data_contracts.errors import FederationOperatorError
+from aggregator.planning import StartingPoint
+from data_contracts.bucket_layout import attempt_of, round_slot
+from data_contracts.envelope import Verified, narrowed, verify
+from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.records import (
     Abort,
     Candidate,
     Decision,
-    Membership,
     RoundPlan,
-    RoundRecord,
     RoundReport,
 )
-from infra.record_store import Found, SlotReading, read_feed, read_membership_chain, read_slot
-from infra.single_writer import finish_claim
-
-RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
-
-
-@dataclass(frozen=True)
-class FederationState:
-    """Memberships from the pinned one to the newest, and the whole feed."""
-
-    memberships: tuple[Verified[Membership], ...]
-    feed: tuple[FeedEntry, ...]
-
-    @property
-    def membership(self) -> Verified[Membership]:
-        """The newest membership."""
-        return self.memberships[-1]
-
-    def membership_of(self, plan: Verified[RoundPlan]) -> Verified[Membership]:
-        """The membership that a plan names: its round is judged under that one to the end, so
-        that adding a silo or replacing a key meanwhile changes nothing about it."""
-        for membership in self.memberships:
-            if membership.digest == plan.record.membership_digest:
-                return membership
-        raise FederationOperatorError(
-            f"membership of round {plan.record.round}",
-            expected=f"number {plan.record.membership_number}, which its plan names",
-            found=f"numbers {self.memberships[0].record.number} to {self.membership.record.number}",
-            action="put a membership that is not newer than the run into membership.json",
-        )
-
-    @property
-    def coordinator_keys(self) -> frozenset[str]:
-        """Coordinator keys of every membership so far: feed entries may be older than a change."""
-        return frozenset(m.record.coordinator_key for m in self.memberships)
+from data_contracts.trusted_feed import FedAttempt, TrustedFeed
+from infra.attempt_reader import read_coordinator_records
+from infra.record_store import AttemptReading, Found, RoundRecordT, read_slot
+from infra.signing_keys import SigningKey
+from infra.single_writer import Counts, RecordT, claim_record
 
 
-def read_federation(c: Coordinator) -> FederationState:
+def read_federation(c: Coordinator) -> TrustedFeed:
     """Membership chain and feed, after finishing a claim that a killed coordinator left."""
-    with c.seen.lock:
-        known = c.seen.memberships or [c.pinned]
-        c.seen.memberships = known[:-1] + read_membership_chain(c.plans, known[-1])
-        _require_own_key(c, c.seen.memberships[-1])
-        state = FederationState(tuple(c.seen.memberships), ())
-        _read_on(c, state.coordinator_keys)
-        next_slot = feed_slot(len(c.seen.entries) + 1)
-        if finish_claim(c.plans, next_slot, (RoundPlan, Abort), state.coordinator_keys):
-            _read_on(c, state.coordinator_keys)
-        return replace(state, feed=tuple(c.seen.entries))
+    return c.feed.refresh()
 
 
-def _read_on(c: Coordinator, keys: frozenset[str]) -> None:
-    """Append what the feed holds beyond the entries this process has seen."""
-    entries = c.seen.entries
-    last = entries[-1].digest if entries else None
-    entries += read_feed(c.plans, len(entries) + 1, keys, last)
+def newest_attempt(c: Coordinator, feed: TrustedFeed) -> FedAttempt | None:
+    """The newest plan of this run, and its abort."""
+    run = c.settings.run
+    known = feed.attempt_of_run(run)
+    if known is not None or c.feed.has_no(run):
+        return known
+    # A home directory that was restored, or a run that others have followed.
+    found = next(attempts_back(c, feed), None)
+    if found is None:
+        c.feed.adopt_none(run)
+    else:
+        c.feed.adopt(found)
+    return found
 
 
-def next_round(c: Coordinator, state: FederationState) -> int:
+def attempts_back(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
+    """The attempts of this run, newest first, with one read for each entry of the feed."""
+    aborts: dict[str, Verified[Abort]] = {}
+    for entry in c.feed.entries_back(feed):
+        plan, abort = narrowed(entry, RoundPlan), narrowed(entry, Abort)
+        if abort is not None:
+            aborts[abort.record.plan_digest] = abort
+        if plan is not None and plan.record.run == c.settings.run:
+            yield FedAttempt(plan, aborts.get(plan.digest))
+
+
+def abort_of(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
+) -> Verified[Abort] | None:
+    """The abort that ends this plan's attempt, if the feed has one."""
+    newest = feed.attempt_of_run(plan.record.run)
+    if newest is not None and newest.plan.digest == plan.digest:
+        return newest.abort
+    for entry in c.feed.entries_back(feed):
+        abort = narrowed(entry, Abort)
+        if abort is not None and abort.record.plan_digest == plan.digest:
+            return abort
+        if entry.digest == plan.digest:
+            break
+    return None
+
+
+def next_round(c: Coordinator, feed: TrustedFeed) -> int:
     """The unfinished round of the run, else the one after the last; an aborted one comes again."""
-    plan = latest_plan(state.feed, c.settings.run)
-    if plan is None:
+    newest = newest_attempt(c, feed)
+    if newest is None:
         return 1
-    aborted = abort_of(state.feed, plan) is not None
-    finished = read_report(c, plan) is not None
-    return plan.record.round + (1 if finished and not aborted else 0)
+    finished = newest.abort is None and read_report(c, feed, newest.plan) is not None
+    return newest.plan.record.round + (1 if finished else 0)
 
 
-def decided_rounds(c: Coordinator, state: FederationState) -> tuple[Verified[Decision], ...]:
-    """Every decision of the run, in the order of the feed."""
-    decisions = []
-    for plan in plans_of_run(state.feed, c.settings.run):
-        reading = _read_of(c, state, plan, Decision)
-        if isinstance(reading, Found):
-            decisions.append(reading.verified)
-    return tuple(decisions)
+def starting_point(c: Coordinator, feed: TrustedFeed) -> StartingPoint:
+    """What the run's newest attempt left to start from.
 
-
-def starting_point(c: Coordinator, state: FederationState, round_number: int) -> StartingPoint:
-    """What the last round published in this run before `round_number` left to start from.
-
-    A held round changes nothing: what it started from is what the next one starts from.
+    One that was held or aborted changes nothing: what it started from is what the next starts from.
     """
-    published: Verified[RoundPlan] | None = None
-    for plan in plans_of_run(state.feed, c.settings.run):
-        if plan.record.round < round_number and abort_of(state.feed, plan) is None:
-            decision = _finished(plan, _read_of(c, state, plan, Decision), Decision.kind)
-            published = plan if decision.outcome == "published" else published
-    if published is None:
+    newest = newest_attempt(c, feed)
+    if newest is None:
         return StartingPoint()
-    candidate = _finished(published, _read_of(c, state, published, Candidate), Candidate.kind)
+    plan = newest.plan.record
+    if newest.abort is None:
+        records = own_records(c, feed, newest.plan)
+        if _finished(plan, records, Decision).outcome == "published":
+            candidate = _finished(plan, records, Candidate)
+            return StartingPoint(
+                adapter=candidate.adapter,
+                residual=candidate.residual,
+                server_state=candidate.server_state,
+                earlier=plan.starting_adapter,
+                merge=plan.merge,
+            )
     return StartingPoint(
-        adapter=candidate.adapter,
-        residual=candidate.residual,
-        server_state=candidate.server_state,
-        earlier=published.record.starting_adapter,
-        merge=published.record.merge,
+        adapter=plan.starting_adapter,
+        residual=plan.starting_residual,
+        server_state=plan.server_state,
+        earlier=plan.earlier_adapter,
+        merge=plan.merge if plan.starting_adapter is not None else None,
     )
 
 
-def read_report(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport] | None:
+def own_records(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> AttemptReading:
+    """The coordinator's own records on a plan; two valid ones of a kind halt the round."""
+    reading = read_coordinator_records(c.plans, plan, feed.coordinator_trust(plan), c.seen)
+    for record_type, found in reading.equivocations():
+        raise UntrustedInputError(
+            f"{record_type.kind} of round {plan.record.round}",
+            expected="one record",
+            found=f"{len(found.digests)} signed by the coordinator",
+            action="stop every coordinator and find out who else holds its key",
+            reason="coordinator.equivocation",
+        )
+    return reading
+
+
+def read_report(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
+) -> Verified[RoundReport] | None:
     """The signed report of a plan's attempt, if there is one."""
-    slot = round_slot(id_of(plan.record), RoundReport.kind)
-    reading = read_slot(c.plans, slot, RoundReport, own_keys(c))
+    slot = round_slot(attempt_of(plan), RoundReport.kind)
+    reading = read_slot(
+        c.plans,
+        slot,
+        RoundReport,
+        feed.report_keys(plan),
+        belongs=lambda report: report.plan_digest == plan.digest,
+    )
     return reading.verified if isinstance(reading, Found) else None
 
 
-def own_keys(c: Coordinator) -> frozenset[str]:
-    """Every coordinator key so far: records of earlier rounds may be older than a change of key."""
-    past = {membership.record.coordinator_key for membership in c.seen.memberships}
-    return frozenset(past | {c.key.public_key_hex})
-
-
-def id_of(plan: RoundPlan) -> RoundId:
-    """The attempt that a plan opens."""
-    return RoundId(plan.run, plan.round, plan.attempt)
-
-
-def _read_of(
+def claim_on_plan(
     c: Coordinator,
-    state: FederationState,
     plan: Verified[RoundPlan],
-    record_type: type[RoundRecordT],
-) -> SlotReading[RoundRecordT]:
-    """The coordinator's record of one kind on a plan."""
-    slot = round_slot(id_of(plan.record), record_type.kind)
-    return read_slot(
-        c.plans,
-        slot,
-        record_type,
-        state.coordinator_keys,
-        belongs=lambda record: record.plan_digest == plan.digest,
+    proposed: Verified[RecordT],
+    keys: Collection[str],
+) -> Verified[RecordT]:
+    """Put the coordinator's record of one kind on a plan, or find the one that was put before."""
+    slot = round_slot(attempt_of(plan), proposed.record.kind)
+    return claim_record(c.plans, slot, proposed, _by_one_of(type(proposed.record), keys))
+
+
+def signing_key(c: Coordinator, public_key: str, what: str) -> SigningKey:
+    """The coordinator's own key with this public half; an earlier one finishes its attempt."""
+    for key in c.keys:
+        if key.public_key_hex == public_key:
+            return key
+    raise FederationOperatorError(
+        "coordinator key",
+        expected=f"the key that {what} names, {public_key[:16]}",
+        found=f"{', '.join(key.public_key_hex[:16] for key in c.keys)} in keys/",
+        action="put the current coordinator key there as keys/coordinator-key.pem; if it is lost "
+        "or was stolen, revoke it with `consortia federation revoke --coordinator`",
     )
+
+
+def _by_one_of(record_type: type[RecordT], keys: Collection[str]) -> Counts[RecordT]:
+    return lambda envelope: verify(envelope, record_type, keys)
 
 
 def _finished(
-    plan: Verified[RoundPlan], reading: SlotReading[RoundRecordT], kind: str
+    plan: RoundPlan, records: AttemptReading, record_type: type[RoundRecordT]
 ) -> RoundRecordT:
     """The record of a round that is over; skipping it would start from an older adapter."""
-    if isinstance(reading, Found):
-        return reading.verified.record
+    found = records.found(record_type)
+    if found is not None:
+        return found.record
     raise FederationOperatorError(
-        f"{kind} of round {plan.record.round}",
+        f"{record_type.kind} of round {plan.round}",
         expected="the signed record of a round that is over",
-        found=type(reading).__name__.lower(),
+        found="none",
         action="finish that round first, or find out why storage withholds its records",
     )
-
-
-def _require_own_key(c: Coordinator, newest: Verified[Membership]) -> None:
-    if newest.record.coordinator_key != c.key.public_key_hex:
-        raise FederationOperatorError(
-            "coordinator key",
-            expected=f"the key that membership {newest.record.number} names",
-            found="another key",
-            action="use the current coordinator key; an older one has been replaced",
-        )

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from aggregator.admission import REVOKED_SILO
 from aggregator.coordinator import Coordinator
-from aggregator.federation_feed import FederationState, id_of
 from aggregator.transfers import several_at_a_time
-from data_contracts.bucket_layout import digest_in_key, ledger_slot, record_key
+from data_contracts.bucket_layout import attempt_of, digest_in_key, ledger_slot, record_key
 from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, verify
 from data_contracts.records import (
     Acceptance,
@@ -26,6 +26,7 @@ from data_contracts.records import (
     Verdict,
 )
 from data_contracts.records.close import Admitted
+from data_contracts.trusted_feed import TrustedFeed
 from infra.record_store import write_record
 
 EQUIVOCATION = "silo.equivocation"
@@ -36,14 +37,18 @@ SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
 
 @dataclass(frozen=True)
 class SiloRecords:
-    """What lies in one silo's inbox for this attempt; `equivocated` if a slot holds two records."""
+    """What lies in one silo's inbox for this attempt; `equivocated` if a slot holds two records.
 
-    acceptance: Verified[Acceptance] | None
-    refusal: Verified[Refusal] | None
-    verdict: Verified[Verdict] | None
-    submission: Verified[Submission] | None
-    evaluation: Verified[Evaluation] | None
-    equivocated: bool
+    `is_revoked`: the key that the plan's membership names for the silo does not count any more.
+    """
+
+    acceptance: Verified[Acceptance] | None = None
+    refusal: Verified[Refusal] | None = None
+    verdict: Verified[Verdict] | None = None
+    submission: Verified[Submission] | None = None
+    evaluation: Verified[Evaluation] | None = None
+    equivocated: bool = False
+    is_revoked: bool = False
 
 
 def copy_judged(
@@ -67,7 +72,7 @@ def copy_judged(
         judged = (records.acceptance, records.refusal, records.verdict, records.submission)
         for verified in judged:
             if verified is not None:
-                slot = ledger_slot(id_of(plan.record), silo, verified.record.kind)
+                slot = ledger_slot(attempt_of(plan), silo, verified.record.kind)
                 write_record(c.ledger, slot, verified)
 
     several_at_a_time(copy_blob, close.admitted)
@@ -79,12 +84,12 @@ def copy_evaluations(
 ) -> None:
     """Copy the evaluations that a decision is about to name."""
     for silo, evaluation in evaluations.items():
-        write_record(c.ledger, ledger_slot(id_of(plan.record), silo, Evaluation.kind), evaluation)
+        write_record(c.ledger, ledger_slot(attempt_of(plan), silo, Evaluation.kind), evaluation)
 
 
 def judged_records(
     c: Coordinator,
-    state: FederationState,
+    feed: TrustedFeed,
     plan: Verified[RoundPlan],
     close: Close,
     inboxes: Mapping[str, SiloRecords],
@@ -92,21 +97,21 @@ def judged_records(
     """What the close rests on, from the ledger; only evaluations still come from the inbox."""
     judged = {}
     for silo, digests in _named_by(close).items():
-        reader = _Reader(c, plan, silo, state.membership_of(plan).record.key_of(silo), digests)
+        reader = _Reader(c, plan, silo, feed.membership_of(plan).record.key_of(silo), digests)
         judged[silo] = SiloRecords(
             acceptance=reader.read(Acceptance),
             refusal=reader.read(Refusal),
             verdict=reader.read(Verdict),
             submission=reader.read(Submission),
             evaluation=inboxes[silo].evaluation,
-            equivocated=False,
+            is_revoked=inboxes[silo].is_revoked,
         )
     return judged
 
 
 def used_evaluations(
     c: Coordinator,
-    state: FederationState,
+    feed: TrustedFeed,
     plan: Verified[RoundPlan],
     decision: Decision,
     records: Mapping[str, SiloRecords],
@@ -114,7 +119,7 @@ def used_evaluations(
     """`records` with the evaluations that the decision names, from the ledger."""
     result = {}
     for used in decision.evaluations:
-        key = state.membership_of(plan).record.key_of(used.silo)
+        key = feed.membership_of(plan).record.key_of(used.silo)
         reader = _Reader(c, plan, used.silo, key, frozenset({used.evaluation_digest}))
         result[used.silo] = replace(records[used.silo], evaluation=reader.read(Evaluation))
     return result
@@ -127,7 +132,7 @@ def _named_by(close: Close) -> dict[str, frozenset[str]]:
     return named | {
         r.silo: frozenset({r.submission_digest} if r.submission_digest else ())
         for r in close.rejected
-        if r.reason != EQUIVOCATION
+        if r.reason not in (EQUIVOCATION, REVOKED_SILO)
     }
 
 
@@ -147,7 +152,7 @@ class _Reader:
 
     def read(self, record_type: type[SiloRecordT]) -> Verified[SiloRecordT] | None:
         ledger = self.coordinator.ledger
-        slot = ledger_slot(id_of(self.plan.record), self.silo, record_type.kind)
+        slot = ledger_slot(attempt_of(self.plan), self.silo, record_type.kind)
         found = [digest_in_key(info.key) for info in ledger.list_keys(slot)]
         chosen = sorted((d not in self.digests, d) for d in found if d is not None)
         if not chosen or self.key is None:

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from aggregator.settings import FederationSettings
 from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import Verified, narrowed
+from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
-from data_contracts.records import Abort, Membership, RoundPlan
+from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
@@ -23,8 +23,7 @@ from data_contracts.records.round_plan import (
     TrainingRecipe,
     trained_factors,
 )
-
-FeedEntry = Verified[RoundPlan | Abort]
+from data_contracts.trusted_feed import FeedPosition
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class PlanInputs:
     """What a plan is made of besides the settings."""
 
     membership: Verified[Membership]
-    feed: tuple[FeedEntry, ...]
+    head: FeedPosition
     base_model: BaseModelRef
     adapter: AdapterSpec
     contract_digests: dict[str, str]
@@ -58,9 +57,9 @@ def draft_plan(
     settings: FederationSettings, inputs: PlanInputs, round_number: int, attempt: int
 ) -> RoundPlan:
     """The plan for one attempt; raises FederationOperatorError when it could not be kept."""
-    cohort = tuple(sorted(inputs.contract_digests))
+    members = set(inputs.membership.record.silos_of_round(round_number))
+    cohort = tuple(sorted(members & inputs.contract_digests.keys()))
     _require_possible(settings, inputs, cohort)
-    last = inputs.feed[-1] if inputs.feed else None
     submit_by = inputs.now + timedelta(minutes=settings.round.submit_minutes)
     evaluate_by = submit_by + timedelta(minutes=settings.round.evaluate_minutes)
     return RoundPlan(
@@ -69,8 +68,8 @@ def draft_plan(
         run=settings.run,
         round=round_number,
         attempt=attempt,
-        feed_number=last.record.feed_number + 1 if last else 1,
-        previous_digest=last.digest if last else None,
+        feed_number=inputs.head.number + 1,
+        previous_digest=inputs.head.digest,
         membership_number=inputs.membership.record.number,
         membership_digest=inputs.membership.digest,
         trust_mode=settings.trust_mode,
@@ -101,27 +100,6 @@ def draft_plan(
         evaluate_by=_whole_seconds(evaluate_by),
         expires_at=_whole_seconds(evaluate_by),
     )
-
-
-def latest_plan(feed: tuple[FeedEntry, ...], run: str) -> Verified[RoundPlan] | None:
-    """The newest plan of a run in the feed."""
-    plans = plans_of_run(feed, run)
-    return plans[-1] if plans else None
-
-
-def plans_of_run(feed: tuple[FeedEntry, ...], run: str) -> list[Verified[RoundPlan]]:
-    """Every plan of a run, oldest first."""
-    plans = (narrowed(entry, RoundPlan) for entry in feed)
-    return [plan for plan in plans if plan is not None and plan.record.run == run]
-
-
-def abort_of(feed: tuple[FeedEntry, ...], plan: Verified[RoundPlan]) -> Verified[Abort] | None:
-    """The abort that ends this plan's attempt, if the feed has one."""
-    for entry in feed:
-        abort = narrowed(entry, Abort)
-        if abort is not None and abort.record.plan_digest == plan.digest:
-            return abort
-    return None
 
 
 def _recipe(
@@ -204,12 +182,10 @@ def _require_possible(
             f"{inputs.base_model.licence}: {licence.reason} ({licence.rule})",
             "name who accepted its terms in base_model.licence_acceptance, or choose another model",
         )
-    members = {member.silo for member in inputs.membership.record.silos}
-    strangers = sorted(set(cohort) - members)
-    if not cohort or strangers:
+    if not cohort:
         raise _impossible(
             "a cohort of members with a contract each",
-            f"not members: {', '.join(strangers)}" if strangers else "no silo with a contract",
+            "no member of this round with a contract",
             "add silos with `consortia federation add-silo`",
         )
     _require_defence(settings)

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from aggregator.admission import SiloEvidence, binding_fault, judge
+from aggregator.admission import REVOKED_SILO, SiloEvidence, binding_fault, judge
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
@@ -169,6 +169,7 @@ def admission_evidence(evidence: Evidence, close: Close | None) -> list[SiloEvid
             verdict=evidence.verdicts.get(silo),
             submission=evidence.submissions.get(silo),
             equivocated=reasons.get(silo) == "silo.equivocation",
+            is_revoked=reasons.get(silo) == REVOKED_SILO,
             adapter_fault=_adapter_fault(reasons.get(silo)),
         )
         for silo in sorted(silos)

@@ -23,6 +23,7 @@ from data_contracts.envelope import Verified, unverified_record, verify
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,
+    Abort,
     Membership,
     Record,
     RoundPlan,
@@ -30,6 +31,8 @@ from data_contracts.records import (
     SiloRecord,
 )
 from data_contracts.records.round_report import EvidenceRef
+from data_contracts.trust_anchor import open_trust_anchor
+from data_contracts.trusted_feed import follow_membership
 
 Outcome = Literal["pass", "fail", "not checked"]
 
@@ -49,6 +52,7 @@ class _Signed:
 
     report: Verified[RoundReport]
     evidence: Evidence
+    known: dict[str, Verified[Membership]]
 
 
 class _ClaimError(Exception):
@@ -74,6 +78,7 @@ UNCHECKABLE = (
     ),
 )
 DEPENDENT = (
+    "coordinator key",
     "references",
     "admission and weights",
     "merge as planned",
@@ -88,8 +93,9 @@ def audit(
 ) -> tuple[Claim, ...]:
     """Check everything that a bundle can show.
 
-    `pinned` is the membership that the auditor trusts; report and plan must rest on it. `adapter`
-    is the published `adapter_model.safetensors`, where the auditor has it. Never raises on what is
+    `pinned` is the membership that the auditor trusts, older or newer than the one that the round
+    was planned under: the memberships in the bundle lead from the one to the other. `adapter` is
+    the published `adapter_model.safetensors`, where the auditor has it. Never raises on what is
     in the bundle.
     """
     claims: list[Claim] = []
@@ -100,6 +106,7 @@ def audit(
         names = ("report signature", "evidence complete", "evidence signatures", *DEPENDENT)
         claims += [Claim(n, "not checked", skipped) for n in names if n not in reached]
         return (*claims, *UNCHECKABLE)
+    claims.append(_not_revoked(signed))
     claims.append(_references(signed))
     claims.append(_admission(signed.evidence))
     claims.append(_merge_as_planned(signed.evidence))
@@ -118,32 +125,92 @@ def _verified(bundle: Bundle, pinned: Verified[Membership], claims: list[Claim])
     """The first four claims; None as soon as one fails."""
     name = "membership"
     try:
-        membership = _named_membership(bundle, pinned)
-        claims.append(
-            Claim(name, "pass", f"number {membership.record.number}, as pinned by the auditor")
-        )
+        chain = _known_memberships(bundle, pinned)
+        membership = _named_membership(bundle, chain, pinned)
+        claims.append(Claim(name, "pass", _how_trusted(membership.record, pinned.record)))
         name = "report signature"
-        report = verify(bundle.report, RoundReport, [membership.record.coordinator_key])
-        claims.append(Claim(name, "pass", "signed by the pinned coordinator key"))
+        report = verify(bundle.report, RoundReport, _report_keys(chain, membership.record))
+        claims.append(Claim(name, "pass", "signed by the coordinator of the plan or a later one"))
         name = "evidence complete"
         envelopes = _complete_evidence(bundle, report.record)
         claims.append(Claim(name, "pass", f"{len(envelopes)} records, all listed, none missing"))
         name = "evidence signatures"
-        evidence = _evidence(report.record, envelopes, membership)
+        evidence = _evidence(report.record, envelopes, membership, chain)
         claims.append(Claim(name, "pass", "each record is signed by the pinned key of its signer"))
     except (_ClaimError, UntrustedInputError) as error:
         claims.append(Claim(name, "fail", str(error)))
         return None
-    return _Signed(report, evidence)
+    return _Signed(report, evidence, chain)
 
 
-def _named_membership(bundle: Bundle, pinned: Verified[Membership]) -> Verified[Membership]:
-    """The pinned membership, if the report lists it; checked before any signature is believed."""
+def _known_memberships(
+    bundle: Bundle, pinned: Verified[Membership]
+) -> dict[str, Verified[Membership]]:
+    """By digest, oldest first: the pinned membership and all in the bundle that it leads to.
+
+    Newer ones by the signatures of the version before, older ones because the pinned one names
+    their digests. What it does not lead to is passed over.
+    """
+    known = {pinned.digest: pinned}
+    for envelope in (*bundle.memberships, *bundle.evidence):
+        if pinned.record.vouches_for(digest_of_bytes(envelope)):
+            earlier = open_trust_anchor(envelope)
+            known[earlier.digest] = earlier
+    newest = pinned
+    for envelope in bundle.memberships:
+        if unverified_record(envelope, Membership).number == newest.record.number + 1:
+            newest = follow_membership(newest, envelope)
+            known[newest.digest] = newest
+    return dict(sorted(known.items(), key=lambda item: item[1].record.number))
+
+
+def _named_membership(
+    bundle: Bundle, known: dict[str, Verified[Membership]], pinned: Verified[Membership]
+) -> Verified[Membership]:
+    """The membership that the report lists; checked before any signature is believed."""
     claimed = unverified_record(bundle.report, RoundReport)
     listed = {ref.digest for ref in claimed.evidence if ref.kind == Membership.kind}
-    if listed != {pinned.digest}:
-        raise _ClaimError("the report rests on another membership than the pinned one")
-    return pinned
+    if len(listed) != 1 or not listed <= known.keys():
+        number = pinned.record.number
+        raise _ClaimError(
+            "the report rests on a membership that the pinned one, "
+            f"number {number}, neither names nor leads to"
+        )
+    return known[listed.pop()]
+
+
+def _how_trusted(named: Membership, pinned: Membership) -> str:
+    if named.number == pinned.number:
+        return f"number {named.number}, as pinned by the auditor"
+    how = "named by" if named.number < pinned.number else "signed on from"
+    return f"number {named.number}, {how} number {pinned.number}, which the auditor pinned"
+
+
+def _report_keys(known: dict[str, Verified[Membership]], named: Membership) -> set[str]:
+    """Who may sign the report: the plan's coordinator, or a later one that was not revoked."""
+    revoked = {entry.public_key for m in known.values() for entry in m.record.revoked}
+    later = (m.record for m in known.values() if m.record.number > named.number)
+    return ({membership.coordinator_key for membership in later} - revoked) | {
+        named.coordinator_key
+    }
+
+
+def _not_revoked(signed: _Signed) -> Claim:
+    """Of a key that was revoked later the plans up to an entry of the feed count."""
+    name, key = "coordinator key", signed.evidence.membership.record.coordinator_key
+    for membership in signed.known.values():
+        if key not in {entry.public_key for entry in membership.record.revoked}:
+            continue
+        last, number = membership.record.after_feed_number, membership.record.number
+        if signed.evidence.plan.record.feed_number > last:
+            detail = f"membership {number} revokes it from feed entry {last} on, and this is later"
+            return Claim(name, "fail", detail)
+        detail = (
+            f"membership {number} revokes it; this plan is older, but whether report and records "
+            "were signed before that cannot be seen offline"
+        )
+        return Claim(name, "not checked", detail)
+    return Claim(name, "pass", "no membership at hand revokes it")
 
 
 def _complete_evidence(bundle: Bundle, report: RoundReport) -> dict[str, bytes]:
@@ -165,7 +232,10 @@ def _some(digests: Counter[str]) -> str:
 
 
 def _evidence(
-    report: RoundReport, envelopes: dict[str, bytes], membership: Verified[Membership]
+    report: RoundReport,
+    envelopes: dict[str, bytes],
+    membership: Verified[Membership],
+    known: dict[str, Verified[Membership]],
 ) -> Evidence:
     """Every record verified under the key of the signer that the report names, and in its place."""
     own: dict[str, Verified[Any]] = {Membership.kind: membership}
@@ -173,7 +243,8 @@ def _evidence(
     for ref in report.evidence:
         if ref.kind == Membership.kind:
             continue
-        verified = _verified_record(ref, envelopes[ref.digest], membership.record)
+        keys = _signer_keys(ref, membership.record, known)
+        verified = _verified_record(ref, envelopes[ref.digest], keys)
         place, key = (
             (own, ref.kind) if ref.silo is None else (silos.setdefault(ref.kind, {}), ref.silo)
         )
@@ -197,14 +268,23 @@ def _evidence(
     )
 
 
-def _verified_record(ref: EvidenceRef, envelope: bytes, membership: Membership) -> Verified[Any]:
+def _signer_keys(
+    ref: EvidenceRef, named: Membership, known: dict[str, Verified[Membership]]
+) -> set[str]:
+    """The key of the silo, or the coordinator's; an abort may be a later coordinator's."""
+    if ref.kind == Abort.kind:
+        return _report_keys(known, named)
+    key = named.key_of(ref.silo) if ref.silo else named.coordinator_key
+    if key is None:
+        raise _ClaimError(f"{ref.silo} is not in membership {named.number}")
+    return {key}
+
+
+def _verified_record(ref: EvidenceRef, envelope: bytes, keys: set[str]) -> Verified[Any]:
     record_type: type[Record] | None = RECORD_TYPES.get(ref.kind)
     if record_type is None or issubclass(record_type, SiloRecord) != (ref.silo is not None):
         raise _ClaimError(f"a {ref.kind} cannot be signed by {ref.silo or 'the coordinator'}")
-    key = membership.key_of(ref.silo) if ref.silo else membership.coordinator_key
-    if key is None:
-        raise _ClaimError(f"{ref.silo} is not in the pinned membership")
-    verified = verify(envelope, record_type, [key])
+    verified = verify(envelope, record_type, keys)
     if isinstance(verified.record, SiloRecord) and verified.record.silo != ref.silo:
         raise _ClaimError(f"a {ref.kind} signed with the key of {ref.silo} names another silo")
     return verified

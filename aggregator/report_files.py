@@ -30,10 +30,11 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundReport
 from infra.durable_files import write_durably
 
-FORMAT = "consortia-report-1"
+FORMAT = "consortia-report-2"
 BUNDLE_NAME = "report.bundle.json"
 MAX_BUNDLE_BYTES = 64 * 1024 * 1024
 MAX_EVIDENCE = 8000
+MAX_MEMBERSHIPS = 10_000
 READABLE = 0o644
 _EMBEDDED = re.compile(
     rb'<script type="application/json" id="' + BUNDLE_ELEMENT_ID.encode() + rb'">([^<]*)</script>'
@@ -43,10 +44,12 @@ _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Bundle:
-    """Envelope bytes of the report and of its evidence, in the order of the report's list."""
+    """Envelope bytes of the report, of its evidence in the order of the report's list, and of the
+    memberships from the founding to the newest that the coordinator knew."""
 
     report: bytes
     evidence: tuple[bytes, ...]
+    memberships: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,14 @@ class ReportFiles:
     archive: Path
 
 
-def bundle_of(report: Verified[RoundReport], evidence: Evidence) -> Bundle:
+def bundle_of(
+    report: Verified[RoundReport], evidence: Evidence, memberships: tuple[bytes, ...] = ()
+) -> Bundle:
     """The report with exactly the evidence that it lists."""
     listed = {ref.digest for ref in report.record.evidence}
     envelopes = (envelope for _, envelope in evidence_list(settled(evidence)))
-    return Bundle(report.envelope, tuple(e for e in envelopes if digest_of_bytes(e) in listed))
+    used = tuple(e for e in envelopes if digest_of_bytes(e) in listed)
+    return Bundle(report.envelope, used, memberships)
 
 
 def pack_bundle(bundle: Bundle) -> bytes:
@@ -70,6 +76,7 @@ def pack_bundle(bundle: Bundle) -> bytes:
     content = {
         "evidence": [to_base64(envelope) for envelope in bundle.evidence],
         "format": FORMAT,
+        "memberships": [to_base64(envelope) for envelope in bundle.memberships],
         "report": to_base64(bundle.report),
     }
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
@@ -78,14 +85,26 @@ def pack_bundle(bundle: Bundle) -> bytes:
 def unpack_bundle(data: bytes) -> Bundle:
     """Read a bundle; raises UntrustedInputError. Nothing is verified here but the form."""
     parsed = parse_strict(data, MAX_BUNDLE_BYTES)
-    if not isinstance(parsed, dict) or set(parsed) != {"format", "report", "evidence"}:
-        raise _malformed("format, report and evidence", "other fields", "fields")
-    if parsed["format"] != FORMAT:
+    if isinstance(parsed, dict) and parsed.get("format", FORMAT) != FORMAT:
         raise _malformed(f"format {FORMAT}", ascii(parsed["format"])[:60], "format")
-    evidence = parsed["evidence"]
-    if not isinstance(evidence, list) or len(evidence) > MAX_EVIDENCE:
-        raise _malformed(f"a list of at most {MAX_EVIDENCE} envelopes", "other", "evidence")
-    return Bundle(_from_base64(parsed["report"]), tuple(_from_base64(item) for item in evidence))
+    if not isinstance(parsed, dict) or set(parsed) != {
+        "format",
+        "report",
+        "evidence",
+        "memberships",
+    }:
+        raise _malformed("format, report, evidence and memberships", "other fields", "fields")
+    return Bundle(
+        _from_base64(parsed["report"]),
+        _envelopes(parsed["evidence"], MAX_EVIDENCE),
+        _envelopes(parsed["memberships"], MAX_MEMBERSHIPS),
+    )
+
+
+def _envelopes(values: Any, limit: int) -> tuple[bytes, ...]:
+    if not isinstance(values, list) or len(values) > limit:
+        raise _malformed(f"a list of at most {limit} envelopes", "other", "evidence")
+    return tuple(_from_base64(item) for item in values)
 
 
 def embedded_bundle(page: bytes) -> bytes:
@@ -142,6 +161,8 @@ def archive_files(bundle: Bundle) -> dict[str, bytes]:
             raise _malformed("only records that the report lists", "another record", "evidence")
         owner = ref.silo if ref.silo is not None else "coordinator"
         files[f"evidence/{owner}/{ref.kind}-{ref.digest}.json"] = envelope
+    for number, envelope in enumerate(bundle.memberships, start=1):
+        files[f"memberships/{number:06d}-{digest_of_bytes(envelope)}.json"] = envelope
     return files
 
 
@@ -152,16 +173,19 @@ def page_of(bundle: Bundle) -> bytes:
 
 
 def write_report_files(
-    report: Verified[RoundReport], evidence: Evidence, directory: Path
+    report: Verified[RoundReport],
+    evidence: Evidence,
+    directory: Path,
+    memberships: tuple[bytes, ...] = (),
 ) -> ReportFiles:
-    """Write bundle, page and archive to `directory`; running it again writes the same bytes.
+    """Write bundle, page and archive to `directory`; the same memberships give the same bytes.
 
     The files of a first attempt are called `round-0001`, those of a retry `round-0001-attempt-02`.
     """
     record = report.record
     stem = f"round-{record.round:04d}"
     stem += f"-attempt-{record.attempt:02d}" if record.attempt > 1 else ""
-    bundle = bundle_of(report, evidence)
+    bundle = bundle_of(report, evidence, memberships)
     files = ReportFiles(
         directory / f"{stem}.json", directory / f"{stem}.html", directory / f"{stem}.zip"
     )
@@ -218,8 +242,10 @@ report.envelope.json   the signed report: a DSSE envelope, signed by the coordin
 report.bundle.json     signed report and all evidence in one file
 evidence/              one DSSE envelope per record, by signer; the name ends in the SHA-256
                        of the file, and the report lists every one of them
+memberships/           every version of the membership from the founding on, each signed by the
+                       root keys of the version before
 
-Verify everything offline, with the membership file that you were handed when you joined:
+Verify everything offline, with the membership file that you were handed, whichever version it is:
 
     consortia report verify report.bundle.json --trust membership.json
 

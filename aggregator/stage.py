@@ -15,16 +15,21 @@ class Stage(Enum):
     MERGING = "ready to merge"
     EVALUATING = "waiting for evaluations"
     DECIDING = "ready to decide"
+    ABORTING = "to be aborted and tried again"
     REPORTING = "ready to report"
     REPORTED = "reported"
 
 
-def stage_of(evidence: Evidence, reported: bool, now: datetime) -> Stage:
-    """In order: report, abort, decision, candidate, close; then what the silos still owe."""
+def stage_of(
+    evidence: Evidence, now: datetime, *, reported: bool = False, interrupted: bool = False
+) -> Stage:
+    """In order: report, abort, decision, interruption, candidate, close; then what silos owe."""
     if reported:
         return Stage.REPORTED
     if evidence.abort is not None or evidence.decision is not None:
         return Stage.REPORTING
+    if interrupted:
+        return Stage.ABORTING
     plan = evidence.plan.record
     if evidence.candidate is not None:
         waiting = now < plan.evaluate_by and owing_evaluation(evidence)

@@ -7,7 +7,9 @@ seen; readers list the slot, verify, and treat none as absent and two as equivoc
 import re
 from dataclasses import dataclass
 
+from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
+from data_contracts.records import RoundPlan, RoundRecord
 from data_contracts.wire_types import NAME_PATTERN
 
 _NAME = re.compile(NAME_PATTERN)
@@ -17,16 +19,48 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SLOT_ENTRY = re.compile(r"(?P<slot>[a-z0-9/-]{1,200}/)(?P<digest>[0-9a-f]{64})\.json")
 
 
+MEMBERS_PREFIX = "members/"
+FEED_PREFIX = "feed/"
+PLAN_DIGITS = 16
+
+
 @dataclass(frozen=True)
 class RoundId:
-    """One attempt of one round of a run."""
+    """One attempt of one round of a run, which is one plan.
+
+    The plan's digest is part of every key: a plan that a later membership made void, and its
+    successor of the same number, share no slot.
+    """
 
     run: str
     round: int
     attempt: int
+    plan_digest: str
 
     def __post_init__(self) -> None:
         _checked(self.run, _NAME, "run id")
+        _checked(self.plan_digest, _DIGEST, "plan digest")
+
+    @property
+    def path(self) -> str:
+        """Run, round, attempt and the beginning of the plan's digest, as in every key."""
+        digits = self.plan_digest[:PLAN_DIGITS]
+        return f"{self.run}/{self.round:04d}/{self.attempt:02d}-{digits}/"
+
+
+def run_round_prefix(run: str, round_number: int) -> str:
+    """Beginning of the keys of every attempt of a round."""
+    return f"rounds/{_checked(run, _NAME, 'run id')}/{round_number:04d}/"
+
+
+def attempt_of(plan: Verified[RoundPlan]) -> RoundId:
+    """The attempt that a plan opens."""
+    return RoundId(plan.record.run, plan.record.round, plan.record.attempt, plan.digest)
+
+
+def attempt_of_record(record: RoundRecord) -> RoundId:
+    """The attempt that a record says it belongs to."""
+    return RoundId(record.run, record.round, record.attempt, record.plan_digest)
 
 
 def plans_bucket(federation: str) -> str:
@@ -46,23 +80,34 @@ def ledger_bucket(federation: str) -> str:
 
 def membership_slot(number: int) -> str:
     """Slot of one membership version."""
-    return f"members/{number:06d}/"
+    return f"{MEMBERS_PREFIX}{number:06d}/"
 
 
 def feed_slot(number: int) -> str:
     """Slot of one plan or abort in the federation's gap-free feed."""
-    return f"feed/{number:08d}/"
+    return f"{FEED_PREFIX}{number:08d}/"
+
+
+def number_in_key(prefix: str, key: str) -> int | None:
+    """The number of the slot below `prefix` that a key lies in, or None for anything else."""
+    name = key.removeprefix(prefix).split("/")[0]
+    return int(name) if key.startswith(prefix) and name.isascii() and name.isdigit() else None
+
+
+def round_prefix(round_id: RoundId) -> str:
+    """Everything of one attempt in a plans bucket or an inbox."""
+    return f"rounds/{round_id.path}"
 
 
 def round_slot(round_id: RoundId, kind: str) -> str:
     """Slot of the coordinator's or a silo's record of `kind` within its own bucket."""
-    return f"{_round_prefix(round_id)}{_checked(kind, _NAME, 'record kind')}/"
+    return f"{round_prefix(round_id)}{_checked(kind, _NAME, 'record kind')}/"
 
 
 def ledger_slot(round_id: RoundId, silo: str, kind: str) -> str:
     """Slot of the ledger's copy of a silo's record."""
     silo, kind = _checked(silo, _NAME, "silo id"), _checked(kind, _NAME, "record kind")
-    return f"{_round_prefix(round_id)}{silo}/{kind}/"
+    return f"{round_prefix(round_id)}{silo}/{kind}/"
 
 
 def record_key(slot: str, envelope_digest: str) -> str:
@@ -83,7 +128,7 @@ def blob_key(digest: str) -> str:
 
 def status_prefix(round_id: RoundId) -> str:
     """Prefix of a silo's status records of one attempt."""
-    return f"status/{round_id.run}/{round_id.round:04d}/{round_id.attempt:02d}/"
+    return f"status/{round_id.path}"
 
 
 def status_key(round_id: RoundId, number: int) -> str:
@@ -93,10 +138,6 @@ def status_key(round_id: RoundId, number: int) -> str:
 
 def _federation(federation: str) -> str:
     return _checked(federation, _FEDERATION, "federation id")
-
-
-def _round_prefix(round_id: RoundId) -> str:
-    return f"rounds/{round_id.run}/{round_id.round:04d}/{round_id.attempt:02d}/"
 
 
 def _checked(value: str, pattern: re.Pattern[str], what: str) -> str:

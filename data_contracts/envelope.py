@@ -2,16 +2,18 @@
 
 DSSE v1 (https://github.com/secure-systems-lab/dsse) over RFC 8785 JSON, signed with Ed25519.
 Guaranteed, in this order, before a record is handed to anyone: size and nesting are bounded, the
-payload type is the expected one, enough distinct pinned keys signed exactly these payload bytes,
-envelope and payload are canonical JSON without duplicate keys or floats, and the payload fits the
-closed schema. The digest of a record is the SHA-256 of its envelope's bytes; since the envelope is
-canonical and its key ids are checked, nobody but the signer can make a second one that verifies.
+payload type is the expected one in the version of this wire, every signature is by a pinned key
+over exactly these payload bytes, no key signed twice, signatures lie in the order of their key ids
+and are enough, envelope and payload are canonical JSON without duplicate keys or floats, and the
+payload fits the closed schema. The digest of a record is the SHA-256 of its envelope's bytes; since
+nothing about an envelope is left open, nobody but its signers can make a second one that verifies.
 """
 
 import base64
 import binascii
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,15 +25,17 @@ from pydantic import ValidationError
 
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records.base import Record
+from data_contracts.records.base import WIRE_VERSION, Record
 
 MAX_ENVELOPE_BYTES = 512 * 1024
 MAX_PAYLOAD_BYTES = 256 * 1024
-MAX_SIGNATURES = 16
+MAX_SIGNATURES = 32
 MAX_DEPTH = 8
 REMEMBERED = 64
 """Documents whose parsed form is kept: a plan is read at every poll. What is kept follows from the
 bytes alone; signatures are checked every time, against the keys of that time."""
+
+_PAYLOAD_TYPE = re.compile(r"application/vnd\.consortia\.([a-z-]{1,40})\.v([0-9]{1,4})\+json")
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -43,6 +47,14 @@ class Signer(Protocol):
     def public_key_hex(self) -> str: ...
 
     def sign(self, message: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """Public keys (hex) of which so many distinct ones have to sign; 0: any of them may."""
+
+    keys: frozenset[str]
+    threshold: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,10 @@ def canonical_bytes(record: Record) -> bytes:
 
 
 def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
-    """Sign `record` with each signer and return it with its envelope and digest."""
+    """Sign `record` with each signer and return it with its envelope and digest.
+
+    Raises ValueError when one key signs twice: nobody would accept that envelope.
+    """
     payload = canonical_bytes(record)
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise _refused("record", f"at most {MAX_PAYLOAD_BYTES} bytes", f"{len(payload)}", "size")
@@ -82,18 +97,28 @@ def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
         {
             "payload": to_base64(payload),
             "payloadType": record.payload_type(),
-            "signatures": [_signature(signer, message) for signer in signers],
+            "signatures": _in_order([_signature(signer, message) for signer in signers]),
         }
     )
     return Verified(record, digest_of_bytes(envelope), envelope)
 
 
-def countersign(verified: Verified[Any], signer: Signer) -> bytes:
-    """The envelope of `verified` with one more signature over the very same payload."""
-    parsed = parse_strict(verified.envelope, MAX_ENVELOPE_BYTES)
+def countersign(envelope: bytes, signer: Signer) -> bytes:
+    """`envelope` with one more signature over the very same payload.
+
+    Whose the others are is not asked here; raises ValueError when this key has signed already.
+    """
+    parsed = parse_strict(envelope, MAX_ENVELOPE_BYTES)
     payload_type, payload, _ = _envelope_fields(parsed)
     added = _signature(signer, pre_authentication_encoding(payload_type, payload))
-    return rfc8785.dumps({**parsed, "signatures": [*parsed["signatures"], added]})
+    return rfc8785.dumps({**parsed, "signatures": _in_order([*parsed["signatures"], added])})
+
+
+def _in_order(signatures: list[dict[str, str]]) -> list[dict[str, str]]:
+    """By key id, the only order in which they are read back."""
+    if len({signature["keyid"] for signature in signatures}) != len(signatures):
+        raise ValueError("expected every key to sign once")
+    return sorted(signatures, key=lambda signature: signature["keyid"])
 
 
 def _signature(signer: Signer, message: bytes) -> dict[str, str]:
@@ -105,35 +130,91 @@ def verify(
 ) -> Verified[RecordT]:
     """Turn envelope bytes into a record, or raise UntrustedInputError.
 
-    `keys` are the pinned public keys (hex) that may sign; `threshold` counts distinct public keys,
-    never key ids, so one key under two ids counts once.
+    `keys` are the pinned public keys (hex) that may sign; `threshold` counts distinct public keys.
     """
     if threshold < 1:
         raise ValueError("threshold must be at least 1")
+    return verify_quorums(envelope, record_type, [Quorum(frozenset(keys), threshold)])
+
+
+def verify_quorums(
+    envelope: bytes, record_type: type[RecordT], quorums: Sequence[Quorum]
+) -> Verified[RecordT]:
+    """As `verify`, where several groups of keys have to sign, each with a threshold of its own.
+
+    A key of any group may sign, and one that is in two groups counts in both.
+    """
     payload_type, payload, signatures = _opened(envelope)
-    if payload_type != record_type.payload_type():
-        raise _refused("payload type", record_type.payload_type(), payload_type, "kind")
+    _require_type(payload_type, record_type)
     if len(signatures) > record_type.max_signatures:
         limit = f"at most {record_type.max_signatures} signature(s)"
         raise _refused(record_type.kind, limit, f"{len(signatures)}", "envelope")
     _require_canonical(envelope, MAX_ENVELOPE_BYTES, "envelope")
-    message = pre_authentication_encoding(payload_type, payload)
-    distinct = {bytes.fromhex(key) for key in keys}
-    signed_by = {key for key in distinct if any(s.is_valid(key, message) for s in signatures)}
-    if len(signed_by) < threshold:
-        raise _refused(
-            f"signature of {record_type.kind}",
-            f"{threshold} valid signature(s) by pinned keys",
-            f"{len(signed_by)}",
-            "signature",
-        )
+    signed_by = _signers(record_type.kind, payload_type, payload, signatures, quorums)
+    for quorum in quorums:
+        valid = len(signed_by & {key.lower() for key in quorum.keys})
+        if valid < quorum.threshold:
+            raise _refused(
+                f"signature of {record_type.kind}",
+                f"{quorum.threshold} valid signature(s) by pinned keys",
+                f"{valid}",
+                "signature",
+            )
     record = _record_from_payload(payload, record_type)
     return Verified(record, digest_of_bytes(envelope), envelope)
 
 
+def _signers(
+    kind: str,
+    payload_type: str,
+    payload: bytes,
+    signatures: tuple["_Signature", ...],
+    quorums: Sequence[Quorum],
+) -> frozenset[str]:
+    """Who signed, in lower-case hex; one signature that is out of place spoils them all.
+
+    Were it passed over, whoever can write to storage could add it, and so make a second envelope of
+    one record.
+    """
+    pinned = {key_id(key): key.lower() for quorum in quorums for key in quorum.keys}
+    ids = [signature.keyid for signature in signatures]
+    if ids != sorted(set(ids)):
+        expected = "signatures in the order of their key ids, each key once"
+        raise _refused(f"signatures of {kind}", expected, "another order, or a key twice", "order")
+    message = pre_authentication_encoding(payload_type, payload)
+    for signature in signatures:
+        key = pinned.get(signature.keyid)
+        if key is None or not signature.is_valid(bytes.fromhex(key), message):
+            raise _refused(
+                f"signature of {kind}",
+                "valid signatures by pinned keys and no others",
+                f"one with the key id {signature.keyid[:16]!a} that is not",
+                "signature",
+            )
+    return frozenset(pinned[keyid] for keyid in ids)
+
+
+def _require_type(payload_type: str, record_type: type[Record]) -> None:
+    """The kind, and the version of the wire: both are named where the version differs."""
+    if payload_type == record_type.payload_type():
+        return
+    named = _PAYLOAD_TYPE.fullmatch(payload_type)
+    if named is not None and named[1] == record_type.kind:
+        raise UntrustedInputError(
+            record_type.kind,
+            expected=f"version {WIRE_VERSION} of the records, which this release writes and reads",
+            found=f"version {named[2]}",
+            action="use the release of Consortia that the federation was founded with, or found "
+            "the federation anew with this one",
+            reason="envelope.version",
+        )
+    raise _refused("payload type", record_type.payload_type(), ascii(payload_type)[:100], "kind")
+
+
 def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
     """The record an envelope claims to hold, unverified: only to find the keys that it names."""
-    _, payload, _ = _opened(envelope)
+    payload_type, payload, _ = _opened(envelope)
+    _require_type(payload_type, record_type)
     record: RecordT = _record_from_payload(payload, record_type)
     return record
 

@@ -6,7 +6,7 @@ that it is whole, signed by a threshold of the root keys that it names itself.
 
 from pathlib import Path
 
-from data_contracts.envelope import Verified, unverified_record, verify
+from data_contracts.envelope import Quorum, Verified, unverified_record, verify_quorums
 from data_contracts.errors import ConsortiaError
 from data_contracts.records import Membership
 
@@ -14,7 +14,14 @@ from data_contracts.records import Membership
 def open_trust_anchor(envelope: bytes) -> Verified[Membership]:
     """Verify a membership against its own root keys; raises UntrustedInputError."""
     named = unverified_record(envelope, Membership)
-    return verify(envelope, Membership, named.root_keys, named.root_threshold)
+    return verify_quorums(
+        envelope,
+        Membership,
+        [
+            Quorum(frozenset(named.root_keys), named.root_threshold),
+            Quorum(frozenset(named.retired_root_keys), 0),
+        ],
+    )
 
 
 def load_trust_anchor(path: Path) -> Verified[Membership]:

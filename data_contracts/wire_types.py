@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +19,8 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
 )
+
+from data_contracts.public_keys import key_fault
 
 INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _INSTANT = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -32,7 +35,6 @@ SiloId = Name
 RunId = Name
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,79}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-PublicKeyHex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=400)]
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
@@ -50,6 +52,14 @@ def _decimal_from_wire(value: Any) -> Any:
     raise ValueError("expected a decimal written as a string, such as '0.002'")
 
 
+def _usable_key(public_key_hex: str) -> str:
+    """Keys are pinned as bytes, so one of small order or in a second spelling is refused."""
+    fault = key_fault(public_key_hex)
+    if fault is not None:
+        raise ValueError(f"expected an Ed25519 public key, found {fault}")
+    return public_key_hex
+
+
 def _instant_from_wire(value: Any) -> Any:
     """Whole seconds of UTC, so that what is sealed equals what is read back; naive is refused."""
     if isinstance(value, datetime) and value.tzinfo is not None:
@@ -59,6 +69,9 @@ def _instant_from_wire(value: Any) -> Any:
     raise ValueError("expected a UTC instant such as 2026-11-23T05:00:00Z")
 
 
+PublicKeyHex = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_usable_key)
+]
 DecimalString = Annotated[
     Decimal,
     Field(allow_inf_nan=False),

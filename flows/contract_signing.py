@@ -31,10 +31,10 @@ def sign_contract(path: Path, home: Path, silo: str = "") -> tuple[Path, int]:
     contract = load_contract(path)
     if (home / SETTINGS_NAME).exists():
         key, parties = _as_coordinator(home, silo)
-        other_key = parties.silo_key
+        others = parties.silo_keys
     elif (home / CONFIG_NAME).exists():
         key, parties = _as_silo(home)
-        other_key = parties.coordinator_key
+        others = parties.coordinator_keys
     else:
         raise FederationOperatorError(
             f"home directory {home}",
@@ -42,7 +42,7 @@ def sign_contract(path: Path, home: Path, silo: str = "") -> tuple[Path, int]:
             found="neither",
             action="name the right directory with --home",
         )
-    return _sign(path, contract, key, parties, other_key)
+    return _sign(path, contract, key, parties, others)
 
 
 def sign_on_both_sides(own: Path, silo_home: Path, filed: Path, home: Path, silo: str) -> None:
@@ -57,7 +57,7 @@ def sign_on_both_sides(own: Path, silo_home: Path, filed: Path, home: Path, silo
 
 
 def _sign(
-    path: Path, contract: DataContract, key: SigningKey, parties: Parties, other_key: str
+    path: Path, contract: DataContract, key: SigningKey, parties: Parties, others: frozenset[str]
 ) -> tuple[Path, int]:
     agreement, now = agreement_path(path), SystemClock().now()
     try:
@@ -66,22 +66,20 @@ def _sign(
     except DataStewardError:
         # There is no agreement with both signatures yet; that is what this is for.
         pass
-    theirs = _envelope_of(agreement, contract, other_key)
+    theirs = _envelope_of(agreement, contract, others)
     if theirs is None:
         envelope = first_signature(contract, parties.federation, parties.silo, now, key)
         write_durably(agreement, envelope, mode=0o644)
         return agreement, 1
-    write_durably(
-        agreement, second_signature(theirs, contract, parties, other_key, key), mode=0o644
-    )
+    write_durably(agreement, second_signature(theirs, contract, parties, others, key), mode=0o644)
     return agreement, 2
 
 
-def _envelope_of(agreement: Path, contract: DataContract, other_key: str) -> bytes | None:
+def _envelope_of(agreement: Path, contract: DataContract, others: frozenset[str]) -> bytes | None:
     """The other side's agreement to this contract; an older one, or our own, is made anew."""
     try:
         envelope = agreement.read_bytes()
-        signed = verify(envelope, ContractAgreement, {other_key})
+        signed = verify(envelope, ContractAgreement, others)
     except (OSError, UntrustedInputError):
         return None
     return envelope if signed.record.contract_digest == contract.digest else None
@@ -108,4 +106,5 @@ def _parties(membership: Membership, silo: str) -> Parties:
             found=silo or "no name",
             action="add the silo with `consortia federation add-silo` first",
         )
-    return Parties(membership.federation, silo, key, membership.coordinator_key)
+    own = frozenset({membership.coordinator_key})
+    return Parties(membership.federation, silo, frozenset({key}), own)

@@ -14,16 +14,16 @@ from prefect.cache_policies import NO_CACHE
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.evidence_reader import read_silo, read_status
 from aggregator.federated_round import (
+    abort_interrupted,
     close_round,
     decide_round,
     merge_or_abort,
     open_round,
     report_round,
     stage,
-    unreported_aborts,
+    unreported_abort,
 )
-from aggregator.federation_feed import read_federation
-from aggregator.planning import abort_of
+from aggregator.federation_feed import abort_of, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import Abort, RoundPlan, RoundReport
@@ -43,7 +43,8 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     Returns the outcome (published, held or aborted), its rule and the report's digest.
     """
     c = load_coordinator(Path(home))
-    for aborted in unreported_aborts(c, round_number):
+    aborted = unreported_abort(c)
+    if aborted is not None:
         report_task(c, aborted)
     plan = open_task(c, round_number)
     return run_to_report(c, plan)
@@ -64,6 +65,8 @@ def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
                 follow_until(c, plan, Stage.DECIDING, followed)
             case Stage.DECIDING:
                 decide_task(c, plan)
+            case Stage.ABORTING:
+                abort_task(c, plan)
             case Stage.REPORTING | Stage.REPORTED:
                 report = report_task(c, plan)
                 record = report.record
@@ -172,6 +175,14 @@ def decide_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     return decision.outcome
 
 
+@task(name="abort", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
+def abort_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+    """End an attempt that rests on a key which was revoked."""
+    abort = abort_interrupted(c, plan)
+    get_run_logger().error("attempt aborted: %s", abort.record.reason)
+    return abort.digest
+
+
 @task(name="report", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
 def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport]:
     """Sign and write the report; show its table and link."""
@@ -183,10 +194,12 @@ def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundRepo
 
 def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:
     """Why there is nothing more to wait for from this silo, or None."""
-    state = read_federation(c)
-    if abort_of(state.feed, plan) is not None:
+    feed = read_federation(c)
+    if abort_of(c, feed, plan) is not None or feed.coordinator_trust(plan).only is not None:
         return "attempt aborted"
-    records = read_silo(c, state, plan, silo)
+    records = read_silo(c, feed, plan, silo)
+    if records.is_revoked:
+        return "its key was revoked"
     if records.equivocated:
         return "two different records in one slot"
     if records.refusal is not None:

@@ -9,11 +9,11 @@ from rich.text import Text
 from aggregator.coordinator import Coordinator
 from aggregator.evidence_reader import read_silo, read_status
 from aggregator.federated_round import stage
-from aggregator.federation_feed import FederationState, read_federation
-from aggregator.planning import latest_plan
+from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Status
+from data_contracts.trusted_feed import TrustedFeed
 
 BAR_WIDTH = 24
 
@@ -38,13 +38,14 @@ class RoundView:
 
 def view_round(c: Coordinator) -> RoundView:
     """Read the newest round's state from storage."""
-    state = read_federation(c)
-    plan = latest_plan(state.feed, c.settings.run)
-    if plan is None:
+    feed = read_federation(c)
+    newest = newest_attempt(c, feed)
+    if newest is None:
         return RoundView(None, None, ())
+    plan = newest.plan
     found, _ = stage(c, plan)
     return RoundView(
-        plan, found, tuple(_view_silo(c, state, plan, silo) for silo in plan.record.cohort)
+        plan, found, tuple(_view_silo(c, feed, plan, silo) for silo in plan.record.cohort)
     )
 
 
@@ -82,11 +83,9 @@ def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Te
     return Text(f"{status.step} of {status.steps}"), bar, Text(speed), Text(left)
 
 
-def _view_silo(
-    c: Coordinator, state: FederationState, plan: Verified[RoundPlan], silo: str
-) -> SiloView:
-    records = read_silo(c, state, plan, silo)
-    status = read_status(c, state, plan, silo)
+def _view_silo(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str) -> SiloView:
+    records = read_silo(c, feed, plan, silo)
+    status = read_status(c, feed, plan, silo)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None)
     if records.refusal is not None:

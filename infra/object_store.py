@@ -59,5 +59,8 @@ class Bucket(Protocol):
     def download_blob(self, ref: ArtifactRef, path: Path) -> None:
         """Blob into `path` by way of a temporary file; digest and size verified, then renamed."""
 
-    def list_keys(self, prefix: str) -> list[ObjectInfo]:
-        """Every object below `prefix`, in no promised order; at most MAX_LISTED_KEYS of them."""
+    def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
+        """Every object below `prefix` whose key sorts after `after`, in no promised order.
+
+        BoundExceededError where there are more than MAX_LISTED_KEYS.
+        """

@@ -8,18 +8,34 @@ silo that the caller had in mind is for the caller to judge.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.bucket_layout import digest_in_key, feed_slot, membership_slot, record_key
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, peek_kind, verify
+from data_contracts.bucket_layout import (
+    RoundId,
+    digest_in_key,
+    record_key,
+    round_prefix,
+    round_slot,
+)
+from data_contracts.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Quorum,
+    Verified,
+    peek_kind,
+    verify,
+    verify_quorums,
+)
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import Abort, Membership, Record, RoundPlan, Status
+from data_contracts.records import Record, RoundRecord, Status
 from infra.object_store import BoundExceededError, Bucket, ObjectInfo
 
 MAX_SLOT_OBJECTS = 64
+SEEN_BYTES = 64 * 1024 * 1024
 
 RecordT = TypeVar("RecordT", bound=Record)
+RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,6 @@ class Equivocation:
 
 
 SlotReading = Absent | Found[RecordT] | Equivocation
-FeedEntry = RoundPlan | Abort
 
 
 def write_record(bucket: Bucket, slot: str, verified: Verified[Any]) -> None:
@@ -66,60 +81,91 @@ def read_slot(
     here, does not count as being in the slot, so that nobody can be framed with it.
     """
     types = {record_type.payload_type(): record_type}
-    return _judge_slot(bucket, slot, types, keys, threshold, belongs)
+    try:
+        listed = [info for info in bucket.list_keys(slot) if _is_record_key(slot, info.key)]
+    except BoundExceededError:
+        return Absent(("slot.flooded",))
+    return _judge_slot(
+        listed,
+        lambda info: envelope_in(bucket, info),
+        types,
+        Quorum(frozenset(keys), threshold),
+        lambda verified: belongs is None or belongs(verified.record),
+    )
 
 
-def read_feed(
+def read_attempt(
     bucket: Bucket,
-    first_number: int,
-    keys: Collection[str],
-    previous_digest: str | None = None,
-) -> list[Verified[FeedEntry]]:
-    """The feed from `first_number` to its first absent number, without gaps.
+    round_id: RoundId,
+    wanted: Mapping[type[RoundRecord], Collection[str]],
+    counts: Callable[[Verified[RoundRecord]], bool],
+    seen: "SeenEnvelopes",
+) -> "AttemptReading":
+    """The records of one attempt, each type with the keys that may sign it, from one listing.
 
-    `previous_digest` is that of entry `first_number - 1`; a caller that has it gets the first
-    link checked too. Raises UntrustedInputError with reason `feed.equivocation`, `feed.number` or
-    `feed.chain`.
+    Only those on this very plan for which `counts` is true are in their slots; see `read_slot`.
     """
-    types: dict[str, type[FeedEntry]] = {
-        RoundPlan.payload_type(): RoundPlan,
-        Abort.payload_type(): Abort,
-    }
-    entries: list[Verified[FeedEntry]] = []
-    number, link_is_known = first_number, first_number == 1 or previous_digest is not None
-    while True:
-        reading = _judge_slot(bucket, feed_slot(number), types, keys, threshold=1)
-        if isinstance(reading, Absent):
-            return entries
-        if isinstance(reading, Equivocation):
-            raise _untrusted(
-                f"feed entry {number}",
-                "one record",
-                f"{len(reading.digests)} signed by the coordinator",
-                "feed.equivocation",
-            )
-        entry = reading.verified
-        _check_feed_number(entry.record, number)
-        if link_is_known and entry.record.previous_digest != previous_digest:
-            raise _broken_link(f"feed entry {number}", previous_digest, "feed.chain")
-        entries.append(entry)
-        number, link_is_known, previous_digest = number + 1, True, entry.digest
+    prefix = round_prefix(round_id)
+    try:
+        listed = bucket.list_keys(prefix)
+    except BoundExceededError:
+        return AttemptReading({record_type: Absent(("slot.flooded",)) for record_type in wanted})
+    readings: dict[type[RoundRecord], SlotReading[Any]] = {}
+    for record_type, keys in wanted.items():
+        slot = round_slot(round_id, record_type.kind)
+        readings[record_type] = _judge_slot(
+            [info for info in listed if _is_record_key(slot, info.key)],
+            lambda info: seen.read(bucket, info),
+            {record_type.payload_type(): record_type},
+            Quorum(frozenset(keys)),
+            lambda v: v.record.plan_digest == round_id.plan_digest and counts(v),
+        )
+    return AttemptReading(readings)
 
 
-def read_membership_chain(
-    bucket: Bucket, pinned: Verified[Membership]
-) -> list[Verified[Membership]]:
-    """Membership versions from the pinned one to the newest, each vouched for by the one before.
+@dataclass(frozen=True)
+class AttemptReading:
+    """What `read_attempt` found, by type."""
 
-    The Update Framework specification, section 5.3: consecutive numbers, each version
-    signed by a threshold of its predecessor's root keys and of its own. An unusable successor
-    raises UntrustedInputError instead of leaving the caller with an outdated member list. Expiry
-    of the newest version is for the caller to check against its clock.
+    readings: Mapping[type[RoundRecord], SlotReading[Any]]
+
+    def found(self, record_type: type[RoundRecordT]) -> Verified[RoundRecordT] | None:
+        """The one valid record of a type, or None."""
+        reading = self.readings[record_type]
+        return reading.verified if isinstance(reading, Found) else None
+
+    def equivocations(self) -> list[tuple[type[RoundRecord], Equivocation]]:
+        """Types of which there are two valid records or more."""
+        items = self.readings.items()
+        return [(kind, found) for kind, found in items if isinstance(found, Equivocation)]
+
+
+class SeenEnvelopes:
+    """Envelopes that this process has read, so that a poll reads what is new.
+
+    A key ends in the digest of what it holds, and only what matches is kept: nothing here ages.
     """
-    chain = [pinned]
-    while (successor := _successor(bucket, chain[-1])) is not None:
-        chain.append(successor)
-    return chain
+
+    def __init__(self, max_bytes: int = SEEN_BYTES) -> None:
+        self._kept: dict[tuple[str, str], bytes] = {}
+        self._lock = Lock()
+        self._free = max_bytes
+
+    def read(self, bucket: Bucket, info: ObjectInfo) -> bytes:
+        """The envelope of a listed record key; raises UntrustedInputError for other bytes."""
+        place = (bucket.name, info.key)
+        with self._lock:
+            known = self._kept.get(place)
+        if known is not None:
+            return known
+        data = envelope_in(bucket, info)
+        with self._lock:
+            if place not in self._kept:
+                self._kept[place] = data
+                self._free -= len(data)
+            while self._free < 0:
+                self._free += len(self._kept.pop(next(iter(self._kept))))
+        return data
 
 
 def read_statuses(
@@ -141,25 +187,28 @@ def read_statuses(
     return None
 
 
+def envelope_in(bucket: Bucket, info: ObjectInfo) -> bytes:
+    """Bytes of a listed record key; raises UntrustedInputError unless its digest is theirs."""
+    data = _bytes_of(bucket, info)
+    if digest_of_bytes(data) != digest_in_key(info.key):
+        raise _untrusted(info.key, "bytes with the digest in the key", "other bytes", "slot.digest")
+    return data
+
+
 def _judge_slot(
-    bucket: Bucket,
-    slot: str,
+    listed: Collection[ObjectInfo],
+    read: Callable[[ObjectInfo], bytes],
     types: Mapping[str, type[RecordT]],
-    keys: Collection[str],
-    threshold: int,
-    belongs: Callable[[RecordT], bool] | None = None,
+    quorum: Quorum,
+    counts: Callable[[Verified[RecordT]], bool],
 ) -> SlotReading[RecordT]:
-    """Read each record key of `slot` and sort valid from rejected."""
-    try:
-        listed = [info for info in bucket.list_keys(slot) if _is_record_key(slot, info.key)]
-    except BoundExceededError:
-        return Absent(("slot.flooded",))
+    """Read each record key of a slot and sort valid from rejected."""
     valid: list[Verified[RecordT]] = []
     rejected: list[str] = []
     for info in sorted(listed, key=lambda info: info.key)[:MAX_SLOT_OBJECTS]:
         try:
-            entry = _verified(_bytes_of(bucket, info), info.key, types, keys, threshold)
-            if belongs is None or belongs(entry.record):
+            entry = _verified(read(info), types, quorum)
+            if counts(entry):
                 valid.append(entry)
             else:
                 rejected.append("slot.misplaced")
@@ -172,19 +221,11 @@ def _judge_slot(
     return Found(valid[0])
 
 
-def _verified(
-    data: bytes,
-    key: str,
-    types: Mapping[str, type[RecordT]],
-    keys: Collection[str],
-    threshold: int,
-) -> Verified[RecordT]:
-    if digest_of_bytes(data) != digest_in_key(key):
-        raise _untrusted(key, "bytes with the digest in the key", "other bytes", "slot.digest")
+def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -> Verified[RecordT]:
     kind = peek_kind(data)
     if kind not in types:
-        raise _untrusted(key, " or ".join(types), kind[:80], "envelope.kind")
-    return verify(data, types[kind], keys, threshold)
+        raise _untrusted("record", " or ".join(types), ascii(kind)[:80], "envelope.kind")
+    return verify_quorums(data, types[kind], [quorum])
 
 
 def _bytes_of(bucket: Bucket, info: ObjectInfo) -> bytes:
@@ -204,42 +245,6 @@ def _bytes_of(bucket: Bucket, info: ObjectInfo) -> bytes:
 def _is_record_key(slot: str, key: str) -> bool:
     digest = digest_in_key(key)
     return digest is not None and key == record_key(slot, digest)
-
-
-def _check_feed_number(entry: FeedEntry, number: int) -> None:
-    if entry.feed_number != number:
-        raise _untrusted(
-            f"feed entry {number}", f"feed number {number}", f"{entry.feed_number}", "feed.number"
-        )
-
-
-def _successor(bucket: Bucket, current: Verified[Membership]) -> Verified[Membership] | None:
-    roots, number = current.record, current.record.number + 1
-    problem = f"membership {number}"
-    reading = read_slot(
-        bucket, membership_slot(number), Membership, roots.root_keys, roots.root_threshold
-    )
-    if reading == Absent():
-        return None
-    if not isinstance(reading, Found):
-        found = (
-            f"rejected: {', '.join(reading.rejected)}"
-            if isinstance(reading, Absent)
-            else f"{len(reading.digests)} valid versions"
-        )
-        raise _untrusted(problem, "one version that the root keys signed", found, "membership.slot")
-    new = reading.verified.record
-    if new.federation != roots.federation:
-        raise _untrusted(problem, roots.federation, new.federation, "membership.federation")
-    if new.number != number:
-        raise _untrusted(problem, f"number {number}", f"{new.number}", "membership.number")
-    if new.previous_digest != current.digest:
-        raise _broken_link(problem, current.digest, "membership.chain")
-    return verify(reading.verified.envelope, Membership, new.root_keys, new.root_threshold)
-
-
-def _broken_link(problem: str, expected: str | None, reason: str) -> UntrustedInputError:
-    return _untrusted(problem, f"previous_digest {expected}", "another previous_digest", reason)
 
 
 def _untrusted(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:

@@ -135,11 +135,12 @@ class S3Bucket:
                         raise
                 time.sleep(BACKOFF_SECONDS * failures)
 
-    def list_keys(self, prefix: str) -> list[ObjectInfo]:
+    def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """See `Bucket.list_keys`; reads every page."""
         found: list[ObjectInfo] = []
+        place = {"StartAfter": after} if after else {}
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._name, Prefix=prefix
+            Bucket=self._name, Prefix=prefix, **place
         )
         with translated(self._settings, self._name, prefix):
             for page in pages:

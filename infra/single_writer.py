@@ -2,66 +2,85 @@
 
 Record keys end in a digest, so two coordinators (or one that was killed and started again, with a
 later `issued_at`) could put two valid records into one slot, which readers must treat as
-equivocation. So the coordinator first creates one fixed key in the slot that holds the envelope;
+equivocation. So the coordinator first creates a fixed key in the slot that holds the envelope;
 whoever comes second reads it and adopts that record instead of its own.
+
+Claims are numbered, and the first that counts is the winner. What counts is the same for everybody,
+so a claim of a key that was revoked, or of a plan that a new membership made void, is passed over
+by all, and nobody can shut a slot for good by having written to it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from data_contracts.bucket_layout import record_key
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, peek_kind, verify
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified
 from data_contracts.errors import StorageError, UntrustedInputError
 from data_contracts.records import Record
-from infra.object_store import Bucket
+from infra.object_store import BoundExceededError, Bucket
 
 RecordT = TypeVar("RecordT", bound=Record)
 
-CLAIM_NAME = "claim"
+Counts = Callable[[bytes], Verified[RecordT]]
+"""The record of an envelope; raises UntrustedInputError for one that does not count in the slot."""
+
+MAX_CLAIMS = 64
+
+
+def claim_key(slot: str, number: int) -> str:
+    """Key of a slot's claim, from 1."""
+    return f"{slot}claim-{number:02d}"
 
 
 def claim_record(
-    bucket: Bucket, slot: str, proposed: Verified[RecordT], keys: Collection[str]
+    bucket: Bucket, slot: str, proposed: Verified[RecordT], counts: Counts[RecordT]
 ) -> Verified[RecordT]:
     """Put `proposed` into `slot` unless a record was claimed there before; return the winner."""
-    winner = _claimed(bucket, slot, proposed, keys)
+    winner, free = _first_counting(bucket, slot, counts)
+    while winner is None:
+        try:
+            bucket.put_once(free, proposed.envelope)
+            winner = proposed
+        except StorageError:
+            if _read(bucket, free) is None:
+                raise
+            winner, free = _first_counting(bucket, slot, counts)
     bucket.put_once(record_key(slot, winner.digest), winner.envelope)
     return winner
 
 
-def finish_claim(
-    bucket: Bucket, slot: str, record_types: Sequence[type[Record]], keys: Collection[str]
-) -> bool:
-    """Complete a claim whose writer was killed before the record itself; False if there is none."""
-    envelope = bucket.get(f"{slot}{CLAIM_NAME}", MAX_ENVELOPE_BYTES)
-    if envelope is None:
-        return False
-    claimed_type = peek_kind(envelope)
-    for record_type in record_types:
-        if record_type.payload_type() == claimed_type:
-            verified = verify(envelope, record_type, keys)
-            bucket.put_once(record_key(slot, verified.digest), envelope)
-            return True
-    raise UntrustedInputError(
-        f"claim in {slot}",
-        expected=" or ".join(record_type.kind for record_type in record_types),
-        found=claimed_type,
-        action="find out who else writes with the coordinator's credential",
-        reason="claim.kind",
+def finish_claim(bucket: Bucket, slot: str, counts: Counts[RecordT]) -> Verified[RecordT] | None:
+    """Complete a claim whose writer was killed before the record itself; None if there is none."""
+    winner, _ = _first_counting(bucket, slot, counts)
+    if winner is not None:
+        bucket.put_once(record_key(slot, winner.digest), winner.envelope)
+    return winner
+
+
+def _first_counting(
+    bucket: Bucket, slot: str, counts: Counts[RecordT]
+) -> tuple[Verified[RecordT] | None, str]:
+    """The first claim that counts, or else the key of the first that nobody has made."""
+    for number in range(1, MAX_CLAIMS + 1):
+        key = claim_key(slot, number)
+        claimed = _read(bucket, key)
+        if claimed is None:
+            return None, key
+        try:
+            return counts(claimed), key
+        except UntrustedInputError:
+            continue
+    raise StorageError(
+        f"{bucket.name}/{slot}",
+        expected=f"one of {MAX_CLAIMS} claims that counts, or a free one",
+        found="others",
+        action="find out who writes with the coordinator's credential, and replace it",
     )
 
 
-def _claimed(
-    bucket: Bucket, slot: str, proposed: Verified[RecordT], keys: Collection[str]
-) -> Verified[RecordT]:
-    claim_key = f"{slot}{CLAIM_NAME}"
-    existing = bucket.get(claim_key, MAX_ENVELOPE_BYTES)
-    if existing is None:
-        try:
-            bucket.put_once(claim_key, proposed.envelope)
-            return proposed
-        except StorageError:
-            existing = bucket.get(claim_key, MAX_ENVELOPE_BYTES)
-            if existing is None:
-                raise
-    return verify(existing, type(proposed.record), keys)
+def _read(bucket: Bucket, key: str) -> bytes | None:
+    """A claim that is too large for a record is one that does not count."""
+    try:
+        return bucket.get(key, MAX_ENVELOPE_BYTES)
+    except BoundExceededError:
+        return b""

@@ -11,7 +11,7 @@ import logging
 from enum import Enum
 
 from data_contracts.artifact import artifact_of_file
-from data_contracts.bucket_layout import RoundId
+from data_contracts.bucket_layout import RoundId, attempt_of
 from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.records import (
@@ -70,11 +70,19 @@ class Step(Enum):
 
 def poll_once(silo: Silo) -> Step | None:
     """Read the feed and advance its newest plan by one step; None when no plan concerns us."""
-    feed = refresh_feed(silo.config.home, silo.plans, silo.pinned, silo.clock)
-    _require_own_key(silo, feed.membership)
-    if feed.plan is None or silo.name not in feed.plan.record.cohort:
+    feed = refresh_feed(silo)
+    plan = feed.plan
+    if plan is None or silo.name not in plan.record.cohort:
+        _require_own_key(silo, feed.newest)
         return None
-    return advance(silo, feed.plan, feed)
+    if _signs_from_the_next_plan(silo, feed, plan):
+        return None
+    _require_own_key(silo, feed.membership_of(plan))
+    _require_not_revoked(silo, feed, plan)
+    if feed.coordinator(plan).only is not None:
+        # Whoever holds the coordinator's key now ends this attempt and opens the next.
+        return Step.WAITING
+    return advance(silo, plan, feed)
 
 
 def run_round(silo: Silo) -> Step | None:
@@ -90,7 +98,7 @@ def run_round(silo: Silo) -> Step | None:
 
 def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     """Do the one thing that is due for this plan."""
-    round_id = RoundId(plan.record.run, plan.record.round, plan.record.attempt)
+    round_id = attempt_of(plan)
     held_back = _hold_back_unsent(silo, plan, feed, round_id)
     if held_back is not None:
         return held_back
@@ -105,9 +113,9 @@ def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     if not done.verdict.record.passed:
         return Step.FINISHED
     if done.evaluation is not None:
-        asked = Asked(plan, done, done.verdict.record, _coordinator_key(feed))
+        asked = Asked(plan, done, done.verdict.record, feed)
         return Step.MEASURED if answer_request(silo, asked) else Step.FINISHED
-    coordinator = read_coordinator(silo.plans, plan, feed.membership.record.coordinator_key)
+    coordinator = read_coordinator(silo, plan, feed)
     if done.submission is None and coordinator.close is None:
         return _train(silo, plan, feed, done.verdict)
     if coordinator.candidate is None:
@@ -117,16 +125,34 @@ def advance(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     return _evaluate(silo, plan, feed, done.verdict, coordinator.candidate)
 
 
-def _require_own_key(silo: Silo, membership: Verified[Membership]) -> None:
+def _signs_from_the_next_plan(silo: Silo, feed: FeedView, plan: Verified[RoundPlan]) -> bool:
+    """Whether this silo's key was replaced since the plan: the old one would have to finish it."""
+    own = silo.release.public_key
+    return own != feed.membership_of(plan).key_of(silo.name) and own == feed.newest.key_of(
+        silo.name
+    )
+
+
+def _require_own_key(silo: Silo, membership: Membership) -> None:
     """A record under another key than the membership's would be ignored by everybody."""
-    known = membership.record.key_of(silo.name)
+    known = membership.key_of(silo.name)
     if known != silo.release.public_key:
         raise SiloOperatorError(
             f"signing key of {silo.name}",
-            expected=f"the key that membership {membership.record.number} names for this silo",
+            expected=f"the key that membership {membership.number} names for this silo",
             found="another key" if known else "a membership without this silo",
             action="restore the silo's key, or give its public key to the federation operator "
             "and compare fingerprints",
+        )
+
+
+def _require_not_revoked(silo: Silo, feed: FeedView, plan: Verified[RoundPlan]) -> None:
+    if feed.feed.silo_key(plan, silo.name) is None:
+        raise SiloOperatorError(
+            f"signing key of {silo.name}",
+            expected="a key that counts",
+            found=f"one that was revoked, as membership {feed.newest.number} knows",
+            action="make a new key, and give its public key to the federation operator",
         )
 
 
@@ -135,8 +161,8 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     context = PlanContext(
         silo=silo.name,
         federation=silo.config.federation,
-        membership_digest=feed.membership.digest,
-        contract=silo.gate.terms(_coordinator_key(feed)),
+        membership=feed.membership_of(plan),
+        contract=silo.terms(feed.parties(silo.name)),
         now=silo.clock.now(),
     )
     refusal = judge_plan(plan.record, policy, context)
@@ -171,7 +197,7 @@ def _refuse(
 
 
 def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
-    terms = silo.gate.terms(_coordinator_key(feed))
+    terms = silo.terms(feed.parties(silo.name))
     if terms is None or terms.digest != plan.record.contract_digest_of(silo.name):
         return _refuse(silo, plan, silo.policy(), NO_CONTRACT)
     reporter = silo.reporter(plan, terms)
@@ -212,7 +238,7 @@ def _train(
 ) -> Step:
     if silo.clock.now() >= plan.record.submit_by:
         return Step.WAITING
-    terms = silo.gate.terms(_coordinator_key(feed))
+    terms = silo.terms(feed.parties(silo.name))
     refusal = objection(verdict.record, plan, terms, silo.clock.now())
     if refusal is not None:
         return _refuse(silo, plan, silo.policy(), refusal)
@@ -223,9 +249,10 @@ def _train(
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), DATA_UNUSABLE)
-    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, _coordinator_key(feed))
+    keys = feed.feed.contract_keys()
+    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, keys)
     # Asked again: training takes hours, and only what is in force now opens the way out.
-    terms = silo.gate.terms(_coordinator_key(feed))
+    terms = silo.terms(feed.parties(silo.name))
     refusal = objection(verdict.record, plan, terms, silo.clock.now())
     if refusal is not None:
         return _refuse(silo, plan, silo.policy(), refusal)
@@ -254,7 +281,7 @@ def _evaluate(
     verdict: Verified[Verdict],
     candidate: Verified[Candidate],
 ) -> Step:
-    terms = silo.gate.terms(_coordinator_key(feed))
+    terms = silo.terms(feed.parties(silo.name))
     closed = objection(verdict.record, plan, terms, silo.clock.now(), LOSSES)
     if closed is not None:
         log.warning("no losses leave: %s", closed.reason)
@@ -270,7 +297,7 @@ def _evaluate(
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return Step.FINISHED
-    terms = silo.gate.terms(_coordinator_key(feed))
+    terms = silo.terms(feed.parties(silo.name))
     closed = objection(verdict.record, plan, terms, silo.clock.now(), LOSSES)
     if closed is not None:
         log.warning("no losses leave: %s", closed.reason)
@@ -313,7 +340,7 @@ def _hold_back_unsent(
     for record_type, leaving in _DOORS:
         if record_type not in unsent or verdict is None:
             continue
-        terms = silo.gate.terms(_coordinator_key(feed))
+        terms = silo.terms(feed.parties(silo.name))
         closed = objection(verdict.record, plan, terms, silo.clock.now(), leaving)
         if closed is None and record_type is CoalitionLosses:
             closed = not_shared(silo.policy())
@@ -332,10 +359,6 @@ _DOORS: tuple[tuple[type[SiloRecord], str], ...] = (
     (CoalitionLosses, LOSSES),
 )
 """What a contract's egress has to allow for each record that is more than an answer or counts."""
-
-
-def _coordinator_key(feed: FeedView) -> str:
-    return feed.membership.record.coordinator_key
 
 
 def _remember_accepted(silo: Silo, done: Released, coordinator: CoordinatorView) -> None:

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_contracts.bucket_layout import inbox_bucket, plans_bucket
+from data_contracts.errors import SiloOperatorError
 from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import SystemClock
+from infra.feed_reader import FeedReader
 from infra.s3_bucket import S3Bucket
 from infra.signing_keys import load_key
 from infra.storage_config import s3_settings
@@ -17,6 +19,7 @@ from silo_agent.release import Release
 from silo_agent.silo import Silo
 
 OUTBOX = Path("outbox")
+FEED = Path("feed")
 
 
 def assemble_silo(home: Path) -> Silo:
@@ -26,12 +29,18 @@ def assemble_silo(home: Path) -> Silo:
     kill_switch = KillSwitch(config.home)
     storage = s3_settings(config.storage, config.home)
     inbox = S3Bucket(storage, inbox_bucket(config.federation, config.silo))
+    plans = S3Bucket(storage, plans_bucket(config.federation))
     key = load_key(config.path(config.keys.signing))
     gate = replace(contract_gate(config), in_child=True, is_stopped=kill_switch.is_on)
     return Silo(
         config=config,
-        pinned=load_trust_anchor(config.path(config.trust.membership)),
-        plans=S3Bucket(storage, plans_bucket(config.federation)),
+        feed=FeedReader(
+            config.home / FEED,
+            plans,
+            load_trust_anchor(config.path(config.trust.membership)),
+            owner_error=SiloOperatorError,
+        ),
+        plans=plans,
         release=Release(
             directory=config.home / OUTBOX,
             inbox=inbox,

@@ -19,8 +19,9 @@ from data_contracts.records import CoalitionLosses, ContributionRequest, RoundPl
 from data_contracts.records.contribution_request import CoalitionAdapter
 from data_contracts.wire_types import decimal_from_float
 from silo_agent.collaborators import AdapterLosses
-from silo_agent.coordinator_view import read_request
+from silo_agent.coordinator_view import read_coordinator
 from silo_agent.doors import LOSSES, NOT_SHARED, TOO_LATE, objection
+from silo_agent.feed import FeedView
 from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import PolicyFile, PolicyRefusal
 from silo_agent.release import Released
@@ -48,7 +49,7 @@ class Asked:
     plan: Verified[RoundPlan]
     done: Released
     verdict: Verdict
-    coordinator_key: str
+    feed: FeedView
 
 
 def answer_request(silo: Silo, asked: Asked) -> bool:
@@ -59,7 +60,7 @@ def answer_request(silo: Silo, asked: Asked) -> bool:
     request = None if silo.is_stopped() else _request(silo, asked)
     if request is None:
         return False
-    reporter = silo.reporter(asked.plan, silo.gate.terms(asked.coordinator_key))
+    reporter = silo.reporter(asked.plan, silo.terms(asked.feed.parties(silo.name)))
     found = _losses(silo, asked, request, reporter)
     if found is None:
         return False
@@ -82,7 +83,7 @@ def _request(silo: Silo, asked: Asked) -> Request | None:
     shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
     if not shares or done.submission is None or done.coalition_losses is not None:
         return None
-    request = read_request(silo.plans, asked.plan, asked.coordinator_key)
+    request = read_coordinator(silo, asked.plan, asked.feed).request
     return request if request is not None and silo.name in request.record.silos else None
 
 
@@ -138,7 +139,7 @@ def _objection(silo: Silo, asked: Asked, request: Request) -> PolicyRefusal | No
     now = silo.clock.now()
     if now >= request.record.answer_by:
         return TOO_LATE
-    terms = silo.gate.terms(asked.coordinator_key)
+    terms = silo.terms(asked.feed.parties(silo.name))
     return not_shared(silo.policy()) or objection(asked.verdict, asked.plan, terms, now, LOSSES)
 
 

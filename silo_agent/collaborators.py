@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.records import RoundPlan, Verdict
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.policy import ContractTerms
@@ -107,7 +108,7 @@ class Trainer(Protocol):
 class DataGate(Protocol):
     """What the agent needs of the data gate."""
 
-    def terms(self, coordinator_key: str) -> ContractTerms | None: ...
+    def terms(self, parties: Parties) -> ContractTerms | None: ...
 
     def check(self, progress: Callable[[int], None]) -> GateOutcome: ...
 

@@ -45,16 +45,13 @@ class ContractGate:
     in_child: bool = False
     is_stopped: Callable[[], bool] = lambda: False
 
-    def terms(self, coordinator_key: str) -> ContractTerms | None:
+    def terms(self, parties: Parties) -> ContractTerms | None:
         """What policy and release need of the contract; None when it is unusable or not agreed.
 
-        `coordinator_key` is the coordinator's in the membership that the silo goes by.
+        `parties` are those of the memberships that the silo knows.
         """
         try:
             contract = self.contract()
-            parties = Parties(
-                self.config.federation, self.config.silo, self.silo_key, coordinator_key
-            )
             read_agreement(self._contract_path(), contract.digest, parties)
         except DataStewardError as error:
             log.warning("%s", error)

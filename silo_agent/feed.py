@@ -1,87 +1,71 @@
-"""The silo's view of the plan feed: verified, gap-free, and never older than what it has seen."""
+"""The silo's view of memberships and plan feed: verified, gap-free, and never older than seen."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+import logging
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
 
-from data_contracts.envelope import Verified, narrowed, verify
-from data_contracts.errors import UntrustedInputError
-from data_contracts.records import Abort, Membership, RoundPlan
-from infra.clock import Clock
-from infra.object_store import Bucket
-from infra.record_store import read_feed, read_membership_chain
-from silo_agent.marks import Marks, fell_behind, load_marks, save_marks, with_clock
+from data_contracts.dataset.contract.agreement import Parties
+from data_contracts.envelope import Verified
+from data_contracts.records import Membership, RoundPlan
+from data_contracts.trusted_feed import CoordinatorTrust, TrustedFeed
+from silo_agent.marks import remember_clock
+from silo_agent.silo import Silo
+
+log = logging.getLogger("silo-agent")
 
 
 @dataclass(frozen=True)
 class FeedView:
-    """Newest membership, newest plan of the feed and whether that plan was aborted."""
+    """The feed as of one poll, and the newest plan in it, if there is one."""
 
-    membership: Verified[Membership]
+    feed: TrustedFeed
     plan: Verified[RoundPlan] | None
     aborted: bool
 
+    @property
+    def newest(self) -> Membership:
+        """The newest membership."""
+        return self.feed.membership.record
 
-def refresh_feed(home: Path, plans: Bucket, pinned: Verified[Membership], clock: Clock) -> FeedView:
-    """Read membership and feed, check them against the marks, raise the marks."""
-    marks = with_clock(load_marks(home), clock.now())
-    chain = read_membership_chain(plans, pinned)
-    newest = chain[-1]
-    _require_not_older(marks, newest)
-    if newest.record.expires_at < clock.now():
-        raise UntrustedInputError(
-            "membership",
-            expected="a membership that has not expired",
-            found=f"number {newest.record.number}, expired {newest.record.expires_at}",
-            action="ask the federation operator for a renewed membership",
-            reason="membership.expired",
-        )
-    entries = _entries_since_mark(plans, marks, chain)
-    plan, aborted = _newest_plan(entries, newest.record.coordinator_key)
-    if entries:
-        marks = replace(
-            marks,
-            feed_number=entries[-1].record.feed_number,
-            feed_digest=entries[-1].digest,
-        )
-    marks = replace(marks, membership_number=newest.record.number, membership_digest=newest.digest)
-    save_marks(home, marks)
-    return FeedView(newest, plan, aborted)
+    def membership_of(self, plan: Verified[RoundPlan]) -> Membership:
+        """The membership that the plan's attempt is judged by."""
+        return self.feed.membership_of(plan).record
+
+    def coordinator(self, plan: Verified[RoundPlan]) -> CoordinatorTrust:
+        """What of the coordinator counts on a plan."""
+        return self.feed.coordinator_trust(plan)
+
+    def parties(self, silo: str) -> Parties:
+        """Who signs the silo's data contract."""
+        federation = self.newest.federation
+        return Parties(federation, silo, self.feed.silo_keys(silo), self.feed.contract_keys())
 
 
-def _require_not_older(marks: Marks, newest: Verified[Membership]) -> None:
-    number = newest.record.number
-    if number < marks.membership_number:
-        raise fell_behind("membership", marks.membership_number, number)
-    if number == marks.membership_number and newest.digest != marks.membership_digest:
-        raise fell_behind("membership (another version of it)", marks.membership_number, number)
+def refresh_feed(silo: Silo) -> FeedView:
+    """Read memberships and feed; raises when the clock went back or the newest has expired."""
+    now = silo.clock.now()
+    remember_clock(silo.config.home, now)
+    feed = silo.feed.refresh()
+    feed.require_current(now)
+    _tell_before_expiry(feed.membership.record, now)
+    attempt = feed.attempt
+    if attempt is None:
+        return FeedView(feed, None, aborted=False)
+    return FeedView(feed, attempt.plan, aborted=attempt.abort is not None)
 
 
-def _entries_since_mark(
-    plans: Bucket, marks: Marks, chain: list[Verified[Membership]]
-) -> list[Verified[RoundPlan | Abort]]:
-    """Feed entries from the plan that is in force at the mark; the mark itself must be there."""
-    keys = {membership.record.coordinator_key for membership in chain}
-    first = max(1, marks.feed_number - 1)
-    entries = read_feed(plans, first, keys)
-    if marks.feed_number:
-        seen = {entry.record.feed_number: entry.digest for entry in entries}
-        if seen.get(marks.feed_number) != marks.feed_digest:
-            raise fell_behind("plan feed", marks.feed_number, max(seen, default=0))
-    return entries
+def _tell_before_expiry(newest: Membership, now: datetime) -> None:
+    """Once a day in the last weeks: the operator needs a root key for it, which is offline."""
+    if newest.expires_soon(now):
+        _say_once(now.date(), newest.number, newest.expires_at)
 
 
-def _newest_plan(
-    entries: list[Verified[RoundPlan | Abort]], coordinator_key: str
-) -> tuple[Verified[RoundPlan] | None, bool]:
-    """Newest plan, verified again under today's coordinator key, and whether an abort follows."""
-    for position in range(len(entries) - 1, -1, -1):
-        entry = entries[position]
-        if narrowed(entry, RoundPlan) is not None:
-            plan = verify(entry.envelope, RoundPlan, {coordinator_key})
-            return plan, any(_aborts(later, plan) for later in entries[position + 1 :])
-    return None, False
-
-
-def _aborts(entry: Verified[RoundPlan | Abort], plan: Verified[RoundPlan]) -> bool:
-    abort = narrowed(entry, Abort)
-    return abort is not None and abort.record.plan_digest == plan.digest
+@lru_cache(maxsize=4)
+def _say_once(today: date, number: int, expires_at: datetime) -> None:  # noqa: ARG001
+    log.warning(
+        "membership %d expires on %s: ask the federation operator to renew it with "
+        "`consortia federation renew`; after that no plan is followed",
+        number,
+        expires_at.date(),
+    )

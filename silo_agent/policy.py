@@ -23,7 +23,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.licences.terms import LicenceTerms
-from data_contracts.records import RoundPlan
+from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.round_plan import AdapterSpec
 from data_contracts.wire_types import Digest, LicenceId, Text
 
@@ -136,7 +136,7 @@ class PlanContext:
 
     silo: str
     federation: str
-    membership_digest: str
+    membership: Membership
     contract: ContractTerms | None
     now: datetime
 
@@ -193,8 +193,8 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ),
     (
         "plan.membership",
-        "The plan does not name the newest membership.",
-        lambda p, s, c: p.membership_digest == c.membership_digest,
+        "The plan names a silo that is no member in its round.",
+        lambda p, s, c: set(p.cohort) <= set(c.membership.silos_of_round(p.round)),
     ),
     ("policy.take_part", "The silo does not take part at present.", lambda p, s, c: s.take_part),
     ("plan.expired", "The plan has expired.", lambda p, s, c: c.now < p.submit_by),

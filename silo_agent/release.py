@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.bucket_layout import RoundId, blob_key, round_slot, status_key
+from data_contracts.bucket_layout import (
+    RoundId,
+    attempt_of_record,
+    blob_key,
+    round_slot,
+    run_round_prefix,
+    status_key,
+)
 from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records import (
@@ -102,7 +109,7 @@ class Release:
 
         If this kind was released before in this attempt, those bytes are sent again instead.
         """
-        round_id = _round_of(record)
+        round_id = attempt_of_record(record)
         earlier = self._read(round_id, type(record))
         if earlier is None:
             self._require_running(record.kind)
@@ -145,6 +152,15 @@ class Release:
             coalition_losses=self._read(round_id, CoalitionLosses),
         )
 
+    def last_submission(self, run: str, round_number: int) -> Submission | None:
+        """The newest submission that this silo made in any attempt of a round."""
+        found = self._directory.glob(
+            f"{run_round_prefix(run, round_number)}*/{Submission.kind}.json"
+        )
+        keys = {self._key.public_key_hex}
+        made = [verify(path.read_bytes(), Submission, keys).record for path in found]
+        return max(made, key=lambda record: (record.attempt, record.issued_at), default=None)
+
     def kept_blob(self, ref: ArtifactRef) -> Path:
         """Where the outbox keeps an adapter that was released, if it still does."""
         return self._blob_path(ref)
@@ -153,11 +169,11 @@ class Release:
         """Show progress; signed, never kept, never relied upon."""
         if not self._is_stopped():
             envelope = seal(status, self._key).envelope
-            self._inbox.put(status_key(_round_of(status), status.number), envelope)
+            self._inbox.put(status_key(attempt_of_record(status), status.number), envelope)
 
     def _permitted(self, record: Submission, grounds: Grounds | None) -> Path:
         """The adapter's file, if what the submission rests on opens the door."""
-        verdict = self._read(_round_of(record), Verdict)
+        verdict = self._read(attempt_of_record(record), Verdict)
         found = "none"
         if grounds and verdict and verdict.digest == record.verdict_digest:
             now = self._clock.now()
@@ -217,7 +233,3 @@ class Release:
 
 def _sent_marker(path: Path) -> Path:
     return path.with_suffix(".sent")
-
-
-def _round_of(record: SiloRecord) -> RoundId:
-    return RoundId(record.run, record.round, record.attempt)

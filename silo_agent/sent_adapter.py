@@ -6,13 +6,14 @@ outbox; see `silo_agent.compression.residual_state` for what follows from the tw
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from data_contracts.adapter_format import check_adapter, open_adapter
 from data_contracts.block_quantisation import SCHEMES
-from data_contracts.bucket_layout import RoundId, round_slot
+from data_contracts.bucket_layout import attempt_of_record, round_slot
 from data_contracts.quantised_format import CODES_SUFFIX, check_quantised
 from data_contracts.records import Candidate, Close, RoundPlan, Submission
 from data_contracts.records.base import RoundRecord
@@ -26,7 +27,6 @@ from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
 from silo_agent.release import Release
 
 STATE_DIRECTORY = "error-feedback"
-MOST_ATTEMPTS = 99
 HEADER_LIMIT = 100_000_000
 
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
@@ -44,7 +44,11 @@ class SentAdapters:
     plans: Bucket
 
     def file(
-        self, plan: RoundPlan, local: Path, starting: Path | None, coordinator_key: str
+        self,
+        plan: RoundPlan,
+        local: Path,
+        starting: Path | None,
+        coordinator_keys: Collection[str],
     ) -> Path:
         """The file to submit for the trained adapter `local`, through the gate.
 
@@ -60,7 +64,7 @@ class SentAdapters:
         scheme = SCHEMES[plan.compression]
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
         digest = plan.starting_adapter.digest if plan.starting_adapter else None
-        before = self._round_before(plan, coordinator_key)
+        before = self._round_before(plan, coordinator_keys)
         carry = feedback.carried_into(plan.round, spec, digest, before)
         dropped = carry.record is None and plan.round > 1
         level = logging.WARNING if dropped else logging.INFO
@@ -76,26 +80,16 @@ class SentAdapters:
         feedback.keep(plan.round, spec, digest, carry, compressed)
         return sent
 
-    def _round_before(self, plan: RoundPlan, coordinator_key: str) -> RoundBefore:
+    def _round_before(self, plan: RoundPlan, keys: Collection[str]) -> RoundBefore:
         """What this silo sent in the round before, and whether the plan starts from its merge."""
-        submission = self._last_submission(plan.run, plan.round - 1)
+        submission = self.release.last_submission(plan.run, plan.round - 1)
         if submission is None or not self._is_compressed(submission):
             return RoundBefore(submitted=None, merged=False)
-        close = self._read(submission, Close, coordinator_key)
-        candidate = self._read(submission, Candidate, coordinator_key)
+        close = self._read(submission, Close, keys)
+        candidate = self._read(submission, Candidate, keys)
         admitted = close is not None and self.silo in {item.silo for item in close.admitted}
         published = candidate is not None and candidate.adapter == plan.starting_adapter
         return RoundBefore(submitted=submission.adapter.digest, merged=admitted and published)
-
-    def _last_submission(self, run: str, round_number: int) -> Submission | None:
-        """The submission of the round's last attempt in which this silo made one."""
-        if round_number < 1:
-            return None
-        for attempt in range(MOST_ATTEMPTS, 0, -1):
-            found = self.release.released(RoundId(run, round_number, attempt)).submission
-            if found is not None:
-                return found.record
-        return None
 
     def _is_compressed(self, submission: Submission) -> bool:
         """A file that is gone counts as compressed: then its residual has to be there."""
@@ -106,14 +100,14 @@ class SentAdapters:
         return any(name.endswith(CODES_SUFFIX) for name in header)
 
     def _read(
-        self, submission: Submission, record_type: type[RoundRecordT], key: str
+        self, submission: Submission, record_type: type[RoundRecordT], keys: Collection[str]
     ) -> RoundRecordT | None:
-        place = RoundId(submission.run, submission.round, submission.attempt)
+        place = attempt_of_record(submission)
         reading = read_slot(
             self.plans,
             round_slot(place, record_type.kind),
             record_type,
-            {key},
+            keys,
             belongs=lambda record: record.plan_digest == submission.plan_digest,
         )
         return reading.verified.record if isinstance(reading, Found) else None

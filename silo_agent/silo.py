@@ -1,13 +1,16 @@
 """Everything one agent works with, as one value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.envelope import Verified
-from data_contracts.records import Membership, RoundPlan
+from data_contracts.records import RoundPlan
 from infra.clock import Clock
+from infra.feed_reader import FeedReader
 from infra.object_store import Bucket
+from infra.record_store import SeenEnvelopes
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
 from silo_agent.policy import ContractTerms, PolicyFile, read_policy
@@ -20,13 +23,14 @@ class Silo:
     """Everything one agent works with, made once at start."""
 
     config: SiloConfig
-    pinned: Verified[Membership]
+    feed: FeedReader
     plans: Bucket
     release: Release
     gate: DataGate
     trainer: Trainer
     clock: Clock
     is_stopped: Callable[[], bool]
+    seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
 
     @property
     def name(self) -> str:
@@ -36,6 +40,10 @@ class Silo:
     def policy(self) -> PolicyFile:
         """The policy as it is now; read for every plan, so an edit counts at once."""
         return read_policy(self.config.path(self.config.policy))
+
+    def terms(self, parties: Parties) -> ContractTerms | None:
+        """The terms of the data contract as they are at this moment."""
+        return self.gate.terms(parties)
 
     def reporter(self, plan: Verified[RoundPlan], terms: ContractTerms | None) -> StatusReporter:
         """Progress for this machine, and for the operator where the contract lets it out."""

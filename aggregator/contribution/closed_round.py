@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 from aggregator.coordinator import Coordinator
 from aggregator.evidence_reader import read_evidence
-from aggregator.federation_feed import FederationState, read_federation
-from aggregator.planning import abort_of, plans_of_run
+from aggregator.federation_feed import attempts_back, read_federation
 from aggregator.report import Evidence
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Close, RoundPlan
+from data_contracts.trusted_feed import TrustedFeed
 
 
 @dataclass(frozen=True)
 class ClosedRound:
     """Plan and close of a round, and the evidence that the close rests on."""
 
-    state: FederationState
+    feed: TrustedFeed
     plan: Verified[RoundPlan]
     close: Verified[Close]
     evidence: Evidence
@@ -35,12 +35,14 @@ class ClosedRound:
 
 def closed_round(c: Coordinator, round_number: int) -> ClosedRound:
     """The round as it was closed; raises FederationOperatorError when it was not."""
-    state = read_federation(c)
-    for plan in reversed(plans_of_run(state.feed, c.settings.run)):
-        if plan.record.round == round_number and abort_of(state.feed, plan) is None:
-            evidence, _ = read_evidence(c, state, plan)
+    feed = read_federation(c)
+    for attempt in attempts_back(c, feed):
+        if attempt.plan.record.round < round_number:
+            break
+        if attempt.plan.record.round == round_number and attempt.abort is None:
+            evidence, _ = read_evidence(c, feed, attempt.plan)
             if evidence.close is not None:
-                return ClosedRound(state, plan, evidence.close, evidence)
+                return ClosedRound(feed, attempt.plan, evidence.close, evidence)
     raise FederationOperatorError(
         f"contributions to round {round_number}",
         expected="a round that was closed",

@@ -12,8 +12,7 @@ from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import Losses
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
-from aggregator.federation_feed import id_of
-from data_contracts.bucket_layout import ledger_slot, round_slot
+from data_contracts.bucket_layout import attempt_of, ledger_slot, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.records import CoalitionLosses, ContributionRequest
 from infra.record_store import Found, read_slot, write_record
@@ -32,7 +31,7 @@ def read_answers(
 def copy_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> None:
     """Keep in the ledger what the values are about to rest on: inboxes are the silos'."""
     for silo, answer in answers.items():
-        slot = ledger_slot(id_of(closed.plan.record), silo, CoalitionLosses.kind)
+        slot = ledger_slot(attempt_of(closed.plan), silo, CoalitionLosses.kind)
         write_record(c.ledger, slot, answer)
 
 
@@ -52,10 +51,10 @@ def losses_of(request: ContributionRequest, answers: Answers) -> Losses:
 def _read(
     c: Coordinator, closed: ClosedRound, request: Verified[ContributionRequest], silo: str
 ) -> Verified[CoalitionLosses] | None:
-    key = closed.state.membership_of(closed.plan).record.key_of(silo)
+    key = closed.feed.silo_key(closed.plan, silo)
     reading = read_slot(
         c.inbox(silo),
-        round_slot(id_of(closed.plan.record), CoalitionLosses.kind),
+        round_slot(attempt_of(closed.plan), CoalitionLosses.kind),
         CoalitionLosses,
         {key} if key else set(),
         belongs=lambda record: (

@@ -18,20 +18,17 @@ from aggregator.contribution.coalition_merge import MergedFiles, merge_coalition
 from aggregator.contribution.coalitions import Coalition
 from aggregator.contribution.plan import ContributionPlan, OnMeasured, batches
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import own_record
-from aggregator.federation_feed import id_of, own_keys
+from aggregator.federation_feed import claim_on_plan, own_records, signing_key
 from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.bucket_layout import round_slot
-from data_contracts.envelope import MAX_PAYLOAD_BYTES, Verified, canonical_bytes, narrowed, seal
+from data_contracts.envelope import MAX_PAYLOAD_BYTES, Verified, canonical_bytes, seal
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import ContributionRequest, RoundPlan
+from data_contracts.records import ContributionRequest
 from data_contracts.records.contribution_request import (
     MAX_COALITIONS,
     CoalitionAdapter,
     member_digits,
 )
 from infra.durable_files import write_durably
-from infra.single_writer import claim_record
 
 LEAST_MEASURING = 2
 """The mean of one silo would be that silo's own losses."""
@@ -41,7 +38,7 @@ LARGEST_REF = ArtifactRef(digest="0" * 64, size=2**53 - 1)
 
 def made_request(c: Coordinator, closed: ClosedRound) -> Verified[ContributionRequest] | None:
     """The request on this attempt; one that was only claimed is published by `make_request`."""
-    return own_record(c, closed.state, closed.plan, ContributionRequest)
+    return own_records(c, closed.feed, closed.plan).found(ContributionRequest)
 
 
 def make_request(
@@ -63,7 +60,9 @@ def make_request(
     _require_fits(c, closed, wanted, answer_within)
     parts = _stored(c, closed, wanted, on_merged)
     request = _request(c, closed, parts, answer_within)
-    return claim_record(c.plans, _slot(closed), seal(request, c.key), own_keys(c))
+    membership = closed.feed.membership_of(closed.plan).record
+    key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
+    return claim_on_plan(c, closed.plan, seal(request, key), {key.public_key_hex})
 
 
 def measuring_silos(closed: ClosedRound) -> tuple[str, ...]:
@@ -102,8 +101,7 @@ def _require_measuring(closed: ClosedRound) -> None:
 
 def _require_followed(closed: ClosedRound) -> None:
     """An agent looks at the newest plan of the feed and at no earlier one."""
-    plans = (narrowed(entry, RoundPlan) for entry in closed.state.feed)
-    newest = [plan for plan in plans if plan is not None][-1]
+    newest = closed.feed.attempt.plan if closed.feed.attempt else closed.plan
     if newest.digest != closed.plan.digest:
         raise _refused(
             closed,
@@ -203,10 +201,6 @@ def _read(path: Path) -> CoalitionAdapter | None:
 
 def _digits(closed: ClosedRound, coalition: Coalition) -> str:
     return member_digits(closed.silos, coalition)
-
-
-def _slot(closed: ClosedRound) -> str:
-    return round_slot(id_of(closed.plan.record), ContributionRequest.kind)
 
 
 def _refused(

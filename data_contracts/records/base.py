@@ -13,6 +13,9 @@ from data_contracts.wire_types import (
     SiloId,
 )
 
+WIRE_VERSION = 2
+"""Of every record; a release reads one version. Version 1 was never released."""
+
 
 class Record(Part):
     """A statement that one party signs and another verifies."""
@@ -21,14 +24,14 @@ class Record(Part):
     max_signatures: ClassVar[int] = 1
     """One signer per record, so that nobody can add a signature and so make a second envelope."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     federation: FederationId
     issued_at: Instant
 
     @classmethod
     def payload_type(cls) -> str:
         """The DSSE payload type; one per kind, so that no record passes as another."""
-        return f"application/vnd.consortia.{cls.kind}.v1+json"
+        return f"application/vnd.consortia.{cls.kind}.v{WIRE_VERSION}+json"
 
 
 class RoundRecord(Record):

@@ -10,8 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from aggregator.coordinator import Coordinator
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.planning import latest_plan
+from aggregator.federation_feed import newest_attempt, read_federation, read_report
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import RoundPlan, RoundReport
@@ -93,8 +92,10 @@ def _last_report(
     c: Coordinator, paths: DemoPaths
 ) -> tuple[Verified[RoundPlan], Verified[RoundReport]]:
     """The newest plan and its report, which every silo has measured."""
-    plan = latest_plan(read_federation(c).feed, c.settings.run)
-    report = read_report(c, plan) if plan is not None else None
+    feed = read_federation(c)
+    newest = newest_attempt(c, feed)
+    plan = newest.plan if newest is not None else None
+    report = read_report(c, feed, plan) if plan is not None else None
     if plan is None or report is None or any(s.losses is None for s in report.record.silos):
         raise FederationOperatorError(
             "demo",

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from aggregator.coordinator import Coordinator, load_coordinator
-from aggregator.federation_feed import decided_rounds, read_federation
+from aggregator.federation_feed import next_round, read_federation
 from data_contracts.errors import FederationOperatorError, StorageError
 from flows.demo.base_model import prepare_base_model
 from flows.demo.comparison import Comparison, compare
@@ -149,7 +149,7 @@ def _start_runner(
 
 def _run_rounds(c: Coordinator, processes: list[LocalProcess], console: Console) -> None:
     """Ask Prefect for the rounds and follow them until both are decided and reported."""
-    if len(decided_rounds(c, read_federation(c))) >= ROUNDS and _reports_exist(c):
+    if next_round(c, read_federation(c)) > ROUNDS and _reports_exist(c):
         console.print("both rounds were already done")
         return
     use_prefect_of(c.settings)

@@ -19,6 +19,7 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.records import RoundPlan
 from data_contracts.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
 from data_contracts.records.round_plan import BaseModelRef, trained_factors
+from data_contracts.trusted_feed import FeedPosition
 from infra.storage_config import StorageSection
 from tests.aggregator.federation_samples import COHORT, START, adapter_ref, digest, federation
 
@@ -69,7 +70,7 @@ def drafted(
     )
     inputs = PlanInputs(
         membership=FED.membership,
-        feed=(),
+        head=FeedPosition(),
         base_model=model,
         adapter=FED.plan.record.adapter,
         contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
@@ -144,8 +145,8 @@ def test_the_optimizer_of_a_merge_that_names_none(
     ("changes", "found"),
     [
         ({"trust_mode": "confidential"}, "confidential"),
-        ({"silos": (*COHORT, "bank-z")}, "not members: bank-z"),
-        ({"silos": ()}, "no silo with a contract"),
+        ({"silos": ()}, "no member of this round with a contract"),
+        ({"silos": ("bank-z",)}, "no member of this round with a contract"),
         ({"silos": COHORT[:1]}, "a quorum of at most 1"),
         ({"merge": merge(robust={"tolerated_silos": 1})}, "a quorum of at least 5 silos"),
         ({"merge": merge(robust=KRUM)}, "a quorum of at least 7 silos for the rule multi_krum"),
@@ -190,6 +191,10 @@ def test_a_plan_says_what_its_rule_trains_and_where_the_round_starts() -> None:
     layouts = drafted(silo_adapters={"bank-a": {"rank": 1, "alpha": 3}})
     assert layouts.adapter_of("bank-a").scaling == 3
     assert layouts.adapter_of("bank-b") == layouts.adapter
+
+
+def test_a_contract_of_a_silo_that_is_no_member_plans_nothing() -> None:
+    assert drafted(silos=(*COHORT, "bank-z")).cohort == tuple(sorted(COHORT))
 
 
 def test_alternating_trains_b_until_something_was_published() -> None:

@@ -14,9 +14,11 @@ from aggregator.report import Evidence, build_report, evidence_list
 from aggregator.report_audit import Claim, audit, holds
 from aggregator.report_files import Bundle, bundle_of
 from data_contracts.envelope import Verified, seal
-from data_contracts.records import Close, Decision, RoundReport
+from data_contracts.records import Close, Decision, Membership, RoundReport
+from data_contracts.records.membership import Revocation
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_report import InheritedLicence
+from data_contracts.trusted_feed import earlier_digests_after
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,
@@ -26,6 +28,7 @@ from tests.aggregator.federation_samples import (
     key,
     membership,
     minutes,
+    plan,
 )
 
 FED = federation()
@@ -66,6 +69,7 @@ def test_a_clean_bundle_passes_and_says_what_it_cannot_show(tmp_path: Path) -> N
         "report signature": "pass",
         "evidence complete": "pass",
         "evidence signatures": "pass",
+        "coordinator key": "pass",
         "references": "pass",
         "admission and weights": "pass",
         "merge as planned": "pass",
@@ -264,6 +268,80 @@ def test_a_merge_by_another_rule_than_the_plans_fails() -> None:
         decision=FED.decision(candidate, evaluations),
     )
     assert failed(audited(evidence)) == ["merge as planned"]
+
+
+def successor(before: Verified[Membership], **changes: Any) -> Verified[Membership]:
+    return membership(
+        **{
+            "number": before.record.number + 1,
+            "previous_digest": before.digest,
+            "earlier_digests": earlier_digests_after(before.record),
+        }
+        | changes
+    )
+
+
+class TestPinned:
+    """The auditor has the membership of another year than the round's."""
+
+    first = membership()
+    second = successor(first)
+    third = successor(second)
+    fourth = successor(third)
+    chain = (first, second, third, fourth)
+
+    def bundle(self, under: Verified[Membership], known: int) -> Bundle:
+        fed = Federation(under, seal(plan(under), key("coordinator")))
+        evidence = clean_evidence(fed)
+        chain = tuple(m.envelope for m in self.chain[:known])
+        return bundle_of(fed.report(evidence), evidence, chain)
+
+    @pytest.mark.parametrize("pinned", range(4))
+    def test_any_version_of_the_chain_will_do(self, pinned: int) -> None:
+        claims = audit(self.bundle(self.third, 3), self.chain[pinned])
+        assert failed(claims) == []
+        assert claims[0].detail.startswith("number 3, ")
+
+    def test_an_older_one_needs_the_chain(self) -> None:
+        bundle = replace(self.bundle(self.third, 3), memberships=(self.third.envelope,))
+        assert failed(audit(bundle, self.first)) == ["membership"]
+        assert failed(audit(bundle, self.fourth)) == []
+
+    @pytest.mark.parametrize("pinned", [0, 2, 3])
+    def test_a_version_that_nobody_signed_leads_nowhere(self, pinned: int) -> None:
+        fake = seal(self.third.record, key("stranger"))
+        fed = Federation(fake, seal(plan(fake), key("coordinator")))
+        evidence = clean_evidence(fed)
+        chain = (self.first.envelope, self.second.envelope, fake.envelope)
+        bundle = bundle_of(fed.report(evidence), evidence, chain)
+        assert failed(audit(bundle, self.chain[pinned])) == ["membership"]
+
+    def test_a_newer_one_of_another_federation_is_not_enough(self) -> None:
+        elsewhere = successor(self.third, federation="cardiology")
+        other = successor(successor(membership(federation="cardiology")))
+        assert failed(audit(self.bundle(self.third, 3), other)) == ["membership"]
+        assert elsewhere.record.vouches_for(self.third.digest)
+
+    def test_a_later_coordinator_may_have_signed_the_report(self) -> None:
+        rotated = successor(self.first, coordinator_key=key("new").public_key_hex)
+        evidence = clean_evidence(FED)
+        report = seal(build_report(evidence, REPORT.record.issued_at), key("new"))
+        bundle = bundle_of(report, evidence, (self.first.envelope, rotated.envelope))
+        assert failed(audit(bundle, self.first)) == []
+        assert failed(audit(replace(bundle, memberships=()), self.first)) == ["report signature"]
+
+    @pytest.mark.parametrize(("after", "outcome"), [(0, "fail"), (1, "not checked")])
+    def test_a_key_that_was_revoked_later_is_named(self, after: int, outcome: str) -> None:
+        revoking = successor(
+            self.first,
+            coordinator_key=key("new").public_key_hex,
+            revoked=(Revocation(public_key=key("coordinator").public_key_hex),),
+            after_feed_number=after,
+            after_feed_digest=digest("entry") if after else None,
+        )
+        claims = {claim.name: claim.outcome for claim in audit(BUNDLE, revoking)}
+        assert (claims["references"], claims["coordinator key"]) == ("pass", outcome)
+        assert audit(BUNDLE, FED.membership)[4].outcome == "pass"
 
 
 def test_a_plan_that_names_another_membership_fails() -> None:

@@ -49,7 +49,12 @@ def test_a_bundle_round_trips_and_its_bytes_are_stable() -> None:
 
 
 def content(**changes: Any) -> bytes:
-    fields: dict[str, Any] = {"format": "consortia-report-1", "report": "e30=", "evidence": []}
+    fields: dict[str, Any] = {
+        "format": "consortia-report-2",
+        "report": "e30=",
+        "evidence": [],
+        "memberships": [],
+    }
     return json.dumps(fields | changes).encode()
 
 
@@ -60,8 +65,10 @@ def content(**changes: Any) -> bytes:
         (b"[" * 50 + b"]" * 50, "envelope.depth"),
         (b"[]", "bundle.fields"),
         (content(more=1), "bundle.fields"),
-        (content(format="consortia-report-2"), "bundle.format"),
+        (content(format="consortia-report-1"), "bundle.format"),
         (content(evidence="e30="), "bundle.evidence"),
+        (content(memberships="e30="), "bundle.evidence"),
+        (content(memberships=["e30="] * 10_001), "bundle.evidence"),
         (content(evidence=["e30="] * 8001), "bundle.evidence"),
         (content(evidence=[3]), "bundle.base64"),
         (content(report="e30"), "bundle.base64"),

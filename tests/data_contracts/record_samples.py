@@ -166,9 +166,10 @@ ALL: tuple[Record, ...] = (
         number=1,
         previous_digest=None,
         expires_at=NOW + timedelta(days=90),
-        root_keys=(D0, D1),
+        root_keys=(D1, D2),
         root_threshold=2,
-        coordinator_key=D2,
+        retired_root_keys=(),
+        coordinator_key="b" * 64,
         silos=(Member(silo="bank-a", public_key="a" * 64),),
     ),
     ContractAgreement(

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from data_contracts.envelope import canonical_bytes
 from data_contracts.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
+from data_contracts.records.membership import Member, Revocation
 from data_contracts.wire_types import decimal_from_float
 from tests.data_contracts.record_samples import PLAN, SAMPLES
 
@@ -140,14 +141,44 @@ def test_plans_that_contradict_themselves(changes: dict[str, Any], message: str)
         RoundPlan(**{**dict(PLAN), **changes})
 
 
+SECOND: dict[str, Any] = {"number": 2, "previous_digest": "0" * 64}
+REVOKED = (Revocation(public_key="3" * 64),)
+DECIDED = (Revocation(public_key="3" * 64, decision_digest="0" * 64),)
+
+
+def test_a_member_takes_part_from_its_first_to_its_last_round() -> None:
+    member = Member(silo="bank-a", public_key="a" * 64, first_round=3, last_round=5)
+    assert [n for n in range(1, 8) if member.takes_part(n)] == [3, 4, 5]
+    endless = Member(silo="bank-b", public_key="c" * 64)
+    assert endless.takes_part(1) and endless.takes_part(9999)
+    sample = SAMPLES["membership"].model_dump() | {"silos": (member, endless)}
+    membership = Membership(**sample)
+    assert membership.silos_of_round(2) == ("bank-b",)
+    assert membership.silos_of_round(4) == ("bank-a", "bank-b")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"root_keys": ("0" * 64, "0" * 64)}, "root_keys must be distinct"),
+        ({"root_keys": ("1" * 64, "1" * 64)}, "root_keys must be distinct"),
         ({"root_threshold": 3}, "larger than the number"),
         ({"root_threshold": 0}, "greater than or equal to 1"),
         ({"coordinator_key": "a" * 64}, "silos and keys must be distinct"),
         ({"coordinator_key": "A" * 64}, "pattern"),
+        ({"coordinator_key": "0" * 64}, "a point of small order"),
+        ({"retired_root_keys": ("1" * 64,)}, "must be distinct"),
+        ({"previous_digest": "0" * 64}, "has no previous_digest"),
+        ({"number": 2}, "has no previous_digest"),
+        ({"number": 3, "previous_digest": "0" * 64}, "every version before the previous"),
+        ({"earlier_digests": ("0" * 64,)}, "every version before the previous"),
+        ({"after_feed_number": 1}, "that of the entry after_feed_number"),
+        ({"after_feed_digest": "0" * 64}, "that of the entry after_feed_number"),
+        ({"after_feed_number": 1, "after_feed_digest": "0" * 64}, "follows nothing"),
+        ({"retired_root_keys": ("3" * 64,)}, "follows nothing"),
+        (SECOND | {"revoked": REVOKED + REVOKED}, "must be distinct"),
+        (SECOND | {"revoked": (Revocation(public_key="a" * 64),)}, "and nobody's"),
+        (SECOND | {"revoked": (Revocation(public_key="b" * 64),)}, "and nobody's"),
+        (SECOND | {"revoked": DECIDED}, "rests on a close that counts"),
     ],
 )
 def test_memberships_that_contradict_themselves(changes: dict[str, Any], message: str) -> None:

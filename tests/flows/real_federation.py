@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 import psutil
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.planning import latest_plan
+from aggregator.federation_feed import newest_attempt, read_federation, read_report
 from data_contracts.records import RoundReport
 from flows.contract_signing import sign_on_both_sides
 from flows.federation_admin import FederationTerms, add_silo, init_federation
@@ -188,10 +187,14 @@ class RealFederation:
     def reported(self, round_number: int, attempt: int) -> RoundReport | None:
         """The report of an attempt of the newest round, once it is there."""
         c = self.coordinator()
-        plan = latest_plan(read_federation(c).feed, c.settings.run)
-        if plan is None or (plan.record.round, plan.record.attempt) != (round_number, attempt):
+        feed = read_federation(c)
+        newest = newest_attempt(c, feed)
+        if newest is None:
             return None
-        report = read_report(c, plan)
+        plan = newest.plan
+        if (plan.record.round, plan.record.attempt) != (round_number, attempt):
+            return None
+        report = read_report(c, feed, plan)
         return report.record if report else None
 
     def _terms(self) -> FederationTerms:

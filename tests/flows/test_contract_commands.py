@@ -64,7 +64,10 @@ class Homes:
         self.contract = directory / "north.yaml"
         self.contract.write_text(CONTRACT)
         self.parties = Parties(
-            "oncology", "north", self.silo_key.public_key_hex, self.coordinator_key.public_key_hex
+            "oncology",
+            "north",
+            frozenset({self.silo_key.public_key_hex}),
+            frozenset({self.coordinator_key.public_key_hex}),
         )
 
     def in_force(self) -> bool:

@@ -17,12 +17,11 @@ import psutil
 import pytest
 
 from aggregator.federated_round import close_round, merge_round, open_round, stage
-from aggregator.federation_feed import id_of, read_federation
+from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.planning import latest_plan
 from aggregator.round_merge import merge_inputs
 from aggregator.stage import Stage
-from data_contracts.bucket_layout import round_slot
+from data_contracts.bucket_layout import attempt_of, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Close, RoundPlan
 from infra.local_processes import recorded_processes, stop_recorded
@@ -184,7 +183,7 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
     close = close_round(c, plan)
     assert isinstance(close.record, Close)
     _kill_in_merge(federation, tmp_path)
-    slot = round_slot(id_of(plan.record), Candidate.kind)
+    slot = round_slot(attempt_of(plan), Candidate.kind)
     assert c.plans.list_keys(slot) == [], "a killed merge leaves no candidate"
     candidate = merge_round(federation.coordinator(), plan)
 
@@ -204,8 +203,8 @@ def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFeder
     c = federation.coordinator()
 
     def opened() -> Verified[RoundPlan] | None:
-        plan = latest_plan(read_federation(c).feed, c.settings.run)
-        return plan if plan is not None and plan.record.attempt == 2 else None
+        newest = newest_attempt(c, read_federation(c))
+        return newest.plan if newest is not None and newest.plan.record.attempt == 2 else None
 
     wait_for("attempt 2 of round 2", opened, 60, (agent, runner))
     federation.edit_settings(submit_minutes=30)

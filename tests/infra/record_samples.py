@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_contracts.bucket_layout import RoundId
 from data_contracts.envelope import Verified, seal
-from data_contracts.records import Abort, Acceptance, RoundPlan
+from data_contracts.records import Abort, Acceptance, Membership, RoundPlan
+from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
     AdapterSpec,
@@ -17,18 +19,19 @@ from data_contracts.records.round_plan import (
     PublicationRule,
     TrainingRecipe,
 )
+from data_contracts.trusted_feed import earlier_digests_after
 from infra.signing_keys import SigningKey
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-ROUND = RoundId("run-a", 1, 1)
+ROUND = RoundId("run-a", 1, 1, "b" * 64)
 
 
 def new_key() -> SigningKey:
     return SigningKey(Ed25519PrivateKey.generate())
 
 
-COORDINATOR, SILO, STRANGER = new_key(), new_key(), new_key()
+ROOT, COORDINATOR, SILO, STRANGER = new_key(), new_key(), new_key(), new_key()
 KEYS = [COORDINATOR.public_key_hex]
 SILO_KEYS = [SILO.public_key_hex]
 
@@ -47,7 +50,39 @@ def acceptance(policy: str = "a" * 64, key: SigningKey = SILO) -> Verified[Accep
     return seal(record, key)
 
 
-def plan(number: int, previous: str | None, key: SigningKey = COORDINATOR) -> Verified[RoundPlan]:
+def membership(
+    number: int = 1,
+    previous: Verified[Membership] | None = None,
+    after: Verified[Any] | None = None,
+    *signers: SigningKey,
+    **changes: Any,
+) -> Verified[Membership]:
+    """One root key and one silo, unless `changes` says otherwise; it begins after `after`."""
+    fields: dict[str, Any] = {
+        "federation": "fed",
+        "issued_at": NOW,
+        "number": number,
+        "previous_digest": previous.digest if previous else None,
+        "earlier_digests": earlier_digests_after(previous.record) if previous else (),
+        "expires_at": NOW + 24 * HOUR,
+        "root_keys": (ROOT.public_key_hex,),
+        "root_threshold": 1,
+        "coordinator_key": COORDINATOR.public_key_hex,
+        "silos": (Member(silo="silo-a", public_key=SILO.public_key_hex),),
+        "after_feed_number": after.record.feed_number if after else 0,
+        "after_feed_digest": after.digest if after else None,
+    }
+    return seal(Membership(**fields | changes), *(signers or (ROOT,)))
+
+
+def plan(
+    number: int,
+    previous: str | None,
+    key: SigningKey = COORDINATOR,
+    under: Verified[Membership] | None = None,
+    **changes: Any,
+) -> Verified[RoundPlan]:
+    under = under or FIRST
     zero = Decimal("0")
     record = RoundPlan(
         federation="fed",
@@ -57,8 +92,8 @@ def plan(number: int, previous: str | None, key: SigningKey = COORDINATOR) -> Ve
         attempt=1,
         feed_number=number,
         previous_digest=previous,
-        membership_number=1,
-        membership_digest="c" * 64,
+        membership_number=under.record.number,
+        membership_digest=under.digest,
         trust_mode="auditable",
         purpose="testing",
         use="research",
@@ -91,20 +126,29 @@ def plan(number: int, previous: str | None, key: SigningKey = COORDINATOR) -> Ve
         evaluate_by=NOW + 2 * HOUR,
         expires_at=NOW + 3 * HOUR,
     )
-    return seal(record, key)
+    return seal(record.model_copy(update=changes), key)
 
 
-def abort(number: int, previous: str, reason: str = "quorum missed") -> Verified[Abort]:
+def abort(
+    number: int,
+    previous: str,
+    reason: str = "quorum missed",
+    key: SigningKey = COORDINATOR,
+    plan_digest: str | None = None,
+) -> Verified[Abort]:
     record = Abort(
         federation="fed",
         issued_at=NOW,
         run="run-a",
         round=1,
         attempt=1,
-        plan_digest=previous,
+        plan_digest=plan_digest or previous,
         feed_number=number,
         previous_digest=previous,
         rule="quorum",
         reason=reason,
     )
-    return seal(record, COORDINATOR)
+    return seal(record, key)
+
+
+FIRST = membership()

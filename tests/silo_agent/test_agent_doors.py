@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from aggregator.federated_round import close_round, merge_round
-from aggregator.federation_feed import id_of
+from data_contracts.bucket_layout import attempt_of
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, StorageError
@@ -62,7 +62,7 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
 
 def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPlan]) -> Released:
     agent = federation.silos[silo].agent(FEDERATION, federation.pinned)
-    return agent.release.released(id_of(plan.record))
+    return agent.release.released(attempt_of(plan))
 
 
 def closed(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Close:

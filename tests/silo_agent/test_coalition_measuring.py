@@ -9,9 +9,8 @@ import pytest
 
 from aggregator.contribution.by_silos import Question, contributions_by_silos
 from aggregator.contribution.closed_round import closed_round
-from aggregator.federation_feed import id_of
 from data_contracts.artifact import artifact_of_bytes
-from data_contracts.bucket_layout import blob_key, round_slot
+from data_contracts.bucket_layout import attempt_of, blob_key, round_slot
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import StorageError
@@ -66,7 +65,7 @@ def ask(federation: SimulatedFederation, *, exact: bool = False) -> Verified[Con
 def publish(
     federation: SimulatedFederation, plan: Verified[RoundPlan], made: ContributionRequest
 ) -> None:
-    slot = round_slot(id_of(plan.record), ContributionRequest.kind)
+    slot = round_slot(attempt_of(plan), ContributionRequest.kind)
     write_record(federation.plans, slot, seal(made, federation.key))
 
 
@@ -76,7 +75,7 @@ def act(federation: SimulatedFederation, silo: str) -> Step | None:
 
 def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPlan]) -> Released:
     agent = federation.silos[silo].agent(FEDERATION, federation.pinned)
-    return agent.release.released(id_of(plan.record))
+    return agent.release.released(attempt_of(plan))
 
 
 def has_answered(silo: SimulatedSilo) -> bool:
@@ -122,7 +121,7 @@ def test_a_request_is_answered_once(
         Step.FINISHED,
         Step.FINISHED,
     ]
-    slot = round_slot(id_of(plan.record), CoalitionLosses.kind)
+    slot = round_slot(attempt_of(plan), CoalitionLosses.kind)
     assert len(federation.inbox("silo-a").list_keys(slot)) == 1
 
 

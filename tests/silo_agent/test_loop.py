@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import SiloOperatorError, StorageError
+from data_contracts.wire_types import INSTANT_FORMAT
 from infra.signing_keys import create_key
 from silo_agent.loop import only_agent, run_agent, running_agent
-from silo_agent.marks import Marks, load_marks, save_marks, with_clock
+from silo_agent.marks import remember_clock
 from tests.simulator.fake_clock import START, FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import Behaviour
@@ -76,19 +77,26 @@ def test_a_key_that_is_not_the_members_ends_the_agent(
     assert silo.inbox.list_keys("rounds/") == []
 
 
-def test_marks_are_kept_and_a_damaged_file_is_not_reset(tmp_path: Path) -> None:
-    save_marks(tmp_path, Marks(feed_number=7, feed_digest="d"))
-    assert load_marks(tmp_path).feed_number == 7
-    (tmp_path / "marks.json").write_text("{")
+def test_what_was_seen_is_kept_and_a_damaged_file_is_not_reset(
+    federation: SimulatedFederation,
+) -> None:
+    federation.open()
+    silo = federation.silos["silo-a"]
+    silo.act(FEDERATION, federation.pinned)
+    (silo.home / "feed" / "feed.json").write_text("{")
     with pytest.raises(SiloOperatorError, match="replay old plans"):
-        load_marks(tmp_path)
+        run_agent(silo.agent(FEDERATION, federation.pinned))
 
 
-def test_a_clock_that_went_back_stops_the_agent() -> None:
-    marks = with_clock(Marks(), START)
+def test_a_clock_that_went_back_stops_the_agent(tmp_path: Path) -> None:
+    remember_clock(tmp_path, START)
     clock = FakeClock(START)
     clock.sleep(-301)
     with pytest.raises(SiloOperatorError, match="clock"):
-        with_clock(marks, clock.now())
+        remember_clock(tmp_path, clock.now())
     clock.sleep(2)
-    assert with_clock(marks, clock.now()) == marks, "five minutes of skew are allowed"
+    remember_clock(tmp_path, clock.now())
+    assert (tmp_path / "latest-instant").read_text() == START.strftime(INSTANT_FORMAT)
+    (tmp_path / "latest-instant").write_text("soon")
+    with pytest.raises(SiloOperatorError, match="latest instant"):
+        remember_clock(tmp_path, clock.now())

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from data_contracts.adapter_format import adapter_bytes_limit
-from data_contracts.records import RoundPlan
+from data_contracts.records import Membership, RoundPlan
+from data_contracts.records.membership import Member
 from data_contracts.records.round_plan import SiloAdapter
 from silo_agent.policy import (
     ContractTerms,
@@ -20,7 +21,7 @@ from silo_agent.policy import (
     require_policy,
 )
 from silo_agent.templates import POLICY_TEMPLATE
-from tests.aggregator.federation_samples import federation
+from tests.aggregator.federation_samples import federation, key, membership
 
 FED = federation()
 PLAN = FED.plan.record
@@ -64,6 +65,22 @@ EXACT: dict[str, Any] = {
 }
 
 
+def members_from(first_round: int, silos: tuple[str, ...] = PLAN.cohort) -> Membership:
+    """The cohort as members from a round on."""
+    members = tuple(
+        Member(silo=silo, public_key=key(silo).public_key_hex, first_round=first_round)
+        for silo in silos
+    )
+    return membership(silos=members).record
+
+
+def without(silo: str) -> Membership:
+    return members_from(1, tuple(other for other in PLAN.cohort if other != silo))
+
+
+MEMBERS = members_from(PLAN.round)
+
+
 def policy(tmp_path: Path, **changes: Any) -> PolicyFile:
     path = tmp_path / "policy.toml"
     path.write_text(POLICY.format(**{**EXACT, **changes}))
@@ -83,7 +100,7 @@ def context(**changes: Any) -> PlanContext:
     values: dict[str, Any] = {
         "silo": SILO,
         "federation": PLAN.federation,
-        "membership_digest": PLAN.membership_digest,
+        "membership": MEMBERS,
         "contract": terms(),
         "now": PLAN.issued_at,
     }
@@ -135,7 +152,8 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
     ("rule", "changes"),
     [
         ("plan.federation", {"federation": "another"}),
-        ("plan.membership", {"membership_digest": "0" * 64}),
+        ("plan.membership", {"membership": without(SILO)}),
+        ("plan.membership", {"membership": members_from(PLAN.round + 1)}),
         ("plan.expired", {"now": PLAN.submit_by}),
         ("policy.contract", {"contract": None}),
         ("policy.contract", {"contract": terms(digest="0" * 64)}),

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.dataset.contract.agreement import agreement_path
+from data_contracts.dataset.contract.agreement import Parties, agreement_path
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.envelope import Signer, seal
 from data_contracts.licences.terms import LicenceTerms
@@ -40,9 +40,9 @@ class SimulatedContract:
         """SHA-256 of the file."""
         return digest_of_bytes(self.data)
 
-    def terms(self, coordinator_key: str) -> ContractTerms | None:
+    def terms(self, parties: Parties) -> ContractTerms | None:
         """What the silo's gate says of it; None unless this very coordinator has signed it."""
-        if coordinator_key != self.agreed_with:
+        if self.agreed_with not in parties.coordinator_keys:
             return None
         return ContractTerms(
             digest=self.digest,

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
-from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
+from aggregator.coordinator import CONTRACTS_DIRECTORY, FEED_DIRECTORY, Coordinator
 from aggregator.federated_round import advance, open_round
 from aggregator.settings import (
     BaseModelSection,
@@ -32,7 +33,9 @@ from data_contracts.bucket_layout import (
 from data_contracts.envelope import Signer, Verified, seal
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
+from data_contracts.trusted_feed import FeedPosition, earlier_digests_after
 from infra.durable_files import write_durably
+from infra.feed_reader import FeedReader
 from infra.model_files import model_digest
 from infra.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
@@ -47,6 +50,7 @@ RUN = "run-1"
 LICENCE = "Apache-2.0"
 STEP_SECONDS = 20
 CONTRACT_VALIDITY = timedelta(days=365)
+MEMBERSHIP_VALIDITY = timedelta(days=1000)
 MAX_STEPS = 400
 
 POLICY = """\
@@ -89,6 +93,8 @@ class SimulatedFederation:
         self.key = create_key(self.directory / "keys" / "coordinator.pem")
         self.settings = self._settings()
         self.membership: Verified[Membership] | None = None
+        self.memberships: list[Verified[Membership]] = []
+        self.earlier_keys: tuple[SigningKey, ...] = ()
 
     def bucket(self, name: str) -> InMemoryBucket:
         """The bucket, created on first use."""
@@ -146,7 +152,7 @@ class SimulatedFederation:
                 issued_at=now,
                 number=1,
                 previous_digest=None,
-                expires_at=now + timedelta(days=365),
+                expires_at=now + MEMBERSHIP_VALIDITY,
                 root_keys=(self.root.public_key_hex,),
                 root_threshold=1,
                 coordinator_key=self.key.public_key_hex,
@@ -159,27 +165,59 @@ class SimulatedFederation:
         )
         write_record(self.plans, membership_slot(1), membership)
         self.membership = membership
+        self.memberships = [membership]
 
-    def replace_key(self, silo: str) -> None:
-        """Sign the next membership with a new key for `silo`, and its contract with that key."""
-        current = self.pinned
-        new = create_key(self.silos[silo].home / "keys" / "new-signing-key.pem")
+    def change(self, **fields: Any) -> Verified[Membership]:
+        """Sign and store the next membership, which begins after the newest entry of the feed."""
+        head = self.coordinator().feed.refresh().head
+        return self.change_after(head, **fields)
+
+    def change_after(self, head: FeedPosition, **fields: Any) -> Verified[Membership]:
+        """As `change`, from an entry of the feed on that the signers name."""
+        current = self.memberships[-1]
+        place = {
+            "number": current.record.number + 1,
+            "previous_digest": current.digest,
+            "earlier_digests": earlier_digests_after(current.record),
+            "issued_at": self.clock.now(),
+            "after_feed_number": head.number,
+            "after_feed_digest": head.digest,
+            "revoked": (),
+        }
+        record = Membership.model_validate({**dict(current.record), **place, **fields})
+        membership = seal(record, self.root)
+        write_record(self.plans, membership_slot(record.number), membership)
+        self.memberships.append(membership)
+        return membership
+
+    def new_coordinator_key(self, *, keep_old: bool = True) -> SigningKey:
+        """A key for the next membership; the coordinator has it from now on."""
+        self.earlier_keys = (self.key, *self.earlier_keys) if keep_old else ()
+        name = f"coordinator-{len(self.memberships)}.pem"
+        self.key = create_key(self.directory / "keys" / name)
+        return self.key
+
+    def replace_key(self, silo: str, **fields: Any) -> None:
+        """Sign the next membership with a new key for `silo`."""
+        current = self.memberships[-1]
+        new = create_key(
+            self.silos[silo].home / "keys" / f"signing-key-{len(self.memberships)}.pem"
+        )
         self.silos[silo].key = new
         members = tuple(
             Member(silo=m.silo, public_key=new.public_key_hex) if m.silo == silo else m
             for m in current.record.silos
         )
-        fields = {"number": 2, "previous_digest": current.digest, "silos": members}
-        membership = Membership.model_validate({**dict(current.record), **fields})
-        write_record(self.plans, membership_slot(2), seal(membership, self.root))
-        self.sign_contract(silo)
+        self.change(silos=members, **fields)
 
     def coordinator(self, key: SigningKey | None = None) -> Coordinator:
         """A fresh coordinator, as after a restart."""
         return Coordinator(
             settings=self.settings,
-            key=key or self.key,
-            pinned=self.pinned,
+            keys=(key,) if key else (self.key, *self.earlier_keys),
+            feed=FeedReader(
+                self.settings.home / FEED_DIRECTORY, self.plans, self.pinned, finishes_claims=True
+            ),
             plans=self.plans,
             ledger=self.bucket(ledger_bucket(FEDERATION)),
             inbox=self.inbox,

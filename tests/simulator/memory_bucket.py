@@ -87,14 +87,14 @@ class InMemoryBucket:
             raise refused_blob(ref, f"no object {self._name}/{key}", "missing")
         receive_blob(_chunks(data), ref, path)
 
-    def list_keys(self, prefix: str) -> list[ObjectInfo]:
+    def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """See `Bucket.list_keys`."""
         self._enter("list_keys", prefix)
         with _LOCK:
             found = [
                 ObjectInfo(key, len(data))
                 for key, data in self.objects.items()
-                if key.startswith(prefix)
+                if key.startswith(prefix) and key > after
             ]
         if len(found) > MAX_LISTED_KEYS:
             raise BoundExceededError(

@@ -15,12 +15,14 @@ from safetensors.numpy import save_file
 
 from data_contracts.adapter_format import lora_a_name, lora_b_name, open_adapter
 from data_contracts.artifact import artifact_of_file, digest_of_bytes
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
-from data_contracts.errors import ConsortiaError
+from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import Membership, RoundPlan, Verdict
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from data_contracts.starting_adapter import InitialAdapter, narrowed
+from infra.feed_reader import FeedReader
 from infra.object_store import Bucket
 from infra.signing_keys import SigningKey
 from infra.storage_config import StorageSection
@@ -175,9 +177,9 @@ class SimulatedGate:
     expires_at: datetime
     remembered: list[str]
 
-    def terms(self, coordinator_key: str) -> ContractTerms | None:
+    def terms(self, parties: Parties) -> ContractTerms | None:
         """The contract's terms as they are at this moment."""
-        return self.contract.terms(coordinator_key)
+        return self.contract.terms(parties)
 
     def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
         """An outcome of every rule that a verdict must speak about; one of them may fail."""
@@ -244,7 +246,7 @@ class SimulatedSilo:
                 agent=AgentSection(poll_seconds=5, status_seconds=10),
                 home=self.home,
             ),
-            pinned=pinned,
+            feed=FeedReader(self.home / "feed", self.plans, pinned, owner_error=SiloOperatorError),
             plans=self.plans,
             release=Release(self.home / "outbox", self.inbox, self.key, self.clock, switch.is_on),
             gate=SimulatedGate(

@@ -4,6 +4,7 @@ The agreement lies beside the contract as `<name>.agreement.json`. Whoever signs
 the other adds a signature to the same bytes; a contract that changed afterwards has no agreement.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 from data_contracts.dataset.contract.document import DataContract
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
+    Quorum,
     Signer,
     Verified,
     countersign,
     seal,
     verify,
+    verify_quorums,
 )
 from data_contracts.errors import DataStewardError, UntrustedInputError
 from data_contracts.records.contract_agreement import ContractAgreement
@@ -23,16 +26,16 @@ from data_contracts.records.contract_agreement import ContractAgreement
 
 @dataclass(frozen=True)
 class Parties:
-    """Who has to sign; keys are Ed25519 public keys in hex."""
+    """Who has to sign: either side, with any of its keys (Ed25519, hex) since the founding."""
 
     federation: str
     silo: str
-    silo_key: str
-    coordinator_key: str
+    silo_keys: frozenset[str]
+    coordinator_keys: frozenset[str]
 
-    def keys(self) -> set[str]:
-        """Both keys."""
-        return {self.silo_key, self.coordinator_key}
+    def quorums(self) -> list[Quorum]:
+        """One signature of each side."""
+        return [Quorum(self.silo_keys), Quorum(self.coordinator_keys)]
 
 
 def agreement_path(contract: Path) -> Path:
@@ -48,18 +51,24 @@ def first_signature(
 
 
 def second_signature(
-    envelope: bytes, contract: DataContract, parties: Parties, other_key: str, signer: Signer
+    envelope: bytes,
+    contract: DataContract,
+    parties: Parties,
+    other_keys: Collection[str],
+    signer: Signer,
 ) -> bytes:
     """The other party's agreement with one more signature.
 
     Raises DataStewardError unless it says of this very contract and these parties what we would
     have said ourselves.
     """
-    first = verify(envelope, ContractAgreement, {other_key})
+    if signer.public_key_hex in other_keys:
+        raise _not_agreed("keys of two sides", "one key for both")
+    first = verify(envelope, ContractAgreement, other_keys)
     ours = _statement(contract, parties.federation, parties.silo, first.record.issued_at)
     if first.record != ours:
         raise _not_agreed("an agreement to this contract", "one that says something else")
-    return countersign(first, signer)
+    return countersign(first.envelope, signer)
 
 
 def read_agreement(contract: Path, digest: str, parties: Parties) -> Verified[ContractAgreement]:
@@ -75,7 +84,7 @@ def read_agreement(contract: Path, digest: str, parties: Parties) -> Verified[Co
     except OSError as error:
         raise _not_agreed(f"a file {path.name}", error.strerror or "no file") from None
     try:
-        agreement = verify(envelope, ContractAgreement, parties.keys(), threshold=2)
+        agreement = verify_quorums(envelope, ContractAgreement, parties.quorums())
     except UntrustedInputError as error:
         found = f"{error.problem}: {error.found}"
         raise _not_agreed("signatures of silo and coordinator", found) from None

@@ -12,8 +12,7 @@ import pytest
 from aggregator.contribution.by_silos import Question, Waiting, contributions_by_silos
 from aggregator.contribution.coalitions import leave_one_out_coalitions
 from aggregator.contribution.result import Contributions
-from aggregator.federation_feed import id_of
-from data_contracts.bucket_layout import blob_key, ledger_bucket, round_slot
+from data_contracts.bucket_layout import attempt_of, blob_key, ledger_bucket, round_slot
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import FederationOperatorError, StorageError
@@ -107,7 +106,7 @@ def forged(
         "losses": (Decimal("1"),) * len(made.record.coalitions),
     }
     record = seal(CoalitionLosses(**fields | changes), key or federation.silos[silo].key)
-    slot = round_slot(id_of(plan.record), CoalitionLosses.kind)
+    slot = round_slot(attempt_of(plan), CoalitionLosses.kind)
     write_record(federation.inbox(silo), slot, record)
 
 
@@ -409,7 +408,9 @@ def test_killed_between_claim_and_request_it_publishes_the_claimed_one(
     with pytest.raises(StorageError, match="killed"):
         asked(federation)
     federation.plans.before = None
-    claimed = [data for key, data in federation.plans.objects.items() if key.endswith("st/claim")]
+    claimed = [
+        data for key, data in federation.plans.objects.items() if key.endswith("st/claim-01")
+    ]
     federation.clock.sleep(60)
     asked(federation)
     assert [request(federation).envelope] == claimed

@@ -8,11 +8,10 @@ import pytest
 from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import contribution_plan
 from aggregator.contribution.silo_request import make_request
-from aggregator.federation_feed import FederationState
-from aggregator.planning import FeedEntry
-from data_contracts.envelope import Verified, seal
+from data_contracts.envelope import seal
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.records.close import Admitted
+from data_contracts.trusted_feed import TrustedFeed
 from tests.aggregator.federation_samples import COHORT, adapter_ref, digest, federation, key
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
@@ -41,9 +40,9 @@ def closed_with(silos: int) -> ClosedRound:
         acceptances=dict.fromkeys(names, acceptance),
         verdicts=dict.fromkeys(names, FED.verdict(COHORT[0])),
     )
-    plan = FED.plan
-    entry: FeedEntry = Verified(plan.record, plan.digest, plan.envelope)
-    return ClosedRound(FederationState((FED.membership,), (entry,)), plan, close, evidence)
+    feed = TrustedFeed(FED.membership)
+    assert feed.add_entry([FED.plan.envelope]) is not None
+    return ClosedRound(feed, FED.plan, close, evidence)
 
 
 def ask(make_federation: MakeFederation, silos: int, minutes: int = 60) -> None:

@@ -1,5 +1,6 @@
 """Two parties sign one statement about one file; anything else is no agreement."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +24,12 @@ from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 SILO, COORDINATOR, STRANGER = (
     SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)) for number in range(3)
 )
-PARTIES = Parties("oncology", "bank-a", SILO.public_key_hex, COORDINATOR.public_key_hex)
+PARTIES = Parties(
+    "oncology",
+    "bank-a",
+    frozenset({SILO.public_key_hex}),
+    frozenset({COORDINATOR.public_key_hex}),
+)
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 EXPIRES = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -54,7 +60,7 @@ def test_two_signatures_over_the_same_bytes_are_an_agreement(
 ) -> None:
     contract = load_contract(path)
     once = signed_once(contract, first)
-    both = second_signature(once, contract, PARTIES, first.public_key_hex, second)
+    both = second_signature(once, contract, PARTIES, {first.public_key_hex}, second)
     record = read(path, both).record
     assert (record.contract_id, record.contract_version) == ("sample", "1.0.0")
     assert (record.contract_digest, record.expires_at) == (contract.digest, EXPIRES)
@@ -69,18 +75,38 @@ def test_one_signature_is_none(path: Path, signer: SigningKey) -> None:
 
 def test_nobody_can_sign_for_both(path: Path) -> None:
     contract = load_contract(path)
-    twice = second_signature(
-        signed_once(contract, SILO), contract, PARTIES, SILO.public_key_hex, SILO
-    )
-    with pytest.raises(DataStewardError, match="signature of contract-agreement: 1"):
-        read(path, twice)
+    once = signed_once(contract, SILO)
+    with pytest.raises(DataStewardError, match="one key for both"):
+        second_signature(once, contract, PARTIES, {SILO.public_key_hex}, SILO)
+
+
+def test_two_keys_of_one_side_are_no_agreement(path: Path) -> None:
+    """Each side may have rotated its key; that does not make it two sides."""
+    contract = load_contract(path)
+    once = signed_once(contract, SILO)
+    both = second_signature(once, contract, PARTIES, {SILO.public_key_hex}, STRANGER)
+    keys = frozenset({SILO.public_key_hex, STRANGER.public_key_hex})
+    agreement_path(path).write_bytes(both)
+    parties = replace(PARTIES, silo_keys=keys)
+    with pytest.raises(DataStewardError, match="signature of contract-agreement"):
+        read_agreement(path, contract.digest, parties)
+
+
+def test_a_signature_from_before_a_rotation_counts(path: Path) -> None:
+    contract = load_contract(path)
+    once = signed_once(contract, SILO)
+    both = second_signature(once, contract, PARTIES, {SILO.public_key_hex}, COORDINATOR)
+    agreement_path(path).write_bytes(both)
+    keys = PARTIES.coordinator_keys | {STRANGER.public_key_hex}
+    parties = replace(PARTIES, coordinator_keys=keys)
+    assert read_agreement(path, contract.digest, parties).envelope == both
 
 
 def test_a_first_signature_of_another_key_is_not_added_to(path: Path) -> None:
     contract = load_contract(path)
     foreign = signed_once(contract, STRANGER)
     with pytest.raises(UntrustedInputError, match="signature of contract-agreement"):
-        second_signature(foreign, contract, PARTIES, SILO.public_key_hex, COORDINATOR)
+        second_signature(foreign, contract, PARTIES, {SILO.public_key_hex}, COORDINATOR)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +125,13 @@ def test_a_first_signature_to_something_else_is_not_added_to(
     path.write_text(replaced(change))
     theirs = first_signature(load_contract(path), federation, silo, NOW, SILO)
     with pytest.raises(DataStewardError, match="found one that says something else"):
-        second_signature(theirs, ours, PARTIES, SILO.public_key_hex, COORDINATOR)
+        second_signature(theirs, ours, PARTIES, {SILO.public_key_hex}, COORDINATOR)
 
 
 def test_a_contract_that_changed_afterwards_has_no_agreement(path: Path) -> None:
     contract = load_contract(path)
     once = signed_once(contract, SILO)
-    both = second_signature(once, contract, PARTIES, SILO.public_key_hex, COORDINATOR)
+    both = second_signature(once, contract, PARTIES, {SILO.public_key_hex}, COORDINATOR)
     path.write_text(CONTRACT + "# a comment counts too\n")
     with pytest.raises(DataStewardError, match="found a contract that changed since"):
         read(path, both)

@@ -1,0 +1,40 @@
+"""What the coordinator has signed about one attempt, read by silo and coordinator alike."""
+
+from data_contracts.bucket_layout import attempt_of
+from data_contracts.envelope import Verified
+from data_contracts.records import (
+    Candidate,
+    Close,
+    ContributionRequest,
+    Decision,
+    RoundPlan,
+    RoundRecord,
+)
+from data_contracts.trusted_feed import CoordinatorTrust
+from infra.object_store import Bucket
+from infra.record_store import AttemptReading, SeenEnvelopes, read_attempt
+
+COORDINATOR_TYPES: tuple[type[RoundRecord], ...] = (Close, Candidate, Decision, ContributionRequest)
+
+
+def read_coordinator_records(
+    plans: Bucket, plan: Verified[RoundPlan], trust: CoordinatorTrust, seen: SeenEnvelopes
+) -> AttemptReading:
+    """Close, candidate, decision and contribution request on a plan, as far as they count.
+
+    After a revocation those that the membership names count, and the candidate that its decision
+    names: beside them there may be others that the thief signed.
+    """
+    round_id, only = attempt_of(plan), trust.only
+    if only:
+        named = read_attempt(
+            plans, round_id, {Decision: trust.keys}, lambda v: v.digest in (trust.only or ()), seen
+        ).found(Decision)
+        only = only | ({named.record.candidate_digest} if named else set())
+    return read_attempt(
+        plans,
+        round_id,
+        dict.fromkeys(COORDINATOR_TYPES, trust.keys),
+        lambda verified: only is None or verified.digest in only,
+        seen,
+    )

@@ -1,0 +1,418 @@
+"""Memberships and feed as years, a thief or a dishonest storage could leave them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import rfc8785
+
+from data_contracts.envelope import Verified, key_id, seal
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import Abort, Membership, RoundPlan
+from data_contracts.records.membership import Member, Revocation
+from data_contracts.trusted_feed import CoordinatorTrust, FedAttempt, FeedPosition, TrustedFeed
+from infra.signing_keys import SigningKey
+from tests.infra.record_samples import (
+    COORDINATOR,
+    FIRST,
+    HOUR,
+    NOW,
+    ROOT,
+    SILO,
+    STRANGER,
+    abort,
+    membership,
+    new_key,
+    plan,
+)
+
+NEW = new_key()
+OLD_KEY, NEW_KEY = COORDINATOR.public_key_hex, NEW.public_key_hex
+
+Entry = Verified[RoundPlan] | Verified[Abort]
+
+
+def feed_of(*entries: Entry, pinned: Verified[Membership] = FIRST) -> TrustedFeed:
+    feed = TrustedFeed(pinned)
+    for entry in entries:
+        assert feed.add_entry([entry.envelope]) is not None
+    return feed
+
+
+def reason_of(action: Any, *arguments: Any) -> str:
+    with pytest.raises(UntrustedInputError) as caught:
+        action(*arguments)
+    return caught.value.reason
+
+
+def rotated(after: Entry, **changes: Any) -> Verified[Membership]:
+    """Membership 2: another coordinator key from the entry after `after` on."""
+    return membership(2, FIRST, after, **{"coordinator_key": NEW_KEY} | changes)
+
+
+def revoking(after: Entry, **named: str) -> Verified[Membership]:
+    """As `rotated`, and somebody else may have the old key."""
+    return rotated(after, revoked=(Revocation(public_key=OLD_KEY, **named),))
+
+
+class TestFeed:
+    def test_plans_and_aborts_in_order(self) -> None:
+        first = plan(1, None)
+        ended = abort(2, first.digest)
+        again = plan(3, ended.digest)
+        feed = feed_of(first)
+        assert feed.attempt == FedAttempt(first)
+        assert feed.add_entry([ended.envelope]) == ended
+        assert feed.attempt == FedAttempt(first, ended)
+        assert feed.add_entry([again.envelope]) == again
+        assert feed.head == FeedPosition(3, again.digest)
+        assert feed.attempt == FedAttempt(again)
+
+    def test_nothing_or_a_strangers_plan_is_no_entry(self) -> None:
+        feed = feed_of()
+        assert feed.add_entry([]) is None
+        assert feed.add_entry([plan(1, None, STRANGER).envelope, b"junk"]) is None
+        assert feed.head == FeedPosition()
+
+    def test_a_strangers_plan_beside_the_coordinators_changes_nothing(self) -> None:
+        feed, genuine = feed_of(), plan(1, None)
+        assert feed.add_entry([plan(1, None, STRANGER).envelope, genuine.envelope]) == genuine
+
+    def test_two_entries_for_one_number_halt(self) -> None:
+        first = plan(1, None)
+        two = [plan(2, first.digest).envelope, abort(2, first.digest).envelope]
+        assert reason_of(feed_of(first).add_entry, two) == "feed.equivocation"
+
+    def test_a_broken_chain_halts(self) -> None:
+        first = plan(1, None)
+        for feed, entry in (
+            (feed_of(first), plan(2, "9" * 64)),
+            (feed_of(), plan(1, "9" * 64)),
+            (feed_of(), abort(1, "9" * 64)),
+        ):
+            assert reason_of(feed.add_entry, [entry.envelope]) == "feed.chain"
+
+    def test_an_entry_under_another_number_halts(self) -> None:
+        assert reason_of(feed_of().add_entry, [plan(2, None).envelope]) == "feed.number"
+
+    def test_the_newest_plan_of_each_run_is_kept(self) -> None:
+        first = plan(1, None)
+        other = plan(2, first.digest, run="run-b")
+        feed = feed_of(first, other)
+        assert feed.attempt is not None and feed.attempt.plan == other
+        kept = feed.attempt_of_run("run-a")
+        assert kept is not None and kept.plan == first
+        assert feed.attempt_of_run("run-c") is None
+
+
+class TestJoinsAndRotation:
+    def test_a_join_counts_from_the_next_plan(self) -> None:
+        first = plan(1, None)
+        feed = feed_of(first)
+        joined = feed.add_membership(membership(2, FIRST, first).envelope)
+        assert feed.attempt is not None and feed.attempt.plan == first
+        assert feed.membership_of(first) == FIRST
+        old, new = plan(2, first.digest), plan(2, first.digest, under=joined)
+        assert feed.add_entry([old.envelope]) is None
+        assert feed.add_entry([old.envelope, new.envelope]) == new
+
+    def test_a_plan_that_raced_with_a_join_is_given_up_for_the_one_after_it(self) -> None:
+        """The coordinator wrote a plan before it saw the membership, and a silo believed it."""
+        first = plan(1, None)
+        raced = plan(2, first.digest)
+        feed = feed_of(first, raced)
+        joined = feed.add_membership(membership(2, FIRST, first).envelope)
+        assert feed.head == FeedPosition(1, first.digest)
+        assert feed.lacks_head
+        assert feed.add_head(first.envelope) == first
+        new = plan(2, first.digest, under=joined)
+        assert feed.add_entry([raced.envelope, new.envelope]) == new
+
+    def test_a_rotated_key_finishes_its_attempt_and_signs_no_other(self) -> None:
+        first = plan(1, None)
+        feed = feed_of(first)
+        feed.add_membership(rotated(first).envelope)
+        assert feed.coordinator_trust(first).keys == {OLD_KEY}
+        assert feed.coordinator_trust(first).only is None
+        assert feed.add_entry([plan(2, first.digest).envelope]) is None
+        forged = plan(2, first.digest, COORDINATOR, under=feed.membership)
+        assert feed.add_entry([forged.envelope]) is None
+        mine = plan(2, first.digest, NEW, under=feed.membership)
+        assert feed.add_entry([mine.envelope]) == mine
+        assert feed.coordinator_trust(mine).keys == {NEW_KEY}
+
+    @pytest.mark.parametrize(("key", "counts"), [(COORDINATOR, 1), (NEW, 1), (STRANGER, 0)])
+    def test_old_and_new_key_may_abort_the_attempt_of_the_old(
+        self, key: SigningKey, counts: int
+    ) -> None:
+        first = plan(1, None)
+        feed = feed_of(first)
+        feed.add_membership(rotated(first).envelope)
+        ended = abort(2, first.digest, key=key)
+        assert feed.add_entry([ended.envelope]) == (ended if counts else None)
+
+    def test_a_rotated_key_does_not_abort_a_later_attempt(self) -> None:
+        first = plan(1, None)
+        feed = feed_of(first)
+        feed.add_membership(rotated(first).envelope)
+        mine = plan(2, first.digest, NEW, under=feed.membership)
+        assert feed.add_entry([mine.envelope]) == mine
+        assert feed.add_entry([abort(3, mine.digest).envelope]) is None
+
+    def test_contracts_signed_with_a_rotated_key_go_on(self) -> None:
+        first = plan(1, None)
+        feed = feed_of(first)
+        feed.add_membership(rotated(first).envelope)
+        assert feed.contract_keys() == {OLD_KEY, NEW_KEY}
+        assert feed.report_keys(first) == {OLD_KEY, NEW_KEY}
+
+    def test_who_comes_later_begins_where_the_newest_membership_does(self) -> None:
+        first = plan(1, None)
+        ended = abort(2, first.digest)
+        third = plan(3, ended.digest)
+        feed = TrustedFeed(FIRST)
+        feed.add_membership(membership(2, FIRST, third).envelope)
+        assert feed.head == FeedPosition(3, third.digest) and feed.lacks_head
+        assert feed.add_head(third.envelope) == third
+        assert feed.attempt is not None and feed.attempt.plan == third
+        assert reason_of(feed.add_head, plan(3, "9" * 64).envelope) == "feed.chain"
+
+    def test_an_attempt_that_ended_unseen_is_not_taken_for_the_one_in_force(self) -> None:
+        """The silo was off from entry 1 on, and entry 3 ends a plan that it never saw."""
+        first = plan(1, None)
+        second = plan(2, first.digest)
+        ended = abort(3, second.digest)
+        feed = feed_of(first)
+        feed.add_membership(membership(2, FIRST, ended).envelope)
+        assert feed.add_head(ended.envelope) == ended
+        assert feed.attempt is None and not feed.lacks_head
+
+
+class TestRevocation:
+    def setup_method(self) -> None:
+        self.first = plan(1, None)
+        self.feed = feed_of(self.first)
+
+    def test_what_the_thief_wrote_after_the_named_entry_is_nothing(self) -> None:
+        stolen = plan(2, self.first.digest)
+        assert self.feed.add_entry([stolen.envelope]) == stolen
+        new = self.feed.add_membership(revoking(self.first).envelope)
+        assert self.feed.head == FeedPosition(1, self.first.digest)
+        mine = plan(2, self.first.digest, NEW, under=new)
+        under_new = plan(2, self.first.digest, under=new)
+        junk: list[Entry] = [stolen, abort(2, self.first.digest), under_new]
+        assert self.feed.add_entry([e.envelope for e in junk]) is None
+        assert self.feed.add_entry([e.envelope for e in [*junk, mine]]) == mine
+
+    def test_of_the_last_attempt_only_what_is_named_counts(self) -> None:
+        self.feed.add_membership(revoking(self.first, close_digest="5" * 64).envelope)
+        trust = self.feed.coordinator_trust(self.first)
+        assert trust == CoordinatorTrust(frozenset({OLD_KEY}), frozenset({"5" * 64}))
+
+    def test_nothing_of_the_last_attempt_counts_where_nothing_is_named(self) -> None:
+        self.feed.add_membership(revoking(self.first).envelope)
+        assert self.feed.coordinator_trust(self.first).only == frozenset()
+
+    def test_the_new_key_ends_the_attempt_of_the_old_and_the_thief_does_not(self) -> None:
+        self.feed.add_membership(revoking(self.first).envelope)
+        mine = abort(2, self.first.digest, key=NEW)
+        stolen = abort(2, self.first.digest, "stolen")
+        assert self.feed.add_entry([stolen.envelope, mine.envelope]) == mine
+
+    def test_earlier_attempts_of_the_key_still_count(self) -> None:
+        second = plan(2, self.first.digest)
+        self.feed.add_entry([second.envelope])
+        self.feed.add_membership(revoking(second).envelope)
+        assert self.feed.coordinator_trust(self.first).only is None
+        assert self.feed.coordinator_trust(second).only == frozenset()
+
+    def test_two_entries_of_the_thief_below_the_named_one_do_not_halt_who_was_away(self) -> None:
+        second = plan(2, self.first.digest)
+        self.feed.add_membership(revoking(second).envelope)
+        assert self.feed.head == FeedPosition(2, second.digest)
+        assert self.feed.add_head(second.envelope) == second
+
+    def test_the_root_says_which_of_two_entries_is_the_real_one(self) -> None:
+        seen, real = plan(2, self.first.digest), plan(2, self.first.digest, round=7)
+        self.feed.add_entry([seen.envelope])
+        self.feed.add_membership(revoking(real).envelope)
+        assert self.feed.lacks_head and self.feed.add_head(real.envelope) == real
+
+    def test_a_revoked_key_signs_neither_contracts_nor_reports(self) -> None:
+        self.feed.add_membership(revoking(self.first).envelope)
+        assert self.feed.contract_keys() == {NEW_KEY} == self.feed.report_keys(self.first)
+
+    def test_a_revoked_key_does_not_come_back(self) -> None:
+        new = self.feed.add_membership(revoking(self.first).envelope)
+        back = membership(3, new, self.first, coordinator_key=OLD_KEY)
+        assert reason_of(self.feed.add_membership, back.envelope) == "membership.revoked"
+        silo = Member(silo="silo-b", public_key=OLD_KEY)
+        as_silo = membership(3, new, self.first, coordinator_key=NEW_KEY, silos=(silo,))
+        assert reason_of(self.feed.add_membership, as_silo.envelope) == "membership.revoked"
+
+    def test_a_silos_revoked_key_stops_counting_on_plans_that_name_it(self) -> None:
+        assert self.feed.silo_key(self.first, "silo-a") == SILO.public_key_hex
+        revoked = Revocation(public_key=SILO.public_key_hex)
+        gone = membership(2, FIRST, self.first, silos=(), revoked=(revoked,))
+        self.feed.add_membership(gone.envelope)
+        assert self.feed.silo_key(self.first, "silo-a") is None
+
+    def test_a_silo_that_left_finishes_its_round(self) -> None:
+        self.feed.add_membership(membership(2, FIRST, self.first, silos=()).envelope)
+        assert self.feed.silo_key(self.first, "silo-a") == SILO.public_key_hex
+        assert self.feed.silo_key(self.first, "silo-x") is None
+
+
+class TestRestart:
+    def restored(self, feed: TrustedFeed, *newer: Verified[Membership]) -> TrustedFeed:
+        again = TrustedFeed(FIRST)
+        for later in (*feed.memberships[1:], *newer):
+            again.add_membership(later.envelope)
+        again.restore(feed.head, feed.attempts, feed.membership.record.number)
+        return again
+
+    def test_a_restart_goes_on_where_it_was(self) -> None:
+        first = plan(1, None)
+        feed = feed_of(first)
+        feed.add_membership(rotated(first).envelope)
+        ended = abort(2, first.digest, key=NEW)
+        feed.add_entry([ended.envelope])
+        again = self.restored(feed)
+        assert (again.head, again.attempt) == (feed.head, feed.attempt)
+
+    def test_a_membership_that_came_meanwhile_counts(self) -> None:
+        first = plan(1, None)
+        feed = feed_of(first, plan(2, first.digest))
+        again = self.restored(feed, revoking(first))
+        assert again.head == FeedPosition(1, first.digest)
+        assert again.attempt is None and again.lacks_head
+
+
+class TestMemberships:
+    roots = (new_key(), new_key(), new_key())
+
+    def version(
+        self,
+        number: int,
+        previous: Verified[Membership] | None,
+        signers: Sequence[SigningKey],
+        roots: Sequence[SigningKey] | None = None,
+        **changes: Any,
+    ) -> Verified[Membership]:
+        keys = tuple(key.public_key_hex for key in roots or self.roots)
+        before = previous.record.root_keys if previous else ()
+        retired = tuple(key for key in before if key not in keys)
+        fields = {"root_keys": keys, "root_threshold": 2, "retired_root_keys": retired}
+        return membership(number, previous, None, *signers, **fields | changes)
+
+    def first(self) -> Verified[Membership]:
+        return self.version(1, None, self.roots[:2])
+
+    def refused(self, pinned: Verified[Membership], later: bytes) -> str:
+        return reason_of(TrustedFeed(pinned).add_membership, later)
+
+    def test_root_keys_rotate_step_by_step(self) -> None:
+        one = self.first()
+        new = (*self.roots[1:], new_key())
+        two = self.version(2, one, (*self.roots[:2], new[1]), new)
+        three = self.version(3, two, new[:2], new)
+        feed = TrustedFeed(one)
+        assert [feed.add_membership(v.envelope) for v in (two, three)] == [two, three]
+        assert feed.memberships == (one, two, three)
+
+    def test_older_versions_follow_from_any_newer_one(self) -> None:
+        one = self.first()
+        new = (*self.roots[1:], new_key())
+        two = self.version(2, one, (*self.roots[:2], new[1]), new)
+        three = self.version(3, two, new[:2], new)
+        feed = TrustedFeed(three)
+        assert reason_of(feed.add_earlier_membership, one.envelope) == "membership.chain"
+        feed.add_earlier_membership(two.envelope)
+        feed.add_earlier_membership(one.envelope)
+        assert feed.memberships == (one, two, three)
+        assert reason_of(feed.add_earlier_membership, one.envelope) == "membership.chain"
+
+    def test_a_lost_root_key_is_replaced_by_the_others(self) -> None:
+        one = self.first()
+        new = (*self.roots[:2], new_key())
+        two = self.version(2, one, self.roots[:2], new)
+        assert TrustedFeed(one).add_membership(two.envelope) == two
+
+    def test_a_rollback_is_refused(self) -> None:
+        one = self.first()
+        two = self.version(2, one, self.roots[:2])
+        assert self.refused(two, one.envelope) == "membership.number"
+        assert self.refused(two, two.envelope) == "membership.number"
+
+    @pytest.mark.parametrize(
+        ("number", "changes", "reason"),
+        [
+            (2, {"federation": "other"}, "membership.federation"),
+            (2, {"previous_digest": "9" * 64}, "membership.chain"),
+            (3, {"earlier_digests": ("8" * 64,)}, "membership.number"),
+            (2, {"retired_root_keys": (SILO.public_key_hex,)}, "membership.roots"),
+        ],
+    )
+    def test_what_does_not_follow_is_refused(
+        self, number: int, changes: dict[str, Any], reason: str
+    ) -> None:
+        one = self.first()
+        later = self.version(number, one, self.roots[:2], **changes)
+        assert self.refused(one, later.envelope) == reason
+
+    def test_a_version_vouches_for_every_earlier_one(self) -> None:
+        one = self.first()
+        two = self.version(2, one, self.roots[:2])
+        three = self.version(3, two, self.roots[:2])
+        four = self.version(4, three, self.roots[:2])
+        assert [four.record.vouches_for(v.digest) for v in (one, two, three, four)] == [1, 1, 1, 0]
+        other = self.version(4, three, self.roots[:2], earlier_digests=(two.digest, "8" * 64))
+        assert self.refused(three, other.envelope) == "membership.chain"
+
+    def test_a_beginning_before_that_of_the_version_before_is_refused(self) -> None:
+        first = plan(1, None)
+        two = membership(2, FIRST, first)
+        three = membership(3, two, None)
+        feed = TrustedFeed(FIRST)
+        feed.add_membership(two.envelope)
+        assert reason_of(feed.add_membership, three.envelope) == "membership.feed"
+
+    def test_too_few_signatures_are_refused(self) -> None:
+        one = self.first()
+        single = self.version(2, one, self.roots[:1])
+        assert self.refused(one, single.envelope) == "envelope.signature"
+
+    def test_lowering_the_threshold_needs_the_old_threshold(self) -> None:
+        one = self.first()
+        lower = self.version(2, one, self.roots[:1], root_threshold=1)
+        assert self.refused(one, lower.envelope) == "envelope.signature"
+
+    def test_the_new_roots_must_sign_too_and_are_not_enough(self) -> None:
+        one = self.first()
+        taken = (new_key(), new_key())
+        for signers in (self.roots[:2], taken):
+            version = self.version(2, one, signers, taken)
+            assert self.refused(one, version.envelope) == "envelope.signature"
+
+    def test_a_signer_of_neither_version_spoils_the_envelope(self) -> None:
+        one = self.first()
+        extra = self.version(2, one, (*self.roots[:2], STRANGER))
+        assert self.refused(one, extra.envelope) == "envelope.signature"
+
+    def test_one_key_under_two_ids_counts_once(self) -> None:
+        one = self.first()
+        twice = json.loads(self.version(2, one, self.roots[:1]).envelope)
+        again = {**twice["signatures"][0], "keyid": key_id(self.roots[1].public_key_hex)}
+        twice["signatures"] = sorted([*twice["signatures"], again], key=lambda s: s["keyid"])
+        assert self.refused(one, rfc8785.dumps(twice)) == "envelope.signature"
+
+    def test_an_expired_membership_is_not_relied_upon(self) -> None:
+        feed = TrustedFeed(FIRST)
+        feed.require_current(NOW + 23 * HOUR)
+        assert reason_of(feed.require_current, NOW + 25 * HOUR) == "membership.expired"
+
+    def test_another_federations_membership_is_no_successor(self) -> None:
+        fields = dict(FIRST.record) | {"number": 2, "previous_digest": FIRST.digest}
+        other = seal(Membership(**fields | {"federation": "other"}), ROOT)
+        assert self.refused(FIRST, other.envelope) == "membership.federation"
