@@ -60,10 +60,10 @@ class Coordinator:
 
 
 def coordinator_keys(settings: FederationSettings) -> tuple[SigningKey, ...]:
-    """The current key, and beside it those that it replaced."""
-    current = settings.path(COORDINATOR_KEY)
-    earlier = sorted(current.parent.glob(f"{current.stem}-*{current.suffix}"))
-    return tuple(load_key(path) for path in (current, *earlier))
+    """All that the coordinator has had and still keeps; a membership says which one counts."""
+    first = settings.path(COORDINATOR_KEY)
+    paths = sorted(first.parent.glob(f"{first.stem}*{first.suffix}"))
+    return tuple(load_key(path) for path in paths)
 
 
 def load_coordinator(home: Path) -> Coordinator:

@@ -219,6 +219,15 @@ def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
     return record
 
 
+def signing_keys(envelope: bytes, keys: Collection[str]) -> frozenset[str]:
+    """Which of `keys` have a valid signature on an envelope, however many others it lacks."""
+    payload_type, payload, signatures = _opened(envelope)
+    message = pre_authentication_encoding(payload_type, payload)
+    return frozenset(
+        key for key in keys if any(s.is_valid(bytes.fromhex(key), message) for s in signatures)
+    )
+
+
 def peek_kind(envelope: bytes) -> str:
     """Payload type an envelope claims, unverified: only for choosing which type to verify as."""
     payload_type, _, _ = _opened(envelope)

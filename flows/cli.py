@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 
 from flows.contract_commands import contract_app, registry_app
+from flows.federation_commands import federation_app
 from infra.terminal import run_command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-federation_app = typer.Typer(no_args_is_help=True, help="Create a federation, add silos.")
 round_app = typer.Typer(no_args_is_help=True, help="Start, follow and abort rounds.")
 report_app = typer.Typer(no_args_is_help=True, help="Verify and export round reports.")
 stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect, on loopback.")
@@ -32,86 +32,8 @@ console = Console()
 Home = Annotated[
     Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
 ]
-Stack = Annotated[
-    Path | None, typer.Option(help="Directory of the embedded stack, if that is what you use.")
-]
 HERE = Path()
 WATCH_SECONDS = 1.0
-
-
-@federation_app.command("init")
-def federation_init(
-    federation: Annotated[str, typer.Option(help="Id of the federation.")],
-    purpose: Annotated[str, typer.Option(help="What the model is for; silos agree to it.")],
-    model: Annotated[Path, typer.Option(help="Directory of the base model (safetensors).")],
-    model_name: Annotated[str, typer.Option(help="Name of the base model.")],
-    model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")],
-    home: Home = HERE,
-    run: Annotated[str, typer.Option(help="Id of the first run.")] = "run-1",
-    stack: Stack = None,
-    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint, without --stack.")] = "",
-    prefect_api_url: Annotated[
-        str, typer.Option(help="Prefect API.")
-    ] = "http://127.0.0.1:4200/api",
-) -> None:
-    """Create keys, settings, buckets and the first membership."""
-    from flows.federation_admin import FederationTerms, init_federation
-    from infra.attached_storage import attach_storage
-
-    storage = attach_storage(stack) if stack else None
-    terms = FederationTerms(
-        federation=federation,
-        run=run,
-        purpose=purpose,
-        model_name=model_name,
-        model_licence=model_licence,
-        model_path=model.resolve(),
-        prefect_api_url=prefect_api_url,
-        endpoint_url=storage.endpoint_url if storage else endpoint_url,
-    )
-    init_federation(home, terms, storage)
-    console.print(f"Federation {federation} created in {home}.")
-    console.print("Move keys/root-key.pem offline when all silos are added.")
-
-
-@federation_app.command("add-silo")
-def federation_add_silo(
-    silo: Annotated[str, typer.Option(help="Id of the silo.")],
-    public_key: Annotated[str, typer.Option(help="As printed by `silo-agent init`.")],
-    contract: Annotated[Path, typer.Option(help="The silo's data contract (ODCS YAML).")],
-    home: Home = HERE,
-    stack: Stack = None,
-) -> None:
-    """Add a silo, or replace its key or contract; prints what to hand over."""
-    from flows.federation_admin import add_silo
-    from infra.attached_storage import attach_storage
-
-    hand_over = add_silo(home, silo, public_key, contract, attach_storage(stack) if stack else None)
-    console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
-    filed = home / "contracts" / f"{silo}.yaml"
-    console.print(f"Then sign its contract, as the silo does: consortia contract sign {filed}")
-    console.print(f"--home {home} --silo {silo}; it counts with both signatures.")
-
-
-@federation_app.command("show")
-def federation_show(
-    home: Home = HERE,
-    aws_policy: Annotated[
-        str, typer.Option(help="Print the IAM policy of `coordinator` or of a silo.")
-    ] = "",
-) -> None:
-    """Fingerprints to compare out of band, or the IAM policy for AWS S3."""
-    from flows.federation_admin import aws_policy as policy_text
-    from flows.federation_admin import describe
-
-    if aws_policy:
-        silo = None if aws_policy == "coordinator" else aws_policy
-        console.print(policy_text(home, silo), highlight=False, markup=False)
-        return
-    table = Table("who", "fingerprint (SHA-256 of the public key)")
-    for who, what in describe(home):
-        table.add_row(who, what)
-    console.print(table)
 
 
 @app.command()

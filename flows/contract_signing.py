@@ -6,7 +6,7 @@ the key of the membership that it trusts before it adds its own.
 
 from pathlib import Path
 
-from aggregator.coordinator import COORDINATOR_KEY, MEMBERSHIP_NAME
+from aggregator.coordinator import MEMBERSHIP_NAME, coordinator_keys
 from aggregator.settings import SETTINGS_NAME, load_settings
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import (
@@ -88,7 +88,15 @@ def _envelope_of(agreement: Path, contract: DataContract, others: frozenset[str]
 def _as_coordinator(home: Path, silo: str) -> tuple[SigningKey, Parties]:
     settings = load_settings(home)
     membership = load_trust_anchor(settings.path(MEMBERSHIP_NAME)).record
-    return load_key(settings.path(COORDINATOR_KEY)), _parties(membership, silo)
+    for key in coordinator_keys(settings):
+        if key.public_key_hex == membership.coordinator_key:
+            return key, _parties(membership, silo)
+    raise FederationOperatorError(
+        "coordinator key",
+        expected=f"the key that membership {membership.number} names in {home / 'keys'}",
+        found="others, or none",
+        action="put it there, or revoke it with `consortia federation revoke --coordinator`",
+    )
 
 
 def _as_silo(home: Path) -> tuple[SigningKey, Parties]:

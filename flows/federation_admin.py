@@ -5,15 +5,23 @@ their silo, and every membership is signed by the root key, which belongs offlin
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
     COORDINATOR_KEY,
     MEMBERSHIP_NAME,
+    Coordinator,
     load_coordinator,
+)
+from aggregator.federation_feed import own_records
+from aggregator.membership_changes import (
+    MEMBERSHIP_VALIDITY,
+    revoking_coordinator,
+    with_coordinator_key,
+    with_silo,
 )
 from aggregator.settings import SETTINGS_NAME, load_settings
 from data_contracts.bucket_layout import (
@@ -24,19 +32,20 @@ from data_contracts.bucket_layout import (
 )
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import Verified, fingerprint, seal
+from data_contracts.envelope import Verified, fingerprint, narrowed, seal
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Membership
+from data_contracts.records import Close, Decision, Membership, RoundPlan
 from data_contracts.records.membership import Member
-from data_contracts.trust_anchor import load_trust_anchor
+from data_contracts.trust_anchor import load_trust_anchor, open_trust_anchor
+from data_contracts.trusted_feed import FeedEntry, FeedPosition, TrustedFeed
+from flows.membership_signing import Draft, Published, change_membership
 from flows.templates import FEDERATION_TEMPLATE
 from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.local_stack import RunningStorage, add_federation
 from infra.local_stack import add_silo as add_silo_to_storage
-from infra.record_store import read_membership_chain
 from infra.s3_client import S3Settings
-from infra.signing_keys import ensure_key, load_key
+from infra.signing_keys import SigningKey, ensure_key
 from infra.single_writer import claim_record
 from infra.storage_probe import probe_storage, require_promises
 from infra.toml_text import toml_string
@@ -44,7 +53,6 @@ from infra.toml_text import toml_string
 ROOT_KEY = Path("keys/root-key.pem")
 STORAGE_CREDENTIALS = Path("keys/storage-credentials.toml")
 HAND_OVER = Path("hand-over")
-MEMBERSHIP_VALIDITY = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -96,64 +104,148 @@ def settings_text(terms: FederationTerms) -> str:
 
 
 def publish_membership(home: Path) -> Verified[Membership]:
-    """Put the newest local membership into storage; the storage is probed first."""
+    """Put the first membership into storage; the storage is probed first."""
     c = load_coordinator(home)
     require_promises(probe_storage(c.plans, role="coordinator"))
     membership = load_trust_anchor(home / MEMBERSHIP_NAME)
-    return claim_record(
-        c.plans,
-        membership_slot(membership.record.number),
-        membership,
-        membership.record.root_keys,
+    winner = claim_record(
+        c.plans, membership_slot(membership.record.number), membership, open_trust_anchor
     )
+    if winner.digest != membership.digest:
+        raise FederationOperatorError(
+            f"federation {membership.record.federation}",
+            expected="storage without a federation of that name",
+            found="one that was founded with other keys",
+            action="choose another --federation, or go on from the home directory of that one",
+        )
+    return winner
 
 
 def add_silo(
-    home: Path, silo: str, public_key: str, contract: Path, storage: RunningStorage | None
-) -> Path:
+    home: Path,
+    silo: str,
+    public_key: str,
+    contract: Path,
+    storage: RunningStorage | None,
+    first_round: int | None = None,
+    root_keys: Sequence[Path] = (),
+) -> tuple[Path, Published | Draft]:
     """Create the silo's bucket and credential, sign a membership with it, file its contract.
 
-    Returns the directory with what the silo operator gets: the membership and the credential.
+    Returns the directory with what the silo operator gets (the membership and the credential), and
+    what became of the membership.
     """
     c = load_coordinator(home)
     hand_over = home / HAND_OVER / silo
     contract_bytes = contract.read_bytes()
     parse_contract(contract_bytes, str(contract))
+    change = with_silo(silo, public_key, first_round)
     if storage is not None:
         write_credentials(
             hand_over / "storage-credentials.toml",
             add_silo_to_storage(storage, c.settings.federation, silo),
         )
-    current = read_membership_chain(c.plans, c.pinned)[-1]
-    if current.record.key_of(silo) != public_key:
-        membership = _successor(home, current, silo, public_key)
-        claim_record(
-            c.plans,
-            membership_slot(membership.record.number),
-            membership,
-            current.record.root_keys,
-        )
-        write_durably(home / MEMBERSHIP_NAME, membership.envelope)
+    outcome = change_membership(c, change, root_keys=root_keys)
     filed = home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
     write_durably(filed, contract_bytes)
     if agreement_path(contract).exists() and contract != filed:
         write_durably(agreement_path(filed), agreement_path(contract).read_bytes())
-    write_durably(hand_over / "membership.json", (home / MEMBERSHIP_NAME).read_bytes())
-    return hand_over
+    if isinstance(outcome, Published):
+        write_durably(hand_over / "membership.json", outcome.membership.envelope)
+    return hand_over, outcome
+
+
+def rotate_coordinator_key(home: Path, root_keys: Sequence[Path] = ()) -> Published | Draft:
+    """A new key for the coordinator, beside the old one, which finishes what it has begun."""
+    c = load_coordinator(home)
+    return change_membership(
+        c, with_coordinator_key(_new_coordinator_key(c).public_key_hex), root_keys=root_keys
+    )
+
+
+def revoke_coordinator_key(
+    home: Path,
+    last_entry: int | None = None,
+    named: tuple[str, str] | None = None,
+    root_keys: Sequence[Path] = (),
+) -> Published | Draft:
+    """A new key for the coordinator; of the old one the feed counts up to `last_entry`.
+
+    Without it, up to its newest entry. Where that is a plan whose round was decided, its close and
+    decision count: `named` by digest, or else the ones that lie in storage; two decisions there
+    raise UntrustedInputError, since only a person can say which one is genuine.
+    """
+    c = load_coordinator(home)
+    feed = c.feed.refresh()
+    last = _entry_at(c, feed, feed.head.number if last_entry is None else last_entry)
+    after = FeedPosition(last.record.feed_number, last.digest) if last else FeedPosition()
+    plan = narrowed(last, RoundPlan) if last else None
+    close, decision = named or (_decided(c, feed, plan) if plan else (None, None))
+    new_key = _new_coordinator_key(c).public_key_hex
+    change = revoking_coordinator(new_key, close, decision)
+    return change_membership(c, change, after=after, root_keys=root_keys)
+
+
+def _new_coordinator_key(c: Coordinator) -> SigningKey:
+    """Named by the membership that will name it; one that is there already is used again."""
+    number = c.feed.refresh().membership.record.number + 1
+    name = f"{COORDINATOR_KEY.stem}-{number:06d}{COORDINATOR_KEY.suffix}"
+    return ensure_key(c.settings.path(COORDINATOR_KEY).with_name(name))
+
+
+def _decided(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
+) -> tuple[str | None, str | None]:
+    """Digests of close and decision on a plan; None for an attempt that was not decided."""
+    records = own_records(c, feed, plan)
+    close, decision = records.found(Close), records.found(Decision)
+    if close is None or decision is None:
+        return None, None
+    return close.digest, decision.digest
+
+
+def _entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEntry] | None:
+    if number == 0:
+        return None
+    for entry in c.feed.entries_back(feed):
+        if entry.record.feed_number == number:
+            return entry
+    raise FederationOperatorError(
+        "last entry of the feed that counts",
+        expected=f"0 to {feed.head.number}",
+        found=f"{number}",
+        action="see the numbers with `consortia federation show`",
+    )
 
 
 def describe(home: Path) -> list[tuple[str, str]]:
     """What to compare out of band: fingerprints of the coordinator and of every silo."""
     c = load_coordinator(home)
-    membership = read_membership_chain(c.plans, c.pinned)[-1].record
+    feed = c.feed.refresh()
+    membership = feed.membership.record
+    expiry = f"expires {membership.expires_at:%Y-%m-%d}"
+    if membership.expires_soon(c.clock.now()):
+        expiry += ": renew it with `consortia federation renew`"
     rows = [
         ("federation", membership.federation),
-        ("membership", f"number {membership.number}, expires {membership.expires_at:%Y-%m-%d}"),
+        ("membership", f"number {membership.number}, {expiry}"),
+        ("feed", f"{feed.head.number} entries"),
     ]
-    rows += [("root key", fingerprint(key)) for key in membership.root_keys]
+    needed = f"{membership.root_threshold} of {len(membership.root_keys)} sign"
+    rows += [(f"root key ({needed})", fingerprint(key)) for key in membership.root_keys]
     rows.append(("coordinator", fingerprint(membership.coordinator_key)))
-    rows += [(m.silo, fingerprint(m.public_key)) for m in membership.silos]
+    rows += [(_rounds_of(m), fingerprint(m.public_key)) for m in membership.silos]
     return rows
+
+
+def _rounds_of(member: Member) -> str:
+    if member.last_round is not None:
+        return f"{member.silo} (rounds {member.first_round} to {member.last_round})"
+    return (
+        f"{member.silo} (from round {member.first_round})"
+        if member.first_round > 1
+        else member.silo
+    )
 
 
 def aws_policy(home: Path, silo: str | None = None) -> str:
@@ -211,21 +303,3 @@ def _sign_first_membership(home: Path, federation: str) -> None:
         silos=(),
     )
     write_durably(home / MEMBERSHIP_NAME, seal(membership, root).envelope)
-
-
-def _successor(
-    home: Path, current: Verified[Membership], silo: str, public_key: str
-) -> Verified[Membership]:
-    """The next membership: the current one with this silo added, or its key replaced."""
-    now = SystemClock().now()
-    others = tuple(m for m in current.record.silos if m.silo != silo)
-    added = Member(silo=silo, public_key=public_key)
-    fields = {
-        "number": current.record.number + 1,
-        "previous_digest": current.digest,
-        "issued_at": now,
-        "expires_at": now + MEMBERSHIP_VALIDITY,
-        "silos": tuple(sorted((*others, added), key=lambda member: member.silo)),
-    }
-    membership = Membership.model_validate({**dict(current.record), **fields})
-    return seal(membership, load_key(home / ROOT_KEY))

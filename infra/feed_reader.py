@@ -189,6 +189,9 @@ class FeedReader:
     def _restored(self) -> TrustedFeed:
         """From disk; a damaged state stops the reader rather than resetting what it has seen."""
         feed = TrustedFeed(self.pinned)
+        own = self._member_path(self.pinned.record.number)
+        if not own.exists():
+            write_durably(own, self.pinned.envelope)
         self._add_earlier(feed)
         try:
             while (

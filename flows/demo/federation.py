@@ -126,7 +126,7 @@ def _set_up_silo(
     contract = paths.home / "agreed-contracts" / f"{silo}.yaml"
     write_durably(contract, contract_bytes(silo))
     public_key = load_key(home / "keys" / "signing-key.pem").public_key_hex
-    hand_over = add_silo(paths.home, silo, public_key, contract, storage)
+    hand_over, _ = add_silo(paths.home, silo, public_key, contract, storage)
     credentials = (hand_over / "storage-credentials.toml").read_bytes()
     write_durably(home / "keys" / "storage-credentials.toml", credentials)
     write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())

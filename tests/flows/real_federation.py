@@ -233,7 +233,7 @@ class RealFederation:
         contract = home / "contract.yaml"
         contract.write_text(CONTRACT.format(silo=silo, purpose=PURPOSE))
         key = load_key(home / "keys" / "signing-key.pem").public_key_hex
-        hand_over = add_silo(self.home, silo, key, contract, self.storage)
+        hand_over, _ = add_silo(self.home, silo, key, contract, self.storage)
         credentials = (hand_over / "storage-credentials.toml").read_bytes()
         write_durably(home / "keys" / "storage-credentials.toml", credentials)
         write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())

@@ -4,14 +4,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from data_contracts.errors import StorageError
 from flows.federation_admin import FederationTerms, aws_policy, describe, init_federation
+from flows.federation_commands import federation_app
+from infra.attached_storage import remember_storage
 from infra.durable_files import write_durably
 from infra.local_stack import RunningStorage
+from infra.signing_keys import create_key
+from tests.data_contracts.dataset.contract_samples import CONTRACT
 
 
 def consortia(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,10 +100,11 @@ def test_init_shows_fingerprints_and_the_aws_policy(
 ) -> None:
     home = tmp_path / "home"
     init_federation(home, terms(object_storage.endpoint_url, tmp_path), object_storage)
-    assert [who for who, _ in describe(home)][:4] == [
+    assert [who for who, _ in describe(home)][:5] == [
         "federation",
         "membership",
-        "root key",
+        "feed",
+        "root key (1 of 1 sign)",
         "coordinator",
     ]
     policy = aws_policy(home)
@@ -106,6 +113,52 @@ def test_init_shows_fingerprints_and_the_aws_policy(
     silo_policy = aws_policy(home, "north")
     assert '"arn:aws:s3:::oncology-inbox-north/*"' in silo_policy
     assert "oncology-ledger" not in silo_policy
+
+
+@pytest.mark.stack
+def test_a_membership_lives_by_its_commands(tmp_path: Path, object_storage: RunningStorage) -> None:
+    """Real storage, one command after the other, as in the first year of a federation."""
+    home, contract = tmp_path / "fed", tmp_path / "contract.yaml"
+    contract.write_text(CONTRACT)
+    remember_storage(object_storage)
+    founded = terms(object_storage.endpoint_url, tmp_path)
+    init_federation(home, replace(founded, federation="first-year"), object_storage)
+    keys = {name: create_key(tmp_path / f"{name}.pem").public_key_hex for name in "abcd"}
+
+    def federation(*arguments: str, fails: bool = False) -> str:
+        done = CliRunner().invoke(federation_app, [*arguments, "--home", str(home)])
+        assert (done.exit_code != 0) == fails, (done.output, done.exception)
+        return " ".join(done.output.split())
+
+    stack = ("--stack", str(object_storage.state_dir), "--contract", str(contract))
+    said = federation("add-silo", "--silo", "north", "--public-key", keys["a"], *stack)
+    assert "membership 2 is published" in said
+    said = federation("add-silo", "--silo", "north", "--public-key", keys["a"], *stack)
+    assert "membership 2 says so already" in said
+    later = ("--from-round", "3")
+    federation("add-silo", "--silo", "south", "--public-key", keys["b"], *later, *stack)
+    federation("rotate-key", "--silo", "north", "--public-key", keys["c"])
+    federation("rotate-key", "--coordinator")
+    assert "membership 6 is published" in federation("renew")
+    said = federation("rotate-key", "--add-root", keys["d"], "--threshold", "2")
+    assert "Not published yet" in said and "1 of the 2 root keys of membership 7" in said
+    (draft,) = home.glob("*.draft.json")
+    trust = ("--trust", str(home / "membership.json"))
+    signed = CliRunner().invoke(
+        federation_app, ["sign", str(draft), "--root-key", str(tmp_path / "d.pem"), *trust]
+    )
+    assert "2 root keys have to sign" in signed.output
+    assert "membership 7 is published" in federation("publish", str(draft))
+    both = ("--root-key", str(tmp_path / "d.pem"))
+    federation("remove-silo", "--silo", "south", "--from-round", "9", *both)
+    federation("revoke", "--silo", "north", *both)
+    said = federation("revoke", "--coordinator", *both)
+    assert "storage credential too" in said
+    said = federation("show")
+    assert "number 10" in said and "south (rounds 3 to 8)" in said and "north" not in said
+    assert federation("rotate-key", "--coordinator", "--silo", "north", fails=True)
+    assert federation("revoke", "--coordinator", "--close", "ab", fails=True)
+    assert len(list((home / "keys").glob("coordinator-key*.pem"))) == 3
 
 
 def test_a_report_of_somebody_else_fails_with_exit_1(tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def test_listing_has_every_page(bucket: Bucket, key: str) -> None:
     assert {info.key for info in listed} == {f"{prefix}{n:04d}" for n in range(1005)}
     assert {info.key[-4:]: info.size for info in listed}["0002"] == 2
     assert bucket.list_keys(f"{prefix}none") == []
+    later = {info.key for info in bucket.list_keys(prefix, after=f"{prefix}1002")}
+    assert later == {f"{prefix}1003", f"{prefix}1004"}
+    assert len(bucket.list_keys(prefix, after=f"{prefix}0999x")) == 5
+    assert bucket.list_keys(prefix, after=f"{prefix}~") == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])

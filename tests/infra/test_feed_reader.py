@@ -266,9 +266,7 @@ class TestClaims:
         feed = reader_of(storage, tmp_path, finishes_claims=True).refresh()
 
         def claimed(proposed: Verified[RoundPlan]) -> Verified[RoundPlan | Abort]:
-            entry = Verified[RoundPlan | Abort](
-                proposed.record, proposed.digest, proposed.envelope
-            )
+            entry = Verified[RoundPlan | Abort](proposed.record, proposed.digest, proposed.envelope)
             return claim_record(storage.bucket, slot, entry, feed.next_entry)
 
         assert claimed(one) == one

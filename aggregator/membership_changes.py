@@ -1,0 +1,185 @@
+"""What a federation's next membership changes: pure functions from one version to the next.
+
+Each gives the fields that differ, or none where the version already says so. Who signs and where it
+is written is not decided here.
+"""
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from data_contracts.envelope import Verified
+from data_contracts.errors import FederationOperatorError
+from data_contracts.public_keys import key_fault
+from data_contracts.records import Membership
+from data_contracts.records.membership import Member, Revocation
+from data_contracts.trusted_feed import FeedPosition, earlier_digests_after
+
+MEMBERSHIP_VALIDITY = timedelta(days=365)
+
+Change = Callable[[Membership], dict[str, Any]]
+"""Fields of the next version that differ from the one that is given."""
+
+
+def next_membership(
+    current: Verified[Membership], head: FeedPosition, fields: dict[str, Any], now: datetime
+) -> Membership:
+    """The version after `current` with these `fields`; it begins after the entry `head`."""
+    before = current.record
+    roots = fields.get("root_keys", before.root_keys)
+    place = {
+        "number": before.number + 1,
+        "previous_digest": current.digest,
+        "earlier_digests": earlier_digests_after(before),
+        "issued_at": now,
+        "expires_at": now + MEMBERSHIP_VALIDITY,
+        "after_feed_number": head.number,
+        "after_feed_digest": head.digest,
+        "retired_root_keys": tuple(key for key in before.root_keys if key not in roots),
+        "revoked": (),
+    }
+    return Membership.model_validate({**dict(before), **place, **fields})
+
+
+def with_silo(silo: str, public_key: str, first_round: int | None = None) -> Change:
+    """A silo that joins, from the next plan or a later round on, or a new key for a member."""
+    require_usable(public_key, f"public key of {silo}")
+
+    def change(current: Membership) -> dict[str, Any]:
+        known = next((m for m in current.silos if m.silo == silo), None)
+        if known is None:
+            wanted = Member(silo=silo, public_key=public_key, first_round=first_round or 1)
+        else:
+            again = {"last_round": None} if known.last_round is not None else {}
+            begin = {"first_round": first_round} if first_round is not None else {}
+            wanted = known.model_copy(update={"public_key": public_key, **again, **begin})
+        return {} if wanted == known else {"silos": _with(current, wanted)}
+
+    return change
+
+
+def without_silo(silo: str, from_round: int | None = None) -> Change:
+    """A silo that leaves, from the next plan or from round `from_round` on."""
+
+    def change(current: Membership) -> dict[str, Any]:
+        member = _member(current, silo)
+        if from_round is None or from_round <= member.first_round:
+            return {"silos": tuple(m for m in current.silos if m.silo != silo)}
+        leaving = member.model_copy(update={"last_round": from_round - 1})
+        return {} if leaving == member else {"silos": _with(current, leaving)}
+
+    return change
+
+
+def renewed() -> Change:
+    """The same members for another year."""
+    return lambda current: {"silos": current.silos}
+
+
+def with_coordinator_key(public_key: str) -> Change:
+    """A new key for the coordinator; the old one finishes the attempt that it planned."""
+    require_usable(public_key, "public key of the coordinator")
+    return lambda current: (
+        {} if current.coordinator_key == public_key else {"coordinator_key": public_key}
+    )
+
+
+def with_root_keys(
+    add: Collection[str] = (), remove: Collection[str] = (), threshold: int | None = None
+) -> Change:
+    """Other signers, or another number of them that has to sign; keys in hex."""
+    for key in add:
+        require_usable(key, "root key")
+
+    def change(current: Membership) -> dict[str, Any]:
+        unknown = sorted(set(remove) - set(current.root_keys))
+        if unknown:
+            raise _impossible(
+                "root keys to remove that are root keys", unknown[0], "see `federation show`"
+            )
+        kept = [key for key in current.root_keys if key not in remove]
+        roots = tuple(dict.fromkeys([*kept, *add]))
+        wanted = threshold or min(current.root_threshold, len(roots))
+        if not 1 <= wanted <= len(roots):
+            raise _impossible(
+                f"a threshold of 1 to {len(roots)}, the number of root keys",
+                f"{wanted}",
+                "add a root key first, or choose another --threshold",
+            )
+        if (roots, wanted) == (current.root_keys, current.root_threshold):
+            return {}
+        return {"root_keys": roots, "root_threshold": wanted}
+
+    return change
+
+
+def revoking_silo(silo: str, new_key: str | None = None) -> Change:
+    """A silo's key counts no more, at once; the silo goes on with `new_key`, or leaves."""
+
+    def change(current: Membership) -> dict[str, Any]:
+        member = _member(current, silo)
+        revoked = (Revocation(public_key=member.public_key),)
+        if new_key is None:
+            silos = tuple(m for m in current.silos if m.silo != silo)
+        else:
+            silos = _with(current, member.model_copy(update={"public_key": new_key}))
+        return {"silos": silos, "revoked": revoked}
+
+    return change
+
+
+def revoking_coordinator(
+    new_key: str, close_digest: str | None = None, decision_digest: str | None = None
+) -> Change:
+    """The coordinator's key counts no more after the entry that the version begins with.
+
+    Of the last attempt there only the close and the decision that are named here count.
+    """
+    require_usable(new_key, "public key of the coordinator")
+
+    def change(current: Membership) -> dict[str, Any]:
+        revocation = Revocation(
+            public_key=current.coordinator_key,
+            close_digest=close_digest,
+            decision_digest=decision_digest,
+        )
+        return {"coordinator_key": new_key, "revoked": (revocation,)}
+
+    return change
+
+
+def require_usable(public_key: str, what: str) -> None:
+    """Raise FederationOperatorError unless these are the digits of an Ed25519 public key."""
+    digits = "0123456789abcdef"
+    if len(public_key) != 64 or not set(public_key) <= set(digits):
+        found = f"{len(public_key)} characters" if len(public_key) != 64 else "others"
+        raise _unusable_key(what, found)
+    fault = key_fault(public_key)
+    if fault is not None:
+        raise _unusable_key(what, fault)
+
+
+def _with(current: Membership, member: Member) -> tuple[Member, ...]:
+    others = (m for m in current.silos if m.silo != member.silo)
+    return tuple(sorted((*others, member), key=lambda m: m.silo))
+
+
+def _member(current: Membership, silo: str) -> Member:
+    for member in current.silos:
+        if member.silo == silo:
+            return member
+    names = ", ".join(m.silo for m in current.silos) or "nobody"
+    raise _impossible(f"a member: {names}", silo, "see `consortia federation show`")
+
+
+def _unusable_key(what: str, found: str) -> FederationOperatorError:
+    return FederationOperatorError(
+        what,
+        expected="64 lower-case hex digits of an Ed25519 public key",
+        found=found,
+        action="copy it again from where it was printed, and compare fingerprints",
+    )
+
+
+def _impossible(expected: str, found: str, action: str) -> FederationOperatorError:
+    return FederationOperatorError("next membership", expected=expected, found=found, action=action)

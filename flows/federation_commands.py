@@ -1,0 +1,267 @@
+"""`consortia federation`: founding, members who come and go, keys that are rotated or revoked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from aggregator.membership_changes import Change
+    from flows.membership_signing import Draft, Published
+
+federation_app = typer.Typer(
+    no_args_is_help=True, help="Create a federation; add, remove and renew members and keys."
+)
+console = Console()
+
+Home = Annotated[
+    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
+]
+Stack = Annotated[
+    Path | None, typer.Option(help="Directory of the embedded stack, if that is what you use.")
+]
+RootKeys = Annotated[
+    list[Path] | None,
+    typer.Option("--root-key", help="A root key that is not in keys/; once for each."),
+]
+FromRound = Annotated[
+    int | None, typer.Option(min=1, help="First round that it counts in; default: the next plan.")
+]
+HERE = Path()
+
+
+@federation_app.command("init")
+def federation_init(
+    federation: Annotated[str, typer.Option(help="Id of the federation.")],
+    purpose: Annotated[str, typer.Option(help="What the model is for; silos agree to it.")],
+    model: Annotated[Path, typer.Option(help="Directory of the base model (safetensors).")],
+    model_name: Annotated[str, typer.Option(help="Name of the base model.")],
+    model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")],
+    home: Home = HERE,
+    run: Annotated[str, typer.Option(help="Id of the first run.")] = "run-1",
+    stack: Stack = None,
+    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint, without --stack.")] = "",
+    prefect_api_url: Annotated[
+        str, typer.Option(help="Prefect API.")
+    ] = "http://127.0.0.1:4200/api",
+) -> None:
+    """Create keys, settings, buckets and the first membership."""
+    from flows.federation_admin import FederationTerms, init_federation
+    from infra.attached_storage import attach_storage
+
+    storage = attach_storage(stack) if stack else None
+    terms = FederationTerms(
+        federation=federation,
+        run=run,
+        purpose=purpose,
+        model_name=model_name,
+        model_licence=model_licence,
+        model_path=model.resolve(),
+        prefect_api_url=prefect_api_url,
+        endpoint_url=storage.endpoint_url if storage else endpoint_url,
+    )
+    init_federation(home, terms, storage)
+    console.print(f"Federation {federation} created in {home}.")
+    console.print("Move keys/root-key.pem offline when all silos are added.")
+
+
+@federation_app.command("add-silo")
+def federation_add_silo(
+    silo: Annotated[str, typer.Option(help="Id of the silo.")],
+    public_key: Annotated[str, typer.Option(help="As printed by `silo-agent init`.")],
+    contract: Annotated[Path, typer.Option(help="The silo's data contract (ODCS YAML).")],
+    home: Home = HERE,
+    stack: Stack = None,
+    from_round: FromRound = None,
+    root_key: RootKeys = None,
+) -> None:
+    """Add a silo, or replace its key or contract; prints what to hand over."""
+    from flows.federation_admin import add_silo
+    from infra.attached_storage import attach_storage
+
+    storage = attach_storage(stack) if stack else None
+    hand_over, outcome = add_silo(
+        home, silo, public_key, contract, storage, from_round, root_key or ()
+    )
+    _tell(outcome, home)
+    console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
+    filed = home / "contracts" / f"{silo}.yaml"
+    console.print(f"Then sign its contract, as the silo does: consortia contract sign {filed}")
+    console.print(f"--home {home} --silo {silo}; it counts with both signatures.")
+
+
+@federation_app.command("remove-silo")
+def federation_remove_silo(
+    silo: Annotated[str, typer.Option(help="Id of the silo.")],
+    home: Home = HERE,
+    from_round: Annotated[
+        int | None, typer.Option(min=1, help="First round without it; default: the next plan.")
+    ] = None,
+    root_key: RootKeys = None,
+) -> None:
+    """Let a silo leave; an attempt that is under way goes on with it."""
+    from aggregator.membership_changes import without_silo
+
+    _change(home, without_silo(silo, from_round), root_key)
+
+
+@federation_app.command("renew")
+def federation_renew(home: Home = HERE, root_key: RootKeys = None) -> None:
+    """The same members and keys for another year."""
+    from aggregator.membership_changes import renewed
+
+    _change(home, renewed(), root_key)
+
+
+@federation_app.command("rotate-key")
+def federation_rotate_key(
+    home: Home = HERE,
+    coordinator: Annotated[
+        bool, typer.Option("--coordinator", help="A new key for the coordinator, made here.")
+    ] = False,
+    silo: Annotated[str, typer.Option(help="The silo that --public-key belongs to.")] = "",
+    public_key: Annotated[str, typer.Option(help="The silo's new key.")] = "",
+    add_root: Annotated[
+        list[str] | None, typer.Option(help="Public key of a signer who joins.")
+    ] = None,
+    remove_root: Annotated[
+        list[str] | None, typer.Option(help="Public key of a signer who leaves, or lost it.")
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option(min=1, help="How many root keys have to sign from now on.")
+    ] = None,
+    root_key: RootKeys = None,
+) -> None:
+    """Replace a key in good order: what the old one has begun, it finishes."""
+    from aggregator.membership_changes import with_root_keys, with_silo
+    from flows.federation_admin import rotate_coordinator_key
+
+    roots = bool(add_root or remove_root or threshold)
+    if [coordinator, bool(silo), roots].count(True) != 1 or bool(silo) != bool(public_key):
+        raise typer.BadParameter(
+            "give one of --coordinator, --silo with --public-key, or --add-root, --remove-root "
+            "and --threshold"
+        )
+    if coordinator:
+        _tell(rotate_coordinator_key(home, root_key or ()), home)
+    elif silo:
+        _change(home, with_silo(silo, public_key), root_key)
+    else:
+        _change(home, with_root_keys(add_root or (), remove_root or (), threshold), root_key)
+
+
+@federation_app.command("revoke")
+def federation_revoke(
+    home: Home = HERE,
+    coordinator: Annotated[
+        bool, typer.Option("--coordinator", help="The coordinator's key; a new one is made here.")
+    ] = False,
+    last_entry: Annotated[
+        int | None,
+        typer.Option(min=0, help="Last entry of the feed that is genuine; default: the newest."),
+    ] = None,
+    close: Annotated[str, typer.Option(help="Digest of the close there that is genuine.")] = "",
+    decision: Annotated[str, typer.Option(help="Digest of the decision that is.")] = "",
+    silo: Annotated[str, typer.Option(help="The silo whose key is revoked.")] = "",
+    public_key: Annotated[
+        str, typer.Option(help="The silo's new key; without it the silo leaves.")
+    ] = "",
+    root_key: RootKeys = None,
+) -> None:
+    """A key that somebody else may hold: nothing of it counts any more, at once."""
+    from aggregator.membership_changes import revoking_silo
+    from flows.federation_admin import revoke_coordinator_key
+
+    if coordinator == bool(silo) or (silo and (last_entry is not None or close or decision)):
+        raise typer.BadParameter(
+            "give either --coordinator or --silo; --last-entry, --close and --decision go with "
+            "the first"
+        )
+    if bool(close) != bool(decision):
+        raise typer.BadParameter("give --close and --decision together, or neither")
+    if coordinator:
+        named = (close, decision) if close and decision else None
+        _tell(revoke_coordinator_key(home, last_entry, named, root_key or ()), home)
+        console.print("Replace the coordinator's storage credential too: whoever has the key may")
+        console.print("have that as well.")
+    else:
+        _change(home, revoking_silo(silo, public_key or None), root_key)
+
+
+@federation_app.command("new-root-key")
+def federation_new_root_key(
+    into: Annotated[Path, typer.Argument(help="File to make; keep it offline.")],
+) -> None:
+    """Make a key for a signer; its public half is what `rotate-key --add-root` takes."""
+    from infra.signing_keys import create_key
+
+    console.print(create_key(into).public_key_hex)
+
+
+@federation_app.command("sign")
+def federation_sign(
+    draft: Annotated[Path, typer.Argument(help="Draft of a membership.")],
+    root_key: Annotated[Path, typer.Option(help="The signer's root key.")],
+    trust: Annotated[Path, typer.Option(help="The membership that the signer knows.")],
+) -> None:
+    """Add a signature to a draft, and see what it changes."""
+    from flows.membership_signing import sign_draft
+
+    for line in sign_draft(draft, root_key, trust):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"signed: {draft}")
+
+
+@federation_app.command("publish")
+def federation_publish(
+    draft: Annotated[Path, typer.Argument(help="Draft that enough root keys have signed.")],
+    home: Home = HERE,
+) -> None:
+    """Publish a draft; everybody follows it from the next plan on."""
+    from aggregator.coordinator import load_coordinator
+    from flows.membership_signing import publish_draft
+
+    _tell(publish_draft(load_coordinator(home), draft), home)
+
+
+@federation_app.command("show")
+def federation_show(
+    home: Home = HERE,
+    aws_policy: Annotated[
+        str, typer.Option(help="Print the IAM policy of `coordinator` or of a silo.")
+    ] = "",
+) -> None:
+    """Fingerprints to compare out of band, or the IAM policy for AWS S3."""
+    from flows.federation_admin import aws_policy as policy_text
+    from flows.federation_admin import describe
+
+    if aws_policy:
+        silo = None if aws_policy == "coordinator" else aws_policy
+        console.print(policy_text(home, silo), highlight=False, markup=False)
+        return
+    table = Table("who", "fingerprint (SHA-256 of the public key)")
+    for who, what in describe(home):
+        table.add_row(who, what)
+    console.print(table)
+
+
+def _change(home: Path, change: "Change", root_keys: list[Path] | None) -> None:
+    from aggregator.coordinator import load_coordinator
+    from flows.membership_signing import change_membership
+
+    _tell(change_membership(load_coordinator(home), change, root_keys=root_keys or ()), home)
+
+
+def _tell(outcome: "Published | Draft", home: Path) -> None:
+    from flows.membership_signing import Published
+
+    if isinstance(outcome, Published):
+        number = outcome.membership.record.number
+        verb = "is published" if outcome.changed else "says so already"
+        console.print(f"membership {number} {verb}; it is in {home / 'membership.json'}")
+        return
+    console.print(f"[bold]Not published yet[/]: {outcome.file} lacks {outcome.missing}.")
+    console.print("Each signer runs `consortia federation sign FILE --root-key KEY --trust")
+    console.print("membership.json`; then run `consortia federation publish FILE`.")

@@ -1,0 +1,219 @@
+"""From a change to a membership that everybody follows: signed by enough root keys, written once.
+
+Where one person holds enough root keys a change is published at once. Otherwise a draft goes from
+signer to signer, each of whom sees what it changes, and is published when it is complete. Two
+people who change the membership at the same moment both succeed: the second change is made on top
+of the first.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aggregator.coordinator import MEMBERSHIP_NAME, Coordinator
+from aggregator.membership_changes import Change, next_membership
+from data_contracts.bucket_layout import membership_slot
+from data_contracts.envelope import (
+    Verified,
+    countersign,
+    fingerprint,
+    seal,
+    signing_keys,
+    unverified_record,
+)
+from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.records import Membership
+from data_contracts.records.membership import Member
+from data_contracts.trust_anchor import load_trust_anchor
+from data_contracts.trusted_feed import FeedPosition, TrustedFeed, follow_membership
+from infra.clock import SystemClock
+from infra.durable_files import write_durably
+from infra.signing_keys import SigningKey, load_key
+from infra.single_writer import claim_record
+
+ROOT_KEYS = "root-key*.pem"
+MAX_RACES = 10
+
+
+@dataclass(frozen=True)
+class Published:
+    """The membership that counts now; `changed` is False where it already said so."""
+
+    membership: Verified[Membership]
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A membership that lacks signatures: its file, and what is missing in words."""
+
+    file: Path
+    missing: str
+
+
+def change_membership(
+    c: Coordinator,
+    change: Change,
+    *,
+    after: FeedPosition | None = None,
+    root_keys: Sequence[Path] = (),
+) -> Published | Draft:
+    """Sign and publish the next membership with the root keys in `keys/` and in `root_keys`.
+
+    It begins after the newest entry of the feed, or after `after`. Raises FederationOperatorError
+    where no root key is at hand.
+    """
+    for _ in range(MAX_RACES):
+        feed = c.feed.refresh()
+        record = _changed(feed, change, after or feed.head)
+        if record is None:
+            return Published(feed.membership, changed=False)
+        signers = _signers(c.settings.home, feed.membership.record, record, root_keys)
+        proposed = seal(record, *signers)
+        try:
+            follow_membership(feed.membership, proposed.envelope)
+        except UntrustedInputError:
+            return _drafted(c.settings.home, feed.membership.record, proposed)
+        winner = _claimed(c, feed, proposed)
+        if winner.digest == proposed.digest:
+            return _told(c, winner)
+    raise FederationOperatorError(
+        "next membership",
+        expected="nobody else to change the membership at this moment",
+        found=f"{MAX_RACES} other changes",
+        action="agree on who changes the membership, and run the command again",
+    )
+
+
+def sign_draft(draft: Path, key: Path, trust: Path) -> list[str]:
+    """Add a signature to a draft; returns what it changes against the membership `trust`.
+
+    Raises FederationOperatorError when the key is no root key of either version, or has signed.
+    """
+    envelope, signer = draft.read_bytes(), load_key(key)
+    record, before = unverified_record(envelope, Membership), load_trust_anchor(trust).record
+    if signer.public_key_hex not in {*before.root_keys, *record.root_keys}:
+        raise _refused("the key of a signer", f"another key in {key}", "give your own --root-key")
+    try:
+        write_durably(draft, countersign(envelope, signer), mode=0o644)
+    except ValueError:
+        raise _refused("a key that has not signed", "its signature", "pass it on") from None
+    return changes(before, record)
+
+
+def publish_draft(c: Coordinator, draft: Path) -> Published:
+    """Publish a draft that enough root keys have signed."""
+    feed = c.feed.refresh()
+    proposed = follow_membership(feed.membership, draft.read_bytes())
+    winner = _claimed(c, feed, proposed)
+    if winner.digest != proposed.digest:
+        raise _refused(
+            f"to be membership {proposed.record.number}",
+            "another one of that number, published meanwhile",
+            "make the change again, on top of that one",
+        )
+    return _told(c, winner)
+
+
+def changes(before: Membership, after: Membership) -> list[str]:
+    """What a membership changes, a line each, as its signers have to see it."""
+    old, new = {m.silo: m for m in before.silos}, {m.silo: m for m in after.silos}
+    lines = [f"membership {after.number}, after feed entry {after.after_feed_number}"]
+    lines += [f"{silo} leaves" for silo in sorted(old.keys() - new.keys())]
+    for silo, member in sorted(new.items()):
+        was = old.get(silo)
+        if was is None:
+            lines.append(f"{silo} joins from round {member.first_round}: {_print(member)}")
+        elif was.public_key != member.public_key:
+            lines.append(f"{silo} has a new key: {_print(member)}")
+        elif was != member:
+            lines.append(f"{silo} takes part in rounds {member.first_round} to {member.last_round}")
+    if before.coordinator_key != after.coordinator_key:
+        lines.append(f"new coordinator key: {fingerprint(after.coordinator_key)}")
+    lines += [f"root key added: {fingerprint(k)}" for k in _less(after, before)]
+    lines += [f"root key removed: {fingerprint(k)}" for k in _less(before, after)]
+    if before.root_threshold != after.root_threshold:
+        lines.append(f"{after.root_threshold} root keys have to sign from now on")
+    for revoked in after.revoked:
+        lines.append(f"revoked at once: {fingerprint(revoked.public_key)}")
+        lines.append(f"  close that counts: {revoked.close_digest or 'none'}")
+        lines.append(f"  decision that counts: {revoked.decision_digest or 'none'}")
+    return [*lines, f"expires {after.expires_at:%Y-%m-%d}"]
+
+
+def _changed(feed: TrustedFeed, change: Change, after: FeedPosition) -> Membership | None:
+    """The next version, or None where the newest says so already."""
+    try:
+        fields = change(feed.membership.record)
+        if not fields:
+            return None
+        return next_membership(feed.membership, after, fields, SystemClock().now())
+    except ValidationError as error:
+        raise FederationOperatorError(
+            "next membership",
+            expected="ids, keys and digests of the usual form, and no key twice",
+            found=error.errors(include_url=False)[0]["msg"],
+            action="correct what was given and run the command again",
+        ) from None
+
+
+def _signers(
+    home: Path, before: Membership, after: Membership, more: Iterable[Path]
+) -> list[SigningKey]:
+    paths = [*sorted((home / "keys").glob(ROOT_KEYS)), *more]
+    wanted = {*before.root_keys, *after.root_keys}
+    keys = {key.public_key_hex: key for key in map(load_key, paths)}
+    signers = [key for public, key in keys.items() if public in wanted]
+    if not signers:
+        raise FederationOperatorError(
+            "root key",
+            expected=f"a root key of membership {before.number} in {home / 'keys'}",
+            found="none",
+            action="bring it back for this, or name its file with --root-key",
+        )
+    return signers
+
+
+def _drafted(home: Path, before: Membership, proposed: Verified[Membership]) -> Draft:
+    after = proposed.record
+    file = home / f"membership-{after.number:06d}.draft.json"
+    write_durably(file, proposed.envelope, mode=0o644)
+    have = signing_keys(proposed.envelope, {*before.root_keys, *after.root_keys})
+    missing = [
+        f"{max(0, version.root_threshold - len(have & set(version.root_keys)))} of the "
+        f"{len(version.root_keys)} root keys of membership {version.number}"
+        for version in (before, after)
+    ]
+    return Draft(file, " and ".join(missing))
+
+
+def _claimed(
+    c: Coordinator, feed: TrustedFeed, proposed: Verified[Membership]
+) -> Verified[Membership]:
+    current = feed.membership
+
+    def counts(envelope: bytes) -> Verified[Membership]:
+        return follow_membership(current, envelope)
+
+    return claim_record(c.plans, membership_slot(proposed.record.number), proposed, counts)
+
+
+def _told(c: Coordinator, winner: Verified[Membership]) -> Published:
+    write_durably(c.settings.home / MEMBERSHIP_NAME, winner.envelope)
+    return Published(c.feed.refresh().membership, changed=True)
+
+
+def _less(one: Membership, other: Membership) -> list[str]:
+    return [key for key in one.root_keys if key not in other.root_keys]
+
+
+def _print(member: Member) -> str:
+    return fingerprint(member.public_key)
+
+
+def _refused(expected: str, found: str, action: str) -> FederationOperatorError:
+    return FederationOperatorError(
+        "draft of a membership", expected=expected, found=found, action=action
+    )
