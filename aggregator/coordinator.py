@@ -10,7 +10,7 @@ from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.feed_reader import FeedReader
 from infra.object_store import Bucket
-from infra.record_store import SeenEnvelopes
+from infra.record_store import SeenEnvelopes, SeenStatuses
 from infra.s3_bucket import S3Bucket
 from infra.signing_keys import SigningKey, load_key
 from infra.storage_config import s3_settings
@@ -37,6 +37,7 @@ class Coordinator:
     inbox: Callable[[str], Bucket]
     clock: Clock
     seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
+    statuses: SeenStatuses = field(default_factory=SeenStatuses)
 
     @property
     def workspace(self) -> Path:

@@ -34,9 +34,8 @@ from data_contracts.submission_gate import check_submission
 from data_contracts.trusted_feed import TrustedFeed
 from infra.durable_files import keep_durably
 from infra.object_store import Bucket
-from infra.record_store import read_attempt, read_statuses
+from infra.record_store import read_attempt
 
-STATUSES_TRIED = 3
 SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 
 
@@ -103,7 +102,7 @@ def read_status(
     if key is None:
         return None
     prefix = status_prefix(attempt_of(plan))
-    status = read_statuses(c.inbox(silo), prefix, {key}, limit=STATUSES_TRIED)
+    status = c.statuses.read(c.inbox(silo), prefix, {key})
     return status.record if status is not None else None
 
 

@@ -6,7 +6,8 @@ what was done and goes on. Nothing here knows Prefect, and only a merge imports 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,7 +32,7 @@ from aggregator.federation_feed import (
     starting_point,
 )
 from aggregator.interruption import interruption_of
-from aggregator.ledger import copy_evaluations, copy_judged
+from aggregator.ledger import SiloRecords, copy_evaluations, copy_judged
 from aggregator.planning import PlanInputs, draft_plan
 from aggregator.publication import decide
 from aggregator.publish import write_peft_layout
@@ -98,17 +99,33 @@ def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
     return newest.plan
 
 
-def stage(c: Coordinator, plan: Verified[RoundPlan]) -> tuple[Stage, Evidence]:
-    """What has to be done next, and the evidence that says so."""
-    feed = read_federation(c)
-    evidence, _ = read_evidence(c, feed, plan)
+@dataclass(frozen=True)
+class Look:
+    """An attempt as storage shows it at one moment: its stage, and the evidence that says so."""
+
+    feed: TrustedFeed
+    plan: Verified[RoundPlan]
+    stage: Stage
+    evidence: Evidence
+    silos: Mapping[str, SiloRecords]
+
+
+def look(c: Coordinator, plan: Verified[RoundPlan], feed: TrustedFeed | None = None) -> Look:
+    """Read everything about an attempt once; `feed` where it was read just now."""
+    feed = feed or read_federation(c)
+    evidence, silos = read_evidence(c, feed, plan)
     found = stage_of(
         evidence,
         c.clock.now(),
         reported=read_report(c, feed, plan) is not None,
         interrupted=interruption_of(feed, evidence) is not None,
     )
-    return found, evidence
+    return Look(feed, plan, found, evidence, silos)
+
+
+def stage(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
+    """What has to be done next."""
+    return look(c, plan).stage
 
 
 def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | Verified[Abort]:
@@ -246,7 +263,7 @@ def abort_interrupted(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Abo
 
 def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
     """Do the one thing that is due; return the stage that was found."""
-    found, _ = stage(c, plan)
+    found = stage(c, plan)
     match found:
         case Stage.CLOSING:
             close_round(c, plan)

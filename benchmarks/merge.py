@@ -3,6 +3,7 @@
 The adapters have the shape of a rank-16 LoRA on 32 layers of 4096 x 4096 (4 modules a layer, 256
 tensors, 17 million parameters); their values are random, seeded and the same for all. Three clocks:
 (a) decode and merge, (b) from storage, (c) a round without training; see the modules that run them.
+Besides them, what a poll asks of storage at 10, 50 and 200 silos and at rounds 2 and 100.
 Every measurement runs in a process of its own, one after the other, and is a median; peak memory is
 that of the aggregating process. Random adapters have a flat spectrum, the hardest case for the
 default rule; trained ones are quicker. Writes `.consortia/bench/merge.json`, flat.
@@ -14,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +29,9 @@ ADAPTERS = Path(".consortia/bench/adapters")
 PEERS = ("flower", "nvflare")
 SILOS = (4, 16, 64)
 ROUND_SILOS = 16
+ROUND_REQUESTS_SILOS = 3
+REQUESTS = ((10, 1), (3, 2), (50, 1), (200, 1), (3, 100))
+"""Silos and round: how requests grow with the one and do not with the other."""
 
 Figures = dict[str, float]
 
@@ -46,6 +51,7 @@ def main() -> None:
     clocks = [partial(decode_and_merge, console, size, runs) for size in sizes]
     clocks += [partial(clock, console, silos, runs) for clock in (from_storage, rounds)]
     clocks.append(partial(_ours, "best_error", ["--directory", str(ADAPTERS)]))
+    clocks.append(partial(requests, console, REQUESTS[:2] if quick else REQUESTS))
     figures: Figures = {}
     for clock in clocks:
         # Written after each, so that what was measured is not lost with what fails later.
@@ -106,6 +112,24 @@ def rounds(console: Console, silos: int, runs: int) -> Figures:
         f"int8_round_seconds_{silos}": rows["ours, int8"]["seconds"],
     }
     return figures | {f"{peer}_round_seconds_{silos}": rows[peer]["seconds"] for peer in PEERS}
+
+
+def requests(console: Console, places: Sequence[tuple[int, int]]) -> Figures:
+    """What a look of the coordinator and a poll of a silo ask of storage."""
+    table = Table(title="requests to storage", title_justify="left")
+    for column in ("silos", "round", "one look of the coordinator", "one poll of a silo"):
+        table.add_column(column, justify="right")
+    figures: Figures = {}
+    for silos, round_number in places:
+        arguments = ["--silos", str(silos), "--round", str(round_number)]
+        found = _ours("requests", arguments)
+        cells = (silos, round_number, int(found["coordinator"]), int(found["silo"]))
+        table.add_row(*map(str, cells))
+        name = f"round_{round_number}" if silos == ROUND_REQUESTS_SILOS else f"{silos}"
+        figures[f"requests_per_poll_{name}"] = found["coordinator"]
+        figures[f"silo_requests_per_poll_{name}"] = found["silo"]
+    console.print(table)
+    return figures
 
 
 def _ours(clock: str, arguments: list[str]) -> Figures:

@@ -54,7 +54,7 @@ def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
     """The steps after collection, each one task, in the order that the stage asks for."""
     followed: set[tuple[Stage, str]] = set()
     while True:
-        match stage(c, plan)[0]:
+        match stage(c, plan):
             case Stage.COLLECTING:
                 follow_until(c, plan, Stage.CLOSING, followed)
             case Stage.CLOSING:

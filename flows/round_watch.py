@@ -7,13 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import read_silo, read_status
-from aggregator.federated_round import stage
+from aggregator.evidence_reader import read_status
+from aggregator.federated_round import Look, look
 from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Status
-from data_contracts.trusted_feed import TrustedFeed
 
 BAR_WIDTH = 24
 
@@ -42,11 +41,9 @@ def view_round(c: Coordinator) -> RoundView:
     newest = newest_attempt(c, feed)
     if newest is None:
         return RoundView(None, None, ())
-    plan = newest.plan
-    found, _ = stage(c, plan)
-    return RoundView(
-        plan, found, tuple(_view_silo(c, feed, plan, silo) for silo in plan.record.cohort)
-    )
+    seen = look(c, newest.plan, feed)
+    silos = tuple(_view_silo(c, seen, silo) for silo in newest.plan.record.cohort)
+    return RoundView(newest.plan, seen.stage, silos)
 
 
 def render_round(view: RoundView) -> Table:
@@ -83,9 +80,9 @@ def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Te
     return Text(f"{status.step} of {status.steps}"), bar, Text(speed), Text(left)
 
 
-def _view_silo(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str) -> SiloView:
-    records = read_silo(c, feed, plan, silo)
-    status = read_status(c, feed, plan, silo)
+def _view_silo(c: Coordinator, seen: Look, silo: str) -> SiloView:
+    records = seen.silos[silo]
+    status = read_status(c, seen.feed, seen.plan, silo)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None)
     if records.refusal is not None:

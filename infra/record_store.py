@@ -33,6 +33,7 @@ from infra.object_store import BoundExceededError, Bucket, ObjectInfo
 
 MAX_SLOT_OBJECTS = 64
 SEEN_BYTES = 64 * 1024 * 1024
+STATUSES_TRIED = 3
 
 RecordT = TypeVar("RecordT", bound=Record)
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
@@ -168,23 +169,30 @@ class SeenEnvelopes:
         return data
 
 
-def read_statuses(
-    bucket: Bucket, prefix: str, keys: Collection[str], limit: int
-) -> Verified[Status] | None:
-    """The newest valid status below `prefix` among the `limit` newest; for display only."""
-    try:
-        listed = bucket.list_keys(prefix)
-    except BoundExceededError:
-        return None
-    for info in sorted(listed, key=lambda info: info.key, reverse=True)[:limit]:
+class SeenStatuses:
+    """The newest valid status of each silo, for display only; a poll reads on from the last one."""
+
+    def __init__(self, limit: int = STATUSES_TRIED) -> None:
+        self._limit = limit
+        self._newest: dict[tuple[str, str], tuple[str, Verified[Status]]] = {}
+
+    def read(self, bucket: Bucket, prefix: str, keys: Collection[str]) -> Verified[Status] | None:
+        """The newest below `prefix` among the `limit` newest that were not seen before."""
+        place = (bucket.name, prefix)
+        last, known = self._newest.get(place, ("", None))
         try:
-            data = _bytes_of(bucket, info)
-            status = verify(data, Status, keys)
-        except UntrustedInputError:
-            continue
-        if info.key == f"{prefix}{status.record.number:06d}.json":
-            return status
-    return None
+            listed = bucket.list_keys(prefix, after=last)
+        except BoundExceededError:
+            return known
+        for info in sorted(listed, key=lambda info: info.key, reverse=True)[: self._limit]:
+            try:
+                status = verify(_bytes_of(bucket, info), Status, keys)
+            except UntrustedInputError:
+                continue
+            if info.key == f"{prefix}{status.record.number:06d}.json":
+                self._newest[place] = (info.key, status)
+                return status
+        return known
 
 
 def envelope_in(bucket: Bucket, info: ObjectInfo) -> bytes:

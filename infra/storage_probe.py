@@ -117,7 +117,9 @@ def _listing(bucket: Bucket, prefix: str) -> str | None:
     if listed != written:
         return f"{len(listed)} of {len(written)} objects in the listing"
     later = {info.key for info in bucket.list_keys(prefix, after=f"{prefix}a")}
-    return None if later == written - {f"{prefix}a"} else "a listing that does not begin after a key"
+    return (
+        None if later == written - {f"{prefix}a"} else "a listing that does not begin after a key"
+    )
 
 
 def _missing(bucket: Bucket, key: str) -> str | None:

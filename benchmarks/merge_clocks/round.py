@@ -87,7 +87,7 @@ def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSec
         list(pool.map(federation.submit, federation.silos.values()))
     marks.append(time.perf_counter())
     c = federation.coordinator()
-    if stage(c, plan)[0] is not Stage.CLOSING:
+    if stage(c, plan) is not Stage.CLOSING:
         raise SystemExit(
             f"not all silos submitted: {[s.faults for s in federation.silos.values()]}"
         )

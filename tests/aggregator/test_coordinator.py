@@ -305,7 +305,7 @@ def test_an_abort_after_the_decision_leaves_the_published_adapter_alone(
 ) -> None:
     federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
     plan = federation.open()
-    while stage(federation.coordinator(), plan)[0] is not Stage.REPORTING:
+    while stage(federation.coordinator(), plan) is not Stage.REPORTING:
         federation.silos_act()
         advance(federation.coordinator(), plan)
     abort_round(federation.coordinator(), plan, "operator.abort", "Changed my mind.")

@@ -9,6 +9,7 @@ from aggregator.federated_round import (
     advance,
     close_round,
     decide_round,
+    look,
     merge_round,
     stage,
 )
@@ -278,7 +279,7 @@ class TestCoordinatorRevoked:
         self, federation: SimulatedFederation
     ) -> None:
         plan = federation.open()
-        while stage(federation.coordinator(), plan)[0] is not Stage.REPORTING:
+        while stage(federation.coordinator(), plan) is not Stage.REPORTING:
             federation.silos_act()
             advance(federation.coordinator(), plan)
             federation.clock.sleep(20)
@@ -312,7 +313,7 @@ def names_of(federation: SimulatedFederation, round_number: int) -> dict[str, st
     feed = read_federation(c)
     newest = newest_attempt(c, feed)
     assert newest is not None and newest.plan.record.round == round_number
-    _, evidence = stage(c, newest.plan)
+    evidence = look(c, newest.plan).evidence
     assert evidence.close is not None and evidence.decision is not None
     return {
         "close_digest": evidence.close.digest,
@@ -323,7 +324,7 @@ def names_of(federation: SimulatedFederation, round_number: int) -> dict[str, st
 def newest_decision(
     federation: SimulatedFederation, plan: Verified[RoundPlan]
 ) -> Verified[Decision] | None:
-    return stage(federation.coordinator(), plan)[1].decision
+    return look(federation.coordinator(), plan).evidence.decision
 
 
 def forged_plan(
@@ -401,7 +402,7 @@ class TestSiloRevoked:
         plan = federation.open()
         for _ in range(30):
             federation.silos_act()
-            if stage(federation.coordinator(), plan)[0] is Stage.DECIDING:
+            if stage(federation.coordinator(), plan) is Stage.DECIDING:
                 decide_round(federation.coordinator(), plan)
                 break
             advance(federation.coordinator(), plan)

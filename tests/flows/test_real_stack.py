@@ -177,7 +177,7 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
     agents = tuple(recorded_processes(federation.state))
 
     def all_answered() -> bool:
-        return stage(c, plan)[0] is Stage.CLOSING
+        return stage(c, plan) is Stage.CLOSING
 
     wait_for("submissions", all_answered, ROUND_SECONDS, agents)
     close = close_round(c, plan)

@@ -13,8 +13,8 @@ from infra.record_store import (
     Absent,
     Equivocation,
     Found,
+    SeenStatuses,
     read_slot,
-    read_statuses,
     write_record,
 )
 from infra.signing_keys import SigningKey
@@ -127,7 +127,7 @@ class TestStatuses:
         bucket.put(status_key(ROUND, 4), self.status(4, STRANGER).envelope)
         bucket.put(status_key(ROUND, 5), self.status(2).envelope)
         bucket.put(f"{self.prefix}zzz", b"rubbish")
-        newest = read_statuses(bucket, self.prefix, SILO_KEYS, limit=10)
+        newest = SeenStatuses(limit=10).read(bucket, self.prefix, SILO_KEYS)
         assert newest is not None
         assert newest.record.number == 3
 
@@ -136,6 +136,21 @@ class TestStatuses:
         bucket.put(status_key(ROUND, 1), self.status(1).envelope)
         for number in range(2, 6):
             bucket.put(status_key(ROUND, number), b"rubbish")
-        assert read_statuses(bucket, self.prefix, SILO_KEYS, limit=4) is None
-        assert read_statuses(bucket, self.prefix, SILO_KEYS, limit=5) is not None
-        assert read_statuses(InMemoryBucket("empty"), self.prefix, SILO_KEYS, limit=5) is None
+        assert SeenStatuses(limit=4).read(bucket, self.prefix, SILO_KEYS) is None
+        assert SeenStatuses(limit=5).read(bucket, self.prefix, SILO_KEYS) is not None
+        assert SeenStatuses().read(InMemoryBucket("empty"), self.prefix, SILO_KEYS) is None
+
+    def test_what_was_seen_is_shown_until_there_is_a_newer_one(self) -> None:
+        listed: list[int] = []
+        bucket, seen = InMemoryBucket("inbox"), SeenStatuses()
+        for number in range(1, 30):
+            bucket.put(status_key(ROUND, number), self.status(number).envelope)
+        for _ in range(2):
+            newest = seen.read(bucket, self.prefix, SILO_KEYS)
+            assert newest is not None and newest.record.number == 29
+        bucket.before = lambda operation, _key: listed.append(operation == "get")
+        seen.read(bucket, self.prefix, SILO_KEYS)
+        assert listed == [False], "one listing, and nothing fetched again"
+        bucket.put(status_key(ROUND, 30), self.status(30).envelope)
+        newest = seen.read(bucket, self.prefix, SILO_KEYS)
+        assert newest is not None and newest.record.number == 30
