@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from aggregator.settings import FederationSettings
 from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import Verified
+from data_contracts.envelope import Verified, canonical_bytes
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, MergeSpec
 from data_contracts.records.round_plan import (
+    MAX_COHORT,
     AdapterSpec,
     BaseModelRef,
     ContractPin,
@@ -56,13 +57,23 @@ class PlanInputs:
 def draft_plan(
     settings: FederationSettings, inputs: PlanInputs, round_number: int, attempt: int
 ) -> RoundPlan:
-    """The plan for one attempt; raises FederationOperatorError when it could not be kept."""
+    """The plan for one attempt; raises FederationOperatorError when it could not be kept.
+
+    Every later record of the attempt fits where the plan does: their rows are for its silos and
+    modules, and lie in tables that take more of them than a plan does.
+    """
     members = set(inputs.membership.record.silos_of_round(round_number))
     cohort = tuple(sorted(members & inputs.contract_digests.keys()))
     _require_possible(settings, inputs, cohort)
     submit_by = inputs.now + timedelta(minutes=settings.round.submit_minutes)
     evaluate_by = submit_by + timedelta(minutes=settings.round.evaluate_minutes)
-    return RoundPlan(
+    if len(cohort) > MAX_COHORT:
+        raise _impossible(
+            f"a cohort of at most {MAX_COHORT} silos",
+            f"{len(cohort)}",
+            "let some take part from a later round on: `consortia federation add-silo --from-round`",
+        )
+    plan = RoundPlan(
         federation=settings.federation,
         issued_at=inputs.now,
         run=settings.run,
@@ -100,6 +111,20 @@ def draft_plan(
         evaluate_by=_whole_seconds(evaluate_by),
         expires_at=_whole_seconds(evaluate_by),
     )
+    _require_fits(plan)
+    return plan
+
+
+def _require_fits(plan: RoundPlan) -> None:
+    size, limit = len(canonical_bytes(plan)), RoundPlan.max_payload_bytes
+    if size > limit:
+        raise _impossible(
+            f"at most {limit:,} bytes",
+            f"{size:,} for {len(plan.cohort)} silos, {len(plan.silo_adapters)} layouts of their "
+            f"own and {len(plan.adapter.targets)} modules",
+            "name modules by their end in silo_adapters and adapter.target_modules, fewer of them, "
+            "or fewer silos",
+        )
 
 
 def _recipe(

@@ -295,8 +295,6 @@ def _summary(
         rule=rule,
         contract_digest=contract_digest,
         contract_passed=verdict.passed if verdict else None,
-        contract_outcomes=verdict.outcomes if verdict else (),
-        licences=verdict.licences if verdict else (),
         tokens=submission.record.tokens if submission else 0,
         weight_share=share,
         influence=_influence(evidence.candidate, silo),

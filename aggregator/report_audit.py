@@ -18,8 +18,8 @@ from aggregator.candidate_audit import unplanned
 from aggregator.publication import decide
 from aggregator.report import Evidence, admission_evidence, build_report
 from aggregator.report_files import Bundle
-from data_contracts.artifact import artifact_of_file, digest_of_bytes
-from data_contracts.envelope import Verified, unverified_record, verify
+from data_contracts.artifact import artifact_of_file
+from data_contracts.envelope import Verified, document_digest, unverified_record, verify
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,
@@ -153,7 +153,7 @@ def _known_memberships(
     """
     known = {pinned.digest: pinned}
     for envelope in (*bundle.memberships, *bundle.evidence):
-        if pinned.record.vouches_for(digest_of_bytes(envelope)):
+        if pinned.record.vouches_for(document_digest(envelope)):
             earlier = open_trust_anchor(envelope)
             known[earlier.digest] = earlier
     newest = pinned
@@ -216,7 +216,7 @@ def _not_revoked(signed: _Signed) -> Claim:
 def _complete_evidence(bundle: Bundle, report: RoundReport) -> dict[str, bytes]:
     """Envelope by digest; listed and present must be the same, each once."""
     listed = Counter(ref.digest for ref in report.evidence)
-    present = Counter(digest_of_bytes(envelope) for envelope in bundle.evidence)
+    present = Counter(document_digest(envelope) for envelope in bundle.evidence)
     lacking, extra = listed - present, present - listed
     if lacking:
         raise _ClaimError(f"listed in the report but not in the bundle: {_some(lacking)}")
@@ -224,7 +224,7 @@ def _complete_evidence(bundle: Bundle, report: RoundReport) -> dict[str, bytes]:
         raise _ClaimError(f"in the bundle but not listed in the report: {_some(extra)}")
     if max(listed.values(), default=0) > 1:
         raise _ClaimError("the report lists a record twice")
-    return {digest_of_bytes(envelope): envelope for envelope in bundle.evidence}
+    return {document_digest(envelope): envelope for envelope in bundle.evidence}
 
 
 def _some(digests: Counter[str]) -> str:

@@ -18,21 +18,23 @@ from typing import Any
 
 from aggregator.report import Evidence, evidence_list, settled
 from aggregator.report_page import BUNDLE_ELEMENT_ID, render_page
-from data_contracts.artifact import digest_of_bytes
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
+    MAX_TABLE_BYTES,
     Verified,
+    document_digest,
     parse_strict,
     to_base64,
     unverified_record,
 )
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import RoundReport
+from data_contracts.records import RoundReport, Verdict
 from infra.durable_files import write_durably
 
 FORMAT = "consortia-report-2"
 BUNDLE_NAME = "report.bundle.json"
 MAX_BUNDLE_BYTES = 64 * 1024 * 1024
+MAX_DOCUMENT_BYTES = MAX_ENVELOPE_BYTES + MAX_TABLE_BYTES
 MAX_EVIDENCE = 8000
 MAX_MEMBERSHIPS = 10_000
 READABLE = 0o644
@@ -67,7 +69,7 @@ def bundle_of(
     """The report with exactly the evidence that it lists."""
     listed = {ref.digest for ref in report.record.evidence}
     envelopes = (envelope for _, envelope in evidence_list(settled(evidence)))
-    used = tuple(e for e in envelopes if digest_of_bytes(e) in listed)
+    used = tuple(e for e in envelopes if document_digest(e) in listed)
     return Bundle(report.envelope, used, memberships)
 
 
@@ -156,20 +158,28 @@ def archive_files(bundle: Bundle) -> dict[str, bytes]:
     }
     refs = {ref.digest: ref for ref in record.evidence}
     for envelope in bundle.evidence:
-        ref = refs.get(digest_of_bytes(envelope))
+        ref = refs.get(document_digest(envelope))
         if ref is None:
             raise _malformed("only records that the report lists", "another record", "evidence")
         owner = ref.silo if ref.silo is not None else "coordinator"
         files[f"evidence/{owner}/{ref.kind}-{ref.digest}.json"] = envelope
     for number, envelope in enumerate(bundle.memberships, start=1):
-        files[f"memberships/{number:06d}-{digest_of_bytes(envelope)}.json"] = envelope
+        files[f"memberships/{number:06d}-{document_digest(envelope)}.json"] = envelope
     return files
 
 
 def page_of(bundle: Bundle) -> bytes:
     """The page that belongs to a bundle."""
     record = unverified_record(bundle.report, RoundReport)
-    return render_page(record, digest_of_bytes(bundle.report), pack_bundle(bundle))
+    digest = document_digest(bundle.report)
+    return render_page(record, _verdicts(bundle, record), digest, pack_bundle(bundle))
+
+
+def _verdicts(bundle: Bundle, record: RoundReport) -> dict[str, Verdict]:
+    """The silos' verdicts that the report lists; whoever verifies the bundle verifies them too."""
+    owners = {ref.digest: ref.silo for ref in record.evidence if ref.kind == Verdict.kind}
+    found = {owners.get(document_digest(e)): e for e in bundle.evidence}
+    return {silo: unverified_record(e, Verdict) for silo, e in found.items() if silo is not None}
 
 
 def write_report_files(
@@ -217,8 +227,8 @@ def _from_base64(text: Any) -> bytes:
         data = None
     if data is None or to_base64(data) != text:
         raise _malformed("envelopes in canonical base64", "another encoding", "base64")
-    if len(data) > MAX_ENVELOPE_BYTES:
-        raise _malformed(f"envelopes of at most {MAX_ENVELOPE_BYTES} bytes", "more", "size")
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise _malformed(f"records of at most {MAX_DOCUMENT_BYTES} bytes", "more", "size")
     return data
 
 
@@ -241,7 +251,7 @@ report.json            the same report as plain JSON (unsigned, for reading)
 report.envelope.json   the signed report: a DSSE envelope, signed by the coordinator
 report.bundle.json     signed report and all evidence in one file
 evidence/              one DSSE envelope per record, by signer; the name ends in the SHA-256
-                       of the file, and the report lists every one of them
+                       of its first line, and the report lists every one of them
 memberships/           every version of the membership from the founding on, each signed by the
                        root keys of the version before
 
@@ -252,9 +262,10 @@ Verify everything offline, with the membership file that you were handed, whiche
 Verify one signature without Consortia (openssl 3, jq, xxd). KEY is the signer's public key in
 hex, from the membership file that you trust:
 
-    jq -r .payload E.json | base64 -d > payload.json
-    jq -r '.signatures[0].sig' E.json | base64 -d > signature
-    TYPE=$(jq -r .payloadType E.json)
+    head -n 1 E.json > envelope.json
+    jq -r .payload envelope.json | base64 -d > payload.json
+    jq -r '.signatures[0].sig' envelope.json | base64 -d > signature
+    TYPE=$(jq -r .payloadType envelope.json)
     printf 'DSSEv1 %d %s %d ' ${#TYPE} "$TYPE" $(wc -c < payload.json) > message
     cat payload.json >> message
     printf '302a300506032b6570032100%s' KEY | xxd -r -p > key.der
@@ -262,5 +273,6 @@ hex, from the membership file that you trust:
     openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in message -sigfile signature
 
 Then read payload.json: it is exactly what was signed. Each record names the ones it rests on by
-the SHA-256 of their files (plan_digest, verdict_digest, close_digest, candidate_digest).
+the SHA-256 of their first lines (plan_digest, verdict_digest, close_digest, candidate_digest). Where
+there is a second line, it is the record's table: its SHA-256 and size are "table" in payload.json.
 """

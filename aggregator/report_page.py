@@ -5,7 +5,7 @@ text is escaped, and the same report gives the same bytes. The signed report and
 embedded, so the page can be verified: what it shows is rendered from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cache
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from data_contracts.records import RoundReport
+from data_contracts.records import RoundReport, Verdict
 from data_contracts.records.round_report import SiloSummary
 
 BUNDLE_ELEMENT_ID = "consortia-report-bundle"
@@ -63,18 +63,21 @@ class Chart:
     height: float
 
 
-def render_page(record: RoundReport, report_digest: str, bundle: bytes) -> bytes:
-    """UTF-8 bytes of the page; `bundle` are the packed bytes that belong to `record`."""
+def render_page(
+    record: RoundReport, verdicts: Mapping[str, Verdict], report_digest: str, bundle: bytes
+) -> bytes:
+    """UTF-8 bytes of the page; `verdicts` by silo and the packed `bundle` belong to `record`."""
     page = _template().render(
         report=record,
         report_digest=report_digest,
+        verdicts=verdicts,
         headline=OUTCOMES[record.outcome],
         explanation=RULES.get(record.rule, ""),
         counts=_counts(record.silos),
         chart=loss_chart(record.silos),
         chart_left=CHART_LEFT,
         chart_width=CHART_WIDTH,
-        licences=_licence_totals(record.silos),
+        licences=_licence_totals(record.silos, verdicts),
         bundle_element_id=BUNDLE_ELEMENT_ID,
         bundle=bundle.decode("ascii").replace("<", "\\u003c"),
     )
@@ -143,11 +146,14 @@ def _counts(silos: Sequence[SiloSummary]) -> dict[str, int]:
     return {name: sum(silo.outcome == name for silo in silos) for name in outcomes}
 
 
-def _licence_totals(silos: Sequence[SiloSummary]) -> list[tuple[str, str]]:
+def _licence_totals(
+    silos: Sequence[SiloSummary], verdicts: Mapping[str, Verdict]
+) -> list[tuple[str, str]]:
     """Records per licence over the admitted silos; small cells stay withheld."""
     totals: dict[str, tuple[int, bool]] = {}
-    for silo in silos:
-        for item in silo.licences if silo.outcome == "admitted" else ():
+    admitted = [silo.silo for silo in silos if silo.outcome == "admitted"]
+    for silo in admitted:
+        for item in verdicts[silo].licences if silo in verdicts else ():
             known, withheld = totals.get(item.licence, (0, False))
             totals[item.licence] = (known + (item.records or 0), withheld or item.records is None)
     return [(licence, _total(*total)) for licence, total in sorted(totals.items())]

@@ -7,6 +7,9 @@ over exactly these payload bytes, no key signed twice, signatures lie in the ord
 and are enough, envelope and payload are canonical JSON without duplicate keys or floats, and the
 payload fits the closed schema. The digest of a record is the SHA-256 of its envelope's bytes; since
 nothing about an envelope is left open, nobody but its signers can make a second one that verifies.
+
+A record with a row for each silo or module keeps those rows in a table, canonical JSON on a second
+line of the same document, which the signed payload names by digest and size.
 """
 
 import base64
@@ -23,14 +26,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from data_contracts.artifact import digest_of_bytes
+from data_contracts.artifact import artifact_of_bytes, digest_of_bytes
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records.base import WIRE_VERSION, Record
 
-MAX_ENVELOPE_BYTES = 512 * 1024
-MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_ENVELOPE_BYTES = 2 * 1024 * 1024
+MAX_TABLE_BYTES = 16 * 1024 * 1024
+TABLE = "table"
 MAX_SIGNATURES = 32
 MAX_DEPTH = 8
+REMEMBERED_TABLES = 4
 REMEMBERED = 64
 """Documents whose parsed form is kept: a plan is read at every poll. What is kept follows from the
 bytes alone; signatures are checked every time, against the keys of that time."""
@@ -59,7 +64,10 @@ class Quorum:
 
 @dataclass(frozen=True)
 class Verified(Generic[RecordT]):
-    """A record whose envelope passed `verify`, with the bytes it came from."""
+    """A record that passed `verify`, with the bytes it came from: an envelope, or envelope and table.
+
+    `digest` is that of the envelope alone, which names the table's.
+    """
 
     record: RecordT
     digest: str
@@ -80,8 +88,25 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 
 def canonical_bytes(record: Record) -> bytes:
-    """RFC 8785 bytes of a record."""
-    return rfc8785.dumps(record.model_dump(mode="json"))
+    """RFC 8785 bytes of what is signed: the record, with a reference in place of its table."""
+    fields = record.model_dump(mode="json", exclude=set(record.table_fields))
+    table = table_bytes(record)
+    if table is not None:
+        fields[TABLE] = artifact_of_bytes(table).model_dump()
+    return rfc8785.dumps(fields)
+
+
+def table_bytes(record: Record) -> bytes | None:
+    """RFC 8785 bytes of the record's table; None for a kind that has none."""
+    if not record.table_fields:
+        return None
+    return rfc8785.dumps(record.model_dump(mode="json", include=set(record.table_fields)))
+
+
+def max_document_bytes(record_type: type[Record]) -> int:
+    """How long the bytes of a record can be: base64 of its payload, its signatures, its table."""
+    envelope = record_type.max_payload_bytes * 4 // 3 + record_type.max_signatures * 256 + 4096
+    return envelope + (MAX_TABLE_BYTES + 1 if record_type.table_fields else 0)
 
 
 def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
@@ -89,9 +114,13 @@ def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
 
     Raises ValueError when one key signs twice: nobody would accept that envelope.
     """
-    payload = canonical_bytes(record)
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        raise _refused("record", f"at most {MAX_PAYLOAD_BYTES} bytes", f"{len(payload)}", "size")
+    payload, table = canonical_bytes(record), table_bytes(record)
+    limit = record.max_payload_bytes
+    if len(payload) > limit:
+        raise _refused(record.kind, f"at most {limit} bytes", f"{len(payload)}", "size")
+    if table is not None and len(table) > MAX_TABLE_BYTES:
+        expected = f"a table of at most {MAX_TABLE_BYTES} bytes"
+        raise _refused(record.kind, expected, f"{len(table)}", "size")
     message = pre_authentication_encoding(record.payload_type(), payload)
     envelope = rfc8785.dumps(
         {
@@ -100,7 +129,18 @@ def seal(record: RecordT, *signers: Signer) -> Verified[RecordT]:
             "signatures": _in_order([_signature(signer, message) for signer in signers]),
         }
     )
-    return Verified(record, digest_of_bytes(envelope), envelope)
+    document = envelope if table is None else envelope + b"\n" + table
+    return Verified(record, digest_of_bytes(envelope), document)
+
+
+def document_digest(document: bytes) -> str:
+    """Digest of a record's envelope, as records name it; raises UntrustedInputError for a document
+    whose table is not the one that its payload names."""
+    envelope, table = _split(document)
+    if table is not None:
+        _, payload, _ = _opened(envelope)
+        _require_named(parse_strict(payload, MAX_ENVELOPE_BYTES), table, "record")
+    return digest_of_bytes(envelope)
 
 
 def countersign(envelope: bytes, signer: Signer) -> bytes:
@@ -144,6 +184,7 @@ def verify_quorums(
 
     A key of any group may sign, and one that is in two groups counts in both.
     """
+    envelope, table = _split(envelope)
     payload_type, payload, signatures = _opened(envelope)
     _require_type(payload_type, record_type)
     if len(signatures) > record_type.max_signatures:
@@ -160,8 +201,9 @@ def verify_quorums(
                 f"{valid}",
                 "signature",
             )
-    record = _record_from_payload(payload, record_type)
-    return Verified(record, digest_of_bytes(envelope), envelope)
+    record = _record_of(payload, table, record_type)
+    document = envelope if table is None else envelope + b"\n" + table
+    return Verified(record, digest_of_bytes(envelope), document)
 
 
 def _signers(
@@ -213,10 +255,10 @@ def _require_type(payload_type: str, record_type: type[Record]) -> None:
 
 def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
     """The record an envelope claims to hold, unverified: only to find the keys that it names."""
+    envelope, table = _split(envelope)
     payload_type, payload, _ = _opened(envelope)
     _require_type(payload_type, record_type)
-    record: RecordT = _record_from_payload(payload, record_type)
-    return record
+    return _record_of(payload, table, record_type)
 
 
 def signing_keys(envelope: bytes, keys: Collection[str]) -> frozenset[str]:
@@ -230,7 +272,7 @@ def signing_keys(envelope: bytes, keys: Collection[str]) -> frozenset[str]:
 
 def peek_kind(envelope: bytes) -> str:
     """Payload type an envelope claims, unverified: only for choosing which type to verify as."""
-    payload_type, _, _ = _opened(envelope)
+    payload_type, _, _ = _opened(_split(envelope)[0])
     return payload_type
 
 
@@ -274,19 +316,65 @@ def _require_canonical(data: bytes, max_bytes: int, what: str) -> None:
         raise _refused(what, "RFC 8785 canonical bytes", "another encoding", "canonical")
 
 
+def _record_of(payload: bytes, table: bytes | None, record_type: type[RecordT]) -> RecordT:
+    """The record of a payload and its table; of a kind that has one, neither stands alone."""
+    if (table is not None) != bool(record_type.table_fields):
+        expected = "a table on a second line" if table is None else "one line"
+        raise _refused(record_type.kind, expected, "another document", TABLE)
+    if len(payload) > record_type.max_payload_bytes:
+        expected = f"at most {record_type.max_payload_bytes} bytes"
+        raise _refused(record_type.kind, expected, f"{len(payload)}", "size")
+    record: RecordT = (
+        _record_without_table(payload, record_type)
+        if table is None
+        else _record_with_table(payload, table, record_type)
+    )
+    return record
+
+
 @lru_cache(maxsize=REMEMBERED)
-def _record_from_payload(payload: bytes, record_type: type[RecordT]) -> RecordT:
-    _require_canonical(payload, MAX_PAYLOAD_BYTES, "payload")
+def _record_without_table(payload: bytes, record_type: type[RecordT]) -> RecordT:
+    _require_canonical(payload, record_type.max_payload_bytes, "payload")
+    return _validated(payload, payload, None, record_type)
+
+
+@lru_cache(maxsize=REMEMBERED_TABLES)
+def _record_with_table(payload: bytes, table: bytes, record_type: type[RecordT]) -> RecordT:
+    _require_canonical(payload, record_type.max_payload_bytes, "payload")
+    fields = parse_strict(payload, record_type.max_payload_bytes)
+    _require_named(fields, table, record_type.kind)
+    rows = parse_strict(table, MAX_TABLE_BYTES)
+    if not isinstance(rows, dict) or set(rows) != set(record_type.table_fields):
+        raise _refused(f"table of {record_type.kind}", "its own lists", "others", "schema")
+    whole = {name: value for name, value in fields.items() if name != TABLE} | rows
+    return _validated(json.dumps(whole).encode(), payload, table, record_type)
+
+
+def _validated(
+    whole: bytes, payload: bytes, table: bytes | None, record_type: type[RecordT]
+) -> RecordT:
     try:
-        record = record_type.model_validate_json(payload)
+        record = record_type.model_validate_json(whole)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         found = f"{where}: {first['msg']}"[:200]
         raise _refused(record_type.kind, "its published schema", found, "schema") from None
-    if canonical_bytes(record) != payload:
+    if canonical_bytes(record) != payload or table_bytes(record) != table:
         raise _refused(record_type.kind, "one spelling of every value", "another", "schema")
     return record
+
+
+def _require_named(fields: Any, table: bytes, kind: str) -> None:
+    named = fields.get(TABLE) if isinstance(fields, dict) else None
+    if named != artifact_of_bytes(table).model_dump():
+        raise _refused(kind, "the table that its payload names", "another", TABLE)
+
+
+def _split(document: bytes) -> tuple[bytes, bytes | None]:
+    """Envelope and table; canonical JSON has no line break."""
+    envelope, separator, table = document.partition(b"\n")
+    return envelope, table if separator else None
 
 
 def _canonical(parsed: Any, what: str) -> bytes:

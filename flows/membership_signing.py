@@ -17,6 +17,7 @@ from aggregator.membership_changes import Change, next_membership
 from data_contracts.bucket_layout import membership_slot
 from data_contracts.envelope import (
     Verified,
+    canonical_bytes,
     countersign,
     fingerprint,
     seal,
@@ -149,7 +150,7 @@ def _changed(feed: TrustedFeed, change: Change, after: FeedPosition) -> Membersh
         fields = change(feed.membership.record)
         if not fields:
             return None
-        return next_membership(feed.membership, after, fields, SystemClock().now())
+        record = next_membership(feed.membership, after, fields, SystemClock().now())
     except ValidationError as error:
         raise FederationOperatorError(
             "next membership",
@@ -157,6 +158,15 @@ def _changed(feed: TrustedFeed, change: Change, after: FeedPosition) -> Membersh
             found=error.errors(include_url=False)[0]["msg"],
             action="correct what was given and run the command again",
         ) from None
+    size, limit = len(canonical_bytes(record)), Membership.max_payload_bytes
+    if size > limit:
+        raise FederationOperatorError(
+            "next membership",
+            expected=f"at most {limit:,} bytes",
+            found=f"{size:,} for {len(record.silos):,} silos",
+            action="let silos that have left go for good: `consortia federation remove-silo`",
+        )
+    return record
 
 
 def _signers(

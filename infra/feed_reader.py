@@ -39,7 +39,7 @@ from data_contracts.trusted_feed import (
 )
 from infra.durable_files import write_durably
 from infra.object_store import Bucket, ObjectInfo
-from infra.record_store import MAX_SLOT_OBJECTS, envelope_in
+from infra.record_store import MAX_SLOT_OBJECTS, document_in
 from infra.single_writer import claim_key, finish_claim
 
 STATE_NAME = "feed.json"
@@ -115,7 +115,7 @@ class FeedReader:
         rejected: list[str] = []
         for info in successors[:MAX_SLOT_OBJECTS]:
             try:
-                envelope = envelope_in(self.bucket, info)
+                envelope = document_in(self.bucket, info, MAX_ENVELOPE_BYTES)
                 valid[follow_membership(current, envelope).digest] = envelope
             except UntrustedInputError as error:
                 rejected.append(error.reason)
@@ -173,7 +173,7 @@ class FeedReader:
 
     def _envelope(self, info: ObjectInfo) -> bytes | None:
         try:
-            return envelope_in(self.bucket, info)
+            return document_in(self.bucket, info, MAX_ENVELOPE_BYTES)
         except UntrustedInputError:
             return None
 

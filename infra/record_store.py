@@ -8,10 +8,10 @@ silo that the caller had in mind is for the caller to judge.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from data_contracts.artifact import digest_of_bytes
 from data_contracts.bucket_layout import (
     RoundId,
     digest_in_key,
@@ -20,9 +20,10 @@ from data_contracts.bucket_layout import (
     round_slot,
 )
 from data_contracts.envelope import (
-    MAX_ENVELOPE_BYTES,
     Quorum,
     Verified,
+    document_digest,
+    max_document_bytes,
     peek_kind,
     verify,
     verify_quorums,
@@ -88,7 +89,7 @@ def read_slot(
         return Absent(("slot.flooded",))
     return _judge_slot(
         listed,
-        lambda info: envelope_in(bucket, info),
+        partial(document_in, bucket),
         types,
         Quorum(frozenset(keys), threshold),
         lambda verified: belongs is None or belongs(verified.record),
@@ -116,7 +117,7 @@ def read_attempt(
         slot = round_slot(round_id, record_type.kind)
         readings[record_type] = _judge_slot(
             [info for info in listed if _is_record_key(slot, info.key)],
-            lambda info: seen.read(bucket, info),
+            partial(seen.read, bucket),
             {record_type.payload_type(): record_type},
             Quorum(frozenset(keys)),
             lambda v: v.record.plan_digest == round_id.plan_digest and counts(v),
@@ -152,14 +153,14 @@ class SeenEnvelopes:
         self._lock = Lock()
         self._free = max_bytes
 
-    def read(self, bucket: Bucket, info: ObjectInfo) -> bytes:
-        """The envelope of a listed record key; raises UntrustedInputError for other bytes."""
+    def read(self, bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
+        """The document of a listed record key; raises UntrustedInputError for other bytes."""
         place = (bucket.name, info.key)
         with self._lock:
             known = self._kept.get(place)
         if known is not None:
             return known
-        data = envelope_in(bucket, info)
+        data = document_in(bucket, info, max_bytes)
         with self._lock:
             if place not in self._kept:
                 self._kept[place] = data
@@ -186,7 +187,8 @@ class SeenStatuses:
             return known
         for info in sorted(listed, key=lambda info: info.key, reverse=True)[: self._limit]:
             try:
-                status = verify(_bytes_of(bucket, info), Status, keys)
+                data = _bytes_of(bucket, info, max_document_bytes(Status))
+                status = verify(data, Status, keys)
             except UntrustedInputError:
                 continue
             if info.key == f"{prefix}{status.record.number:06d}.json":
@@ -195,27 +197,28 @@ class SeenStatuses:
         return known
 
 
-def envelope_in(bucket: Bucket, info: ObjectInfo) -> bytes:
+def document_in(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
     """Bytes of a listed record key; raises UntrustedInputError unless its digest is theirs."""
-    data = _bytes_of(bucket, info)
-    if digest_of_bytes(data) != digest_in_key(info.key):
+    data = _bytes_of(bucket, info, max_bytes)
+    if document_digest(data) != digest_in_key(info.key):
         raise _untrusted(info.key, "bytes with the digest in the key", "other bytes", "slot.digest")
     return data
 
 
 def _judge_slot(
     listed: Collection[ObjectInfo],
-    read: Callable[[ObjectInfo], bytes],
+    read: Callable[[ObjectInfo, int], bytes],
     types: Mapping[str, type[RecordT]],
     quorum: Quorum,
     counts: Callable[[Verified[RecordT]], bool],
 ) -> SlotReading[RecordT]:
     """Read each record key of a slot and sort valid from rejected."""
+    max_bytes = max(max_document_bytes(record_type) for record_type in types.values())
     valid: list[Verified[RecordT]] = []
     rejected: list[str] = []
     for info in sorted(listed, key=lambda info: info.key)[:MAX_SLOT_OBJECTS]:
         try:
-            entry = _verified(read(info), types, quorum)
+            entry = _verified(read(info, max_bytes), types, quorum)
             if counts(entry):
                 valid.append(entry)
             else:
@@ -236,13 +239,13 @@ def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -
     return verify_quorums(data, types[kind], [quorum])
 
 
-def _bytes_of(bucket: Bucket, info: ObjectInfo) -> bytes:
+def _bytes_of(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
     """The object's bytes; one that has grown or gone since the listing is its writer's doing."""
-    bound = f"an object of at most {MAX_ENVELOPE_BYTES} bytes"
-    if info.size > MAX_ENVELOPE_BYTES:
+    bound = f"an object of at most {max_bytes} bytes"
+    if info.size > max_bytes:
         raise _untrusted(info.key, bound, f"{info.size} bytes", "slot.size")
     try:
-        data = bucket.get(info.key, MAX_ENVELOPE_BYTES)
+        data = bucket.get(info.key, max_bytes)
     except BoundExceededError as error:
         raise _untrusted(info.key, bound, error.found, "slot.size") from None
     if data is None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from data_contracts.bucket_layout import record_key
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, MAX_TABLE_BYTES, Verified
 from data_contracts.errors import StorageError, UntrustedInputError
 from data_contracts.records import Record
 from infra.object_store import BoundExceededError, Bucket
@@ -81,6 +81,6 @@ def _first_counting(
 def _read(bucket: Bucket, key: str) -> bytes | None:
     """A claim that is too large for a record is one that does not count."""
     try:
-        return bucket.get(key, MAX_ENVELOPE_BYTES)
+        return bucket.get(key, MAX_ENVELOPE_BYTES + MAX_TABLE_BYTES)
     except BoundExceededError:
         return b""

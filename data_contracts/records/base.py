@@ -21,6 +21,10 @@ class Record(Part):
     """A statement that one party signs and another verifies."""
 
     kind: ClassVar[str]
+    max_payload_bytes: ClassVar[int] = 256 * 1024
+    table_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields with a row for each silo or module: they travel in a table that the signed payload
+    names by digest and size, so that the payload does not grow with the federation."""
     max_signatures: ClassVar[int] = 1
     """One signer per record, so that nobody can add a signature and so make a second envelope."""
 

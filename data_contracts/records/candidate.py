@@ -46,6 +46,7 @@ class Candidate(RoundRecord):
     """
 
     kind: ClassVar[str] = "candidate"
+    table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
 
     close_digest: Digest
     merge_rule: MergeRule

@@ -39,6 +39,7 @@ class Close(RoundRecord):
     """Every silo of the cohort is in exactly one of the four lists."""
 
     kind: ClassVar[str] = "close"
+    table_fields: ClassVar[tuple[str, ...]] = ("admitted", "rejected", "refused", "missing")
 
     admitted: Annotated[tuple[Admitted, ...], Field(max_length=1000)]
     rejected: Annotated[tuple[Rejected, ...], Field(max_length=1000)]

@@ -18,6 +18,7 @@ class Decision(RoundRecord):
     """`published_adapter` is the adapter that later rounds start from, whatever the outcome."""
 
     kind: ClassVar[str] = "decision"
+    table_fields: ClassVar[tuple[str, ...]] = ("evaluations", "missing")
 
     candidate_digest: Digest
     outcome: Literal["published", "held"]

@@ -67,6 +67,7 @@ class Membership(Record):
     """
 
     kind: ClassVar[str] = "membership"
+    max_payload_bytes: ClassVar[int] = 1024 * 1024
     max_signatures: ClassVar[int] = 2 * MAX_ROOT_KEYS
 
     number: Annotated[int, Field(ge=1, le=999_999)]

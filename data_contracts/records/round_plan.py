@@ -34,6 +34,9 @@ TrainedFactors = Literal["both", "a", "b"]
 Compression = Literal["none", "int8", "int4"]
 
 
+MAX_COHORT = 1000
+
+
 class BaseModelRef(Part):
     """The frozen base model: a name for people, the digest of its files for machines.
 
@@ -141,6 +144,7 @@ class RoundPlan(Record):
     """
 
     kind: ClassVar[str] = "round-plan"
+    max_payload_bytes: ClassVar[int] = 1024 * 1024
 
     run: RunId
     round: RoundNumber
@@ -152,7 +156,7 @@ class RoundPlan(Record):
     trust_mode: Literal["auditable", "confidential"]
     purpose: Text
     use: Use
-    cohort: Annotated[tuple[SiloId, ...], Field(min_length=1, max_length=1000)]
+    cohort: Annotated[tuple[SiloId, ...], Field(min_length=1, max_length=MAX_COHORT)]
     contracts: tuple[ContractPin, ...]
     base_model: BaseModelRef
     starting_adapter: ArtifactRef | None

@@ -14,7 +14,6 @@ from data_contracts.records.base import RoundRecord
 from data_contracts.records.candidate import SiloInfluence
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import BaseModelRef
-from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from data_contracts.wire_types import (
     Count,
     DecimalString,
@@ -47,6 +46,8 @@ class SiloLosses(Part):
 class SiloSummary(Part):
     """One silo's part in the attempt. `weight_share` is its share of the tokens, 0 to 1.
 
+    The rules of its contract and its licences are in its verdict, which the report lists.
+
     `influence` says what a defence made of it; None where the plan has no defence on products.
     """
 
@@ -55,8 +56,6 @@ class SiloSummary(Part):
     rule: RuleId | None
     contract_digest: Digest
     contract_passed: bool | None
-    contract_outcomes: tuple[RuleOutcome, ...]
-    licences: tuple[LicenceCount, ...]
     tokens: Count
     weight_share: DecimalString
     influence: SiloInfluence | None = None
@@ -82,6 +81,7 @@ class RoundReport(RoundRecord):
     """
 
     kind: ClassVar[str] = "round-report"
+    table_fields: ClassVar[tuple[str, ...]] = ("silos", "evidence")
 
     outcome: Literal["published", "held", "aborted"]
     rule: RuleId

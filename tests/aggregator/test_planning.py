@@ -15,13 +15,23 @@ from aggregator.settings import (
     RecipeSection,
     RoundSection,
 )
+from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import RoundPlan
+from data_contracts.records import Membership, RoundPlan
+from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
-from data_contracts.records.round_plan import BaseModelRef, trained_factors
+from data_contracts.records.round_plan import AdapterTarget, BaseModelRef, trained_factors
 from data_contracts.trusted_feed import FeedPosition
 from infra.storage_config import StorageSection
-from tests.aggregator.federation_samples import COHORT, START, adapter_ref, digest, federation
+from tests.aggregator.federation_samples import (
+    COHORT,
+    START,
+    adapter_ref,
+    digest,
+    federation,
+    key,
+    membership,
+)
 
 FED = federation()
 GEMMA = "LicenseRef-Gemma-Terms"
@@ -57,22 +67,31 @@ def settings(**changes: Any) -> FederationSettings:
     return FederationSettings(**fields | changes)
 
 
+def membership_of(silos: tuple[str, ...]) -> Verified[Membership]:
+    members = tuple(Member(silo=silo, public_key=key(silo).public_key_hex) for silo in silos)
+    return membership(silos=members)
+
+
 def drafted(
     use: str = "research",
     licence: str = "Apache-2.0",
     acceptance: str | None = None,
     silos: tuple[str, ...] = COHORT,
     starting: StartingPoint | None = None,
+    members: tuple[str, ...] = COHORT,
+    targets: tuple[AdapterTarget, ...] | None = None,
     **changes: Any,
 ) -> RoundPlan:
     model = BaseModelRef(
         name="tiny", digest=digest("base"), licence=licence, licence_acceptance=acceptance
     )
     inputs = PlanInputs(
-        membership=FED.membership,
+        membership=FED.membership if members == COHORT else membership_of(members),
         head=FeedPosition(),
         base_model=model,
-        adapter=FED.plan.record.adapter,
+        adapter=FED.plan.record.adapter.model_copy(
+            update={} if targets is None else {"targets": targets}
+        ),
         contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
         starting=starting or StartingPoint(),
         now=START,

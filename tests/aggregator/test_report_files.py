@@ -73,7 +73,7 @@ def content(**changes: Any) -> bytes:
         (content(evidence=[3]), "bundle.base64"),
         (content(report="e30"), "bundle.base64"),
         (content(report="e30=\n"), "bundle.base64"),
-        (content(report=base64.b64encode(b"x" * 600_000).decode()), "bundle.size"),
+        (content(report=base64.b64encode(b"x" * 20_000_000).decode()), "bundle.size"),
         (b'{"format":"a","format":"b","report":"","evidence":[]}', "envelope.json"),
     ],
 )
@@ -116,10 +116,10 @@ def test_the_readme_s_commands_verify_a_signature(tmp_path: Path) -> None:
         readme = archive.read("README.txt").decode()
     commands = re.findall(r"^    (\S.*)$", readme, re.MULTILINE)
     script = "\n".join(line for line in commands if not line.startswith("consortia"))
-    script = script.replace("E.json", "envelope.json")
+    script = script.replace("E.json", "record.json")
     script = script.replace("KEY", key("coordinator").public_key_hex)
     for envelope, code in ((REPORT.envelope, 0), (EVIDENCE.submissions["bank-a"].envelope, 1)):
-        (tmp_path / "envelope.json").write_bytes(envelope)
+        (tmp_path / "record.json").write_bytes(envelope)
         done = subprocess.run(
             ["bash", "-ec", script],  # noqa: S607
             cwd=tmp_path,

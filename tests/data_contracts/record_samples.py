@@ -146,8 +146,6 @@ REPORT = RoundReport(
             rule=None,
             contract_digest=D0,
             contract_passed=True,
-            contract_outcomes=(OUTCOME,),
-            licences=(LICENCE,),
             tokens=100,
             weight_share=Decimal("1.000000"),
             losses=SiloLosses(base=LOSS, starting=LOSS, candidate=LOSS, silo_only=None),

@@ -3,7 +3,7 @@
 import base64
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,16 +12,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.artifact import digest_of_bytes
+from data_contracts.artifact import artifact_of_bytes, digest_of_bytes
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
     Quorum,
+    canonical_bytes,
     countersign,
+    document_digest,
     key_id,
     parse_strict,
     peek_kind,
     pre_authentication_encoding,
     seal,
+    table_bytes,
     unverified_record,
     verify,
     verify_quorums,
@@ -91,9 +94,10 @@ def test_no_kind_passes_as_another(one: str, other: str) -> None:
 @pytest.mark.parametrize(("one", "other"), itertools.permutations(sorted(RECORD_TYPES), 2))
 def test_no_payload_passes_under_another_kind_s_type(one: str, other: str) -> None:
     """Signed again under the other type, the closed schema still tells them apart."""
-    payload = rfc8785.dumps(SAMPLES[one].model_dump(mode="json"))
-    forged = envelope_of(payload, RECORD_TYPES[other].payload_type(), KEYS[0])
-    assert refused(forged, RECORD_TYPES[other]) == "envelope.schema"
+    forged = envelope_of(canonical_bytes(SAMPLES[one]), RECORD_TYPES[other].payload_type(), KEYS[0])
+    tables = {table_bytes(SAMPLES[one]), table_bytes(SAMPLES[other])} - {None}
+    for document in (forged, *(forged + b"\n" + table for table in tables if table)):
+        assert refused(document, RECORD_TYPES[other]) in {"envelope.schema", "envelope.table"}
 
 
 def test_a_key_that_is_not_pinned_does_not_count() -> None:
@@ -228,7 +232,10 @@ def test_nobody_can_make_a_second_envelope_of_a_signed_record() -> None:
     envelope = seal(ACCEPTANCE, KEYS[0]).envelope
     content = json.loads(envelope)
     assert refused(envelope + b" ") == "envelope.canonical"
-    assert refused(json.dumps(content, indent=1).encode()) == "envelope.canonical"
+    assert refused(json.dumps(content).encode()) == "envelope.canonical"
+    assert refused(json.dumps(content, indent=1).encode()) == "envelope.json"
+    assert refused(envelope + b"\n") == "envelope.table"
+    assert refused(envelope + b"\n{}") == "envelope.table"
     renamed = json.loads(envelope)
     renamed["signatures"][0]["keyid"] = "0" * 16
     assert refused(rfc8785.dumps(renamed)) == "envelope.signature"
@@ -325,10 +332,72 @@ def test_noise_is_refused_and_never_crashes(noise: bytes) -> None:
 
 
 def test_a_record_too_large_to_be_read_is_not_sealed() -> None:
-    report = SAMPLES["round-report"]
-    big = report.model_copy(update={"evidence": report.evidence * 4000})  # type: ignore[attr-defined]
+    big = ACCEPTANCE.model_copy(update={"federation": "x" * 262_144})
     with pytest.raises(UntrustedInputError, match="at most 262144 bytes"):
         seal(big, KEYS[0])
+    report = SAMPLES["round-report"]
+    rows = {"evidence": report.evidence * 80_000}  # type: ignore[attr-defined]
+    with pytest.raises(UntrustedInputError, match="a table of at most 16777216 bytes"):
+        seal(report.model_copy(update=rows), KEYS[0])
+
+
+class TestTables:
+    """Rows for each silo travel beside the envelope, and nobody can exchange them."""
+
+    close = SAMPLES["close"]
+    kind = RECORD_TYPES["close"]
+
+    def parts(self) -> tuple[bytes, bytes]:
+        envelope, _, table = seal(self.close, KEYS[0]).envelope.partition(b"\n")
+        return envelope, table
+
+    def test_the_payload_does_not_grow_with_the_rows(self) -> None:
+        rows = {"missing": tuple(f"silo-{number:04d}" for number in range(1000))}
+        many = self.close.model_copy(update=rows)
+        assert len(canonical_bytes(many)) < len(canonical_bytes(self.close)) + 8
+        sealed = seal(many, KEYS[0])
+        assert verify(sealed.envelope, self.kind, [KEYS[0].public_key_hex]) == sealed
+
+    def test_a_record_is_named_by_its_envelope(self) -> None:
+        envelope, _ = self.parts()
+        assert seal(self.close, KEYS[0]).digest == digest_of_bytes(envelope)
+        assert document_digest(seal(self.close, KEYS[0]).envelope) == digest_of_bytes(envelope)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda table: table.replace(b"bank-d", b"bank-e"),
+            lambda table: table + b" ",
+            lambda table: b"{}",
+            lambda table: b"",
+            lambda table: table + b"\n" + table,
+        ],
+    )
+    def test_another_table_is_refused(self, change: Callable[[bytes], bytes]) -> None:
+        envelope, table = self.parts()
+        document = envelope + b"\n" + change(table)
+        assert refused(document, self.kind) == "envelope.table"
+        with pytest.raises(UntrustedInputError):
+            document_digest(document)
+
+    def test_without_its_table_it_is_no_record(self) -> None:
+        envelope, _ = self.parts()
+        assert refused(envelope, self.kind) == "envelope.table"
+
+    @pytest.mark.parametrize(
+        "table", [b"[]", b"{}", b'{"admitted":[],"missing":[],"refused":[],"rejected":[],"x":[]}']
+    )
+    def test_a_signed_table_of_other_lists_is_refused(self, table: bytes) -> None:
+        fields = json.loads(canonical_bytes(self.close))
+        fields["table"] = artifact_of_bytes(table).model_dump()
+        envelope = envelope_of(rfc8785.dumps(fields), self.kind.payload_type(), KEYS[0])
+        assert refused(envelope + b"\n" + table, self.kind) == "envelope.schema"
+
+    def test_a_list_in_both_places_is_refused(self) -> None:
+        _, table = self.parts()
+        fields = json.loads(canonical_bytes(self.close)) | {"missing": ["bank-z"]}
+        envelope = envelope_of(rfc8785.dumps(fields), self.kind.payload_type(), KEYS[0])
+        assert refused(envelope + b"\n" + table, self.kind) == "envelope.schema"
 
 
 def test_depth_counts_brackets_outside_strings_only() -> None:

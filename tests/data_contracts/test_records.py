@@ -6,15 +6,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from data_contracts.envelope import canonical_bytes
+from data_contracts.envelope import canonical_bytes, seal, table_bytes, verify
 from data_contracts.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
 from data_contracts.records.membership import Member, Revocation
 from data_contracts.wire_types import decimal_from_float
+from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import PLAN, SAMPLES
 
 KINDS = sorted(RECORD_TYPES)
+SIGNER = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 
 
 def test_there_is_a_sample_of_every_kind() -> None:
@@ -23,11 +26,14 @@ def test_there_is_a_sample_of_every_kind() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_record_round_trips_to_the_same_value_and_bytes(kind: str) -> None:
-    wire = canonical_bytes(SAMPLES[kind])
-    again = RECORD_TYPES[kind].model_validate_json(wire)
-    assert again == SAMPLES[kind]
-    assert canonical_bytes(again) == wire
-    assert not any(isinstance(value, float) for value in json.loads(wire).values())
+    sealed = seal(SAMPLES[kind], SIGNER)
+    again = verify(sealed.envelope, RECORD_TYPES[kind], [SIGNER.public_key_hex])
+    assert again == sealed
+    assert (canonical_bytes(again.record), table_bytes(again.record)) == (
+        canonical_bytes(SAMPLES[kind]),
+        table_bytes(SAMPLES[kind]),
+    )
+    assert not any(isinstance(value, float) for value in wire_of(kind).values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,12 +44,17 @@ def test_every_record_is_frozen(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unknown_fields_are_refused_at_every_level(kind: str) -> None:
-    wire = json.loads(canonical_bytes(SAMPLES[kind]))
+    wire = wire_of(kind)
     assert _accepts(kind, wire)
     for place in _objects(wire):
         place["surprise"] = 1
         assert not _accepts(kind, wire)
         del place["surprise"]
+
+
+def wire_of(kind: str) -> dict[str, Any]:
+    """The record as JSON, its table in place."""
+    return dict(SAMPLES[kind].model_dump(mode="json"))
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

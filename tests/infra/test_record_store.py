@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from data_contracts.bucket_layout import record_key, round_slot, status_key, status_prefix
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, seal
+from data_contracts.envelope import Verified, max_document_bytes, seal
 from data_contracts.errors import StorageError
 from data_contracts.records import Acceptance, Status
 from infra.record_store import (
@@ -41,7 +41,7 @@ class TestSlot:
     def test_each_invalid_object_has_its_reason(self) -> None:
         bucket = InMemoryBucket("inbox")
         bucket.put_once(record_key(SLOT, "1" * 64), acceptance().envelope)
-        bucket.put_once(record_key(SLOT, "2" * 64), b"x" * (MAX_ENVELOPE_BYTES + 1))
+        bucket.put_once(record_key(SLOT, "2" * 64), b"x" * (max_document_bytes(Acceptance) + 1))
         for record in (acceptance(key=STRANGER), abort(1, "f" * 64)):
             bucket.put_once(record_key(SLOT, record.digest), record.envelope)
         reading = read_slot(bucket, SLOT, Acceptance, SILO_KEYS)
@@ -78,7 +78,7 @@ class TestSlot:
 
         def grow(operation: str, _: str) -> None:
             if operation == "get":
-                objects[key] = b"x" * (MAX_ENVELOPE_BYTES + 1)
+                objects[key] = b"x" * (max_document_bytes(Acceptance) + 1)
 
         def vanish(operation: str, _: str) -> None:
             if operation == "get":
