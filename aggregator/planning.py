@@ -71,7 +71,7 @@ def draft_plan(
         raise _impossible(
             f"a cohort of at most {MAX_COHORT} silos",
             f"{len(cohort)}",
-            "let some take part from a later round on: `consortia federation add-silo --from-round`",
+            "let some join later: `consortia federation add-silo --from-round N`",
         )
     plan = RoundPlan(
         federation=settings.federation,

@@ -273,6 +273,7 @@ hex, from the membership file that you trust:
     openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in message -sigfile signature
 
 Then read payload.json: it is exactly what was signed. Each record names the ones it rests on by
-the SHA-256 of their first lines (plan_digest, verdict_digest, close_digest, candidate_digest). Where
-there is a second line, it is the record's table: its SHA-256 and size are "table" in payload.json.
+the SHA-256 of their first lines (plan_digest, verdict_digest, close_digest, candidate_digest).
+Where there is a second line, it is the record's table: its SHA-256 and size are "table" in
+payload.json.
 """

@@ -64,7 +64,7 @@ class Quorum:
 
 @dataclass(frozen=True)
 class Verified(Generic[RecordT]):
-    """A record that passed `verify`, with the bytes it came from: an envelope, or envelope and table.
+    """A record that passed `verify`, with the bytes it came from: its envelope, and its table.
 
     `digest` is that of the envelope alone, which names the table's.
     """
