@@ -91,13 +91,9 @@ def judge(plan: Verified[RoundPlan], evidence: Sequence[SiloEvidence], now: date
     outcomes = [_judge_silo(case) for case in cases]
     copied = _copies([o for o in outcomes if isinstance(o, Admitted)], plan.record)
     outcomes = [_without_copies(outcome, copied) for outcome in outcomes]
-    return Close(
-        federation=plan.record.federation,
-        issued_at=now,
-        run=plan.record.run,
-        round=plan.record.round,
-        attempt=plan.record.attempt,
-        plan_digest=plan.digest,
+    return Close.on(
+        plan,
+        now,
         admitted=tuple(o for o in outcomes if isinstance(o, Admitted)),
         rejected=tuple(o for o in outcomes if isinstance(o, Rejected)),
         refused=tuple(o for o in outcomes if isinstance(o, Refused)),
@@ -266,12 +262,12 @@ def failing_rule(verdict: Verdict) -> str:
     return f"verdict.{first.rule if first else 'failed'}"[:MAX_RULE_LENGTH]
 
 
-def _rejected(case: _Case, reason: str) -> Rejected:
+def _rejected(case: _Case, rule: str) -> Rejected:
     submission = case.evidence.submission
     return Rejected(
         silo=case.evidence.silo,
         submission_digest=submission.digest if submission else None,
-        reason=reason,
+        rule=rule,
     )
 
 
@@ -302,5 +298,5 @@ def _without_copies(
     return Rejected(
         silo=outcome.silo,
         submission_digest=outcome.submission_digest,
-        reason="free_rider.copied",
+        rule="free_rider.copied",
     )

@@ -234,13 +234,9 @@ def abort_round(
     existing = abort_of(c, feed, plan)
     if existing is not None:
         return existing
-    abort = Abort(
-        federation=plan.record.federation,
-        issued_at=c.clock.now(),
-        run=plan.record.run,
-        round=plan.record.round,
-        attempt=plan.record.attempt,
-        plan_digest=plan.digest,
+    abort = Abort.on(
+        plan,
+        c.clock.now(),
         feed_number=feed.head.number + 1,
         previous_digest=feed.head.digest or plan.digest,
         rule=rule,

@@ -132,7 +132,7 @@ def _named_by(close: Close) -> dict[str, frozenset[str]]:
     return named | {
         r.silo: frozenset({r.submission_digest} if r.submission_digest else ())
         for r in close.rejected
-        if r.reason not in (EQUIVOCATION, REVOKED_SILO)
+        if r.rule not in (EQUIVOCATION, REVOKED_SILO)
     }
 
 

@@ -41,13 +41,9 @@ def decide(
         "published" if rule == "evaluation.not_worse" else "held"
     )
     counted = {silo for silo, _ in used}
-    return Decision(
-        federation=plan.record.federation,
-        issued_at=issued_at,
-        run=plan.record.run,
-        round=plan.record.round,
-        attempt=plan.record.attempt,
-        plan_digest=plan.digest,
+    return Decision.on(
+        plan,
+        issued_at,
         candidate_digest=candidate.digest,
         outcome=outcome,
         rule=rule,

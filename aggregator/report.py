@@ -73,13 +73,9 @@ def build_report(evidence: Evidence, issued_at: datetime) -> RoundReport:
     plan = evidence.plan.record
     outcome, rule = _outcome(evidence)
     candidate = evidence.candidate.record if evidence.candidate else None
-    return RoundReport(
-        federation=plan.federation,
-        issued_at=issued_at,
-        run=plan.run,
-        round=plan.round,
-        attempt=plan.attempt,
-        plan_digest=evidence.plan.digest,
+    return RoundReport.on(
+        evidence.plan,
+        issued_at,
         outcome=outcome,
         rule=rule,
         purpose=plan.purpose,
@@ -111,7 +107,7 @@ def settled(evidence: Evidence) -> Evidence:
 
 def _as_closed(evidence: Evidence, close: Close) -> Evidence:
     """Only records that `close` names, or that it must have seen to say what it says."""
-    reasons = {item.silo: item.reason for item in close.rejected}
+    reasons = {item.silo: item.rule for item in close.rejected}
     named = {item.record_digest for item in close.refused}
     named |= {item.verdict_digest for item in close.admitted}
     named |= {item.submission_digest for item in close.admitted}
@@ -159,7 +155,7 @@ def evidence_list(evidence: Evidence) -> list[tuple[EvidenceRef, bytes]]:
 
 def admission_evidence(evidence: Evidence, close: Close | None) -> list[SiloEvidence]:
     """What `judge` needs, with the facts that only the coordinator saw taken from `close`."""
-    reasons = {item.silo: item.reason for item in close.rejected} if close else {}
+    reasons = {item.silo: item.rule for item in close.rejected} if close else {}
     silos = set(evidence.plan.record.cohort) | {s for r in _by_kind(evidence)[:4] for s in r}
     return [
         SiloEvidence(
@@ -266,7 +262,7 @@ def _silo_outcomes(evidence: Evidence) -> dict[str, tuple[SiloOutcome, str | Non
         return dict.fromkeys(evidence.plan.record.cohort, MISSING)
     outcomes = dict.fromkeys(close.missing, MISSING)
     outcomes |= {item.silo: ("refused", item.rule) for item in close.refused}
-    outcomes |= {item.silo: ("rejected", item.reason) for item in close.rejected}
+    outcomes |= {item.silo: ("rejected", item.rule) for item in close.rejected}
     counted: tuple[SiloOutcome, str | None] = (
         ("admitted", None) if evidence.close else ("rejected", ABORTED_RULE)
     )

@@ -80,13 +80,9 @@ def merge_admitted(
 def _candidate(
     c: Coordinator, plan: Verified[RoundPlan], close: Verified[Close], merged: AdapterMerge
 ) -> Candidate:
-    return Candidate(
-        federation=plan.record.federation,
-        issued_at=c.clock.now(),
-        run=plan.record.run,
-        round=plan.record.round,
-        attempt=plan.record.attempt,
-        plan_digest=plan.digest,
+    return Candidate.on(
+        plan,
+        c.clock.now(),
         close_digest=close.digest,
         merge_rule=plan.record.merge.rule,
         adapter=merged.adapter,

@@ -169,10 +169,12 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     if refusal is not None:
         return _refuse(silo, plan, policy, refusal)
     silo.release.record(
-        Acceptance(
+        Acceptance.on(
+            plan,
+            silo.clock.now(),
+            silo=silo.name,
             policy_digest=policy.digest or "",
             shares_individual_delta=not_shared(policy) is None,
-            **silo.binding(plan),
         ),
     )
     log.info("round %d accepted under the silo's policy", plan.record.round)
@@ -183,11 +185,13 @@ def _refuse(
     silo: Silo, plan: Verified[RoundPlan], policy: PolicyFile, refusal: PolicyRefusal
 ) -> Step:
     silo.release.record(
-        Refusal(
+        Refusal.on(
+            plan,
+            silo.clock.now(),
+            silo=silo.name,
             policy_digest=policy.digest,
             rule=refusal.rule,
             reason=refusal.reason,
-            **silo.binding(plan),
         )
     )
     log.warning("round %d refused by %s: %s", plan.record.round, refusal.rule, refusal.reason)
@@ -210,7 +214,10 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), NOT_EVALUABLE)
-    verdict = Verdict(
+    verdict = Verdict.on(
+        plan,
+        silo.clock.now(),
+        silo=silo.name,
         contract_digest=outcome.contract_digest,
         findings_digest=outcome.findings_digest,
         passed=outcome.passed,
@@ -219,7 +226,6 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         registered_licences=terms.registered_licences,
         evaluates="losses" in terms.egress,
         expires_at=min(outcome.expires_at, silo.clock.now() + VERDICT_VALIDITY),
-        **silo.binding(plan),
     )
     silo.release.record(verdict)
     log.log(
@@ -258,7 +264,10 @@ def _train(
         return _refuse(silo, plan, silo.policy(), refusal)
     reporter.show("releasing", step=local.steps, steps=local.steps)
     silo.release.record(
-        Submission(
+        Submission.on(
+            plan,
+            silo.clock.now(),
+            silo=silo.name,
             verdict_digest=verdict.digest,
             adapter=artifact_of_file(sent),
             tokens=local.tokens,
@@ -266,7 +275,6 @@ def _train(
             first_step_loss=decimal_from_float(local.first_step_loss),
             last_step_loss=decimal_from_float(local.last_step_loss),
             training_seconds=round(local.seconds),
-            **silo.binding(plan),
         ),
         Grounds(sent, plan, terms),
     )
@@ -303,7 +311,10 @@ def _evaluate(
         log.warning("no losses leave: %s", closed.reason)
         return Step.FINISHED
     silo.release.record(
-        Evaluation(
+        Evaluation.on(
+            plan,
+            silo.clock.now(),
+            silo=silo.name,
             candidate_digest=candidate.digest,
             tokens=losses.tokens,
             base_loss=decimal_from_float(losses.base),
@@ -312,7 +323,6 @@ def _evaluate(
             silo_only_loss=(
                 None if losses.silo_only is None else decimal_from_float(losses.silo_only)
             ),
-            **silo.binding(plan),
         )
     )
     reporter.show("done")

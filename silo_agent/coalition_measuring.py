@@ -65,11 +65,13 @@ def answer_request(silo: Silo, asked: Asked) -> bool:
     if found is None:
         return False
     silo.release.record(
-        CoalitionLosses(
+        CoalitionLosses.on(
+            asked.plan,
+            silo.clock.now(),
+            silo=silo.name,
             request_digest=request.digest,
             tokens=found.tokens,
             losses=tuple(decimal_from_float(loss, LOSS_DECIMALS) for loss in found.losses),
-            **silo.binding(asked.plan),
         )
     )
     reporter.show("done")

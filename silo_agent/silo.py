@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.envelope import Verified
@@ -49,15 +48,3 @@ class Silo:
         """Progress for this machine, and for the operator where the contract lets it out."""
         leaves = terms is not None and "status" in terms.egress
         return StatusReporter(self.release if leaves else None, self.clock, self.config, plan)
-
-    def binding(self, plan: Verified[RoundPlan]) -> dict[str, Any]:
-        """Fields that bind a record of this silo to this attempt."""
-        return {
-            "federation": plan.record.federation,
-            "issued_at": self.clock.now(),
-            "run": plan.record.run,
-            "round": plan.record.round,
-            "attempt": plan.record.attempt,
-            "plan_digest": plan.digest,
-            "silo": self.name,
-        }

@@ -64,13 +64,9 @@ class StatusReporter:
     ) -> Status:
         plan = self._plan.record
         now = self._clock.now()
-        return Status(
-            federation=plan.federation,
-            issued_at=now,
-            run=plan.run,
-            round=plan.round,
-            attempt=plan.attempt,
-            plan_digest=self._plan.digest,
+        return Status.on(
+            self._plan,
+            now,
             silo=self._config.silo,
             number=max(1, round(now.timestamp() - plan.issued_at.timestamp()) + 1),
             phase=phase,

@@ -143,14 +143,10 @@ def _request(
     parts: Sequence[CoalitionAdapter],
     answer_within: timedelta,
 ) -> ContributionRequest:
-    plan, now = closed.plan.record, c.clock.now()
-    return ContributionRequest(
-        federation=plan.federation,
-        issued_at=now,
-        run=plan.run,
-        round=plan.round,
-        attempt=plan.attempt,
-        plan_digest=closed.plan.digest,
+    now = c.clock.now()
+    return ContributionRequest.on(
+        closed.plan,
+        now,
         close_digest=closed.close.digest,
         silos=closed.silos,
         coalitions=tuple(parts),

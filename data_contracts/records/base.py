@@ -1,6 +1,7 @@
 """What every record has in common: frozen, versioned, closed, and bound to its place in the run."""
 
-from typing import ClassVar, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from data_contracts.wire_types import (
     AttemptNumber,
@@ -12,6 +13,10 @@ from data_contracts.wire_types import (
     RunId,
     SiloId,
 )
+
+if TYPE_CHECKING:
+    from data_contracts.envelope import Verified
+    from data_contracts.records.round_plan import RoundPlan
 
 WIRE_VERSION = 2
 """Of every record; a release reads one version. Version 1 was never released."""
@@ -45,6 +50,19 @@ class RoundRecord(Record):
     round: RoundNumber
     attempt: AttemptNumber
     plan_digest: Digest
+
+    @classmethod
+    def on(cls, plan: "Verified[RoundPlan]", issued_at: datetime, **fields: Any) -> Self:
+        """A record on a plan, with the `fields` of its kind."""
+        return cls(
+            federation=plan.record.federation,
+            issued_at=issued_at,
+            run=plan.record.run,
+            round=plan.record.round,
+            attempt=plan.record.attempt,
+            plan_digest=plan.digest,
+            **fields,
+        )
 
 
 class SiloRecord(RoundRecord):

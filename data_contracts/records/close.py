@@ -20,11 +20,11 @@ class Admitted(Part):
 
 
 class Rejected(Part):
-    """A submission or inbox that does not count, and the reason."""
+    """A submission or inbox that does not count, and the rule that objected."""
 
     silo: SiloId
     submission_digest: Digest | None
-    reason: RuleId
+    rule: RuleId
 
 
 class Refused(Part):

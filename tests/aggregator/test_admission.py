@@ -118,7 +118,7 @@ def test_each_rule_rejects_with_its_reason(reason: str, change: Change) -> None:
     close = judged(fed, changed)
     (rejected,) = close.rejected
     submission = changed.submission
-    assert (rejected.silo, rejected.reason) == (SILO, reason)
+    assert (rejected.silo, rejected.rule) == (SILO, reason)
     assert rejected.submission_digest == (submission.digest if submission else None)
 
 
@@ -194,7 +194,7 @@ def test_silence_is_missing_whether_or_not_it_accepted() -> None:
 def test_a_silo_outside_the_cohort_is_rejected() -> None:
     fed = federation()
     (rejected,) = judged(fed, fed.silo("bank-z")).rejected
-    assert (rejected.silo, rejected.reason) == ("bank-z", "cohort.not_named")
+    assert (rejected.silo, rejected.rule) == ("bank-z", "cohort.not_named")
 
 
 def test_all_copies_of_one_adapter_are_rejected() -> None:
@@ -206,7 +206,7 @@ def test_all_copies_of_one_adapter_are_rejected() -> None:
         NOW,
     )
     assert [item.silo for item in close.admitted] == ["hospital-c"]
-    assert {(item.silo, item.reason) for item in close.rejected} == {
+    assert {(item.silo, item.rule) for item in close.rejected} == {
         ("bank-a", "free_rider.copied"),
         (SILO, "free_rider.copied"),
     }
@@ -219,7 +219,7 @@ def test_a_copy_that_is_rejected_anyway_does_not_take_the_original_down() -> Non
     )
     close = judged(fed, fed.silo(SILO, submission=copy))
     assert [item.silo for item in close.admitted] == ["bank-a", "hospital-c"]
-    assert close.rejected[0].reason == "submission.late"
+    assert close.rejected[0].rule == "submission.late"
 
 
 @pytest.mark.parametrize(

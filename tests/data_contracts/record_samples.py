@@ -224,7 +224,7 @@ ALL: tuple[Record, ...] = (
                 silo="bank-a", submission_digest=D0, verdict_digest=D1, adapter=ADAPTER, weight=100
             ),
         ),
-        rejected=(Rejected(silo="bank-b", submission_digest=None, reason="silo.equivocation"),),
+        rejected=(Rejected(silo="bank-b", submission_digest=None, rule="silo.equivocation"),),
         refused=(Refused(silo="bank-c", record_digest=D0, rule="policy.purpose"),),
         missing=("bank-d",),
     ),

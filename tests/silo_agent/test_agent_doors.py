@@ -170,7 +170,7 @@ def test_only_an_admitted_silo_s_findings_become_its_baseline(
     plan = federation.open()
     federation.silos_act(UNTIL_SUBMISSION + 1)
     close = closed(federation, plan)
-    assert [(r.silo, r.reason) for r in close.rejected] == [("silo-c", "verdict.incomplete")]
+    assert [(r.silo, r.rule) for r in close.rejected] == [("silo-c", "verdict.incomplete")]
     federation.silos_act()
     assert [silo.remembered for silo in federation.silos.values()] == [[], [], [], []], "no merge"
     merge_round(federation.coordinator(), plan)
