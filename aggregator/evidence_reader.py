@@ -40,12 +40,21 @@ SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 
 
 def read_silo(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str
+    c: Coordinator,
+    feed: TrustedFeed,
+    plan: Verified[RoundPlan],
+    silo: str,
+    *,
+    also_revoked: bool = False,
 ) -> SiloRecords:
-    """Verified records of one silo; one whose key does not count, or counts no more, has none."""
-    key = feed.silo_key(plan, silo)
+    """Verified records of one silo; one whose key does not count, or counts no more, has none.
+
+    `also_revoked`: with the key of the plan's membership, whatever became of it since.
+    """
+    named = feed.membership_of(plan).record.key_of(silo)
+    key = named if also_revoked else feed.silo_key(plan, silo)
     if key is None:
-        return SiloRecords(is_revoked=feed.membership_of(plan).record.key_of(silo) is not None)
+        return SiloRecords(is_revoked=named is not None)
     reading = read_attempt(
         c.inbox(silo),
         attempt_of(plan),
@@ -64,7 +73,7 @@ def read_silo(
 
 
 def read_evidence(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], *, also_revoked: bool = False
 ) -> tuple[Evidence, dict[str, SiloRecords]]:
     """All verified records of the attempt, the coordinator's and the silos'.
 
@@ -73,7 +82,10 @@ def read_evidence(
     """
     own = own_records(c, feed, plan)
     close, decision = own.found(Close), own.found(Decision)
-    silos = {silo: read_silo(c, feed, plan, silo) for silo in plan.record.cohort}
+    silos = {
+        silo: read_silo(c, feed, plan, silo, also_revoked=also_revoked)
+        for silo in plan.record.cohort
+    }
     if close is not None:
         silos |= judged_records(c, feed, plan, close.record, silos)
     if decision is not None:

@@ -25,7 +25,9 @@ from aggregator.federation_feed import (
     abort_of,
     attempts_back,
     claim_on_plan,
+    is_fed,
     newest_attempt,
+    own_key,
     read_federation,
     read_report,
     signing_key,
@@ -114,6 +116,8 @@ def look(c: Coordinator, plan: Verified[RoundPlan], feed: TrustedFeed | None = N
     """Read everything about an attempt once; `feed` where it was read just now."""
     feed = feed or read_federation(c)
     evidence, silos = read_evidence(c, feed, plan)
+    if not is_fed(c, feed, plan):
+        return Look(feed, plan, Stage.VOID, evidence, silos)
     found = stage_of(
         evidence,
         c.clock.now(),
@@ -200,13 +204,15 @@ def report_round(
     evidence, _ = read_evidence(c, feed, plan)
     report = read_report(c, feed, plan)
     if report is None:
-        # The key that planned the attempt, or, where it was revoked, the one in force.
+        # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
         keys = feed.report_keys(plan)
-        own = evidence.membership.record.coordinator_key
-        newest = feed.membership.record
-        signer = own if own in keys else newest.coordinator_key
-        key = signing_key(c, signer, f"membership {newest.number}")
+        planned, newest = evidence.membership.record.coordinator_key, feed.membership.record
+        key = own_key(c, planned) if planned in keys else None
+        key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
         report = claim_on_plan(c, plan, seal(build_report(evidence, c.clock.now()), key), keys)
+    else:
+        # What a silo had signed before its key was revoked is part of a report that was made then.
+        evidence, _ = read_evidence(c, feed, plan, also_revoked=True)
     if report.record.outcome == "published":
         _publish(c, plan, evidence)
     chain = tuple(membership.envelope for membership in feed.memberships)
@@ -234,11 +240,12 @@ def abort_round(
     existing = abort_of(c, feed, plan)
     if existing is not None:
         return existing
+    _require_fed(c, feed, plan)
     abort = Abort.on(
         plan,
         c.clock.now(),
         feed_number=feed.head.number + 1,
-        previous_digest=feed.head.digest or plan.digest,
+        previous_digest=feed.head.digest,
         rule=rule,
         reason=reason,
     )
@@ -271,7 +278,7 @@ def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
             abort_interrupted(c, plan)
         case Stage.REPORTING:
             report_round(c, plan)
-        case Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED:
+        case Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED | Stage.VOID:
             pass
     return found
 
@@ -288,9 +295,20 @@ def _claimed(
     c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], record: RoundRecordT
 ) -> Verified[RoundRecordT]:
     """Sign a record on a plan with the key that planned, and put it or find the earlier one."""
+    _require_fed(c, feed, plan)
     membership = feed.membership_of(plan).record
     key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
     return claim_on_plan(c, plan, seal(record, key), {key.public_key_hex})
+
+
+def _require_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> None:
+    if not is_fed(c, feed, plan):
+        raise FederationOperatorError(
+            f"plan of round {plan.record.round}",
+            expected="a plan that is part of the feed",
+            found=f"one that membership {feed.membership.record.number} made void",
+            action="start the round again; it is planned under the new membership",
+        )
 
 
 def _claimed_entry(
@@ -306,7 +324,9 @@ def _claimed_entry(
 
     number = feed.head.number + 1
     entry = Verified[RoundPlan | Abort](proposed.record, proposed.digest, proposed.envelope)
-    winner = narrowed(claim_record(c.plans, feed_slot(number), entry, counts), record_type)
+    epoch = feed.governing(number).digest
+    claimed = claim_record(c.plans, feed_slot(number), entry, counts, epoch)
+    winner = narrowed(claimed, record_type)
     if winner is None:
         raise FederationOperatorError(
             f"feed entry {number}",

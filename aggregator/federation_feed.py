@@ -20,9 +20,9 @@ from data_contracts.records import (
 )
 from data_contracts.trusted_feed import FedAttempt, TrustedFeed
 from infra.attempt_reader import read_coordinator_records
-from infra.record_store import AttemptReading, Found, RoundRecordT, read_slot
+from infra.record_store import AttemptReading, Equivocation, Found, RoundRecordT, read_slot
 from infra.signing_keys import SigningKey
-from infra.single_writer import Counts, RecordT, claim_record
+from infra.single_writer import Counts, claim_record, claimed_record
 
 
 def read_federation(c: Coordinator) -> TrustedFeed:
@@ -54,6 +54,17 @@ def attempts_back(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
             aborts[abort.record.plan_digest] = abort
         if plan is not None and plan.record.run == c.settings.run:
             yield FedAttempt(plan, aborts.get(plan.digest))
+
+
+def is_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> bool:
+    """Whether a plan is still part of the feed: a membership that crossed with it makes it void."""
+    newest = feed.attempt_of_run(plan.record.run)
+    if newest is not None and newest.plan.digest == plan.digest:
+        return True
+    for entry in c.feed.entries_back(feed):
+        if entry.record.feed_number <= plan.record.feed_number:
+            return entry.digest == plan.digest
+    return False
 
 
 def abort_of(
@@ -129,32 +140,32 @@ def read_report(
 ) -> Verified[RoundReport] | None:
     """The signed report of a plan's attempt, if there is one."""
     slot = round_slot(attempt_of(plan), RoundReport.kind)
+    keys = feed.report_keys(plan)
     reading = read_slot(
-        c.plans,
-        slot,
-        RoundReport,
-        feed.report_keys(plan),
-        belongs=lambda report: report.plan_digest == plan.digest,
+        c.plans, slot, RoundReport, keys, belongs=lambda report: report.plan_digest == plan.digest
     )
+    if isinstance(reading, Equivocation):
+        # A second one changes nothing: the report follows from the evidence, and one was claimed.
+        return claimed_record(c.plans, slot, _on_plan(plan, RoundReport, keys))
     return reading.verified if isinstance(reading, Found) else None
 
 
 def claim_on_plan(
     c: Coordinator,
     plan: Verified[RoundPlan],
-    proposed: Verified[RecordT],
+    proposed: Verified[RoundRecordT],
     keys: Collection[str],
-) -> Verified[RecordT]:
+) -> Verified[RoundRecordT]:
     """Put the coordinator's record of one kind on a plan, or find the one that was put before."""
     slot = round_slot(attempt_of(plan), proposed.record.kind)
-    return claim_record(c.plans, slot, proposed, _by_one_of(type(proposed.record), keys))
+    return claim_record(c.plans, slot, proposed, _on_plan(plan, type(proposed.record), keys))
 
 
 def signing_key(c: Coordinator, public_key: str, what: str) -> SigningKey:
     """The coordinator's own key with this public half; an earlier one finishes its attempt."""
-    for key in c.keys:
-        if key.public_key_hex == public_key:
-            return key
+    key = own_key(c, public_key)
+    if key is not None:
+        return key
     raise FederationOperatorError(
         "coordinator key",
         expected=f"the key that {what} names, {public_key[:16]}",
@@ -164,8 +175,30 @@ def signing_key(c: Coordinator, public_key: str, what: str) -> SigningKey:
     )
 
 
-def _by_one_of(record_type: type[RecordT], keys: Collection[str]) -> Counts[RecordT]:
-    return lambda envelope: verify(envelope, record_type, keys)
+def own_key(c: Coordinator, public_key: str) -> SigningKey | None:
+    """As `signing_key`, or None where the coordinator does not have it."""
+    return next((key for key in c.keys if key.public_key_hex == public_key), None)
+
+
+def _on_plan(
+    plan: Verified[RoundPlan], record_type: type[RoundRecordT], keys: Collection[str]
+) -> Counts[RoundRecordT]:
+    """Counts on this very plan, signed by one of `keys`: a genuine claim of another attempt that
+    somebody copied here does not."""
+
+    def counts(envelope: bytes) -> Verified[RoundRecordT]:
+        verified = verify(envelope, record_type, keys)
+        if verified.record.plan_digest != plan.digest:
+            raise UntrustedInputError(
+                f"claim of a {record_type.kind}",
+                expected=f"one on plan {plan.digest[:12]}",
+                found="one on another",
+                action="none: it is passed over",
+                reason="claim.plan",
+            )
+        return verified
+
+    return counts
 
 
 def _finished(

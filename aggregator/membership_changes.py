@@ -13,7 +13,7 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.public_keys import key_fault
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member, Revocation
-from data_contracts.trusted_feed import FeedPosition, earlier_digests_after
+from data_contracts.trusted_feed import FeedPosition, earlier_after
 
 MEMBERSHIP_VALIDITY = timedelta(days=365)
 
@@ -24,19 +24,22 @@ Change = Callable[[Membership], dict[str, Any]]
 def next_membership(
     current: Verified[Membership], head: FeedPosition, fields: dict[str, Any], now: datetime
 ) -> Membership:
-    """The version after `current` with these `fields`; it begins after the entry `head`."""
-    before = current.record
+    """The version after `current` with these `fields`; it begins after the entry `head`.
+
+    `revokes` among them are added to what earlier versions revoked.
+    """
+    before, fields = current.record, dict(fields)
     roots = fields.get("root_keys", before.root_keys)
     place = {
         "number": before.number + 1,
         "previous_digest": current.digest,
-        "earlier_digests": earlier_digests_after(before),
+        "earlier": earlier_after(current),
         "issued_at": now,
         "expires_at": now + MEMBERSHIP_VALIDITY,
         "after_feed_number": head.number,
         "after_feed_digest": head.digest,
         "retired_root_keys": tuple(key for key in before.root_keys if key not in roots),
-        "revoked": (),
+        "revoked": (*before.revoked, *fields.pop("revokes", ())),
     }
     return Membership.model_validate({**dict(before), **place, **fields})
 
@@ -113,8 +116,22 @@ def with_root_keys(
     return change
 
 
+def with_silo_key(silo: str, public_key: str) -> Change:
+    """A new key for a member; the old one finishes the attempt under way."""
+    require_usable(public_key, f"public key of {silo}")
+
+    def change(current: Membership) -> dict[str, Any]:
+        member = _member(current, silo)
+        wanted = member.model_copy(update={"public_key": public_key})
+        return {} if wanted == member else {"silos": _with(current, wanted)}
+
+    return change
+
+
 def revoking_silo(silo: str, new_key: str | None = None) -> Change:
     """A silo's key counts no more, at once; the silo goes on with `new_key`, or leaves."""
+    if new_key is not None:
+        require_usable(new_key, f"public key of {silo}")
 
     def change(current: Membership) -> dict[str, Any]:
         member = _member(current, silo)
@@ -123,29 +140,30 @@ def revoking_silo(silo: str, new_key: str | None = None) -> Change:
             silos = tuple(m for m in current.silos if m.silo != silo)
         else:
             silos = _with(current, member.model_copy(update={"public_key": new_key}))
-        return {"silos": silos, "revoked": revoked}
+        return {"silos": silos, "revokes": revoked}
 
     return change
 
 
-def revoking_coordinator(
-    new_key: str, close_digest: str | None = None, decision_digest: str | None = None
-) -> Change:
-    """The coordinator's key counts no more after the entry that the version begins with.
+def revoking_key(public_key: str, last: Revocation | None = None) -> Change:
+    """A key that somebody has had counts no more, say a coordinator's that was rotated before.
 
-    Of the last attempt there only the close and the decision that are named here count.
+    `last` says what of it still counts; without it, of a coordinator's key nothing does. One that
+    is in use is revoked with its successor, see `revoking_silo` and `revoking_coordinator`.
     """
+    require_usable(public_key, "key to revoke")
+    entry = last or Revocation(public_key=public_key)
+    return lambda current: (
+        {}
+        if any(known.public_key == public_key for known in current.revoked)
+        else {"revokes": (entry,)}
+    )
+
+
+def revoking_coordinator(new_key: str, last: Revocation) -> Change:
+    """The coordinator's key counts no more, but for what `last` says."""
     require_usable(new_key, "public key of the coordinator")
-
-    def change(current: Membership) -> dict[str, Any]:
-        revocation = Revocation(
-            public_key=current.coordinator_key,
-            close_digest=close_digest,
-            decision_digest=decision_digest,
-        )
-        return {"coordinator_key": new_key, "revoked": (revocation,)}
-
-    return change
+    return lambda current: {"coordinator_key": new_key, "revokes": (last,)}
 
 
 def require_usable(public_key: str, what: str) -> None:

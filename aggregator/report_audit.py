@@ -188,7 +188,8 @@ def _how_trusted(named: Membership, pinned: Membership) -> str:
 
 def _report_keys(known: dict[str, Verified[Membership]], named: Membership) -> set[str]:
     """Who may sign the report: the plan's coordinator, or a later one that was not revoked."""
-    revoked = {entry.public_key for m in known.values() for entry in m.record.revoked}
+    newest = list(known.values())[-1].record
+    revoked = {entry.public_key for entry in newest.revoked}
     later = (m.record for m in known.values() if m.record.number > named.number)
     return ({membership.coordinator_key for membership in later} - revoked) | {
         named.coordinator_key
@@ -196,21 +197,23 @@ def _report_keys(known: dict[str, Verified[Membership]], named: Membership) -> s
 
 
 def _not_revoked(signed: _Signed) -> Claim:
-    """Of a key that was revoked later the plans up to an entry of the feed count."""
+    """Of a key that was revoked later the plans up to an entry of the feed count.
+
+    Every version names all that were revoked before it, so the newest at hand is enough.
+    """
     name, key = "coordinator key", signed.evidence.membership.record.coordinator_key
-    for membership in signed.known.values():
-        if key not in {entry.public_key for entry in membership.record.revoked}:
-            continue
-        last, number = membership.record.after_feed_number, membership.record.number
-        if signed.evidence.plan.record.feed_number > last:
-            detail = f"membership {number} revokes it from feed entry {last} on, and this is later"
-            return Claim(name, "fail", detail)
-        detail = (
-            f"membership {number} revokes it; this plan is older, but whether report and records "
-            "were signed before that cannot be seen offline"
-        )
-        return Claim(name, "not checked", detail)
-    return Claim(name, "pass", "no membership at hand revokes it")
+    newest = list(signed.known.values())[-1].record
+    revocation = next((entry for entry in newest.revoked if entry.public_key == key), None)
+    if revocation is None:
+        return Claim(name, "pass", f"membership {newest.number} revokes another, or none")
+    last = revocation.last_feed_number
+    if signed.evidence.plan.record.feed_number > last:
+        return Claim(name, "fail", f"it was revoked from feed entry {last} on, and this is later")
+    detail = (
+        "it was revoked later; this plan is older, but whether report and records were signed "
+        "before that cannot be seen offline"
+    )
+    return Claim(name, "not checked", detail)
 
 
 def _complete_evidence(bundle: Bundle, report: RoundReport) -> dict[str, bytes]:
@@ -292,13 +295,14 @@ def _verified_record(ref: EvidenceRef, envelope: bytes, keys: set[str]) -> Verif
 
 def _references(signed: _Signed) -> Claim:
     """plan -> acceptance, verdict, submission -> close -> candidate -> evaluation -> decision."""
-    broken = next(_broken_references(signed.report, signed.evidence), None)
+    broken = next(_broken_references(signed), None)
     if broken is not None:
         return Claim("references", "fail", broken)
     return Claim("references", "pass", "every record names the one that it rests on")
 
 
-def _broken_references(report: Verified[RoundReport], evidence: Evidence) -> Iterator[str]:
+def _broken_references(signed: _Signed) -> Iterator[str]:
+    report, evidence, known = signed.report, signed.evidence, signed.known
     plan = evidence.plan
     if plan.record.membership_digest != evidence.membership.digest:
         yield "the plan names another membership than the pinned one"
@@ -306,6 +310,11 @@ def _broken_references(report: Verified[RoundReport], evidence: Evidence) -> Ite
         yield "the plan names another membership number than the pinned one"
     if plan.record.federation != evidence.membership.record.federation:
         yield "the plan is of another federation than the pinned membership"
+    governs_to = list(known.values())[-1].record.end_of(evidence.membership.digest)
+    if plan.record.feed_number <= evidence.membership.record.after_feed_number or (
+        governs_to is not None and plan.record.feed_number > governs_to
+    ):
+        yield "the plan lies outside of what its membership governs of the feed"
     bound = [report, evidence.close, evidence.candidate, evidence.decision, evidence.abort]
     for verified in bound:
         fault = binding_fault(verified.record, plan) if verified is not None else None

@@ -15,6 +15,7 @@ class Stage(Enum):
     MERGING = "ready to merge"
     EVALUATING = "waiting for evaluations"
     DECIDING = "ready to decide"
+    VOID = "void: a membership that crossed with the plan made it nothing"
     ABORTING = "to be aborted and tried again"
     REPORTING = "ready to report"
     REPORTED = "reported"

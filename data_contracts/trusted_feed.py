@@ -28,7 +28,7 @@ from data_contracts.envelope import (
 )
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.records import Abort, Membership, RoundPlan
-from data_contracts.records.membership import MAX_EARLIER, Revocation
+from data_contracts.records.membership import MAX_EARLIER, EarlierMembership, Revocation
 from data_contracts.trust_anchor import open_trust_anchor
 
 FeedEntry = RoundPlan | Abort
@@ -97,7 +97,6 @@ class TrustedFeed:
         storage goes on from `head`.
         """
         new = follow_membership(self.membership, envelope)
-        self._require_not_revoked(new.record)
         self._memberships.append(new)
         self._begin(new)
         return new
@@ -151,7 +150,7 @@ class TrustedFeed:
         """What of the coordinator counts on a plan, besides its report."""
         key = self.membership_of(plan).record.coordinator_key
         revocation = self._revocation(key)
-        if revocation is None or not self._is_last_before(plan, key):
+        if revocation is None or revocation.plan_digest != plan.digest:
             return CoordinatorTrust(frozenset({key}))
         named = {revocation.close_digest, revocation.decision_digest} - {None}
         return CoordinatorTrust(frozenset({key}), frozenset(d for d in named if d is not None))
@@ -166,6 +165,11 @@ class TrustedFeed:
         """As `contract_keys`, of a silo."""
         keys = (m.record.key_of(silo) for m in self._memberships)
         return frozenset(self._unrevoked(key for key in keys if key is not None))
+
+    def coordinator_keys(self) -> frozenset[str]:
+        """Every coordinator key so far, also those that were revoked: for what a plan that counts
+        speaks of, and never for what is new."""
+        return frozenset(m.record.coordinator_key for m in self._memberships)
 
     def contract_keys(self) -> frozenset[str]:
         """Coordinator keys whose signature under a data contract counts: none is signed again
@@ -244,11 +248,17 @@ class TrustedFeed:
         return entry
 
     def entry_at(self, position: FeedPosition, envelope: bytes) -> Verified[FeedEntry]:
-        """An entry that a later one names by digest; it is verified and not kept."""
+        """An entry that a later one, or a membership, names by digest; it is not kept.
+
+        Whoever named it has judged it; here only its bytes are read.
+        """
         if digest_of_bytes(envelope) != position.digest:
             expected = f"digest {position.digest}"
             raise _untrusted(f"feed entry {position.number}", expected, "another", "feed.chain")
-        return self._verified(position.number, envelope)
+        keys = {membership.record.coordinator_key for membership in self._memberships}
+        if peek_kind(envelope) == Abort.payload_type():
+            return verify(envelope, Abort, keys)
+        return verify(envelope, RoundPlan, keys)
 
     def adopt(self, attempt: FedAttempt) -> None:
         """Keep a run's newest attempt that was found by going back from `head`."""
@@ -308,14 +318,15 @@ class TrustedFeed:
         return Verified(plan.record, plan.digest, plan.envelope)
 
     def _abort_keys(self, number: int, envelope: bytes) -> list[str]:
-        """The key of the aborted plan and the one that governs now; of a plan that is not at hand
-        any that has governed."""
-        plan_digest = unverified_record(envelope, Abort).plan_digest
-        governing = [m for m in self._memberships if m.record.after_feed_number < number]
-        for attempt in self._attempts.values():
-            if attempt.plan.digest == plan_digest:
-                governing = [self.membership_of(attempt.plan), governing[-1]]
-        return self._unrevoked((m.record.coordinator_key for m in governing), number)
+        """Of the attempt in force its own key and the one that governs now; of any other plan only
+        the one that governs."""
+        governing = self.governing(number).record.coordinator_key
+        attempt = self.attempt
+        named = unverified_record(envelope, Abort).plan_digest
+        if attempt is None or attempt.abort is not None or attempt.plan.digest != named:
+            return self._unrevoked([governing], number)
+        own = self.membership_of(attempt.plan).record.coordinator_key
+        return self._unrevoked([own, governing], number)
 
     def _take(self, entry: Verified[FeedEntry]) -> None:
         self._has_head = True
@@ -333,8 +344,8 @@ class TrustedFeed:
         begin = _begin_of(membership)
         if self._head == begin:
             return
-        attempts = self._attempts.values() if self._head.number > begin.number else ()
-        kept = (_up_to(begin, attempt) for attempt in attempts)
+        known = begin.digest is None or begin.digest in self._known()
+        kept = (_up_to(begin, attempt) for attempt in self._attempts.values() if known)
         self._attempts = {a.plan.record.run: a for a in kept if a is not None}
         self._head = begin
         self._has_head = begin.digest is None or begin.digest in self._known()
@@ -348,32 +359,12 @@ class TrustedFeed:
         return [key for key in keys if not self._is_revoked(key, number)]
 
     def _is_revoked(self, key: str, number: int | None) -> bool:
-        for membership in self._memberships:
-            if any(entry.public_key == key for entry in membership.record.revoked):
-                return number is None or number > membership.record.after_feed_number
-        return False
+        entry = self._revocation(key)
+        return entry is not None and (number is None or number > entry.last_feed_number)
 
     def _revocation(self, key: str) -> Revocation | None:
-        listed = (r for m in self._memberships for r in m.record.revoked)
-        return next((r for r in listed if r.public_key == key), None)
-
-    def _is_last_before(self, plan: Verified[RoundPlan], key: str) -> bool:
-        """Whether no later plan under the revoked key counts, one that would rest on this one."""
-        newest = self._attempts.get(plan.record.run)
-        if newest is None or newest.plan.record.feed_number <= plan.record.feed_number:
-            return True
-        return self.membership_of(newest.plan).record.coordinator_key != key
-
-    def _require_not_revoked(self, new: Membership) -> None:
-        active = {member.public_key for member in new.silos} | {new.coordinator_key}
-        again = sorted(key for key in active if self._revocation(key) is not None)
-        if again:
-            raise _untrusted(
-                f"membership {new.number}",
-                "no key that an earlier one revoked",
-                f"the key {again[0][:16]}",
-                "membership.revoked",
-            )
+        revoked = self.membership.record.revoked
+        return next((entry for entry in revoked if entry.public_key == key), None)
 
 
 def follow_membership(current: Verified[Membership], envelope: bytes) -> Verified[Membership]:
@@ -402,9 +393,11 @@ def follow_membership(current: Verified[Membership], envelope: bytes) -> Verifie
     if new.previous_digest != current.digest:
         expected = f"previous_digest {current.digest}"
         raise _untrusted(problem, expected, "another", "membership.chain")
-    if new.earlier_digests != earlier_digests_after(before):
-        expected = "earlier_digests that go on those of the version before"
-        raise _untrusted(problem, expected, "others", "membership.chain")
+    if new.earlier != earlier_after(current):
+        raise _untrusted(problem, "earlier to go on", "another list", "membership.chain")
+    if new.revoked[: len(before.revoked)] != before.revoked:
+        expected = "revoked to go on that of the version before"
+        raise _untrusted(problem, expected, "another list", "membership.revoked")
     if set(new.retired_root_keys) != set(before.root_keys) - set(new.root_keys):
         expected = "retired_root_keys that are those of the version before that it no longer has"
         raise _untrusted(problem, expected, "others", "membership.roots")
@@ -414,10 +407,11 @@ def follow_membership(current: Verified[Membership], envelope: bytes) -> Verifie
     return claimed
 
 
-def earlier_digests_after(before: Membership) -> tuple[str, ...]:
-    """`earlier_digests` of the version after `before`."""
-    previous = () if before.previous_digest is None else (before.previous_digest,)
-    return (*previous, *before.earlier_digests)[:MAX_EARLIER]
+def earlier_after(before: Verified[Membership]) -> tuple[EarlierMembership, ...]:
+    """`earlier` of the version after `before`."""
+    begin = before.record.after_feed_number
+    own = EarlierMembership(digest=before.digest, after_feed_number=begin)
+    return (own, *before.record.earlier)[:MAX_EARLIER]
 
 
 def _begin_of(membership: Verified[Membership]) -> FeedPosition:

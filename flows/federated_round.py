@@ -23,7 +23,7 @@ from aggregator.federated_round import (
     stage,
     unreported_abort,
 )
-from aggregator.federation_feed import abort_of, read_federation
+from aggregator.federation_feed import abort_of, is_fed, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import Abort, RoundPlan, RoundReport
@@ -40,7 +40,7 @@ RETRY_SECONDS = 10
 def federated_round(home: str, round_number: int) -> dict[str, str]:
     """Open, collect, close, merge, evaluate, decide, report; resumes whatever is there.
 
-    Returns the outcome (published, held or aborted), its rule and the report's digest.
+    Returns the outcome (published, held, aborted or void), its rule and the report's digest.
     """
     c = load_coordinator(Path(home))
     aborted = unreported_abort(c)
@@ -65,6 +65,9 @@ def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
                 follow_until(c, plan, Stage.DECIDING, followed)
             case Stage.DECIDING:
                 decide_task(c, plan)
+            case Stage.VOID:
+                get_run_logger().warning("%s: the round is opened again", Stage.VOID.value)
+                return {"outcome": "void", "rule": "plan.void", "report": "", "attempt": ""}
             case Stage.ABORTING:
                 abort_task(c, plan)
             case Stage.REPORTING | Stage.REPORTED:
@@ -195,6 +198,8 @@ def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundRepo
 def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:
     """Why there is nothing more to wait for from this silo, or None."""
     feed = read_federation(c)
+    if not is_fed(c, feed, plan):
+        return "the plan is void"
     if abort_of(c, feed, plan) is not None or feed.coordinator_trust(plan).only is not None:
         return "attempt aborted"
     records = read_silo(c, feed, plan, silo)

@@ -5,6 +5,7 @@ their silo, and every membership is signed by the root key, which belongs offlin
 """
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Verified, fingerprint, narrowed, seal
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Close, Decision, Membership, RoundPlan
-from data_contracts.records.membership import Member
+from data_contracts.records.membership import Member, Revocation
 from data_contracts.trust_anchor import load_trust_anchor, open_trust_anchor
 from data_contracts.trusted_feed import FeedEntry, FeedPosition, TrustedFeed
 from flows.membership_signing import Draft, Published, change_membership
@@ -45,7 +46,7 @@ from infra.durable_files import write_durably
 from infra.local_stack import RunningStorage, add_federation
 from infra.local_stack import add_silo as add_silo_to_storage
 from infra.s3_client import S3Settings
-from infra.signing_keys import SigningKey, ensure_key
+from infra.signing_keys import SigningKey, create_key, ensure_key
 from infra.single_writer import claim_record
 from infra.storage_probe import probe_storage, require_promises
 from infra.toml_text import toml_string
@@ -163,34 +164,52 @@ def rotate_coordinator_key(home: Path, root_keys: Sequence[Path] = ()) -> Publis
     )
 
 
-def revoke_coordinator_key(
-    home: Path,
-    last_entry: int | None = None,
-    named: tuple[str, str] | None = None,
-    root_keys: Sequence[Path] = (),
-) -> Published | Draft:
-    """A new key for the coordinator; of the old one the feed counts up to `last_entry`.
+@dataclass(frozen=True)
+class Genuine:
+    """What of a revoked coordinator key still counts, for a person to look at before it is signed."""
 
-    Without it, up to its newest entry. Where that is a plan whose round was decided, its close and
-    decision count: `named` by digest, or else the ones that lie in storage; two decisions there
-    raise UntrustedInputError, since only a person can say which one is genuine.
+    after: FeedPosition
+    plan: Verified[RoundPlan] | None
+    close: str | None
+    decision: str | None
+
+
+def genuine_until(c: Coordinator, last_entry: int, named: tuple[str, str] | None = None) -> Genuine:
+    """The feed up to `last_entry`, and of the last plan there close and decision.
+
+    Those are `named` by digest, or else the ones that lie in storage. Raises UntrustedInputError
+    where two of a kind lie there: only a person can say which one is genuine.
     """
-    c = load_coordinator(home)
-    feed = c.feed.refresh()
-    last = _entry_at(c, feed, feed.head.number if last_entry is None else last_entry)
-    after = FeedPosition(last.record.feed_number, last.digest) if last else FeedPosition()
-    plan = narrowed(last, RoundPlan) if last else None
-    close, decision = named or (_decided(c, feed, plan) if plan else (None, None))
-    new_key = _new_coordinator_key(c).public_key_hex
-    change = revoking_coordinator(new_key, close, decision)
-    return change_membership(c, change, after=after, root_keys=root_keys)
+    feed = c.feed.refresh_as_far_as_it_is_clear()
+    entry = _entry_at(c, feed, last_entry)
+    if entry is None:
+        return Genuine(FeedPosition(), None, None, None)
+    after, plan = FeedPosition(last_entry, entry.digest), narrowed(entry, RoundPlan)
+    if plan is None:
+        return Genuine(after, None, None, None)
+    close, decision = named or _decided(c, feed, plan)
+    return Genuine(after, plan, close, decision)
+
+
+def revoke_coordinator_key(
+    c: Coordinator, genuine: Genuine, root_keys: Sequence[Path] = ()
+) -> Published | Draft:
+    """A new key for the coordinator; of the old one counts what is `genuine`, and nothing else."""
+    last = Revocation(
+        public_key=c.feed.refresh_as_far_as_it_is_clear().membership.record.coordinator_key,
+        last_feed_number=genuine.after.number,
+        plan_digest=genuine.plan.digest if genuine.plan else None,
+        close_digest=genuine.close,
+        decision_digest=genuine.decision,
+    )
+    change = revoking_coordinator(_new_coordinator_key(c).public_key_hex, last)
+    return change_membership(c, change, after=genuine.after, root_keys=root_keys)
 
 
 def _new_coordinator_key(c: Coordinator) -> SigningKey:
-    """Named by the membership that will name it; one that is there already is used again."""
-    number = c.feed.refresh().membership.record.number + 1
-    name = f"{COORDINATOR_KEY.stem}-{number:06d}{COORDINATOR_KEY.suffix}"
-    return ensure_key(c.settings.path(COORDINATOR_KEY).with_name(name))
+    """Never one that lay there before: that may have been stolen with the others."""
+    name = f"{COORDINATOR_KEY.stem}-{c.clock.now():%Y%m%d%H%M%S}-{secrets.token_hex(4)}"
+    return create_key(c.settings.path(COORDINATOR_KEY).with_name(name + COORDINATOR_KEY.suffix))
 
 
 def _decided(
@@ -212,7 +231,7 @@ def _entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEn
             return entry
     raise FederationOperatorError(
         "last entry of the feed that counts",
-        expected=f"0 to {feed.head.number}",
+        expected=f"0 to {feed.head.number}, the last one that is clear",
         found=f"{number}",
         action="see the numbers with `consortia federation show`",
     )
@@ -221,7 +240,7 @@ def _entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEn
 def describe(home: Path) -> list[tuple[str, str]]:
     """What to compare out of band: fingerprints of the coordinator and of every silo."""
     c = load_coordinator(home)
-    feed = c.feed.refresh()
+    feed = c.feed.refresh_as_far_as_it_is_clear()
     membership = feed.membership.record
     expiry = f"expires {membership.expires_at:%Y-%m-%d}"
     if membership.expires_soon(c.clock.now()):
@@ -229,13 +248,22 @@ def describe(home: Path) -> list[tuple[str, str]]:
     rows = [
         ("federation", membership.federation),
         ("membership", f"number {membership.number}, {expiry}"),
-        ("feed", f"{feed.head.number} entries"),
+        ("feed", f"{feed.head.number} entries, the newest {_what(feed)}"),
     ]
     needed = f"{membership.root_threshold} of {len(membership.root_keys)} sign"
     rows += [(f"root key ({needed})", fingerprint(key)) for key in membership.root_keys]
     rows.append(("coordinator", fingerprint(membership.coordinator_key)))
     rows += [(_rounds_of(m), fingerprint(m.public_key)) for m in membership.silos]
     return rows
+
+
+def _what(feed: TrustedFeed) -> str:
+    attempt = feed.attempt
+    if attempt is None:
+        return "none of a plan at hand"
+    plan = attempt.plan.record
+    ended = ", aborted" if attempt.abort else ""
+    return f"round {plan.round} attempt {plan.attempt} of {plan.run}{ended}"
 
 
 def _rounds_of(member: Member) -> str:

@@ -135,7 +135,7 @@ def federation_rotate_key(
     root_key: RootKeys = None,
 ) -> None:
     """Replace a key in good order: what the old one has begun, it finishes."""
-    from aggregator.membership_changes import with_root_keys, with_silo
+    from aggregator.membership_changes import with_root_keys, with_silo_key
     from flows.federation_admin import rotate_coordinator_key
 
     roots = bool(add_root or remove_root or threshold)
@@ -147,7 +147,7 @@ def federation_rotate_key(
     if coordinator:
         _tell(rotate_coordinator_key(home, root_key or ()), home)
     elif silo:
-        _change(home, with_silo(silo, public_key), root_key)
+        _change(home, with_silo_key(silo, public_key), root_key)
     else:
         _change(home, with_root_keys(add_root or (), remove_root or (), threshold), root_key)
 
@@ -159,8 +159,7 @@ def federation_revoke(
         bool, typer.Option("--coordinator", help="The coordinator's key; a new one is made here.")
     ] = False,
     last_entry: Annotated[
-        int | None,
-        typer.Option(min=0, help="Last entry of the feed that is genuine; default: the newest."),
+        int | None, typer.Option(min=0, help="Last entry of the feed that is genuine.")
     ] = None,
     close: Annotated[str, typer.Option(help="Digest of the close there that is genuine.")] = "",
     decision: Annotated[str, typer.Option(help="Digest of the decision that is.")] = "",
@@ -168,26 +167,43 @@ def federation_revoke(
     public_key: Annotated[
         str, typer.Option(help="The silo's new key; without it the silo leaves.")
     ] = "",
+    earlier: Annotated[
+        str, typer.Option(help="A key that is in use no more, say one that was rotated.")
+    ] = "",
     root_key: RootKeys = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """A key that somebody else may hold: nothing of it counts any more, at once."""
-    from aggregator.membership_changes import revoking_silo
-    from flows.federation_admin import revoke_coordinator_key
+    from aggregator.coordinator import load_coordinator
+    from aggregator.membership_changes import revoking_key, revoking_silo
+    from flows.federation_admin import genuine_until, revoke_coordinator_key
 
-    if coordinator == bool(silo) or (silo and (last_entry is not None or close or decision)):
+    if [coordinator, bool(silo), bool(earlier)].count(True) != 1:
+        raise typer.BadParameter("give one of --coordinator, --silo and --earlier")
+    if coordinator != (last_entry is not None) or (not coordinator and (close or decision)):
         raise typer.BadParameter(
-            "give either --coordinator or --silo; --last-entry, --close and --decision go with "
-            "the first"
+            "--coordinator needs --last-entry, and may have --close and --decision; see the number "
+            "of entries with `consortia federation show`, and say which was your last"
         )
     if bool(close) != bool(decision):
         raise typer.BadParameter("give --close and --decision together, or neither")
     if coordinator:
-        named = (close, decision) if close and decision else None
-        _tell(revoke_coordinator_key(home, last_entry, named, root_key or ()), home)
+        c = load_coordinator(home)
+        genuine = genuine_until(c, last_entry or 0, (close, decision) if close else None)
+        plan = genuine.plan.record if genuine.plan else None
+        what = f"round {plan.round} attempt {plan.attempt}" if plan else "no plan"
+        console.print(f"Of the old key count entries up to {genuine.after.number}: {what},")
+        console.print(f"its close {genuine.close or 'none'}")
+        console.print(f"and its decision {genuine.decision or 'none'}.")
+        if not yes:
+            typer.confirm("Are these yours, and everything else nothing?", abort=True)
+        _tell(revoke_coordinator_key(c, genuine, root_key or ()), home)
         console.print("Replace the coordinator's storage credential too: whoever has the key may")
         console.print("have that as well.")
-    else:
+    elif silo:
         _change(home, revoking_silo(silo, public_key or None), root_key)
+    else:
+        _change(home, revoking_key(earlier), root_key)
 
 
 @federation_app.command("new-root-key")

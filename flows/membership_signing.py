@@ -24,7 +24,7 @@ from data_contracts.envelope import (
     signing_keys,
     unverified_record,
 )
-from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor
@@ -32,7 +32,7 @@ from data_contracts.trusted_feed import FeedPosition, TrustedFeed, follow_member
 from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, load_key
-from infra.single_writer import claim_record
+from infra.single_writer import claim_key, claim_record, claimed_record
 
 ROOT_KEYS = "root-key*.pem"
 MAX_RACES = 10
@@ -63,23 +63,22 @@ def change_membership(
 ) -> Published | Draft:
     """Sign and publish the next membership with the root keys in `keys/` and in `root_keys`.
 
-    It begins after the newest entry of the feed, or after `after`. Raises FederationOperatorError
-    where no root key is at hand.
+    It begins after the newest entry of the feed that is clear, or after `after`, which the caller
+    has found in the feed. Raises FederationOperatorError where no root key is at hand.
     """
     for _ in range(MAX_RACES):
-        feed = c.feed.refresh()
-        record = _changed(feed, change, after or feed.head)
+        feed = c.feed.refresh_as_far_as_it_is_clear()
+        begin = after or feed.head
+        _require_later(feed.membership.record, begin)
+        record = _changed(feed, change, begin)
         if record is None:
-            return Published(feed.membership, changed=False)
+            return _told(c, feed.membership, changed=False)
         signers = _signers(c.settings.home, feed.membership.record, record, root_keys)
         proposed = seal(record, *signers)
-        try:
-            follow_membership(feed.membership, proposed.envelope)
-        except UntrustedInputError:
-            return _drafted(c.settings.home, feed.membership.record, proposed)
-        winner = _claimed(c, feed, proposed)
-        if winner.digest == proposed.digest:
-            return _told(c, winner)
+        if missing := _missing(feed.membership.record, proposed):
+            return _drafted(c.settings.home, proposed, missing)
+        if _published(c, feed, proposed):
+            return _told(c, proposed, changed=True)
     raise FederationOperatorError(
         "next membership",
         expected="nobody else to change the membership at this moment",
@@ -105,17 +104,20 @@ def sign_draft(draft: Path, key: Path, trust: Path) -> list[str]:
 
 
 def publish_draft(c: Coordinator, draft: Path) -> Published:
-    """Publish a draft that enough root keys have signed."""
-    feed = c.feed.refresh()
+    """Publish a draft that enough root keys have signed.
+
+    Raises FederationOperatorError when the feed has gone on since the draft was made: it would make
+    what came after nothing, which only a revocation is meant to do.
+    """
+    feed = c.feed.refresh_as_far_as_it_is_clear()
     proposed = follow_membership(feed.membership, draft.read_bytes())
-    winner = _claimed(c, feed, proposed)
-    if winner.digest != proposed.digest:
+    if not _published(c, feed, proposed):
         raise _refused(
             f"to be membership {proposed.record.number}",
             "another one of that number, published meanwhile",
             "make the change again, on top of that one",
         )
-    return _told(c, winner)
+    return _told(c, proposed, changed=True)
 
 
 def changes(before: Membership, after: Membership) -> list[str]:
@@ -137,8 +139,9 @@ def changes(before: Membership, after: Membership) -> list[str]:
     lines += [f"root key removed: {fingerprint(k)}" for k in _less(before, after)]
     if before.root_threshold != after.root_threshold:
         lines.append(f"{after.root_threshold} root keys have to sign from now on")
-    for revoked in after.revoked:
+    for revoked in after.revoked[len(before.revoked) :]:
         lines.append(f"revoked at once: {fingerprint(revoked.public_key)}")
+        lines.append(f"  of its feed counts up to entry {revoked.last_feed_number}")
         lines.append(f"  close that counts: {revoked.close_digest or 'none'}")
         lines.append(f"  decision that counts: {revoked.decision_digest or 'none'}")
     return [*lines, f"expires {after.expires_at:%Y-%m-%d}"]
@@ -186,33 +189,76 @@ def _signers(
     return signers
 
 
-def _drafted(home: Path, before: Membership, proposed: Verified[Membership]) -> Draft:
+def _missing(before: Membership, proposed: Verified[Membership]) -> str:
+    """Which signatures a membership lacks, in words; empty where it has enough."""
     after = proposed.record
-    file = home / f"membership-{after.number:06d}.draft.json"
-    write_durably(file, proposed.envelope, mode=0o644)
     have = signing_keys(proposed.envelope, {*before.root_keys, *after.root_keys})
-    missing = [
-        f"{max(0, version.root_threshold - len(have & set(version.root_keys)))} of the "
-        f"{len(version.root_keys)} root keys of membership {version.number}"
+    lacking = [
+        (version.root_threshold - len(have & set(version.root_keys)), version)
         for version in (before, after)
     ]
-    return Draft(file, " and ".join(missing))
+    return " and ".join(
+        f"{count} of the {len(version.root_keys)} root keys of membership {version.number}"
+        for count, version in lacking
+        if count > 0
+    )
 
 
-def _claimed(
-    c: Coordinator, feed: TrustedFeed, proposed: Verified[Membership]
-) -> Verified[Membership]:
+def _drafted(home: Path, proposed: Verified[Membership], missing: str) -> Draft:
+    file = home / f"membership-{proposed.record.number:06d}.draft.json"
+    write_durably(file, proposed.envelope, mode=0o644)
+    return Draft(file, missing)
+
+
+def _published(c: Coordinator, feed: TrustedFeed, proposed: Verified[Membership]) -> bool:
+    """Whether `proposed` is the next membership now; False when another one was first.
+
+    A claim that somebody made and did not finish, and that would take back what the feed has held
+    since, is neither finished nor passed over: whoever made it may still be about to.
+    """
     current = feed.membership
 
     def counts(envelope: bytes) -> Verified[Membership]:
         return follow_membership(current, envelope)
 
-    return claim_record(c.plans, membership_slot(proposed.record.number), proposed, counts)
+    _require_takes_nothing_back(current.record, proposed.record, feed.head, "draft")
+    slot, epoch = membership_slot(proposed.record.number), current.digest
+    claimed = claimed_record(c.plans, slot, counts, epoch)
+    if claimed is not None:
+        what = f"claim {claim_key(slot, 1, epoch)} of a change that was not finished"
+        _require_takes_nothing_back(current.record, claimed.record, feed.head, what)
+    return claim_record(c.plans, slot, proposed, counts, epoch).digest == proposed.digest
 
 
-def _told(c: Coordinator, winner: Verified[Membership]) -> Published:
-    write_durably(c.settings.home / MEMBERSHIP_NAME, winner.envelope)
-    return Published(c.feed.refresh().membership, changed=True)
+def _require_takes_nothing_back(
+    current: Membership, new: Membership, head: FeedPosition, what: str
+) -> None:
+    if len(new.revoked) == len(current.revoked) and new.after_feed_number != head.number:
+        raise FederationOperatorError(
+            f"{what} of membership {new.number}",
+            expected=f"to begin after entry {head.number}, the newest of the feed",
+            found=f"after entry {new.after_feed_number}: what came since would be nothing",
+            action="make the change again; a claim that nobody is finishing at this moment is "
+            "removed with the storage's own tools, it is no record",
+        )
+
+
+def _require_later(current: Membership, begin: FeedPosition) -> None:
+    if begin.number < current.after_feed_number:
+        raise FederationOperatorError(
+            "last entry of the feed that counts",
+            expected=f"{current.after_feed_number} or later, where membership {current.number} "
+            "begins",
+            found=f"{begin.number}",
+            action="earlier entries count by that membership; name a later one",
+        )
+
+
+def _told(c: Coordinator, membership: Verified[Membership], *, changed: bool) -> Published:
+    """Keep the newest membership for whoever is handed it, also where an earlier run did not."""
+    newest = c.feed.refresh_as_far_as_it_is_clear().membership if changed else membership
+    write_durably(c.settings.home / MEMBERSHIP_NAME, newest.envelope)
+    return Published(newest, changed)
 
 
 def _less(one: Membership, other: Membership) -> list[str]:

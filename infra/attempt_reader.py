@@ -28,7 +28,12 @@ def read_coordinator_records(
     round_id, only = attempt_of(plan), trust.only
     if only:
         named = read_attempt(
-            plans, round_id, {Decision: trust.keys}, lambda v: v.digest in (trust.only or ()), seen
+            plans,
+            round_id,
+            {Decision: trust.keys},
+            lambda v: v.digest in (trust.only or ()),
+            seen,
+            only,
         ).found(Decision)
         only = only | ({named.record.candidate_digest} if named else set())
     return read_attempt(
@@ -37,4 +42,5 @@ def read_coordinator_records(
         dict.fromkeys(COORDINATOR_TYPES, trust.keys),
         lambda verified: only is None or verified.digest in only,
         seen,
+        only or (),
     )

@@ -6,7 +6,8 @@ again: storage that no longer shows it has been taken back in time, and nothing 
 """
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -42,6 +43,11 @@ from infra.object_store import Bucket, ObjectInfo
 from infra.record_store import MAX_SLOT_OBJECTS, document_in
 from infra.single_writer import claim_key, finish_claim
 
+AMBIGUOUS = {"feed.equivocation", "feed.chain", "feed.number"}
+"""What only a holder of a coordinator's key can have brought about."""
+
+log = logging.getLogger(__name__)
+
 STATE_NAME = "feed.json"
 MEMBERS_DIRECTORY = "members"
 
@@ -66,13 +72,32 @@ class FeedReader:
 
     def refresh(self) -> TrustedFeed:
         """Memberships and feed as storage has them now; raises UntrustedInputError."""
+        return self._refreshed(self._read_feed)
+
+    def refresh_as_far_as_it_is_clear(self) -> TrustedFeed:
+        """As `refresh`, up to the last entry that nobody can have meddled with.
+
+        For whoever changes the membership: what a thief wrote into the feed must not be able to
+        stop the very revocation that makes it nothing.
+        """
+        return self._refreshed(self._read_clear_feed)
+
+    def _refreshed(self, read_feed: Callable[[TrustedFeed], None]) -> TrustedFeed:
         with self._lock:
             feed = self._feed or self._restored()
             self._read_memberships(feed)
-            self._read_feed(feed)
+            read_feed(feed)
             self._keep(feed)
             self._feed = feed
             return feed.copy()
+
+    def _read_clear_feed(self, feed: TrustedFeed) -> None:
+        try:
+            self._read_feed(feed)
+        except UntrustedInputError as error:
+            if error.reason not in AMBIGUOUS:
+                raise
+            log.warning("the feed is clear up to entry %d: %s", feed.head.number, error)
 
     def adopt(self, attempt: FedAttempt) -> None:
         """Remember a run's newest attempt that was found with `entries_back`."""
@@ -105,32 +130,31 @@ class FeedReader:
         if not any(info.key == record_key(slot, newest.digest) for info in listed):
             raise _fell_behind("memberships", newest.record.number)
         by_number = _by_number(MEMBERS_PREFIX, listed)
-        while successors := by_number.get(feed.membership.record.number + 1):
-            self._add_successor(feed, successors)
+        while self._add_successor(feed, by_number.get(feed.membership.record.number + 1, [])):
+            self._searched.clear()
 
-    def _add_successor(self, feed: TrustedFeed, successors: list[ObjectInfo]) -> None:
-        """An unusable successor raises, instead of leaving the reader with an outdated list."""
-        current = feed.membership
+    def _add_successor(self, feed: TrustedFeed, successors: list[ObjectInfo]) -> bool:
+        """Whether there is one; what the root keys have not signed is nothing, and two halt."""
+        number = feed.membership.record.number + 1
         valid: dict[str, bytes] = {}
-        rejected: list[str] = []
         for info in successors[:MAX_SLOT_OBJECTS]:
             try:
                 envelope = document_in(self.bucket, info, MAX_ENVELOPE_BYTES)
-                valid[follow_membership(current, envelope).digest] = envelope
+                valid[follow_membership(feed.membership, envelope).digest] = envelope
             except UntrustedInputError as error:
-                rejected.append(error.reason)
-        if len(valid) != 1:
-            found = f"{len(valid)} valid versions" if valid else f"rejected: {', '.join(rejected)}"
+                log.warning("membership %d: %s does not count: %s", number, info.key, error)
+        if len(valid) > 1:
             raise UntrustedInputError(
-                f"membership {current.record.number + 1}",
+                f"membership {number}",
                 expected="one version that the root keys signed",
-                found=found,
+                found=f"{len(valid)} valid versions",
                 action="do not act on it; ask its signers, over another channel, what happened",
                 reason="membership.slot",
             )
-        (envelope,) = valid.values()
-        added = feed.add_membership(envelope)
-        write_durably(self._member_path(added.record.number), envelope)
+        for envelope in valid.values():
+            write_durably(self._member_path(number), envelope)
+            feed.add_membership(envelope)
+        return bool(valid)
 
     def _add_earlier(self, feed: TrustedFeed) -> None:
         """Back to the first version, from disk or from storage: plans may name any of them."""
@@ -164,10 +188,11 @@ class FeedReader:
             entries = by_number.get(number, [])[:MAX_SLOT_OBJECTS]
             if feed.add_entry([e for e in map(self._envelope, entries) if e is not None]):
                 continue
-            claim = claim_key(feed_slot(number), 1)
+            slot, epoch = feed_slot(number), feed.governing(number).digest
+            claim = claim_key(slot, 1, epoch)
             if not self.finishes_claims or not any(info.key == claim for info in listed):
                 return
-            if not (done := finish_claim(self.bucket, feed_slot(number), feed.next_entry)):
+            if not (done := finish_claim(self.bucket, slot, feed.next_entry, epoch)):
                 return
             feed.add_entry([done.envelope])
 

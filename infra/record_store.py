@@ -102,10 +102,12 @@ def read_attempt(
     wanted: Mapping[type[RoundRecord], Collection[str]],
     counts: Callable[[Verified[RoundRecord]], bool],
     seen: "SeenEnvelopes",
+    named: Collection[str] = (),
 ) -> "AttemptReading":
     """The records of one attempt, each type with the keys that may sign it, from one listing.
 
     Only those on this very plan for which `counts` is true are in their slots; see `read_slot`.
+    Where a slot is flooded, those `named` by digest are looked at first.
     """
     prefix = round_prefix(round_id)
     try:
@@ -121,6 +123,7 @@ def read_attempt(
             {record_type.payload_type(): record_type},
             Quorum(frozenset(keys)),
             lambda v: v.record.plan_digest == round_id.plan_digest and counts(v),
+            named,
         )
     return AttemptReading(readings)
 
@@ -211,12 +214,14 @@ def _judge_slot(
     types: Mapping[str, type[RecordT]],
     quorum: Quorum,
     counts: Callable[[Verified[RecordT]], bool],
+    named: Collection[str] = (),
 ) -> SlotReading[RecordT]:
     """Read each record key of a slot and sort valid from rejected."""
     max_bytes = max(max_document_bytes(record_type) for record_type in types.values())
     valid: list[Verified[RecordT]] = []
     rejected: list[str] = []
-    for info in sorted(listed, key=lambda info: info.key)[:MAX_SLOT_OBJECTS]:
+    order = sorted(listed, key=lambda info: (digest_in_key(info.key) not in named, info.key))
+    for info in order[:MAX_SLOT_OBJECTS]:
         try:
             entry = _verified(read(info, max_bytes), types, quorum)
             if counts(entry):

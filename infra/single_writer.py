@@ -7,7 +7,8 @@ whoever comes second reads it and adopts that record instead of its own.
 
 Claims are numbered, and the first that counts is the winner. What counts is the same for everybody,
 so a claim of a key that was revoked, or of a plan that a new membership made void, is passed over
-by all, and nobody can shut a slot for good by having written to it.
+by all. In the slots that everybody shares, claims also name the membership that governs (`epoch`):
+whoever could write there before a new one was signed has not written to its claims.
 """
 
 from collections.abc import Callable
@@ -25,18 +26,27 @@ Counts = Callable[[bytes], Verified[RecordT]]
 """The record of an envelope; raises UntrustedInputError for one that does not count in the slot."""
 
 MAX_CLAIMS = 64
+EPOCH_DIGITS = 16
 
 
-def claim_key(slot: str, number: int) -> str:
-    """Key of a slot's claim, from 1."""
-    return f"{slot}claim-{number:02d}"
+def claim_key(slot: str, number: int, epoch: str = "") -> str:
+    """Key of a slot's claim, from 1; `epoch` is the digest of the membership that governs."""
+    return f"{slot}claim-{epoch[:EPOCH_DIGITS]}{'-' if epoch else ''}{number:02d}"
 
 
 def claim_record(
-    bucket: Bucket, slot: str, proposed: Verified[RecordT], counts: Counts[RecordT]
+    bucket: Bucket,
+    slot: str,
+    proposed: Verified[RecordT],
+    counts: Counts[RecordT],
+    epoch: str = "",
 ) -> Verified[RecordT]:
-    """Put `proposed` into `slot` unless a record was claimed there before; return the winner."""
-    winner, free = _first_counting(bucket, slot, counts)
+    """Put `proposed` into `slot` unless a record was claimed there before; return the winner.
+
+    Raises UntrustedInputError when `proposed` itself would not count there.
+    """
+    counts(proposed.envelope)
+    winner, free = _first_counting(bucket, slot, counts, epoch)
     while winner is None:
         try:
             bucket.put_once(free, proposed.envelope)
@@ -44,25 +54,35 @@ def claim_record(
         except StorageError:
             if _read(bucket, free) is None:
                 raise
-            winner, free = _first_counting(bucket, slot, counts)
+            winner, free = _first_counting(bucket, slot, counts, epoch)
     bucket.put_once(record_key(slot, winner.digest), winner.envelope)
     return winner
 
 
-def finish_claim(bucket: Bucket, slot: str, counts: Counts[RecordT]) -> Verified[RecordT] | None:
+def finish_claim(
+    bucket: Bucket, slot: str, counts: Counts[RecordT], epoch: str = ""
+) -> Verified[RecordT] | None:
     """Complete a claim whose writer was killed before the record itself; None if there is none."""
-    winner, _ = _first_counting(bucket, slot, counts)
+    winner = claimed_record(bucket, slot, counts, epoch)
     if winner is not None:
         bucket.put_once(record_key(slot, winner.digest), winner.envelope)
     return winner
 
 
+def claimed_record(
+    bucket: Bucket, slot: str, counts: Counts[RecordT], epoch: str = ""
+) -> Verified[RecordT] | None:
+    """The record that was claimed for a slot, written or not; None where there is no claim."""
+    winner, _ = _first_counting(bucket, slot, counts, epoch)
+    return winner
+
+
 def _first_counting(
-    bucket: Bucket, slot: str, counts: Counts[RecordT]
+    bucket: Bucket, slot: str, counts: Counts[RecordT], epoch: str
 ) -> tuple[Verified[RecordT] | None, str]:
     """The first claim that counts, or else the key of the first that nobody has made."""
     for number in range(1, MAX_CLAIMS + 1):
-        key = claim_key(slot, number)
+        key = claim_key(slot, number, epoch)
         claimed = _read(bucket, key)
         if claimed is None:
             return None, key

@@ -255,8 +255,8 @@ def _train(
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), DATA_UNUSABLE)
-    keys = feed.feed.contract_keys()
-    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, keys)
+    signers = feed.ever(silo.name)
+    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, signers)
     # Asked again: training takes hours, and only what is in force now opens the way out.
     terms = silo.terms(feed.parties(silo.name))
     refusal = objection(verdict.record, plan, terms, silo.clock.now())

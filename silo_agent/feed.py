@@ -41,6 +41,12 @@ class FeedView:
         federation = self.newest.federation
         return Parties(federation, silo, self.feed.silo_keys(silo), self.feed.contract_keys())
 
+    def ever(self, silo: str) -> Parties:
+        """As `parties`, with keys that were revoked since: for what is past."""
+        keys = (m.record.key_of(silo) for m in self.feed.memberships)
+        own = frozenset(key for key in keys if key is not None)
+        return Parties(self.newest.federation, silo, own, self.feed.coordinator_keys())
+
 
 def refresh_feed(silo: Silo) -> FeedView:
     """Read memberships and feed; raises when the clock went back or the newest has expired."""

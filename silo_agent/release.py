@@ -6,7 +6,7 @@ written to the local outbox and synced, blob before record. A retry sends those 
 else in this package holds the inbox for writing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -152,12 +152,13 @@ class Release:
             coalition_losses=self._read(round_id, CoalitionLosses),
         )
 
-    def last_submission(self, run: str, round_number: int) -> Submission | None:
-        """The newest submission that this silo made in any attempt of a round."""
+    def last_submission(
+        self, run: str, round_number: int, keys: Collection[str]
+    ) -> Submission | None:
+        """This silo's newest submission in any attempt of a round, signed with any of `keys`."""
         found = self._directory.glob(
             f"{run_round_prefix(run, round_number)}*/{Submission.kind}.json"
         )
-        keys = {self._key.public_key_hex}
         made = [verify(path.read_bytes(), Submission, keys).record for path in found]
         return max(made, key=lambda record: (record.attempt, record.issued_at), default=None)
 

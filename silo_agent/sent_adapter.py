@@ -14,6 +14,7 @@ from typing import TypeVar
 from data_contracts.adapter_format import check_adapter, open_adapter
 from data_contracts.block_quantisation import SCHEMES
 from data_contracts.bucket_layout import attempt_of_record, round_slot
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.quantised_format import CODES_SUFFIX, check_quantised
 from data_contracts.records import Candidate, Close, RoundPlan, Submission
 from data_contracts.records.base import RoundRecord
@@ -48,12 +49,13 @@ class SentAdapters:
         plan: RoundPlan,
         local: Path,
         starting: Path | None,
-        coordinator_keys: Collection[str],
+        signers: Parties,
     ) -> Path:
         """The file to submit for the trained adapter `local`, through the gate.
 
-        `starting` is the run's adapter that the round started from, None for the plan's seed. The
-        same inputs give the same bytes. Raises SiloOperatorError when the state of error feedback
+        `starting` is the run's adapter that the round started from, None for the plan's seed;
+        `signers` are all keys that silo and coordinator have had, for the round before. The same
+        inputs give the same bytes. Raises SiloOperatorError when the state of error feedback
         is not the one that belongs to this silo's last submission.
         """
         spec = plan.adapter_of(self.silo)
@@ -64,7 +66,7 @@ class SentAdapters:
         scheme = SCHEMES[plan.compression]
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
         digest = plan.starting_adapter.digest if plan.starting_adapter else None
-        before = self._round_before(plan, coordinator_keys)
+        before = self._round_before(plan, signers)
         carry = feedback.carried_into(plan.round, spec, digest, before)
         dropped = carry.record is None and plan.round > 1
         level = logging.WARNING if dropped else logging.INFO
@@ -80,13 +82,13 @@ class SentAdapters:
         feedback.keep(plan.round, spec, digest, carry, compressed)
         return sent
 
-    def _round_before(self, plan: RoundPlan, keys: Collection[str]) -> RoundBefore:
+    def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
         """What this silo sent in the round before, and whether the plan starts from its merge."""
-        submission = self.release.last_submission(plan.run, plan.round - 1)
+        submission = self.release.last_submission(plan.run, plan.round - 1, signers.silo_keys)
         if submission is None or not self._is_compressed(submission):
             return RoundBefore(submitted=None, merged=False)
-        close = self._read(submission, Close, keys)
-        candidate = self._read(submission, Candidate, keys)
+        close = self._read(submission, Close, signers.coordinator_keys)
+        candidate = self._read(submission, Candidate, signers.coordinator_keys)
         admitted = close is not None and self.silo in {item.silo for item in close.admitted}
         published = candidate is not None and candidate.adapter == plan.starting_adapter
         return RoundBefore(submitted=submission.adapter.digest, merged=admitted and published)

@@ -12,6 +12,6 @@ class Abort(RoundRecord):
     kind: ClassVar[str] = "abort"
 
     feed_number: PositiveCount
-    previous_digest: Digest
+    previous_digest: Digest | None
     rule: RuleId
     reason: Text

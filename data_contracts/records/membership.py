@@ -7,6 +7,7 @@ whose signatures stop counting.
 """
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
@@ -49,13 +50,23 @@ class Member(Part):
 class Revocation(Part):
     """A key of a coordinator or silo that somebody else may hold: nothing of it counts any more.
 
-    Of a coordinator's key the feed up to `Membership.after_feed_number` still counts, with what its
-    plans name, and of the last attempt there the close and the decision that are named here.
+    Of a coordinator's key the feed up to `last_feed_number` still counts, with what its plans name.
+    `plan_digest` is the last plan there; on that one the close and the decision count that are named
+    here, and the candidate that the decision names, and nothing else.
     """
 
     public_key: PublicKeyHex
+    last_feed_number: Count = 0
+    plan_digest: Digest | None = None
     close_digest: Digest | None = None
     decision_digest: Digest | None = None
+
+
+class EarlierMembership(Part):
+    """An earlier version by digest, and the entry of the feed after which it begins."""
+
+    digest: Digest
+    after_feed_number: Count
 
 
 class Membership(Record):
@@ -63,7 +74,8 @@ class Membership(Record):
 
     It governs the feed after the entry `after_feed_number` (0: from its beginning), whose digest it
     names. `retired_root_keys` were root keys of the version before and sign this one last.
-    `earlier_digests` are those of the versions before the previous one, newest first.
+    `earlier` are the versions before this one, newest first, and `revoked` all keys that this or an
+    earlier one revoked, oldest first: who holds one version knows what became of the others.
     """
 
     kind: ClassVar[str] = "membership"
@@ -72,7 +84,7 @@ class Membership(Record):
 
     number: Annotated[int, Field(ge=1, le=999_999)]
     previous_digest: Digest | None
-    earlier_digests: Annotated[tuple[Digest, ...], Field(max_length=MAX_EARLIER)] = ()
+    earlier: Annotated[tuple[EarlierMembership, ...], Field(max_length=MAX_EARLIER)] = ()
     expires_at: Instant
     root_keys: Annotated[tuple[PublicKeyHex, ...], Field(min_length=1, max_length=MAX_ROOT_KEYS)]
     root_threshold: Annotated[int, Field(ge=1, le=MAX_ROOT_KEYS)]
@@ -100,8 +112,11 @@ class Membership(Record):
     def _place_is_consistent(self) -> "Membership":
         if (self.number == 1) != (self.previous_digest is None):
             raise ValueError("the first membership, and no other, has no previous_digest")
-        if len(self.earlier_digests) != min(max(0, self.number - 2), MAX_EARLIER):
-            raise ValueError("earlier_digests name every version before the previous one")
+        names_previous = [entry.digest for entry in self.earlier[:1]] == [self.previous_digest]
+        if len(self.earlier) != min(self.number - 1, MAX_EARLIER) or not (
+            self.number == 1 or names_previous
+        ):
+            raise ValueError("earlier names every version before this one")
         if (self.after_feed_number == 0) != (self.after_feed_digest is None):
             raise ValueError("after_feed_digest is that of the entry after_feed_number, if any")
         if self.number == 1 and (self.after_feed_number or self.retired_root_keys or self.revoked):
@@ -114,8 +129,12 @@ class Membership(Record):
         active = {member.public_key for member in self.silos} | {self.coordinator_key}
         if len(set(revoked)) != len(revoked) or active & set(revoked):
             raise ValueError("revoked keys must be distinct and nobody's")
-        if any(r.decision_digest is not None and r.close_digest is None for r in self.revoked):
-            raise ValueError("a decision that counts rests on a close that counts")
+        for entry in self.revoked:
+            named = (entry.plan_digest, entry.close_digest, entry.decision_digest)
+            if any(b is not None and a is None for a, b in pairwise(named)):
+                raise ValueError("a decision that counts rests on a close, and that on a plan")
+            if entry.last_feed_number > self.after_feed_number:
+                raise ValueError("what counts of a revoked key ends where this version begins")
         return self
 
     def expires_soon(self, now: datetime) -> bool:
@@ -124,7 +143,14 @@ class Membership(Record):
 
     def vouches_for(self, digest: str) -> bool:
         """Whether a membership with this digest is an earlier version of this one."""
-        return digest == self.previous_digest or digest in self.earlier_digests
+        return any(entry.digest == digest for entry in self.earlier)
+
+    def end_of(self, digest: str) -> int | None:
+        """The last entry of the feed that the version with this digest governs, as far as this one
+        knows: None for itself, which has no end yet, and for a stranger."""
+        beginnings = [self.after_feed_number, *(e.after_feed_number for e in self.earlier)]
+        digests = [entry.digest for entry in self.earlier]
+        return beginnings[digests.index(digest)] if digest in digests else None
 
     def key_of(self, silo: str) -> str | None:
         """Public key of `silo`, or None when it is not a member."""

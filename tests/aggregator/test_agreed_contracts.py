@@ -164,7 +164,7 @@ def test_a_replaced_key_asks_for_no_new_signature(make_federation: MakeFederatio
 def test_a_revoked_key_asks_for_a_new_signature(make_federation: MakeFederation) -> None:
     federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
     old = federation.silos["silo-c"].key.public_key_hex
-    federation.replace_key("silo-c", revoked=(Revocation(public_key=old),))
+    federation.replace_key("silo-c", revokes=(Revocation(public_key=old),))
     plan = federation.open()
     assert plan.record.cohort == ("silo-a", "silo-b")
     abort_round(federation.coordinator(), plan, "operator.abort", "Wait for silo-c.")

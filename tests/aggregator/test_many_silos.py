@@ -17,7 +17,7 @@ from data_contracts.records import Candidate, Close, Decision, Membership, Round
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
 from data_contracts.records.close import Admitted
 from data_contracts.records.decision import UsedEvaluation
-from data_contracts.records.membership import Member
+from data_contracts.records.membership import EarlierMembership, Member
 from data_contracts.records.round_plan import AdapterTarget
 from data_contracts.records.round_report import EvidenceRef, SiloLosses, SiloSummary
 from tests.aggregator.federation_samples import federation as sample_federation
@@ -129,7 +129,9 @@ def test_a_plan_and_a_membership_of_a_thousand_silos_fit() -> None:
     place = {
         "number": 1002,
         "previous_digest": DIGEST,
-        "earlier_digests": (DIGEST,) * 1000,
+        "earlier": (EarlierMembership(digest=DIGEST, after_feed_number=2**40),) * 1000,
+        "after_feed_number": 2**40,
+        "after_feed_digest": DIGEST,
         "silos": members,
     }
     seal(Membership.model_validate(sample | place), key("root"))

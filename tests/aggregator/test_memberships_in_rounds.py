@@ -1,14 +1,17 @@
 """Members and keys that change between rounds and in the middle of one."""
 
+import shutil
 from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from aggregator.federated_round import (
+    abort_round,
     advance,
     close_round,
     decide_round,
+    finish_latest_report,
     look,
     merge_round,
     stage,
@@ -24,7 +27,7 @@ from aggregator.interruption import REVOKED_COORDINATOR
 from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
 from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, feed_slot, round_slot
+from data_contracts.bucket_layout import attempt_of, feed_slot, record_key, round_slot
 from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.records import Abort, Decision, Membership, RoundPlan, RoundReport
@@ -202,8 +205,13 @@ class TestCoordinatorRevoked:
     def revoke(
         self, federation: SimulatedFederation, thief: SigningKey, after: FeedPosition, **named: str
     ) -> None:
-        revocation = Revocation(public_key=thief.public_key_hex, **named)
-        fields = {"coordinator_key": federation.key.public_key_hex, "revoked": (revocation,)}
+        revocation = Revocation(
+            public_key=thief.public_key_hex,
+            last_feed_number=after.number,
+            plan_digest=after.digest,
+            **named,
+        )
+        fields = {"coordinator_key": federation.key.public_key_hex, "revokes": (revocation,)}
         federation.change_after(after, **fields)
 
     def head(self, federation: SimulatedFederation) -> FeedPosition:
@@ -241,11 +249,11 @@ class TestCoordinatorRevoked:
         forged = forged_plan(federation, thief, genuine)
         another = forged_plan(federation, thief, genuine, attempt=2)
         slot = feed_slot(genuine.number + 1)
-        federation.plans.put_once(claim_key(slot, 1), forged.envelope)
+        federation.plans.put_once(claim_key(slot, 1, federation.pinned.digest), forged.envelope)
         write_record(federation.plans, slot, forged)
         write_record(federation.plans, slot, another)
         later = feed_slot(genuine.number + 2)
-        federation.plans.put_once(claim_key(later, 1), forged.envelope)
+        federation.plans.put_once(claim_key(later, 1, federation.pinned.digest), forged.envelope)
         for silo in federation.silos.values():
             silo.act(FEDERATION, federation.pinned)
         assert "feed entry 2" in federation.silos["silo-a"].faults[-1]
@@ -365,7 +373,7 @@ class TestSiloRevoked:
     def revoke(self, federation: SimulatedFederation, silo: str) -> Verified[Membership]:
         revoked = (Revocation(public_key=key_of(federation, silo)),)
         others = tuple(m for m in federation.pinned.record.silos if m.silo != silo)
-        return federation.change(silos=others, revoked=revoked)
+        return federation.change(silos=others, revokes=revoked)
 
     def test_before_the_close_its_records_count_no_more(
         self, federation: SimulatedFederation
@@ -423,6 +431,102 @@ class TestSiloRevoked:
         assert report_of(federation, plan).rule == "quorum.not_reached"
 
 
+class TestVoidPlans:
+    def test_no_step_is_made_on_a_plan_that_became_void(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = federation.open()
+        federation.silos_act(UNTIL_SUBMITTED)
+        federation.change_after(FeedPosition(), silos=federation.pinned.record.silos)
+        c = federation.coordinator()
+        assert stage(c, plan) is Stage.VOID
+        assert advance(c, plan) is Stage.VOID
+        with pytest.raises(FederationOperatorError, match="that membership 2 made void"):
+            close_round(c, plan)
+        with pytest.raises(FederationOperatorError, match="that membership 2 made void"):
+            abort_round(c, plan, "operator.abort", "Late.")
+        assert not [key for key in federation.plans.objects if "/close/" in key]
+        assert play_round(federation, 1).outcome == "published"
+
+
+class TestWhatIsLeftBehind:
+    def test_a_lost_old_key_leaves_the_report_to_the_new_one(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = federation.open()
+        new = federation.new_coordinator_key(keep_old=False)
+        federation.change(coordinator_key=new.public_key_hex)
+        abort_round(federation.coordinator(), plan, "operator.abort", "The old key is lost.")
+        federation.play(plan)
+        assert report_of(federation, plan).outcome == "aborted"
+        assert play_round(federation, 1).outcome == "published"
+
+    def test_a_second_report_of_an_old_key_changes_nothing(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = federation.open()
+        federation.play(plan)
+        old, report = federation.key, report_of(federation, plan)
+        new = federation.new_coordinator_key()
+        federation.change(coordinator_key=new.public_key_hex)
+        other = report.model_copy(update={"purpose": "Something else"})
+        slot = round_slot(attempt_of(plan), RoundReport.kind)
+        write_record(federation.plans, slot, seal(other, old))
+        assert report_of(federation, plan) == report
+        assert next_round_of(federation) == 2
+
+    def test_a_claim_of_another_attempt_is_passed_over(
+        self, federation: SimulatedFederation
+    ) -> None:
+        first = federation.open()
+        federation.play(first)
+        close = look(federation.coordinator(), first).evidence.close
+        assert close is not None
+        second = federation.open(2)
+        slot = round_slot(attempt_of(second), "close")
+        federation.plans.put_once(claim_key(slot, 1), close.envelope)
+        federation.play(second)
+        assert report_of(federation, second).outcome == "published"
+
+    def test_a_report_keeps_the_evidence_of_a_silo_that_was_revoked_later(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = federation.open()
+        federation.silos_act(UNTIL_SUBMITTED)
+        abort_round(federation.coordinator(), plan, "operator.abort", "Not today.")
+        federation.play(plan)
+        TestSiloRevoked().revoke(federation, "silo-c")
+        finish_latest_report(federation.coordinator())
+        assert failed_claims(federation, "round-0001.json") == [[], []]
+
+    def test_a_flood_beside_a_named_decision_does_not_hide_it(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = federation.open()
+        while stage(federation.coordinator(), plan) is not Stage.REPORTING:
+            federation.silos_act()
+            advance(federation.coordinator(), plan)
+            federation.clock.sleep(20)
+        slot = round_slot(attempt_of(plan), Decision.kind)
+        for number in range(100):
+            federation.plans.put_once(record_key(slot, f"{number:064x}"), b"junk")
+        revoked = TestCoordinatorRevoked()
+        head, names = revoked.head(federation), names_in(federation, plan)
+        revoked.revoke(federation, revoked.stolen(federation), head, **names)
+        assert stage(federation.coordinator(), plan) is Stage.REPORTING
+
+
+def names_in(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> dict[str, str]:
+    """Of close and decision, by their keys: what lies beside them hides them from a reader."""
+    prefix = {kind: round_slot(attempt_of(plan), kind) for kind in ("close", "decision")}
+    found = {}
+    for kind, slot in prefix.items():
+        for key, data in federation.plans.objects.items():
+            if key.startswith(slot) and key.endswith(".json") and data != b"junk":
+                found[f"{kind}_digest"] = key.removeprefix(slot).removesuffix(".json")
+    return found
+
+
 class TestExpiry:
     def test_nothing_is_planned_or_followed_after_it(self, federation: SimulatedFederation) -> None:
         federation.change(expires_at=federation.clock.now() + timedelta(days=20))
@@ -477,8 +581,6 @@ class TestRequests:
         play_round(federation, 1)
         published = play_round(federation, 2).published_adapter
         federation.change(silos=federation.pinned.record.silos)
-        import shutil
-
         shutil.rmtree(federation.settings.home / "feed")
         plan = federation.open(next_round_of(federation))
         assert (plan.record.round, plan.record.starting_adapter) == (3, published)
@@ -486,15 +588,11 @@ class TestRequests:
     def test_an_aborted_attempt_behind_the_newest_membership_is_found(
         self, federation: SimulatedFederation
     ) -> None:
-        from aggregator.federated_round import abort_round
-
         play_round(federation, 1)
         plan = federation.open(2)
         abort_round(federation.coordinator(), plan, "operator.abort", "Not today.")
         federation.play(plan)
         federation.change(silos=federation.pinned.record.silos)
-        import shutil
-
         shutil.rmtree(federation.settings.home / "feed")
         again = federation.open(2)
         assert (again.record.attempt, again.record.membership_number) == (2, 2)

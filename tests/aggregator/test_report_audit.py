@@ -18,7 +18,7 @@ from data_contracts.records import Close, Decision, Membership, RoundReport
 from data_contracts.records.membership import Revocation
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_report import InheritedLicence
-from data_contracts.trusted_feed import earlier_digests_after
+from data_contracts.trusted_feed import earlier_after
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,
@@ -275,10 +275,16 @@ def successor(before: Verified[Membership], **changes: Any) -> Verified[Membersh
         **{
             "number": before.record.number + 1,
             "previous_digest": before.digest,
-            "earlier_digests": earlier_digests_after(before.record),
+            "earlier": earlier_after(before),
         }
         | changes
     )
+
+
+AFTER_THE_PLAN: dict[str, Any] = {
+    "after_feed_number": 1,
+    "after_feed_digest": digest("entry"),
+}
 
 
 class TestPinned:
@@ -287,7 +293,7 @@ class TestPinned:
     first = membership()
     second = successor(first)
     third = successor(second)
-    fourth = successor(third)
+    fourth = successor(third, **AFTER_THE_PLAN)
     chain = (first, second, third, fourth)
 
     def bundle(self, under: Verified[Membership], known: int) -> Bundle:
@@ -323,24 +329,47 @@ class TestPinned:
         assert elsewhere.record.vouches_for(self.third.digest)
 
     def test_a_later_coordinator_may_have_signed_the_report(self) -> None:
-        rotated = successor(self.first, coordinator_key=key("new").public_key_hex)
+        new_key = key("new").public_key_hex
+        rotated = successor(self.first, coordinator_key=new_key, **AFTER_THE_PLAN)
         evidence = clean_evidence(FED)
         report = seal(build_report(evidence, REPORT.record.issued_at), key("new"))
         bundle = bundle_of(report, evidence, (self.first.envelope, rotated.envelope))
         assert failed(audit(bundle, self.first)) == []
         assert failed(audit(replace(bundle, memberships=()), self.first)) == ["report signature"]
 
+    @pytest.mark.parametrize("pinned", [1, 3])
+    def test_a_plan_outside_of_what_its_membership_governs_fails(self, pinned: int) -> None:
+        """A membership that crossed with it made it void, or a rotated key went on planning."""
+        second = successor(self.first)
+        chain = (self.first, second, successor(second))
+        fed = Federation(self.first, seal(plan(self.first), key("coordinator")))
+        evidence = clean_evidence(fed)
+        bundle = bundle_of(fed.report(evidence), evidence, tuple(m.envelope for m in chain))
+        assert failed(audit(bundle, chain[pinned - 1])) == ["references"]
+
     @pytest.mark.parametrize(("after", "outcome"), [(0, "fail"), (1, "not checked")])
     def test_a_key_that_was_revoked_later_is_named(self, after: int, outcome: str) -> None:
         revoking = successor(
             self.first,
             coordinator_key=key("new").public_key_hex,
-            revoked=(Revocation(public_key=key("coordinator").public_key_hex),),
+            revoked=(
+                Revocation(public_key=key("coordinator").public_key_hex, last_feed_number=after),
+            ),
             after_feed_number=after,
             after_feed_digest=digest("entry") if after else None,
         )
         claims = {claim.name: claim.outcome for claim in audit(BUNDLE, revoking)}
-        assert (claims["references"], claims["coordinator key"]) == ("pass", outcome)
+        assert claims["coordinator key"] == outcome
+        assert claims["references"] == ("fail" if outcome == "fail" else "pass")
+        renewed = successor(
+            revoking,
+            coordinator_key=key("new").public_key_hex,
+            revoked=revoking.record.revoked,
+            after_feed_number=after,
+            after_feed_digest=revoking.record.after_feed_digest,
+        )
+        later = {claim.name: claim.outcome for claim in audit(BUNDLE, renewed)}
+        assert later == claims, "also where the version that revoked it is not in the bundle"
         assert audit(BUNDLE, FED.membership)[4].outcome == "pass"
 
 

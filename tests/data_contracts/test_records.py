@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from data_contracts.envelope import canonical_bytes, seal, table_bytes, verify
 from data_contracts.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
-from data_contracts.records.membership import Member, Revocation
+from data_contracts.records.membership import EarlierMembership, Member, Revocation
 from data_contracts.wire_types import decimal_from_float
 from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import PLAN, SAMPLES
@@ -152,9 +152,12 @@ def test_plans_that_contradict_themselves(changes: dict[str, Any], message: str)
         RoundPlan(**{**dict(PLAN), **changes})
 
 
-SECOND: dict[str, Any] = {"number": 2, "previous_digest": "0" * 64}
+EARLIER = (EarlierMembership(digest="0" * 64, after_feed_number=0),)
+SECOND: dict[str, Any] = {"number": 2, "previous_digest": "0" * 64, "earlier": EARLIER}
 REVOKED = (Revocation(public_key="3" * 64),)
-DECIDED = (Revocation(public_key="3" * 64, decision_digest="0" * 64),)
+DECIDED = (Revocation(public_key="3" * 64, plan_digest="1" * 64, decision_digest="0" * 64),)
+UNPLANNED = (Revocation(public_key="3" * 64, close_digest="0" * 64),)
+LATER = (Revocation(public_key="3" * 64, last_feed_number=1),)
 
 
 def test_a_member_takes_part_from_its_first_to_its_last_round() -> None:
@@ -180,8 +183,9 @@ def test_a_member_takes_part_from_its_first_to_its_last_round() -> None:
         ({"retired_root_keys": ("1" * 64,)}, "must be distinct"),
         ({"previous_digest": "0" * 64}, "has no previous_digest"),
         ({"number": 2}, "has no previous_digest"),
-        ({"number": 3, "previous_digest": "0" * 64}, "every version before the previous"),
-        ({"earlier_digests": ("0" * 64,)}, "every version before the previous"),
+        ({"number": 2, "previous_digest": "0" * 64}, "every version before this"),
+        ({"earlier": EARLIER}, "every version before this"),
+        (SECOND | {"previous_digest": "1" * 64}, "every version before this"),
         ({"after_feed_number": 1}, "that of the entry after_feed_number"),
         ({"after_feed_digest": "0" * 64}, "that of the entry after_feed_number"),
         ({"after_feed_number": 1, "after_feed_digest": "0" * 64}, "follows nothing"),
@@ -189,7 +193,9 @@ def test_a_member_takes_part_from_its_first_to_its_last_round() -> None:
         (SECOND | {"revoked": REVOKED + REVOKED}, "must be distinct"),
         (SECOND | {"revoked": (Revocation(public_key="a" * 64),)}, "and nobody's"),
         (SECOND | {"revoked": (Revocation(public_key="b" * 64),)}, "and nobody's"),
-        (SECOND | {"revoked": DECIDED}, "rests on a close that counts"),
+        (SECOND | {"revoked": UNPLANNED}, "rests on a close, and that on a plan"),
+        (SECOND | {"revoked": LATER}, "ends where this version begins"),
+        (SECOND | {"revoked": DECIDED}, "rests on a close, and that on a plan"),
     ],
 )
 def test_memberships_that_contradict_themselves(changes: dict[str, Any], message: str) -> None:

@@ -10,8 +10,14 @@ import rfc8785
 from data_contracts.envelope import Verified, key_id, seal
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import Abort, Membership, RoundPlan
-from data_contracts.records.membership import Member, Revocation
-from data_contracts.trusted_feed import CoordinatorTrust, FedAttempt, FeedPosition, TrustedFeed
+from data_contracts.records.membership import EarlierMembership, Member, Revocation
+from data_contracts.trusted_feed import (
+    CoordinatorTrust,
+    FedAttempt,
+    FeedPosition,
+    TrustedFeed,
+    earlier_after,
+)
 from infra.signing_keys import SigningKey
 from tests.infra.record_samples import (
     COORDINATOR,
@@ -53,7 +59,13 @@ def rotated(after: Entry, **changes: Any) -> Verified[Membership]:
 
 def revoking(after: Entry, **named: str) -> Verified[Membership]:
     """As `rotated`, and somebody else may have the old key."""
-    return rotated(after, revoked=(Revocation(public_key=OLD_KEY, **named),))
+    last = Revocation(
+        public_key=OLD_KEY,
+        last_feed_number=after.record.feed_number,
+        plan_digest=after.digest,
+        **named,
+    )
+    return rotated(after, revokes=(last,))
 
 
 class TestFeed:
@@ -160,6 +172,21 @@ class TestJoinsAndRotation:
         assert feed.add_entry([mine.envelope]) == mine
         assert feed.add_entry([abort(3, mine.digest).envelope]) is None
 
+    @pytest.mark.parametrize("named", ["an older plan", "nothing known", "one that was aborted"])
+    def test_a_rotated_key_aborts_no_attempt_but_its_own(self, named: str) -> None:
+        first = plan(1, None)
+        second = plan(2, first.digest)
+        feed = feed_of(first, second)
+        feed.add_membership(rotated(second).envelope)
+        if named == "one that was aborted":
+            ended = abort(3, second.digest, key=NEW)
+            assert feed.add_entry([ended.envelope]) == ended
+            stray = abort(4, ended.digest, plan_digest=second.digest)
+        else:
+            digest = first.digest if named == "an older plan" else "7" * 64
+            stray = abort(3, second.digest, plan_digest=digest)
+        assert feed.add_entry([stray.envelope]) is None
+
     def test_contracts_signed_with_a_rotated_key_go_on(self) -> None:
         first = plan(1, None)
         feed = feed_of(first)
@@ -239,22 +266,41 @@ class TestRevocation:
         self.feed.add_membership(revoking(real).envelope)
         assert self.feed.lacks_head and self.feed.add_head(real.envelope) == real
 
+    def test_nothing_is_kept_that_is_not_known_to_lead_to_the_named_entry(self) -> None:
+        """Storage showed this silo a branch of the thief's, with a plan below the named number."""
+        forged = plan(2, self.first.digest)
+        other = plan(2, self.first.digest, round=7)
+        later = plan(3, other.digest)
+        self.feed.add_entry([forged.envelope])
+        self.feed.add_entry([abort(3, forged.digest).envelope])
+        self.feed.add_membership(revoking(later).envelope)
+        assert self.feed.attempt is None and self.feed.lacks_head
+        assert self.feed.add_head(later.envelope) == later
+
+    def test_what_was_revoked_before_stays_revoked_in_every_later_version(self) -> None:
+        new = self.feed.add_membership(revoking(self.first).envelope)
+        later = membership(3, new, self.first, coordinator_key=NEW_KEY)
+        assert TrustedFeed(later).contract_keys() == {NEW_KEY}
+        assert OLD_KEY in {entry.public_key for entry in later.record.revoked}
+
     def test_a_revoked_key_signs_neither_contracts_nor_reports(self) -> None:
         self.feed.add_membership(revoking(self.first).envelope)
         assert self.feed.contract_keys() == {NEW_KEY} == self.feed.report_keys(self.first)
 
     def test_a_revoked_key_does_not_come_back(self) -> None:
         new = self.feed.add_membership(revoking(self.first).envelope)
-        back = membership(3, new, self.first, coordinator_key=OLD_KEY)
-        assert reason_of(self.feed.add_membership, back.envelope) == "membership.revoked"
+        with pytest.raises(ValueError, match="and nobody's"):
+            membership(3, new, self.first, coordinator_key=OLD_KEY)
         silo = Member(silo="silo-b", public_key=OLD_KEY)
-        as_silo = membership(3, new, self.first, coordinator_key=NEW_KEY, silos=(silo,))
-        assert reason_of(self.feed.add_membership, as_silo.envelope) == "membership.revoked"
+        with pytest.raises(ValueError, match="and nobody's"):
+            membership(3, new, self.first, coordinator_key=NEW_KEY, silos=(silo,))
+        forgotten = membership(3, new, self.first, coordinator_key=OLD_KEY, revoked=())
+        assert reason_of(self.feed.add_membership, forgotten.envelope) == "membership.revoked"
 
     def test_a_silos_revoked_key_stops_counting_on_plans_that_name_it(self) -> None:
         assert self.feed.silo_key(self.first, "silo-a") == SILO.public_key_hex
         revoked = Revocation(public_key=SILO.public_key_hex)
-        gone = membership(2, FIRST, self.first, silos=(), revoked=(revoked,))
+        gone = membership(2, FIRST, self.first, silos=(), revokes=(revoked,))
         self.feed.add_membership(gone.envelope)
         assert self.feed.silo_key(self.first, "silo-a") is None
 
@@ -287,6 +333,12 @@ class TestRestart:
         again = self.restored(feed, revoking(first))
         assert again.head == FeedPosition(1, first.digest)
         assert again.attempt is None and again.lacks_head
+
+
+ELSEWHERE = {
+    "previous_digest": "9" * 64,
+    "earlier": (EarlierMembership(digest="9" * 64, after_feed_number=0),),
+}
 
 
 class TestMemberships:
@@ -349,8 +401,7 @@ class TestMemberships:
         ("number", "changes", "reason"),
         [
             (2, {"federation": "other"}, "membership.federation"),
-            (2, {"previous_digest": "9" * 64}, "membership.chain"),
-            (3, {"earlier_digests": ("8" * 64,)}, "membership.number"),
+            (2, ELSEWHERE, "membership.chain"),
             (2, {"retired_root_keys": (SILO.public_key_hex,)}, "membership.roots"),
         ],
     )
@@ -367,7 +418,12 @@ class TestMemberships:
         three = self.version(3, two, self.roots[:2])
         four = self.version(4, three, self.roots[:2])
         assert [four.record.vouches_for(v.digest) for v in (one, two, three, four)] == [1, 1, 1, 0]
-        other = self.version(4, three, self.roots[:2], earlier_digests=(two.digest, "8" * 64))
+        forged = (
+            *three.record.earlier[:1],
+            three.record.earlier[1].model_copy(update={"digest": "8" * 64}),
+        )
+        own = four.record.earlier[:1]
+        other = self.version(4, three, self.roots[:2], earlier=(*own, *forged))
         assert self.refused(three, other.envelope) == "membership.chain"
 
     def test_a_beginning_before_that_of_the_version_before_is_refused(self) -> None:
@@ -413,6 +469,7 @@ class TestMemberships:
         assert reason_of(feed.require_current, NOW + 25 * HOUR) == "membership.expired"
 
     def test_another_federations_membership_is_no_successor(self) -> None:
-        fields = dict(FIRST.record) | {"number": 2, "previous_digest": FIRST.digest}
+        place = {"number": 2, "previous_digest": FIRST.digest, "earlier": earlier_after(FIRST)}
+        fields = dict(FIRST.record) | place
         other = seal(Membership(**fields | {"federation": "other"}), ROOT)
         assert self.refused(FIRST, other.envelope) == "membership.federation"

@@ -152,12 +152,13 @@ def test_a_membership_lives_by_its_commands(tmp_path: Path, object_storage: Runn
     both = ("--root-key", str(tmp_path / "d.pem"))
     federation("remove-silo", "--silo", "south", "--from-round", "9", *both)
     federation("revoke", "--silo", "north", *both)
-    said = federation("revoke", "--coordinator", *both)
+    said = federation("revoke", "--coordinator", "--last-entry", "0", "--yes", *both)
     assert "storage credential too" in said
     said = federation("show")
     assert "number 10" in said and "south (rounds 3 to 8)" in said and "north" not in said
     assert federation("rotate-key", "--coordinator", "--silo", "north", fails=True)
-    assert federation("revoke", "--coordinator", "--close", "ab", fails=True)
+    assert federation("revoke", "--coordinator", fails=True)
+    assert federation("revoke", "--silo", "south", "--last-entry", "0", fails=True)
     assert len(list((home / "keys").glob("coordinator-key*.pem"))) == 3
 
 

@@ -10,14 +10,22 @@ from aggregator.membership_changes import (
     Change,
     renewed,
     revoking_coordinator,
+    revoking_key,
     revoking_silo,
     with_coordinator_key,
     with_root_keys,
     with_silo,
+    with_silo_key,
     without_silo,
 )
-from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.bucket_layout import feed_slot
+from data_contracts.envelope import seal
+from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.records import Membership
+from data_contracts.records.membership import Revocation
+from data_contracts.trust_anchor import load_trust_anchor
+from data_contracts.trusted_feed import FeedPosition
+from flows.federation_admin import genuine_until, revoke_coordinator_key
 from flows.membership_signing import (
     Draft,
     Published,
@@ -26,7 +34,8 @@ from flows.membership_signing import (
     publish_draft,
     sign_draft,
 )
-from infra.signing_keys import SigningKey, create_key
+from infra.record_store import write_record
+from infra.signing_keys import SigningKey, create_key, load_key
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
@@ -65,11 +74,14 @@ def test_what_each_change_says(federation: SimulatedFederation) -> None:
     ]
     again = published(federation, renewed())
     assert (again.silos, again.coordinator_key) == (first.silos, first.coordinator_key)
-    assert (again.number, len(again.earlier_digests)) == (6, 4)
+    assert (again.number, len(again.earlier)) == (6, 5)
     revoked = published(federation, revoking_silo("silo-b", NEW))
     assert revoked.revoked[0].public_key == federation.silos["silo-b"].key.public_key_hex
     assert revoked.key_of("silo-b") == NEW
-    assert published(federation, with_coordinator_key(OTHER)).revoked == ()
+    rotated = published(federation, with_coordinator_key(OTHER))
+    assert rotated.revoked == revoked.revoked
+    earlier = published(federation, revoking_key(first.coordinator_key))
+    assert [r.public_key for r in earlier.revoked][1:] == [first.coordinator_key]
 
 
 def test_what_is_said_already_makes_no_new_version(federation: SimulatedFederation) -> None:
@@ -96,7 +108,8 @@ def test_what_is_said_already_makes_no_new_version(federation: SimulatedFederati
         (lambda: without_silo("silo-x"), "a member: silo-a, silo-b"),
         (lambda: revoking_silo("silo-x"), "a member: silo-a, silo-b"),
         (lambda: with_silo("Silo X", NEW), "should match pattern"),
-        (lambda: revoking_coordinator(NEW, "none", "none"), "should match pattern"),
+        (lambda: revoking_silo("silo-a", "ab"), "found 2 characters"),
+        (lambda: with_silo_key("silo-x", NEW), "a member: silo-a, silo-b"),
     ],
 )
 def test_what_cannot_be_is_one_message(
@@ -125,7 +138,7 @@ def test_two_who_add_a_silo_at_once_both_succeed(federation: SimulatedFederation
     raced: list[Membership] = []
 
     def first_wins(operation: str, key: str) -> None:
-        if operation == "put_once" and "members/000002/claim" in key and not raced:
+        if operation == "put_once" and "members/000002/claim-" in key and not raced:
             raced.append(federation.pinned.record)
             published(federation, with_silo("silo-x", NEW))
 
@@ -137,6 +150,95 @@ def test_two_who_add_a_silo_at_once_both_succeed(federation: SimulatedFederation
     assert isinstance(outcome, Published) and raced
     newest = federation.coordinator().feed.refresh().membership.record
     assert (newest.number, [m.silo for m in newest.silos][2:]) == (3, ["silo-x", "silo-y"])
+
+
+class TestWhatTheFeedHasDoneMeanwhile:
+    """A membership begins at the end of the feed; late, it would take back what came since."""
+
+    def play(self, federation: SimulatedFederation) -> None:
+        plan = federation.open()
+        federation.play(plan)
+
+    def test_a_claim_that_was_never_finished_takes_nothing_back(
+        self, federation: SimulatedFederation
+    ) -> None:
+        def killed(operation: str, key: str) -> None:
+            if operation == "put_once" and "members/000002/" in key and key.endswith(".json"):
+                raise StorageError("killed", expected="-", found="-", action="-")
+
+        federation.plans.before = killed
+        with pytest.raises(StorageError):
+            published(federation, renewed())
+        federation.plans.before = None
+        self.play(federation)
+        with pytest.raises(FederationOperatorError, match="what came since would be nothing"):
+            published(federation, with_silo("silo-x", NEW))
+        federation.open(2)
+
+    def test_a_claim_that_takes_nothing_back_is_finished(
+        self, federation: SimulatedFederation
+    ) -> None:
+        self.play(federation)
+
+        def killed(operation: str, key: str) -> None:
+            if operation == "put_once" and "members/000002/" in key and key.endswith(".json"):
+                raise StorageError("killed", expected="-", found="-", action="-")
+
+        federation.plans.before = killed
+        with pytest.raises(StorageError):
+            published(federation, with_silo("silo-x", NEW))
+        federation.plans.before = None
+        newest = published(federation, with_silo("silo-y", OTHER))
+        assert [m.silo for m in newest.silos][2:] == ["silo-x", "silo-y"]
+
+    def test_a_beginning_before_that_of_the_newest_is_one_message(
+        self, federation: SimulatedFederation
+    ) -> None:
+        self.play(federation)
+        published(federation, renewed())
+        with pytest.raises(FederationOperatorError, match="1 or later, where membership 2 begins"):
+            change_membership(
+                federation.coordinator(),
+                renewed(),
+                after=FeedPosition(),
+                root_keys=[root_of(federation)],
+            )
+
+    def test_a_thief_cannot_stop_the_revocation(self, federation: SimulatedFederation) -> None:
+        """Two plans at one number, signed with the stolen key, halt everybody but the signers."""
+        self.play(federation)
+        c = federation.coordinator()
+        attempt = c.feed.refresh().attempt
+        assert attempt is not None
+        for round_number in (8, 9):
+            fields = {
+                "round": round_number,
+                "feed_number": 2,
+                "previous_digest": attempt.plan.digest,
+            }
+            forged = seal(attempt.plan.record.model_copy(update=fields), federation.key)
+            write_record(federation.plans, feed_slot(2), forged)
+        with pytest.raises(UntrustedInputError, match="feed entry 2"):
+            federation.coordinator().feed.refresh()
+        genuine = genuine_until(c, 1)
+        assert genuine.plan == attempt.plan and genuine.decision is not None
+        outcome = revoke_coordinator_key(c, genuine, [root_of(federation)])
+        assert isinstance(outcome, Published)
+        feed = federation.coordinator().feed.refresh()
+        assert (feed.head.number, feed.membership.record.number) == (1, 2)
+        only = feed.coordinator_trust(attempt.plan).only
+        assert only is not None and set(only) == {genuine.close, genuine.decision}
+        (new,) = (federation.settings.home / "keys").glob("coordinator-key-*.pem")
+        assert load_key(new).public_key_hex == feed.membership.record.coordinator_key
+
+    def test_the_newest_membership_is_kept_also_by_who_changes_nothing(
+        self, federation: SimulatedFederation
+    ) -> None:
+        file = federation.settings.home / "membership.json"
+        newest = published(federation, with_silo("silo-x", NEW))
+        file.unlink()
+        change_membership(federation.coordinator(), with_silo("silo-x", NEW))
+        assert load_trust_anchor(file).record == newest
 
 
 class Signers:
@@ -205,6 +307,14 @@ class TestSeveralSigners:
         with pytest.raises(UntrustedInputError, match="number 4"):
             publish_draft(signers.c, draft.file)
 
+    def test_a_draft_that_the_feed_has_left_behind_is_refused(self, signers: Signers) -> None:
+        draft = signers.draft(renewed(), 0)
+        sign_draft(draft.file, signers.files[1], signers.trust)
+        signers.federation.memberships.append(signers.c.feed.refresh().membership)
+        signers.federation.open()
+        with pytest.raises(FederationOperatorError, match="what came since would be nothing"):
+            publish_draft(signers.c, draft.file)
+
     def test_a_signer_who_leaves_signs_the_version_that_lets_them_go(
         self, signers: Signers
     ) -> None:
@@ -231,7 +341,13 @@ class TestSeveralSigners:
 
 def test_a_signer_sees_everything_that_changes(federation: SimulatedFederation) -> None:
     before = federation.pinned.record
-    cut = revoking_coordinator(NEW, "1" * 64, "2" * 64)
+    last = Revocation(
+        public_key=before.coordinator_key,
+        plan_digest="3" * 64,
+        close_digest="1" * 64,
+        decision_digest="2" * 64,
+    )
+    cut = revoking_coordinator(NEW, last)
     after = published(federation, cut)
     text = "\n".join(changes(before, after))
     for said in ("new coordinator key: ", "revoked at once: ", "close that counts: 111", "expires"):

@@ -19,7 +19,7 @@ from data_contracts.records.round_plan import (
     PublicationRule,
     TrainingRecipe,
 )
-from data_contracts.trusted_feed import earlier_digests_after
+from data_contracts.trusted_feed import earlier_after
 from infra.signing_keys import SigningKey
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)
@@ -63,7 +63,8 @@ def membership(
         "issued_at": NOW,
         "number": number,
         "previous_digest": previous.digest if previous else None,
-        "earlier_digests": earlier_digests_after(previous.record) if previous else (),
+        "earlier": earlier_after(previous) if previous else (),
+        "revoked": previous.record.revoked if previous else (),
         "expires_at": NOW + 24 * HOUR,
         "root_keys": (ROOT.public_key_hex,),
         "root_threshold": 1,
@@ -72,6 +73,8 @@ def membership(
         "after_feed_number": after.record.feed_number if after else 0,
         "after_feed_digest": after.digest if after else None,
     }
+    revoked = (*fields["revoked"], *changes.pop("revokes", ()))
+    fields["revoked"] = revoked
     return seal(Membership(**fields | changes), *(signers or (ROOT,)))
 
 

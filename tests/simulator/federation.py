@@ -33,7 +33,7 @@ from data_contracts.bucket_layout import (
 from data_contracts.envelope import Signer, Verified, seal
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
-from data_contracts.trusted_feed import FeedPosition, earlier_digests_after
+from data_contracts.trusted_feed import FeedPosition, earlier_after
 from infra.durable_files import write_durably
 from infra.feed_reader import FeedReader
 from infra.model_files import model_digest
@@ -178,11 +178,11 @@ class SimulatedFederation:
         place = {
             "number": current.record.number + 1,
             "previous_digest": current.digest,
-            "earlier_digests": earlier_digests_after(current.record),
+            "earlier": earlier_after(current),
             "issued_at": self.clock.now(),
             "after_feed_number": head.number,
             "after_feed_digest": head.digest,
-            "revoked": (),
+            "revoked": (*current.record.revoked, *fields.pop("revokes", ())),
         }
         record = Membership.model_validate({**dict(current.record), **place, **fields})
         membership = seal(record, self.root)
