@@ -166,7 +166,7 @@ def rotate_coordinator_key(home: Path, root_keys: Sequence[Path] = ()) -> Publis
 
 @dataclass(frozen=True)
 class Genuine:
-    """What of a revoked coordinator key still counts, for a person to look at before it is signed."""
+    """What of a revoked coordinator key still counts; a person looks at it before it is signed."""
 
     after: FeedPosition
     plan: Verified[RoundPlan] | None

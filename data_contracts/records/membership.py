@@ -51,8 +51,8 @@ class Revocation(Part):
     """A key of a coordinator or silo that somebody else may hold: nothing of it counts any more.
 
     Of a coordinator's key the feed up to `last_feed_number` still counts, with what its plans name.
-    `plan_digest` is the last plan there; on that one the close and the decision count that are named
-    here, and the candidate that the decision names, and nothing else.
+    `plan_digest` is the last plan there; on that one the close and the decision that are named here
+    count, and the candidate that the decision names, and nothing else.
     """
 
     public_key: PublicKeyHex
