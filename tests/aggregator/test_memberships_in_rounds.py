@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,12 @@ from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
 
 UNTIL_SUBMITTED = 4
+
+
+def steps_of(count: int) -> list[Any]:
+    """How far the attempt has come when the membership changes; some of them in every run."""
+    always, marks = {1, count - 1}, [pytest.mark.campaign]
+    return [pytest.param(n, marks=[] if n in always else marks) for n in range(count)]
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ def next_round_of(federation: SimulatedFederation) -> int:
 
 
 class TestRotation:
-    @pytest.mark.parametrize("steps", range(6))
+    @pytest.mark.parametrize("steps", steps_of(6))
     def test_the_old_coordinator_key_finishes_its_attempt(
         self, federation: SimulatedFederation, steps: int
     ) -> None:
@@ -217,7 +224,7 @@ class TestCoordinatorRevoked:
     def head(self, federation: SimulatedFederation) -> FeedPosition:
         return federation.coordinator().feed.refresh().head
 
-    @pytest.mark.parametrize("steps", range(5))
+    @pytest.mark.parametrize("steps", steps_of(5))
     def test_the_attempt_is_aborted_and_tried_again(
         self, federation: SimulatedFederation, steps: int
     ) -> None:

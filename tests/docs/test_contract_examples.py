@@ -163,7 +163,7 @@ def patients() -> list[Row]:
 def hospital_silo(home: Path, rows: list[Row]) -> SampleSilo:
     """A silo with the hospital's contract, its registry and these rows."""
     signer = create_key(home / "rights-holder.pem")
-    silo = SampleSilo(home, example("hospital").replace("0" * 64, signer.public_key_hex))
+    silo = SampleSilo(home, example("hospital").replace("1" * 64, signer.public_key_hex))
     terms = RegistryTerms(
         federation="fed-one",
         name="clinical-guidelines",

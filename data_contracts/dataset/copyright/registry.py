@@ -28,7 +28,7 @@ from data_contracts.dataset.copyright.tiles import (
     derive_tile_key,
 )
 from data_contracts.dataset.word_hashes import NORMALISER_VERSION
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, verify
+from data_contracts.envelope import max_document_bytes, verify
 from data_contracts.errors import DataStewardError, UntrustedInputError
 from data_contracts.records.copyright_registry import CopyrightRegistry
 
@@ -61,7 +61,7 @@ def load_registry(
     for bytes that are not what they claim to be, DataStewardError where the steward can put it
     right: a missing file, another version, an expired registry, another key.
     """
-    envelope = _read(manifest_path, MAX_ENVELOPE_BYTES)
+    envelope = _read(manifest_path, max_document_bytes(CopyrightRegistry))
     verified = verify(envelope, CopyrightRegistry, signer_public_keys)
     manifest = verified.record
     _check_parameters(manifest)
