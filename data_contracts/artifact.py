@@ -12,10 +12,15 @@ CHUNK_BYTES = 8 * 1024 * 1024
 
 
 class ArtifactRef(Part):
-    """SHA-256 (lower-case hex) and size in bytes of a blob in object storage."""
+    """SHA-256 (lower-case hex) and size in bytes of a blob in object storage.
+
+    `ciphertext` is the digest of the bytes as they lie there, where they are encrypted. Nothing
+    writes it yet, and a blob that has one is refused: its place in the records is kept.
+    """
 
     digest: Digest
     size: Annotated[int, Field(ge=0, le=2**53 - 1)]
+    ciphertext: Digest | None = None
 
 
 def digest_of_bytes(data: bytes) -> str:

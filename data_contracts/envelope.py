@@ -184,6 +184,7 @@ def verify_quorums(
 
     A key of any group may sign, and one that is in two groups counts in both.
     """
+    _require_length(envelope, record_type)
     envelope, table = _split(envelope)
     payload_type, payload, signatures = _opened(envelope)
     _require_type(payload_type, record_type)
@@ -236,6 +237,13 @@ def _signers(
     return frozenset(pinned[keyid] for keyid in ids)
 
 
+def _require_length(document: bytes, record_type: type[Record]) -> None:
+    """Before anything of it is parsed."""
+    limit = max_document_bytes(record_type)
+    if len(document) > limit:
+        raise _refused(record_type.kind, f"at most {limit} bytes", f"{len(document)}", "size")
+
+
 def _require_type(payload_type: str, record_type: type[Record]) -> None:
     """The kind, and the version of the wire: both are named where the version differs."""
     if payload_type == record_type.payload_type():
@@ -255,6 +263,7 @@ def _require_type(payload_type: str, record_type: type[Record]) -> None:
 
 def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
     """The record an envelope claims to hold, unverified: only to find the keys that it names."""
+    _require_length(envelope, record_type)
     envelope, table = _split(envelope)
     payload_type, payload, _ = _opened(envelope)
     _require_type(payload_type, record_type)

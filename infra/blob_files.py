@@ -22,6 +22,7 @@ def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
 
     Raises UntrustedInputError when they are not, and ConsortiaError when the disk refuses.
     """
+    _require_plain(ref)
     # Two silos may name the same blob, and two threads fetch it at the same time.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -44,6 +45,7 @@ def read_parts(path: Path, ref: ArtifactRef, part_bytes: int) -> Iterator[bytes]
     The very bytes that are handed out are the ones that are checked, so a file that changes while
     it is read cannot be uploaded under a digest that is not its own.
     """
+    _require_plain(ref)
     try:
         with path.open("rb") as file:
             digest = hashlib.sha256()
@@ -61,6 +63,17 @@ def read_parts(path: Path, ref: ArtifactRef, part_bytes: int) -> Iterator[bytes]
                 yield part
     except OSError as error:
         raise _changed(path, ref, error.strerror or str(error)) from error
+
+
+def _require_plain(ref: ArtifactRef) -> None:
+    if ref.ciphertext is not None:
+        raise UntrustedInputError(
+            f"blob {ref.digest[:16]}",
+            expected="bytes that lie in storage as they are",
+            found=f"a reference to encrypted ones, SHA-256 {ref.ciphertext}",
+            action="use a release that reads encrypted blobs",
+            reason="blob.encrypted",
+        )
 
 
 def refused_blob(ref: ArtifactRef, found: str, reason: str) -> UntrustedInputError:

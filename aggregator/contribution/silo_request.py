@@ -20,7 +20,7 @@ from aggregator.contribution.plan import ContributionPlan, OnMeasured, batches
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import claim_on_plan, own_records, signing_key
 from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.envelope import Verified, canonical_bytes, seal
+from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import ContributionRequest
 from data_contracts.records.contribution_request import (
@@ -33,8 +33,7 @@ from infra.durable_files import write_durably
 LEAST_MEASURING = 2
 """The mean of one silo would be that silo's own losses."""
 
-MAX_BYTES = ContributionRequest.max_payload_bytes
-LARGEST_REF = ArtifactRef(digest="0" * 64, size=2**53 - 1)
+ANY_REF = ArtifactRef(digest="0" * 64, size=2**53 - 1)
 
 
 def made_request(c: Coordinator, closed: ClosedRound) -> Verified[ContributionRequest] | None:
@@ -115,23 +114,19 @@ def _require_followed(closed: ClosedRound) -> None:
 def _require_fits(
     c: Coordinator, closed: ClosedRound, wanted: ContributionPlan, answer_within: timedelta
 ) -> None:
-    """Judged by the longest references there can be, since the real ones are not known yet."""
-    largest = [
-        CoalitionAdapter(members=_digits(closed, each), adapter=LARGEST_REF, residual=LARGEST_REF)
-        for each in wanted.coalitions
-    ]
+    """Judged by references that are made up, since the real ones are not known yet."""
     try:
-        size = len(canonical_bytes(_request(c, closed, largest, answer_within)))
+        drafted = [
+            CoalitionAdapter(members=_digits(closed, each), adapter=ANY_REF, residual=ANY_REF)
+            for each in wanted.coalitions
+        ]
+        _request(c, closed, drafted, answer_within)
+        return
     except ValidationError as error:
         found = error.errors(include_url=False)[0]["msg"]
-    else:
-        if size <= MAX_BYTES:
-            return
-        found = f"up to {size:,} bytes"
     raise _refused(
         closed,
-        f"a request of at most {MAX_COALITIONS:,} coalitions and {MAX_BYTES:,} bytes, "
-        "answered later than it is made",
+        f"a request of at most {MAX_COALITIONS:,} coalitions, answered later than it is made",
         f"{len(wanted.coalitions):,} coalitions of {len(closed.silos)} silos: {found}",
         "measure with --public, or give the silos more time where that is what is wrong",
     )

@@ -14,7 +14,7 @@ from data_contracts.records.base import RoundRecord
 from data_contracts.wire_types import Digest, Instant, Part, SiloId
 
 MAX_COALITIONS = 1024
-"""Every subset of ten silos; that many with a residual each fit the largest payload."""
+"""Every subset of ten silos, or each of a thousand left out once."""
 
 MemberDigits = Annotated[str, StringConstraints(pattern=r"^[01]{1,1000}$")]
 
@@ -43,6 +43,7 @@ class ContributionRequest(RoundRecord):
     """
 
     kind: ClassVar[str] = "contribution-request"
+    table_fields: ClassVar[tuple[str, ...]] = ("coalitions",)
 
     close_digest: Digest
     silos: Annotated[tuple[SiloId, ...], Field(min_length=1, max_length=1000)]
