@@ -70,6 +70,7 @@ def change_membership(
         feed = c.feed.refresh_as_far_as_it_is_clear()
         begin = after or feed.head
         _require_later(feed.membership.record, begin)
+        _require_in_feed(c, feed, begin)
         record = _changed(feed, change, begin)
         if record is None:
             return _told(c, feed.membership, changed=False)
@@ -252,6 +253,23 @@ def _require_later(current: Membership, begin: FeedPosition) -> None:
             found=f"{begin.number}",
             action="earlier entries count by that membership; name a later one",
         )
+
+
+def _require_in_feed(c: Coordinator, feed: TrustedFeed, begin: FeedPosition) -> None:
+    """Another membership may have made the entry void since the caller looked at it."""
+    if begin in (feed.head, FeedPosition()):
+        return
+    for entry in c.feed.entries_back(feed):
+        if entry.record.feed_number <= begin.number:
+            if entry.digest == begin.digest:
+                return
+            break
+    raise FederationOperatorError(
+        f"entry {begin.number} of the feed",
+        expected="an entry that counts",
+        found="one that another membership, published meanwhile, made void",
+        action="look at the feed again with `consortia federation show`",
+    )
 
 
 def _told(c: Coordinator, membership: Verified[Membership], *, changed: bool) -> Published:

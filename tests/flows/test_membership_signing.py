@@ -204,6 +204,19 @@ class TestWhatTheFeedHasDoneMeanwhile:
                 root_keys=[root_of(federation)],
             )
 
+    def test_a_beginning_that_became_void_is_one_message(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = federation.open()
+        void = FeedPosition(1, "7" * 64)
+        assert plan.record.feed_number == 1
+        federation.play(plan)
+        federation.open(2)
+        with pytest.raises(FederationOperatorError, match="published meanwhile, made void"):
+            change_membership(
+                federation.coordinator(), renewed(), after=void, root_keys=[root_of(federation)]
+            )
+
     def test_a_thief_cannot_stop_the_revocation(self, federation: SimulatedFederation) -> None:
         """Two plans at one number, signed with the stolen key, halt everybody but the signers."""
         self.play(federation)
