@@ -18,7 +18,7 @@ from data_contracts.records import (
     RoundPlan,
     RoundReport,
 )
-from data_contracts.trusted_feed import FedAttempt, TrustedFeed
+from data_contracts.trusted_feed import FedAttempt, FeedEntry, TrustedFeed
 from infra.attempt_reader import read_coordinator_records
 from infra.record_store import AttemptReading, Equivocation, Found, RoundRecordT, read_slot
 from infra.signing_keys import SigningKey
@@ -56,30 +56,38 @@ def attempts_back(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
             yield FedAttempt(plan, aborts.get(plan.digest))
 
 
-def is_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> bool:
-    """Whether a plan is still part of the feed: a membership that crossed with it makes it void."""
+def fed_attempt(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> FedAttempt | None:
+    """A plan of this run with its abort, as the feed has it; None for one that it has no more.
+
+    A membership that crossed with a plan makes it void.
+    """
     newest = feed.attempt_of_run(plan.record.run)
     if newest is not None and newest.plan.digest == plan.digest:
-        return True
-    for entry in c.feed.entries_back(feed):
-        if entry.record.feed_number <= plan.record.feed_number:
-            return entry.digest == plan.digest
-    return False
+        return newest
+    for attempt in attempts_back(c, feed):
+        if attempt.plan.record.feed_number <= plan.record.feed_number:
+            return attempt if attempt.plan.digest == plan.digest else None
+    return None
+
+
+def is_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> bool:
+    """Whether a plan is still part of the feed."""
+    return fed_attempt(c, feed, plan) is not None
 
 
 def abort_of(
     c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
 ) -> Verified[Abort] | None:
     """The abort that ends this plan's attempt, if the feed has one."""
-    newest = feed.attempt_of_run(plan.record.run)
-    if newest is not None and newest.plan.digest == plan.digest:
-        return newest.abort
+    attempt = fed_attempt(c, feed, plan)
+    return attempt.abort if attempt is not None else None
+
+
+def entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEntry] | None:
+    """The entry of that number, found by going back from the newest; None where there is none."""
     for entry in c.feed.entries_back(feed):
-        abort = narrowed(entry, Abort)
-        if abort is not None and abort.record.plan_digest == plan.digest:
-            return abort
-        if entry.digest == plan.digest:
-            break
+        if entry.record.feed_number <= number:
+            return entry if entry.record.feed_number == number else None
     return None
 
 

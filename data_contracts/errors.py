@@ -72,6 +72,17 @@ class UntrustedInputError(ConsortiaError):
         )
 
 
+def contradiction(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
+    """The error for a signed record that does not fit what others have signed, or its own place."""
+    return UntrustedInputError(
+        problem,
+        expected=expected,
+        found=found,
+        action="do not act on it; ask its signer, over another channel, what happened",
+        reason=reason,
+    )
+
+
 def _rebuild_untrusted(
     problem: str, expected: str, found: str, action: str, reason: str
 ) -> UntrustedInputError:

@@ -26,7 +26,7 @@ from data_contracts.envelope import (
     verify,
     verify_quorums,
 )
-from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.errors import FederationOperatorError, UntrustedInputError, contradiction
 from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.records.membership import MAX_EARLIER, EarlierMembership, Revocation
 from data_contracts.trust_anchor import open_trust_anchor
@@ -105,7 +105,7 @@ class TrustedFeed:
         """The version before the oldest, which names it by digest."""
         oldest = self._memberships[0].record
         if digest_of_bytes(envelope) != oldest.previous_digest:
-            raise _untrusted(
+            raise contradiction(
                 f"membership {oldest.number - 1}",
                 f"the one that membership {oldest.number} names",
                 "another",
@@ -207,7 +207,7 @@ class TrustedFeed:
         for membership in reversed(self._memberships):
             if membership.record.after_feed_number < number:
                 return membership
-        raise _untrusted(
+        raise contradiction(
             f"feed entry {number}",
             f"an entry after {self._memberships[0].record.after_feed_number}",
             "an older one, of a membership that is not at hand",
@@ -225,7 +225,7 @@ class TrustedFeed:
         number = self._head.number + 1
         if len(counting) > 1:
             found = f"{len(counting)} signed by the coordinator"
-            raise _untrusted(f"feed entry {number}", "one record", found, "feed.equivocation")
+            raise contradiction(f"feed entry {number}", "one record", found, "feed.equivocation")
         (entry,) = counting.values()
         self._require_next(entry.record)
         self._head = FeedPosition(number, entry.digest)
@@ -254,7 +254,7 @@ class TrustedFeed:
         """
         if digest_of_bytes(envelope) != position.digest:
             expected = f"digest {position.digest}"
-            raise _untrusted(f"feed entry {position.number}", expected, "another", "feed.chain")
+            raise contradiction(f"feed entry {position.number}", expected, "another", "feed.chain")
         keys = {membership.record.coordinator_key for membership in self._memberships}
         if peek_kind(envelope) == Abort.payload_type():
             return verify(envelope, Abort, keys)
@@ -287,17 +287,17 @@ class TrustedFeed:
         number = self._head.number + 1
         if entry.feed_number != number:
             found = f"{entry.feed_number}"
-            raise _untrusted(f"feed entry {number}", f"number {number}", found, "feed.number")
+            raise contradiction(f"feed entry {number}", f"number {number}", found, "feed.number")
         if entry.previous_digest != self._head.digest:
             expected = f"previous_digest {self._head.digest}"
-            raise _untrusted(f"feed entry {number}", expected, "another", "feed.chain")
+            raise contradiction(f"feed entry {number}", expected, "another", "feed.chain")
 
     def _verified(self, number: int, envelope: bytes) -> Verified[FeedEntry]:
         entry = self._signed(number, envelope)
         federation = self.membership.record.federation
         if entry.record.federation != federation:
             found = entry.record.federation
-            raise _untrusted(f"feed entry {number}", federation, found, "feed.federation")
+            raise contradiction(f"feed entry {number}", federation, found, "feed.federation")
         return entry
 
     def _signed(self, number: int, envelope: bytes) -> Verified[FeedEntry]:
@@ -309,7 +309,7 @@ class TrustedFeed:
         plan = verify(envelope, RoundPlan, keys)
         named = (plan.record.membership_number, plan.record.membership_digest)
         if named != (governing.record.number, governing.digest):
-            raise _untrusted(
+            raise contradiction(
                 f"feed entry {number}",
                 f"a plan under membership {governing.record.number}",
                 f"one under membership {plan.record.membership_number}",
@@ -386,24 +386,24 @@ def follow_membership(current: Verified[Membership], envelope: bytes) -> Verifie
     )
     problem = f"membership {before.number + 1}"
     if new.federation != before.federation:
-        raise _untrusted(problem, before.federation, new.federation, "membership.federation")
+        raise contradiction(problem, before.federation, new.federation, "membership.federation")
     if new.number != before.number + 1:
         expected = f"number {before.number + 1}"
-        raise _untrusted(problem, expected, f"{new.number}", "membership.number")
+        raise contradiction(problem, expected, f"{new.number}", "membership.number")
     if new.previous_digest != current.digest:
         expected = f"previous_digest {current.digest}"
-        raise _untrusted(problem, expected, "another", "membership.chain")
+        raise contradiction(problem, expected, "another", "membership.chain")
     if new.earlier != earlier_after(current):
-        raise _untrusted(problem, "earlier to go on", "another list", "membership.chain")
+        raise contradiction(problem, "earlier to go on", "another list", "membership.chain")
     if new.revoked[: len(before.revoked)] != before.revoked:
         expected = "revoked to go on that of the version before"
-        raise _untrusted(problem, expected, "another list", "membership.revoked")
+        raise contradiction(problem, expected, "another list", "membership.revoked")
     if set(new.retired_root_keys) != set(before.root_keys) - set(new.root_keys):
         expected = "retired_root_keys that are those of the version before that it no longer has"
-        raise _untrusted(problem, expected, "others", "membership.roots")
+        raise contradiction(problem, expected, "others", "membership.roots")
     if new.after_feed_number < before.after_feed_number:
         expected = f"a beginning not before entry {before.after_feed_number}"
-        raise _untrusted(problem, expected, f"{new.after_feed_number}", "membership.feed")
+        raise contradiction(problem, expected, f"{new.after_feed_number}", "membership.feed")
     return claimed
 
 
@@ -430,13 +430,3 @@ def _up_to(begin: FeedPosition, attempt: FedAttempt) -> FedAttempt | None:
 def _is_part(begin: FeedPosition, entry: Verified[RoundPlan] | Verified[Abort]) -> bool:
     number = entry.record.feed_number
     return number < begin.number or (number == begin.number and entry.digest == begin.digest)
-
-
-def _untrusted(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
-    return UntrustedInputError(
-        problem,
-        expected=expected,
-        found=found,
-        action="do not act on it; ask its signer, over another channel, what happened",
-        reason=reason,
-    )

@@ -5,7 +5,6 @@ their silo, and every membership is signed by the root key, which belongs offlin
 """
 
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,10 @@ from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
     COORDINATOR_KEY,
     MEMBERSHIP_NAME,
-    Coordinator,
     load_coordinator,
 )
-from aggregator.federation_feed import own_records
 from aggregator.membership_changes import (
     MEMBERSHIP_VALIDITY,
-    revoking_coordinator,
-    with_coordinator_key,
     with_silo,
 )
 from aggregator.settings import SETTINGS_NAME, load_settings
@@ -33,12 +28,12 @@ from data_contracts.bucket_layout import (
 )
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import Verified, fingerprint, narrowed, seal
+from data_contracts.envelope import Verified, fingerprint, seal
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Close, Decision, Membership, RoundPlan
-from data_contracts.records.membership import Member, Revocation
+from data_contracts.records import Membership
+from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor, open_trust_anchor
-from data_contracts.trusted_feed import FeedEntry, FeedPosition, TrustedFeed
+from data_contracts.trusted_feed import TrustedFeed
 from flows.membership_signing import Draft, Published, change_membership
 from flows.templates import FEDERATION_TEMPLATE
 from infra.clock import SystemClock
@@ -46,7 +41,7 @@ from infra.durable_files import write_durably
 from infra.local_stack import RunningStorage, add_federation
 from infra.local_stack import add_silo as add_silo_to_storage
 from infra.s3_client import S3Settings
-from infra.signing_keys import SigningKey, create_key, ensure_key
+from infra.signing_keys import ensure_key
 from infra.single_writer import claim_record
 from infra.storage_probe import probe_storage, require_promises
 from infra.toml_text import toml_string
@@ -154,87 +149,6 @@ def add_silo(
     if isinstance(outcome, Published):
         write_durably(hand_over / "membership.json", outcome.membership.envelope)
     return hand_over, outcome
-
-
-def rotate_coordinator_key(home: Path, root_keys: Sequence[Path] = ()) -> Published | Draft:
-    """A new key for the coordinator, beside the old one, which finishes what it has begun."""
-    c = load_coordinator(home)
-    return change_membership(
-        c, with_coordinator_key(_new_coordinator_key(c).public_key_hex), root_keys=root_keys
-    )
-
-
-@dataclass(frozen=True)
-class Genuine:
-    """What of a revoked coordinator key still counts; a person looks at it before it is signed."""
-
-    after: FeedPosition
-    plan: Verified[RoundPlan] | None
-    close: str | None
-    decision: str | None
-
-
-def genuine_until(c: Coordinator, last_entry: int, named: tuple[str, str] | None = None) -> Genuine:
-    """The feed up to `last_entry`, and of the last plan there close and decision.
-
-    Those are `named` by digest, or else the ones that lie in storage. Raises UntrustedInputError
-    where two of a kind lie there: only a person can say which one is genuine.
-    """
-    feed = c.feed.refresh_as_far_as_it_is_clear()
-    entry = _entry_at(c, feed, last_entry)
-    if entry is None:
-        return Genuine(FeedPosition(), None, None, None)
-    after, plan = FeedPosition(last_entry, entry.digest), narrowed(entry, RoundPlan)
-    if plan is None:
-        return Genuine(after, None, None, None)
-    close, decision = named or _decided(c, feed, plan)
-    return Genuine(after, plan, close, decision)
-
-
-def revoke_coordinator_key(
-    c: Coordinator, genuine: Genuine, root_keys: Sequence[Path] = ()
-) -> Published | Draft:
-    """A new key for the coordinator; of the old one counts what is `genuine`, and nothing else."""
-    last = Revocation(
-        public_key=c.feed.refresh_as_far_as_it_is_clear().membership.record.coordinator_key,
-        last_feed_number=genuine.after.number,
-        plan_digest=genuine.plan.digest if genuine.plan else None,
-        close_digest=genuine.close,
-        decision_digest=genuine.decision,
-    )
-    change = revoking_coordinator(_new_coordinator_key(c).public_key_hex, last)
-    return change_membership(c, change, after=genuine.after, root_keys=root_keys)
-
-
-def _new_coordinator_key(c: Coordinator) -> SigningKey:
-    """Never one that lay there before: that may have been stolen with the others."""
-    name = f"{COORDINATOR_KEY.stem}-{c.clock.now():%Y%m%d%H%M%S}-{secrets.token_hex(4)}"
-    return create_key(c.settings.path(COORDINATOR_KEY).with_name(name + COORDINATOR_KEY.suffix))
-
-
-def _decided(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
-) -> tuple[str | None, str | None]:
-    """Digests of close and decision on a plan; None for an attempt that was not decided."""
-    records = own_records(c, feed, plan)
-    close, decision = records.found(Close), records.found(Decision)
-    if close is None or decision is None:
-        return None, None
-    return close.digest, decision.digest
-
-
-def _entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEntry] | None:
-    if number == 0:
-        return None
-    for entry in c.feed.entries_back(feed):
-        if entry.record.feed_number == number:
-            return entry
-    raise FederationOperatorError(
-        "last entry of the feed that counts",
-        expected=f"0 to {feed.head.number}, the last one that is clear",
-        found=f"{number}",
-        action="see the numbers with `consortia federation show`",
-    )
 
 
 def describe(home: Path) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from aggregator.membership_changes import Change
+    from flows.coordinator_keys import Genuine
     from flows.membership_signing import Draft, Published
 
 federation_app = typer.Typer(
@@ -135,8 +136,9 @@ def federation_rotate_key(
     root_key: RootKeys = None,
 ) -> None:
     """Replace a key in good order: what the old one has begun, it finishes."""
+    from aggregator.coordinator import load_coordinator
     from aggregator.membership_changes import with_root_keys, with_silo_key
-    from flows.federation_admin import rotate_coordinator_key
+    from flows.coordinator_keys import rotate_coordinator_key
 
     roots = bool(add_root or remove_root or threshold)
     if [coordinator, bool(silo), roots].count(True) != 1 or bool(silo) != bool(public_key):
@@ -145,7 +147,7 @@ def federation_rotate_key(
             "and --threshold"
         )
     if coordinator:
-        _tell(rotate_coordinator_key(home, root_key or ()), home)
+        _tell(rotate_coordinator_key(load_coordinator(home), root_key or ()), home)
     elif silo:
         _change(home, with_silo_key(silo, public_key), root_key)
     else:
@@ -175,35 +177,45 @@ def federation_revoke(
 ) -> None:
     """A key that somebody else may hold: nothing of it counts any more, at once."""
     from aggregator.coordinator import load_coordinator
-    from aggregator.membership_changes import revoking_key, revoking_silo
-    from flows.federation_admin import genuine_until, revoke_coordinator_key
+    from aggregator.membership_changes import revoking_silo
+    from flows.coordinator_keys import genuine_until, last_entry_of
+    from flows.coordinator_keys import revoke_coordinator_key as revoke_current
+    from flows.coordinator_keys import revoke_earlier_key as revoke_earlier
 
     if [coordinator, bool(silo), bool(earlier)].count(True) != 1:
         raise typer.BadParameter("give one of --coordinator, --silo and --earlier")
-    if coordinator != (last_entry is not None) or (not coordinator and (close or decision)):
+    if coordinator != (last_entry is not None) or (silo and (close or decision)):
         raise typer.BadParameter(
-            "--coordinator needs --last-entry, and may have --close and --decision; see the number "
-            "of entries with `consortia federation show`, and say which was your last"
+            "--coordinator needs --last-entry, and only it: `consortia federation show` has the "
+            "number of entries, say which was your last; --close and --decision are not for --silo"
         )
     if bool(close) != bool(decision):
         raise typer.BadParameter("give --close and --decision together, or neither")
-    if coordinator:
-        c = load_coordinator(home)
-        genuine = genuine_until(c, last_entry or 0, (close, decision) if close else None)
-        plan = genuine.plan.record if genuine.plan else None
-        what = f"round {plan.round} attempt {plan.attempt}" if plan else "no plan"
-        console.print(f"Of the old key count entries up to {genuine.after.number}: {what},")
-        console.print(f"its close {genuine.close or 'none'}")
-        console.print(f"and its decision {genuine.decision or 'none'}.")
-        if not yes:
-            typer.confirm("Are these yours, and everything else nothing?", abort=True)
-        _tell(revoke_coordinator_key(c, genuine, root_key or ()), home)
-        console.print("Replace the coordinator's storage credential too: whoever has the key may")
-        console.print("have that as well.")
-    elif silo:
+    if silo:
         _change(home, revoking_silo(silo, public_key or None), root_key)
-    else:
-        _change(home, revoking_key(earlier), root_key)
+        return
+    c, named = load_coordinator(home), (close, decision) if close else None
+    last = last_entry_of(c, earlier) if earlier else last_entry
+    genuine = None if last is None else genuine_until(c, last, named)
+    if genuine is not None:
+        _ask(genuine, yes=yes)
+    if earlier or genuine is None:
+        _tell(revoke_earlier(c, earlier, genuine, root_key or ()), home)
+        return
+    _tell(revoke_current(c, genuine, root_key or ()), home)
+    console.print("Replace the coordinator's storage credential too: whoever has the key may")
+    console.print("have that as well.")
+
+
+def _ask(genuine: "Genuine", *, yes: bool) -> None:
+    """Show what of a coordinator's key would still count, and have a person say that it is so."""
+    plan = genuine.plan.record if genuine.plan else None
+    what = f"round {plan.round} attempt {plan.attempt}" if plan else "no open plan"
+    console.print(f"Of the key count entries up to {genuine.after.number}: {what},")
+    console.print(f"its close {genuine.close or 'none'}")
+    console.print(f"and its decision {genuine.decision or 'none'}.")
+    if not yes:
+        typer.confirm("Are these yours, and everything else nothing?", abort=True)
 
 
 @federation_app.command("new-root-key")

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aggregator.coordinator import MEMBERSHIP_NAME, Coordinator
+from aggregator.federation_feed import entry_at
 from aggregator.membership_changes import Change, next_membership
 from data_contracts.bucket_layout import membership_slot
 from data_contracts.envelope import (
@@ -259,11 +260,9 @@ def _require_in_feed(c: Coordinator, feed: TrustedFeed, begin: FeedPosition) -> 
     """Another membership may have made the entry void since the caller looked at it."""
     if begin in (feed.head, FeedPosition()):
         return
-    for entry in c.feed.entries_back(feed):
-        if entry.record.feed_number <= begin.number:
-            if entry.digest == begin.digest:
-                return
-            break
+    entry = entry_at(c, feed, begin.number)
+    if entry is not None and entry.digest == begin.digest:
+        return
     raise FederationOperatorError(
         f"entry {begin.number} of the feed",
         expected="an entry that counts",

@@ -29,7 +29,12 @@ from data_contracts.envelope import (
     unverified_record,
     verify,
 )
-from data_contracts.errors import ConsortiaError, FederationOperatorError, UntrustedInputError
+from data_contracts.errors import (
+    ConsortiaError,
+    FederationOperatorError,
+    UntrustedInputError,
+    contradiction,
+)
 from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.trusted_feed import (
     FedAttempt,
@@ -144,12 +149,11 @@ class FeedReader:
             except UntrustedInputError as error:
                 log.warning("membership %d: %s does not count: %s", number, info.key, error)
         if len(valid) > 1:
-            raise UntrustedInputError(
+            raise contradiction(
                 f"membership {number}",
-                expected="one version that the root keys signed",
-                found=f"{len(valid)} valid versions",
-                action="do not act on it; ask its signers, over another channel, what happened",
-                reason="membership.slot",
+                "one version that the root keys signed",
+                f"{len(valid)} valid versions",
+                "membership.slot",
             )
         for envelope in valid.values():
             write_durably(self._member_path(number), envelope)

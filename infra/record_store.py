@@ -28,7 +28,7 @@ from data_contracts.envelope import (
     verify,
     verify_quorums,
 )
-from data_contracts.errors import UntrustedInputError
+from data_contracts.errors import UntrustedInputError, contradiction
 from data_contracts.records import Record, RoundRecord, Status
 from infra.object_store import BoundExceededError, Bucket, ObjectInfo
 
@@ -74,7 +74,6 @@ def read_slot(
     slot: str,
     record_type: type[RecordT],
     keys: Collection[str],
-    threshold: int = 1,
     belongs: Callable[[RecordT], bool] | None = None,
 ) -> SlotReading[RecordT]:
     """What `slot` holds; of more than MAX_SLOT_OBJECTS records the first in key order count.
@@ -91,7 +90,7 @@ def read_slot(
         listed,
         partial(document_in, bucket),
         types,
-        Quorum(frozenset(keys), threshold),
+        Quorum(frozenset(keys)),
         lambda verified: belongs is None or belongs(verified.record),
     )
 
@@ -204,7 +203,9 @@ def document_in(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
     """Bytes of a listed record key; raises UntrustedInputError unless its digest is theirs."""
     data = _bytes_of(bucket, info, max_bytes)
     if document_digest(data) != digest_in_key(info.key):
-        raise _untrusted(info.key, "bytes with the digest in the key", "other bytes", "slot.digest")
+        raise contradiction(
+            info.key, "bytes with the digest in the key", "other bytes", "slot.digest"
+        )
     return data
 
 
@@ -240,7 +241,7 @@ def _judge_slot(
 def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -> Verified[RecordT]:
     kind = peek_kind(data)
     if kind not in types:
-        raise _untrusted("record", " or ".join(types), ascii(kind)[:80], "envelope.kind")
+        raise contradiction("record", " or ".join(types), ascii(kind)[:80], "envelope.kind")
     return verify_quorums(data, types[kind], [quorum])
 
 
@@ -248,26 +249,16 @@ def _bytes_of(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
     """The object's bytes; one that has grown or gone since the listing is its writer's doing."""
     bound = f"an object of at most {max_bytes} bytes"
     if info.size > max_bytes:
-        raise _untrusted(info.key, bound, f"{info.size} bytes", "slot.size")
+        raise contradiction(info.key, bound, f"{info.size} bytes", "slot.size")
     try:
         data = bucket.get(info.key, max_bytes)
     except BoundExceededError as error:
-        raise _untrusted(info.key, bound, error.found, "slot.size") from None
+        raise contradiction(info.key, bound, error.found, "slot.size") from None
     if data is None:
-        raise _untrusted(info.key, bound, "none", "slot.gone")
+        raise contradiction(info.key, bound, "none", "slot.gone")
     return data
 
 
 def _is_record_key(slot: str, key: str) -> bool:
     digest = digest_in_key(key)
     return digest is not None and key == record_key(slot, digest)
-
-
-def _untrusted(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
-    return UntrustedInputError(
-        problem,
-        expected=expected,
-        found=found,
-        action="do not act on it; ask its signer, over another channel, what happened",
-        reason=reason,
-    )

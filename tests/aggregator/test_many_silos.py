@@ -11,7 +11,7 @@ from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
 from aggregator.stage import Stage
 from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import MAX_TABLE_BYTES, canonical_bytes, seal, table_bytes
+from data_contracts.envelope import MAX_TABLE_BYTES, canonical_bytes, seal, table_bytes, verify
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Candidate, Close, Decision, Membership, RoundPlan, RoundReport
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
@@ -123,7 +123,9 @@ def test_a_plan_and_a_membership_of_a_thousand_silos_fit() -> None:
     plan = sample_federation().plan.record
     pins = tuple(plan.contracts[0].model_copy(update={"silo": silo}) for silo in NAMES)
     many = plan.model_copy(update={"cohort": NAMES, "contracts": pins})
-    seal(RoundPlan.model_validate(dict(many)), key("coordinator"))
+    planned = seal(RoundPlan.model_validate(dict(many)), key("coordinator"))
+    coordinator = [key("coordinator").public_key_hex]
+    assert verify(planned.envelope, RoundPlan, coordinator).record.cohort == NAMES
     members = tuple(Member(silo=silo, public_key=key(silo).public_key_hex) for silo in NAMES)
     sample = dict(SAMPLES["membership"])
     place = {
@@ -134,7 +136,8 @@ def test_a_plan_and_a_membership_of_a_thousand_silos_fit() -> None:
         "after_feed_digest": DIGEST,
         "silos": members,
     }
-    seal(Membership.model_validate(sample | place), key("root"))
+    signed = seal(Membership.model_validate(sample | place), key("root"))
+    assert verify(signed.envelope, Membership, [key("root").public_key_hex]).record.silos == members
 
 
 def test_what_does_not_fit_is_said_when_the_plan_is_made() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.coordinator import Coordinator
+from aggregator.federation_feed import next_round
 from aggregator.membership_changes import (
     Change,
     renewed,
@@ -18,6 +19,8 @@ from aggregator.membership_changes import (
     with_silo_key,
     without_silo,
 )
+from aggregator.report_audit import audit
+from aggregator.report_files import read_bundle
 from data_contracts.bucket_layout import feed_slot
 from data_contracts.envelope import seal
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
@@ -25,7 +28,12 @@ from data_contracts.records import Membership
 from data_contracts.records.membership import Revocation
 from data_contracts.trust_anchor import load_trust_anchor
 from data_contracts.trusted_feed import FeedPosition
-from flows.federation_admin import genuine_until, revoke_coordinator_key
+from flows.coordinator_keys import (
+    genuine_until,
+    last_entry_of,
+    revoke_coordinator_key,
+    revoke_earlier_key,
+)
 from flows.membership_signing import (
     Draft,
     Published,
@@ -243,6 +251,30 @@ class TestWhatTheFeedHasDoneMeanwhile:
         assert only is not None and set(only) == {genuine.close, genuine.decision}
         (new,) = (federation.settings.home / "keys").glob("coordinator-key-*.pem")
         assert load_key(new).public_key_hex == feed.membership.record.coordinator_key
+
+    def test_a_key_that_was_rotated_is_revoked_and_its_rounds_stay_good(
+        self, federation: SimulatedFederation
+    ) -> None:
+        self.play(federation)
+        old = federation.key.public_key_hex
+        new = federation.new_coordinator_key()
+        published(federation, with_coordinator_key(new.public_key_hex))
+        c = federation.coordinator()
+        last = last_entry_of(c, old)
+        assert last == 1 and last_entry_of(c, new.public_key_hex) is None
+        genuine = genuine_until(c, last)
+        assert genuine.decision is not None
+        outcome = revoke_earlier_key(c, old, genuine, [root_of(federation)])
+        assert isinstance(outcome, Published)
+        bundle = read_bundle(federation.settings.home / "reports" / "round-0001.json")
+        claims = {claim.name: claim.outcome for claim in audit(bundle, outcome.membership)}
+        assert "fail" not in claims.values() and claims["coordinator key"] == "not checked"
+        federation.sign_contract("silo-a")
+        federation.sign_contract("silo-b")
+        second = federation.open(2)
+        federation.play(second)
+        assert second.record.starting_adapter is not None
+        assert next_round(c, c.feed.refresh()) == 3
 
     def test_the_newest_membership_is_kept_also_by_who_changes_nothing(
         self, federation: SimulatedFederation
