@@ -8,12 +8,11 @@ from pathlib import Path
 from aggregator.coordinator import COORDINATOR_KEY, Coordinator
 from aggregator.federation_feed import entry_at, own_records
 from aggregator.membership_changes import (
-    require_usable,
     revoking_coordinator,
     revoking_key,
     with_coordinator_key,
 )
-from data_contracts.envelope import Verified, narrowed
+from data_contracts.envelope import Verified, fingerprint, narrowed
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Close, Decision, RoundPlan
 from data_contracts.records.membership import Revocation
@@ -71,9 +70,24 @@ def genuine_until(c: Coordinator, last_entry: int, named: tuple[str, str] | None
     return Genuine(after, plan, *(named or _decided(c, feed, plan)))
 
 
+def named_key(c: Coordinator, text: str) -> str:
+    """A key that some membership has named, by its hex digits or by its fingerprint."""
+    members = [m.record for m in c.feed.refresh_as_far_as_it_is_clear().memberships]
+    keys = {m.coordinator_key for m in members} | {s.public_key for m in members for s in m.silos}
+    wanted = text.replace(" ", "").lower()
+    for key in keys:
+        if wanted in (key, fingerprint(key).replace(" ", "")):
+            return key
+    raise FederationOperatorError(
+        "key to revoke",
+        expected="a coordinator's or a silo's key, or its fingerprint, from any membership so far",
+        found=text[:80],
+        action="copy it from what `consortia federation show` printed when it was in use",
+    )
+
+
 def last_entry_of(c: Coordinator, public_key: str) -> int | None:
     """The last entry that a coordinator's earlier key governs; None for any other key."""
-    require_usable(public_key, "key to revoke")
     memberships = c.feed.refresh_as_far_as_it_is_clear().memberships
     held = [n for n, m in enumerate(memberships) if m.record.coordinator_key == public_key]
     if not held or held[-1] + 1 == len(memberships):

@@ -162,7 +162,7 @@ def describe(home: Path) -> list[tuple[str, str]]:
     rows = [
         ("federation", membership.federation),
         ("membership", f"number {membership.number}, {expiry}"),
-        ("feed", f"{feed.head.number} entries, the newest {_what(feed)}"),
+        ("feed", _newest_entry(feed)),
     ]
     needed = f"{membership.root_threshold} of {len(membership.root_keys)} sign"
     rows += [(f"root key ({needed})", fingerprint(key)) for key in membership.root_keys]
@@ -171,13 +171,14 @@ def describe(home: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _what(feed: TrustedFeed) -> str:
-    attempt = feed.attempt
+def _newest_entry(feed: TrustedFeed) -> str:
+    """Its number, which a revocation asks for, and what it is."""
+    attempt, number = feed.attempt, feed.head.number
     if attempt is None:
-        return "none of a plan at hand"
+        return f"entry {number}, which ends an attempt" if number else "no entry yet"
     plan = attempt.plan.record
-    ended = ", aborted" if attempt.abort else ""
-    return f"round {plan.round} attempt {plan.attempt} of {plan.run}{ended}"
+    what = "which ends" if attempt.abort else "the plan of"
+    return f"entry {number}, {what} round {plan.round} attempt {plan.attempt} of {plan.run}"
 
 
 def _rounds_of(member: Member) -> str:

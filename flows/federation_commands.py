@@ -170,7 +170,8 @@ def federation_revoke(
         str, typer.Option(help="The silo's new key; without it the silo leaves.")
     ] = "",
     earlier: Annotated[
-        str, typer.Option(help="A key that is in use no more, say one that was rotated.")
+        str,
+        typer.Option(help="A key in use no more, or its fingerprint; say one that was rotated."),
     ] = "",
     root_key: RootKeys = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -178,7 +179,7 @@ def federation_revoke(
     """A key that somebody else may hold: nothing of it counts any more, at once."""
     from aggregator.coordinator import load_coordinator
     from aggregator.membership_changes import revoking_silo
-    from flows.coordinator_keys import genuine_until, last_entry_of
+    from flows.coordinator_keys import genuine_until, last_entry_of, named_key
     from flows.coordinator_keys import revoke_coordinator_key as revoke_current
     from flows.coordinator_keys import revoke_earlier_key as revoke_earlier
 
@@ -195,6 +196,7 @@ def federation_revoke(
         _change(home, revoking_silo(silo, public_key or None), root_key)
         return
     c, named = load_coordinator(home), (close, decision) if close else None
+    earlier = named_key(c, earlier) if earlier else ""
     last = last_entry_of(c, earlier) if earlier else last_entry
     genuine = None if last is None else genuine_until(c, last, named)
     if genuine is not None:
@@ -209,11 +211,15 @@ def federation_revoke(
 
 def _ask(genuine: "Genuine", *, yes: bool) -> None:
     """Show what of a coordinator's key would still count, and have a person say that it is so."""
-    plan = genuine.plan.record if genuine.plan else None
-    what = f"round {plan.round} attempt {plan.attempt}" if plan else "no open plan"
-    console.print(f"Of the key count entries up to {genuine.after.number}: {what},")
-    console.print(f"its close {genuine.close or 'none'}")
-    console.print(f"and its decision {genuine.decision or 'none'}.")
+    last = genuine.after.number
+    console.print(f"Of this key the feed counts up to entry {last}." if last else "Nothing counts.")
+    if genuine.plan is not None:
+        plan = genuine.plan.record
+        console.print(
+            f"It is the plan of round {plan.round} attempt {plan.attempt}, of which count"
+        )
+        console.print(f"  the close     {genuine.close or 'none'}")
+        console.print(f"  the decision  {genuine.decision or 'none: the round is tried again'}")
     if not yes:
         typer.confirm("Are these yours, and everything else nothing?", abort=True)
 

@@ -22,7 +22,7 @@ from aggregator.membership_changes import (
 from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
 from data_contracts.bucket_layout import feed_slot
-from data_contracts.envelope import seal
+from data_contracts.envelope import fingerprint, seal
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Revocation
@@ -31,6 +31,7 @@ from data_contracts.trusted_feed import FeedPosition
 from flows.coordinator_keys import (
     genuine_until,
     last_entry_of,
+    named_key,
     revoke_coordinator_key,
     revoke_earlier_key,
 )
@@ -260,6 +261,9 @@ class TestWhatTheFeedHasDoneMeanwhile:
         new = federation.new_coordinator_key()
         published(federation, with_coordinator_key(new.public_key_hex))
         c = federation.coordinator()
+        assert named_key(c, fingerprint(old)) == old == named_key(c, old.upper())
+        with pytest.raises(FederationOperatorError, match="from any membership so far"):
+            named_key(c, NEW)
         last = last_entry_of(c, old)
         assert last == 1 and last_entry_of(c, new.public_key_hex) is None
         genuine = genuine_until(c, last)
