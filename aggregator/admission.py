@@ -8,10 +8,10 @@ otherwise count, so that a silo cannot knock out a neighbour from a slot that wa
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
@@ -21,16 +21,17 @@ from data_contracts.records import (
     Refusal,
     RoundPlan,
     RoundRecord,
-    SiloRecord,
     Submission,
     Verdict,
 )
 from data_contracts.records.close import Admitted, Refused, Rejected
+from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from data_contracts.records.verdict import VERDICT_VALIDITY
 from infra.clock import ALLOWED_SKEW
 
 MAX_RULE_LENGTH = 80
 REVOKED_SILO = "silo.revoked"
+WITHDREW = "silo.withdrew"
 
 RuleInput = TypeVar("RuleInput")
 
@@ -40,8 +41,10 @@ class SiloEvidence:
     """What the coordinator read and verified of one silo.
 
     `is_revoked`: its key counts no more, so nothing was read. `equivocated`: two valid records lay
-    in one slot. `adapter_fault`: the reason of the gate that
-    refused the blob, such as `adapter.not_finite`, or None.
+    in one slot. `withdrew`: something that was read was gone, or locked by somebody else, before it
+    could be kept, so none of its records count. `adapter_fault`: the reason of the gate that
+    refused the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter in
+    the silo's inbox, by digest.
     """
 
     silo: str
@@ -51,12 +54,14 @@ class SiloEvidence:
     submission: Verified[Submission] | None = None
     equivocated: bool = False
     is_revoked: bool = False
+    withdrew: bool = False
     adapter_fault: str | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
 
-    def records(self) -> tuple[SiloRecord, ...]:
+    def verified(self) -> tuple[Verified[Any], ...]:
         """All records that exist."""
         found = (self.acceptance, self.refusal, self.verdict, self.submission)
-        return tuple(verified.record for verified in found if verified is not None)
+        return tuple(verified for verified in found if verified is not None)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,26 @@ def judge(plan: Verified[RoundPlan], evidence: Sequence[SiloEvidence], now: date
         rejected=tuple(o for o in outcomes if isinstance(o, Rejected)),
         refused=tuple(o for o in outcomes if isinstance(o, Refused)),
         missing=tuple(o for o in outcomes if isinstance(o, str)),
+        held=_held(cases, outcomes),
     )
+
+
+def _held(
+    cases: Sequence[_Case], outcomes: Sequence[Admitted | Rejected | Refused | str]
+) -> tuple[EvidenceRef, ...]:
+    """Every record that was judged, and the adapters that were let in, silo by silo."""
+    adapters = {o.silo: o.adapter.digest for o in outcomes if isinstance(o, Admitted)}
+    held = []
+    for silo, versions, verified in (
+        (c.evidence.silo, c.evidence.versions, c.evidence.verified()) for c in cases
+    ):
+        things = [(v.record.kind, v.digest) for v in verified]
+        things += [(LOCAL_ADAPTER, adapters[silo])] if silo in adapters else []
+        held += [
+            EvidenceRef(kind=kind, silo=silo, digest=digest, version=versions.get(digest))
+            for kind, digest in things
+        ]
+    return tuple(held)
 
 
 def reached_quorum(close: Close, plan: RoundPlan) -> bool:
@@ -154,12 +178,16 @@ def _revoked(case: _Case) -> str | None:
     return REVOKED_SILO if case.evidence.is_revoked else None
 
 
+def _withdrew(case: _Case) -> str | None:
+    return WITHDREW if case.evidence.withdrew else None
+
+
 def _equivocation(case: _Case) -> str | None:
     return "silo.equivocation" if case.evidence.equivocated else None
 
 
 def _binding(case: _Case) -> str | None:
-    records = case.evidence.records()
+    records = [verified.record for verified in case.evidence.verified()]
     if any(record.silo != case.evidence.silo for record in records):
         return "binding.silo"
     faults = (binding_fault(record, case.plan) for record in records)
@@ -226,6 +254,7 @@ def _adapter_fault(submitted: _Submitted) -> str | None:
 SILO_RULES: tuple[Callable[[_Case], str | None], ...] = (
     _outside_cohort,
     _revoked,
+    _withdrew,
     _equivocation,
     _binding,
     _no_acceptance,

@@ -1,16 +1,17 @@
-"""Reads the evidence of one attempt from the buckets, verified, and copies it to the ledger."""
+"""Reads the evidence of one attempt from the buckets, verified."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from aggregator.admission import SiloEvidence
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import abort_of, own_records
-from aggregator.ledger import SiloRecords, judged_records, used_evaluations
+from aggregator.ledger import SiloRecords, held_records
 from aggregator.report import Evidence
+from aggregator.spool import spool, spool_with_version
 from aggregator.transfers import several_at_a_time
 from data_contracts.adapter_format import open_adapter
-from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.block_quantisation import SCHEMES
 from data_contracts.bucket_layout import attempt_of, status_prefix
 from data_contracts.envelope import Verified
@@ -24,36 +25,28 @@ from data_contracts.records import (
     Evaluation,
     Refusal,
     RoundPlan,
+    RoundReport,
     SiloRecord,
     Status,
     Submission,
     Verdict,
 )
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.submission_gate import check_submission
 from data_contracts.trusted_feed import TrustedFeed
-from infra.durable_files import keep_durably
-from infra.object_store import Bucket
 from infra.record_store import read_attempt
 
 SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 
 
 def read_silo(
-    c: Coordinator,
-    feed: TrustedFeed,
-    plan: Verified[RoundPlan],
-    silo: str,
-    *,
-    also_revoked: bool = False,
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str
 ) -> SiloRecords:
-    """Verified records of one silo; one whose key does not count, or counts no more, has none.
-
-    `also_revoked`: with the key of the plan's membership, whatever became of it since.
-    """
-    named = feed.membership_of(plan).record.key_of(silo)
-    key = named if also_revoked else feed.silo_key(plan, silo)
+    """Verified records of one silo; one whose key does not count, or counts no more, has none."""
+    key = feed.silo_key(plan, silo)
     if key is None:
+        named = feed.membership_of(plan).record.key_of(silo)
         return SiloRecords(is_revoked=named is not None)
     reading = read_attempt(
         c.inbox(silo),
@@ -62,6 +55,7 @@ def read_silo(
         lambda verified: isinstance(verified.record, SiloRecord) and verified.record.silo == silo,
         c.seen,
     )
+    found = {kind: reading.found(kind) for kind in SILO_TYPES}
     return SiloRecords(
         acceptance=reading.found(Acceptance),
         refusal=reading.found(Refusal),
@@ -69,27 +63,33 @@ def read_silo(
         submission=reading.found(Submission),
         evaluation=reading.found(Evaluation),
         equivocated=bool(reading.equivocations()),
+        versions={v.digest: reading.version(kind) for kind, v in found.items() if v is not None},
     )
 
 
 def read_evidence(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], *, also_revoked: bool = False
+    c: Coordinator,
+    feed: TrustedFeed,
+    plan: Verified[RoundPlan],
+    report: Verified[RoundReport] | None = None,
 ) -> tuple[Evidence, dict[str, SiloRecords]]:
     """All verified records of the attempt, the coordinator's and the silos'.
 
-    Once the round is closed, what a silo was judged by is read from the ledger: its inbox is the
-    silo's to rewrite, the ledger is not.
+    Once the round is closed, what a silo was judged by is what the close holds, and once there is
+    a `report`, what that lists: whatever else is in an inbox came too late.
     """
     own = own_records(c, feed, plan)
     close, decision = own.found(Close), own.found(Decision)
-    silos = {
-        silo: read_silo(c, feed, plan, silo, also_revoked=also_revoked)
-        for silo in plan.record.cohort
-    }
-    if close is not None:
-        silos |= judged_records(c, feed, plan, close.record, silos)
-    if decision is not None:
-        silos |= used_evaluations(c, feed, plan, decision.record, silos)
+    if report is not None:
+        silos = _held(c, feed, plan, report.record.evidence)
+    else:
+        silos = {silo: read_silo(c, feed, plan, silo) for silo in plan.record.cohort}
+        if close is not None:
+            judged = _held(c, feed, plan, close.record.held)
+            silos = {s: _as_judged(judged.get(s, SiloRecords()), r) for s, r in silos.items()}
+        if decision is not None:
+            used = _held(c, feed, plan, _evaluation_refs(decision.record))
+            silos = {s: _as_decided(r, used.get(s, SiloRecords())) for s, r in silos.items()}
     evidence = Evidence(
         membership=feed.membership_of(plan),
         plan=plan,
@@ -102,8 +102,45 @@ def read_evidence(
         candidate=own.found(Candidate),
         decision=decision,
         abort=abort_of(c, feed, plan),
+        versions={digest: v for r in silos.values() for digest, v in r.versions.items()},
     )
     return evidence, silos
+
+
+def _held(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], refs: Iterable[EvidenceRef]
+) -> dict[str, SiloRecords]:
+    """As kept; signed with the keys of the plan's membership, whatever became of them since."""
+    members = feed.membership_of(plan).record
+    keys = {silo: members.key_of(silo) for silo in plan.record.cohort}
+    return held_records(c, plan, refs, {silo: key for silo, key in keys.items() if key})
+
+
+def _as_judged(judged: SiloRecords, inbox: SiloRecords) -> SiloRecords:
+    """Only the evaluation still comes from the inbox."""
+    return replace(
+        judged,
+        evaluation=inbox.evaluation,
+        is_revoked=inbox.is_revoked,
+        versions=dict(inbox.versions) | dict(judged.versions),
+    )
+
+
+def _as_decided(judged: SiloRecords, used: SiloRecords) -> SiloRecords:
+    versions = dict(judged.versions) | dict(used.versions)
+    return replace(judged, evaluation=used.evaluation, versions=versions)
+
+
+def _evaluation_refs(decision: Decision) -> list[EvidenceRef]:
+    return [
+        EvidenceRef(
+            kind=Evaluation.kind,
+            silo=used.silo,
+            digest=used.evaluation_digest,
+            version=used.version,
+        )
+        for used in decision.evaluations
+    ]
 
 
 def read_status(
@@ -130,6 +167,7 @@ def admission_evidence(
 
     def judged(silo: str) -> SiloEvidence:
         records = silos[silo]
+        fault, versions = _adapter_fault(c, plan, silo, records.submission, starting)
         return SiloEvidence(
             silo=silo,
             acceptance=records.acceptance,
@@ -138,19 +176,11 @@ def admission_evidence(
             submission=records.submission,
             equivocated=records.equivocated,
             is_revoked=records.is_revoked,
-            adapter_fault=_adapter_fault(c, plan, silo, records.submission, starting),
+            adapter_fault=fault,
+            versions=dict(records.versions) | versions,
         )
 
     return several_at_a_time(judged, sorted(silos))
-
-
-def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef) -> Path:
-    """A blob on local disk under its digest, verified; downloaded once."""
-    path = spool_path(c, ref)
-    if not path.exists() or artifact_of_file(path) != ref:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bucket.download_blob(ref, path)
-    return path
 
 
 def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
@@ -172,38 +202,26 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
     return open_quantised(path, spec, SCHEMES[plan.compression], starting)
 
 
-def spool_all(c: Coordinator, bucket: Bucket, refs: Sequence[ArtifactRef]) -> list[Path]:
-    """As `spool`, several at a time; whole objects, because small ranged reads are slow."""
-    return several_at_a_time(lambda ref: spool(c, bucket, ref), refs)
-
-
-def spool_own(c: Coordinator, file: Path, ref: ArtifactRef) -> None:
-    """Take a file that the coordinator made, and that is `ref`, for what `spool` would fetch."""
-    keep_durably(file, spool_path(c, ref))
-
-
-def spool_path(c: Coordinator, ref: ArtifactRef) -> Path:
-    """Where `spool` keeps a blob."""
-    return c.workspace / "spool" / f"{ref.digest}.safetensors"
-
-
 def _adapter_fault(
     c: Coordinator,
     plan: Verified[RoundPlan],
     silo: str,
     submission: Verified[Submission] | None,
     starting: AdapterSource,
-) -> str | None:
-    """Why the submitted adapter cannot be admitted, or None; size is checked before bytes."""
+) -> tuple[str | None, dict[str, str | None]]:
+    """Why the submitted adapter cannot be admitted, or None, and its version by digest.
+
+    Size is checked before bytes.
+    """
     if submission is None:
-        return None
+        return None, {}
     ref = submission.record.adapter
     if ref.size > plan.record.max_adapter_bytes:
-        return "adapter.too_large"
+        return "adapter.too_large", {}
     try:
-        path = spool(c, c.inbox(silo), ref)
+        path, version = spool_with_version(c, c.inbox(silo), ref)
         source = local_adapter(plan.record, silo, path, starting)
         check_submission(source, starting, plan.record.recipe)
     except UntrustedInputError as error:
-        return error.reason
-    return None
+        return error.reason, {}
+    return None, {ref.digest: version}

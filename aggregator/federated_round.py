@@ -12,15 +12,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from aggregator.adapter_layout import adapter_targets
-from aggregator.admission import judge, reached_quorum
+from aggregator.admission import reached_quorum
 from aggregator.agreed_contracts import agreed_contracts
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
-from aggregator.evidence_reader import (
-    admission_evidence,
-    read_evidence,
-    spool,
-    spool_path,
-)
+from aggregator.evidence_reader import admission_evidence, read_evidence
 from aggregator.federation_feed import (
     abort_of,
     attempts_back,
@@ -33,13 +28,14 @@ from aggregator.federation_feed import (
     signing_key,
     starting_point,
 )
+from aggregator.held_judgement import close_on_held, decide_on_held, listed_and_held
 from aggregator.interruption import interruption_of
-from aggregator.ledger import SiloRecords, copy_evaluations, copy_judged
+from aggregator.ledger import SiloRecords
 from aggregator.planning import PlanInputs, draft_plan
-from aggregator.publication import decide
 from aggregator.publish import write_peft_layout
 from aggregator.report import Evidence, build_report
 from aggregator.report_files import ReportFiles, write_report_files
+from aggregator.spool import spool
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot
 from data_contracts.envelope import Verified, narrowed, seal
@@ -115,13 +111,14 @@ class Look:
 def look(c: Coordinator, plan: Verified[RoundPlan], feed: TrustedFeed | None = None) -> Look:
     """Read everything about an attempt once; `feed` where it was read just now."""
     feed = feed or read_federation(c)
-    evidence, silos = read_evidence(c, feed, plan)
+    report = read_report(c, feed, plan)
+    evidence, silos = read_evidence(c, feed, plan, report)
     if not is_fed(c, feed, plan):
         return Look(feed, plan, Stage.VOID, evidence, silos)
     found = stage_of(
         evidence,
         c.clock.now(),
-        reported=read_report(c, feed, plan) is not None,
+        reported=report is not None,
         interrupted=interruption_of(feed, evidence) is not None,
     )
     return Look(feed, plan, found, evidence, silos)
@@ -138,7 +135,7 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
     evidence, silos = read_evidence(c, feed, plan)
     if evidence.close is not None:
         return evidence.close
-    close = judge(plan, admission_evidence(c, plan, silos), c.clock.now())
+    close = close_on_held(c, plan, admission_evidence(c, plan, silos), c.clock.now())
     if not reached_quorum(close, plan.record):
         return abort_round(
             c,
@@ -146,8 +143,6 @@ def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | 
             "quorum.not_reached",
             f"{len(close.admitted)} of {plan.record.quorum} needed submissions were admitted.",
         )
-    spooled = {a.adapter.digest: spool_path(c, a.adapter) for a in close.admitted}
-    copy_judged(c, plan, close, silos, spooled)
     return _claimed(c, feed, plan, close)
 
 
@@ -191,9 +186,7 @@ def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision
     if evidence.decision is not None:
         return evidence.decision
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
-    decision = decide(plan, candidate, evidence.evaluations, c.clock.now())
-    copy_evaluations(c, plan, evidence.evaluations)
-    return _claimed(c, feed, plan, decision)
+    return _claimed(c, feed, plan, decide_on_held(c, plan, candidate, evidence))
 
 
 def report_round(
@@ -201,18 +194,16 @@ def report_round(
 ) -> tuple[Verified[RoundReport], ReportFiles]:
     """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
     feed = read_federation(c)
-    evidence, _ = read_evidence(c, feed, plan)
     report = read_report(c, feed, plan)
+    evidence, _ = read_evidence(c, feed, plan, report)
     if report is None:
+        evidence = listed_and_held(c, evidence)
         # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
         keys = feed.report_keys(plan)
         planned, newest = evidence.membership.record.coordinator_key, feed.membership.record
         key = own_key(c, planned) if planned in keys else None
         key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
         report = claim_on_plan(c, plan, seal(build_report(evidence, c.clock.now()), key), keys)
-    else:
-        # What a silo had signed before its key was revoked is part of a report that was made then.
-        evidence, _ = read_evidence(c, feed, plan, also_revoked=True)
     if report.record.outcome == "published":
         _publish(c, plan, evidence)
     chain = tuple(membership.envelope for membership in feed.memberships)

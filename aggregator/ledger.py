@@ -1,45 +1,51 @@
-"""The coordinator's own, object-locked copy of the evidence that its decisions rest on.
+"""What keeps the evidence that a decision rests on, before the record that names it is signed.
 
-An inbox is its silo's to rewrite, the ledger is not. Copies are made before the record that names
-them, so whatever a close or a decision names by digest can be read here for ever after.
+The inbox is the ledger: what was judged is a version in its silo's inbox, and that version is
+locked there and read back. Whatever the silo puts later is another version, and nothing is stored
+twice. Where a storage has no versions or locks (`ledger.place = "copy"` in `federation.toml`), the
+bytes that were judged are put into the coordinator's own ledger bucket instead.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from aggregator.admission import REVOKED_SILO
 from aggregator.coordinator import Coordinator
+from aggregator.spool import spool, spool_path
 from aggregator.transfers import several_at_a_time
-from data_contracts.bucket_layout import attempt_of, digest_in_key, ledger_slot, record_key
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, verify
+from data_contracts.artifact import ArtifactRef
+from data_contracts.bucket_layout import (
+    attempt_of,
+    blob_key,
+    ledger_slot,
+    record_key,
+    round_slot,
+)
+from data_contracts.envelope import Verified, max_document_bytes, verify
+from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.records import (
+    RECORD_TYPES,
     Acceptance,
     Close,
-    Decision,
     Evaluation,
     Refusal,
     RoundPlan,
-    SiloRecord,
     Submission,
     Verdict,
 )
-from data_contracts.records.close import Admitted
-from data_contracts.trusted_feed import TrustedFeed
-from infra.record_store import write_record
-
-EQUIVOCATION = "silo.equivocation"
-"""The reason for which there is no one record to copy."""
-
-SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
+from infra.object_store import AccessDeniedError, Bucket, Lock, VersionGoneError
 
 
 @dataclass(frozen=True)
 class SiloRecords:
-    """What lies in one silo's inbox for this attempt; `equivocated` if a slot holds two records.
+    """What counts of one silo's records in this attempt; `equivocated` if a slot holds two.
 
     `is_revoked`: the key that the plan's membership names for the silo does not count any more.
+    `versions`: of each record, by its digest, where the inbox has versions.
     """
 
     acceptance: Verified[Acceptance] | None = None
@@ -49,113 +55,174 @@ class SiloRecords:
     evaluation: Verified[Evaluation] | None = None
     equivocated: bool = False
     is_revoked: bool = False
-
-
-def copy_judged(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    close: Close,
-    silos: Mapping[str, SiloRecords],
-    adapters: Mapping[str, Path],
-) -> None:
-    """Copy all that `close` rests on, blobs first; `adapters` are spooled files by digest.
-
-    The bytes that were judged are sent, not copied within the storage: between judgement and copy
-    a silo could have put others in their place.
-    """
-
-    def copy_blob(admitted: Admitted) -> None:
-        c.ledger.put_blob(adapters[admitted.adapter.digest], admitted.adapter)
-
-    def copy_records(silo: str) -> None:
-        records = silos[silo]
-        judged = (records.acceptance, records.refusal, records.verdict, records.submission)
-        for verified in judged:
-            if verified is not None:
-                slot = ledger_slot(attempt_of(plan), silo, verified.record.kind)
-                write_record(c.ledger, slot, verified)
-
-    several_at_a_time(copy_blob, close.admitted)
-    several_at_a_time(copy_records, _named_by(close))
-
-
-def copy_evaluations(
-    c: Coordinator, plan: Verified[RoundPlan], evaluations: Mapping[str, Verified[Evaluation]]
-) -> None:
-    """Copy the evaluations that a decision is about to name."""
-    for silo, evaluation in evaluations.items():
-        write_record(c.ledger, ledger_slot(attempt_of(plan), silo, Evaluation.kind), evaluation)
-
-
-def judged_records(
-    c: Coordinator,
-    feed: TrustedFeed,
-    plan: Verified[RoundPlan],
-    close: Close,
-    inboxes: Mapping[str, SiloRecords],
-) -> dict[str, SiloRecords]:
-    """What the close rests on, from the ledger; only evaluations still come from the inbox."""
-    judged = {}
-    for silo, digests in _named_by(close).items():
-        reader = _Reader(c, plan, silo, feed.membership_of(plan).record.key_of(silo), digests)
-        judged[silo] = SiloRecords(
-            acceptance=reader.read(Acceptance),
-            refusal=reader.read(Refusal),
-            verdict=reader.read(Verdict),
-            submission=reader.read(Submission),
-            evaluation=inboxes[silo].evaluation,
-            is_revoked=inboxes[silo].is_revoked,
-        )
-    return judged
-
-
-def used_evaluations(
-    c: Coordinator,
-    feed: TrustedFeed,
-    plan: Verified[RoundPlan],
-    decision: Decision,
-    records: Mapping[str, SiloRecords],
-) -> dict[str, SiloRecords]:
-    """`records` with the evaluations that the decision names, from the ledger."""
-    result = {}
-    for used in decision.evaluations:
-        key = feed.membership_of(plan).record.key_of(used.silo)
-        reader = _Reader(c, plan, used.silo, key, frozenset({used.evaluation_digest}))
-        result[used.silo] = replace(records[used.silo], evaluation=reader.read(Evaluation))
-    return result
-
-
-def _named_by(close: Close) -> dict[str, frozenset[str]]:
-    """Digests of the records that the close names, for each silo whose records it rests on."""
-    named = {a.silo: frozenset({a.submission_digest, a.verdict_digest}) for a in close.admitted}
-    named |= {r.silo: frozenset({r.record_digest}) for r in close.refused}
-    return named | {
-        r.silo: frozenset({r.submission_digest} if r.submission_digest else ())
-        for r in close.rejected
-        if r.rule not in (EQUIVOCATION, REVOKED_SILO)
-    }
+    versions: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """Reads one silo's copies.
+class Exhibit:
+    """One thing to keep: its reference, and the envelope or the blob that was judged.
 
-    A coordinator that was killed between copy and close may have left copies of two judgements;
-    the close names the ones that count, and for the rest the first by digest is as good as any.
+    A reference without a version is to whatever lies in its place now, if it is that.
     """
 
-    coordinator: Coordinator
-    plan: Verified[RoundPlan]
-    silo: str
-    key: str | None
-    digests: frozenset[str]
+    ref: EvidenceRef
+    content: bytes | ArtifactRef
 
-    def read(self, record_type: type[SiloRecordT]) -> Verified[SiloRecordT] | None:
-        ledger = self.coordinator.ledger
-        slot = ledger_slot(attempt_of(self.plan), self.silo, record_type.kind)
-        found = [digest_in_key(info.key) for info in ledger.list_keys(slot)]
-        chosen = sorted((d not in self.digests, d) for d in found if d is not None)
-        if not chosen or self.key is None:
-            return None
-        envelope = ledger.get(record_key(slot, chosen[0][1]), MAX_ENVELOPE_BYTES)
-        return None if envelope is None else verify(envelope, record_type, {self.key})
+    @property
+    def silo(self) -> str:
+        """Whose it is; raises ValueError for the coordinator's, which is not kept here."""
+        if self.ref.silo is None:
+            raise ValueError(f"expected a silo's {self.ref.kind}, found the coordinator's")
+        return self.ref.silo
+
+
+def keep(
+    c: Coordinator, plan: Verified[RoundPlan], exhibits: Iterable[Exhibit]
+) -> list[EvidenceRef]:
+    """Lock or copy each; returns references to all that is kept, with the versions locked.
+
+    Left out is what its silo has taken away. Raises StorageError where the storage keeps no locks,
+    and AccessDeniedError where the coordinator may not set them.
+    """
+    how = _lock if c.settings.ledger.place == "inbox" else _copy
+    found = several_at_a_time(partial(how, c, plan), list(exhibits))
+    return [ref for ref in found if ref is not None]
+
+
+def held_records(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    refs: Iterable[EvidenceRef],
+    keys: Mapping[str, str],
+) -> dict[str, SiloRecords]:
+    """The silos' records that `refs` name, as they are kept; `keys` are the plan's, by silo.
+
+    Missing is what was removed in spite of that: once its lock has ended, or by a person who may.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    versions: dict[str, dict[str, str | None]] = {}
+    for ref in refs:
+        record_type = RECORD_TYPES.get(ref.kind)
+        if record_type is None or ref.silo is None or ref.silo not in keys:
+            continue
+        is_copy = ref.version is None
+        key = _ledger_key(plan, ref.silo, ref) if is_copy else _inbox_key(plan, ref)
+        limit = max_document_bytes(record_type)
+        data = c.seen.read_version(_bucket(c, ref), key, ref.version, limit)
+        if data is not None:
+            verified = verify(data, record_type, {keys[ref.silo]})
+            found.setdefault(ref.silo, {})[ref.kind] = verified
+            versions.setdefault(ref.silo, {})[ref.digest] = ref.version
+    return {
+        silo: SiloRecords(**records, versions=versions[silo]) for silo, records in found.items()
+    }
+
+
+def spool_admitted(c: Coordinator, close: Close) -> list[Path]:
+    """The admitted adapters as they are kept, on local disk, in the order of `close.admitted`.
+
+    Whole objects, because small ranged reads are slow.
+    """
+    held = {ref.silo: ref for ref in close.held if ref.kind == LOCAL_ADAPTER}
+
+    def fetch(silo: str, adapter: ArtifactRef) -> Path:
+        ref = held[silo]
+        return spool(c, _bucket(c, ref), adapter, ref.version)
+
+    return several_at_a_time(lambda a: fetch(a.silo, a.adapter), close.admitted)
+
+
+def _bucket(c: Coordinator, ref: EvidenceRef) -> Bucket:
+    """A silo's inbox has the versions, the ledger bucket the copies."""
+    return c.ledger if ref.version is None or ref.silo is None else c.inbox(ref.silo)
+
+
+def _inbox_key(plan: Verified[RoundPlan], ref: EvidenceRef) -> str:
+    if ref.kind == LOCAL_ADAPTER:
+        return blob_key(ref.digest)
+    return record_key(round_slot(attempt_of(plan), ref.kind), ref.digest)
+
+
+def _ledger_key(plan: Verified[RoundPlan], silo: str, ref: EvidenceRef) -> str:
+    return record_key(ledger_slot(attempt_of(plan), silo, ref.kind), ref.digest)
+
+
+def _copy(c: Coordinator, plan: Verified[RoundPlan], exhibit: Exhibit) -> EvidenceRef:
+    """The very bytes that were judged: meanwhile the silo could have put others in their place."""
+    if isinstance(exhibit.content, ArtifactRef):
+        c.ledger.put_blob(spool_path(c, exhibit.content), exhibit.content)
+    else:
+        key = _ledger_key(plan, exhibit.silo, exhibit.ref)
+        c.ledger.put_once(key, exhibit.content)
+    return exhibit.ref.model_copy(update={"version": None})
+
+
+def _lock(c: Coordinator, plan: Verified[RoundPlan], exhibit: Exhibit) -> EvidenceRef | None:
+    """Lock the version that was judged, and read back lock and bytes; None where it is gone."""
+    inbox, key = c.inbox(exhibit.silo), _inbox_key(plan, exhibit.ref)
+    version = exhibit.ref.version or _newest_version(inbox, key)
+    if version is None or not _is_locked(inbox, key, version, _wanted_lock(c, plan)):
+        return None
+    if not _holds(inbox, key, version, exhibit.content):
+        return None
+    return exhibit.ref.model_copy(update={"version": version})
+
+
+def _wanted_lock(c: Coordinator, plan: Verified[RoundPlan]) -> Lock:
+    """The same for every try before `evaluate_by`, so that a retry shortens nothing."""
+    retention = plan.record.retention
+    start = max(plan.record.evaluate_by, c.clock.now())
+    until = start.replace(microsecond=0) + timedelta(days=retention.days)
+    return Lock(retention.mode, until)
+
+
+def _newest_version(inbox: Bucket, key: str) -> str | None:
+    """For what was read before a restart; None when it is gone."""
+    found = inbox.stat(key)
+    if found is not None and found.version is None:
+        raise FederationOperatorError(
+            f"inbox {inbox.name}",
+            expected="a bucket with versions and Object Lock",
+            found=f"{key} without a version",
+            action="let the storage's operator turn both on, or set place to copy under [ledger] "
+            "in federation.toml",
+        )
+    return None if found is None else found.version
+
+
+def _is_locked(inbox: Bucket, key: str, version: str, wanted: Lock) -> bool:
+    """Whether the version is under lock now; False when it is gone, or locked as somebody else
+    wanted it. Raises StorageError where it should be and is not."""
+    denied: AccessDeniedError | None = None
+    try:
+        inbox.retain(key, version, wanted)
+    except VersionGoneError:
+        return False
+    except AccessDeniedError as error:
+        denied = error  # Or it has a longer lock already, which is as good.
+    found = inbox.stat(key, version)
+    if found is None:
+        return False
+    if found.lock is not None and found.lock.covers(wanted):
+        return True
+    if denied is not None and found.lock is not None:
+        return False
+    raise denied or StorageError(
+        f"{inbox.name}/{key}",
+        expected=f"version {version} locked in {wanted.mode} mode until {wanted.until:%Y-%m-%d}",
+        found="no lock" if found.lock is None else f"{found.lock.mode} until {found.lock.until}",
+        action="use a storage that keeps Object Lock, or set place to copy under [ledger] in "
+        "federation.toml",
+    )
+
+
+def _holds(inbox: Bucket, key: str, version: str, content: bytes | ArtifactRef) -> bool:
+    """Whether the bytes that were judged are what the version has, read to their end."""
+    if isinstance(content, bytes):
+        stored = inbox.read(key, max(len(content), 1), version)
+        return stored is not None and stored.data == content
+    try:
+        inbox.verify_blob(content, version)
+    except UntrustedInputError:
+        return False
+    return True

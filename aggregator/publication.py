@@ -28,8 +28,10 @@ def decide(
     candidate: Verified[Candidate],
     evaluations: Mapping[str, Verified[Evaluation]],
     issued_at: datetime,
+    versions: Mapping[str, str | None],
 ) -> Decision:
     """The decision. `evaluations` by silo; those not bound to plan and candidate do not count.
+    `versions` of them in their inboxes, by digest.
 
     `missing` names every silo of the cohort without an evaluation that counts. Held means that
     later rounds start where this one started.
@@ -47,7 +49,10 @@ def decide(
         candidate_digest=candidate.digest,
         outcome=outcome,
         rule=rule,
-        evaluations=tuple(UsedEvaluation(silo=s, evaluation_digest=e.digest) for s, e in used),
+        evaluations=tuple(
+            UsedEvaluation(silo=s, evaluation_digest=e.digest, version=versions.get(e.digest))
+            for s, e in used
+        ),
         missing=tuple(sorted(set(plan.record.cohort) - counted)),
         starting_mean_loss=_mean([record.starting_loss for record in records]),
         candidate_mean_loss=_mean([record.candidate_loss for record in records]),

@@ -6,12 +6,12 @@ An aborted attempt gets a report too; without a close record its silos are judge
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from aggregator.admission import REVOKED_SILO, SiloEvidence, binding_fault, judge
+from aggregator.admission import REVOKED_SILO, WITHDREW, SiloEvidence, binding_fault, judge
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
@@ -33,8 +33,8 @@ from data_contracts.records import (
     Verdict,
 )
 from data_contracts.records.candidate import SiloInfluence
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.round_report import (
-    EvidenceRef,
     InheritedLicence,
     SiloLosses,
     SiloSummary,
@@ -49,7 +49,10 @@ MISSING: tuple[SiloOutcome, str | None] = ("missing", None)
 
 @dataclass(frozen=True)
 class Evidence:
-    """All verified records of one attempt; the mappings are by silo."""
+    """All verified records of one attempt; the mappings are by silo.
+
+    `versions`: of the silos' records in their inboxes, by digest.
+    """
 
     membership: Verified[Membership]
     plan: Verified[RoundPlan]
@@ -62,6 +65,7 @@ class Evidence:
     candidate: Verified[Candidate] | None = None
     decision: Verified[Decision] | None = None
     abort: Verified[Abort] | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def build_report(evidence: Evidence, issued_at: datetime) -> RoundReport:
@@ -87,6 +91,7 @@ def build_report(evidence: Evidence, issued_at: datetime) -> RoundReport:
         adapter_licence=_adapter_licence(evidence),
         published_adapter=_published_adapter(evidence),
         merge=plan.merge,
+        retention=plan.retention,
         discarded_energy=candidate.discarded_energy if candidate else None,
         error=candidate.error if candidate else None,
         silos=_summaries(evidence),
@@ -106,34 +111,18 @@ def settled(evidence: Evidence) -> Evidence:
 
 
 def _as_closed(evidence: Evidence, close: Close) -> Evidence:
-    """Only records that `close` names, or that it must have seen to say what it says."""
-    reasons = {item.silo: item.rule for item in close.rejected}
-    named = {item.record_digest for item in close.refused}
-    named |= {item.verdict_digest for item in close.admitted}
-    named |= {item.submission_digest for item in close.admitted}
-    named |= {item.submission_digest for item in close.rejected if item.submission_digest}
-    admitted = {item.silo for item in close.admitted}
+    """Only records that the close holds: it names all that it was judged on."""
+    held = {(ref.silo, ref.digest) for ref in close.held}
 
-    def unbound(silo: str) -> bool:
-        return reasons.get(silo, "").startswith("binding.")
+    def judged(records: Mapping[str, Verified[Any]]) -> dict[str, Verified[Any]]:
+        return {silo: v for silo, v in records.items() if (silo, v.digest) in held}
 
-    def seen(silo: str, verified: Verified[Any], absent: str) -> bool:
-        bound = binding_fault(verified.record, evidence.plan) is None
-        return (bound or unbound(silo)) and reasons.get(silo) != absent
-
-    def seen_verdict(silo: str, verdict: Verified[Verdict]) -> bool:
-        decided = silo not in admitted or verdict.digest in named
-        failed_later = silo in close.missing and not verdict.record.passed
-        return seen(silo, verdict, "verdict.missing") and decided and not failed_later
-
-    kept = {s: r for s, r in evidence.refusals.items() if r.digest in named or unbound(s)}
-    accepted = evidence.acceptances.items()
     return replace(
         evidence,
-        acceptances={s: r for s, r in accepted if seen(s, r, "acceptance.missing")},
-        refusals=kept,
-        verdicts={s: v for s, v in evidence.verdicts.items() if seen_verdict(s, v)},
-        submissions={s: r for s, r in evidence.submissions.items() if r.digest in named},
+        acceptances=judged(evidence.acceptances),
+        refusals=judged(evidence.refusals),
+        verdicts=judged(evidence.verdicts),
+        submissions=judged(evidence.submissions),
     )
 
 
@@ -149,7 +138,10 @@ def evidence_list(evidence: Evidence) -> list[tuple[EvidenceRef, bytes]]:
     )
     entries = [_entry(None, verified) for verified in own if verified is not None]
     for records in _by_kind(evidence):
-        entries += [_entry(silo, verified) for silo, verified in sorted(records.items())]
+        entries += [
+            _entry(silo, verified, evidence.versions.get(verified.digest))
+            for silo, verified in sorted(records.items())
+        ]
     return entries
 
 
@@ -157,6 +149,9 @@ def admission_evidence(evidence: Evidence, close: Close | None) -> list[SiloEvid
     """What `judge` needs, with the facts that only the coordinator saw taken from `close`."""
     reasons = {item.silo: item.rule for item in close.rejected} if close else {}
     silos = set(evidence.plan.record.cohort) | {s for r in _by_kind(evidence)[:4] for s in r}
+    versions: dict[str | None, dict[str, str | None]] = {}
+    for ref in close.held if close else ():
+        versions.setdefault(ref.silo, {})[ref.digest] = ref.version
     return [
         SiloEvidence(
             silo=silo,
@@ -166,6 +161,8 @@ def admission_evidence(evidence: Evidence, close: Close | None) -> list[SiloEvid
             submission=evidence.submissions.get(silo),
             equivocated=reasons.get(silo) == "silo.equivocation",
             is_revoked=reasons.get(silo) == REVOKED_SILO,
+            withdrew=reasons.get(silo) == WITHDREW,
+            versions=versions.get(silo, {}),
             adapter_fault=_adapter_fault(reasons.get(silo)),
         )
         for silo in sorted(silos)
@@ -186,9 +183,11 @@ def _by_kind(evidence: Evidence) -> tuple[Mapping[str, Verified[Any]], ...]:
     )
 
 
-def _entry(silo: str | None, verified: Verified[Any]) -> tuple[EvidenceRef, bytes]:
-    ref = EvidenceRef(kind=verified.record.kind, silo=silo, digest=verified.digest)
-    return ref, verified.envelope
+def _entry(
+    silo: str | None, verified: Verified[Any], version: str | None = None
+) -> tuple[EvidenceRef, bytes]:
+    kind, digest = verified.record.kind, verified.digest
+    return EvidenceRef(kind=kind, silo=silo, digest=digest, version=version), verified.envelope
 
 
 def _outcome(evidence: Evidence) -> tuple[Literal["published", "held", "aborted"], str]:

@@ -24,13 +24,15 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,
     Abort,
+    Close,
+    Decision,
     Membership,
     Record,
     RoundPlan,
     RoundReport,
     SiloRecord,
 )
-from data_contracts.records.round_report import EvidenceRef
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.trust_anchor import open_trust_anchor
 from data_contracts.trusted_feed import follow_membership
 
@@ -75,6 +77,12 @@ UNCHECKABLE = (
         "merge arithmetic",
         "not checked",
         "merging again needs the local adapters of the admitted silos, which stay in the ledger",
+    ),
+    Claim(
+        "evidence under lock",
+        "not checked",
+        "close, decision and report name the versions; whether the storage still keeps them locked "
+        "can be asked there only",
     ),
 )
 DEPENDENT = (
@@ -268,7 +276,18 @@ def _evidence(
         candidate=own.get("candidate"),
         decision=own.get("decision"),
         abort=own.get("abort"),
+        versions=_versions(report, own.get("close"), own.get("decision")),
     )
+
+
+def _versions(
+    report: RoundReport, close: Verified[Close] | None, decision: Verified[Decision] | None
+) -> dict[str, str | None]:
+    """As the report lists them, except where close or decision named them before."""
+    versions = {ref.digest: ref.version for ref in report.evidence}
+    versions |= {ref.digest: ref.version for ref in (close.record.held if close else ())}
+    used = decision.record.evaluations if decision else ()
+    return versions | {item.evaluation_digest: item.version for item in used}
 
 
 def _signer_keys(
@@ -361,7 +380,13 @@ def _publication(evidence: Evidence) -> Claim:
     if evidence.decision is None or evidence.candidate is None:
         return Claim(name, "not checked", "the attempt was not decided")
     decision = evidence.decision.record
-    again = decide(evidence.plan, evidence.candidate, evidence.evaluations, decision.issued_at)
+    again = decide(
+        evidence.plan,
+        evidence.candidate,
+        evidence.evaluations,
+        decision.issued_at,
+        {item.evaluation_digest: item.version for item in decision.evaluations},
+    )
     different = _different_fields(again, decision)
     if different:
         return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")

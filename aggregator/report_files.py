@@ -190,19 +190,24 @@ def write_report_files(
 ) -> ReportFiles:
     """Write bundle, page and archive to `directory`; the same memberships give the same bytes.
 
-    The files of a first attempt are called `round-0001`, those of a retry `round-0001-attempt-02`.
+    Files that exist are left alone where evidence was erased from storage since: they have it.
     """
-    record = report.record
-    stem = f"round-{record.round:04d}"
-    stem += f"-attempt-{record.attempt:02d}" if record.attempt > 1 else ""
     bundle = bundle_of(report, evidence, memberships)
-    files = ReportFiles(
-        directory / f"{stem}.json", directory / f"{stem}.html", directory / f"{stem}.zip"
-    )
+    files = report_files(report.record, directory)
+    whole = len(bundle.evidence) == len(report.record.evidence)
+    if not whole and all(path.exists() for path in vars(files).values()):
+        return files
     write_durably(files.bundle, pack_bundle(bundle), READABLE)
     write_durably(files.page, page_of(bundle), READABLE)
     export_archive(bundle, files.archive)
     return files
+
+
+def report_files(record: RoundReport, directory: Path) -> ReportFiles:
+    """Where they lie: `round-0001` for a first attempt, `round-0001-attempt-02` for a retry."""
+    stem = f"round-{record.round:04d}"
+    stem += f"-attempt-{record.attempt:02d}" if record.attempt > 1 else ""
+    return ReportFiles(*(directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip")))
 
 
 def _archived_bundle(data: bytes) -> bytes:

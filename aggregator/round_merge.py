@@ -5,7 +5,8 @@ the round was closed; silos' layouts, compression and the merge rule are those o
 """
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import local_adapter, spool, spool_all, spool_own, starting_source
+from aggregator.evidence_reader import local_adapter, starting_source
+from aggregator.ledger import spool_admitted
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
     ModuleMerger,
@@ -15,6 +16,7 @@ from aggregator.merge.adapter_merge import (
 from aggregator.merge.defence import Defended, defended
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
 from aggregator.merge.server_state import ServerState, open_server_state
+from aggregator.spool import spool, spool_own
 from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
@@ -26,7 +28,7 @@ from data_contracts.wire_types import decimal_from_float
 
 def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
     """The sources of a merge, spooled and verified."""
-    paths = spool_all(c, c.ledger, [admitted.adapter for admitted in close.admitted])
+    paths = spool_admitted(c, close)
     starting = starting_source(c, plan)
     locals_ = [
         LocalAdapter(

@@ -169,6 +169,18 @@ class PublicationSection(_Section):
     max_silo_increase: Decimal = Decimal("0.05")
 
 
+class LedgerSection(_Section):
+    """Where decisions' evidence is kept under lock: as versions in the inboxes, or as copies.
+
+    "copy" is for storage without versions or Object Lock. Mode and days: see
+    `data_contracts.records.round_plan.Retention`; of copies they are what the ledger bucket says.
+    """
+
+    place: Literal["inbox", "copy"] = "inbox"
+    mode: Literal["governance", "compliance"] = "governance"
+    days: Annotated[int, Field(ge=1, le=36_500)] = 365
+
+
 class ScheduleSection(_Section):
     """When the deployment starts a round by itself; None means only on demand."""
 
@@ -193,6 +205,7 @@ class FederationSettings(_Section):
     merge: MergeSection = MergeSection()
     silo_adapters: dict[SiloId, SiloAdapterSection] = Field(default_factory=dict)
     publication: PublicationSection = PublicationSection()
+    ledger: LedgerSection = LedgerSection()
     schedule: ScheduleSection = ScheduleSection()
     home: Path
 

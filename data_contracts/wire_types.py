@@ -36,6 +36,8 @@ RunId = Name
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,79}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=400)]
+VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
+"""A version of an object in storage, as the storage names it."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]

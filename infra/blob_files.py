@@ -30,7 +30,7 @@ def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = temporary.open("wb", buffering=0)
         with file:
-            for chunk in _checked_chunks(chunks, ref):
+            for chunk in checked_chunks(chunks, ref):
                 with disk_faults(path, ref.size):
                     _write_all(file.fileno(), chunk)
         with disk_faults(path, ref.size):
@@ -87,7 +87,8 @@ def refused_blob(ref: ArtifactRef, found: str, reason: str) -> UntrustedInputErr
     )
 
 
-def _checked_chunks(chunks: Iterable[bytes], ref: ArtifactRef) -> Iterator[bytes]:
+def checked_chunks(chunks: Iterable[bytes], ref: ArtifactRef) -> Iterator[bytes]:
+    """`chunks` as they come; raises UntrustedInputError before the end unless they are `ref`."""
     digest = hashlib.sha256()
     size = 0
     for chunk in chunks:

@@ -2,12 +2,14 @@
 
 Guaranteed to callers: an object is created once or not at all, a repeated create of the same bytes
 is success, blobs are verified against their digest and size before a caller sees them, and a
-partial download never appears under its final name.
+partial download never appears under its final name. In a bucket with versions, what a version id
+names is always the same bytes, and under a lock it stays.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import StorageError
@@ -21,6 +23,39 @@ class AccessDeniedError(StorageError):
 
 class BoundExceededError(StorageError):
     """An object or a listing is larger than the reader's bound: its writer's doing, not a fault."""
+
+
+class VersionGoneError(StorageError):
+    """The version is not there any more, or never was."""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Object Lock retention of one version, until an instant of whole seconds (UTC)."""
+
+    mode: Literal["governance", "compliance"]
+    until: datetime
+
+    def covers(self, wanted: "Lock") -> bool:
+        """Whether this keeps the version at least as `wanted` would."""
+        return self.until >= wanted.until and self.mode in (wanted.mode, "compliance")
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a GET answered; `version` is None where the bucket has no versions."""
+
+    data: bytes
+    version: str | None
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """What storage says of one version: size in bytes, and the lock if it has one."""
+
+    version: str | None
+    size: int
+    lock: Lock | None
 
 
 @dataclass(frozen=True)
@@ -53,11 +88,31 @@ class Bucket(Protocol):
     def get(self, key: str, max_bytes: int) -> bytes | None:
         """Whole object, or None when absent; BoundExceededError when larger than `max_bytes`."""
 
+    def read(self, key: str, max_bytes: int, version: str | None = None) -> StoredObject | None:
+        """As `get`, with the version that was read; None when that `version` is gone."""
+
+    def stat(self, key: str, version: str | None = None) -> ObjectVersion | None:
+        """Size and lock of an object's newest version or of a given one; None when absent."""
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`."""
 
-    def download_blob(self, ref: ArtifactRef, path: Path) -> None:
-        """Blob into `path` by way of a temporary file; digest and size verified, then renamed."""
+    def download_blob(self, ref: ArtifactRef, path: Path, version: str | None = None) -> str | None:
+        """Blob into `path` by way of a temporary file; digest and size verified, then renamed.
+
+        Returns the version that was read: all of it, of one version.
+        """
+
+    def verify_blob(self, ref: ArtifactRef, version: str) -> None:
+        """Read a version of a blob to its end; returns if its bytes are those of `ref`."""
+
+    def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
+        """Lock a version. VersionGoneError without it; AccessDeniedError where that would shorten
+        a lock it has, or this credential may not. `bypass` is for the probe, which has to be
+        refused."""
+
+    def delete_version(self, key: str, version: str, *, bypass: bool = False) -> None:
+        """Only the probe asks, to be refused with AccessDeniedError."""
 
     def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """Every object below `prefix` whose key sorts after `after`, in no promised order.

@@ -30,7 +30,7 @@ from data_contracts.envelope import (
 )
 from data_contracts.errors import UntrustedInputError, contradiction
 from data_contracts.records import Record, RoundRecord, Status
-from infra.object_store import BoundExceededError, Bucket, ObjectInfo
+from infra.object_store import BoundExceededError, Bucket, ObjectInfo, StoredObject
 
 MAX_SLOT_OBJECTS = 64
 SEEN_BYTES = 64 * 1024 * 1024
@@ -49,9 +49,10 @@ class Absent:
 
 @dataclass(frozen=True)
 class Found(Generic[RecordT]):
-    """Exactly one valid record."""
+    """Exactly one valid record; `version` is the one that was read, where the bucket has them."""
 
     verified: Verified[RecordT]
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def read_slot(
         return Absent(("slot.flooded",))
     return _judge_slot(
         listed,
-        partial(document_in, bucket),
+        partial(stored_document, bucket),
         types,
         Quorum(frozenset(keys)),
         lambda verified: belongs is None or belongs(verified.record),
@@ -138,6 +139,11 @@ class AttemptReading:
         reading = self.readings[record_type]
         return reading.verified if isinstance(reading, Found) else None
 
+    def version(self, record_type: type[RoundRecord]) -> str | None:
+        """The version of the one valid record of a type."""
+        reading = self.readings[record_type]
+        return reading.version if isinstance(reading, Found) else None
+
     def equivocations(self) -> list[tuple[type[RoundRecord], Equivocation]]:
         """Types of which there are two valid records or more."""
         items = self.readings.items()
@@ -151,25 +157,46 @@ class SeenEnvelopes:
     """
 
     def __init__(self, max_bytes: int = SEEN_BYTES) -> None:
-        self._kept: dict[tuple[str, str], bytes] = {}
+        self._kept: dict[tuple[str, str], StoredObject] = {}
         self._lock = Lock()
         self._free = max_bytes
 
-    def read(self, bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
+    def read(self, bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
         """The document of a listed record key; raises UntrustedInputError for other bytes."""
-        place = (bucket.name, info.key)
-        with self._lock:
-            known = self._kept.get(place)
+        known = self._known(bucket, info.key)
+        return known or self._keep(bucket, info.key, stored_document(bucket, info, max_bytes))
+
+    def read_version(
+        self, bucket: Bucket, key: str, version: str | None, max_bytes: int
+    ) -> bytes | None:
+        """The document of a record key as one version has it, the newest if that is None.
+
+        None where there is no such version, or where its bytes are not those of the key.
+        """
+        known = self._known(bucket, key)
         if known is not None:
-            return known
-        data = document_in(bucket, info, max_bytes)
+            return known.data
+        try:
+            found = bucket.read(key, max_bytes, version)
+        except BoundExceededError:
+            return None
+        if found is None or document_digest(found.data) != digest_in_key(key):
+            return None
+        return self._keep(bucket, key, found).data
+
+    def _known(self, bucket: Bucket, key: str) -> StoredObject | None:
+        with self._lock:
+            return self._kept.get((bucket.name, key))
+
+    def _keep(self, bucket: Bucket, key: str, found: StoredObject) -> StoredObject:
+        place = (bucket.name, key)
         with self._lock:
             if place not in self._kept:
-                self._kept[place] = data
-                self._free -= len(data)
+                self._kept[place] = found
+                self._free -= len(found.data)
             while self._free < 0:
-                self._free += len(self._kept.pop(next(iter(self._kept))))
-        return data
+                self._free += len(self._kept.pop(next(iter(self._kept))).data)
+        return found
 
 
 class SeenStatuses:
@@ -189,8 +216,8 @@ class SeenStatuses:
             return known
         for info in sorted(listed, key=lambda info: info.key, reverse=True)[: self._limit]:
             try:
-                data = _bytes_of(bucket, info, max_document_bytes(Status))
-                status = verify(data, Status, keys)
+                found = _stored(bucket, info, max_document_bytes(Status))
+                status = verify(found.data, Status, keys)
             except UntrustedInputError:
                 continue
             if info.key == f"{prefix}{status.record.number:06d}.json":
@@ -201,17 +228,22 @@ class SeenStatuses:
 
 def document_in(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
     """Bytes of a listed record key; raises UntrustedInputError unless its digest is theirs."""
-    data = _bytes_of(bucket, info, max_bytes)
-    if document_digest(data) != digest_in_key(info.key):
+    return stored_document(bucket, info, max_bytes).data
+
+
+def stored_document(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
+    """As `document_in`, with the version that was read."""
+    found = _stored(bucket, info, max_bytes)
+    if document_digest(found.data) != digest_in_key(info.key):
         raise contradiction(
             info.key, "bytes with the digest in the key", "other bytes", "slot.digest"
         )
-    return data
+    return found
 
 
 def _judge_slot(
     listed: Collection[ObjectInfo],
-    read: Callable[[ObjectInfo, int], bytes],
+    read: Callable[[ObjectInfo, int], StoredObject],
     types: Mapping[str, type[RecordT]],
     quorum: Quorum,
     counts: Callable[[Verified[RecordT]], bool],
@@ -219,14 +251,15 @@ def _judge_slot(
 ) -> SlotReading[RecordT]:
     """Read each record key of a slot and sort valid from rejected."""
     max_bytes = max(max_document_bytes(record_type) for record_type in types.values())
-    valid: list[Verified[RecordT]] = []
+    valid: list[Found[RecordT]] = []
     rejected: list[str] = []
     order = sorted(listed, key=lambda info: (digest_in_key(info.key) not in named, info.key))
     for info in order[:MAX_SLOT_OBJECTS]:
         try:
-            entry = _verified(read(info, max_bytes), types, quorum)
+            stored = read(info, max_bytes)
+            entry = _verified(stored.data, types, quorum)
             if counts(entry):
-                valid.append(entry)
+                valid.append(Found(entry, stored.version))
             else:
                 rejected.append("slot.misplaced")
         except UntrustedInputError as error:
@@ -234,8 +267,8 @@ def _judge_slot(
     if not valid:
         return Absent(tuple(rejected))
     if len(valid) > 1:
-        return Equivocation(tuple(sorted(entry.digest for entry in valid)))
-    return Found(valid[0])
+        return Equivocation(tuple(sorted(found.verified.digest for found in valid)))
+    return valid[0]
 
 
 def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -> Verified[RecordT]:
@@ -245,18 +278,18 @@ def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -
     return verify_quorums(data, types[kind], [quorum])
 
 
-def _bytes_of(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
-    """The object's bytes; one that has grown or gone since the listing is its writer's doing."""
+def _stored(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
+    """The object; one that has grown or gone since the listing is its writer's doing."""
     bound = f"an object of at most {max_bytes} bytes"
     if info.size > max_bytes:
         raise contradiction(info.key, bound, f"{info.size} bytes", "slot.size")
     try:
-        data = bucket.get(info.key, max_bytes)
+        found = bucket.read(info.key, max_bytes)
     except BoundExceededError as error:
         raise contradiction(info.key, bound, error.found, "slot.size") from None
-    if data is None:
+    if found is None:
         raise contradiction(info.key, bound, "none", "slot.gone")
-    return data
+    return found
 
 
 def _is_record_key(slot: str, key: str) -> bool:

@@ -18,8 +18,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from data_contracts.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import StorageError
-from infra.blob_files import read_parts, receive_blob, refused_blob
-from infra.object_store import MAX_LISTED_KEYS, BoundExceededError, ObjectInfo
+from infra.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
+from infra.object_store import (
+    MAX_LISTED_KEYS,
+    BoundExceededError,
+    Lock,
+    ObjectInfo,
+    ObjectVersion,
+    StoredObject,
+    VersionGoneError,
+)
 from infra.s3_client import (
     STREAM_FAULTS,
     S3Settings,
@@ -27,6 +35,13 @@ from infra.s3_client import (
     error_code,
     status_of,
     translated,
+)
+from infra.s3_versions import (
+    NO_SUCH_OBJECT,
+    lock_in,
+    version_gone,
+    version_in,
+    version_parameter,
 )
 
 __all__ = ["S3Bucket", "S3Settings"]
@@ -73,7 +88,7 @@ class S3Bucket:
         """See `Bucket.put_blob`; in parts above SINGLE_PUT_MAX_BYTES, one part in memory."""
         key = blob_key(ref.digest)
         # What a retry finds there is read and compared, which costs less than sending it again.
-        if ref.size > PART_BYTES and self._size_of(key) is not None:
+        if ref.size > PART_BYTES and self.stat(key) is not None:
             self._require_digest(key, ref)
         elif ref.size <= SINGLE_PUT_MAX_BYTES:
             self.put_once(key, b"".join(read_parts(path, ref, SINGLE_PUT_MAX_BYTES)))
@@ -89,13 +104,18 @@ class S3Bucket:
             self._client.put_object(Bucket=self._name, Key=key, Body=data)
 
     def get(self, key: str, max_bytes: int) -> bytes | None:
-        """See `Bucket.get`; the size is checked before the body is read."""
+        """See `Bucket.get`."""
+        found = self.read(key, max_bytes)
+        return None if found is None else found.data
+
+    def read(self, key: str, max_bytes: int, version: str | None = None) -> StoredObject | None:
+        """See `Bucket.read`; the size is checked before the body is read."""
         for attempt in range(1, STREAM_ATTEMPTS + 1):
             with translated(self._settings, self._name, key):
                 try:
-                    return self._whole(key, max_bytes)
+                    return self._whole(key, max_bytes, version)
                 except ClientError as error:
-                    if error_code(error) == "NoSuchKey":
+                    if error_code(error) in NO_SUCH_OBJECT:
                         return None
                     raise
                 except STREAM_FAULTS:
@@ -104,25 +124,65 @@ class S3Bucket:
             time.sleep(BACKOFF_SECONDS * attempt)
         return None
 
+    def stat(self, key: str, version: str | None = None) -> ObjectVersion | None:
+        """See `Bucket.stat`."""
+        with translated(self._settings, self._name, key):
+            try:
+                answer = self._client.head_object(
+                    Bucket=self._name, Key=key, **version_parameter(version)
+                )
+                return ObjectVersion(version_in(answer), answer["ContentLength"], lock_in(answer))
+            except ClientError as error:
+                if status_of(error) != 404:
+                    raise
+        # HEAD has no body, so a missing bucket looks like a missing key.
+        with translated(self._settings, self._name, key):
+            self._client.head_bucket(Bucket=self._name)
+        return None
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `Bucket.get_range`."""
         return b"".join(self.stream(key, start, length))
 
-    def download_blob(self, ref: ArtifactRef, path: Path) -> None:
+    def download_blob(self, ref: ArtifactRef, path: Path, version: str | None = None) -> str | None:
         """See `Bucket.download_blob`."""
-        key = blob_key(ref.digest)
-        size = self._size_of(key)
-        if size is None:
-            raise refused_blob(ref, f"no object {self._name}/{key}", "missing")
-        if size != ref.size:
-            raise refused_blob(ref, f"{size} bytes", "size")
-        receive_blob(self.stream(key, 0, size), ref, path)
+        found = self._blob_version(ref, version)
+        receive_blob(self._blob_chunks(ref, found.version), ref, path)
+        return found.version
 
-    def stream(self, key: str, start: int, length: int) -> Iterator[bytes]:
+    def verify_blob(self, ref: ArtifactRef, version: str) -> None:
+        """See `Bucket.verify_blob`."""
+        self._blob_version(ref, version)
+        for _ in checked_chunks(self._blob_chunks(ref, version), ref):
+            pass
+
+    def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
+        """See `Bucket.retain`."""
+        retention = {"Mode": lock.mode.upper(), "RetainUntilDate": lock.until}
+        more = {"BypassGovernanceRetention": True} if bypass else {}
+        with translated(self._settings, self._name, key):
+            try:
+                self._client.put_object_retention(
+                    Bucket=self._name, Key=key, VersionId=version, Retention=retention, **more
+                )
+            except ClientError as error:
+                if error_code(error) in NO_SUCH_OBJECT:
+                    raise version_gone(self._name, key, version) from None
+                raise
+
+    def delete_version(self, key: str, version: str, *, bypass: bool = False) -> None:
+        """See `Bucket.delete_version`."""
+        more = {"BypassGovernanceRetention": True} if bypass else {}
+        with translated(self._settings, self._name, key):
+            self._client.delete_object(Bucket=self._name, Key=key, VersionId=version, **more)
+
+    def stream(
+        self, key: str, start: int, length: int, version: str | None = None
+    ) -> Iterator[bytes]:
         """Bytes [start, start + length) in chunks, resuming where a broken answer stopped."""
         position, end, failures = start, start + length, 0
         while position < end:
-            body = self._open_range(key, position, end)
+            body = self._open_range(key, position, end, version)
             try:
                 for chunk in body.iter_chunks(READ_CHUNK_BYTES):
                     position, failures = position + len(chunk), 0
@@ -193,20 +253,24 @@ class S3Bucket:
             # takes space but is no object.
             _LOG.warning("unfinished upload left in %s: %s", self._name, type(error).__name__)
 
-    def _size_of(self, key: str) -> int | None:
-        with translated(self._settings, self._name, key):
-            try:
-                return int(self._client.head_object(Bucket=self._name, Key=key)["ContentLength"])
-            except ClientError as error:
-                if status_of(error) != 404:
-                    raise
-        # HEAD has no body, so a missing bucket looks like a missing key.
-        with translated(self._settings, self._name, key):
-            self._client.head_bucket(Bucket=self._name)
-        return None
+    def _blob_version(self, ref: ArtifactRef, version: str | None) -> ObjectVersion:
+        """The version to read, which does not change while its ranges are read."""
+        key = blob_key(ref.digest)
+        found = self.stat(key, version)
+        if found is None:
+            raise refused_blob(ref, f"no object {self._name}/{key}", "missing")
+        if found.size != ref.size:
+            raise refused_blob(ref, f"{found.size} bytes", "size")
+        return found
 
-    def _whole(self, key: str, max_bytes: int) -> bytes:
-        answer = self._client.get_object(Bucket=self._name, Key=key)
+    def _blob_chunks(self, ref: ArtifactRef, version: str | None) -> Iterator[bytes]:
+        try:
+            yield from self.stream(blob_key(ref.digest), 0, ref.size, version)
+        except VersionGoneError as error:
+            raise refused_blob(ref, error.found, "missing") from None
+
+    def _whole(self, key: str, max_bytes: int, version: str | None) -> StoredObject:
+        answer = self._client.get_object(Bucket=self._name, Key=key, **version_parameter(version))
         if answer["ContentLength"] > max_bytes:
             answer["Body"].close()
             raise BoundExceededError(
@@ -215,14 +279,22 @@ class S3Bucket:
                 found=f"{answer['ContentLength']} bytes",
                 action="ignore the object; whoever wrote it broke the layout",
             )
-        return bytes(answer["Body"].read())
+        return StoredObject(bytes(answer["Body"].read()), version_in(answer))
 
-    def _open_range(self, key: str, position: int, end: int) -> Any:
+    def _open_range(self, key: str, position: int, end: int, version: str | None) -> Any:
         """Body of exactly [position, end); a storage that answers with anything else is refused."""
         with translated(self._settings, self._name, key):
-            answer = self._client.get_object(
-                Bucket=self._name, Key=key, Range=f"bytes={position}-{end - 1}"
-            )
+            try:
+                answer = self._client.get_object(
+                    Bucket=self._name,
+                    Key=key,
+                    Range=f"bytes={position}-{end - 1}",
+                    **version_parameter(version),
+                )
+            except ClientError as error:
+                if error_code(error) not in NO_SUCH_OBJECT:
+                    raise
+                raise version_gone(self._name, key, version) from None
         wanted = f"bytes {position}-{end - 1}/"
         length = answer["ContentLength"]
         if answer.get("ContentRange", "").startswith(wanted) and length == end - position:
@@ -237,11 +309,13 @@ class S3Bucket:
 
     def _require_digest(self, key: str, ref: ArtifactRef) -> None:
         """Raise StorageError unless `key` holds exactly the bytes of `ref`."""
-        size = self._size_of(key)
-        found = "no object, although a create was refused" if size is None else f"{size} bytes"
-        if size == ref.size:
+        stored = self.stat(key)
+        found = "no object, although a create was refused"
+        if stored is not None:
+            found = f"{stored.size} bytes"
+        if stored is not None and stored.size == ref.size:
             digest = hashlib.sha256()
-            for chunk in self.stream(key, 0, size):
+            for chunk in self.stream(key, 0, ref.size, stored.version):
                 digest.update(chunk)
             if digest.hexdigest() == ref.digest:
                 return

@@ -15,7 +15,7 @@ from aggregator.contribution.result import (
     write_contributions,
     written_by_silos,
 )
-from aggregator.contribution.silo_answers import Answers, copy_answers, losses_of, read_answers
+from aggregator.contribution.silo_answers import Answers, keep_answers, losses_of, read_answers
 from aggregator.contribution.silo_request import (
     LEAST_MEASURING,
     made_request,
@@ -81,12 +81,12 @@ def _values(
     written = written_by_silos(c, round_number, wanted.method, request.digest)
     if written is not None:
         return written
-    answers = read_answers(c, closed, request)
+    answers: Answers = read_answers(c, closed, request)
     missing = tuple(silo for silo in measuring_silos(closed) if silo not in answers)
     if missing and c.clock.now() < request.record.answer_by:
         return Waiting(tuple(answers), missing, request.record.answer_by)
+    answers = keep_answers(c, closed, answers)
     _require_enough(request.record, answers)
-    copy_answers(c, closed, answers)
     found = replace(
         contributions_of(wanted, losses_of(request.record, answers)),
         measured_by=tuple(answers),

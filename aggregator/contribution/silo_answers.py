@@ -12,10 +12,12 @@ from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import Losses
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
-from data_contracts.bucket_layout import attempt_of, ledger_slot, round_slot
+from aggregator.ledger import Exhibit, keep
+from data_contracts.bucket_layout import attempt_of, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.records import CoalitionLosses, ContributionRequest
-from infra.record_store import Found, read_slot, write_record
+from data_contracts.records.evidence_ref import EvidenceRef
+from infra.record_store import Found, read_slot
 
 Answers = Mapping[str, Verified[CoalitionLosses]]
 
@@ -28,11 +30,17 @@ def read_answers(
     return {silo: answer for silo, answer in found.items() if answer is not None}
 
 
-def copy_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> None:
-    """Keep in the ledger what the values are about to rest on: inboxes are the silos'."""
-    for silo, answer in answers.items():
-        slot = ledger_slot(attempt_of(closed.plan), silo, CoalitionLosses.kind)
-        write_record(c.ledger, slot, answer)
+def keep_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> Answers:
+    """Keep in the ledger what the values are about to rest on; without what is gone meanwhile."""
+    exhibits = [
+        Exhibit(
+            EvidenceRef(kind=CoalitionLosses.kind, silo=silo, digest=answer.digest),
+            answer.envelope,
+        )
+        for silo, answer in answers.items()
+    ]
+    kept = {ref.silo for ref in keep(c, closed.plan, exhibits)}
+    return {silo: answer for silo, answer in answers.items() if silo in kept}
 
 
 def losses_of(request: ContributionRequest, answers: Answers) -> Losses:

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from aggregator.evidence_reader import spool
 from aggregator.federated_round import close_round, merge_round, stage
 from aggregator.publish import write_peft_layout
 from aggregator.settings import AdapterSection, FederationSettings, MergeSection
+from aggregator.spool import spool
 from aggregator.stage import Stage
 from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
 from infra.local_stack import add_federation, add_silo

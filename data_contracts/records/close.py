@@ -2,10 +2,11 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.artifact import ArtifactRef
 from data_contracts.records.base import RoundRecord
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.wire_types import Digest, Part, PositiveCount, RuleId, SiloId
 
 
@@ -36,12 +37,34 @@ class Refused(Part):
 
 
 class Close(RoundRecord):
-    """Every silo of the cohort is in exactly one of the four lists."""
+    """Every silo of the cohort is in exactly one of the four lists.
+
+    `held` is all that was judged, as the ledger keeps it: every record that was read, and the
+    adapters of the admitted.
+    """
 
     kind: ClassVar[str] = "close"
-    table_fields: ClassVar[tuple[str, ...]] = ("admitted", "rejected", "refused", "missing")
+    table_fields: ClassVar[tuple[str, ...]] = (
+        "admitted",
+        "rejected",
+        "refused",
+        "missing",
+        "held",
+    )
 
     admitted: Annotated[tuple[Admitted, ...], Field(max_length=1000)]
     rejected: Annotated[tuple[Rejected, ...], Field(max_length=1000)]
     refused: Annotated[tuple[Refused, ...], Field(max_length=1000)]
     missing: Annotated[tuple[SiloId, ...], Field(max_length=1000)]
+    held: Annotated[tuple[EvidenceRef, ...], Field(max_length=5000)]
+
+    @model_validator(mode="after")
+    def _holds_what_it_rests_on(self) -> "Close":
+        held = {(ref.silo, ref.digest) for ref in self.held}
+        named = {(a.silo, a.adapter.digest) for a in self.admitted}
+        named |= {(a.silo, a.submission_digest) for a in self.admitted}
+        named |= {(a.silo, a.verdict_digest) for a in self.admitted}
+        named |= {(r.silo, r.record_digest) for r in self.refused}
+        if not named <= held:
+            raise ValueError("held must name what every admitted and refused silo is judged by")
+        return self

@@ -4,14 +4,15 @@ from typing import ClassVar, Literal
 
 from data_contracts.artifact import ArtifactRef
 from data_contracts.records.base import RoundRecord
-from data_contracts.wire_types import DecimalString, Digest, Part, RuleId, SiloId
+from data_contracts.wire_types import DecimalString, Digest, Part, RuleId, SiloId, VersionId
 
 
 class UsedEvaluation(Part):
-    """An evaluation that counted."""
+    """An evaluation that counted; `version` as in `evidence_ref.EvidenceRef`."""
 
     silo: SiloId
     evaluation_digest: Digest
+    version: VersionId | None = None
 
 
 class Decision(RoundRecord):

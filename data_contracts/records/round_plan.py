@@ -127,6 +127,17 @@ class PublicationRule(Part):
     max_silo_increase: DecimalString
 
 
+class Retention(Part):
+    """How long what the attempt rests on stays locked, and whether anybody can remove it earlier.
+
+    "governance": a person with that right at the storage, for an erasure; "compliance": nobody.
+    Days are counted from `evaluate_by`, or from the day on which it is locked where that is later.
+    """
+
+    mode: Literal["governance", "compliance"] = "governance"
+    days: Annotated[int, Field(ge=1, le=36_500)] = 365
+
+
 class ContractPin(Part):
     """The contract, by digest, under which a silo is asked to take part."""
 
@@ -169,6 +180,7 @@ class RoundPlan(Record):
     merge: MergeSpec
     compression: Compression = "none"
     publication: PublicationRule
+    retention: Retention = Retention()
     max_adapter_bytes: PositiveCount
     quorum: PositiveCount
     submit_by: Instant

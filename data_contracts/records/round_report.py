@@ -12,8 +12,9 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.licences.uses import Use
 from data_contracts.records.base import RoundRecord
 from data_contracts.records.candidate import SiloInfluence
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import BaseModelRef
+from data_contracts.records.round_plan import BaseModelRef, Retention
 from data_contracts.wire_types import (
     Count,
     DecimalString,
@@ -24,14 +25,6 @@ from data_contracts.wire_types import (
     SiloId,
     Text,
 )
-
-
-class EvidenceRef(Part):
-    """An evidence envelope by digest; `silo` is None for the coordinator's own records."""
-
-    kind: RuleId
-    silo: SiloId | None
-    digest: Digest
 
 
 class SiloLosses(Part):
@@ -94,6 +87,7 @@ class RoundReport(RoundRecord):
     adapter_licence: InheritedLicence | None
     published_adapter: ArtifactRef | None
     merge: MergeSpec
+    retention: Retention
     discarded_energy: DecimalString | None
     error: DecimalString | None = None
     silos: tuple[SiloSummary, ...]

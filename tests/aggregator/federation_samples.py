@@ -185,7 +185,7 @@ class Federation:
     def decision(
         self, candidate: Verified[Candidate], evaluations: dict[str, Verified[Evaluation]]
     ) -> Verified[Decision]:
-        return seal(decide(self.plan, candidate, evaluations, minutes(125)), key("coordinator"))
+        return seal(decide(self.plan, candidate, evaluations, minutes(125), {}), key("coordinator"))
 
     def abort(self, **changes: Any) -> Verified[Abort]:
         fields = self._place(

@@ -20,7 +20,7 @@ from aggregator.federation_feed import next_round, read_federation, read_report
 from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
 from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, ledger_bucket, round_slot
+from data_contracts.bucket_layout import attempt_of, round_slot
 from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.records import Close, RoundPlan, RoundReport, Submission, Verdict
@@ -355,17 +355,6 @@ def test_a_merge_after_a_kill_gives_the_same_bytes(make_federation: MakeFederati
         del federation.plans.objects[key]
     again = merge_round(federation.coordinator(), plan)
     assert again.record.adapter == resumed.record.adapter
-
-
-def test_admitted_evidence_is_copied_to_the_ledger(make_federation: MakeFederation) -> None:
-    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
-    plan = federation.open()
-    federation.play(plan)
-    ledger = federation.bucket(ledger_bucket(FEDERATION)).objects
-    for silo in ("silo-a", "silo-b"):
-        for kind in ("acceptance", "verdict", "submission"):
-            assert [key for key in ledger if f"/{silo}/{kind}/" in key], (silo, kind)
-    assert len([key for key in ledger if key.startswith("blobs/")]) == 2
 
 
 def test_what_a_silo_writes_after_the_close_changes_nothing(

@@ -17,9 +17,10 @@ from data_contracts.records import Candidate, Close, Decision, Membership, Round
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
 from data_contracts.records.close import Admitted
 from data_contracts.records.decision import UsedEvaluation
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.membership import EarlierMembership, Member
 from data_contracts.records.round_plan import AdapterTarget
-from data_contracts.records.round_report import EvidenceRef, SiloLosses, SiloSummary
+from data_contracts.records.round_report import SiloLosses, SiloSummary
 from tests.aggregator.federation_samples import federation as sample_federation
 from tests.aggregator.federation_samples import key
 from tests.aggregator.test_planning import drafted
@@ -61,7 +62,7 @@ def longest(kind: str, **rows: Any) -> Any:
 
 
 LOSSES = SiloLosses(base=LONG, starting=LONG, candidate=LONG, silo_only=LONG)
-RULE = "r" * 80
+RULE, VERSION = "r" * 80, "v" * 128
 
 
 def influence(silo: str) -> SiloInfluence:
@@ -86,7 +87,9 @@ def longest_records() -> list[Close | Candidate | Decision | RoundReport]:
         ModuleExactness(module=f"{'m' * 400}.{number}", discarded_energy=LONG, error=LONG)
         for number in range(MOST_MODULES)
     )
-    used = tuple(UsedEvaluation(silo=silo, evaluation_digest=DIGEST) for silo in NAMES)
+    used = tuple(
+        UsedEvaluation(silo=silo, evaluation_digest=DIGEST, version=VERSION) for silo in NAMES
+    )
     summaries = tuple(
         SiloSummary(
             silo=silo,
@@ -101,9 +104,11 @@ def longest_records() -> list[Close | Candidate | Decision | RoundReport]:
         )
         for silo in NAMES
     )
-    evidence = tuple(EvidenceRef(kind=RULE, silo=silo, digest=DIGEST) for silo in NAMES * 8)
+    evidence = tuple(
+        EvidenceRef(kind=RULE, silo=silo, digest=DIGEST, version=VERSION) for silo in NAMES * 8
+    )
     return [
-        longest("close", admitted=admitted, rejected=(), refused=(), missing=()),
+        longest("close", admitted=admitted, rejected=(), missing=(), held=evidence[:5000]),
         longest("candidate", modules=modules, influences=tuple(map(influence, NAMES))),
         longest("decision", evaluations=used, missing=NAMES),
         longest("round-report", silos=summaries, evidence=evidence),

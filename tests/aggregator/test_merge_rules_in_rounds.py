@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregator.evidence_reader import read_evidence, spool
+from aggregator.evidence_reader import read_evidence
 from aggregator.federated_round import close_round, report_round
 from aggregator.federation_feed import read_federation
 from aggregator.merge.weighted_sum import WeightedSum
@@ -18,6 +18,7 @@ from aggregator.settings import (
     RobustSection,
     SiloAdapterSection,
 )
+from aggregator.spool import spool
 from data_contracts.adapter_format import open_adapter
 from data_contracts.bucket_layout import blob_key
 from data_contracts.envelope import Verified

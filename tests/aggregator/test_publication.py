@@ -35,7 +35,7 @@ def decided(increases: list[str], **plan_changes: Any) -> Decision:
         )
         for silo, increase in zip(COHORT, increases, strict=False)
     }
-    return decide(fed.plan, candidate, evaluations, minutes(125))
+    return decide(fed.plan, candidate, evaluations, minutes(125), {})
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_claimed_tokens_do_not_move_the_mean() -> None:
             ("hospital-b", 1, Decimal("2.09")),
         )
     }
-    decision = decide(fed.plan, candidate, evaluations, minutes(125))
+    decision = decide(fed.plan, candidate, evaluations, minutes(125), {})
     assert decision.candidate_mean_loss == Decimal("1.545")
 
 
@@ -110,7 +110,7 @@ def test_an_evaluation_of_something_else_does_not_count(changes: dict[str, Any])
     fed, candidate = setting()
     evaluations = {silo: fed.evaluation(silo, candidate) for silo in COHORT}
     evaluations["hospital-b"] = fed.evaluation("hospital-b", candidate, **changes)
-    decision = decide(fed.plan, candidate, evaluations, minutes(125))
+    decision = decide(fed.plan, candidate, evaluations, minutes(125), {})
     assert decision.missing == ("hospital-b",)
     assert [used.silo for used in decision.evaluations] == ["bank-a", "hospital-c"]
 
@@ -118,7 +118,7 @@ def test_an_evaluation_of_something_else_does_not_count(changes: dict[str, Any])
 def test_a_silo_outside_the_cohort_has_no_say() -> None:
     fed, candidate = setting()
     evaluations = {"bank-z": fed.evaluation("bank-z", candidate)}
-    assert decide(fed.plan, candidate, evaluations, minutes(125)).evaluations == ()
+    assert decide(fed.plan, candidate, evaluations, minutes(125), {}).evaluations == ()
 
 
 def test_held_in_the_first_round_leaves_the_base_model_alone() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from aggregator.admission import SiloEvidence
 from aggregator.report import Evidence, build_report, evidence_list
@@ -17,6 +18,7 @@ from data_contracts.envelope import Verified, seal
 from data_contracts.records import Close, Decision, Membership, RoundReport
 from data_contracts.records.membership import Revocation
 from data_contracts.records.merge_spec import MergeSpec
+from data_contracts.records.round_plan import Retention
 from data_contracts.records.round_report import InheritedLicence
 from data_contracts.trusted_feed import earlier_after
 from tests.aggregator.federation_samples import (
@@ -79,6 +81,7 @@ def test_a_clean_bundle_passes_and_says_what_it_cannot_show(tmp_path: Path) -> N
         "adapter gate": "not checked",
         "no silo signed twice": "not checked",
         "merge arithmetic": "not checked",
+        "evidence under lock": "not checked",
     }
     assert holds(claims)
     assert len(claims) == len(outcomes)
@@ -135,6 +138,7 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "use": "commercial",
         "adapter_licence": _licensed_as("MIT"),
         "merge": MergeSpec(rule="average", weight_cap_tokens=1),
+        "retention": Retention(mode="compliance", days=1),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
     value = changes.get(field, getattr(other, field))
@@ -223,6 +227,7 @@ def test_a_dishonest_close_fails() -> None:
         {"admitted": (heavier, honest.record.admitted[1])},
         {"admitted": honest.record.admitted[:1], "missing": ("hospital-b",)},
         {"admitted": honest.record.admitted[:1]},
+        {"held": (*honest.record.held, honest.record.held[0])},
     ]
     for changes in lists:
         record = Close(**{**dict(honest.record), **changes})
@@ -230,6 +235,27 @@ def test_a_dishonest_close_fails() -> None:
         report = seal(_relisted(evidence), key("coordinator"))
         claims = audit(Bundle(report.envelope, tuple(_envelopes(evidence))), FED.membership)
         assert "admission and weights" in failed(claims)
+
+
+def test_a_close_names_what_it_rests_on() -> None:
+    honest = CLEAN.close
+    assert honest is not None
+    for ref in honest.record.held:
+        fewer = tuple(other for other in honest.record.held if other != ref)
+        if ref.kind == "acceptance":
+            continue
+        with pytest.raises(ValidationError, match="held must name"):
+            Close(**{**dict(honest.record), "held": fewer})
+
+
+def test_a_report_that_names_other_versions_than_the_close_fails() -> None:
+    refs = [
+        ref.model_copy(update={"version": "v2"}) if ref.kind == "submission" else ref
+        for ref in REPORT.record.evidence
+    ]
+    forged = REPORT.record.model_copy(update={"evidence": tuple(refs)})
+    bundle = Bundle(seal(forged, key("coordinator")).envelope, BUNDLE.evidence)
+    assert failed(audit(bundle, FED.membership)) == ["report follows from evidence"]
 
 
 def _with_close(close: Verified[Close]) -> Evidence:

@@ -30,6 +30,7 @@ from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.close import Admitted, Refused, Rejected
 from data_contracts.records.contribution_request import CoalitionAdapter
 from data_contracts.records.decision import UsedEvaluation
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
@@ -41,7 +42,6 @@ from data_contracts.records.round_plan import (
     TrainingRecipe,
 )
 from data_contracts.records.round_report import (
-    EvidenceRef,
     InheritedLicence,
     SiloLosses,
     SiloSummary,
@@ -138,6 +138,7 @@ REPORT = RoundReport(
     ),
     published_adapter=None,
     merge=PLAN.merge,
+    retention=PLAN.retention,
     discarded_energy=ENERGY,
     silos=(
         SiloSummary(
@@ -227,6 +228,12 @@ ALL: tuple[Record, ...] = (
         rejected=(Rejected(silo="bank-b", submission_digest=None, rule="silo.equivocation"),),
         refused=(Refused(silo="bank-c", record_digest=D0, rule="policy.purpose"),),
         missing=("bank-d",),
+        held=(
+            EvidenceRef(kind="verdict", silo="bank-a", digest=D1, version="3sL4kqtJlcpXroDTDmJ+"),
+            EvidenceRef(kind="submission", silo="bank-a", digest=D0, version="null-1"),
+            EvidenceRef(kind="adapter", silo="bank-a", digest=D2),
+            EvidenceRef(kind="refusal", silo="bank-c", digest=D0),
+        ),
     ),
     Candidate(
         **PLACE,
@@ -262,7 +269,7 @@ ALL: tuple[Record, ...] = (
         candidate_digest=D0,
         outcome="held",
         rule="evaluation.quorum",
-        evaluations=(UsedEvaluation(silo="bank-a", evaluation_digest=D1),),
+        evaluations=(UsedEvaluation(silo="bank-a", evaluation_digest=D1, version="v1"),),
         missing=("bank-b",),
         starting_mean_loss=LOSS,
         candidate_mean_loss=None,

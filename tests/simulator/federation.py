@@ -16,6 +16,7 @@ from aggregator.federated_round import advance, open_round
 from aggregator.settings import (
     BaseModelSection,
     FederationSettings,
+    LedgerSection,
     MergeSection,
     PrefectSection,
     RecipeSection,
@@ -87,6 +88,7 @@ class SimulatedFederation:
     quorum: int = 2
     merge: MergeSection = field(default_factory=MergeSection)
     silo_adapters: dict[str, SiloAdapterSection] = field(default_factory=dict)
+    ledger: LedgerSection = field(default_factory=LedgerSection)
 
     def __post_init__(self) -> None:
         self.root = create_key(self.directory / "keys" / "root.pem")
@@ -98,7 +100,8 @@ class SimulatedFederation:
 
     def bucket(self, name: str) -> InMemoryBucket:
         """The bucket, created on first use."""
-        return self.storage.setdefault(name, InMemoryBucket(name))
+        is_inbox = "-inbox-" in name and self.settings.ledger.place == "inbox"
+        return self.storage.setdefault(name, InMemoryBucket(name, versioned=is_inbox))
 
     @property
     def plans(self) -> InMemoryBucket:
@@ -280,5 +283,6 @@ class SimulatedFederation:
             ),
             merge=self.merge,
             silo_adapters=self.silo_adapters,
+            ledger=self.ledger,
             home=self.directory / "operator",
         )

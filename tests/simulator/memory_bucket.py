@@ -1,14 +1,28 @@
-"""A bucket in memory with the promises of `infra.object_store.Bucket`, and faults on request."""
+"""A bucket in memory with the promises of `infra.object_store.Bucket`, and faults on request.
+
+Tests may change `objects` as somebody would who writes to the bucket: that is a new version, and
+taking an object out leaves its versions, as a delete marker does. A lock never ends here.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 from data_contracts.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import StorageError
-from infra.blob_files import read_parts, receive_blob, refused_blob
-from infra.object_store import MAX_LISTED_KEYS, BoundExceededError, ObjectInfo
+from infra.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
+from infra.object_store import (
+    MAX_LISTED_KEYS,
+    AccessDeniedError,
+    BoundExceededError,
+    Lock,
+    ObjectInfo,
+    ObjectVersion,
+    StoredObject,
+    VersionGoneError,
+)
 
 FaultHook = Callable[[str, str], None]
 """Called with (operation, key) before each operation; raises to make the operation fail."""
@@ -18,17 +32,24 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class InMemoryBucket:
-    """Two buckets over the same `objects` are one bucket as two parties see it."""
+    """Keeps every version of every object, unless it is not `versioned`."""
 
     def __init__(
         self,
         name: str,
         objects: dict[str, bytes] | None = None,
         before: FaultHook | None = None,
+        *,
+        versioned: bool = False,
     ) -> None:
         self._name = name
         self.objects = {} if objects is None else objects
         self.before = before
+        self.versioned = versioned
+        self.keeps_locks = True
+        self.locks: dict[tuple[str, str], Lock] = {}
+        self._versions: dict[str, dict[str, bytes]] = {}
+        self._numbers = count(1)
 
     @property
     def name(self) -> str:
@@ -51,24 +72,40 @@ class InMemoryBucket:
         self._enter("put", key)
         with _LOCK:
             self.objects[key] = data
+        self._read(key)
 
     def get(self, key: str, max_bytes: int) -> bytes | None:
         """See `Bucket.get`."""
+        found = self.read(key, max_bytes)
+        return None if found is None else found.data
+
+    def read(self, key: str, max_bytes: int, version: str | None = None) -> StoredObject | None:
+        """See `Bucket.read`."""
         self._enter("get", key)
-        data = self._read(key)
-        if data is not None and len(data) > max_bytes:
+        newest, data = self._read(key, version)
+        if data is None:
+            return None
+        if len(data) > max_bytes:
             raise BoundExceededError(
                 f"{self._name}/{key}",
                 expected=f"at most {max_bytes} bytes",
                 found=f"{len(data)} bytes",
                 action="ignore the object; whoever wrote it broke the layout",
             )
-        return data
+        return StoredObject(data, newest)
+
+    def stat(self, key: str, version: str | None = None) -> ObjectVersion | None:
+        """See `Bucket.stat`."""
+        self._enter("stat", key)
+        newest, data = self._read(key, version)
+        if data is None:
+            return None
+        return ObjectVersion(newest, len(data), self.locks.get((key, newest or "")))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `Bucket.get_range`."""
         self._enter("get_range", key)
-        data = self._read(key)
+        _, data = self._read(key)
         if data is None or start + length > len(data):
             raise StorageError(
                 f"{self._name}/{key}",
@@ -78,14 +115,42 @@ class InMemoryBucket:
             )
         return data[start : start + length]
 
-    def download_blob(self, ref: ArtifactRef, path: Path) -> None:
+    def download_blob(self, ref: ArtifactRef, path: Path, version: str | None = None) -> str | None:
         """See `Bucket.download_blob`."""
-        key = blob_key(ref.digest)
-        self._enter("download_blob", key)
-        data = self._read(key)
-        if data is None:
-            raise refused_blob(ref, f"no object {self._name}/{key}", "missing")
+        self._enter("download_blob", blob_key(ref.digest))
+        newest, data = self._blob(ref, version)
         receive_blob(_chunks(data), ref, path)
+        return newest
+
+    def verify_blob(self, ref: ArtifactRef, version: str) -> None:
+        """See `Bucket.verify_blob`."""
+        self._enter("verify_blob", blob_key(ref.digest))
+        _, data = self._blob(ref, version)
+        for _ in checked_chunks(_chunks(data), ref):
+            pass
+
+    def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
+        """See `Bucket.retain`."""
+        self._enter("bypass" if bypass else "retain", key)
+        _, data = self._read(key, version)
+        if data is None:
+            raise VersionGoneError(key, expected=f"version {version}", found="none", action="none")
+        known = self.locks.get((key, version))
+        if known is not None and not lock.covers(known):
+            raise _denied(key, "a lock that is not shortened")
+        if self.keeps_locks:
+            self.locks[key, version] = lock
+
+    def delete_version(self, key: str, version: str, *, bypass: bool = False) -> None:
+        """See `Bucket.delete_version`."""
+        self._enter("bypass" if bypass else "delete_version", key)
+        if (key, version) in self.locks:
+            raise _denied(key, "a version without a lock")
+        newest, _ = self._read(key)
+        with _LOCK:
+            self._versions.get(key, {}).pop(version, None)
+            if newest == version:
+                self.objects.pop(key, None)
 
     def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """See `Bucket.list_keys`."""
@@ -120,9 +185,30 @@ class InMemoryBucket:
                 action="objects are never overwritten; find out who else writes this bucket",
             )
 
-    def _read(self, key: str) -> bytes | None:
+    def _read(self, key: str, version: str | None = None) -> tuple[str | None, bytes | None]:
+        """A version and its bytes, the newest where none is named."""
         with _LOCK:
-            return self.objects.get(key)
+            data = self.objects.get(key)
+            if not self.versioned:
+                return None, data if version is None else None
+            known = self._versions.setdefault(key, {})
+            newest = next(reversed(known), None)
+            if data is not None and (newest is None or known[newest] != data):
+                newest = f"{next(self._numbers):032x}"
+                known[newest] = data
+            if version is None:
+                return (newest, data) if data is not None else (None, None)
+            return version, known.get(version)
+
+    def _blob(self, ref: ArtifactRef, version: str | None) -> tuple[str | None, bytes]:
+        newest, data = self._read(blob_key(ref.digest), version)
+        if data is None:
+            raise refused_blob(ref, f"no object {self._name}/{blob_key(ref.digest)}", "missing")
+        return newest, data
+
+
+def _denied(key: str, expected: str) -> AccessDeniedError:
+    return AccessDeniedError(key, expected=expected, found="another", action="none")
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

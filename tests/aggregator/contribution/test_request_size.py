@@ -11,6 +11,7 @@ from aggregator.contribution.silo_request import make_request
 from data_contracts.envelope import seal
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.records.close import Admitted
+from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.trusted_feed import TrustedFeed
 from tests.aggregator.federation_samples import COHORT, adapter_ref, digest, federation, key
 from tests.simulator.fixtures import MakeFederation
@@ -33,7 +34,12 @@ def closed_with(silos: int) -> ClosedRound:
         for name in names
     )
     sample = FED.close([FED.silo(silo) for silo in COHORT]).record
-    close = seal(sample.model_copy(update={"admitted": admitted}), key("coordinator"))
+    held = tuple(
+        EvidenceRef(kind="adapter", silo=a.silo, digest=a.adapter.digest, version="v1")
+        for a in admitted
+    )
+    changes = {"admitted": admitted, "held": held}
+    close = seal(sample.model_copy(update=changes), key("coordinator"))
     acceptance = FED.acceptance(COHORT[0], shares_individual_delta=True)
     evidence = replace(
         FED.evidence([], close=close),
@@ -64,7 +70,7 @@ def test_more_silos_than_a_round_takes_are_refused(make_federation: MakeFederati
 def test_a_thousand_silos_fit_and_only_their_adapters_are_missing(
     make_federation: MakeFederation,
 ) -> None:
-    with pytest.raises(UntrustedInputError, match="no object simulated-ledger/blobs"):
+    with pytest.raises(UntrustedInputError, match="no object simulated-inbox-hospital-"):
         ask(make_federation, 1000)
 
 
