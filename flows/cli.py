@@ -15,6 +15,7 @@ from rich.table import Table
 
 from flows.contract_commands import contract_app, registry_app
 from flows.federation_commands import federation_app
+from flows.storage_commands import storage_app, tell_untried
 from infra.terminal import run_command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -25,6 +26,7 @@ app.add_typer(federation_app, name="federation")
 app.add_typer(round_app, name="round")
 app.add_typer(report_app, name="report")
 app.add_typer(stack_app, name="stack")
+app.add_typer(storage_app, name="storage")
 app.add_typer(contract_app, name="contract")
 app.add_typer(registry_app, name="registry")
 console = Console()
@@ -43,12 +45,16 @@ def deploy(
 ) -> None:
     """Register the federation's deployment with Prefect and run what it schedules."""
     from aggregator.coordinator import load_coordinator
+    from aggregator.storage_check import check_storage
     from flows.prefect_settings import use_prefect_of
-    from infra.storage_probe import probe_storage, require_promises
+    from infra.storage_probe import require_promises
 
     coordinator = load_coordinator(home)
     settings = coordinator.settings
-    require_promises(probe_storage(coordinator.plans, role="coordinator"))
+    check = check_storage(coordinator)
+    for outcome in check.outcomes:
+        require_promises(outcome)
+    tell_untried(check)
     use_prefect_of(settings)
     from flows.deployments import deployment_name, register, serve_rounds
 

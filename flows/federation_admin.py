@@ -4,7 +4,6 @@ In order: keys exist before they are named, buckets and credentials before a mem
 their silo, and every membership is signed by the root key, which belongs offline afterwards.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,16 @@ from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
     COORDINATOR_KEY,
     MEMBERSHIP_NAME,
+    Coordinator,
     load_coordinator,
 )
 from aggregator.membership_changes import (
     MEMBERSHIP_VALIDITY,
     with_silo,
 )
-from aggregator.settings import SETTINGS_NAME, load_settings
+from aggregator.settings import SETTINGS_NAME
 from data_contracts.bucket_layout import (
-    inbox_bucket,
-    ledger_bucket,
     membership_slot,
-    plans_bucket,
 )
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
@@ -40,10 +37,11 @@ from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.local_stack import RunningStorage, add_federation
 from infra.local_stack import add_silo as add_silo_to_storage
+from infra.s3_bucket import S3Bucket
 from infra.s3_client import S3Settings
 from infra.signing_keys import ensure_key
 from infra.single_writer import claim_record
-from infra.storage_probe import probe_storage, require_promises
+from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
 from infra.toml_text import toml_string
 
 ROOT_KEY = Path("keys/root-key.pem")
@@ -69,7 +67,7 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     """Write settings and keys, create the buckets on the embedded storage, sign membership 1.
 
     Without `storage` the endpoint is somebody else's: the buckets and the coordinator's
-    credential must exist, and `aws_policy` says with which rights.
+    credential must exist; `consortia storage policy` says with which rights.
     """
     settings_path = home / SETTINGS_NAME
     if settings_path.exists():
@@ -137,10 +135,9 @@ def add_silo(
     parse_contract(contract_bytes, str(contract))
     change = with_silo(silo, public_key, first_round)
     if storage is not None:
-        write_credentials(
-            hand_over / "storage-credentials.toml",
-            add_silo_to_storage(storage, c.settings.federation, silo),
-        )
+        credential = add_silo_to_storage(storage, c.settings.federation, silo)
+        write_credentials(hand_over / "storage-credentials.toml", credential)
+        _require_inbox(c, silo, credential)
     outcome = change_membership(c, change, root_keys=root_keys)
     filed = home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
     write_durably(filed, contract_bytes)
@@ -149,6 +146,15 @@ def add_silo(
     if isinstance(outcome, Published):
         write_durably(hand_over / "membership.json", outcome.membership.envelope)
     return hand_over, outcome
+
+
+def _require_inbox(c: Coordinator, silo: str, credential: S3Settings) -> None:
+    """Try the new inbox from both sides, before anybody counts on it."""
+    inbox = S3Bucket(credential, inbox_bucket(c.settings.federation, silo))
+    require_promises(probe_inbox(inbox, c.clock.now(), role=silo))
+    outcome = probe_locks(c.inbox(silo), c.clock.now(), role="coordinator")
+    if outcome is not None and c.settings.ledger.place == "inbox":
+        require_promises(outcome)
 
 
 def describe(home: Path) -> list[tuple[str, str]]:
@@ -191,43 +197,11 @@ def _rounds_of(member: Member) -> str:
     )
 
 
-def aws_policy(home: Path, silo: str | None = None) -> str:
-    """IAM policy (JSON) for the coordinator, or for one silo, on AWS S3 or a store that has IAM."""
-    federation = load_settings(home).federation
-    silos = sorted(path.stem for path in (home / CONTRACTS_DIRECTORY).glob("*.yaml"))
-    plans, ledger = plans_bucket(federation), ledger_bucket(federation)
-    inboxes = [inbox_bucket(federation, name) for name in silos]
-    if silo is None:
-        statements = [*_allow([plans, ledger], writes=True), *_allow(inboxes, writes=False)]
-    else:
-        inbox = inbox_bucket(federation, silo)
-        statements = [*_allow([plans], writes=False), *_allow([inbox], writes=True)]
-    return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
-
-
 def write_credentials(path: Path, settings: S3Settings) -> None:
     """Store a credential as TOML, mode 0600."""
     secret = settings.secret_key.get_secret_value()
     text = f'access_key = "{settings.access_key}"\nsecret_key = "{secret}"\n'
     write_durably(path, text.encode())
-
-
-def _allow(buckets: list[str], *, writes: bool) -> list[dict[str, object]]:
-    if not buckets:
-        return []
-    objects = ["s3:GetObject", *(["s3:PutObject"] if writes else [])]
-    return [
-        {
-            "Effect": "Allow",
-            "Action": ["s3:ListBucket"],
-            "Resource": [f"arn:aws:s3:::{bucket}" for bucket in buckets],
-        },
-        {
-            "Effect": "Allow",
-            "Action": objects,
-            "Resource": [f"arn:aws:s3:::{bucket}/*" for bucket in buckets],
-        },
-    ]
 
 
 def _sign_first_membership(home: Path, federation: str) -> None:

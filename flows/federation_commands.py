@@ -263,18 +263,10 @@ def federation_publish(
 @federation_app.command("show")
 def federation_show(
     home: Home = HERE,
-    aws_policy: Annotated[
-        str, typer.Option(help="Print the IAM policy of `coordinator` or of a silo.")
-    ] = "",
 ) -> None:
-    """Fingerprints to compare out of band, or the IAM policy for AWS S3."""
-    from flows.federation_admin import aws_policy as policy_text
+    """Fingerprints to compare out of band."""
     from flows.federation_admin import describe
 
-    if aws_policy:
-        silo = None if aws_policy == "coordinator" else aws_policy
-        console.print(policy_text(home, silo), highlight=False, markup=False)
-        return
     table = Table("who", "fingerprint (SHA-256 of the public key)")
     for who, what in describe(home):
         table.add_row(who, what)

@@ -65,6 +65,11 @@ compression = "none"          # or int8, int4: of the silos' adapters, with erro
 max_mean_increase = "0"
 max_silo_increase = "0.05"
 
+[ledger]                      # what a decision rests on is locked before it is signed
+place = "inbox"               # "copy" where the storage has no versions or Object Lock
+mode = "governance"           # erasing takes a right of its own; "compliance": nobody can
+days = 365
+
 [schedule]
 cron = "0 2 * * *"            # one round every night; remove the line for rounds on demand only
 timezone = "UTC"

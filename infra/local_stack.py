@@ -1,19 +1,21 @@
 """Object storage and Prefect server on one machine, with a federation's buckets and identities.
 
-In order: storage comes up, buckets are created with versioning (the ledger with Object Lock as
-well), then identities are written, so a credential never exists for a bucket that does not. Every
-step can run again. A silo can be added while the storage runs.
+In order: storage comes up, buckets are created (inboxes with versions and Object Lock; plans
+without, since create-once has to hold there), then identities are written, so a credential never
+exists for a bucket that does not. Every step can run again. A silo can be added while the storage
+runs.
 """
 
 import signal
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
+from data_contracts.bucket_layout import inbox_bucket, plans_bucket
 from data_contracts.errors import ConsortiaError, StorageError
 from infra.attached_storage import remember_storage
 from infra.local_ports import require_free
@@ -32,14 +34,13 @@ from infra.seaweedfs import (
 )
 from infra.storage_identities import (
     ADMIN,
-    coordinator_actions,
     coordinator_name,
     load_identities,
     new_identity,
     save_identities,
-    silo_actions,
     silo_name,
 )
+from infra.storage_policies import coordinator_policy, silo_policy
 
 __all__ = [
     "RunningPrefect",
@@ -58,17 +59,26 @@ __all__ = [
 
 RELOAD_TIMEOUT_SECONDS = 15.0
 STATUS_EXPIRY_DAYS = 7
-LEDGER_RETENTION_DAYS = 30
+NONCURRENT_DAYS = 1
 
-_STATUS_LIFECYCLE = {
+_INBOX_LIFECYCLE = {
     "Rules": [
+        *(
+            {
+                "ID": f"{prefix}-is-for-the-day",
+                "Status": "Enabled",
+                "Filter": {"Prefix": f"{prefix}/"},
+                "Expiration": {"Days": STATUS_EXPIRY_DAYS},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": NONCURRENT_DAYS},
+            }
+            for prefix in ("status", "probe")
+        ),
         {
-            "ID": f"{prefix}-is-for-the-day",
+            "ID": "unfinished-uploads",
             "Status": "Enabled",
-            "Filter": {"Prefix": f"{prefix}/"},
-            "Expiration": {"Days": STATUS_EXPIRY_DAYS},
-        }
-        for prefix in ("status", "probe")
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": STATUS_EXPIRY_DAYS},
+        },
     ]
 }
 
@@ -101,55 +111,35 @@ def auth_path(state_dir: Path) -> Path:
     return state_dir / "prefect-auth"
 
 
-def add_federation(
-    storage: RunningStorage, federation: str, ledger_retention_days: int = LEDGER_RETENTION_DAYS
-) -> S3Settings:
-    """Create `plans` and `ledger` and the coordinator's identity; return how it connects.
-
-    Each object of the ledger is locked in COMPLIANCE mode for `ledger_retention_days`: until then
-    no S3 credential, not even the administrator's, deletes that version.
-    """
+def add_federation(storage: RunningStorage, federation: str) -> S3Settings:
+    """Create `plans` and the coordinator's identity; return how it connects."""
     client, admin = _admin(storage)
-    _create_bucket(client, admin, plans_bucket(federation))
-    ledger = ledger_bucket(federation)
-    _create_bucket(client, admin, ledger, ObjectLockEnabledForBucket=True)
-    retention = {"Mode": "COMPLIANCE", "Days": ledger_retention_days}
-    with translated(admin, ledger):
-        client.put_object_lock_configuration(
-            Bucket=ledger,
-            ObjectLockConfiguration={
-                "ObjectLockEnabled": "Enabled",
-                "Rule": {"DefaultRetention": retention},
-            },
-        )
-    name = coordinator_name(federation)
-    known = load_identities(identities_path(storage.state_dir)).get(name)
-    actions = known.actions if known else coordinator_actions(federation, ())
-    return add_identity(storage, name, actions, plans_bucket(federation))
+    plans = plans_bucket(federation)
+    _create_bucket(client, admin, plans)
+    name, policy = coordinator_name(federation), coordinator_policy(federation)
+    return add_identity(storage, name, policy, plans)
 
 
 def add_silo(storage: RunningStorage, federation: str, silo: str) -> S3Settings:
-    """Create the silo's inbox and identity and let the coordinator read it; return how the silo
-    connects. The storage keeps running."""
+    """Create the silo's inbox and identity; return how the silo connects.
+
+    Nothing in an inbox is locked by itself: the coordinator locks what decides. The storage keeps
+    running.
+    """
     client, admin = _admin(storage)
     inbox = inbox_bucket(federation, silo)
-    _create_bucket(client, admin, inbox)
+    _create_bucket(client, admin, inbox, ObjectLockEnabledForBucket=True)
     with translated(admin, inbox):
         client.put_bucket_lifecycle_configuration(
-            Bucket=inbox, LifecycleConfiguration=_STATUS_LIFECYCLE
+            Bucket=inbox, LifecycleConfiguration=_INBOX_LIFECYCLE
         )
-    coordinator = coordinator_name(federation)
-    known = load_identities(identities_path(storage.state_dir)).get(coordinator)
-    actions = known.actions if known else coordinator_actions(federation, ())
-    inbox_actions = (f"Read:{inbox}", f"List:{inbox}")
-    add_identity(storage, coordinator, (*actions, *inbox_actions), inbox)
-    return add_identity(storage, silo_name(federation, silo), silo_actions(federation, silo), inbox)
+    return add_identity(storage, silo_name(federation, silo), silo_policy(federation, silo), inbox)
 
 
 def add_identity(
-    storage: RunningStorage, name: str, actions: tuple[str, ...], listable_bucket: str
+    storage: RunningStorage, name: str, policy: str, listable_bucket: str
 ) -> S3Settings:
-    """Create the identity, or replace the actions of an existing one, while the storage runs.
+    """Create the identity, or replace the policy of an existing one, while the storage runs.
 
     SeaweedFS reads its identities again on SIGHUP; this returns once the identity can list
     `listable_bucket`, and raises ConsortiaError when it still cannot after 15 s.
@@ -157,9 +147,9 @@ def add_identity(
     path = identities_path(storage.state_dir)
     identities = load_identities(path)
     known = identities.get(name)
-    fresh = new_identity(name, dict.fromkeys(actions))
+    fresh = new_identity(name, policy)
     if known is not None:
-        fresh = type(known)(name, known.access_key, known.secret_key, fresh.actions)
+        fresh = replace(known, policy=policy)
     if known != fresh:
         save_identities(path, {**identities, name: fresh}.values())
         storage.process.signal(signal.SIGHUP)
@@ -180,7 +170,6 @@ def _create_bucket(client: Any, admin: S3Settings, name: str, **options: bool) -
         except ClientError as error:
             if error_code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
-        client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
 
 
 def _wait_for_access(settings: S3Settings, bucket: str) -> None:

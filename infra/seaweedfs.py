@@ -93,7 +93,7 @@ def start_object_storage(
     config = identities_path(state_dir)
     if not load_identities(config):
         # Without any identity SeaweedFS would serve everybody.
-        save_identities(config, [new_identity(ADMIN, ["Admin"])])
+        save_identities(config, [new_identity(ADMIN, None)])
     process = start_process(
         PROCESS_NAME,
         _command(config, chosen),

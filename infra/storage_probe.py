@@ -1,19 +1,25 @@
 """Checks, on the storage that will be used, the promises that the protocol rests on.
 
-Conditional writes have been broken at some time in most S3-compatible stores, so each promise is
-tried and not read from a data sheet. The probe leaves a few small objects under `probe/`.
+Conditional writes and locks have been broken at some time in most S3-compatible stores, and who may
+do what is the storage operator's to set, so each promise is tried and not read from a data sheet.
+The probe leaves a few small objects under `probe/`.
 """
 
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 
 from data_contracts.errors import StorageError
-from infra.object_store import AccessDeniedError, Bucket
+from infra.object_store import AccessDeniedError, Bucket, Lock
 
 RACING_CREATES = 16
 PROBE_BYTES = 4096
+PROBE_PREFIX = "probe/"
+PROBE_LOCK = timedelta(minutes=15)
+"""Longer than clocks differ, and shorter than anybody minds."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +45,61 @@ class ProbeOutcome:
         return all(check.held for check in self.checks)
 
 
-def probe_storage(bucket: Bucket, *, role: str, denied: Bucket | None = None) -> ProbeOutcome:
-    """Try every promise in `bucket`, which `role` may write.
+def probe_storage(bucket: Bucket, *, role: str) -> ProbeOutcome:
+    """Try every promise of a bucket where nothing may be overwritten, which `role` may write.
 
+    Raises StorageError only where not even the first object can be written.
+    """
+    prefix = _new_place(bucket)
+    checks = [*_creating(bucket, prefix), *_reading(bucket, prefix)]
+    return ProbeOutcome(bucket.name, role, tuple(checks))
+
+
+def probe_inbox(
+    inbox: Bucket, now: datetime, *, role: str, denied: Bucket | None = None
+) -> ProbeOutcome:
+    """Try, as its silo, what an inbox promises, and that the silo cannot take back what it sent.
+
+    Without versions the coordinator keeps copies instead, and there is nothing to take back.
     `denied` is a bucket that this credential must not read, such as another silo's inbox. Raises
     StorageError only where not even the first object can be written.
     """
-    prefix = f"probe/{secrets.token_hex(8)}/"
-    bucket.put_once(f"{prefix}reachable", b"reachable")
-    checks = [
-        _checked("create once", lambda: _second_create(bucket, f"{prefix}once")),
-        _checked("one winner of racing creates", lambda: _race(bucket, f"{prefix}race")),
-        _checked("exact ranged reads", lambda: _ranged_read(bucket, f"{prefix}range")),
-        _checked("a written object is listed", lambda: _listing(bucket, f"{prefix}list/")),
-        _checked("a missing key is absent", lambda: _missing(bucket, f"{prefix}missing")),
-    ]
+    prefix = _new_place(inbox)
+    checks = _reading(inbox, prefix)
+    if _version(inbox, f"{prefix}reachable") is None:
+        checks += _creating(inbox, prefix)
+    else:
+        key, lock = f"{prefix}versions", _short_lock(now)
+        checks += [
+            _checked("an earlier version stays", lambda: _versions(inbox, key)),
+            _checked("a silo deletes no version", lambda: _deletion(inbox, key)),
+            _checked("a silo locks nothing", lambda: _lock_by_silo(inbox, key, lock)),
+        ]
     if denied is not None:
         checks.append(_checked("no access to others' buckets", lambda: _denial(denied)))
-    return ProbeOutcome(bucket.name, role, tuple(checks))
+    return ProbeOutcome(inbox.name, role, tuple(checks))
+
+
+def probe_locks(inbox: Bucket, now: datetime, *, role: str) -> ProbeOutcome | None:
+    """Try, as the coordinator, that versions in an inbox can be locked and that locks hold.
+
+    On what the silo's own probe left there; None as long as there is nothing of it.
+    """
+    left = [info.key for info in inbox.list_keys(PROBE_PREFIX)]
+    if not left:
+        return None
+    key = max(left)
+    version = _version(inbox, key)
+    lock = _short_lock(now)
+    if version is None:
+        check = PromiseCheck("versions", False, f"{inbox.name} has no versions")
+        return ProbeOutcome(inbox.name, role, (check,))
+    checks = (
+        _checked("a version can be locked", lambda: _locked(inbox, key, version, lock)),
+        _checked("the coordinator passes over no lock", lambda: _bypass(inbox, key, version, lock)),
+        _checked("the coordinator writes in no inbox", lambda: _written(inbox)),
+    )
+    return ProbeOutcome(inbox.name, role, checks)
 
 
 def require_promises(outcome: ProbeOutcome) -> None:
@@ -67,8 +110,34 @@ def require_promises(outcome: ProbeOutcome) -> None:
             f"object storage, bucket {outcome.bucket}, as {outcome.role}",
             expected=", ".join(check.promise for check in broken),
             found="; ".join(check.detail for check in broken),
-            action="use a storage or a version of it that keeps these promises, then start again",
+            action="use a storage, a version or rights of it that keep these promises (see "
+            "docs/storage.md), then start again",
         )
+
+
+def _new_place(bucket: Bucket) -> str:
+    prefix = f"{PROBE_PREFIX}{secrets.token_hex(8)}/"
+    bucket.put_once(f"{prefix}reachable", b"reachable")
+    return prefix
+
+
+def _short_lock(now: datetime) -> Lock:
+    return Lock("governance", (now + PROBE_LOCK).replace(microsecond=0))
+
+
+def _creating(bucket: Bucket, prefix: str) -> list[PromiseCheck]:
+    return [
+        _checked("create once", lambda: _second_create(bucket, f"{prefix}once")),
+        _checked("one winner of racing creates", lambda: _race(bucket, f"{prefix}race")),
+    ]
+
+
+def _reading(bucket: Bucket, prefix: str) -> list[PromiseCheck]:
+    return [
+        _checked("exact ranged reads", lambda: _ranged_read(bucket, f"{prefix}range")),
+        _checked("a written object is listed", lambda: _listing(bucket, f"{prefix}list/")),
+        _checked("a missing key is absent", lambda: _missing(bucket, f"{prefix}missing")),
+    ]
 
 
 def _checked(promise: str, attempt: Callable[[], str | None]) -> PromiseCheck:
@@ -126,19 +195,80 @@ def _missing(bucket: Bucket, key: str) -> str | None:
     return None if bucket.get(key, PROBE_BYTES) is None else "an object that nobody wrote"
 
 
+def _versions(inbox: Bucket, key: str) -> str | None:
+    inbox.put(key, b"first")
+    first = _version(inbox, key)
+    inbox.put(key, b"second")
+    second = _version(inbox, key)
+    if first is None or second is None or first == second:
+        return f"the versions {first} and {second} of two writes"
+    kept = [inbox.read(key, PROBE_BYTES, version) for version in (first, second)]
+    found = [stored.data if stored else None for stored in kept]
+    return None if found == [b"first", b"second"] else f"{found} under the ids of two versions"
+
+
+def _deletion(inbox: Bucket, key: str) -> str | None:
+    version = _version(inbox, key) or ""
+    for bypass in (False, True):
+        if not _denied(partial(inbox.delete_version, key, version, bypass=bypass)):
+            return f"this credential may delete versions of {inbox.name}"
+    return None
+
+
+def _lock_by_silo(inbox: Bucket, key: str, lock: Lock) -> str | None:
+    version = _version(inbox, key) or ""
+    for bypass in (False, True):
+        if not _denied(partial(inbox.retain, key, version, lock, bypass=bypass)):
+            return f"this credential may lock versions of {inbox.name}"
+    return None
+
+
+def _locked(inbox: Bucket, key: str, version: str, lock: Lock) -> str | None:
+    inbox.retain(key, version, lock)
+    found = inbox.stat(key, version)
+    if found is None or found.lock is None or not found.lock.covers(lock):
+        return f"no lock on a version that was locked, but {found.lock if found else 'nothing'}"
+    return None
+
+
+def _bypass(inbox: Bucket, key: str, version: str, lock: Lock) -> str | None:
+    shorter = Lock(lock.mode, lock.until - PROBE_LOCK / 2)
+    if not _denied(lambda: inbox.retain(key, version, shorter, bypass=True)):
+        return f"this credential may shorten a lock in {inbox.name}"
+    if not _denied(lambda: inbox.delete_version(key, version, bypass=True)):
+        return f"this credential may delete a locked version of {inbox.name}"
+    return None
+
+
+def _written(inbox: Bucket) -> str | None:
+    key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+    allowed = not _denied(lambda: inbox.put_once(key, b"not mine"))
+    return f"this credential may write in {inbox.name}" if allowed else None
+
+
 def _denial(denied: Bucket) -> str | None:
     attempts: tuple[Callable[[], object], ...] = (
         lambda: denied.list_keys(""),
         lambda: denied.get("probe/denied", PROBE_BYTES),
-        lambda: denied.put_once(f"probe/{secrets.token_hex(8)}", b"denied"),
+        lambda: denied.put_once(f"{PROBE_PREFIX}{secrets.token_hex(8)}", b"denied"),
     )
     for what, attempt in zip(("listed", "read", "written"), attempts, strict=True):
-        try:
-            attempt()
-        except AccessDeniedError:
-            continue
-        return f"{denied.name} could be {what}"
+        if not _denied(attempt):
+            return f"{denied.name} could be {what}"
     return None
+
+
+def _denied(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except AccessDeniedError:
+        return True
+    return False
+
+
+def _version(bucket: Bucket, key: str) -> str | None:
+    found = bucket.stat(key)
+    return None if found is None else found.version
 
 
 def _creates(bucket: Bucket, key: str, data: bytes) -> bool:

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
+from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import ensure_key, load_key
-from infra.storage_probe import probe_storage, require_promises
+from infra.storage_probe import probe_inbox, require_promises
 from infra.terminal import run_command_line
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, open_data_docs
@@ -110,7 +111,7 @@ def check(
     if open_docs:
         open_data_docs(gate, outcome, console)
     if storage:
-        require_promises(probe_storage(own_inbox(config), role=config.silo))
+        require_promises(probe_inbox(own_inbox(config), SystemClock().now(), role=config.silo))
         console.print("storage       keeps every promise that the agent relies on")
     if not outcome.passed:
         raise SiloOperatorError(
@@ -149,7 +150,7 @@ def run(
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
-    require_promises(probe_storage(own_inbox(config), role=config.silo))
+    require_promises(probe_inbox(own_inbox(config), SystemClock().now(), role=config.silo))
     run_agent(silo, once=once)
 
 

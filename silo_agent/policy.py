@@ -62,12 +62,15 @@ class Limits(_Section):
     max_rank: Annotated[int, Field(ge=1)]
     max_adapter_bytes: Annotated[int, Field(ge=1)]
     min_cohort_silos: Annotated[int, Field(ge=1)]
+    max_retention_days: Annotated[int, Field(ge=1)]
 
 
 class Policy(_Section):
     """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted.
 
     `share_individual_delta` lets the other silos read this silo's adapter by itself.
+    `compliance_retention` allows plans under which nobody, for no reason, can erase what this silo
+    sent before the plan's time is over.
     """
 
     version: Literal[1]
@@ -76,6 +79,7 @@ class Policy(_Section):
     trust_modes: Annotated[tuple[str, ...], Field(min_length=1)]
     trust_storage_with_deltas: bool
     share_individual_delta: bool = False
+    compliance_retention: bool = False
     limits: Limits
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 
@@ -207,6 +211,14 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "policy.storage_trust",
         "The silo does not trust storage with readable adapters.",
         lambda p, s, c: s.trust_storage_with_deltas,
+    ),
+    (
+        "policy.retention",
+        "The plan keeps what the silo sends for longer, or more firmly, than the silo allows.",
+        lambda p, s, c: (
+            p.retention.days <= s.limits.max_retention_days
+            and (p.retention.mode == "governance" or s.compliance_retention)
+        ),
     ),
     (
         "policy.purpose",

@@ -57,6 +57,9 @@ trust_modes = ["auditable"] # the aggregator sees this silo's adapter
 trust_storage_with_deltas = false
 # true lets every other silo read this silo's adapter alone, to measure what each contributed
 share_individual_delta = false
+# What you send and the federation uses stays in your inbox, locked for the days that the plan says.
+# In governance mode a person with that right can erase it; true allows locks that nobody can open.
+compliance_retention = false
 
 [limits]
 max_local_steps = 1000
@@ -66,6 +69,7 @@ max_learning_rate = 0.001
 max_rank = 64
 max_adapter_bytes = 1_000_000_000
 min_cohort_silos = 3
+max_retention_days = 400
 
 # [[models]]
 # name = "SmolLM2-135M-Instruct"

@@ -2,7 +2,7 @@
 
 The real agents and the real coordinator over a real SeaweedFS on loopback: plan read, contract
 verdict signed, adapter gated, uploaded and signed by every silo; then admission (every adapter is
-fetched, hashed and read in full by the gate), the locked copies of the ledger, the merge, the
+fetched, hashed and read in full by the gate), locks on all that was judged, the merge, the
 candidate's upload and the directory that PEFT loads. Silos act two at a time. Evaluation is left
 out, because the peers have none; so is the start of processes, as it is with the peers.
 """
@@ -27,13 +27,11 @@ from aggregator.settings import AdapterSection, FederationSettings, MergeSection
 from aggregator.spool import spool
 from aggregator.stage import Stage
 from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
-from infra.local_stack import add_federation, add_silo
-from infra.s3_bucket import S3Bucket
 from infra.seaweedfs import RunningStorage, start_object_storage
-from infra.storage_identities import ADMIN
 from silo_agent.silo import Silo
-from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.federation import FEDERATION
 from tests.simulator.silo import SimulatedSilo
+from tests.simulator.stored_federation import StoredFederation
 
 SILOS_AT_A_TIME = 2
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -67,18 +65,16 @@ def main() -> None:
 
 def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSection) -> float:
     """Seconds from the open plan to the published directory."""
-    federation = StoredFederation(
+    federation = BenchFederation(
         directory / "federation",
         _model(directory / "model"),
         quorum=silos,
         merge=merge,
     )
-    federation.storage_service = storage
+    federation.use(storage)
     federation.adapters = [_names_of_model(silo_adapter(silo)) for silo in range(silos)]
     names = [f"silo-{chr(97 + silo // 26)}{chr(97 + silo % 26)}" for silo in range(silos)]
-    add_federation(storage, FEDERATION)
     for name in names:
-        add_silo(storage, FEDERATION, name)
         federation.add_silo(name)
     federation.found()
     plan = federation.open(1)
@@ -104,15 +100,10 @@ def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSec
     return marks[-1] - marks[0]
 
 
-class StoredFederation(SimulatedFederation):
-    """The simulated federation with its buckets on a real object storage."""
+class BenchFederation(StoredFederation):
+    """On a real object storage, with adapters of this size that are in memory already."""
 
-    storage_service: RunningStorage
     adapters: list[dict[str, np.ndarray]]
-
-    def bucket(self, name: str) -> S3Bucket:  # type: ignore[override]
-        """The bucket as the administrator sees it."""
-        return S3Bucket(self.storage_service.settings_for(ADMIN), name)
 
     def policy_text(self) -> str:
         """The simulated policy with room for an adapter of this size."""

@@ -59,6 +59,7 @@ max_learning_rate = 0.005
 max_rank = 16
 max_adapter_bytes = 50_000_000
 min_cohort_silos = 3
+max_retention_days = 400
 
 [[models]]
 name = {model}

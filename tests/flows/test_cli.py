@@ -1,5 +1,6 @@
 """What an operator or auditor sees: help without heavy imports, one message per fault."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts.errors import StorageError
-from flows.federation_admin import FederationTerms, aws_policy, describe, init_federation
+from flows.federation_admin import FederationTerms, add_silo, describe, init_federation
 from flows.federation_commands import federation_app
+from flows.storage_commands import storage_app
 from infra.attached_storage import remember_storage
 from infra.durable_files import write_durably
 from infra.local_stack import RunningStorage
+from infra.s3_client import connect
 from infra.signing_keys import create_key
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 
@@ -95,7 +98,7 @@ def test_storage_that_is_down_is_named_and_leaves_no_federation_behind(tmp_path:
 
 
 @pytest.mark.stack
-def test_init_shows_fingerprints_and_the_aws_policy(
+def test_init_shows_fingerprints_and_storage_has_policies(
     tmp_path: Path, object_storage: RunningStorage
 ) -> None:
     home = tmp_path / "home"
@@ -107,12 +110,59 @@ def test_init_shows_fingerprints_and_the_aws_policy(
         "root key (1 of 1 sign)",
         "coordinator",
     ]
-    policy = aws_policy(home)
-    assert '"arn:aws:s3:::oncology-plans/*"' in policy
-    assert "s3:DeleteObject" not in policy
-    silo_policy = aws_policy(home, "north")
-    assert '"arn:aws:s3:::oncology-inbox-north/*"' in silo_policy
-    assert "oncology-ledger" not in silo_policy
+    answers = {
+        who: CliRunner().invoke(storage_app, ["policy", who, "--home", str(home)]).output
+        for who in ("coordinator", "north")
+    }
+    allowed = {
+        who: {
+            (action, resource.removeprefix("arn:aws:s3:::"))
+            for statement in json.loads(text)["Statement"]
+            for action in statement["Action"]
+            for resource in statement["Resource"]
+        }
+        for who, text in answers.items()
+    }
+    assert ("s3:PutObject", "oncology-plans/*") in allowed["coordinator"]
+    assert ("s3:PutObjectRetention", "oncology-inbox-*/*") in allowed["coordinator"]
+    assert ("s3:PutObject", "oncology-inbox-north/*") in allowed["north"]
+    actions = {action for granted in allowed.values() for action, _ in granted}
+    assert not any("Delete" in action or "Bypass" in action for action in actions)
+    assert {resource for _, resource in allowed["north"]} == {
+        "oncology-plans",
+        "oncology-plans/*",
+        "oncology-inbox-north",
+        "oncology-inbox-north/*",
+    }
+
+
+@pytest.mark.stack
+def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
+    tmp_path: Path, object_storage: RunningStorage
+) -> None:
+    home, contract = tmp_path / "fed", tmp_path / "contract.yaml"
+    contract.write_text(CONTRACT)
+    founded = replace(terms(object_storage.endpoint_url, tmp_path), federation="tried")
+    init_federation(home, founded, object_storage)
+    key = create_key(tmp_path / "silo.pem").public_key_hex
+    add_silo(home, "north", key, contract, object_storage)
+    add_silo(home, "elsewhere", key, contract, None)
+
+    def check(*, fails: bool = False) -> str:
+        done = CliRunner().invoke(storage_app, ["check", "--home", str(home)])
+        assert (done.exit_code != 0) == fails, (done.output, done.exception)
+        return " ".join((done.output + str(done.exception or "")).split())
+
+    said = check()
+    assert "one winner of racing creates" in said
+    assert "the coordinator passes over no lock" in said
+    assert "inbox of elsewhere: not tried, no such bucket" in said
+    settings = home / "federation.toml"
+    settings.write_text(settings.read_text().replace('place = "inbox"', 'place = "copy"'))
+    assert "a bucket named tried-ledger" in check(fails=True)
+    admin = connect(object_storage.settings_for("admin"), "")
+    admin.create_bucket(Bucket="tried-ledger")
+    assert "tried-ledger" in check()
 
 
 @pytest.mark.stack

@@ -251,7 +251,7 @@ def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
 def test_nothing_of_any_data_set_left_its_silo(federation: RealFederation) -> None:
     """Objects and their keys, records as they decode, logs, Prefect's state, reports, statuses."""
     c = federation.coordinator()
-    buckets = [c.plans, c.ledger, *(c.inbox(silo) for silo in ("silo-a", "silo-b", "silo-c"))]
+    buckets = [c.plans, *(c.inbox(silo) for silo in ("silo-a", "silo-b", "silo-c"))]
     found: dict[str, bytes] = {}
     for bucket in buckets:
         for info in bucket.list_keys(""):

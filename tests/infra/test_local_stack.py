@@ -6,7 +6,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,17 +109,47 @@ def test_an_unknown_identity_is_named(object_storage: RunningStorage) -> None:
         object_storage.settings_for("nobody")
 
 
-def test_the_ledger_keeps_every_version(object_storage: RunningStorage) -> None:
-    settings = add_federation(object_storage, "locked", ledger_retention_days=1)
-    ledger = S3Bucket(settings, "locked-ledger")
-    ledger.put_once("evidence", b"signed")
-    admin = connect(object_storage.settings_for("admin"), ledger.name)
-    versions = admin.list_object_versions(Bucket=ledger.name, Prefix="evidence")["Versions"]
-    assert len(versions) == 1
-    version = {"Bucket": ledger.name, "Key": "evidence", "VersionId": versions[0]["VersionId"]}
-    with pytest.raises(ClientError, match="AccessDenied"):
-        admin.delete_object(**version)
-    assert admin.get_object_retention(**version)["Retention"]["Mode"] == "COMPLIANCE"
+def test_plans_have_no_versions_and_inboxes_lock_nothing_by_themselves(
+    object_storage: RunningStorage,
+) -> None:
+    add_federation(object_storage, "kinds")
+    settings = add_silo(object_storage, "kinds", "silo-a")
+    admin = connect(object_storage.settings_for("admin"), "kinds-plans")
+    assert "Status" not in admin.get_bucket_versioning(Bucket="kinds-plans")
+    inbox = "kinds-inbox-silo-a"
+    assert admin.get_bucket_versioning(Bucket=inbox)["Status"] == "Enabled"
+    S3Bucket(settings, inbox).put_once("key", b"1")
+    found = S3Bucket(settings, inbox).stat("key")
+    assert found is not None and found.version is not None and found.lock is None
+    rules = admin.get_bucket_lifecycle_configuration(Bucket=inbox)["Rules"]
+    expiring = {rule["Filter"]["Prefix"] for rule in rules if "Expiration" in rule}
+    assert expiring == {"status/", "probe/"}
+
+
+def test_neither_side_changes_what_a_bucket_does(object_storage: RunningStorage) -> None:
+    coordinator = add_federation(object_storage, "settings")
+    silo = add_silo(object_storage, "settings", "silo-a")
+    inbox = {"Bucket": "settings-inbox-silo-a"}
+    locked = {"Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}}
+    for settings in (coordinator, silo):
+        client = connect(settings, "")
+        changes: list[Callable[[], object]] = [
+            partial(client.put_bucket_versioning, VersioningConfiguration={"Status": "Suspended"}),
+            partial(
+                client.put_bucket_lifecycle_configuration, LifecycleConfiguration={"Rules": []}
+            ),
+            partial(
+                client.put_object_lock_configuration,
+                ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"} | locked,
+            ),
+            partial(client.put_bucket_policy, Policy="{}"),
+            client.delete_bucket,
+        ]
+        for change in changes:
+            with pytest.raises(ClientError, match="AccessDenied"):
+                change(**inbox)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.create_bucket(Bucket="settings-inbox-silo-b")
 
 
 def test_the_prefect_server_asks_for_its_password(prefect_server: RunningPrefect) -> None:

@@ -1,6 +1,7 @@
 """What S3 adds to the contract: faults on the way, credentials, large blobs."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from infra.local_stack import RunningStorage, add_federation, add_silo
 from infra.object_store import AccessDeniedError
 from infra.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket, S3Settings
 from infra.s3_client import connect
-from infra.storage_probe import probe_storage, require_promises
+from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
 from tests.infra.misbehaving_s3 import running
 
 SECRET = "the-secret-that-must-not-show"
@@ -120,11 +121,12 @@ def test_a_silo_sees_its_own_inbox_and_the_plans(object_storage: RunningStorage)
     for settings, own, other in ((one, "1", "10"), (ten, "10", "1")):
         inbox = S3Bucket(settings, f"reach-inbox-silo-{own}")
         denied = S3Bucket(settings, f"reach-inbox-silo-{other}")
-        require_promises(probe_storage(inbox, role="silo", denied=denied))
+        require_promises(probe_inbox(inbox, datetime.now(UTC), role="silo", denied=denied))
         for bucket in ("reach-plans", "reach-ledger"):
             with pytest.raises(AccessDeniedError):
                 S3Bucket(settings, bucket).put_once("other", b"1")
-        assert S3Bucket(coordinator, inbox.name).list_keys("probe/")
+        locks = probe_locks(S3Bucket(coordinator, inbox.name), datetime.now(UTC), role="it")
+        assert locks is not None and locks.held, locks
         with pytest.raises(AccessDeniedError):
             S3Bucket(coordinator, inbox.name).put_once("other", b"1")
 
@@ -133,7 +135,7 @@ def test_a_silo_sees_its_own_inbox_and_the_plans(object_storage: RunningStorage)
 def test_a_large_blob_goes_in_parts_and_only_once(
     object_storage: RunningStorage, tmp_path: Path
 ) -> None:
-    bucket = S3Bucket(add_federation(object_storage, "large"), "large-ledger")
+    bucket = S3Bucket(add_federation(object_storage, "large"), "large-plans")
     source = tmp_path / "large"
     with source.open("wb") as file:
         file.write(os.urandom(1000))
@@ -147,5 +149,5 @@ def test_a_large_blob_goes_in_parts_and_only_once(
     with pytest.raises(StorageError, match="nothing was published"):
         bucket.put_blob(source, other)
     assert [info.size for info in bucket.list_keys("blobs/")] == [ref.size]
-    admin = connect(object_storage.settings_for("admin"), "large-ledger")
-    assert "Uploads" not in admin.list_multipart_uploads(Bucket="large-ledger")
+    admin = connect(object_storage.settings_for("admin"), "large-plans")
+    assert "Uploads" not in admin.list_multipart_uploads(Bucket="large-plans")

@@ -11,7 +11,7 @@ import pytest
 from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
-from data_contracts.records.round_plan import SiloAdapter
+from data_contracts.records.round_plan import Retention, SiloAdapter
 from silo_agent.policy import (
     ContractTerms,
     PlanContext,
@@ -42,6 +42,7 @@ max_learning_rate = {rate}
 max_rank = {rank}
 max_adapter_bytes = {bytes}
 min_cohort_silos = {cohort}
+max_retention_days = {days}
 [[models]]
 name = "a model"
 licence = "{licence}"
@@ -59,6 +60,7 @@ EXACT: dict[str, Any] = {
     "rank": PLAN.adapter.rank,
     "bytes": BYTES,
     "cohort": len(PLAN.cohort),
+    "days": PLAN.retention.days,
     "licence": PLAN.base_model.licence,
     "digest": PLAN.base_model.digest,
     "acceptance": "",
@@ -123,6 +125,15 @@ def test_a_policy_shares_the_silo_s_adapter_only_where_it_says_so(tmp_path: Path
     assert tomllib.loads(POLICY_TEMPLATE)["share_individual_delta"] is False
 
 
+def test_locks_that_nobody_opens_have_to_be_allowed(tmp_path: Path) -> None:
+    firm = PLAN.model_copy(update={"retention": Retention(mode="compliance", days=1)})
+    assert decided_by(firm, policy(tmp_path), context()) == "policy.retention"
+    path = tmp_path / "policy.toml"
+    path.write_text(f"compliance_retention = true\n{path.read_text()}")
+    assert decided_by(firm, read_policy(path), context()) is None
+    assert tomllib.loads(POLICY_TEMPLATE)["compliance_retention"] is False
+
+
 def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:
     assert decided_by(PLAN, policy(tmp_path), context()) is None
 
@@ -137,6 +148,7 @@ def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:
         ("policy.rank", {"rank": PLAN.adapter.rank - 1}),
         ("policy.adapter_bytes", {"bytes": BYTES - 1}),
         ("policy.cohort", {"cohort": len(PLAN.cohort) + 1}),
+        ("policy.retention", {"days": PLAN.retention.days - 1}),
         ("policy.purpose", {"purpose": "something else"}),
         ("policy.base_model", {"digest": "0" * 64}),
         ("policy.base_model", {"licence": "MIT-0"}),

@@ -1,0 +1,60 @@
+"""`consortia storage ...`: what the federation's storage promises, and the rights that it needs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from aggregator.storage_check import StorageCheck
+
+storage_app = typer.Typer(no_args_is_help=True, help="Try what the storage promises; its rights.")
+console = Console()
+
+Home = Annotated[
+    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
+]
+HERE = Path()
+
+
+@storage_app.command("check")
+def storage_check(home: Home = HERE) -> None:
+    """Try every promise, as the coordinator; each silo tries its own with `silo-agent check`."""
+    from aggregator.coordinator import load_coordinator
+    from aggregator.storage_check import check_storage
+    from infra.storage_probe import require_promises
+
+    check = check_storage(load_coordinator(home))
+    table = Table("bucket", "promise", "seen")
+    for outcome in check.outcomes:
+        for item in outcome.checks:
+            seen = "held" if item.held else f"[bold red]broken[/]: {item.detail}"
+            table.add_row(outcome.bucket, item.promise, seen)
+    console.print(table)
+    tell_untried(check)
+    for outcome in check.outcomes:
+        require_promises(outcome)
+
+
+@storage_app.command("policy")
+def storage_policy(
+    who: Annotated[str, typer.Argument(help="`coordinator`, or the id of a silo.")],
+    home: Home = HERE,
+) -> None:
+    """Print the IAM policy that a credential needs, for AWS S3 or a store that has IAM."""
+    from aggregator.settings import load_settings
+    from infra.storage_policies import coordinator_policy, silo_policy
+
+    federation = load_settings(home).federation
+    policy = (
+        coordinator_policy(federation) if who == "coordinator" else silo_policy(federation, who)
+    )
+    console.print(policy, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_untried(check: "StorageCheck") -> None:
+    """Say of which inboxes nothing is known yet."""
+    for silo, why in sorted(check.untried.items()):
+        console.print(f"inbox of {silo}: not tried, {why}", highlight=False, markup=False)

@@ -1,0 +1,190 @@
+"""Rounds on a real storage, where each side has its own rights and no more."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from aggregator.coordinator import Coordinator
+from aggregator.federated_round import close_round, finish_latest_report
+from aggregator.federation_feed import read_federation, read_report
+from aggregator.report_audit import audit
+from aggregator.report_files import read_bundle
+from aggregator.settings import LedgerSection
+from data_contracts.bucket_layout import attempt_of, blob_key, record_key, round_slot
+from data_contracts.envelope import Verified
+from data_contracts.errors import FederationOperatorError
+from data_contracts.records import Close, RoundPlan, RoundReport
+from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
+from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
+from infra.object_store import AccessDeniedError, Bucket, Lock
+from infra.s3_bucket import S3Bucket
+from tests.simulator.stored_federation import StoredFederation
+
+pytestmark = pytest.mark.stack
+
+SILOS = ("silo-a", "silo-b", "silo-c")
+
+
+def made(
+    storage: RunningStorage, tmp_path: Path, model: Path, ledger: LedgerSection
+) -> StoredFederation:
+    federation = StoredFederation(tmp_path / "federation", model, ledger=ledger)
+    federation.use(storage)
+    for silo in SILOS:
+        federation.add_silo(silo)
+    federation.found()
+    return federation
+
+
+def submitted(federation: StoredFederation) -> Verified[RoundPlan]:
+    plan = federation.open()
+    federation.silos_act(4)
+    return plan
+
+
+class Meddled(S3Bucket):
+    """An inbox whose silo acts right before the coordinator's first lock in it."""
+
+    act: Callable[[], object] | None = None
+
+    def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+        super().retain(key, version, lock, bypass=bypass)
+
+
+def meddled(federation: StoredFederation, acts: dict[str, Callable[[], object]]) -> Coordinator:
+    def inbox(silo: str) -> Bucket:
+        bucket = Meddled(federation.credentials[""], federation.inbox(silo).name)
+        bucket.act = acts.pop(silo, None)
+        return bucket
+
+    kept: dict[str, Bucket] = {}
+    return replace(
+        federation.coordinator(),
+        inbox=lambda silo: kept.get(silo) or kept.setdefault(silo, inbox(silo)),
+    )
+
+
+def close_with(c: Coordinator, plan: Verified[RoundPlan]) -> dict[tuple[str, str], EvidenceRef]:
+    close = close_round(c, plan)
+    assert isinstance(close.record, Close)
+    return {(ref.silo or "", ref.kind): ref for ref in close.record.held}
+
+
+def key_of(plan: Verified[RoundPlan], ref: EvidenceRef) -> str:
+    if ref.kind == LOCAL_ADAPTER:
+        return blob_key(ref.digest)
+    return record_key(round_slot(attempt_of(plan), ref.kind), ref.digest)
+
+
+def in_inbox(federation: StoredFederation, silo: str, kind: str) -> tuple[S3Bucket, str, str]:
+    inbox = federation.inbox(silo)
+    place = "blobs/" if kind == LOCAL_ADAPTER else f"/{kind}/"
+    (key,) = [info.key for info in inbox.list_keys("") if place in f"/{info.key}"]
+    found = federation.coordinator().inbox(silo).stat(key)
+    assert found is not None
+    return inbox, key, found.version or ""  # type: ignore[return-value]
+
+
+def reported(federation: StoredFederation, plan: Verified[RoundPlan]) -> RoundReport:
+    federation.play(plan)
+    c = federation.coordinator()
+    report = read_report(c, read_federation(c), plan)
+    assert report is not None
+    bundle = read_bundle(c.reports / "round-0001.json")
+    assert [claim for claim in audit(bundle, federation.pinned) if claim.outcome == "fail"] == []
+    return report.record
+
+
+def test_a_round_rests_on_the_versions_that_were_judged(
+    object_storage: RunningStorage, tmp_path: Path, tiny_model: Path
+) -> None:
+    federation = made(object_storage, tmp_path, tiny_model, LedgerSection())
+    plan = submitted(federation)
+    own, adapter_key, judged = in_inbox(federation, "silo-a", LOCAL_ADAPTER)
+    gone, verdict_key, removed = in_inbox(federation, "silo-b", "verdict")
+    as_admin = {"Bucket": gone.name, "Key": verdict_key, "VersionId": removed}
+    c = meddled(
+        federation,
+        {
+            "silo-a": lambda: own.put(adapter_key, b"another"),
+            "silo-b": lambda: federation.admin.delete_object(**as_admin),
+        },
+    )
+    held = close_with(c, plan)
+    assert held["silo-a", LOCAL_ADAPTER].version == judged
+    assert {silo for silo, _ in held} == {"silo-a", "silo-c"}
+    _nobody_takes_it_back(federation, plan, held["silo-c", "verdict"])
+    shutil.rmtree(c.workspace)
+    report = reported(federation, plan)
+    assert report.outcome == "published"
+    assert {s.silo: s.rule for s in report.silos}["silo-b"] == "silo.withdrew"
+    _a_person_may_erase(federation, plan, held["silo-c", "verdict"])
+
+
+def _nobody_takes_it_back(
+    federation: StoredFederation, plan: Verified[RoundPlan], ref: EvidenceRef
+) -> None:
+    key, version, silo = key_of(plan, ref), ref.version or "", ref.silo or ""
+    shorter = Lock("governance", federation.clock.now().replace(year=2027, month=1, day=1))
+    for bucket in (federation.inbox(silo), federation.coordinator().inbox(silo)):
+        for bypass in (False, True):
+            with pytest.raises(AccessDeniedError):
+                bucket.delete_version(key, version, bypass=bypass)
+            with pytest.raises(AccessDeniedError):
+                bucket.retain(key, version, shorter, bypass=bypass)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        federation.admin.delete_object(
+            Bucket=federation.inbox(silo).name, Key=key, VersionId=version
+        )
+
+
+def _a_person_may_erase(
+    federation: StoredFederation, plan: Verified[RoundPlan], ref: EvidenceRef
+) -> None:
+    """In governance mode, with the right to pass over it; the report's files keep what they had."""
+    c = federation.coordinator()
+    before = {path: path.read_bytes() for path in c.reports.iterdir()}
+    federation.admin.delete_object(
+        Bucket=federation.inbox(ref.silo or "").name,
+        Key=key_of(plan, ref),
+        VersionId=ref.version,
+        BypassGovernanceRetention=True,
+    )
+    finish_latest_report(federation.coordinator())
+    assert {path: path.read_bytes() for path in c.reports.iterdir()} == before
+
+
+@pytest.fixture
+def another_storage(tmp_path: Path) -> Iterator[RunningStorage]:
+    """One of its own: simulated federations all have the same name."""
+    running = start_object_storage(tmp_path / "storage", StoragePorts.automatic())
+    yield running
+    running.stop()
+
+
+def test_storage_without_versions_keeps_copies(
+    another_storage: RunningStorage, tmp_path: Path, tiny_model: Path
+) -> None:
+    federation = made(another_storage, tmp_path, tiny_model, LedgerSection(place="copy"))
+    plan = submitted(federation)
+    settings = federation.settings
+    federation.settings = settings.model_copy(update={"ledger": LedgerSection()})
+    with pytest.raises(FederationOperatorError, match=r"bucket with versions.*place to copy"):
+        close_round(federation.coordinator(), plan)
+    federation.settings = settings
+    held = close_with(federation.coordinator(), plan)
+    assert {ref.version for ref in held.values()} == {None}
+    for silo in SILOS:
+        inbox = federation.inbox(silo)
+        for info in inbox.list_keys("blobs/"):
+            inbox.put(info.key, b"another")
+    shutil.rmtree(federation.coordinator().workspace)
+    assert reported(federation, plan).outcome == "published"
+    assert len(federation.coordinator().ledger.list_keys("blobs/")) == 3

@@ -1,0 +1,117 @@
+"""The probe names each promise that a storage, or the rights in it, break."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from data_contracts.errors import StorageError
+from infra.object_store import AccessDeniedError
+from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
+from tests.simulator.memory_bucket import InMemoryBucket
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+SILO = frozenset({"retain", "delete_version", "bypass"})
+COORDINATOR = frozenset({"put_once", "put", "delete_version", "bypass"})
+
+
+class Party:
+    """What one side may not do."""
+
+    def __init__(self, denied: frozenset[str]) -> None:
+        self.denied = denied
+
+    def __call__(self, operation: str, key: str) -> None:
+        if operation in self.denied:
+            raise AccessDeniedError(key, expected="the right", found="403", action="none")
+
+
+def inbox_of(denied: frozenset[str] = SILO, *, versioned: bool = True) -> InMemoryBucket:
+    return InMemoryBucket("inbox", before=Party(denied), versioned=versioned)
+
+
+def test_an_inbox_with_the_right_rights_passes() -> None:
+    inbox = inbox_of()
+    outcome = probe_inbox(inbox, NOW, role="silo")
+    require_promises(outcome)
+    assert {check.promise for check in outcome.checks} == {
+        "exact ranged reads",
+        "a written object is listed",
+        "a missing key is absent",
+        "an earlier version stays",
+        "a silo deletes no version",
+        "a silo locks nothing",
+    }
+    inbox.before = Party(COORDINATOR)
+    locks = probe_locks(inbox, NOW, role="coordinator")
+    assert locks is not None and locks.held and len(locks.checks) == 3
+    assert len(inbox.locks) == 1
+
+
+@pytest.mark.parametrize(
+    ("may", "promise"),
+    [
+        ("delete_version", "a silo deletes no version"),
+        ("retain", "a silo locks nothing"),
+        ("bypass", "a silo deletes no version, a silo locks nothing"),
+    ],
+)
+def test_a_silo_that_may_too_much_is_told(may: str, promise: str) -> None:
+    outcome = probe_inbox(inbox_of(SILO - {may}), NOW, role="silo")
+    with pytest.raises(StorageError, match=rf"expected {promise}; found this credential may"):
+        require_promises(outcome)
+
+
+@pytest.mark.parametrize(
+    ("may", "promise"),
+    [
+        ("bypass", "the coordinator passes over no lock"),
+        ("put_once", "the coordinator writes in no inbox"),
+    ],
+)
+def test_a_coordinator_that_may_too_much_is_told(may: str, promise: str) -> None:
+    inbox = inbox_of()
+    probe_inbox(inbox, NOW, role="silo")
+    inbox.before = Party(COORDINATOR - {may})
+    outcome = probe_locks(inbox, NOW, role="coordinator")
+    assert outcome is not None
+    with pytest.raises(StorageError, match=rf"expected {promise}"):
+        require_promises(outcome)
+
+
+def test_a_coordinator_that_may_not_lock_and_a_storage_that_does_not_are_told() -> None:
+    inbox = inbox_of()
+    probe_inbox(inbox, NOW, role="silo")
+    inbox.before = Party(COORDINATOR | {"retain"})
+    denied = probe_locks(inbox, NOW, role="coordinator")
+    assert denied is not None and not denied.checks[0].held
+    inbox.before, inbox.keeps_locks = Party(COORDINATOR), False
+    ignored = probe_locks(inbox, NOW, role="coordinator")
+    assert ignored is not None and "no lock on a version" in ignored.checks[0].detail
+
+
+def test_where_no_silo_has_been_yet_nothing_can_be_tried() -> None:
+    assert probe_locks(inbox_of(COORDINATOR), NOW, role="coordinator") is None
+
+
+def test_an_inbox_without_versions_is_one_for_copies() -> None:
+    inbox = inbox_of(versioned=False)
+    outcome = probe_inbox(inbox, NOW, role="silo")
+    assert outcome.held
+    assert "create once" in {check.promise for check in outcome.checks}
+    inbox.before = Party(COORDINATOR)
+    locks = probe_locks(inbox, NOW, role="coordinator")
+    assert locks is not None and locks.checks[0].detail == "inbox has no versions"
+
+
+def test_a_versioned_inbox_need_not_create_once() -> None:
+    """Ceph 16 lets every racing create win there; nothing rests on it."""
+
+    class Ceph(InMemoryBucket):
+        def put_once(self, key: str, data: bytes) -> None:
+            self.put(key, data)
+
+    inbox = Ceph("inbox", before=Party(SILO), versioned=True)
+    assert probe_inbox(inbox, NOW, role="silo").held
+    plans = Ceph("plans")
+    with pytest.raises(StorageError, match="create once, one winner of racing creates"):
+        require_promises(probe_storage(plans, role="coordinator"))

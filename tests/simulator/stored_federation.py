@@ -1,0 +1,54 @@
+"""The simulated federation with its buckets on a real object storage, each side with its rights."""
+
+from dataclasses import replace
+from typing import Any
+
+from aggregator.coordinator import Coordinator
+from data_contracts.bucket_layout import inbox_bucket, ledger_bucket
+from infra.local_stack import add_federation, add_silo
+from infra.s3_bucket import S3Bucket
+from infra.s3_client import S3Settings, connect
+from infra.seaweedfs import RunningStorage
+from infra.signing_keys import SigningKey
+from infra.storage_identities import ADMIN
+from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.silo import Behaviour, SimulatedSilo
+
+
+class StoredFederation(SimulatedFederation):
+    """`service` has to be set before the first silo is added; one federation per storage."""
+
+    service: RunningStorage
+
+    def use(self, service: RunningStorage) -> None:
+        """Create the federation's buckets and rights; with copies, a ledger and plain inboxes."""
+        self.service = service
+        self.credentials = {"": add_federation(service, FEDERATION)}
+        if self.ledger.place == "copy":
+            self.admin.create_bucket(Bucket=ledger_bucket(FEDERATION))
+
+    @property
+    def admin(self) -> Any:
+        """The administrator's client, who may do what no process of a federation may."""
+        return connect(self.service.settings_for(ADMIN), "")
+
+    def add_silo(self, name: str, behaviour: Behaviour = Behaviour.HONEST) -> SimulatedSilo:
+        """As before, after its bucket and credential."""
+        if self.ledger.place == "copy":
+            self.admin.create_bucket(Bucket=inbox_bucket(FEDERATION, name))
+        self.credentials[name] = add_silo(self.service, FEDERATION, name)
+        return super().add_silo(name, behaviour)
+
+    def bucket(self, name: str) -> S3Bucket:  # type: ignore[override]
+        """An inbox as its silo sees it, another bucket as the coordinator does."""
+        _, _, silo = name.partition(inbox_bucket(FEDERATION, "aa").removesuffix("aa"))
+        return S3Bucket(self.credentials[silo], name)
+
+    def coordinator(self, key: SigningKey | None = None) -> Coordinator:
+        """A fresh coordinator, with its own credential for the inboxes."""
+        own: S3Settings = self.credentials[""]
+
+        def inbox(silo: str) -> S3Bucket:
+            return S3Bucket(own, inbox_bucket(FEDERATION, silo))
+
+        return replace(super().coordinator(key), inbox=inbox)
