@@ -20,9 +20,7 @@ from aggregator.membership_changes import (
     with_silo,
 )
 from aggregator.settings import SETTINGS_NAME
-from data_contracts.bucket_layout import (
-    membership_slot,
-)
+from data_contracts.bucket_layout import inbox_bucket, membership_slot
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Verified, fingerprint, seal

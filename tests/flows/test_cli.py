@@ -144,9 +144,9 @@ def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     contract.write_text(CONTRACT)
     founded = replace(terms(object_storage.endpoint_url, tmp_path), federation="tried")
     init_federation(home, founded, object_storage)
-    key = create_key(tmp_path / "silo.pem").public_key_hex
-    add_silo(home, "north", key, contract, object_storage)
-    add_silo(home, "elsewhere", key, contract, None)
+    one, other = (create_key(tmp_path / name).public_key_hex for name in ("one.pem", "two.pem"))
+    add_silo(home, "north", one, contract, object_storage)
+    add_silo(home, "elsewhere", other, contract, None)
 
     def check(*, fails: bool = False) -> str:
         done = CliRunner().invoke(storage_app, ["check", "--home", str(home)])
