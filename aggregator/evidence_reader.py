@@ -223,5 +223,5 @@ def _adapter_fault(
         source = local_adapter(plan.record, silo, path, starting)
         check_submission(source, starting, plan.record.recipe)
     except UntrustedInputError as error:
-        return error.reason, {}
+        return error.rule, {}
     return None, {ref.digest: version}

@@ -138,7 +138,7 @@ def own_records(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) ->
             expected="one record",
             found=f"{len(found.digests)} signed by the coordinator",
             action="stop every coordinator and find out who else holds its key",
-            reason="coordinator.equivocation",
+            rule="coordinator.equivocation",
         )
     return reading
 
@@ -202,7 +202,7 @@ def _on_plan(
                 expected=f"one on plan {plan.digest[:12]}",
                 found="one on another",
                 action="none: it is passed over",
-                reason="claim.plan",
+                rule="claim.plan",
             )
         return verified
 

@@ -237,13 +237,13 @@ def _from_base64(text: Any) -> bytes:
     return data
 
 
-def _malformed(expected: str, found: str, reason: str) -> UntrustedInputError:
+def _malformed(expected: str, found: str, rule: str) -> UntrustedInputError:
     return UntrustedInputError(
         "report bundle",
         expected=expected,
         found=found,
         action="ask the federation operator for the bundle, page or archive as it was written",
-        reason=f"bundle.{reason}",
+        rule=f"bundle.{rule}",
     )
 
 

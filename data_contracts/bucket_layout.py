@@ -147,6 +147,6 @@ def _checked(value: str, pattern: re.Pattern[str], what: str) -> str:
             expected=f"text matching {pattern.pattern}",
             found=repr(value[:60]),
             action="correct the id where it was configured",
-            reason="layout.id",
+            rule="layout.id",
         )
     return value

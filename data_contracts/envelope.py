@@ -256,7 +256,7 @@ def _require_type(payload_type: str, record_type: type[Record]) -> None:
             found=f"version {named[2]}",
             action="use the release of Consortia that the federation was founded with, or found "
             "the federation anew with this one",
-            reason="envelope.version",
+            rule="envelope.version",
         )
     raise _refused("payload type", record_type.payload_type(), ascii(payload_type)[:100], "kind")
 
@@ -478,11 +478,11 @@ def _from_base64(text: Any) -> bytes:
     return data
 
 
-def _refused(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
+def _refused(problem: str, expected: str, found: str, rule: str) -> UntrustedInputError:
     return UntrustedInputError(
         problem,
         expected=expected,
         found=found,
         action="do not use these bytes; ask their sender for the original",
-        reason=f"envelope.{reason}",
+        rule=f"envelope.{rule}",
     )

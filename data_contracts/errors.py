@@ -55,37 +55,33 @@ class StorageError(ConsortiaError):
 class UntrustedInputError(ConsortiaError):
     """Bytes that crossed a trust boundary are not what they claim to be.
 
-    `reason` is a short stable identifier, fit for a signed rejection; the full message is for the
+    `rule` is a short stable identifier, fit for a signed rejection; the full message is for the
     person on this side of the boundary.
     """
 
-    def __init__(
-        self, problem: str, *, expected: str, found: str, action: str, reason: str
-    ) -> None:
+    def __init__(self, problem: str, *, expected: str, found: str, action: str, rule: str) -> None:
         super().__init__(problem, expected=expected, found=found, action=action)
-        self.reason = reason
+        self.rule = rule
 
     def __reduce__(self) -> tuple[object, ...]:
         return (
             _rebuild_untrusted,
-            (self.problem, self.expected, self.found, self.action, self.reason),
+            (self.problem, self.expected, self.found, self.action, self.rule),
         )
 
 
-def contradiction(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
+def contradiction(problem: str, expected: str, found: str, rule: str) -> UntrustedInputError:
     """The error for a signed record that does not fit what others have signed, or its own place."""
     return UntrustedInputError(
         problem,
         expected=expected,
         found=found,
         action="do not act on it; ask its signer, over another channel, what happened",
-        reason=reason,
+        rule=rule,
     )
 
 
 def _rebuild_untrusted(
-    problem: str, expected: str, found: str, action: str, reason: str
+    problem: str, expected: str, found: str, action: str, rule: str
 ) -> UntrustedInputError:
-    return UntrustedInputError(
-        problem, expected=expected, found=found, action=action, reason=reason
-    )
+    return UntrustedInputError(problem, expected=expected, found=found, action=action, rule=rule)

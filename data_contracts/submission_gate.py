@@ -16,7 +16,7 @@ from data_contracts.tensor_layout import rejected
 def check_submission(
     source: AdapterSource, starting: AdapterSource, recipe: TrainingRecipe
 ) -> None:
-    """Read every module of `source`; raises UntrustedInputError with the reason for rejection.
+    """Read every module of `source`; raises UntrustedInputError with the rule for rejection.
 
     In the order of the modules: `adapter.not_finite` and `adapter.value_too_large` (by the
     source), `adapter.frozen_factor`; then `adapter.zero_delta` and `adapter.unchanged`.
@@ -52,5 +52,5 @@ def _require_frozen(
         )
 
 
-def _refused(expected: str, found: str, reason: str) -> UntrustedInputError:
-    return rejected("its values", expected, found, reason)
+def _refused(expected: str, found: str, rule: str) -> UntrustedInputError:
+    return rejected("its values", expected, found, rule)

@@ -155,12 +155,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def rejected(problem: str, expected: str, found: str, reason: str) -> UntrustedInputError:
-    """The error for an adapter that does not pass, with the reason that the close record names."""
+def rejected(problem: str, expected: str, found: str, rule: str) -> UntrustedInputError:
+    """The error for an adapter that does not pass, with the rule that the close record names."""
     return UntrustedInputError(
         f"adapter: {problem}",
         expected=expected,
         found=found,
         action="train again with the recipe of the plan and submit what that run saved",
-        reason=f"adapter.{reason}",
+        rule=f"adapter.{rule}",
     )

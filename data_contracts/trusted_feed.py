@@ -137,7 +137,7 @@ class TrustedFeed:
                 expected="a membership that has not expired",
                 found=f"number {newest.number}, expired {newest.expires_at}",
                 action="the federation operator renews it with `consortia federation renew`",
-                reason="membership.expired",
+                rule="membership.expired",
             )
 
     def silo_key(self, plan: Verified[RoundPlan], silo: str) -> str | None:
@@ -217,7 +217,7 @@ class TrustedFeed:
     def add_entry(self, envelopes: Collection[bytes]) -> Verified[FeedEntry] | None:
         """The entry after `head` out of all that lies in its slot; None when nothing there counts.
 
-        Raises with reason `feed.equivocation`, `feed.number` or `feed.chain`.
+        Raises with rule `feed.equivocation`, `feed.number` or `feed.chain`.
         """
         counting = {e.digest: e for e in map(self._judged, envelopes) if e is not None}
         if not counting:
@@ -370,7 +370,7 @@ class TrustedFeed:
 def follow_membership(current: Verified[Membership], envelope: bytes) -> Verified[Membership]:
     """The version after `current` (The Update Framework specification, section 5.3).
 
-    Signed by a threshold of the root keys of both. Raises UntrustedInputError with reason
+    Signed by a threshold of the root keys of both. Raises UntrustedInputError with rule
     `membership.federation`, `membership.number`, `membership.chain`, `membership.roots` or
     `membership.feed`, or one of the envelope's.
     """

@@ -72,18 +72,18 @@ def _require_plain(ref: ArtifactRef) -> None:
             expected="bytes that lie in storage as they are",
             found=f"a reference to encrypted ones, SHA-256 {ref.ciphertext}",
             action="use a release that reads encrypted blobs",
-            reason="blob.encrypted",
+            rule="blob.encrypted",
         )
 
 
-def refused_blob(ref: ArtifactRef, found: str, reason: str) -> UntrustedInputError:
+def refused_blob(ref: ArtifactRef, found: str, rule: str) -> UntrustedInputError:
     """The error for a stored blob that is not what its reference says."""
     return UntrustedInputError(
         f"blob {ref.digest[:16]}",
         expected=f"{ref.size} bytes with SHA-256 {ref.digest}",
         found=found,
         action="do not use it; whoever wrote it has to upload the bytes that the reference names",
-        reason=f"blob.{reason}",
+        rule=f"blob.{rule}",
     )
 
 

@@ -100,7 +100,7 @@ class FeedReader:
         try:
             self._read_feed(feed)
         except UntrustedInputError as error:
-            if error.reason not in AMBIGUOUS:
+            if error.rule not in AMBIGUOUS:
                 raise
             log.warning("the feed is clear up to entry %d: %s", feed.head.number, error)
 
@@ -315,5 +315,5 @@ def _fell_behind(what: str, number: int) -> UntrustedInputError:
         expected=f"number {number}, as this party has already seen",
         found="storage without it",
         action="ask the federation operator whether storage was rolled back; nothing was sent",
-        reason="feed.behind",
+        rule="feed.behind",
     )

@@ -70,7 +70,7 @@ class Bucket(Protocol):
     """What the product needs of a bucket; all methods raise StorageError on faults.
 
     A blob that is absent or is not what its reference says raises UntrustedInputError instead
-    (reasons `blob.missing`, `blob.size`, `blob.digest`), because whoever wrote it has to answer.
+    (rules `blob.missing`, `blob.size`, `blob.digest`), because whoever wrote it has to answer.
     """
 
     @property

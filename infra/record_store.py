@@ -263,7 +263,7 @@ def _judge_slot(
             else:
                 rejected.append("slot.misplaced")
         except UntrustedInputError as error:
-            rejected.append(error.reason)
+            rejected.append(error.rule)
     if not valid:
         return Absent(tuple(rejected))
     if len(valid) > 1:

@@ -30,7 +30,7 @@ def read_coordinator(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> C
             found=f"{len(found.digests)} different ones",
             action="stop taking part and ask the federation operator; the coordinator's key may "
             "be in use by someone else",
-            reason="coordinator.equivocation",
+            rule="coordinator.equivocation",
         )
     close, candidate = reading.found(Close), reading.found(Candidate)
     decision, request = reading.found(Decision), reading.found(ContributionRequest)
@@ -60,5 +60,5 @@ def _unbound(kind: str, to: str) -> UntrustedInputError:
         expected=f"a record bound to {to} of this attempt",
         found="a record bound to another",
         action="ask the federation operator whether storage was tampered with",
-        reason="coordinator.unbound",
+        rule="coordinator.unbound",
     )

@@ -59,7 +59,7 @@ class GlobalAdapters:
                 expected=f"none under the merge rule {plan.merge.rule}",
                 found=f"SHA-256 {ref.digest}",
                 action="ask the federation operator for a new attempt of the round",
-                reason="residual.unexpected",
+                rule="residual.unexpected",
             )
         path = self._blob(ref)
         for _ in open_adapter(path, plan.residual_spec).modules():

@@ -76,7 +76,7 @@ def write_failure(path: Path, error: ConsortiaError) -> None:
         "expected": error.expected,
         "found": error.found,
         "action": error.action,
-        "reason": getattr(error, "reason", None),
+        "rule": getattr(error, "rule", None),
     }
     write_durably(path, json.dumps(fields).encode())
 
@@ -87,9 +87,9 @@ def read_failure(path: Path) -> ConsortiaError | None:
         fields = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    kind, reason = fields.pop("kind"), fields.pop("reason")
+    kind, rule = fields.pop("kind"), fields.pop("rule")
     if kind == UntrustedInputError.__name__:
-        return UntrustedInputError(**fields, reason=reason)
+        return UntrustedInputError(**fields, rule=rule)
     return _KINDS.get(kind, ConsortiaError)(**fields)
 
 

@@ -59,7 +59,7 @@ def content(**changes: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("data", "rule"),
     [
         (b"not json", "envelope.json"),
         (b"[" * 50 + b"]" * 50, "envelope.depth"),
@@ -77,10 +77,10 @@ def content(**changes: Any) -> bytes:
         (b'{"format":"a","format":"b","report":"","evidence":[]}', "envelope.json"),
     ],
 )
-def test_malformed_bundles_are_refused_with_a_reason(data: bytes, reason: str) -> None:
+def test_malformed_bundles_are_refused_with_a_rule(data: bytes, rule: str) -> None:
     with pytest.raises(UntrustedInputError) as caught:
         unpack_bundle(data)
-    assert caught.value.reason == reason
+    assert caught.value.rule == rule
 
 
 def test_every_written_file_verifies_and_is_written_the_same_again(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_broken_archives_and_pages_are_refused(tmp_path: Path) -> None:
     page = page_of(BUNDLE)
     script = re.search(rb"<script .*?</script>", page, re.DOTALL)
     assert script is not None
-    for name, data, reason in (
+    for name, data, rule in (
         ("a.zip", b"PK broken", "bundle.archive"),
         ("a.html", b"<html></html>", "bundle.page"),
         ("b.html", page + script[0], "bundle.page"),
@@ -141,7 +141,7 @@ def test_broken_archives_and_pages_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UntrustedInputError) as caught:
             read_bundle(tmp_path / name)
-        assert caught.value.reason == reason
+        assert caught.value.rule == rule
 
 
 def test_the_page_is_self_contained_and_escapes_text() -> None:

@@ -60,11 +60,11 @@ def content(scheme: Scheme, scale: float = 0.01) -> Tensors:
     return entries
 
 
-def reason_of(path: Path, raw: bytes, scheme: Scheme, start: AdapterSource = START) -> str:
+def rule_of(path: Path, raw: bytes, scheme: Scheme, start: AdapterSource = START) -> str:
     path.write_bytes(raw)
     with pytest.raises(UntrustedInputError) as caught:
         check_quantised(path, SPEC, scheme, start)
-    return caught.value.reason.removeprefix("adapter.")
+    return caught.value.rule.removeprefix("adapter.")
 
 
 class Constant:

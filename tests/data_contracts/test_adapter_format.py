@@ -55,11 +55,11 @@ def joined(header: Header | bytes, data: bytes, length: int | None = None) -> by
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def reason_of(path: Path, raw: bytes) -> str:
+def rule_of(path: Path, raw: bytes) -> str:
     path.write_bytes(raw)
     with pytest.raises(UntrustedInputError) as caught:
         check_adapter(path, SPEC)
-    return caught.value.reason
+    return caught.value.rule
 
 
 @pytest.fixture
@@ -84,12 +84,12 @@ def test_a_good_adapter_passes_with_its_values(path: Path) -> None:
 def test_one_value_that_is_not_finite(path: Path, name: str, value: float) -> None:
     content = tensors()
     content[name][-1, -1] = value
-    assert reason_of(path, save(content)) == "adapter.not_finite"
+    assert rule_of(path, save(content)) == "adapter.not_finite"
 
 
 def test_an_adapter_that_adds_nothing(path: Path) -> None:
     content = {n: t * (0 if "lora_B" in n else 1) for n, t in tensors().items()}
-    assert reason_of(path, save(content)) == "adapter.zero_delta"
+    assert rule_of(path, save(content)) == "adapter.zero_delta"
     content[B_NAME][0, 0] = 1e-30
     path.write_bytes(save(content))
     assert check_adapter(path, SPEC)
@@ -99,35 +99,35 @@ def test_an_adapter_that_adds_nothing(path: Path) -> None:
 def test_other_dtypes(path: Path, dtype: type) -> None:
     content: dict[str, np.ndarray] = tensors()
     content[A_NAME] = content[A_NAME].astype(dtype)
-    assert reason_of(path, save(content)) in {"adapter.wrong_dtype", "adapter.too_large"}
+    assert rule_of(path, save(content)) in {"adapter.wrong_dtype", "adapter.too_large"}
 
 
 @pytest.mark.parametrize("shape", [(6, 2), (12,), (2, 6, 1), (1, 12)])
 def test_other_shapes_of_the_same_size(path: Path, shape: tuple[int, ...]) -> None:
     content = tensors()
     content[A_NAME] = content[A_NAME].reshape(shape)
-    assert reason_of(path, save(content)) == "adapter.wrong_shape"
+    assert rule_of(path, save(content)) == "adapter.wrong_shape"
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "extra", "model.layers.0.q_proj", "\ud800"])
 def test_other_names(path: Path, name: str) -> None:
     header, data = parts()
     header[name] = header.pop(A_NAME)
-    assert reason_of(path, joined(header, data)) == "adapter.wrong_names"
+    assert rule_of(path, joined(header, data)) == "adapter.wrong_names"
 
 
 def test_missing_and_additional_tensors(path: Path) -> None:
     header, data = parts()
     entry = header.pop(A_NAME)
-    assert reason_of(path, joined(header, data)) == "adapter.wrong_names"
+    assert rule_of(path, joined(header, data)) == "adapter.wrong_names"
     header |= {A_NAME: entry, "more": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
-    assert reason_of(path, joined(header, data)) == "adapter.wrong_names"
+    assert rule_of(path, joined(header, data)) == "adapter.wrong_names"
 
 
 def test_duplicate_names(path: Path) -> None:
     header, data = parts()
     text = json.dumps(header)[:-1] + f", {json.dumps(A_NAME)}: {json.dumps(header[A_NAME])}}}"
-    assert reason_of(path, joined(text.encode(), data)) == "adapter.bad_header"
+    assert rule_of(path, joined(text.encode(), data)) == "adapter.bad_header"
 
 
 @pytest.mark.parametrize("entry", [
@@ -137,14 +137,14 @@ def test_duplicate_names(path: Path) -> None:
 def test_absurd_shapes(path: Path, entry: Header) -> None:
     header, data = parts()
     header[A_NAME] |= entry
-    reason = "adapter.header_too_large"
+    rule = "adapter.header_too_large"
     try:
         raw = joined(header, data)
     except ValueError:
         text = json.dumps(header | {A_NAME: "HUGE"}).replace('"HUGE"', "9" * 5000)
-        assert reason_of(path, joined(text.encode(), data)) in {reason, "adapter.bad_header"}
+        assert rule_of(path, joined(text.encode(), data)) in {rule, "adapter.bad_header"}
         return
-    assert reason_of(path, raw) == "adapter.wrong_shape"
+    assert rule_of(path, raw) == "adapter.wrong_shape"
 
 
 @pytest.mark.parametrize("offsets", [
@@ -154,7 +154,7 @@ def test_absurd_shapes(path: Path, entry: Header) -> None:
 def test_absurd_offsets(path: Path, offsets: Any) -> None:
     header, data = parts()
     header[A_NAME]["data_offsets"] = offsets
-    assert reason_of(path, joined(header, data)) in {"adapter.bad_header", "adapter.gap_or_overlap"}
+    assert rule_of(path, joined(header, data)) in {"adapter.bad_header", "adapter.gap_or_overlap"}
 
 
 def test_overlaps_and_gaps(path: Path) -> None:
@@ -162,37 +162,37 @@ def test_overlaps_and_gaps(path: Path) -> None:
     first, second = header[A_NAME]["data_offsets"], header[NAMES[2]]["data_offsets"]
     header[A_NAME]["data_offsets"] = second
     assert first[1] - first[0] == second[1] - second[0]
-    assert reason_of(path, joined(header, data)) == "adapter.gap_or_overlap"
+    assert rule_of(path, joined(header, data)) == "adapter.gap_or_overlap"
     header, data = parts()
     for name in NAMES:
         header[name]["data_offsets"] = [offset + 4 for offset in header[name]["data_offsets"]]
-    assert reason_of(path, joined(header, b"\0" * 4 + data)) == "adapter.gap_or_overlap"
+    assert rule_of(path, joined(header, b"\0" * 4 + data)) == "adapter.gap_or_overlap"
 
 
 @pytest.mark.parametrize("field", ["dtype", "shape", "data_offsets"])
 def test_entries_lack_or_add_nothing(path: Path, field: str) -> None:
     header, data = parts()
     value = header[A_NAME].pop(field)
-    assert reason_of(path, joined(header, data)) == "adapter.bad_header"
+    assert rule_of(path, joined(header, data)) == "adapter.bad_header"
     header[A_NAME] |= {field: value, "more": 1}
-    assert reason_of(path, joined(header, data)) == "adapter.bad_header"
+    assert rule_of(path, joined(header, data)) == "adapter.bad_header"
 
 
 def test_truncated_and_trailing_bytes(path: Path) -> None:
     raw = save(tensors())
-    assert reason_of(path, b"") == "adapter.truncated"
-    assert reason_of(path, raw[:7]) == "adapter.truncated"
-    assert reason_of(path, raw[:30]) == "adapter.bad_header"
-    assert reason_of(path, raw[:-1]) == "adapter.wrong_size"
-    assert reason_of(path, raw + b"\0") == "adapter.wrong_size"
+    assert rule_of(path, b"") == "adapter.truncated"
+    assert rule_of(path, raw[:7]) == "adapter.truncated"
+    assert rule_of(path, raw[:30]) == "adapter.bad_header"
+    assert rule_of(path, raw[:-1]) == "adapter.wrong_size"
+    assert rule_of(path, raw + b"\0") == "adapter.wrong_size"
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"null", b"{", b"\xff", b"[" * 3000, b"{}" * 2, b'{"a":NaN}']
 )
 def test_headers_that_are_no_object(path: Path, text: bytes) -> None:
-    reason = reason_of(path, joined(text, b""))
-    assert reason in {"adapter.bad_header", "adapter.wrong_names"}
+    rule = rule_of(path, joined(text, b""))
+    assert rule in {"adapter.bad_header", "adapter.wrong_names"}
 
 
 def test_a_header_bomb_costs_neither_time_nor_memory(path: Path) -> None:
@@ -215,14 +215,14 @@ def test_a_sparse_giant_file_is_refused_by_its_size(path: Path) -> None:
     assert_cheap(path, "adapter.too_large")
 
 
-def assert_cheap(path: Path, reason: str) -> None:
+def assert_cheap(path: Path, rule: str) -> None:
     tracemalloc.start()
     started = time.perf_counter()
     with pytest.raises(UntrustedInputError) as caught:
         check_adapter(path, SPEC)
     seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert caught.value.reason == reason
+    assert caught.value.rule == rule
     assert seconds < 1
     assert peak < 1_000_000
 

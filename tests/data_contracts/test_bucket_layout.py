@@ -30,7 +30,7 @@ def test_hostile_ids_are_refused_wherever_they_are_used(name: str) -> None:
     for use in uses:
         with pytest.raises(UntrustedInputError) as caught:
             use()
-        assert caught.value.reason == "layout.id"
+        assert caught.value.rule == "layout.id"
 
 
 @pytest.mark.parametrize("digest", ["", "ab", "AB" * 32, "../" + "a" * 61, DIGEST + "\n", "g" * 64])

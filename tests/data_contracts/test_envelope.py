@@ -66,7 +66,7 @@ def refused(envelope: bytes, record_type: type[Record] = Acceptance, threshold: 
     """Reason why verify refuses these bytes."""
     with pytest.raises(UntrustedInputError) as caught:
         verify(envelope, record_type, [k.public_key_hex for k in KEYS[:3]], threshold)
-    return caught.value.reason
+    return caught.value.rule
 
 
 def signed(payload: bytes) -> bytes:
@@ -158,7 +158,7 @@ IN_ORDER = sorted(range(3), key=lambda number: key_id(KEYS[number].public_key_he
 
 
 @pytest.mark.parametrize(
-    ("signers", "reason"),
+    ("signers", "rule"),
     [
         (IN_ORDER[::-1], "envelope.order"),
         ((*IN_ORDER, IN_ORDER[-1]), "envelope.order"),
@@ -169,12 +169,12 @@ IN_ORDER = sorted(range(3), key=lambda number: key_id(KEYS[number].public_key_he
     ],
 )
 def test_a_signature_that_is_out_of_place_spoils_the_others(
-    signers: Sequence[int], reason: str
+    signers: Sequence[int], rule: str
 ) -> None:
     """Doubled, reordered or added ones verified once, under another digest each time."""
     whole = membership_signed_by(*IN_ORDER)
     assert verify(whole, Membership, [k.public_key_hex for k in KEYS[:3]], 3).envelope == whole
-    assert refused(membership_signed_by(*signers), Membership, 2) == reason
+    assert refused(membership_signed_by(*signers), Membership, 2) == rule
 
 
 def test_a_junk_signature_under_a_pinned_key_spoils_the_others() -> None:
@@ -276,9 +276,9 @@ BAD_PAYLOADS: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "payload"), BAD_PAYLOADS)
-def test_payloads_that_only_look_like_a_record(reason: str, payload: bytes) -> None:
-    assert refused(signed(payload)) == reason
+@pytest.mark.parametrize(("rule", "payload"), BAD_PAYLOADS)
+def test_payloads_that_only_look_like_a_record(rule: str, payload: bytes) -> None:
+    assert refused(signed(payload)) == rule
 
 
 BAD_ENVELOPES: list[tuple[str, bytes]] = [
@@ -290,9 +290,9 @@ BAD_ENVELOPES: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "envelope"), BAD_ENVELOPES)
-def test_bytes_that_are_no_envelope(reason: str, envelope: bytes) -> None:
-    assert refused(envelope) == reason
+@pytest.mark.parametrize(("rule", "envelope"), BAD_ENVELOPES)
+def test_bytes_that_are_no_envelope(rule: str, envelope: bytes) -> None:
+    assert refused(envelope) == rule
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from tests.data_contracts.quantised_samples import (
     Constant,
     content,
     differences,
-    reason_of,
+    rule_of,
 )
 
 
@@ -78,7 +78,7 @@ def test_a_start_of_the_whole_run_is_narrowed(path: Path) -> None:
 def test_scales_that_are_not_finite(path: Path, scheme: Scheme, value: float) -> None:
     entries = content(scheme)
     entries[scales_name(B_NAME)][0] = value
-    assert reason_of(path, save(entries), scheme) == "not_finite"
+    assert rule_of(path, save(entries), scheme) == "not_finite"
 
 
 @BOTH
@@ -86,7 +86,7 @@ def test_scales_that_are_not_finite(path: Path, scheme: Scheme, value: float) ->
 def test_scales_below_zero_or_subnormal(path: Path, scheme: Scheme, value: float) -> None:
     entries = content(scheme)
     entries[scales_name(NAMES[3])][-1] = value
-    assert reason_of(path, save(entries), scheme) == "bad_scale"
+    assert rule_of(path, save(entries), scheme) == "bad_scale"
 
 
 @BOTH
@@ -94,20 +94,20 @@ def test_scales_that_reach_too_far(path: Path, scheme: Scheme) -> None:
     entries = content(scheme)
     largest = np.float32(MAX_ABSOLUTE_VALUE) / np.float32(scheme.levels)
     entries[scales_name(B_NAME)][0] = np.nextafter(largest, np.float32(np.inf))
-    assert reason_of(path, save(entries), scheme) == "value_too_large"
+    assert rule_of(path, save(entries), scheme) == "value_too_large"
 
 
 @BOTH
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sums_that_reach_too_far(path: Path, scheme: Scheme, sign: int) -> None:
     start = Constant(sign * MAX_ABSOLUTE_VALUE)
-    assert reason_of(path, save(content(scheme)), scheme, start) == "value_too_large"
+    assert rule_of(path, save(content(scheme)), scheme, start) == "value_too_large"
 
 
 def test_the_code_that_no_encoder_writes(path: Path) -> None:
     entries = content(INT8)
     entries[codes_name(A_NAME)][3] = -128
-    assert reason_of(path, save(entries), INT8) == "bad_code"
+    assert rule_of(path, save(entries), INT8) == "bad_code"
 
 
 @pytest.mark.parametrize(("byte", "mask"), [(0x80, 0x0F), (0x08, 0xF0)])
@@ -115,26 +115,26 @@ def test_the_half_byte_that_no_encoder_writes(path: Path, byte: int, mask: int) 
     entries = content(INT4)
     codes = entries[codes_name(A_NAME)]
     codes[3] = (int(codes[3]) & mask) | byte
-    assert reason_of(path, save(entries), INT4) == "bad_code"
+    assert rule_of(path, save(entries), INT4) == "bad_code"
 
 
 def test_padding_that_is_not_zero(path: Path) -> None:
     entries = content(INT4)
     assert expected_shapes(SPEC)[A_NAME] == (3, 7)
     entries[codes_name(A_NAME)][-1] |= 0x10
-    assert reason_of(path, save(entries), INT4) == "bad_padding"
+    assert rule_of(path, save(entries), INT4) == "bad_padding"
 
 
 @BOTH
 def test_a_difference_of_zero(path: Path, scheme: Scheme) -> None:
     zeros = {name: np.zeros_like(tensor) for name, tensor in content(scheme).items()}
-    assert reason_of(path, save(zeros), scheme, Constant(1)) == "zero_delta"
+    assert rule_of(path, save(zeros), scheme, Constant(1)) == "zero_delta"
     scales_only = {n: t * n.endswith("scales") for n, t in content(scheme).items()}
     scales_only = {n: t.astype(zeros[n].dtype) for n, t in scales_only.items()}
-    assert reason_of(path, save(scales_only), scheme, Constant(1)) == "zero_delta"
+    assert rule_of(path, save(scales_only), scheme, Constant(1)) == "zero_delta"
     zeros[codes_name(A_NAME)][0] = 1
     zeros[scales_name(A_NAME)][0] = 1e-3
-    assert reason_of(path, save(zeros), scheme, START) == "zero_delta"
+    assert rule_of(path, save(zeros), scheme, START) == "zero_delta"
     path.write_bytes(save(zeros))
     assert check_quantised(path, SPEC, scheme, Constant(1))
 

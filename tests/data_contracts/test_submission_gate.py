@@ -53,11 +53,11 @@ def recipe(trained: TrainedFactors) -> TrainingRecipe:
     )
 
 
-def reason(source: AdapterSource, starting: AdapterSource, trained: TrainedFactors) -> str | None:
+def rule(source: AdapterSource, starting: AdapterSource, trained: TrainedFactors) -> str | None:
     try:
         check_submission(source, starting, recipe(trained))
     except UntrustedInputError as error:
-        return error.reason
+        return error.rule
     return None
 
 
@@ -76,17 +76,17 @@ def reason(source: AdapterSource, starting: AdapterSource, trained: TrainedFacto
 def test_what_moved_must_be_what_the_plan_trains(
     a: float, b: float, trained: TrainedFactors, expected: str | None
 ) -> None:
-    assert reason(Moved(SPEC, a, b), InitialAdapter(SPEC), trained) == expected
+    assert rule(Moved(SPEC, a, b), InitialAdapter(SPEC), trained) == expected
 
 
 def test_the_starting_adapter_itself_is_no_contribution() -> None:
     start = Moved(SPEC, 0.3, 0.3)
-    assert reason(Moved(SPEC, 0.3, 0.3), start, "both") == "adapter.unchanged"
-    assert reason(Moved(SPEC, 0.4, 0.3), start, "both") is None
-    assert reason(Moved(SPEC, 0.4, 0.3), start, "a") is None
+    assert rule(Moved(SPEC, 0.3, 0.3), start, "both") == "adapter.unchanged"
+    assert rule(Moved(SPEC, 0.4, 0.3), start, "both") is None
+    assert rule(Moved(SPEC, 0.4, 0.3), start, "a") is None
 
 
 def test_a_narrow_silo_is_compared_with_its_part_of_the_start() -> None:
     start = Moved(SPEC, 0.3, 0.3)
     narrow = SPEC.model_copy(update={"rank": 2, "alpha": 2})
-    assert reason(NarrowedAdapter(start, narrow), start, "both") == "adapter.unchanged"
+    assert rule(NarrowedAdapter(start, narrow), start, "both") == "adapter.unchanged"

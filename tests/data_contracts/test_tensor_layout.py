@@ -31,7 +31,7 @@ from tests.data_contracts.quantised_samples import (
     SPEC,
     START,
     content,
-    reason_of,
+    rule_of,
 )
 
 
@@ -45,19 +45,19 @@ def test_other_names_dtypes_and_shapes(path: Path, scheme: Scheme) -> None:
     good = content(scheme)
     name = codes_name(A_NAME)
     missing = {n: t for n, t in good.items() if n != name}
-    assert reason_of(path, save(missing), scheme) == "wrong_names"
-    assert reason_of(path, save(missing | {"../up": good[name]}), scheme) == "wrong_names"
+    assert rule_of(path, save(missing), scheme) == "wrong_names"
+    assert rule_of(path, save(missing | {"../up": good[name]}), scheme) == "wrong_names"
     other = np.uint8 if scheme is INT8 else np.int8
-    assert reason_of(path, save(good | {name: good[name].view(other)}), scheme) == "wrong_dtype"
+    assert rule_of(path, save(good | {name: good[name].view(other)}), scheme) == "wrong_dtype"
     half = good[scales_name(A_NAME)].view(np.uint16)
-    assert reason_of(path, save(good | {scales_name(A_NAME): half}), scheme) == "wrong_dtype"
-    assert reason_of(path, save(good | {name: good[name][None]}), scheme) == "wrong_shape"
-    assert reason_of(path, save(good | {name: good[name][:-1]}), scheme) == "wrong_shape"
+    assert rule_of(path, save(good | {scales_name(A_NAME): half}), scheme) == "wrong_dtype"
+    assert rule_of(path, save(good | {name: good[name][None]}), scheme) == "wrong_shape"
+    assert rule_of(path, save(good | {name: good[name][:-1]}), scheme) == "wrong_shape"
 
 
 def test_one_scheme_does_not_pass_for_the_other(path: Path) -> None:
-    assert reason_of(path, save(content(INT8)), INT4) in {"too_large", "wrong_dtype"}
-    assert reason_of(path, save(content(INT4)), INT8) == "wrong_dtype"
+    assert rule_of(path, save(content(INT8)), INT4) in {"too_large", "wrong_dtype"}
+    assert rule_of(path, save(content(INT4)), INT8) == "wrong_dtype"
 
 
 def parts(scheme: Scheme) -> tuple[dict[str, Any], bytes]:
@@ -75,25 +75,25 @@ def test_gaps_overlaps_and_absurd_offsets(path: Path) -> None:
     header, data = parts(INT8)
     for entry in header.values():
         entry["data_offsets"] = [offset + 1 for offset in entry["data_offsets"]]
-    assert reason_of(path, joined(header, b"\0" + data), INT8) == "gap_or_overlap"
+    assert rule_of(path, joined(header, b"\0" + data), INT8) == "gap_or_overlap"
     header, data = parts(INT8)
     absurd: tuple[Any, ...] = ([0, 1], [-21, 0], [0.0, 21.0], None, [True, 22], [0])
     for offsets in absurd:
         header[codes_name(A_NAME)]["data_offsets"] = offsets
-        assert reason_of(path, joined(header, data), INT8) in {"bad_header", "gap_or_overlap"}
+        assert rule_of(path, joined(header, data), INT8) in {"bad_header", "gap_or_overlap"}
 
 
 def test_headers_and_sizes_that_do_not_fit(path: Path) -> None:
     header, data = parts(INT8)
     raw = joined(header, data)
     doubled = json.dumps(header)[:-1] + f", {json.dumps(codes_name(A_NAME))}: {{}}}}"
-    assert reason_of(path, joined(doubled.encode(), data), INT8) == "bad_header"
-    assert reason_of(path, raw[:5], INT8) == "truncated"
-    assert reason_of(path, raw[:-1], INT8) == "wrong_size"
-    assert reason_of(path, raw + b"\0", INT8) == "wrong_size"
-    assert reason_of(path, struct.pack("<Q", 2**62) + raw[8:], INT8) == "header_too_large"
+    assert rule_of(path, joined(doubled.encode(), data), INT8) == "bad_header"
+    assert rule_of(path, raw[:5], INT8) == "truncated"
+    assert rule_of(path, raw[:-1], INT8) == "wrong_size"
+    assert rule_of(path, raw + b"\0", INT8) == "wrong_size"
+    assert rule_of(path, struct.pack("<Q", 2**62) + raw[8:], INT8) == "header_too_large"
     header[codes_name(A_NAME)]["more"] = 1
-    assert reason_of(path, joined(header, data), INT8) == "bad_header"
+    assert rule_of(path, joined(header, data), INT8) == "bad_header"
 
 
 def test_a_sparse_giant_costs_nothing(path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_file_cut_after_it_was_opened(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UntrustedInputError, match="bytes") as caught:
         adapter.check()
-    assert caught.value.reason == "adapter.truncated"
+    assert caught.value.rule == "adapter.truncated"
 
 
 @BOTH

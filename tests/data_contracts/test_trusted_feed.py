@@ -46,10 +46,10 @@ def feed_of(*entries: Entry, pinned: Verified[Membership] = FIRST) -> TrustedFee
     return feed
 
 
-def reason_of(action: Any, *arguments: Any) -> str:
+def rule_of(action: Any, *arguments: Any) -> str:
     with pytest.raises(UntrustedInputError) as caught:
         action(*arguments)
-    return caught.value.reason
+    return caught.value.rule
 
 
 def rotated(after: Entry, **changes: Any) -> Verified[Membership]:
@@ -94,7 +94,7 @@ class TestFeed:
     def test_two_entries_for_one_number_halt(self) -> None:
         first = plan(1, None)
         two = [plan(2, first.digest).envelope, abort(2, first.digest).envelope]
-        assert reason_of(feed_of(first).add_entry, two) == "feed.equivocation"
+        assert rule_of(feed_of(first).add_entry, two) == "feed.equivocation"
 
     def test_a_broken_chain_halts(self) -> None:
         first = plan(1, None)
@@ -103,10 +103,10 @@ class TestFeed:
             (feed_of(), plan(1, "9" * 64)),
             (feed_of(), abort(1, "9" * 64)),
         ):
-            assert reason_of(feed.add_entry, [entry.envelope]) == "feed.chain"
+            assert rule_of(feed.add_entry, [entry.envelope]) == "feed.chain"
 
     def test_an_entry_under_another_number_halts(self) -> None:
-        assert reason_of(feed_of().add_entry, [plan(2, None).envelope]) == "feed.number"
+        assert rule_of(feed_of().add_entry, [plan(2, None).envelope]) == "feed.number"
 
     def test_the_newest_plan_of_each_run_is_kept(self) -> None:
         first = plan(1, None)
@@ -203,7 +203,7 @@ class TestJoinsAndRotation:
         assert feed.head == FeedPosition(3, third.digest) and feed.lacks_head
         assert feed.add_head(third.envelope) == third
         assert feed.attempt is not None and feed.attempt.plan == third
-        assert reason_of(feed.add_head, plan(3, "9" * 64).envelope) == "feed.chain"
+        assert rule_of(feed.add_head, plan(3, "9" * 64).envelope) == "feed.chain"
 
     def test_an_attempt_that_ended_unseen_is_not_taken_for_the_one_in_force(self) -> None:
         """The silo was off from entry 1 on, and entry 3 ends a plan that it never saw."""
@@ -295,7 +295,7 @@ class TestRevocation:
         with pytest.raises(ValueError, match="and nobody's"):
             membership(3, new, self.first, coordinator_key=NEW_KEY, silos=(silo,))
         forgotten = membership(3, new, self.first, coordinator_key=OLD_KEY, revoked=())
-        assert reason_of(self.feed.add_membership, forgotten.envelope) == "membership.revoked"
+        assert rule_of(self.feed.add_membership, forgotten.envelope) == "membership.revoked"
 
     def test_a_silos_revoked_key_stops_counting_on_plans_that_name_it(self) -> None:
         assert self.feed.silo_key(self.first, "silo-a") == SILO.public_key_hex
@@ -362,7 +362,7 @@ class TestMemberships:
         return self.version(1, None, self.roots[:2])
 
     def refused(self, pinned: Verified[Membership], later: bytes) -> str:
-        return reason_of(TrustedFeed(pinned).add_membership, later)
+        return rule_of(TrustedFeed(pinned).add_membership, later)
 
     def test_root_keys_rotate_step_by_step(self) -> None:
         one = self.first()
@@ -379,11 +379,11 @@ class TestMemberships:
         two = self.version(2, one, (*self.roots[:2], new[1]), new)
         three = self.version(3, two, new[:2], new)
         feed = TrustedFeed(three)
-        assert reason_of(feed.add_earlier_membership, one.envelope) == "membership.chain"
+        assert rule_of(feed.add_earlier_membership, one.envelope) == "membership.chain"
         feed.add_earlier_membership(two.envelope)
         feed.add_earlier_membership(one.envelope)
         assert feed.memberships == (one, two, three)
-        assert reason_of(feed.add_earlier_membership, one.envelope) == "membership.chain"
+        assert rule_of(feed.add_earlier_membership, one.envelope) == "membership.chain"
 
     def test_a_lost_root_key_is_replaced_by_the_others(self) -> None:
         one = self.first()
@@ -398,7 +398,7 @@ class TestMemberships:
         assert self.refused(two, two.envelope) == "membership.number"
 
     @pytest.mark.parametrize(
-        ("number", "changes", "reason"),
+        ("number", "changes", "rule"),
         [
             (2, {"federation": "other"}, "membership.federation"),
             (2, ELSEWHERE, "membership.chain"),
@@ -406,11 +406,11 @@ class TestMemberships:
         ],
     )
     def test_what_does_not_follow_is_refused(
-        self, number: int, changes: dict[str, Any], reason: str
+        self, number: int, changes: dict[str, Any], rule: str
     ) -> None:
         one = self.first()
         later = self.version(number, one, self.roots[:2], **changes)
-        assert self.refused(one, later.envelope) == reason
+        assert self.refused(one, later.envelope) == rule
 
     def test_a_version_vouches_for_every_earlier_one(self) -> None:
         one = self.first()
@@ -432,7 +432,7 @@ class TestMemberships:
         three = membership(3, two, None)
         feed = TrustedFeed(FIRST)
         feed.add_membership(two.envelope)
-        assert reason_of(feed.add_membership, three.envelope) == "membership.feed"
+        assert rule_of(feed.add_membership, three.envelope) == "membership.feed"
 
     def test_too_few_signatures_are_refused(self) -> None:
         one = self.first()
@@ -466,7 +466,7 @@ class TestMemberships:
     def test_an_expired_membership_is_not_relied_upon(self) -> None:
         feed = TrustedFeed(FIRST)
         feed.require_current(NOW + 23 * HOUR)
-        assert reason_of(feed.require_current, NOW + 25 * HOUR) == "membership.expired"
+        assert rule_of(feed.require_current, NOW + 25 * HOUR) == "membership.expired"
 
     def test_another_federations_membership_is_no_successor(self) -> None:
         place = {"number": 2, "previous_digest": FIRST.digest, "earlier": earlier_after(FIRST)}

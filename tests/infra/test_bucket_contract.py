@@ -174,10 +174,10 @@ def test_every_promise_holds(bucket: Bucket) -> None:
     assert len(outcome.checks) == 5
 
 
-def _assert_refused(bucket: Bucket, ref: ArtifactRef, target: Path, reason: str) -> None:
+def _assert_refused(bucket: Bucket, ref: ArtifactRef, target: Path, rule: str) -> None:
     with pytest.raises(UntrustedInputError) as caught:
         bucket.download_blob(ref, target)
-    assert caught.value.reason == reason
+    assert caught.value.rule == rule
 
 
 @contextmanager

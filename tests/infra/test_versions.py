@@ -89,7 +89,7 @@ def test_a_blob_is_read_from_one_version(inbox: Inbox, tmp_path: Path) -> None:
     shorter = artifact_of_bytes(b"short")
     with pytest.raises(UntrustedInputError) as caught:
         inbox.coordinator.verify_blob(shorter, version)
-    assert caught.value.reason == "blob.missing"
+    assert caught.value.rule == "blob.missing"
 
 
 def test_a_lock_is_seen_and_only_grows(inbox: Inbox, key: str) -> None:

@@ -89,7 +89,7 @@ def test_the_candidate_comes_with_its_own_residual(
 
 
 @pytest.mark.parametrize(
-    ("plan", "layout", "reason"),
+    ("plan", "layout", "rule"),
     [
         (PLAN, PLAN.adapter, "adapter.wrong_shape"),
         (FED.plan.record.model_copy(update={"starting_adapter": None}), None, "residual.unex"),
@@ -101,10 +101,10 @@ def test_a_residual_of_another_layout_or_rule_is_not_used(
     known: GlobalAdapters,
     plan: RoundPlan,
     layout: AdapterSpec | None,
-    reason: str,
+    rule: str,
 ) -> None:
     residual = published(bucket, tmp_path / "r", layout or residual_layout(), 0.2)
     changed = plan.model_copy(update={"starting_residual": residual})
     with pytest.raises(UntrustedInputError) as raised:
         known.starting(changed)
-    assert raised.value.reason.startswith(reason)
+    assert raised.value.rule.startswith(rule)

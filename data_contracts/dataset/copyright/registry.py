@@ -143,11 +143,11 @@ def _unusable(problem: str, expected: str, found: str, action: str) -> DataStewa
     return DataStewardError(problem, expected=expected, found=found, action=action)
 
 
-def _untrusted(path: Path, expected: str, found: str, reason: str) -> UntrustedInputError:
+def _untrusted(path: Path, expected: str, found: str, rule: str) -> UntrustedInputError:
     return UntrustedInputError(
         f"filter {path}",
         expected=expected,
         found=found,
         action="do not use it; fetch the filter again from the rights holder who signed for it",
-        reason=reason,
+        rule=rule,
     )

@@ -87,14 +87,14 @@ def test_a_reported_failure_keeps_its_kind(tmp_path: Path, kind: type[ConsortiaE
     assert (type(read), str(read)) == (kind, str(error))
 
 
-def test_a_rejected_adapter_keeps_its_reason(tmp_path: Path) -> None:
+def test_a_rejected_adapter_keeps_its_rule(tmp_path: Path) -> None:
     error = UntrustedInputError(
-        "adapter", expected="a", found="b", action="c", reason="adapter.wrong_names"
+        "adapter", expected="a", found="b", action="c", rule="adapter.wrong_names"
     )
     write_failure(tmp_path / "failure.json", error)
     read = read_failure(tmp_path / "failure.json")
     assert isinstance(read, UntrustedInputError)
-    assert read.reason == "adapter.wrong_names"
+    assert read.rule == "adapter.wrong_names"
     assert read_failure(tmp_path / "absent.json") is None
 
 

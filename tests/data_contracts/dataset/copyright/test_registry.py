@@ -159,7 +159,7 @@ def test_a_tampered_filter_is_refused(files: RegistryFiles, place: int) -> None:
     files.filter_path.write_bytes(data)
     with pytest.raises(UntrustedInputError, match=r"expected SHA-256 .*fetch the filter") as caught:
         load(files)
-    assert caught.value.reason == "registry.filter_digest"
+    assert caught.value.rule == "registry.filter_digest"
 
 
 @pytest.mark.parametrize(("cut", "more"), [(0, b"x"), (1, b""), (64, b"")])
@@ -168,7 +168,7 @@ def test_a_filter_of_another_size_is_refused(files: RegistryFiles, cut: int, mor
     files.filter_path.write_bytes(data[: len(data) - cut] + more)
     with pytest.raises(UntrustedInputError, match=rf"expected {len(data)} bytes") as caught:
         load(files)
-    assert caught.value.reason == "registry.filter_size"
+    assert caught.value.rule == "registry.filter_size"
 
 
 def test_a_tampered_manifest_is_refused(files: RegistryFiles) -> None:
@@ -179,7 +179,7 @@ def test_a_tampered_manifest_is_refused(files: RegistryFiles) -> None:
     files.manifest_path.write_bytes(envelope.replace(original.encode(), swapped.encode()))
     with pytest.raises(UntrustedInputError, match="valid signature") as caught:
         load(files)
-    assert caught.value.reason == "envelope.signature"
+    assert caught.value.rule == "envelope.signature"
 
 
 def test_a_manifest_by_another_signer_is_refused(files: RegistryFiles) -> None:
@@ -191,7 +191,7 @@ def test_an_oversized_manifest_is_refused(files: RegistryFiles) -> None:
     files.manifest_path.write_bytes(b" " * (512 * 1024 + 1))
     with pytest.raises(UntrustedInputError) as caught:
         load(files)
-    assert caught.value.reason == "envelope.size"
+    assert caught.value.rule == "envelope.size"
 
 
 def test_another_key_is_refused(files: RegistryFiles) -> None:
@@ -231,7 +231,7 @@ def test_a_filter_that_finds_everything_is_refused(files: RegistryFiles) -> None
     resigned(files, filter=artifact_of_bytes(full))
     with pytest.raises(UntrustedInputError, match=r"found 1\.0000") as caught:
         load(files)
-    assert caught.value.reason == "registry.error_rate"
+    assert caught.value.rule == "registry.error_rate"
     resigned(files, filter=artifact_of_bytes(full), error_rate=Decimal("1"))
     with pytest.raises(UntrustedInputError, match=r"at most 0\.0001;"):
         load(files)
@@ -242,7 +242,7 @@ def test_bits_that_are_not_those_of_the_file_are_refused(files: RegistryFiles, b
     resigned(files, filter_bits=bits)
     with pytest.raises(UntrustedInputError) as caught:
         load(files)
-    assert caught.value.reason == "registry.filter_bits"
+    assert caught.value.rule == "registry.filter_bits"
 
 
 def test_a_huge_size_in_the_manifest_costs_nothing(files: RegistryFiles) -> None:
