@@ -186,8 +186,8 @@ def admission_evidence(
 def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
     """The adapter that silos of the plan start from, in the run's layout."""
     if plan.starting_adapter is None:
-        return InitialAdapter(plan.adapter)
-    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.adapter)
+        return InitialAdapter(plan.layout)
+    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.layout)
 
 
 def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSource) -> AdapterSource:
@@ -196,10 +196,10 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
     `starting` is what the plan's silos start from. Raises UntrustedInputError when the header of
     the file does not pass the gate.
     """
-    spec = plan.adapter_of(silo)
+    layout = plan.layout_of(silo)
     if plan.compression == "none":
-        return open_adapter(path, spec)
-    return open_quantised(path, spec, SCHEMES[plan.compression], starting)
+        return open_adapter(path, layout)
+    return open_quantised(path, layout, SCHEMES[plan.compression], starting)
 
 
 def _adapter_fault(

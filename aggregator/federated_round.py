@@ -49,7 +49,7 @@ from data_contracts.records import (
     RoundRecord,
     RoundReport,
 )
-from data_contracts.records.round_plan import AdapterSpec, BaseModelRef
+from data_contracts.records.round_plan import AdapterLayout, BaseModelRef
 from data_contracts.trusted_feed import FedAttempt, TrustedFeed
 from infra.model_files import model_digest
 from infra.single_writer import claim_record
@@ -76,7 +76,7 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
         membership=feed.membership,
         head=feed.head,
         base_model=_base_model(c),
-        adapter=newest.plan.record.adapter if newest else _first_adapter(c),
+        layout=newest.plan.record.layout if newest else _first_layout(c),
         contract_digests=_contract_digests(c, feed),
         starting=starting_point(c, feed),
         now=c.clock.now(),
@@ -338,10 +338,10 @@ def _base_model(c: Coordinator) -> BaseModelRef:
     )
 
 
-def _first_adapter(c: Coordinator) -> AdapterSpec:
+def _first_layout(c: Coordinator) -> AdapterLayout:
     """The run's layout: later plans take that of the first, so that all rounds fit together."""
     adapter = c.settings.adapter
-    return AdapterSpec(
+    return AdapterLayout(
         rank=adapter.rank,
         alpha=adapter.alpha,
         seed=adapter.seed,
@@ -370,13 +370,13 @@ def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
 def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> None:
     candidate = _required(evidence.candidate, "a candidate", "merge the round first")
     path = spool(c, c.plans, candidate.record.adapter)
-    name, residual_spec = plan.record.base_model.name, plan.record.residual_spec
-    if candidate.record.residual is None or residual_spec is None:
+    name, residual_layout = plan.record.base_model.name, plan.record.residual_layout
+    if candidate.record.residual is None or residual_layout is None:
         shutil.rmtree(c.published_residual, ignore_errors=True)
     else:
         residual = spool(c, c.plans, candidate.record.residual)
-        write_peft_layout(residual, residual_spec, name, c.published_residual)
-    write_peft_layout(path, plan.record.adapter, name, c.published)
+        write_peft_layout(residual, residual_layout, name, c.published_residual)
+    write_peft_layout(path, plan.record.layout, name, c.published)
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

@@ -16,12 +16,12 @@ from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, MergeSpec
 from data_contracts.records.round_plan import (
     MAX_COHORT,
-    AdapterSpec,
+    AdapterLayout,
     BaseModelRef,
     ContractPin,
     PublicationRule,
     Retention,
-    SiloAdapter,
+    SiloLayout,
     TrainingRecipe,
     trained_factors,
 )
@@ -49,7 +49,7 @@ class PlanInputs:
     membership: Verified[Membership]
     head: FeedPosition
     base_model: BaseModelRef
-    adapter: AdapterSpec
+    layout: AdapterLayout
     contract_digests: dict[str, str]
     starting: StartingPoint
     now: datetime
@@ -96,8 +96,8 @@ def draft_plan(
         starting_residual=inputs.starting.residual,
         earlier_adapter=inputs.starting.earlier,
         server_state=inputs.starting.server_state,
-        adapter=inputs.adapter,
-        silo_adapters=_silo_adapters(settings, inputs.adapter, cohort),
+        layout=inputs.layout,
+        silo_layouts=_silo_layouts(settings, inputs.layout, cohort),
         recipe=_recipe(settings, round_number, inputs.starting),
         merge=settings.merge.spec(settings.round.weight_cap_tokens),
         compression=settings.merge.compression,
@@ -106,7 +106,7 @@ def draft_plan(
             max_silo_increase=settings.publication.max_silo_increase,
         ),
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
-        max_adapter_bytes=adapter_bytes_limit(inputs.adapter),
+        max_adapter_bytes=adapter_bytes_limit(inputs.layout),
         quorum=settings.round.quorum,
         submit_by=_whole_seconds(submit_by),
         evaluation_quorum=settings.round.evaluation_quorum,
@@ -122,8 +122,8 @@ def _require_fits(plan: RoundPlan) -> None:
     if size > limit:
         raise _impossible(
             f"at most {limit:,} bytes",
-            f"{size:,} for {len(plan.cohort)} silos, {len(plan.silo_adapters)} layouts of their "
-            f"own and {len(plan.adapter.targets)} modules",
+            f"{size:,} for {len(plan.cohort)} silos, {len(plan.silo_layouts)} layouts of their "
+            f"own and {len(plan.layout.targets)} modules",
             "name modules by their end in silo_adapters and adapter.target_modules, fewer of them, "
             "or fewer silos",
         )
@@ -148,9 +148,9 @@ def _recipe(
     )
 
 
-def _silo_adapters(
-    settings: FederationSettings, adapter: AdapterSpec, cohort: tuple[str, ...]
-) -> tuple[SiloAdapter, ...]:
+def _silo_layouts(
+    settings: FederationSettings, layout: AdapterLayout, cohort: tuple[str, ...]
+) -> tuple[SiloLayout, ...]:
     """Layouts of the silos that have their own; a silo outside this cohort is left out."""
     rule = settings.merge.rule
     if settings.silo_adapters and rule not in MIXED_RANK_RULES:
@@ -160,27 +160,27 @@ def _silo_adapters(
             "change merge.rule, or remove silo_adapters from federation.toml",
         )
     for silo, own in settings.silo_adapters.items():
-        if own.rank > adapter.rank:
+        if own.rank > layout.rank:
             raise _impossible(
-                f"a rank of at most {adapter.rank}, that of the run, for {silo}",
+                f"a rank of at most {layout.rank}, that of the run, for {silo}",
                 str(own.rank),
-                f"lower silo_adapters.{silo}.rank, or begin a run with a higher adapter.rank",
+                f"lower silo_adapters.{silo}.rank, or begin a run with a higher layout.rank",
             )
     return tuple(
-        SiloAdapter(
+        SiloLayout(
             silo=silo,
             rank=own.rank,
             alpha=own.alpha,
-            modules=own.target_modules and _modules(adapter, own.target_modules, silo),
+            modules=own.target_modules and _modules(layout, own.target_modules, silo),
         )
         for silo, own in sorted(settings.silo_adapters.items())
         if silo in cohort
     )
 
 
-def _modules(adapter: AdapterSpec, wanted: tuple[str, ...], silo: str) -> tuple[str, ...]:
+def _modules(layout: AdapterLayout, wanted: tuple[str, ...], silo: str) -> tuple[str, ...]:
     """Modules of the run that a silo trains, named in full or by their end as PEFT takes them."""
-    names = [target.module for target in adapter.targets]
+    names = [target.module for target in layout.targets]
     found = tuple(n for n in names if any(n == w or n.endswith(f".{w}") for w in wanted))
     if not found:
         raise _impossible(

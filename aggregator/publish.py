@@ -1,7 +1,7 @@
 """The published adapter in the layout that plain PEFT loads: no Consortia needed to use it.
 
-The configuration is built from the plan's spec, never from a file that a peer wrote. The directory
-is absent or complete: it is written aside, synced, and renamed into place.
+The configuration is built from the plan's layout, never from a file that a peer wrote. The
+directory is absent or complete: it is written aside, synced, and renamed into place.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from infra.durable_files import sync_directory, write_durably
 
 CONFIG_NAME = "adapter_config.json"
@@ -18,18 +18,18 @@ READABLE = 0o644
 
 
 def write_peft_layout(
-    adapter_file: Path, spec: AdapterSpec, base_model_name: str, into: Path
+    adapter_file: Path, layout: AdapterLayout, base_model_name: str, into: Path
 ) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` to the directory `into`.
 
-    `adapter_file` is a verified safetensors file of `spec`. An earlier directory is replaced as a
+    `adapter_file` is a verified safetensors file of `layout`. An earlier directory is replaced as a
     whole; a crash in the middle leaves the old one, none, or the new one, never a mixture.
     """
     into.parent.mkdir(parents=True, exist_ok=True)
     aside = into.with_name(f".{into.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    config = json.dumps(peft_config(spec, base_model_name), indent=2) + "\n"
+    config = json.dumps(peft_config(layout, base_model_name), indent=2) + "\n"
     write_durably(aside / CONFIG_NAME, config.encode(), READABLE)
     shutil.copyfile(adapter_file, aside / WEIGHTS_NAME)
     with (aside / WEIGHTS_NAME).open("rb+") as file:
@@ -38,23 +38,23 @@ def write_peft_layout(
     _replace_directory(aside, into)
 
 
-def peft_config(spec: AdapterSpec, base_model_name: str) -> dict[str, object]:
+def peft_config(layout: AdapterLayout, base_model_name: str) -> dict[str, object]:
     """PEFT's LoraConfig as JSON values; every field that matters is explicit."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model_name,
         "inference_mode": True,
-        "r": spec.rank,
-        "lora_alpha": spec.alpha,
+        "r": layout.rank,
+        "lora_alpha": layout.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        "use_rslora": spec.use_rslora,
+        "use_rslora": layout.use_rslora,
         "use_dora": False,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "target_modules": sorted(target.module for target in spec.targets),
+        "target_modules": sorted(target.module for target in layout.targets),
     }
 
 

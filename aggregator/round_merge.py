@@ -39,7 +39,7 @@ def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
         for admitted, path in zip(close.admitted, paths, strict=True)
     ]
     return MergeInputs(
-        spec=plan.adapter,
+        layout=plan.layout,
         merge=plan.merge,
         round_number=plan.round,
         locals=sorted_locals(locals_),
@@ -127,14 +127,14 @@ def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
     if not plan.merge.carries_change or plan.starting_adapter is None:
         return None
     if plan.earlier_adapter is None:
-        return InitialAdapter(plan.adapter)
-    return open_adapter(spool(c, c.plans, plan.earlier_adapter), plan.adapter)
+        return InitialAdapter(plan.layout)
+    return open_adapter(spool(c, c.plans, plan.earlier_adapter), plan.layout)
 
 
 def _residual(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
-    if plan.starting_residual is None or plan.residual_spec is None:
+    if plan.starting_residual is None or plan.residual_layout is None:
         return None
-    return open_adapter(spool(c, c.plans, plan.starting_residual), plan.residual_spec)
+    return open_adapter(spool(c, c.plans, plan.starting_residual), plan.residual_layout)
 
 
 def _server_state(c: Coordinator, plan: RoundPlan) -> ServerState | None:
@@ -142,7 +142,7 @@ def _server_state(c: Coordinator, plan: RoundPlan) -> ServerState | None:
     if plan.server_state is None:
         return None
     path = spool(c, c.plans, plan.server_state)
-    return open_server_state(path, plan.adapter, plan.merge.optimizer)
+    return open_server_state(path, plan.layout, plan.merge.optimizer)
 
 
 def _digest(ref: ArtifactRef | None) -> str | None:

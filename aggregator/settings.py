@@ -63,7 +63,7 @@ class AdapterSection(_Section):
 
 
 class SiloAdapterSection(_Section):
-    """A silo's own layout; see `data_contracts.records.round_plan.SiloAdapter`.
+    """A silo's own layout; see `data_contracts.records.round_plan.SiloLayout`.
 
     `target_modules` None means all modules of the run.
     """

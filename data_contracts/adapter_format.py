@@ -3,7 +3,7 @@
 safetensors' own reader accepts duplicate names, NaN, `../` in names and absurd shapes, and spends
 seconds and gigabytes on a bloated header. So this gate reads the header first, with a size cap,
 and lets through only float32 tensors with exactly the names and shapes that the plan's adapter
-spec implies, laid out without gaps, every value finite, and not all zero.
+layout implies, laid out without gaps, every value finite, and not all zero.
 Layout reference: https://github.com/huggingface/safetensors (format section).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.tensor_layout import Entry, bytes_limit, open_layout, rejected
 
 MAX_ABSOLUTE_VALUE = 1e4
@@ -35,19 +35,19 @@ def lora_b_name(module: str) -> str:
     return f"base_model.model.{module}.lora_B.weight"
 
 
-def expected_shapes(spec: AdapterSpec) -> dict[str, tuple[int, int]]:
-    """Name and shape of every tensor that an adapter of this spec has, and no other."""
+def expected_shapes(layout: AdapterLayout) -> dict[str, tuple[int, int]]:
+    """Name and shape of every tensor that an adapter of this layout has, and no other."""
     shapes: dict[str, tuple[int, int]] = {}
-    for target in spec.targets:
-        shapes |= expected_shapes_of(spec.rank, target)
+    for target in layout.targets:
+        shapes |= expected_shapes_of(layout.rank, target)
     return shapes
 
 
-def adapter_entries(spec: AdapterSpec) -> dict[str, Entry]:
+def adapter_entries(layout: AdapterLayout) -> dict[str, Entry]:
     """Every entry of an adapter file, in the order of `expected_shapes`."""
     entries: dict[str, Entry] = {}
-    for target in spec.targets:
-        entries |= module_entries(spec.rank, target)
+    for target in layout.targets:
+        entries |= module_entries(layout.rank, target)
     return entries
 
 
@@ -56,9 +56,9 @@ def module_entries(rank: int, target: AdapterTarget) -> dict[str, Entry]:
     return {name: Entry.float32(*shape) for name, shape in expected_shapes_of(rank, target)}
 
 
-def adapter_bytes_limit(spec: AdapterSpec) -> int:
-    """Largest file in bytes that can hold an adapter of this spec, header included."""
-    return bytes_limit(adapter_entries(spec))
+def adapter_bytes_limit(layout: AdapterLayout) -> int:
+    """Largest file in bytes that can hold an adapter of this layout, header included."""
+    return bytes_limit(adapter_entries(layout))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class AdapterFile:
     """An adapter whose header passed the gate; tensors are read one module at a time."""
 
     path: Path
-    spec: AdapterSpec
+    layout: AdapterLayout
     data_start: int
     offsets: dict[str, tuple[int, int]]
 
@@ -74,15 +74,15 @@ class AdapterFile:
         """(A, B) of one module as float32 arrays; raises UntrustedInputError if not finite."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            shapes = expected_shapes_of(self.spec.rank, target)
+            shapes = expected_shapes_of(self.layout.rank, target)
             a, b = (self._tensor(descriptor, name, shape) for name, shape in shapes)
         finally:
             os.close(descriptor)
         return a, b
 
     def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
-        """Every module in the order of the spec."""
-        for target in self.spec.targets:
+        """Every module in the order of the layout."""
+        for target in self.layout.targets:
             a, b = self.module(target)
             yield target, a, b
 
@@ -112,15 +112,15 @@ def expected_shapes_of(
     )
 
 
-def open_adapter(path: Path, spec: AdapterSpec) -> AdapterFile:
+def open_adapter(path: Path, layout: AdapterLayout) -> AdapterFile:
     """Check size, header, names, shapes and dtypes before any tensor is read."""
-    opened = open_layout(path, adapter_entries(spec), "adapter file")
-    return AdapterFile(path, spec, opened.data_start, opened.offsets)
+    opened = open_layout(path, adapter_entries(layout), "adapter file")
+    return AdapterFile(path, layout, opened.data_start, opened.offsets)
 
 
-def check_adapter(path: Path, spec: AdapterSpec) -> AdapterFile:
+def check_adapter(path: Path, layout: AdapterLayout) -> AdapterFile:
     """The whole gate: `open_adapter`, then every value finite and not every B zero."""
-    adapter = open_adapter(path, spec)
+    adapter = open_adapter(path, layout)
     contributes = False
     for _, _, b in adapter.modules():
         contributes = contributes or bool(b.any())

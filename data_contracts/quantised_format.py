@@ -30,7 +30,7 @@ from data_contracts.block_quantisation import (
     code_values,
     scaled,
 )
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, narrowed
 from data_contracts.tensor_layout import Entry, bytes_limit, open_layout, rejected
 
@@ -47,30 +47,30 @@ def scales_name(name: str) -> str:
     return f"{name}.scales"
 
 
-def quantised_entries(spec: AdapterSpec, scheme: Scheme) -> dict[str, Entry]:
+def quantised_entries(layout: AdapterLayout, scheme: Scheme) -> dict[str, Entry]:
     """Every entry of a quantised file, in the order in which this project writes them."""
     entries: dict[str, Entry] = {}
-    for name, (rows, columns) in expected_shapes(spec).items():
+    for name, (rows, columns) in expected_shapes(layout).items():
         code_bytes, blocks = scheme.code_bytes_of(rows * columns), scheme.blocks_of(rows * columns)
         entries[codes_name(name)] = Entry(scheme.dtype, (code_bytes,), code_bytes)
         entries[scales_name(name)] = Entry("F32", (blocks,), blocks * SCALE_BYTES)
     return entries
 
 
-def quantised_bytes_limit(spec: AdapterSpec, scheme: Scheme) -> int:
-    """Largest file in bytes that can hold a quantised adapter of this spec, header included."""
-    return bytes_limit(quantised_entries(spec, scheme))
+def quantised_bytes_limit(layout: AdapterLayout, scheme: Scheme) -> int:
+    """Largest file in bytes that can hold a quantised adapter of this layout, header included."""
+    return bytes_limit(quantised_entries(layout, scheme))
 
 
 @dataclass(frozen=True)
 class QuantisedFile:
     """A quantised file whose header passed the gate; an `AdapterSource` of what it decodes to.
 
-    `starting` has the layout `spec`. Reading raises UntrustedInputError where values are refused.
+    `starting` has `layout`. Reading raises UntrustedInputError where values are refused.
     """
 
     path: Path
-    spec: AdapterSpec
+    layout: AdapterLayout
     scheme: Scheme
     starting: AdapterSource
     data_start: int
@@ -82,8 +82,8 @@ class QuantisedFile:
         return a, b
 
     def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
-        """Every module in the order of the spec."""
-        for target in self.spec.targets:
+        """Every module in the order of the layout."""
+        for target in self.layout.targets:
             a, b = self.module(target)
             yield target, a, b
 
@@ -91,7 +91,7 @@ class QuantisedFile:
         """dA (rank x in) and dB (out x rank) of one module in float32."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            shapes = expected_shapes_of(self.spec.rank, target)
+            shapes = expected_shapes_of(self.layout.rank, target)
             a, b = (self._difference(descriptor, name, shape) for name, shape in shapes)
         finally:
             os.close(descriptor)
@@ -100,7 +100,7 @@ class QuantisedFile:
     def check(self) -> None:
         """Read everything once; raises UntrustedInputError where the file adds nothing."""
         changes = contributes = False
-        for target in self.spec.targets:
+        for target in self.layout.targets:
             _, b, changed = self._decoded(target)
             changes = changes or changed
             contributes = contributes or bool(b.any())
@@ -139,22 +139,22 @@ class QuantisedFile:
 
 
 def open_quantised(
-    path: Path, spec: AdapterSpec, scheme: Scheme, starting: AdapterSource
+    path: Path, layout: AdapterLayout, scheme: Scheme, starting: AdapterSource
 ) -> QuantisedFile:
     """Check size, header, names, shapes and dtypes before any tensor is read.
 
-    `starting` is what the silo started from, in the layout `spec` or the wider one of its run.
+    `starting` is what the silo started from, in `layout` or the wider one of its run.
     """
-    opened = open_layout(path, quantised_entries(spec, scheme), "quantised file")
-    source = narrowed(starting, spec)
-    return QuantisedFile(path, spec, scheme, source, opened.data_start, opened.offsets)
+    opened = open_layout(path, quantised_entries(layout, scheme), "quantised file")
+    source = narrowed(starting, layout)
+    return QuantisedFile(path, layout, scheme, source, opened.data_start, opened.offsets)
 
 
 def check_quantised(
-    path: Path, spec: AdapterSpec, scheme: Scheme, starting: AdapterSource
+    path: Path, layout: AdapterLayout, scheme: Scheme, starting: AdapterSource
 ) -> QuantisedFile:
     """The whole gate: `open_quantised`, then every code, scale and decoded value."""
-    adapter = open_quantised(path, spec, scheme, starting)
+    adapter = open_quantised(path, layout, scheme, starting)
     adapter.check()
     return adapter
 

@@ -21,9 +21,9 @@ def check_submission(
     In the order of the modules: `adapter.not_finite` and `adapter.value_too_large` (by the
     source), `adapter.frozen_factor`; then `adapter.zero_delta` and `adapter.unchanged`.
     """
-    start = narrowed(starting, source.spec)
+    start = narrowed(starting, source.layout)
     contributes = changes = False
-    for target in source.spec.targets:
+    for target in source.layout.targets:
         a, b = source.module(target)
         start_a, start_b = start.module(target)
         _require_frozen(recipe, target, (a, start_a), (b, start_b))

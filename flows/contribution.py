@@ -88,8 +88,8 @@ def _measured(
     merged = merge_coalitions(c, plan, closed.close.record, batch, adapters)
     job = EvaluationJob(
         model_dir=c.settings.path(c.settings.base_model.path),
-        adapter=plan.adapter,
-        residual_spec=plan.residual_spec,
+        layout=plan.layout,
+        residual_layout=plan.residual_layout,
         adapters=tuple(
             EvaluatedAdapter(name=files.name, path=files.adapter, residual=files.residual)
             for files in merged.values()

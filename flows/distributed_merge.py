@@ -141,7 +141,7 @@ def merge_slice(payload: bytes, indices: list[int]) -> _Slice:
     # For good, not for the time of the slice: a worker's threads would undo it for one another.
     torch.set_num_threads(1)
     try:
-        return [(i, merge_module(inputs, inputs.spec.targets[i])) for i in indices]
+        return [(i, merge_module(inputs, inputs.layout.targets[i])) for i in indices]
     except FileNotFoundError as error:
         raise FederationOperatorError(
             "adapter on a Dask worker",

@@ -1,7 +1,7 @@
 """Adapters of the run as they reach a silo: by digest from the plans bucket, then the gate.
 
 What was fetched once is kept under its digest. An adapter of the rule `residual` comes with its
-residual, a second adapter of the plan's `residual_spec`; both are checked before either is used.
+residual, a second adapter of the plan's `residual_layout`; both are checked before either is used.
 """
 
 from dataclasses import dataclass
@@ -46,14 +46,14 @@ class GlobalAdapters:
         adapter_path = residual_path = None
         if adapter is not None:
             adapter_path = self._blob(adapter)
-            check_adapter(adapter_path, plan.adapter)
+            check_adapter(adapter_path, plan.layout)
         if residual is not None:
             residual_path = self._residual(plan, residual)
         return GlobalAdapter(adapter_path, residual_path)
 
     def _residual(self, plan: RoundPlan, ref: ArtifactRef) -> Path:
         """All zero is fine: then averaging the factors has missed nothing."""
-        if plan.residual_spec is None:
+        if plan.residual_layout is None:
             raise UntrustedInputError(
                 f"residual of round {plan.round}",
                 expected=f"none under the merge rule {plan.merge.rule}",
@@ -62,7 +62,7 @@ class GlobalAdapters:
                 rule="residual.unexpected",
             )
         path = self._blob(ref)
-        for _ in open_adapter(path, plan.residual_spec).modules():
+        for _ in open_adapter(path, plan.residual_layout).modules():
             continue
         return path
 

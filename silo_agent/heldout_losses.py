@@ -34,7 +34,7 @@ class LossBook:
             f"{plan.base_model.digest[:16]}:{artifact_of_file(heldout).digest[:16]}:"
             f"{recipe.sequence_length}x{sequences}"
         )
-        self._layout = plan.adapter
+        self._layout = plan.layout
 
     def get(self, adapter: EvaluatedAdapter) -> Measured | None:
         """The loss with `adapter`, whatever its name, if it was measured before."""

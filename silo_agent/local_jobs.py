@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records import RoundPlan
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from infra.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter, Splits
 from silo_agent.config import SiloConfig
@@ -37,9 +37,9 @@ class LocalJobs:
     plan: RoundPlan
 
     @property
-    def layout(self) -> AdapterSpec:
+    def layout(self) -> AdapterLayout:
         """The layout that this silo trains."""
-        return self.plan.adapter_of(self.config.silo)
+        return self.plan.layout_of(self.config.silo)
 
     def starting(self, adapter: Path | None) -> GlobalAdapter:
         """The starting adapter with the residual that the plan names, as the agent fetched it."""
@@ -54,12 +54,12 @@ class LocalJobs:
         silo = self.config.silo
         return TrainingJob(
             model_dir=self._model_dir(),
-            adapter=self.layout,
+            layout=self.layout,
             recipe=plan.recipe,
             round=plan.round,
             starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),
             starting_residual=starting.residual,
-            residual_spec=plan.residual_spec,
+            residual_layout=plan.residual_layout,
             train_records=splits.train,
             heldout_records=splits.heldout,
             output_dir=self._work_dir(),
@@ -85,8 +85,8 @@ class LocalJobs:
         training = self.config.training
         return EvaluationJob(
             model_dir=self._model_dir(),
-            adapter=self.plan.adapter,
-            residual_spec=self.plan.residual_spec,
+            layout=self.plan.layout,
+            residual_layout=self.plan.residual_layout,
             adapters=adapters,
             heldout=(HeldoutSet(name=HELDOUT, records=heldout),),
             sequence_length=self.plan.recipe.sequence_length,

@@ -24,7 +24,7 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records import Membership, RoundPlan
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.wire_types import Digest, LicenceId, Text
 
 MAX_POLICY_BYTES = 64 * 1024
@@ -298,13 +298,14 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.rank",
         "The plan's adapter rank is higher than the silo allows.",
-        lambda p, s, c: all(spec.rank <= s.limits.max_rank for spec in _layouts(p, c.silo)),
+        lambda p, s, c: all(layout.rank <= s.limits.max_rank for layout in _layouts(p, c.silo)),
     ),
     (
         "policy.adapter_bytes",
         "The plan's adapter is larger than the silo releases.",
         lambda p, s, c: all(
-            adapter_bytes_limit(spec) <= s.limits.max_adapter_bytes for spec in _layouts(p, c.silo)
+            adapter_bytes_limit(layout) <= s.limits.max_adapter_bytes
+            for layout in _layouts(p, c.silo)
         ),
     ),
     (
@@ -322,10 +323,10 @@ def _trainable(plan: RoundPlan) -> bool:
     return plan.recipe.proximal_mu >= 0 and not stuck
 
 
-def _layouts(plan: RoundPlan, silo: str) -> tuple[AdapterSpec, ...]:
+def _layouts(plan: RoundPlan, silo: str) -> tuple[AdapterLayout, ...]:
     """What the silo trains, and the residual that it has to load beside it."""
-    residual = plan.residual_spec
-    return (plan.adapter_of(silo),) if residual is None else (plan.adapter_of(silo), residual)
+    residual = plan.residual_layout
+    return (plan.layout_of(silo),) if residual is None else (plan.layout_of(silo), residual)
 
 
 def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:

@@ -58,28 +58,28 @@ class SentAdapters:
         inputs give the same bytes. Raises SiloOperatorError when the state of error feedback
         is not the one that belongs to this silo's last submission.
         """
-        spec = plan.adapter_of(self.silo)
-        check_adapter(local, spec)
+        layout = plan.layout_of(self.silo)
+        check_adapter(local, layout)
         if plan.compression == "none":
             return local
-        start: AdapterSource = narrowed(_source(plan, starting), spec)
+        start: AdapterSource = narrowed(_source(plan, starting), layout)
         scheme = SCHEMES[plan.compression]
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
         digest = plan.starting_adapter.digest if plan.starting_adapter else None
         before = self._round_before(plan, signers)
-        carry = feedback.carried_into(plan.round, spec, digest, before)
+        carry = feedback.carried_into(plan.round, layout, digest, before)
         dropped = carry.record is None and plan.round > 1
         level = logging.WARNING if dropped else logging.INFO
         log.log(level, "error feedback of round %d: %s", plan.round, carry.reason)
         sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
         files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
         trained = plan.recipe.trained_factors
-        round_ = LocalRound(open_adapter(local, spec), start, scheme, trained)
+        round_ = LocalRound(open_adapter(local, layout), start, scheme, trained)
         compressed = compress(round_, feedback.open(carry), files)
         if compressed.lost_share:
             log.info("%.1f %% of the carried error could not be kept", 100 * compressed.lost_share)
-        check_quantised(sent, spec, scheme, start)
-        feedback.keep(plan.round, spec, digest, carry, compressed)
+        check_quantised(sent, layout, scheme, start)
+        feedback.keep(plan.round, layout, digest, carry, compressed)
         return sent
 
     def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
@@ -117,5 +117,5 @@ class SentAdapters:
 
 def _source(plan: RoundPlan, starting: Path | None) -> AdapterSource:
     if starting is None:
-        return InitialAdapter(plan.adapter)
-    return open_adapter(starting, plan.adapter)
+        return InitialAdapter(plan.layout)
+    return open_adapter(starting, plan.layout)

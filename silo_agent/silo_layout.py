@@ -9,7 +9,7 @@ from pathlib import Path
 from data_contracts.adapter_format import open_adapter
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundPlan
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.starting_adapter import narrowed, tensors_of
 from silo_agent.training.adapter_file import write_adapter
 
@@ -24,25 +24,25 @@ def starting_file(
     A narrower layout is cut from `starting`, a file of the run's layout, into `directory`. Without
     a file nothing has to be cut: the seed draws the same leading rows whatever the rank is.
     """
-    own = plan.adapter_of(silo)
-    if starting is None or own == plan.adapter:
+    own = plan.layout_of(silo)
+    if starting is None or own == plan.layout:
         return starting
     path = directory / STARTING_NAME
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_adapter(path, own, tensors_of(narrowed(open_adapter(starting, plan.adapter), own)))
+    write_adapter(path, own, tensors_of(narrowed(open_adapter(starting, plan.layout), own)))
     return path
 
 
-def own_layout(plan: RoundPlan, silo: str) -> AdapterSpec | None:
+def own_layout(plan: RoundPlan, silo: str) -> AdapterLayout | None:
     """The silo's layout where it differs from the run's."""
-    own = plan.adapter_of(silo)
-    return None if own == plan.adapter else own
+    own = plan.layout_of(silo)
+    return None if own == plan.layout else own
 
 
-def of_layout(path: Path, spec: AdapterSpec) -> Path | None:
+def of_layout(path: Path, layout: AdapterLayout) -> Path | None:
     """`path` if an adapter of this layout is there; it may be of a round with another layout."""
     try:
-        open_adapter(path, spec)
+        open_adapter(path, layout)
     except (FileNotFoundError, UntrustedInputError):
         return None
     return path

@@ -6,7 +6,7 @@ It is the same, byte for byte, for the same seed: random weights, no pretrained 
 import json
 from pathlib import Path
 
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 
 HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY = 32, 64, 2, 512
 
@@ -52,7 +52,7 @@ def make_tiny_model(directory: Path, seed: int = 0) -> Path:
     return directory
 
 
-def tiny_adapter_spec(rank: int = 4, seed: int = 7, *, use_rslora: bool = False) -> AdapterSpec:
+def tiny_adapter_layout(rank: int = 4, seed: int = 7, *, use_rslora: bool = False) -> AdapterLayout:
     """LoRA on every linear module of the tiny model."""
     key_value = HIDDEN // 2
     shapes = {
@@ -71,7 +71,9 @@ def tiny_adapter_spec(rank: int = 4, seed: int = 7, *, use_rslora: bool = False)
         for layer in range(LAYERS)
         for name, (inputs, outputs) in shapes.items()
     )
-    return AdapterSpec(rank=rank, alpha=2 * rank, seed=seed, targets=targets, use_rslora=use_rslora)
+    return AdapterLayout(
+        rank=rank, alpha=2 * rank, seed=seed, targets=targets, use_rslora=use_rslora
+    )
 
 
 def write_records(path: Path, count: int, seed: int = 0) -> Path:

@@ -28,7 +28,7 @@ from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapter_format import MAX_ABSOLUTE_VALUE, module_entries
 from data_contracts.artifact import ArtifactRef
 from data_contracts.errors import UnusableMergeError
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource
 from infra.worker_threads import default_workers
 
@@ -55,7 +55,7 @@ class Exactness:
 
 @dataclass(frozen=True)
 class AdapterMerge:
-    """The merged files and how exact they are, as a whole and per module in the spec's order.
+    """The merged files and how exact they are, as a whole and per module in the layout's order.
 
     `beside` is what the rule leaves for the next round besides the adapter: the residual of the
     rule `residual`, or the server optimizer's state.
@@ -93,17 +93,17 @@ def merge_adapters(
         _files(inputs, into, beside) as files,
     ):
         finished = _still_held(journal, files)
-        missing = [i for i in range(len(inputs.spec.targets)) if i not in finished]
+        missing = [i for i in range(len(inputs.layout.targets)) if i not in finished]
         for index, module in (merge_modules or merge_on_threads)(inputs, missing):
             _require_within_limit(inputs, index, module)
             entry = _written(index, module, files)
             journal.add(entry)
             finished[index] = entry
             if on_progress:
-                on_progress(len(finished), len(inputs.spec.targets))
+                on_progress(len(finished), len(inputs.layout.targets))
         _require_product(inputs, finished)
         references = [file.finish() for file in files]
-    return _result(inputs.spec, references, finished)
+    return _result(inputs.layout, references, finished)
 
 
 def merge_on_threads(
@@ -119,7 +119,7 @@ def _in_order(
     pool: Executor, workers: int, inputs: MergeInputs, indices: list[int], measured: bool
 ) -> Iterator[tuple[int, MergedModule]]:
     """A few modules ahead of whoever writes them, so that finished ones do not pile up."""
-    targets, waiting = inputs.spec.targets, deque[tuple[int, Future[MergedModule]]]()
+    targets, waiting = inputs.layout.targets, deque[tuple[int, Future[MergedModule]]]()
     try:
         for index in indices:
             future = pool.submit(merge_module, inputs, targets[index], measured=measured)
@@ -141,8 +141,8 @@ def _done(waiting: deque[tuple[int, Future[MergedModule]]]) -> tuple[int, Merged
 def _files(
     inputs: MergeInputs, into: Path, beside: Path | None
 ) -> Iterator[tuple[MergedFile, ...]]:
-    targets, rank = inputs.spec.targets, inputs.merge.residual_rank
-    layouts = [(into, [module_entries(inputs.spec.rank, target) for target in targets])]
+    targets, rank = inputs.layout.targets, inputs.merge.residual_rank
+    layouts = [(into, [module_entries(inputs.layout.rank, target) for target in targets])]
     if beside is not None and rank is not None:
         layouts.append((beside, [module_entries(rank, target) for target in targets]))
     elif beside is not None and state_names(inputs.merge.optimizer):
@@ -182,7 +182,7 @@ def _require_within_limit(inputs: MergeInputs, index: int, module: MergedModule)
     largest = max(float(np.abs(factor).max()) for factor in (module.a, module.b))
     if largest <= MAX_ABSOLUTE_VALUE:
         return
-    target = inputs.spec.targets[index]
+    target = inputs.layout.targets[index]
     sizes = {
         adapter.digest: _product_norm(target, adapter.source) for adapter in inputs.trainers(target)
     }
@@ -207,7 +207,7 @@ def _require_product(inputs: MergeInputs, finished: dict[int, FinishedModule]) -
 
 
 def _is_product(inputs: MergeInputs, entry: FinishedModule) -> bool:
-    target = inputs.spec.targets[entry.index]
+    target = inputs.layout.targets[entry.index]
     summands = math.fsum(
         float(weight) ** 2 * _product_norm(target, adapter.source)
         for adapter, weight in inputs.shares(target)
@@ -222,12 +222,12 @@ def _product_norm(target: AdapterTarget, source: AdapterSource) -> float:
 
 
 def _result(
-    spec: AdapterSpec, references: list[ArtifactRef], finished: dict[int, FinishedModule]
+    layout: AdapterLayout, references: list[ArtifactRef], finished: dict[int, FinishedModule]
 ) -> AdapterMerge:
-    entries = [finished[index] for index in range(len(spec.targets))]
+    entries = [finished[index] for index in range(len(layout.targets))]
     modules = tuple(
         (target.module, _exactness([entry]))
-        for target, entry in zip(spec.targets, entries, strict=True)
+        for target, entry in zip(layout.targets, entries, strict=True)
     )
     beside = references[1] if len(references) > 1 else None
     return AdapterMerge(references[0], beside, _exactness(entries), modules)

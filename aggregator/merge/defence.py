@@ -78,7 +78,7 @@ def delta_kernel(inputs: MergeInputs) -> tuple[Float64Array, Centre | None]:
 
     products = np.zeros((len(sources), len(sources)))
     with one_blas_thread(), ThreadPoolExecutor(default_workers()) as pool:
-        for part in pool.map(of_module, inputs.spec.targets):
+        for part in pool.map(of_module, inputs.layout.targets):
             products += part
     return _between_deltas(products, len(inputs.locals))
 
@@ -123,7 +123,7 @@ def _entry_by_entry(inputs: MergeInputs, robust: RobustSpec, kernel: Float64Arra
     tolerated = most_trimmed(silos) if median else robust.tolerated_silos
     position = 0 if inputs.trained == "a" else 1
     counts = np.zeros(silos)
-    for target in inputs.spec.targets:
+    for target in inputs.layout.targets:
         factors = [adapter.source.module(target)[position] for adapter in inputs.locals]
         counts += entries_kept(np.stack(factors), tolerated)
     sizes = norms(kernel)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, Float32Array
 
 
@@ -12,7 +12,7 @@ from data_contracts.starting_adapter import AdapterSource, Float32Array
 class PairSource:
     """One pair that is in memory, for the one module at which it is used."""
 
-    spec: AdapterSpec
+    layout: AdapterLayout
     a: Float32Array
     b: Float32Array
 
@@ -26,15 +26,15 @@ class PaddedSource:
     """A source of lower rank in a wider layout: zeros follow, B is rescaled to the same product."""
 
     source: AdapterSource
-    spec: AdapterSpec
+    layout: AdapterLayout
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank)."""
-        own = self.source.spec
+        own = self.source.layout
         a, b = self.source.module(target)
-        if own.scaling != self.spec.scaling:
-            b = b * np.float32(own.scaling / self.spec.scaling)
-        missing = self.spec.rank - own.rank
+        if own.scaling != self.layout.scaling:
+            b = b * np.float32(own.scaling / self.layout.scaling)
+        missing = self.layout.rank - own.rank
         if missing:
             a = np.pad(a, ((0, missing), (0, 0)))
             b = np.pad(b, ((0, 0), (0, missing)))
@@ -49,9 +49,9 @@ class CentredSource:
     mean: PairSource
 
     @property
-    def spec(self) -> AdapterSpec:
+    def layout(self) -> AdapterLayout:
         """The layout of the source."""
-        return self.source.spec
+        return self.source.layout
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A - mean A and B - mean B."""

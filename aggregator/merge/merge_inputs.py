@@ -22,7 +22,7 @@ from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, HeavyBall, MergeSpec
 from data_contracts.records.round_plan import (
-    AdapterSpec,
+    AdapterLayout,
     AdapterTarget,
     TrainedFactors,
     trained_factors,
@@ -44,7 +44,7 @@ class LocalAdapter:
     @cached_property
     def modules(self) -> frozenset[str]:
         """Names of the modules that the silo trains."""
-        return frozenset(target.module for target in self.source.spec.targets)
+        return frozenset(target.module for target in self.source.layout.targets)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class MergeInputs:
     for the fingerprint.
     """
 
-    spec: AdapterSpec
+    layout: AdapterLayout
     merge: MergeSpec
     round_number: int
     locals: tuple[LocalAdapter, ...]
@@ -85,10 +85,10 @@ class MergeInputs:
         A defence's weights follow from the rest, but to the last bit only on one machine.
         """
         described = {
-            "spec": self.spec.model_dump(mode="json"),
+            "layout": self.layout.model_dump(mode="json"),
             "merge": self.merge.model_dump(mode="json"),
             "round": self.round_number,
-            "locals": [[a.digest, a.weight, a.source.spec.model_dump()] for a in self.locals],
+            "locals": [[a.digest, a.weight, a.source.layout.model_dump()] for a in self.locals],
             "starting": [self.starting_digest, self.earlier_digest],
             "beside": [self.residual_digest, self.server_state_digest],
         }
@@ -141,7 +141,7 @@ class MergeInputs:
         summands = [Summand.uniform(a.source, float(c)) for a, c in weights]
         left = self._left_of_start(weights, kept_of_start + carried)
         if left.any():
-            summands.append(Summand(self.starting, left * self.starting.spec.scaling))
+            summands.append(Summand(self.starting, left * self.starting.layout.scaling))
         if carried and self.earlier is not None:
             summands.append(Summand.uniform(self.earlier, -float(carried)))
         return summands
@@ -159,9 +159,9 @@ class MergeInputs:
     ) -> Float64Array:
         """Coefficient of each rank of the start (rank,): what no delta takes away."""
         taken: dict[int, Fraction] = {}
-        whole = self.starting.spec.rank
+        whole = self.starting.layout.rank
         for adapter, weight in weights:
-            rank = min(adapter.source.spec.rank, whole)
+            rank = min(adapter.source.layout.rank, whole)
             taken[rank] = taken.get(rank, Fraction(0)) + weight
         left = np.full(whole, float(whole_part))
         for rank, following in pairwise([0, *sorted(taken), whole]):
@@ -202,15 +202,15 @@ def sorted_locals(adapters: Sequence[LocalAdapter]) -> tuple[LocalAdapter, ...]:
 
 def require_layouts(inputs: MergeInputs) -> None:
     """Raise FederationOperatorError unless the layouts go together under the rule."""
-    spec, rule = inputs.spec, inputs.merge.rule
-    sources = [adapter.source.spec for adapter in inputs.locals]
-    for own in [*sources, inputs.starting.spec]:
-        if not set(own.targets) <= set(spec.targets):
+    layout, rule = inputs.layout, inputs.merge.rule
+    sources = [adapter.source.layout for adapter in inputs.locals]
+    for own in [*sources, inputs.starting.layout]:
+        if not set(own.targets) <= set(layout.targets):
             raise _layouts("modules and shapes of the plan", "others")
-    if rule not in MIXED_RANK_RULES and any(own != spec for own in sources):
+    if rule not in MIXED_RANK_RULES and any(own != layout for own in sources):
         raise _layouts(f"one layout for all silos under the rule {rule}", "several")
-    if rule == "zero_pad" and any(own.rank > spec.rank for own in sources):
-        raise _layouts(f"ranks of at most {spec.rank}, to which zeros are added", "a higher rank")
+    if rule == "zero_pad" and any(own.rank > layout.rank for own in sources):
+        raise _layouts(f"ranks of at most {layout.rank}, to which zeros are added", "a higher rank")
 
 
 def _layouts(expected: str, found: str) -> FederationOperatorError:

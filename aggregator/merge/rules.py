@@ -83,12 +83,12 @@ def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     if isinstance(optimizer, StatefulOptimizer):
         return _optimized(inputs, target, optimizer)
     total = WeightedSum(target, inputs.product_summands(target))
-    return _of_pair(truncated(total, inputs.spec.rank, inputs.spec.scaling, inputs.seed))
+    return _of_pair(truncated(total, inputs.layout.rank, inputs.layout.scaling, inputs.seed))
 
 
 def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A)."""
-    shares = [(PaddedSource(a.source, inputs.spec), float(w)) for a, w in inputs.shares(target)]
+    shares = [(PaddedSource(a.source, inputs.layout), float(w)) for a, w in inputs.shares(target)]
     mean = _mean(inputs, target, shares)
 
     def measure() -> Norms:
@@ -120,9 +120,9 @@ def alternating(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
 def fedsvd(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """B averaged over a shared A, then A re-based to the right singular vectors of B A: exact."""
     a, b = _shared_factors(inputs, target)
-    left = torch.from_numpy(b).to(torch.float64) * inputs.spec.scaling
+    left = torch.from_numpy(b).to(torch.float64) * inputs.layout.scaling
     right = torch.from_numpy(a).to(torch.float64)
-    rank, scaling = inputs.spec.rank, inputs.spec.scaling
+    rank, scaling = inputs.layout.rank, inputs.layout.scaling
     return _of_pair(exact_truncation(left, right, rank, scaling, fresh_rows=True))
 
 
@@ -132,7 +132,7 @@ def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     mean = _mean(inputs, target, shares)
     missed = [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
     before = [Summand.uniform(inputs.residual, 1.0)] if inputs.residual is not None else []
-    rank = inputs.merge.residual_rank or inputs.spec.rank
+    rank = inputs.merge.residual_rank or inputs.layout.rank
     pair = truncated(WeightedSum(target, missed + before), rank, 1.0, inputs.seed)
 
     def measure() -> Norms:
@@ -198,7 +198,7 @@ def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraP
 
 def _squared_error(total: WeightedSum, pair: LoraPair, scaling: float) -> float:
     """Squared norm of total - scaling B A, in float64."""
-    source = PairSource(total.summands[0].source.spec, pair.a, pair.b)
+    source = PairSource(total.summands[0].source.layout, pair.a, pair.b)
     minus = Summand(source, np.full(len(pair.a), -scaling))
     return squared_norm(WeightedSum(total.target, [*total.summands, minus]), torch.float64)
 
@@ -209,8 +209,8 @@ def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOp
     delta = WeightedSum(target, inputs.delta_summands(target)).dense()
     before = inputs.server_state.module(target) if inputs.server_state else ()
     product, state = server_step(optimizer, start, delta, before)
-    matrix, spec = DenseMatrix(torch.from_numpy(float32(product))), inputs.spec
-    pair = sketch_truncation(matrix, matrix.squared_norm, spec.rank, spec.scaling, inputs.seed)
+    matrix, layout = DenseMatrix(torch.from_numpy(float32(product))), inputs.layout
+    pair = sketch_truncation(matrix, matrix.squared_norm, layout.rank, layout.scaling, inputs.seed)
     return replace(_of_pair(pair), beside=tuple(float32(part) for part in state))
 
 
@@ -221,7 +221,7 @@ def _of_pair(pair: LoraPair) -> _Merge:
 
 def _exact(inputs: MergeInputs, target: AdapterTarget, a: Float32Array, b: Float32Array) -> _Merge:
     """A pair that is the true sum itself."""
-    product = WeightedSum(target, [Summand.uniform(PairSource(inputs.spec, a, b), 1.0)])
+    product = WeightedSum(target, [Summand.uniform(PairSource(inputs.layout, a, b), 1.0)])
     return _Merge(a, b, lambda: Norms(squared_norm(product), 0.0, 0.0))
 
 
@@ -229,13 +229,13 @@ def _mean(
     inputs: MergeInputs, target: AdapterTarget, shares: Sequence[tuple[AdapterSource, float]]
 ) -> PairSource:
     """Means of A and of B, accumulated in float32, source by source."""
-    a = torch.zeros(inputs.spec.rank, target.in_features)
-    b = torch.zeros(target.out_features, inputs.spec.rank)
+    a = torch.zeros(inputs.layout.rank, target.in_features)
+    b = torch.zeros(target.out_features, inputs.layout.rank)
     for source, weight in shares:
         own_a, own_b = source.module(target)
         a.add_(torch.from_numpy(own_a), alpha=weight)
         b.add_(torch.from_numpy(own_b), alpha=weight)
-    return PairSource(inputs.spec, float32(a), float32(b))
+    return PairSource(inputs.layout, float32(a), float32(b))
 
 
 def _shared_factors(

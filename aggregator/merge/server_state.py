@@ -12,7 +12,7 @@ import torch
 
 from aggregator.merge.server_optimizer import State, state_names
 from data_contracts.records.merge_spec import ServerOptimizer
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.tensor_layout import Entry, open_layout, rejected
 
 
@@ -45,14 +45,14 @@ class ServerState:
         return tuple(matrices)
 
 
-def open_server_state(path: Path, spec: AdapterSpec, optimizer: ServerOptimizer) -> ServerState:
+def open_server_state(path: Path, layout: AdapterLayout, optimizer: ServerOptimizer) -> ServerState:
     """Check the header of a state file against the run's modules and the plan's optimizer.
 
     Raises UntrustedInputError when it is not their state; a plan with another optimizer than the
     one whose state the run has is refused when it is made.
     """
     entries: dict[str, Entry] = {}
-    for target in spec.targets:
+    for target in layout.targets:
         entries |= state_entries(target, optimizer)
     opened = open_layout(path, entries, "server state")
     return ServerState(path, optimizer, opened.data_start, opened.offsets)

@@ -37,7 +37,7 @@ class Summand:
     @classmethod
     def uniform(cls, source: AdapterSource, weight: float) -> "Summand":
         """`weight` times the product scaling * B @ A of `source`."""
-        return cls(source, np.full(source.spec.rank, weight * source.spec.scaling))
+        return cls(source, np.full(source.layout.rank, weight * source.layout.scaling))
 
 
 @dataclass(frozen=True)

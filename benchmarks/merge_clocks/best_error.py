@@ -30,15 +30,15 @@ def main() -> None:
     worst = 0.0
     for silos in COHORTS:
         inputs = inputs_of(adapter_files(options.directory, silos), "stack_truncate")
-        spec = inputs.spec
-        for target in (spec.targets[index] for index in MODULES):
+        layout = inputs.layout
+        for target in (layout.targets[index] for index in MODULES):
             total = WeightedSum(target, inputs.product_summands(target))
             chunk = total.chunk(0)
             left = chunk.b.to(torch.float64) * chunk.c
             with one_blas_thread():
                 norm = squared_norm(total)
-                found = sketch_truncation(total, norm, spec.rank, spec.scaling, inputs.seed)
-            best = exact_truncation(left, chunk.a.to(torch.float64), spec.rank, spec.scaling)
+                found = sketch_truncation(total, norm, layout.rank, layout.scaling, inputs.seed)
+            best = exact_truncation(left, chunk.a.to(torch.float64), layout.rank, layout.scaling)
             ratio = (best.squared_norm - found.kept_norm) / best.discarded_norm
             worst = max(worst, math.sqrt(ratio))
     sys.stdout.write(json.dumps({"default_error_over_optimal": worst}) + "\n")

@@ -74,7 +74,7 @@ def _timed_read(inputs: MergeInputs) -> float:
     """Seconds to read every tensor of every file once, checked by the gate."""
     began = time.perf_counter()
     with ThreadPoolExecutor(default_workers()) as pool:
-        for _ in pool.map(partial(_read, inputs), inputs.spec.targets):
+        for _ in pool.map(partial(_read, inputs), inputs.layout.targets):
             pass
     return time.perf_counter() - began
 
@@ -86,10 +86,10 @@ def _read(inputs: MergeInputs, target: AdapterTarget) -> None:
 
 def _check_average(inputs: MergeInputs, into: Path) -> None:
     """The mean of factors in float64, as the peers are checked."""
-    merged = open_adapter(into, inputs.spec)
+    merged = open_adapter(into, inputs.layout)
     weights = np.array([silo_weight(silo) for silo in range(len(inputs.locals))], dtype=np.float64)
     for index in CHECKED_MODULES:
-        target = inputs.spec.targets[index]
+        target = inputs.layout.targets[index]
         for position in (0, 1):
             factors = [adapter.source.module(target)[position] for adapter in inputs.locals]
             expected = np.tensordot(weights / weights.sum(), np.stack(factors), axes=1)

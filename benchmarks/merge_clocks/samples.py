@@ -9,20 +9,20 @@ from benchmarks.peers.adapters import LAYERS, MODULES, RANK, WIDTH, silo_adapter
 from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.records.merge_spec import MergeRule, MergeSpec
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import InitialAdapter
 
 WEIGHT_CAP = 10**9
 
 
-def bench_spec() -> AdapterSpec:
+def bench_layout() -> AdapterLayout:
     """128 modules of 4096 x 4096 at rank 16: 256 tensors, 17 million parameters."""
     targets = tuple(
         AdapterTarget(module=f"layers.{layer}.m{module}", in_features=WIDTH, out_features=WIDTH)
         for layer in range(LAYERS)
         for module in range(MODULES)
     )
-    return AdapterSpec(rank=RANK, alpha=2 * RANK, seed=1, targets=targets)
+    return AdapterLayout(rank=RANK, alpha=2 * RANK, seed=1, targets=targets)
 
 
 def adapter_files(directory: Path, silos: int) -> list[tuple[Path, ArtifactRef]]:
@@ -43,18 +43,18 @@ def inputs_of(
 
     `extra_weight` goes to the first silo, for a merge whose bytes storage does not have yet.
     """
-    spec = bench_spec()
+    layout = bench_layout()
     return MergeInputs(
-        spec=spec,
+        layout=layout,
         merge=MergeSpec(rule=rule, weight_cap_tokens=WEIGHT_CAP),
         round_number=1,
         locals=tuple(
             LocalAdapter(
-                open_adapter(path, spec),
+                open_adapter(path, layout),
                 ref.digest,
                 silo_weight(silo) + (extra_weight if silo == 0 else 0),
             )
             for silo, (path, ref) in enumerate(files)
         ),
-        starting=InitialAdapter(spec),
+        starting=InitialAdapter(layout),
     )

@@ -22,7 +22,7 @@ from benchmarks.quality.learner import Training, base_targets, learner
 from benchmarks.quality.merging import Compressor, GlobalState, merged
 from benchmarks.quality.partition import SiloData, partitioned
 from benchmarks.quality.settings import Settings
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed
 
 
@@ -86,9 +86,11 @@ def _federated(
 ) -> Trained:
     """Round by round: every silo trains from the global adapter, then the product merges."""
     ranks = contender.ranks or (settings.rank,)
-    spec = _spec(settings, base, max(ranks), cell.seed)
-    own_specs = [_spec(settings, base, ranks[i % len(ranks)], cell.seed) for i in range(len(silos))]
-    state, errors = GlobalState.initial(spec), []
+    layout = _layout(settings, base, max(ranks), cell.seed)
+    own_specs = [
+        _layout(settings, base, ranks[i % len(ranks)], cell.seed) for i in range(len(silos))
+    ]
+    state, errors = GlobalState.initial(layout), []
     compressors = _compressors(contender, len(silos), directory)
     for round_number in range(1, settings.rounds + 1):
         locals_: list[tuple[AdapterSource, int]] = []
@@ -110,7 +112,7 @@ def _federated(
 def _baseline(
     cell: Cell, baseline: Baseline, settings: Settings, base: Path, silos: Sequence[SiloData]
 ) -> list[Trained]:
-    start = InitialAdapter(_spec(settings, base, settings.rank, cell.seed))
+    start = InitialAdapter(_layout(settings, base, settings.rank, cell.seed))
     batches = [_batches(silo, settings, settings.steps, 0) for silo in silos]
     match baseline:
         case "base":
@@ -121,7 +123,7 @@ def _baseline(
             runs = [np.concatenate(batches, axis=1)]
         case "centralised_small_batches":
             runs = [np.stack(batches, axis=1).reshape(-1, *batches[0].shape[1:])]
-    own = learner(base, _anonymous(start.spec))
+    own = learner(base, _anonymous(start.layout))
     return [Trained(own.train(start, Training(run, cell.learning_rate), settings)) for run in runs]
 
 
@@ -135,8 +137,8 @@ def _measured(
     """One global adapter for all silos, or one adapter for each."""
     test, validation = [], []
     for one in trained:
-        rank = None if one.residual is None else one.residual.spec.rank
-        own = learner(base, _anonymous(one.adapter.spec), rank)
+        rank = None if one.residual is None else one.residual.layout.rank
+        own = learner(base, _anonymous(one.adapter.layout), rank)
         test.append(own.topic_losses(one.adapter, sequences.test, one.residual))
         validation.append(own.topic_losses(one.adapter, sequences.validation, one.residual))
     held = test if len(test) == len(silos) else [test[0]] * len(silos)
@@ -167,11 +169,11 @@ def _batches(silo: SiloData, settings: Settings, steps: int, first_step: int) ->
     return silo.sequences[rows].reshape(steps, each, -1)
 
 
-def _spec(settings: Settings, base: Path, rank: int, seed: int) -> AdapterSpec:
+def _layout(settings: Settings, base: Path, rank: int, seed: int) -> AdapterLayout:
     alpha = rank * settings.scaling
-    return AdapterSpec(rank=rank, alpha=alpha, seed=seed, targets=base_targets(base))
+    return AdapterLayout(rank=rank, alpha=alpha, seed=seed, targets=base_targets(base))
 
 
-def _anonymous(spec: AdapterSpec) -> AdapterSpec:
+def _anonymous(layout: AdapterLayout) -> AdapterLayout:
     """Without the seed, so that one learner serves all seeds."""
-    return spec.model_copy(update={"seed": 0})
+    return layout.model_copy(update={"seed": 0})

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from benchmarks.quality.base_model import Tokens, next_token_loss
 from benchmarks.quality.settings import Settings
 from data_contracts.adapter_format import Float32Array, lora_a_name, lora_b_name
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget, TrainedFactors
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget, TrainedFactors
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter, tensors_of
 from silo_agent.training.lora_model import (
     RESIDUAL_NAME,
@@ -34,7 +34,7 @@ _EVALUATED_AT_ONCE = 48
 class MemoryAdapter:
     """Factors in memory under their file names, as an `AdapterSource`."""
 
-    spec: AdapterSpec
+    layout: AdapterLayout
     tensors: dict[str, Float32Array]
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
@@ -64,20 +64,20 @@ def base_targets(base: Path) -> tuple[AdapterTarget, ...]:
 
 
 @lru_cache(maxsize=8)
-def learner(base: Path, spec: AdapterSpec, residual_rank: int | None = None) -> "Learner":
-    """This process's learner for a layout; the seed of `spec` does not matter to it."""
-    return Learner(base, spec, residual_rank)
+def learner(base: Path, layout: AdapterLayout, residual_rank: int | None = None) -> "Learner":
+    """This process's learner for a layout; the seed of `layout` does not matter to it."""
+    return Learner(base, layout, residual_rank)
 
 
 class Learner:
     """One model. `residual_rank` adds a second, frozen adapter of that rank and scaling 1."""
 
-    def __init__(self, base: Path, spec: AdapterSpec, residual_rank: int | None) -> None:
-        self._residual_spec = None
+    def __init__(self, base: Path, layout: AdapterLayout, residual_rank: int | None) -> None:
+        self._residual_layout = None
         if residual_rank is not None:
             changes = {"rank": residual_rank, "alpha": residual_rank}
-            self._residual_spec = spec.model_copy(update=changes)
-        self._model: Any = load_lora_model(base, spec, "cpu", residual=self._residual_spec)
+            self._residual_layout = layout.model_copy(update=changes)
+        self._model: Any = load_lora_model(base, layout, "cpu", residual=self._residual_layout)
         self._parameters = adapter_parameters(self._model)
 
     def train(
@@ -93,7 +93,7 @@ class Learner:
         with _trainable(self._parameters, training.trained) as chosen:
             self._steps(chosen, training, settings)
         arrays = {name: p.detach().numpy().copy() for name, p in self._parameters.items()}
-        return MemoryAdapter(start.spec, arrays)
+        return MemoryAdapter(start.layout, arrays)
 
     def topic_losses(
         self, adapter: AdapterSource, heldout: Tokens, residual: AdapterSource | None = None
@@ -129,8 +129,8 @@ class Learner:
 
     def _load(self, adapter: AdapterSource, residual: AdapterSource | None) -> None:
         set_adapter(self._model, tensors_of(adapter).items())
-        if self._residual_spec is not None:
-            beside = residual or InitialAdapter(self._residual_spec)
+        if self._residual_layout is not None:
+            beside = residual or InitialAdapter(self._residual_layout)
             set_adapter(self._model, tensors_of(beside).items(), RESIDUAL_NAME)
 
 

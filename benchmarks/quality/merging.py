@@ -19,7 +19,7 @@ from data_contracts.adapter_format import AdapterFile, open_adapter
 from data_contracts.block_quantisation import SCHEMES, SchemeName
 from data_contracts.quantised_format import open_quantised
 from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import AdapterSpec, TrainedFactors, trained_factors
+from data_contracts.records.round_plan import AdapterLayout, TrainedFactors, trained_factors
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from silo_agent.compression.error_feedback import (
     CarriedError,
@@ -40,9 +40,9 @@ class GlobalState:
     error: float = 0.0
 
     @classmethod
-    def initial(cls, spec: AdapterSpec) -> "GlobalState":
+    def initial(cls, layout: AdapterLayout) -> "GlobalState":
         """A from the seed, B zero, no residual, no optimizer state."""
-        return cls(InitialAdapter(spec))
+        return cls(InitialAdapter(layout))
 
     def trained(self, merge: MergeSpec, round_number: int) -> TrainedFactors:
         """Which factors silos train from here."""
@@ -58,9 +58,9 @@ def merged(
     directory: Path,
 ) -> GlobalState:
     """The next state from local adapters with their tokens; files go to `directory`."""
-    spec = start.adapter.spec
+    layout = start.adapter.layout
     inputs = MergeInputs(
-        spec=spec,
+        layout=layout,
         merge=merge,
         round_number=round_number,
         locals=tuple(LocalAdapter(a, _digest(a), tokens) for a, tokens in locals_),
@@ -73,13 +73,13 @@ def merged(
     beside = directory / f"beside-{round_number}.safetensors"
     one_thread = partial(merge_on_threads, workers=1)
     result = merge_adapters(inputs, into, beside, merge_modules=one_thread)
-    state = GlobalState(open_adapter(into, spec), start.adapter, error=result.exactness.error)
+    state = GlobalState(open_adapter(into, layout), start.adapter, error=result.exactness.error)
     if result.beside is None:
         return state
     if merge.residual_rank is None:
-        return replace(state, server_state=open_server_state(beside, spec, merge.optimizer))
+        return replace(state, server_state=open_server_state(beside, layout, merge.optimizer))
     changes = {"rank": merge.residual_rank, "alpha": merge.residual_rank}
-    return replace(state, residual=open_adapter(beside, spec.model_copy(update=changes)))
+    return replace(state, residual=open_adapter(beside, layout.model_copy(update=changes)))
 
 
 class Compressor:
@@ -106,15 +106,15 @@ class Compressor:
         compress(LocalRound(local, start, self._scheme, trained), self._carried, files)
         # A is re-based by the merge, so the error needs the factors that it belongs to.
         self._carried = CarriedError(
-            open_adapter(residual, local.spec), open_adapter(factors, local.spec)
+            open_adapter(residual, local.layout), open_adapter(factors, local.layout)
         )
-        return open_quantised(sent, local.spec, self._scheme, start)
+        return open_quantised(sent, local.layout, self._scheme, start)
 
 
 def _digest(adapter: AdapterSource) -> str:
     """Of the factors in the order of the layout: what sorts the summands of a merge."""
     digest = hashlib.sha256()
-    for target in adapter.spec.targets:
+    for target in adapter.layout.targets:
         for factor in adapter.module(target):
             digest.update(np.ascontiguousarray(factor).tobytes())
     return digest.hexdigest()

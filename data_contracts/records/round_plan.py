@@ -57,7 +57,7 @@ class AdapterTarget(Part):
     out_features: PositiveCount
 
 
-class AdapterSpec(Part):
+class AdapterLayout(Part):
     """Exact layout of every adapter in the run; the gate accepts nothing else."""
 
     rank: Annotated[int, Field(ge=1, le=1024)]
@@ -75,13 +75,13 @@ class AdapterSpec(Part):
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
     @model_validator(mode="after")
-    def _modules_are_distinct(self) -> "AdapterSpec":
+    def _modules_are_distinct(self) -> "AdapterLayout":
         if len({target.module for target in self.targets}) != len(self.targets):
             raise ValueError("modules in targets must be distinct")
         return self
 
 
-class SiloAdapter(Part):
+class SiloLayout(Part):
     """Layout of one silo whose machine takes less than the whole: its own rank, alpha, modules.
 
     `modules` None means all modules of the run's adapter.
@@ -149,7 +149,7 @@ class RoundPlan(Record):
     """What the coordinator asks of a cohort in one attempt of one round.
 
     Besides the starting adapter a round may start from a residual (a second, frozen adapter of
-    `residual_spec`), from the server optimizer's state, and from the adapter of the round before
+    `residual_layout`), from the server optimizer's state, and from the adapter of the round before
     the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
     ball carries on.
     """
@@ -174,8 +174,8 @@ class RoundPlan(Record):
     starting_residual: ArtifactRef | None = None
     earlier_adapter: ArtifactRef | None = None
     server_state: ArtifactRef | None = None
-    adapter: AdapterSpec
-    silo_adapters: tuple[SiloAdapter, ...] = ()
+    layout: AdapterLayout
+    silo_layouts: tuple[SiloLayout, ...] = ()
     recipe: TrainingRecipe
     merge: MergeSpec
     compression: Compression = "none"
@@ -202,14 +202,14 @@ class RoundPlan(Record):
 
     @model_validator(mode="after")
     def _layouts_fit(self) -> "RoundPlan":
-        silos = [own.silo for own in self.silo_adapters]
+        silos = [own.silo for own in self.silo_layouts]
         if len(set(silos)) != len(silos) or not set(silos) <= set(self.cohort):
-            raise ValueError("silo_adapters must name silos of the cohort, each at most once")
+            raise ValueError("silo_layouts must name silos of the cohort, each at most once")
         if silos and self.merge.rule not in MIXED_RANK_RULES:
             raise ValueError(f"the rule {self.merge.rule} needs one layout for all silos")
-        known = {target.module for target in self.adapter.targets}
-        for own in self.silo_adapters:
-            if own.rank > self.adapter.rank or not set(own.modules or ()) <= known:
+        known = {target.module for target in self.layout.targets}
+        for own in self.silo_layouts:
+            if own.rank > self.layout.rank or not set(own.modules or ()) <= known:
                 raise ValueError("a silo's own layout must be a part of the run's adapter")
         wanted = trained_factors(
             self.merge.rule, self.round, is_first=self.starting_adapter is None
@@ -221,7 +221,7 @@ class RoundPlan(Record):
     @model_validator(mode="after")
     def _merge_can_be_kept(self) -> "RoundPlan":
         robust = self.merge.robust
-        if robust and (self.quorum < robust.silos_needed or self.silo_adapters):
+        if robust and (self.quorum < robust.silos_needed or self.silo_layouts):
             raise ValueError("a defence needs its silos in the quorum, and one layout for all")
         if self.starting_residual and self.merge.residual_rank is None:
             raise ValueError("a starting residual goes with the rule residual")
@@ -229,24 +229,24 @@ class RoundPlan(Record):
             raise ValueError("a server state goes with an optimizer that keeps one")
         return self
 
-    def adapter_of(self, silo: str) -> AdapterSpec:
+    def layout_of(self, silo: str) -> AdapterLayout:
         """The layout that `silo` trains and submits."""
-        own = next((entry for entry in self.silo_adapters if entry.silo == silo), None)
+        own = next((entry for entry in self.silo_layouts if entry.silo == silo), None)
         if own is None:
-            return self.adapter
+            return self.layout
         wanted = own.modules
-        targets = [t for t in self.adapter.targets if wanted is None or t.module in wanted]
+        targets = [t for t in self.layout.targets if wanted is None or t.module in wanted]
         changes = {"rank": own.rank, "alpha": own.alpha, "targets": tuple(targets)}
-        return self.adapter.model_copy(update=changes)
+        return self.layout.model_copy(update=changes)
 
     @property
-    def residual_spec(self) -> AdapterSpec | None:
+    def residual_layout(self) -> AdapterLayout | None:
         """Layout of the residual, whose scaling is 1; None when the rule publishes none."""
         rank = self.merge.residual_rank
         if rank is None:
             return None
         changes = {"rank": rank, "alpha": rank, "use_rslora": False}
-        return self.adapter.model_copy(update=changes)
+        return self.layout.model_copy(update=changes)
 
     def contract_digest_of(self, silo: str) -> str | None:
         """Digest of the contract pinned for `silo`, or None when it is not in the cohort."""

@@ -64,7 +64,7 @@ def compare(
     result = run_evaluation(
         EvaluationJob(
             model_dir=model_dir,
-            adapter=plan.record.adapter,
+            layout=plan.record.layout,
             adapters=tuple(
                 EvaluatedAdapter(name=silo, path=_silo_only(paths, plan.record, silo))
                 for silo in silos

@@ -29,7 +29,7 @@ from data_contracts.adapter_format import AdapterFile, adapter_entries
 from data_contracts.artifact import ArtifactRef
 from data_contracts.block_quantisation import Blocks, Scheme, dequantise, quantise
 from data_contracts.errors import SiloOperatorError
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget, TrainedFactors
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget, TrainedFactors
 from data_contracts.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.tensor_layout import safetensors_header
 from silo_agent.compression.rebased_error import ErrorProduct, RebasedError, rebased_error
@@ -71,9 +71,9 @@ class LocalRound:
     trained: TrainedFactors
 
     @property
-    def spec(self) -> AdapterSpec:
+    def layout(self) -> AdapterLayout:
         """The silo's layout."""
-        return self.local.spec
+        return self.local.layout
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def compress(round_: LocalRound, carried: CarriedError | None, files: RoundFiles
 
     Raises SiloOperatorError when a frozen factor moved, values are absurd, or the disk is full.
     """
-    header = safetensors_header(adapter_entries(round_.spec))
+    header = safetensors_header(adapter_entries(round_.layout))
     with ExitStack() as stack:
         residual = stack.enter_context(streamed_file(files.residual))
         residual.write(header)
@@ -117,7 +117,7 @@ def compress(round_: LocalRound, carried: CarriedError | None, files: RoundFiles
         if factors:
             factors.write(header)
         run = _Run(round_, carried, residual, factors)
-        sent = write_quantised(files.sent, round_.spec, round_.scheme, run.modules())
+        sent = write_quantised(files.sent, round_.layout, round_.scheme, run.modules())
     kept = factors.artifact if factors else None
     return Compressed(sent, residual.artifact, kept, run.lost_share)
 
@@ -150,8 +150,8 @@ class _Run:
 
     def modules(self) -> Iterator[tuple[Blocks, Blocks]]:
         """Yields what is sent of each module, having kept what is not."""
-        starting = narrowed(self.round_.starting, self.round_.spec)
-        for target in self.round_.spec.targets:
+        starting = narrowed(self.round_.starting, self.round_.layout)
+        for target in self.round_.layout.targets:
             start_a, start_b = starting.module(target)
             error_a, error_b = self._carried(target, start_a, start_b)
             local_a, local_b = self.round_.local.module(target)

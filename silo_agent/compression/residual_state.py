@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from data_contracts.adapter_format import AdapterFile, open_adapter
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.errors import SiloOperatorError, UntrustedInputError
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.wire_types import Digest, Part, RoundNumber, RunId
 from infra.durable_files import sync_directory, write_durably
 from silo_agent.compression.error_feedback import CarriedError, Compressed, RoundFiles
@@ -43,7 +43,7 @@ class ResidualRecord(Part):
     round: RoundNumber
     starting: Digest | None
     sent: Digest
-    adapter: AdapterSpec
+    layout: AdapterLayout
     residual: ArtifactRef
     factors: ArtifactRef | None
     origin: Origin | None
@@ -74,7 +74,7 @@ class ErrorFeedback:
         self._directory, self._run = directory / run, run
 
     def carried_into(
-        self, round_number: int, spec: AdapterSpec, starting: str | None, before: RoundBefore
+        self, round_number: int, layout: AdapterLayout, starting: str | None, before: RoundBefore
     ) -> Carry:
         """What round `round_number`, which starts from the digest `starting`, continues from.
 
@@ -91,7 +91,7 @@ class ErrorFeedback:
             found = f"one for {last.sent}" if last else "none"
             expected = f"the state that belongs to the submitted {before.submitted}"
             raise self._unfit(f"round {round_number - 1}", expected, found)
-        return self._usable(last, spec, starting, before.merged)
+        return self._usable(last, layout, starting, before.merged)
 
     def open(self, carry: Carry) -> CarriedError | None:
         """The files of `carry`, checked against their digests."""
@@ -99,10 +99,10 @@ class ErrorFeedback:
         if record is None:
             return None
         residual_path, factors_path = self._paths(record.round)
-        residual = self._opened(residual_path, record.residual, record.adapter)
+        residual = self._opened(residual_path, record.residual, record.layout)
         if record.factors is None:
             return CarriedError(residual, None)
-        return CarriedError(residual, self._opened(factors_path, record.factors, record.adapter))
+        return CarriedError(residual, self._opened(factors_path, record.factors, record.layout))
 
     def files(self, round_number: int, sent: Path, is_rebasing: bool) -> RoundFiles:
         """Where `compress` puts the files of a round; `is_rebasing`: see `REBASING_RULES`."""
@@ -112,7 +112,7 @@ class ErrorFeedback:
     def keep(
         self,
         round_number: int,
-        spec: AdapterSpec,
+        layout: AdapterLayout,
         starting: str | None,
         carry: Carry,
         compressed: Compressed,
@@ -125,7 +125,7 @@ class ErrorFeedback:
             round=round_number,
             starting=starting,
             sent=compressed.sent.digest,
-            adapter=spec,
+            layout=layout,
             residual=compressed.residual,
             factors=compressed.factors,
             origin=origin,
@@ -140,7 +140,7 @@ class ErrorFeedback:
         self._prune(set())
 
     def _usable(
-        self, last: ResidualRecord, spec: AdapterSpec, starting: str | None, merged: bool
+        self, last: ResidualRecord, layout: AdapterLayout, starting: str | None, merged: bool
     ) -> Carry:
         """`last` if it was merged, otherwise what went into it, as long as it still fits."""
         record, reason = last, f"left by round {last.round}"
@@ -148,7 +148,7 @@ class ErrorFeedback:
             if last.origin is None:
                 return _nothing(f"round {last.round} was not merged and continued from none")
             record, reason = self._origin(last.origin), f"went into round {last.round}, not merged"
-        if record.adapter != spec:
+        if record.layout != layout:
             return _nothing("the layout of the adapter changed")
         moved = last.starting != starting and last.factors is not None
         if moved and record.factors is None:
@@ -162,10 +162,10 @@ class ErrorFeedback:
             raise self._unfit(f"round {origin.round}", f"residual {origin.residual}", found)
         return record
 
-    def _opened(self, path: Path, reference: ArtifactRef, spec: AdapterSpec) -> AdapterFile:
+    def _opened(self, path: Path, reference: ArtifactRef, layout: AdapterLayout) -> AdapterFile:
         try:
             if artifact_of_file(path) == reference:
-                return open_adapter(path, spec)
+                return open_adapter(path, layout)
         except (OSError, UntrustedInputError):
             pass
         raise self._unfit(path.name, f"the file with digest {reference.digest}", "another or none")

@@ -14,7 +14,7 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.block_quantisation import Blocks, Scheme
 from data_contracts.errors import SiloOperatorError
 from data_contracts.quantised_format import quantised_entries
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.tensor_layout import safetensors_header
 from infra.durable_files import sync_directory
 
@@ -63,15 +63,15 @@ def streamed_file(path: Path) -> Iterator[StreamedFile]:
 
 
 def write_quantised(
-    path: Path, spec: AdapterSpec, scheme: Scheme, modules: Iterable[Sequence[Blocks]]
+    path: Path, layout: AdapterLayout, scheme: Scheme, modules: Iterable[Sequence[Blocks]]
 ) -> ArtifactRef:
-    """Stream a quantised file: for each module of the spec, in order, the blocks of dA and of dB.
+    """Stream a quantised file: for each module of the layout, in order, the blocks of dA and of dB.
 
     The header is known before the first module, so one module is in memory at a time.
     """
     with streamed_file(path) as file:
-        file.write(safetensors_header(quantised_entries(spec, scheme)))
-        for _, factors in zip(spec.targets, modules, strict=True):
+        file.write(safetensors_header(quantised_entries(layout, scheme)))
+        for _, factors in zip(layout.targets, modules, strict=True):
             for blocks in factors:
                 file.write(blocks.codes, blocks.scales)
     return file.artifact

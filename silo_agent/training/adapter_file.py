@@ -7,17 +7,17 @@ from safetensors.numpy import save
 
 from data_contracts.adapter_format import expected_shapes, open_adapter
 from data_contracts.errors import SiloOperatorError
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.starting_adapter import Float32Array
 from infra.durable_files import write_durably
 
 
-def write_adapter(path: Path, spec: AdapterSpec, tensors: dict[str, Float32Array]) -> None:
+def write_adapter(path: Path, layout: AdapterLayout, tensors: dict[str, Float32Array]) -> None:
     """Write `tensors` to `path`, then open what was written through the gate.
 
     Raises SiloOperatorError when a tensor is missing, empty, of another shape or not finite.
     """
-    for name, shape in expected_shapes(spec).items():
+    for name, shape in expected_shapes(layout).items():
         tensor = tensors.get(name)
         if tensor is None or tensor.shape != shape:
             raise _unfit(name, f"shape {shape}", "none" if tensor is None else f"{tensor.shape}")
@@ -25,7 +25,7 @@ def write_adapter(path: Path, spec: AdapterSpec, tensors: dict[str, Float32Array
             raise _unfit(name, "finite values", "NaN or infinity")
     ordered = {name: np.ascontiguousarray(tensors[name], dtype="<f4") for name in sorted(tensors)}
     write_durably(path, save(ordered))
-    for _ in open_adapter(path, spec).modules():
+    for _ in open_adapter(path, layout).modules():
         continue
 
 

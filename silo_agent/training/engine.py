@@ -150,7 +150,7 @@ class LoraEngine:
         """
         tensors: dict[str, Float32Array] = {}
         if self._job.recipe.trained_factors != "both":
-            tensors.update(starting_tensors(self._job.adapter, self._job.starting_adapter))
+            tensors.update(starting_tensors(self._job.layout, self._job.starting_adapter))
         for name, parameter in trained_parameters(self._engine.module).items():
             tensors[name] = _whole(parameter).cpu().numpy()
         return tensors
@@ -202,15 +202,15 @@ def _stage_3_config(config: dict[str, Any]) -> Any:
 
 
 def _starting_model(job: TrainingJob) -> Any:
-    residual = job.residual_spec if job.starting_residual is not None else None
+    residual = job.residual_layout if job.starting_residual is not None else None
     model = load_lora_model(
         job.model_dir,
-        job.adapter,
+        job.layout,
         job.device,
         residual=residual,
         trained=job.recipe.trained_factors,
     )
-    set_adapter(model, starting_tensors(job.adapter, job.starting_adapter))
+    set_adapter(model, starting_tensors(job.layout, job.starting_adapter))
     if residual is not None:
         set_adapter(model, starting_tensors(residual, job.starting_residual), RESIDUAL_NAME)
     return model

@@ -60,7 +60,7 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     device = lora_model.single_device(job.device)
     sets = _packed_sets(job)
     model = lora_model.load_lora_model(
-        job.model_dir, job.adapter, job.device, residual=job.residual_spec
+        job.model_dir, job.layout, job.device, residual=job.residual_layout
     )
     model.to(device).eval()
     losses: list[HeldoutLoss] = []
@@ -90,7 +90,7 @@ def _packed_sets(job: EvaluationJob) -> "dict[str, list[PackedSequence]]":
             heldout.records,
             length=job.sequence_length,
             limit=job.heldout_sequences,
-            seed=job.adapter.seed,
+            seed=job.layout.seed,
         )
         for heldout in job.heldout
     }
@@ -105,11 +105,11 @@ def _exchange(model: Any, job: EvaluationJob, adapter: EvaluatedAdapter) -> None
     from silo_agent.training.starting_tensors import starting_tensors, widened_tensors
 
     if adapter.path is None or adapter.layout is None:
-        set_adapter(model, starting_tensors(job.adapter, adapter.path))
+        set_adapter(model, starting_tensors(job.layout, adapter.path))
     else:
-        set_adapter(model, widened_tensors(job.adapter, adapter.layout, adapter.path))
-    if job.residual_spec is not None:
-        residual = starting_tensors(job.residual_spec, adapter.residual)
+        set_adapter(model, widened_tensors(job.layout, adapter.layout, adapter.path))
+    if job.residual_layout is not None:
+        residual = starting_tensors(job.residual_layout, adapter.residual)
         set_adapter(model, residual, RESIDUAL_NAME)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import SiloOperatorError
-from data_contracts.records.round_plan import AdapterSpec, TrainingRecipe
+from data_contracts.records.round_plan import AdapterLayout, TrainingRecipe
 
 Device = Literal["cpu", "cuda"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -48,16 +48,16 @@ class TrainingJob(_Value):
 
     `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
-    `starting_residual` is a second adapter, of the layout `residual_spec`, that is never trained.
+    `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     """
 
     model_dir: Path
-    adapter: AdapterSpec
+    layout: AdapterLayout
     recipe: TrainingRecipe
     round: PositiveInt
     starting_adapter: Path | None = None
     starting_residual: Path | None = None
-    residual_spec: AdapterSpec | None = None
+    residual_layout: AdapterLayout | None = None
     train_records: Path
     heldout_records: Path
     output_dir: Path
@@ -84,7 +84,7 @@ class TrainingJob(_Value):
 
     @model_validator(mode="after")
     def _residual_has_a_layout(self) -> Self:
-        _require_layout(self.residual_spec, self.starting_residual)
+        _require_layout(self.residual_layout, self.starting_residual)
         return self
 
     @property
@@ -151,7 +151,7 @@ class EvaluatedAdapter(_Value):
     name: str
     path: Path | None
     residual: Path | None = None
-    layout: AdapterSpec | None = None
+    layout: AdapterLayout | None = None
 
 
 class HeldoutSet(_Value):
@@ -164,12 +164,12 @@ class HeldoutSet(_Value):
 class EvaluationJob(_Value):
     """Measure every adapter on every held-out set, loading the model once.
 
-    `residual_spec` is the layout of every residual; with `per_sequence` each loss says of which
+    `residual_layout` is the layout of every residual; with `per_sequence` each loss says of which
     sequences it is made.
     """
 
     model_dir: Path
-    adapter: AdapterSpec
+    layout: AdapterLayout
     adapters: Annotated[tuple[EvaluatedAdapter, ...], Field(min_length=1)]
     heldout: Annotated[tuple[HeldoutSet, ...], Field(min_length=1)]
     sequence_length: Annotated[int, Field(ge=16)]
@@ -177,7 +177,7 @@ class EvaluationJob(_Value):
     output_dir: Path
     device: Device = "cpu"
     threads: PositiveInt = 2
-    residual_spec: AdapterSpec | None = None
+    residual_layout: AdapterLayout | None = None
     per_sequence: bool = False
 
     @model_validator(mode="after")
@@ -189,7 +189,7 @@ class EvaluationJob(_Value):
 
     @model_validator(mode="after")
     def _residuals_have_a_layout(self) -> Self:
-        _require_layout(self.residual_spec, *(adapter.residual for adapter in self.adapters))
+        _require_layout(self.residual_layout, *(adapter.residual for adapter in self.adapters))
         return self
 
     def fingerprint(self) -> str:
@@ -238,9 +238,9 @@ class Progress(_Value):
     eta_seconds: float | None = None
 
 
-def _require_layout(spec: AdapterSpec | None, *residuals: Path | None) -> None:
-    if spec is None and any(residual is not None for residual in residuals):
-        raise ValueError("expected residual_spec, the layout of the residual that is named")
+def _require_layout(layout: AdapterLayout | None, *residuals: Path | None) -> None:
+    if layout is None and any(residual is not None for residual in residuals):
+        raise ValueError("expected residual_layout, the layout of the residual that is named")
 
 
 def _fingerprint(described: str, files: list[Path]) -> str:

@@ -166,7 +166,7 @@ def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> Tr
     if result is None:
         return None
     try:
-        check_adapter(result.adapter, job.adapter)
+        check_adapter(result.adapter, job.layout)
     except (FileNotFoundError, UntrustedInputError):
         files.result.unlink()
         return None

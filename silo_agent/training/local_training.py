@@ -85,7 +85,7 @@ def _packed(job: TrainingJob, progress: ProgressWriter) -> _Data:
         length=recipe.sequence_length,
         limit=job.heldout_sequences,
         # Not the recipe's seed, which changes with the round: losses of all rounds are compared.
-        seed=job.adapter.seed,
+        seed=job.layout.seed,
     )
     return _Data(train, heldout, counts)
 
@@ -104,7 +104,7 @@ def _train_part(part: _Part, data: _Data, fingerprint: str, progress: ProgressWr
         after = engine.heldout(data.heldout)
     tensors = engine.adapter()
     if dist.get_rank() == 0:
-        write_adapter(part.adapter, part.job.adapter, tensors)
+        write_adapter(part.adapter, part.job.layout, tensors)
     engine.close()
     return _Trained(point, start, after)
 

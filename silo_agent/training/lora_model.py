@@ -1,7 +1,7 @@
 """The base model with the plan's LoRA modules on it, and its loss on a packed sequence.
 
 Only local files are read, no model code from the directory is run, and the LoRA configuration is
-built from the plan's adapter spec alone. Adapter tensors pass through `data_contracts`' gate. A
+built from the plan's adapter layout alone. Adapter tensors pass through `data_contracts`' gate. A
 residual is a second adapter beside the trained one: both act, and it is never trained.
 """
 
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_contracts.adapter_format import expected_shapes
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
-from data_contracts.records.round_plan import AdapterSpec, TrainedFactors
+from data_contracts.records.round_plan import AdapterLayout, TrainedFactors
 from data_contracts.starting_adapter import Float32Array
 from silo_agent.training.job import Device
 from silo_agent.training.packing import IGNORED, ChatTokenizer, PackedSequence
@@ -56,29 +56,29 @@ def load_tokenizer(model_dir: Path) -> ChatTokenizer:
 
 def load_lora_model(
     model_dir: Path,
-    spec: AdapterSpec,
+    layout: AdapterLayout,
     device: Device,
     *,
-    residual: AdapterSpec | None = None,
+    residual: AdapterLayout | None = None,
     trained: TrainedFactors = "both",
 ) -> Any:
     """Base model plus LoRA modules, float32 on CPU and bfloat16 on CUDA.
 
-    Only the `trained` factors are trainable, never the residual, which is there if its spec is.
+    Only the `trained` factors are trainable, never the residual, which is there if its layout is.
     Raises SiloOperatorError when the directory holds no model, and FederationOperatorError when
-    the model lacks modules of a spec.
+    the model lacks modules of a layout.
     """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     base = _from_local(AutoModelForCausalLM, model_dir, dtype=dtype)
     try:
-        model = get_peft_model(base, _lora_config(spec), autocast_adapter_dtype=False)
+        model = get_peft_model(base, _lora_config(layout), autocast_adapter_dtype=False)
         if residual is not None:
             model.add_adapter(RESIDUAL_NAME, _lora_config(residual), autocast_adapter_dtype=False)
             # The tuner's own method: that of the model takes one name and turns the other off.
             model.base_model.set_adapter([ADAPTER_NAME, RESIDUAL_NAME])
     except ValueError as error:
         raise _modules_differ(str(error)[:200]) from None
-    _require_shapes(model, spec, ADAPTER_NAME)
+    _require_shapes(model, layout, ADAPTER_NAME)
     if residual is not None:
         _require_shapes(model, residual, RESIDUAL_NAME)
     _train_only(model, trained)
@@ -147,22 +147,22 @@ def answer_nll(model: Any, sequence: PackedSequence, device: torch.device) -> to
     )
 
 
-def _lora_config(spec: AdapterSpec) -> LoraConfig:
+def _lora_config(layout: AdapterLayout) -> LoraConfig:
     return LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        use_rslora=spec.use_rslora,
-        target_modules=[target.module for target in spec.targets],
+        r=layout.rank,
+        lora_alpha=layout.alpha,
+        use_rslora=layout.use_rslora,
+        target_modules=[target.module for target in layout.targets],
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
     )
 
 
-def _require_shapes(model: Any, spec: AdapterSpec, adapter: str) -> None:
+def _require_shapes(model: Any, layout: AdapterLayout, adapter: str) -> None:
     found = {name: tuple(p.shape) for name, p in adapter_parameters(model, adapter).items()}
-    if found != expected_shapes(spec):
-        wrong = sorted(set(found.items()) ^ set(expected_shapes(spec).items()))[0]
+    if found != expected_shapes(layout):
+        wrong = sorted(set(found.items()) ^ set(expected_shapes(layout).items()))[0]
         raise _modules_differ(f"a difference at {wrong[0]}, shape {wrong[1]}")
 
 
@@ -194,7 +194,7 @@ def _from_local(factory: Any, model_dir: Path, **options: Any) -> Any:
 
 def _modules_differ(found: str) -> FederationOperatorError:
     return FederationOperatorError(
-        "adapter spec of the plan",
+        "adapter layout of the plan",
         expected="modules that the base model has, with the same shapes",
         found=found,
         action="build the plan's adapter targets from the base model that it names",

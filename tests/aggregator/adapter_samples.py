@@ -11,7 +11,7 @@ from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
 from data_contracts.artifact import artifact_of_file
 from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 
 TARGETS = (
@@ -20,35 +20,35 @@ TARGETS = (
 )
 
 
-def spec_of(
+def layout_with(
     rank: int = 3, alpha: int = 6, targets: tuple[AdapterTarget, ...] = TARGETS
-) -> AdapterSpec:
-    return AdapterSpec(rank=rank, alpha=alpha, seed=7, targets=targets)
+) -> AdapterLayout:
+    return AdapterLayout(rank=rank, alpha=alpha, seed=7, targets=targets)
 
 
-def random_tensors(spec: AdapterSpec, seed: int) -> dict[str, np.ndarray]:
+def random_tensors(layout: AdapterLayout, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     tensors = {}
-    for target in spec.targets:
-        a = rng.standard_normal((spec.rank, target.in_features))
-        b = rng.standard_normal((target.out_features, spec.rank))
+    for target in layout.targets:
+        a = rng.standard_normal((layout.rank, target.in_features))
+        b = rng.standard_normal((target.out_features, layout.rank))
         tensors[lora_a_name(target.module)] = a.astype(np.float32)
         tensors[lora_b_name(target.module)] = b.astype(np.float32)
     return tensors
 
 
-def write_adapter(path: Path, spec: AdapterSpec, seed: int = 0) -> AdapterFile:
-    return write_tensors(path, spec, random_tensors(spec, seed))
+def write_adapter(path: Path, layout: AdapterLayout, seed: int = 0) -> AdapterFile:
+    return write_tensors(path, layout, random_tensors(layout, seed))
 
 
-def write_tensors(path: Path, spec: AdapterSpec, tensors: dict[str, np.ndarray]) -> AdapterFile:
+def write_tensors(path: Path, layout: AdapterLayout, tensors: dict[str, np.ndarray]) -> AdapterFile:
     save_file(tensors, path)
-    return open_adapter(path, spec)
+    return open_adapter(path, layout)
 
 
 def inputs_of(
     adapters: Iterable[tuple[AdapterFile, int]],
-    spec: AdapterSpec,
+    layout: AdapterLayout,
     starting: AdapterSource | None = None,
     round_number: int = 1,
     residual: AdapterSource | None = None,
@@ -57,11 +57,11 @@ def inputs_of(
     """A merge of files with their weights; `merge` are fields of `MergeSpec`."""
     locals_ = [LocalAdapter(a, artifact_of_file(a.path).digest, w) for a, w in adapters]
     rule = MergeSpec.model_validate({"rule": "stack_truncate", "weight_cap_tokens": 100} | merge)
-    start = starting or InitialAdapter(spec)
-    return MergeInputs(spec, rule, round_number, tuple(locals_), start, residual=residual)
+    start = starting or InitialAdapter(layout)
+    return MergeInputs(layout, rule, round_number, tuple(locals_), start, residual=residual)
 
 
 def dense(adapter: AdapterSource, target: AdapterTarget) -> np.ndarray:
     """scaling * B @ A in float64."""
     a, b = adapter.module(target)
-    return adapter.spec.scaling * (b.astype(np.float64) @ a.astype(np.float64))
+    return adapter.layout.scaling * (b.astype(np.float64) @ a.astype(np.float64))

@@ -31,7 +31,7 @@ from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
-    AdapterSpec,
+    AdapterLayout,
     AdapterTarget,
     BaseModelRef,
     ContractPin,
@@ -262,7 +262,7 @@ def plan(members: Verified[Membership], **changes: Any) -> RoundPlan:
         ),
         "base_model": BaseModelRef(name="tiny", digest=digest("base"), licence="Apache-2.0"),
         "starting_adapter": adapter_ref("start"),
-        "adapter": AdapterSpec(
+        "layout": AdapterLayout(
             rank=2,
             alpha=4,
             seed=1,

@@ -25,7 +25,7 @@ def faults(fed: Federation, **changes: Any) -> list[str]:
     return list(unplanned(fed.plan.record, *merged(fed, **changes)))
 
 
-def spec(**changes: Any) -> MergeSpec:
+def layout(**changes: Any) -> MergeSpec:
     return MergeSpec(**{"rule": "stack_truncate", "weight_cap_tokens": 10**6, **changes})
 
 
@@ -43,10 +43,10 @@ def influences(*silos: str, alarmed: str | None = None) -> tuple[SiloInfluence, 
     )
 
 
-PLAIN = federation(merge=spec())
-DEFENDED = federation(merge=spec(robust=ROBUST), quorum=len(COHORT))
-MOMENTUM = federation(merge=spec(optimizer=FedAvgM()))
-RESIDUAL = federation(merge=spec(rule="residual", residual_rank=4))
+PLAIN = federation(merge=layout())
+DEFENDED = federation(merge=layout(robust=ROBUST), quorum=len(COHORT))
+MOMENTUM = federation(merge=layout(optimizer=FedAvgM()))
+RESIDUAL = federation(merge=layout(rule="residual", residual_rank=4))
 OTHER_MODULE = (ModuleExactness(module="model.k_proj", discarded_energy=Decimal(0)),)
 
 

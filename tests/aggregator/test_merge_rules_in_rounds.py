@@ -75,14 +75,14 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
     assert second.starting_adapter is not None
     assert candidate.merge_rule == rule
     assert (candidate.error < 1e-5) == exact
-    assert len(candidate.modules) == len(second.adapter.targets)
+    assert len(candidate.modules) == len(second.layout.targets)
     assert (candidate.residual is not None) == (rule == "residual")
     assert (candidate.server_state is not None) == ("optimizer" in fields)
     assert (second.server_state is not None) == ("optimizer" in fields)
     if rule == "residual":
         assert second.starting_residual is not None
         c = federation.coordinator()
-        open_adapter(spool(c, c.plans, candidate.residual), second.residual_spec)  # type: ignore[arg-type]
+        open_adapter(spool(c, c.plans, candidate.residual), second.residual_layout)  # type: ignore[arg-type]
         assert (c.published_residual / "adapter_config.json").exists()
     if rule == "alternating":
         assert (first.recipe.trained_factors, second.recipe.trained_factors) == ("b", "a")
@@ -100,7 +100,7 @@ def test_without_a_choice_rounds_carry_on_a_part_of_the_last_change(
         evidence, _ = read_evidence(c, read_federation(c), plan)
         assert evidence.close is not None
         inputs = merge_inputs(c, plan.record, evidence.close.record)
-        for target in plan.record.adapter.targets:
+        for target in plan.record.layout.targets:
             products = [dense(adapter.source, target) for adapter in inputs.locals]
             expected = np.mean(products, axis=0)
             if number > 1:
@@ -111,7 +111,7 @@ def test_without_a_choice_rounds_carry_on_a_part_of_the_last_change(
             scale = float(np.abs(expected).max())
             np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
         candidate = candidate_of(federation, plan).adapter
-        published.append(open_adapter(spool(c, c.plans, candidate), plan.record.adapter))
+        published.append(open_adapter(spool(c, c.plans, candidate), plan.record.layout))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_silos_with_layouts_of_their_own(make_federation: MakeFederation) -> Non
     own = {"silo-a": SiloAdapterSection(rank=2, alpha=5, target_modules=("q_proj",))}
     federation = make_federation({"silo_adapters": own}, **THREE)
     plan, _ = played(federation, 1)
-    layout = plan.adapter_of("silo-a")
+    layout = plan.layout_of("silo-a")
     assert (layout.rank, layout.alpha) == (2, 5)
     assert all(target.module.endswith("q_proj") for target in layout.targets)
     second = federation.open(2)

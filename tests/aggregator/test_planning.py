@@ -89,7 +89,7 @@ def drafted(
         membership=FED.membership if members == COHORT else membership_of(members),
         head=FeedPosition(),
         base_model=model,
-        adapter=FED.plan.record.adapter.model_copy(
+        layout=FED.plan.record.layout.model_copy(
             update={} if targets is None else {"targets": targets}
         ),
         contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
@@ -208,8 +208,8 @@ def test_a_plan_says_what_its_rule_trains_and_where_the_round_starts() -> None:
     assert defended.merge.robust is not None
     assert defended.merge.robust.clip == "median_norm"
     layouts = drafted(silo_adapters={"bank-a": {"rank": 1, "alpha": 3}})
-    assert layouts.adapter_of("bank-a").scaling == 3
-    assert layouts.adapter_of("bank-b") == layouts.adapter
+    assert layouts.layout_of("bank-a").scaling == 3
+    assert layouts.layout_of("bank-b") == layouts.layout
 
 
 def test_a_contract_of_a_silo_that_is_no_member_plans_nothing() -> None:

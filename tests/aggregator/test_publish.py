@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.publish import peft_config, write_peft_layout
 from data_contracts.adapter_format import AdapterFile, open_adapter
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
-from tests.aggregator.adapter_samples import dense, inputs_of, spec_of, write_adapter
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
+from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
 TARGETS = tuple(
     AdapterTarget(module=f"model.layers.{layer}.{name}", in_features=16, out_features=out)
@@ -22,16 +22,16 @@ TARGETS = tuple(
 
 
 @pytest.fixture
-def spec() -> AdapterSpec:
-    return spec_of(rank=4, alpha=8, targets=TARGETS)
+def layout() -> AdapterLayout:
+    return layout_with(rank=4, alpha=8, targets=TARGETS)
 
 
 @pytest.fixture
-def merged(tmp_path: Path, spec: AdapterSpec) -> AdapterFile:
-    adapters = [(write_adapter(tmp_path / f"{n}.safetensors", spec, seed=n), 1) for n in (1, 2)]
+def merged(tmp_path: Path, layout: AdapterLayout) -> AdapterFile:
+    adapters = [(write_adapter(tmp_path / f"{n}.safetensors", layout, seed=n), 1) for n in (1, 2)]
     into = tmp_path / "merged.safetensors"
-    merge_adapters(inputs_of(adapters, spec), into)
-    return open_adapter(into, spec)
+    merge_adapters(inputs_of(adapters, layout), into)
+    return open_adapter(into, layout)
 
 
 def tiny_llama() -> LlamaForCausalLM:
@@ -48,11 +48,11 @@ def tiny_llama() -> LlamaForCausalLM:
 
 
 def test_plain_peft_loads_the_published_directory(
-    tmp_path: Path, spec: AdapterSpec, merged: AdapterFile
+    tmp_path: Path, layout: AdapterLayout, merged: AdapterFile
 ) -> None:
-    write_peft_layout(merged.path, spec, "tiny-llama", tmp_path / "published")
+    write_peft_layout(merged.path, layout, "tiny-llama", tmp_path / "published")
     model = PeftModel.from_pretrained(tiny_llama(), tmp_path / "published").eval()
-    for target in spec.targets:
+    for target in layout.targets:
         layer = model.base_model.model.get_submodule(target.module)
         loaded = layer.get_delta_weight("default").detach().double().numpy()
         assert abs(loaded - dense(merged, target)).max() < 1e-5
@@ -61,20 +61,20 @@ def test_plain_peft_loads_the_published_directory(
         changed = model(input_ids=tokens).logits - plain(input_ids=tokens).logits
     assert float(changed.abs().max()) > 1e-4
     adapted = {n.split(".base_layer")[0] for n, _ in model.named_modules() if "base_layer" in n}
-    assert adapted == {f"base_model.model.{target.module}" for target in spec.targets}
+    assert adapted == {f"base_model.model.{target.module}" for target in layout.targets}
 
 
-def test_plain_peft_adds_a_published_residual(tmp_path: Path, spec: AdapterSpec) -> None:
-    layout = spec.model_copy(update={"rank": 3, "alpha": 3})
-    adapter = write_adapter(tmp_path / "a.safetensors", spec, seed=1)
-    residual = write_adapter(tmp_path / "r.safetensors", layout, seed=2)
-    write_peft_layout(adapter.path, spec, "tiny-llama", tmp_path / "published")
-    write_peft_layout(residual.path, layout, "tiny-llama", tmp_path / "published-residual")
+def test_plain_peft_adds_a_published_residual(tmp_path: Path, layout: AdapterLayout) -> None:
+    of_residual = layout.model_copy(update={"rank": 3, "alpha": 3})
+    adapter = write_adapter(tmp_path / "a.safetensors", layout, seed=1)
+    residual = write_adapter(tmp_path / "r.safetensors", of_residual, seed=2)
+    write_peft_layout(adapter.path, layout, "tiny-llama", tmp_path / "published")
+    write_peft_layout(residual.path, of_residual, "tiny-llama", tmp_path / "published-residual")
     model = PeftModel.from_pretrained(tiny_llama(), tmp_path / "published").eval()
     model.load_adapter(tmp_path / "published-residual", adapter_name="residual")
     model.base_model.set_adapter(["default", "residual"])
     plain = tiny_llama()
-    for target in spec.targets:
+    for target in layout.targets:
         linear = plain.get_submodule(target.module)
         linear.weight.data += torch.from_numpy(
             dense(adapter, target) + dense(residual, target)
@@ -85,22 +85,24 @@ def test_plain_peft_adds_a_published_residual(tmp_path: Path, spec: AdapterSpec)
     assert float((found - expected).abs().max()) < 1e-4
 
 
-def test_the_configuration_comes_from_the_spec(tmp_path: Path, spec: AdapterSpec) -> None:
-    adapter = write_adapter(tmp_path / "a.safetensors", spec)
-    write_peft_layout(adapter.path, spec, "tiny-llama", tmp_path / "published")
+def test_the_configuration_comes_from_the_layout(tmp_path: Path, layout: AdapterLayout) -> None:
+    adapter = write_adapter(tmp_path / "a.safetensors", layout)
+    write_peft_layout(adapter.path, layout, "tiny-llama", tmp_path / "published")
     config = json.loads((tmp_path / "published" / "adapter_config.json").read_text())
-    assert config == peft_config(spec, "tiny-llama")
+    assert config == peft_config(layout, "tiny-llama")
     assert config["target_modules"] == sorted(target.module for target in TARGETS)
     assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8, True)
 
 
-def test_a_published_directory_is_replaced_as_a_whole(tmp_path: Path, spec: AdapterSpec) -> None:
+def test_a_published_directory_is_replaced_as_a_whole(
+    tmp_path: Path, layout: AdapterLayout
+) -> None:
     into = tmp_path / "published"
-    first = write_adapter(tmp_path / "a.safetensors", spec, seed=1)
-    second = write_adapter(tmp_path / "b.safetensors", spec, seed=2)
-    write_peft_layout(first.path, spec, "tiny-llama", into)
+    first = write_adapter(tmp_path / "a.safetensors", layout, seed=1)
+    second = write_adapter(tmp_path / "b.safetensors", layout, seed=2)
+    write_peft_layout(first.path, layout, "tiny-llama", into)
     (into / "leftover").write_text("from before")
-    write_peft_layout(second.path, spec, "tiny-llama", into)
+    write_peft_layout(second.path, layout, "tiny-llama", into)
     assert sorted(path.name for path in into.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -113,10 +115,10 @@ def test_a_published_directory_is_replaced_as_a_whole(tmp_path: Path, spec: Adap
     ]
 
 
-def test_a_failed_write_keeps_the_old_directory(tmp_path: Path, spec: AdapterSpec) -> None:
+def test_a_failed_write_keeps_the_old_directory(tmp_path: Path, layout: AdapterLayout) -> None:
     into = tmp_path / "published"
-    first = write_adapter(tmp_path / "a.safetensors", spec, seed=1)
-    write_peft_layout(first.path, spec, "tiny-llama", into)
+    first = write_adapter(tmp_path / "a.safetensors", layout, seed=1)
+    write_peft_layout(first.path, layout, "tiny-llama", into)
     with pytest.raises(FileNotFoundError):
-        write_peft_layout(tmp_path / "absent.safetensors", spec, "tiny-llama", into)
+        write_peft_layout(tmp_path / "absent.safetensors", layout, "tiny-llama", into)
     assert (into / "adapter_model.safetensors").read_bytes() == first.path.read_bytes()

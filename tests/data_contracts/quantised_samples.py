@@ -18,14 +18,14 @@ from data_contracts.quantised_format import (
     codes_name,
     scales_name,
 )
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import (
     AdapterSource,
     Float32Array,
     InitialAdapter,
 )
 
-SPEC = AdapterSpec(
+LAYOUT = AdapterLayout(
     rank=3,
     alpha=6,
     seed=1,
@@ -34,10 +34,10 @@ SPEC = AdapterSpec(
         AdapterTarget(module="model.layers.0.up_proj", in_features=9, out_features=1500),
     ),
 )
-FIRST, SECOND = SPEC.targets
+FIRST, SECOND = LAYOUT.targets
 A_NAME, B_NAME = lora_a_name(FIRST.module), lora_b_name(FIRST.module)
-NAMES = list(expected_shapes(SPEC))
-START = InitialAdapter(SPEC)
+NAMES = list(expected_shapes(LAYOUT))
+START = InitialAdapter(LAYOUT)
 INT8, INT4 = SCHEMES["int8"], SCHEMES["int4"]
 BOTH = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -47,7 +47,7 @@ def differences(scale: float = 0.01) -> dict[str, Float32Array]:
     rng = np.random.default_rng(0)
     return {
         name: (rng.standard_normal(shape) * scale).astype(np.float32)
-        for name, shape in expected_shapes(SPEC).items()
+        for name, shape in expected_shapes(LAYOUT).items()
     }
 
 
@@ -63,7 +63,7 @@ def content(scheme: Scheme, scale: float = 0.01) -> Tensors:
 def rule_of(path: Path, raw: bytes, scheme: Scheme, start: AdapterSource = START) -> str:
     path.write_bytes(raw)
     with pytest.raises(UntrustedInputError) as caught:
-        check_quantised(path, SPEC, scheme, start)
+        check_quantised(path, LAYOUT, scheme, start)
     return caught.value.rule.removeprefix("adapter.")
 
 
@@ -71,8 +71,8 @@ class Constant:
     """An adapter whose every value is the same."""
 
     def __init__(self, value: float) -> None:
-        self.spec, self._value = SPEC, np.float32(value)
+        self.layout, self._value = LAYOUT, np.float32(value)
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
-        a = np.full((SPEC.rank, target.in_features), self._value, dtype=np.float32)
-        return a, np.full((target.out_features, SPEC.rank), self._value, dtype=np.float32)
+        a = np.full((LAYOUT.rank, target.in_features), self._value, dtype=np.float32)
+        return a, np.full((target.out_features, LAYOUT.rank), self._value, dtype=np.float32)

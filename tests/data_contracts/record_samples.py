@@ -34,7 +34,7 @@ from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
-    AdapterSpec,
+    AdapterLayout,
     AdapterTarget,
     BaseModelRef,
     ContractPin,
@@ -96,7 +96,7 @@ PLAN = RoundPlan(
     ),
     base_model=BASE_MODEL,
     starting_adapter=None,
-    adapter=AdapterSpec(
+    layout=AdapterLayout(
         rank=2,
         alpha=4,
         seed=0,

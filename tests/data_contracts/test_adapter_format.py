@@ -21,9 +21,9 @@ from data_contracts.adapter_format import (
     open_adapter,
 )
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 
-SPEC = AdapterSpec(
+LAYOUT = AdapterLayout(
     rank=2,
     alpha=4,
     seed=1,
@@ -32,14 +32,14 @@ SPEC = AdapterSpec(
         AdapterTarget(module="model.layers.0.up_proj", in_features=6, out_features=8),
     ),
 )
-NAMES = list(expected_shapes(SPEC))
+NAMES = list(expected_shapes(LAYOUT))
 A_NAME, B_NAME = NAMES[:2]
 Header = dict[str, Any]
 
 
 def tensors() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    shapes = expected_shapes(SPEC)
+    shapes = expected_shapes(LAYOUT)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -58,7 +58,7 @@ def joined(header: Header | bytes, data: bytes, length: int | None = None) -> by
 def rule_of(path: Path, raw: bytes) -> str:
     path.write_bytes(raw)
     with pytest.raises(UntrustedInputError) as caught:
-        check_adapter(path, SPEC)
+        check_adapter(path, LAYOUT)
     return caught.value.rule
 
 
@@ -69,7 +69,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_good_adapter_passes_with_its_values(path: Path) -> None:
     save_file(tensors(), path, metadata={"format": "pt"})
-    adapter = check_adapter(path, SPEC)
+    adapter = check_adapter(path, LAYOUT)
     assert isinstance(adapter, AdapterFile)
     for target, a, b in adapter.modules():
         np.testing.assert_array_equal(
@@ -92,7 +92,7 @@ def test_an_adapter_that_adds_nothing(path: Path) -> None:
     assert rule_of(path, save(content)) == "adapter.zero_delta"
     content[B_NAME][0, 0] = 1e-30
     path.write_bytes(save(content))
-    assert check_adapter(path, SPEC)
+    assert check_adapter(path, LAYOUT)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32])
@@ -219,7 +219,7 @@ def assert_cheap(path: Path, rule: str) -> None:
     tracemalloc.start()
     started = time.perf_counter()
     with pytest.raises(UntrustedInputError) as caught:
-        check_adapter(path, SPEC)
+        check_adapter(path, LAYOUT)
     seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert caught.value.rule == rule
@@ -229,8 +229,8 @@ def assert_cheap(path: Path, rule: str) -> None:
 
 def test_the_size_limit_leaves_room_for_what_safetensors_writes(path: Path) -> None:
     save_file(tensors(), path, metadata={"format": "pt", "note": "x" * 1000})
-    assert path.stat().st_size <= adapter_bytes_limit(SPEC)
-    assert open_adapter(path, SPEC)
+    assert path.stat().st_size <= adapter_bytes_limit(LAYOUT)
+    assert open_adapter(path, LAYOUT)
 
 
 @settings(max_examples=200, deadline=None)
@@ -245,7 +245,7 @@ def test_damaged_files_are_refused_or_harmless(
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(raw)
     try:
-        adapter = check_adapter(path, SPEC)
+        adapter = check_adapter(path, LAYOUT)
     except UntrustedInputError:
         return
     for target, a, b in adapter.modules():

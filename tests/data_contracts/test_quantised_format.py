@@ -20,7 +20,7 @@ from data_contracts.quantised_format import (
     quantised_entries,
     scales_name,
 )
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import (
     InitialAdapter,
     narrowed,
@@ -34,9 +34,9 @@ from tests.data_contracts.quantised_samples import (
     FIRST,
     INT4,
     INT8,
+    LAYOUT,
     NAMES,
     SECOND,
-    SPEC,
     START,
     Constant,
     content,
@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 @BOTH
 def test_a_good_file_is_the_start_plus_what_it_decodes_to(path: Path, scheme: Scheme) -> None:
     path.write_bytes(save(content(scheme)))
-    adapter = check_quantised(path, SPEC, scheme, START)
+    adapter = check_quantised(path, LAYOUT, scheme, START)
     assert isinstance(adapter, QuantisedFile)
     start = tensors_of(START)
     for name, value in tensors_of(adapter).items():
@@ -61,15 +61,15 @@ def test_a_good_file_is_the_start_plus_what_it_decodes_to(path: Path, scheme: Sc
         decoded = dequantise(blocks, value.size, scheme).reshape(value.shape)
         np.testing.assert_array_equal(value, start[name] + decoded)
         assert value.dtype == np.float32
-    assert [target for target, _, _ in adapter.modules()] == list(SPEC.targets)
+    assert [target for target, _, _ in adapter.modules()] == list(LAYOUT.targets)
 
 
 def test_a_start_of_the_whole_run_is_narrowed(path: Path) -> None:
     changes = {"rank": 5, "alpha": 20, "targets": (SECOND, FIRST)}
-    wide = InitialAdapter(SPEC.model_copy(update=changes))
+    wide = InitialAdapter(LAYOUT.model_copy(update=changes))
     path.write_bytes(save(content(INT8)))
-    found = check_quantised(path, SPEC, INT8, wide)
-    expected = check_quantised(path, SPEC, INT8, narrowed(wide, SPEC))
+    found = check_quantised(path, LAYOUT, INT8, wide)
+    expected = check_quantised(path, LAYOUT, INT8, narrowed(wide, LAYOUT))
     np.testing.assert_array_equal(found.module(FIRST)[0], expected.module(FIRST)[0])
 
 
@@ -120,7 +120,7 @@ def test_the_half_byte_that_no_encoder_writes(path: Path, byte: int, mask: int) 
 
 def test_padding_that_is_not_zero(path: Path) -> None:
     entries = content(INT4)
-    assert expected_shapes(SPEC)[A_NAME] == (3, 7)
+    assert expected_shapes(LAYOUT)[A_NAME] == (3, 7)
     entries[codes_name(A_NAME)][-1] |= 0x10
     assert rule_of(path, save(entries), INT4) == "bad_padding"
 
@@ -136,19 +136,19 @@ def test_a_difference_of_zero(path: Path, scheme: Scheme) -> None:
     zeros[scales_name(A_NAME)][0] = 1e-3
     assert rule_of(path, save(zeros), scheme, START) == "zero_delta"
     path.write_bytes(save(zeros))
-    assert check_quantised(path, SPEC, scheme, Constant(1))
+    assert check_quantised(path, LAYOUT, scheme, Constant(1))
 
 
 @BOTH
 def test_our_own_header_is_read_by_safetensors_too(path: Path, scheme: Scheme) -> None:
-    entries, expected = quantised_entries(SPEC, scheme), content(scheme)
+    entries, expected = quantised_entries(LAYOUT, scheme), content(scheme)
     data = b"".join(expected[name].tobytes() for name in entries)
     path.write_bytes(safetensors_header(entries) + data)
     found = load_file(path)
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    assert check_quantised(path, SPEC, scheme, START)
-    assert path.stat().st_size <= quantised_bytes_limit(SPEC, scheme)
+    assert check_quantised(path, LAYOUT, scheme, START)
+    assert path.stat().st_size <= quantised_bytes_limit(LAYOUT, scheme)
 
 
 @pytest.mark.parametrize(("name", "percent"), [("int8", 25.03), ("int4", 14.06)])
@@ -158,9 +158,9 @@ def test_bytes_of_seventeen_million_parameters(name: SchemeName, percent: float)
         AdapterTarget(module=f"model.layers.{n // 4}.m{n % 4}", in_features=4096, out_features=4096)
         for n in range(128)
     )
-    spec = AdapterSpec(rank=16, alpha=32, seed=1, targets=targets)
-    entries = quantised_entries(spec, SCHEMES[name])
+    layout = AdapterLayout(rank=16, alpha=32, seed=1, targets=targets)
+    entries = quantised_entries(layout, SCHEMES[name])
     size = len(safetensors_header(entries)) + payload_bytes(entries)
-    whole = sum(4 * rows * columns for rows, columns in expected_shapes(spec).values())
+    whole = sum(4 * rows * columns for rows, columns in expected_shapes(layout).values())
     assert size / whole * 100 == pytest.approx(percent, abs=0.5)
-    assert quantised_bytes_limit(spec, SCHEMES[name]) < adapter_bytes_limit(spec) * 0.27
+    assert quantised_bytes_limit(layout, SCHEMES[name]) < adapter_bytes_limit(layout) * 0.27

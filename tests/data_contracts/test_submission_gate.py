@@ -7,7 +7,7 @@ import pytest
 
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records.round_plan import (
-    AdapterSpec,
+    AdapterLayout,
     AdapterTarget,
     TrainedFactors,
     TrainingRecipe,
@@ -19,21 +19,21 @@ from data_contracts.starting_adapter import (
     NarrowedAdapter,
 )
 from data_contracts.submission_gate import check_submission
-from tests.tiny_model import tiny_adapter_spec
+from tests.tiny_model import tiny_adapter_layout
 
-SPEC = tiny_adapter_spec()
+LAYOUT = tiny_adapter_layout()
 
 
 class Moved(InitialAdapter):
     """The initial adapter with constants added to both factors of its last module."""
 
-    def __init__(self, spec: AdapterSpec, a: float, b: float) -> None:
-        super().__init__(spec)
+    def __init__(self, layout: AdapterLayout, a: float, b: float) -> None:
+        super().__init__(layout)
         object.__setattr__(self, "moved", (np.float32(a), np.float32(b)))
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         a, b = super().module(target)
-        if target != self.spec.targets[-1]:
+        if target != self.layout.targets[-1]:
             return a, b
         by_a, by_b = self.moved  # type: ignore[attr-defined]
         return a + by_a, b + by_b
@@ -76,17 +76,17 @@ def rule(source: AdapterSource, starting: AdapterSource, trained: TrainedFactors
 def test_what_moved_must_be_what_the_plan_trains(
     a: float, b: float, trained: TrainedFactors, expected: str | None
 ) -> None:
-    assert rule(Moved(SPEC, a, b), InitialAdapter(SPEC), trained) == expected
+    assert rule(Moved(LAYOUT, a, b), InitialAdapter(LAYOUT), trained) == expected
 
 
 def test_the_starting_adapter_itself_is_no_contribution() -> None:
-    start = Moved(SPEC, 0.3, 0.3)
-    assert rule(Moved(SPEC, 0.3, 0.3), start, "both") == "adapter.unchanged"
-    assert rule(Moved(SPEC, 0.4, 0.3), start, "both") is None
-    assert rule(Moved(SPEC, 0.4, 0.3), start, "a") is None
+    start = Moved(LAYOUT, 0.3, 0.3)
+    assert rule(Moved(LAYOUT, 0.3, 0.3), start, "both") == "adapter.unchanged"
+    assert rule(Moved(LAYOUT, 0.4, 0.3), start, "both") is None
+    assert rule(Moved(LAYOUT, 0.4, 0.3), start, "a") is None
 
 
 def test_a_narrow_silo_is_compared_with_its_part_of_the_start() -> None:
-    start = Moved(SPEC, 0.3, 0.3)
-    narrow = SPEC.model_copy(update={"rank": 2, "alpha": 2})
+    start = Moved(LAYOUT, 0.3, 0.3)
+    narrow = LAYOUT.model_copy(update={"rank": 2, "alpha": 2})
     assert rule(NarrowedAdapter(start, narrow), start, "both") == "adapter.unchanged"

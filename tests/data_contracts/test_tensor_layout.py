@@ -28,7 +28,7 @@ from tests.data_contracts.quantised_samples import (
     BOTH,
     INT4,
     INT8,
-    SPEC,
+    LAYOUT,
     START,
     content,
     rule_of,
@@ -101,7 +101,7 @@ def test_a_sparse_giant_costs_nothing(path: Path) -> None:
         file.truncate(2**36)
     tracemalloc.start()
     with pytest.raises(UntrustedInputError, match="at most"):
-        check_quantised(path, SPEC, INT8, START)
+        check_quantised(path, LAYOUT, INT8, START)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000
@@ -109,7 +109,7 @@ def test_a_sparse_giant_costs_nothing(path: Path) -> None:
 
 def test_a_file_cut_after_it_was_opened(path: Path) -> None:
     path.write_bytes(save(content(INT8)))
-    adapter = open_quantised(path, SPEC, INT8, START)
+    adapter = open_quantised(path, LAYOUT, INT8, START)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UntrustedInputError, match="bytes") as caught:
         adapter.check()
@@ -129,7 +129,7 @@ def test_damaged_files_are_refused_or_harmless(
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(raw)
     try:
-        adapter = check_quantised(path, SPEC, scheme, START)
+        adapter = check_quantised(path, LAYOUT, scheme, START)
     except UntrustedInputError:
         return
     for target, a, b in adapter.modules():

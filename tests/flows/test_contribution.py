@@ -78,7 +78,7 @@ def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
     merge_adapters(replace(inputs, locals=others), tmp_path / "without")
     job = EvaluationJob(
         model_dir=federation.model_dir,
-        adapter=plan.record.adapter,
+        layout=plan.record.layout,
         adapters=tuple(
             EvaluatedAdapter(name=name, path=tmp_path / name) for name in ("all", "without")
         ),

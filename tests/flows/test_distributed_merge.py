@@ -101,11 +101,11 @@ def test_within_a_task_the_bytes_are_those_of_threads_and_prefect_holds_none_of_
         return merge(threading.Lock())
 
     assert federated_round() == on_threads.adapter.digest
-    ours, theirs = (open_adapter(tmp_path / name, value.spec) for name in ("dask", "threads"))
-    for target in value.spec.targets:
+    ours, theirs = (open_adapter(tmp_path / name, value.layout) for name in ("dask", "threads"))
+    for target in value.layout.targets:
         np.testing.assert_allclose(dense(ours, target), dense(theirs, target), rtol=1e-5, atol=1e-5)
     assert runs(cluster)[0] == ("Completed", {"modules": MODULES, "slices": 6})
-    a, b = ours.module(value.spec.targets[0])
+    a, b = ours.module(value.layout.targets[0])
     stored = b"".join(p.read_bytes() for p in cluster.prefect_state.rglob("*") if p.is_file())
     for secret in (a.tobytes()[:64], b.tobytes()[:64], value.locals[0].digest.encode()):
         assert secret not in stored

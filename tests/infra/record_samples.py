@@ -12,7 +12,7 @@ from data_contracts.records import Abort, Acceptance, Membership, RoundPlan
 from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import (
-    AdapterSpec,
+    AdapterLayout,
     AdapterTarget,
     BaseModelRef,
     ContractPin,
@@ -104,7 +104,7 @@ def plan(
         contracts=(ContractPin(silo="silo-a", contract_digest="d" * 64),),
         base_model=BaseModelRef(name="tiny", digest="e" * 64, licence="Apache-2.0"),
         starting_adapter=None,
-        adapter=AdapterSpec(
+        layout=AdapterLayout(
             rank=2,
             alpha=4,
             seed=1,

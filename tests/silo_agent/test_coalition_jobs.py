@@ -18,7 +18,7 @@ from silo_agent.training.launch import run_evaluation
 from tests.aggregator.federation_samples import Federation, federation
 from tests.silo_agent.test_policy import EXACT, POLICY
 from tests.silo_agent.test_silo_layout import drawn_adapter, jobs_of
-from tests.tiny_model import make_tiny_model, tiny_adapter_spec, write_records
+from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
 
 RESIDUAL_RANK = 2
 
@@ -33,7 +33,7 @@ def sample(tmp_path: Path) -> Federation:
     plain = federation().plan.record
     changes: dict[str, Any] = {
         "base_model": plain.base_model.model_copy(update={"digest": digest}),
-        "adapter": tiny_adapter_spec(),
+        "layout": tiny_adapter_layout(),
         "recipe": plain.recipe.model_copy(update={"sequence_length": 96}),
         "merge": MergeSpec(rule="residual", weight_cap_tokens=1000, residual_rank=RESIDUAL_RANK),
         "starting_adapter": None,
@@ -49,9 +49,9 @@ def plan(sample: Federation) -> RoundPlan:
 @pytest.fixture
 def adapters(tmp_path: Path, plan: RoundPlan) -> list[GlobalAdapter]:
     """With a residual, without one, and the base model."""
-    assert plan.residual_spec is not None
-    first = drawn_adapter(tmp_path / "first.safetensors", plan.adapter)
-    residual = drawn_adapter(tmp_path / "residual.safetensors", plan.residual_spec)
+    assert plan.residual_layout is not None
+    first = drawn_adapter(tmp_path / "first.safetensors", plan.layout)
+    residual = drawn_adapter(tmp_path / "residual.safetensors", plan.residual_layout)
     return [GlobalAdapter(first, residual), GlobalAdapter(first), GlobalAdapter(None)]
 
 
@@ -71,7 +71,7 @@ def test_the_job_measures_each_coalition_in_the_run_s_layout(
         EvaluatedAdapter(name="coalition-1", path=first.path),
         EvaluatedAdapter(name="coalition-2", path=None),
     )
-    assert (job.adapter, job.residual_spec) == (plan.adapter, plan.residual_spec)
+    assert (job.layout, job.residual_layout) == (plan.layout, plan.residual_layout)
     assert job.heldout == (HeldoutSet(name=HELDOUT, records=heldout),)
     assert job.model_dir == tmp_path / "model"
     assert job.sequence_length == plan.recipe.sequence_length
@@ -95,8 +95,8 @@ def test_losses_are_those_of_the_evaluation_and_are_measured_once(
     found = trainer.measure(plan, verdict, adapters, report)
     job = EvaluationJob(
         model_dir=tmp_path / "model",
-        adapter=plan.adapter,
-        residual_spec=plan.residual_spec,
+        layout=plan.layout,
+        residual_layout=plan.residual_layout,
         adapters=coalition_adapters(adapters),
         heldout=(HeldoutSet(name=HELDOUT, records=heldout),),
         sequence_length=96,

@@ -9,7 +9,7 @@ from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundPlan
 from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from data_contracts.starting_adapter import InitialAdapter, tensors_of
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.global_adapters import GlobalAdapters
@@ -26,11 +26,11 @@ PLAN = FED.plan.record.model_copy(
 )
 
 
-def residual_layout() -> AdapterSpec:
+def residual_layout() -> AdapterLayout:
     """The layout of the plan's residual."""
-    spec = PLAN.residual_spec
-    assert spec is not None
-    return spec
+    layout = PLAN.residual_layout
+    assert layout is not None
+    return layout
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def known(tmp_path: Path, bucket: InMemoryBucket) -> GlobalAdapters:
     return GlobalAdapters(tmp_path / "home", bucket)
 
 
-def published(bucket: InMemoryBucket, path: Path, spec: AdapterSpec, b: float) -> ArtifactRef:
+def published(bucket: InMemoryBucket, path: Path, layout: AdapterLayout, b: float) -> ArtifactRef:
     """An adapter in storage whose B has this value everywhere."""
-    tensors = tensors_of(InitialAdapter(spec))
+    tensors = tensors_of(InitialAdapter(layout))
     filled = {n: np.full_like(t, b) if ".lora_B." in n else t for n, t in tensors.items()}
-    write_adapter(path, spec, filled)
+    write_adapter(path, layout, filled)
     ref = artifact_of_file(path)
     bucket.put_blob(path, ref)
     return ref
@@ -62,7 +62,7 @@ def test_adapter_and_residual_are_fetched_once_and_checked(
     tmp_path: Path, bucket: InMemoryBucket, known: GlobalAdapters, b: float
 ) -> None:
     """A residual of zeros says that averaging the factors missed nothing."""
-    adapter = published(bucket, tmp_path / "a", PLAN.adapter, 0.1)
+    adapter = published(bucket, tmp_path / "a", PLAN.layout, 0.1)
     residual = published(bucket, tmp_path / "r", residual_layout(), b)
     plan = PLAN.model_copy(update={"starting_adapter": adapter, "starting_residual": residual})
     starting = known.starting(plan)
@@ -77,7 +77,7 @@ def test_adapter_and_residual_are_fetched_once_and_checked(
 def test_the_candidate_comes_with_its_own_residual(
     tmp_path: Path, bucket: InMemoryBucket, known: GlobalAdapters
 ) -> None:
-    adapter = published(bucket, tmp_path / "a", PLAN.adapter, 0.1)
+    adapter = published(bucket, tmp_path / "a", PLAN.layout, 0.1)
     residual = published(bucket, tmp_path / "r", residual_layout(), 0.2)
     changes = {"adapter": adapter, "residual": residual}
     close = FED.close([FED.silo(silo) for silo in PLAN.cohort])
@@ -91,7 +91,7 @@ def test_the_candidate_comes_with_its_own_residual(
 @pytest.mark.parametrize(
     ("plan", "layout", "rule"),
     [
-        (PLAN, PLAN.adapter, "adapter.wrong_shape"),
+        (PLAN, PLAN.layout, "adapter.wrong_shape"),
         (FED.plan.record.model_copy(update={"starting_adapter": None}), None, "residual.unex"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_residual_of_another_layout_or_rule_is_not_used(
     bucket: InMemoryBucket,
     known: GlobalAdapters,
     plan: RoundPlan,
-    layout: AdapterSpec | None,
+    layout: AdapterLayout | None,
     rule: str,
 ) -> None:
     residual = published(bucket, tmp_path / "r", layout or residual_layout(), 0.2)

@@ -11,7 +11,7 @@ import pytest
 from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
-from data_contracts.records.round_plan import Retention, SiloAdapter
+from data_contracts.records.round_plan import Retention, SiloLayout
 from silo_agent.policy import (
     ContractTerms,
     PlanContext,
@@ -26,7 +26,7 @@ from tests.aggregator.federation_samples import federation, key, membership
 FED = federation()
 PLAN = FED.plan.record
 SILO = PLAN.cohort[0]
-BYTES = adapter_bytes_limit(PLAN.adapter)
+BYTES = adapter_bytes_limit(PLAN.layout)
 
 POLICY = """\
 version = 1
@@ -57,7 +57,7 @@ EXACT: dict[str, Any] = {
     "sequences": PLAN.recipe.sequences_per_step,
     "length": PLAN.recipe.sequence_length,
     "rate": PLAN.recipe.learning_rate,
-    "rank": PLAN.adapter.rank,
+    "rank": PLAN.layout.rank,
     "bytes": BYTES,
     "cohort": len(PLAN.cohort),
     "days": PLAN.retention.days,
@@ -145,7 +145,7 @@ def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:
         ("policy.sequences_per_step", {"sequences": PLAN.recipe.sequences_per_step - 1}),
         ("policy.sequence_length", {"length": PLAN.recipe.sequence_length - 1}),
         ("policy.learning_rate", {"rate": PLAN.recipe.learning_rate - Decimal("0.000001")}),
-        ("policy.rank", {"rank": PLAN.adapter.rank - 1}),
+        ("policy.rank", {"rank": PLAN.layout.rank - 1}),
         ("policy.adapter_bytes", {"bytes": BYTES - 1}),
         ("policy.cohort", {"cohort": len(PLAN.cohort) + 1}),
         ("policy.retention", {"days": PLAN.retention.days - 1}),
@@ -295,15 +295,15 @@ def test_confidential_plans_are_refused_even_where_the_policy_lists_them(tmp_pat
 
 
 def test_limits_are_on_the_layout_that_this_silo_trains(tmp_path: Path) -> None:
-    own = SiloAdapter(silo=SILO, rank=PLAN.adapter.rank - 1, alpha=1)
-    plan = PLAN.model_copy(update={"silo_adapters": (own,)})
-    spec = plan.adapter_of(SILO)
-    exact = {"rank": spec.rank, "bytes": adapter_bytes_limit(spec)}
+    own = SiloLayout(silo=SILO, rank=PLAN.layout.rank - 1, alpha=1)
+    plan = PLAN.model_copy(update={"silo_layouts": (own,)})
+    layout = plan.layout_of(SILO)
+    exact = {"rank": layout.rank, "bytes": adapter_bytes_limit(layout)}
     assert decided_by(plan, policy(tmp_path, **exact), context()) is None
     smaller = policy(tmp_path, **{**exact, "bytes": exact["bytes"] - 1})
     assert decided_by(plan, smaller, context()) == "policy.adapter_bytes"
     other = own.model_copy(update={"silo": PLAN.cohort[1]})
-    plan = PLAN.model_copy(update={"silo_adapters": (other,)})
+    plan = PLAN.model_copy(update={"silo_layouts": (other,)})
     assert decided_by(plan, policy(tmp_path, **exact), context()) == "policy.rank"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.adapter_format import check_adapter
 from data_contracts.records import RoundPlan
-from data_contracts.records.round_plan import AdapterSpec, SiloAdapter
+from data_contracts.records.round_plan import AdapterLayout, SiloLayout
 from data_contracts.starting_adapter import InitialAdapter, tensors_of
 from infra.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter, Splits
@@ -22,14 +22,14 @@ from tests.silo_agent.test_policy import EXACT, POLICY
 
 PLAN = federation().plan.record
 SILO, OTHER = PLAN.cohort[:2]
-MODULES = tuple(target.module for target in PLAN.adapter.targets)
+MODULES = tuple(target.module for target in PLAN.layout.targets)
 
 
 def narrow_plan(digest: str, **changes: Any) -> RoundPlan:
     """The sample plan for a base model on disk, with a layout of its own for one silo."""
     model = PLAN.base_model.model_copy(update={"digest": digest})
-    own = SiloAdapter(silo=SILO, rank=1, alpha=1, modules=MODULES[:1])
-    return PLAN.model_copy(update={"base_model": model, "silo_adapters": (own,), **changes})
+    own = SiloLayout(silo=SILO, rank=1, alpha=1, modules=MODULES[:1])
+    return PLAN.model_copy(update={"base_model": model, "silo_layouts": (own,), **changes})
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def jobs_of(silo: str, plan: RoundPlan, home: Path) -> LocalJobs:
     return LocalJobs(config, plan)
 
 
-def drawn_adapter(path: Path, spec: AdapterSpec) -> Path:
+def drawn_adapter(path: Path, layout: AdapterLayout) -> Path:
     """An adapter whose B is not zero."""
-    tensors = tensors_of(InitialAdapter(spec))
+    tensors = tensors_of(InitialAdapter(layout))
     rng = np.random.default_rng(4)
     drawn = {n: t + rng.standard_normal(t.shape).astype(np.float32) for n, t in tensors.items()}
-    write_adapter(path, spec, drawn)
+    write_adapter(path, layout, drawn)
     return path
 
 
@@ -80,16 +80,16 @@ def test_the_silo_trains_the_leading_part_of_the_starting_adapter(
     tmp_path: Path, digest: str, splits: Splits
 ) -> None:
     plan = narrow_plan(digest)
-    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.adapter))
+    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.layout))
     job = jobs_of(SILO, plan, tmp_path).training(start, splits)
-    own = plan.adapter_of(SILO)
-    assert job.adapter == own != plan.adapter
+    own = plan.layout_of(SILO)
+    assert job.layout == own != plan.layout
     assert not job.measure_starting, "what it starts from is not the round's starting adapter"
     assert job.starting_adapter is not None and start.path is not None
     target = own.targets[0]
     a, b = check_adapter(job.starting_adapter, own).module(target)
-    wide_a, wide_b = check_adapter(start.path, plan.adapter).module(target)
-    whole = plan.adapter.scaling * wide_b[:, :1] @ wide_a[:1]
+    wide_a, wide_b = check_adapter(start.path, plan.layout).module(target)
+    whole = plan.layout.scaling * wide_b[:, :1] @ wide_a[:1]
     assert own.scaling * b @ a == pytest.approx(whole, rel=1e-5)
     again = jobs_of(SILO, plan, tmp_path).training(start, splits)
     assert again.fingerprint() == job.fingerprint()
@@ -99,9 +99,9 @@ def test_a_silo_without_its_own_layout_trains_that_of_the_run(
     tmp_path: Path, digest: str, splits: Splits
 ) -> None:
     plan = narrow_plan(digest)
-    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.adapter))
+    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.layout))
     job = jobs_of(OTHER, plan, tmp_path).training(start, splits)
-    assert (job.adapter, job.starting_adapter) == (plan.adapter, start.path)
+    assert (job.layout, job.starting_adapter) == (plan.layout, start.path)
     assert job.measure_starting
 
 
@@ -110,7 +110,7 @@ def test_round_1_starts_from_the_seed_in_every_layout(
 ) -> None:
     plan = narrow_plan(digest, starting_adapter=None)
     job = jobs_of(SILO, plan, tmp_path).training(GlobalAdapter(None), splits)
-    assert (job.adapter, job.starting_adapter) == (plan.adapter_of(SILO), None)
+    assert (job.layout, job.starting_adapter) == (plan.layout_of(SILO), None)
 
 
 def test_only_the_baseline_is_measured_in_the_layout_of_the_silo(
@@ -125,7 +125,7 @@ def test_only_the_baseline_is_measured_in_the_layout_of_the_silo(
     silo_only = jobs.silo_only()
     assert silo_only is not None and silo_only.layout == jobs.layout
     job = jobs.evaluation((BASE, silo_only), splits.heldout)
-    assert job.adapter == plan.adapter
+    assert job.layout == plan.layout
     assert jobs_of(OTHER, plan, tmp_path).silo_only() is None, "it is of another layout"
 
 
@@ -136,7 +136,7 @@ def test_a_baseline_of_an_earlier_layout_starts_again(
     jobs = jobs_of(SILO, plan, tmp_path)
     kept = jobs.silo_only_path(1)
     kept.parent.mkdir(parents=True)
-    drawn_adapter(kept, plan.adapter)
+    drawn_adapter(kept, plan.layout)
     assert jobs.training(GlobalAdapter(None), splits).silo_only.previous_adapter is None
     drawn_adapter(kept, jobs.layout)
     assert jobs.training(GlobalAdapter(None), splits).silo_only.previous_adapter == kept
@@ -147,11 +147,11 @@ def test_a_known_loss_is_one_of_adapter_residual_and_layout(
 ) -> None:
     plan = narrow_plan(digest)
     book = jobs_of(SILO, plan, tmp_path).book(splits.heldout)
-    path = drawn_adapter(tmp_path / "a.safetensors", plan.adapter)
-    residual = drawn_adapter(tmp_path / "residual.safetensors", plan.adapter_of(SILO))
+    path = drawn_adapter(tmp_path / "a.safetensors", plan.layout)
+    residual = drawn_adapter(tmp_path / "residual.safetensors", plan.layout_of(SILO))
     alone = measured("starting", GlobalAdapter(path))
     both = measured("starting", GlobalAdapter(path, residual))
-    scaled = plan.adapter.model_copy(update={"use_rslora": True})
+    scaled = plan.layout.model_copy(update={"use_rslora": True})
     other = EvaluatedAdapter(name="starting", path=path, layout=scaled)
     book.put(alone, Measured(1.0, 9))
     assert (book.get(both), book.get(other)) == (None, None)

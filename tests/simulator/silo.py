@@ -133,15 +133,13 @@ class SimulatedTrainer:
         borrows = self.behaviour in {Behaviour.COPYING, Behaviour.MIRRORED}
         drawn_by = "silo-a" if borrows else self.silo
         rng = np.random.default_rng(_drawn(f"{drawn_by}:{plan.round}"))
-        spec, trained = plan.adapter_of(self.silo), plan.recipe.trained_factors
+        layout, trained = plan.layout_of(self.silo), plan.recipe.trained_factors
         start = (
-            InitialAdapter(plan.adapter)
-            if starting is None
-            else open_adapter(starting, plan.adapter)
+            InitialAdapter(plan.layout) if starting is None else open_adapter(starting, plan.layout)
         )
         tensors = {}
-        for target in spec.targets:
-            a, b = narrowed(start, spec).module(target)
+        for target in layout.targets:
+            a, b = narrowed(start, layout).module(target)
             if trained != "b":
                 a = rng.standard_normal(a.shape).astype(np.float32)
             if trained != "a":

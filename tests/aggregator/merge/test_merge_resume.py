@@ -17,18 +17,18 @@ from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule
 from data_contracts.adapter_format import open_adapter
 from data_contracts.records.round_plan import AdapterTarget
-from tests.aggregator.adapter_samples import dense, inputs_of, spec_of, write_adapter
+from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
 TARGETS = tuple(
     AdapterTarget(module=f"layers.{n}.up", in_features=160, out_features=200) for n in range(12)
 )
-SPEC = spec_of(rank=8, alpha=8, targets=TARGETS)
+LAYOUT = layout_with(rank=8, alpha=8, targets=TARGETS)
 
 
 def inputs(directory: Path, rule: str = "stack_truncate") -> MergeInputs:
     files = [directory / f"{seed}.safetensors" for seed in range(8)]
-    adapters = [(write_adapter(path, SPEC, seed), 10 + seed) for seed, path in enumerate(files)]
-    return inputs_of(adapters, SPEC, rule=rule)
+    adapters = [(write_adapter(path, LAYOUT, seed), 10 + seed) for seed, path in enumerate(files)]
+    return inputs_of(adapters, LAYOUT, rule=rule)
 
 
 class KilledError(Exception):
@@ -134,7 +134,7 @@ def test_another_kind_of_cpu_gives_the_same_product(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     subprocess.run(command, env={**os.environ, **older}, check=True, timeout=120)
     merge_adapters(inputs(tmp_path), tmp_path / "newer.safetensors")
-    one, other = (open_adapter(tmp_path / f"{n}.safetensors", SPEC) for n in ("older", "newer"))
+    one, other = (open_adapter(tmp_path / f"{n}.safetensors", LAYOUT) for n in ("older", "newer"))
     for target in TARGETS:
         expected = dense(other, target)
         difference = float(np.linalg.norm(dense(one, target) - expected))
@@ -142,8 +142,8 @@ def test_another_kind_of_cpu_gives_the_same_product(tmp_path: Path) -> None:
 
 
 def test_one_silo_alone_merges_to_itself(tmp_path: Path) -> None:
-    only = write_adapter(tmp_path / "only", SPEC, seed=3)
-    merge_adapters(inputs_of([(only, 7)], SPEC), tmp_path / "merged")
-    merged = open_adapter(tmp_path / "merged", SPEC)
+    only = write_adapter(tmp_path / "only", LAYOUT, seed=3)
+    merge_adapters(inputs_of([(only, 7)], LAYOUT), tmp_path / "merged")
+    merged = open_adapter(tmp_path / "merged", LAYOUT)
     for target in TARGETS:
         np.testing.assert_allclose(dense(merged, target), dense(only, target), atol=1e-4)

@@ -17,10 +17,10 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvgM, HeavyBall, StatefulOptimizer
 from data_contracts.records.round_plan import AdapterTarget
 from data_contracts.starting_adapter import narrowed
-from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, spec_of, write_adapter
+from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, layout_with, write_adapter
 
-SPEC = spec_of(rank=3, alpha=3)
-FULL = spec_of(rank=12, alpha=12)
+LAYOUT = layout_with(rank=3, alpha=3)
+FULL = layout_with(rank=12, alpha=12)
 """Of a rank that no product of the samples exceeds, so that nothing is cut."""
 
 
@@ -135,14 +135,14 @@ def test_a_heavy_ball_is_momentum_without_a_state(tmp_path: Path) -> None:
 def test_a_heavy_ball_carries_the_whole_change_beside_silos_of_lower_rank(tmp_path: Path) -> None:
     start = write_adapter(tmp_path / "start", FULL, seed=9)
     earlier = write_adapter(tmp_path / "earlier", FULL, seed=8)
-    narrow = write_adapter(tmp_path / "narrow", SPEC, seed=1)
+    narrow = write_adapter(tmp_path / "narrow", LAYOUT, seed=1)
     wide = write_adapter(tmp_path / "wide", FULL, seed=2)
     inputs = inputs_of([(narrow, 1), (wide, 3)], FULL, start, optimizer=HeavyBall())
     into, _ = one_round(tmp_path, 1, replace(inputs, earlier=earlier))
     found = open_adapter(into, FULL)
     for target in TARGETS:
         of_start = dense(start, target)
-        deltas = 0.25 * (dense(narrow, target) - dense(narrowed(start, SPEC), target))
+        deltas = 0.25 * (dense(narrow, target) - dense(narrowed(start, LAYOUT), target))
         deltas += 0.75 * (dense(wide, target) - of_start)
         expected = of_start + deltas + 0.3 * (of_start - dense(earlier, target))
         scale = float(np.abs(expected).max())
@@ -150,25 +150,25 @@ def test_a_heavy_ball_carries_the_whole_change_beside_silos_of_lower_rank(tmp_pa
 
 
 def test_a_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
-    adapters = [(write_adapter(tmp_path / "one", SPEC), 5)]
-    _, state = one_round(tmp_path, 1, inputs_of(adapters, SPEC, optimizer=DiLoCo()))
+    adapters = [(write_adapter(tmp_path / "one", LAYOUT), 5)]
+    _, state = one_round(tmp_path, 1, inputs_of(adapters, LAYOUT, optimizer=DiLoCo()))
     assert state_names(FedAvgM()) == state_names(DiLoCo())
     with pytest.raises(UntrustedInputError, match="tensor names"):
-        open_server_state(state, SPEC, FedAdam())
-    other = spec_of(targets=TARGETS[:1])
+        open_server_state(state, LAYOUT, FedAdam())
+    other = layout_with(targets=TARGETS[:1])
     with pytest.raises(UntrustedInputError, match="tensor names"):
         open_server_state(state, other, DiLoCo())
     data = bytearray(state.read_bytes())
     data[-4:] = np.float32(np.nan).tobytes()
     state.write_bytes(data)
     with pytest.raises(UntrustedInputError, match="finite values"):
-        open_server_state(state, SPEC, DiLoCo()).module(TARGETS[-1])
+        open_server_state(state, LAYOUT, DiLoCo()).module(TARGETS[-1])
     state.write_bytes(data[:-4])
     with pytest.raises(UntrustedInputError, match="bytes"):
-        open_server_state(state, SPEC, DiLoCo())
+        open_server_state(state, LAYOUT, DiLoCo())
 
 
 def test_federated_averaging_leaves_no_state(tmp_path: Path) -> None:
-    adapters = [(write_adapter(tmp_path / "one", SPEC), 5)]
-    _, state = one_round(tmp_path, 1, inputs_of(adapters, SPEC))
+    adapters = [(write_adapter(tmp_path / "one", LAYOUT), 5)]
+    _, state = one_round(tmp_path, 1, inputs_of(adapters, LAYOUT))
     assert not state.exists()

@@ -23,12 +23,12 @@ from aggregator.merge.server_optimizer import State, server_step, state_names
 from aggregator.merge.server_state import open_server_state, state_entries
 from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvgM, StatefulOptimizer
 from data_contracts.records.round_plan import AdapterTarget
-from tests.aggregator.adapter_samples import inputs_of, spec_of, write_adapter
+from tests.aggregator.adapter_samples import inputs_of, layout_with, write_adapter
 
 TARGETS = tuple(
     AdapterTarget(module=f"layers.{n}.up", in_features=40, out_features=24) for n in range(8)
 )
-SPEC = spec_of(rank=4, alpha=4, targets=TARGETS)
+LAYOUT = layout_with(rank=4, alpha=4, targets=TARGETS)
 OPTIMIZERS = st.sampled_from([DiLoCo(), FedAvgM(), FedAdam()])
 
 
@@ -37,7 +37,7 @@ def through_a_file(path: Path, target: AdapterTarget, kept: State, by: StatefulO
     file.write(0, [part.numpy() for part in kept])
     file.finish()
     file.close()
-    return open_server_state(path, spec_of(targets=(target,)), by).module(target)
+    return open_server_state(path, layout_with(targets=(target,)), by).module(target)
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,11 +82,11 @@ def test_the_first_step_of_adam_is_known() -> None:
 
 def second_round(directory: Path) -> MergeInputs:
     """Of a run whose first round left its state in the file `first`."""
-    adapters = [(write_adapter(directory / f"{seed}", SPEC, seed), 5 + seed) for seed in range(3)]
-    inputs = inputs_of(adapters, SPEC, optimizer=DiLoCo())
+    adapters = [(write_adapter(directory / f"{seed}", LAYOUT, seed), 5 + seed) for seed in range(3)]
+    inputs = inputs_of(adapters, LAYOUT, optimizer=DiLoCo())
     if not (directory / "first").exists():
         merge_adapters(inputs, directory / "adapter", directory / "first")
-    state = open_server_state(directory / "first", SPEC, DiLoCo())
+    state = open_server_state(directory / "first", LAYOUT, DiLoCo())
     return replace(inputs, server_state=state, server_state_digest="0" * 64)
 
 

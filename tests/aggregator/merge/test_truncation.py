@@ -20,7 +20,7 @@ from aggregator.merge.truncation import (
 )
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import Float32Array
 
 IN_FEATURES, OUT_FEATURES = 14, 11
@@ -46,9 +46,9 @@ def sum_of(terms: list[Term]) -> WeightedSum:
     )
     summands = []
     for t in terms:
-        spec = AdapterSpec(rank=len(t.a), alpha=1, seed=0, targets=(target,))
+        layout = AdapterLayout(rank=len(t.a), alpha=1, seed=0, targets=(target,))
         coefficients = np.full(len(t.a), t.weight * t.scaling)
-        summands.append(Summand(PairSource(spec, t.a, t.b), coefficients))
+        summands.append(Summand(PairSource(layout, t.a, t.b), coefficients))
     return WeightedSum(target, summands)
 
 

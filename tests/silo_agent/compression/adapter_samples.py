@@ -13,11 +13,11 @@ from data_contracts.adapter_format import (
     lora_b_name,
     open_adapter,
 )
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from data_contracts.starting_adapter import Float32Array
 from silo_agent.compression.error_feedback import Compressed, LocalRound, RoundFiles, compress
 
-SPEC = AdapterSpec(
+LAYOUT = AdapterLayout(
     rank=3,
     alpha=6,
     seed=1,
@@ -26,7 +26,7 @@ SPEC = AdapterSpec(
         AdapterTarget(module="model.layers.0.up_proj", in_features=37, out_features=1500),
     ),
 )
-FIRST, SECOND = SPEC.targets
+FIRST, SECOND = LAYOUT.targets
 Tensors = dict[str, Float32Array]
 
 
@@ -34,24 +34,24 @@ Tensors = dict[str, Float32Array]
 class InMemory:
     """An adapter whose tensors are in memory."""
 
-    spec: AdapterSpec
+    layout: AdapterLayout
     tensors: Mapping[str, Float32Array]
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         return self.tensors[lora_a_name(target.module)], self.tensors[lora_b_name(target.module)]
 
 
-def random_tensors(seed: int, scale: float = 0.05, spec: AdapterSpec = SPEC) -> Tensors:
+def random_tensors(seed: int, scale: float = 0.05, layout: AdapterLayout = LAYOUT) -> Tensors:
     """Every tensor of the layout, normal with a standard deviation of `scale`."""
     rng = np.random.default_rng(seed)
     return {
         name: (rng.standard_normal(shape) * scale).astype(np.float32)
-        for name, shape in expected_shapes(spec).items()
+        for name, shape in expected_shapes(layout).items()
     }
 
 
 def random_adapter(seed: int, scale: float = 0.05) -> InMemory:
-    return InMemory(SPEC, random_tensors(seed, scale))
+    return InMemory(LAYOUT, random_tensors(seed, scale))
 
 
 def moved(start: InMemory, seed: int, scale: float = 0.01, only: str = "") -> InMemory:
@@ -61,7 +61,7 @@ def moved(start: InMemory, seed: int, scale: float = 0.01, only: str = "") -> In
         name: tensor + steps[name] if f"lora_{only}" in name else tensor
         for name, tensor in start.tensors.items()
     }
-    return InMemory(start.spec, tensors)
+    return InMemory(start.layout, tensors)
 
 
 def files_in(directory: Path, is_rebasing: bool = False) -> RoundFiles:
@@ -70,7 +70,7 @@ def files_in(directory: Path, is_rebasing: bool = False) -> RoundFiles:
 
 
 def residual_of(files: RoundFiles) -> AdapterFile:
-    return open_adapter(files.residual, SPEC)
+    return open_adapter(files.residual, LAYOUT)
 
 
 def compressed(round_: LocalRound, directory: Path) -> Compressed:

@@ -24,7 +24,7 @@ from silo_agent.compression.error_feedback import (
 )
 from tests.silo_agent.compression.adapter_samples import (
     FIRST,
-    SPEC,
+    LAYOUT,
     InMemory,
     compressed,
     files_in,
@@ -118,7 +118,7 @@ def test_the_mean_of_what_is_sent_converges_to_the_mean_of_the_differences() -> 
 def test_the_files_of_a_round(tmp_path: Path, scheme: Scheme) -> None:
     local, files = moved(START, 1), files_in(tmp_path)
     result = compressed(LocalRound(local, START, scheme, "both"), tmp_path)
-    sent = check_quantised(files.sent, SPEC, scheme, START)
+    sent = check_quantised(files.sent, LAYOUT, scheme, START)
     residual, whole = tensors_of(residual_of(files)), tensors_of(local)
     for name, decoded in tensors_of(sent).items():
         np.testing.assert_allclose(decoded + residual[name], whole[name], atol=1e-7)
@@ -135,7 +135,7 @@ def test_a_second_round_sends_what_the_first_left(tmp_path: Path, scheme: Scheme
     compressed(LocalRound(local, START, scheme, "both"), first)
     carried = CarriedError(residual_of(files_in(first)), None)
     compress(LocalRound(local, START, scheme, "both"), carried, files_in(second))
-    sent = [check_quantised(files_in(d).sent, SPEC, scheme, START) for d in (first, second)]
+    sent = [check_quantised(files_in(d).sent, LAYOUT, scheme, START) for d in (first, second)]
     start, last = START.module(FIRST), residual_of(files_in(second)).module(FIRST)
     for factor in (0, 1):
         total = sum(one.difference(FIRST)[factor].astype(np.float64) for one in sent)
@@ -163,7 +163,7 @@ def test_a_frozen_factor_is_sent_as_zeros_and_its_error_waits(
     local = moved(START, 2, only="A" if trained == "a" else "B")
     round_, files = LocalRound(local, START, scheme, trained), files_in(tmp_path / "2")
     compress(round_, CarriedError(before, None), files)
-    sent = check_quantised(files.sent, SPEC, scheme, START)
+    sent = check_quantised(files.sent, LAYOUT, scheme, START)
     assert not sent.difference(FIRST)[frozen].any()
     np.testing.assert_array_equal(sent.module(FIRST)[frozen], START.module(FIRST)[frozen])
     found, expected = residual_of(files).module(FIRST), before.module(FIRST)
@@ -187,7 +187,7 @@ def test_a_frozen_factor_that_moved_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_absurd_difference_is_refused(tmp_path: Path) -> None:
-    local = InMemory(SPEC, {name: t + np.float32(2e4) for name, t in START.tensors.items()})
+    local = InMemory(LAYOUT, {name: t + np.float32(2e4) for name, t in START.tensors.items()})
     with pytest.raises(SiloOperatorError, match="within 10000; found a larger one"):
         compressed(LocalRound(local, START, SCHEMES["int8"], "both"), tmp_path)
 
@@ -197,7 +197,7 @@ def rebased_once(directory: Path, scheme: Scheme) -> tuple[Compressed, RoundFile
     compress(LocalRound(moved(START, 1), START, scheme, "both"), None, files_in(first, True))
     files = files_in(first, True)
     assert files.factors
-    carried = CarriedError(residual_of(files), open_adapter(files.factors, SPEC))
+    carried = CarriedError(residual_of(files), open_adapter(files.factors, LAYOUT))
     new_start = moved(START, 9, 0.002)
     round_ = LocalRound(moved(new_start, 2), new_start, scheme, "both")
     return compress(round_, carried, files_in(second, True)), files
@@ -207,9 +207,9 @@ def test_after_rebasing_the_product_of_the_error_is_carried(tmp_path: Path) -> N
     """The factors kept are the true A and the sent B, and the share that was lost is reported."""
     result, files = rebased_once(tmp_path, SCHEMES["int4"])
     assert files.factors
-    true_a, sent_b = open_adapter(files.factors, SPEC).module(FIRST)
+    true_a, sent_b = open_adapter(files.factors, LAYOUT).module(FIRST)
     np.testing.assert_allclose(true_a, moved(START, 1).module(FIRST)[0], atol=1e-7)
-    sent = check_quantised(files.sent, SPEC, SCHEMES["int4"], START)
+    sent = check_quantised(files.sent, LAYOUT, SCHEMES["int4"], START)
     np.testing.assert_array_equal(sent_b, sent.module(FIRST)[1])
     assert 0 < result.lost_share < 0.5
     assert result.factors is not None

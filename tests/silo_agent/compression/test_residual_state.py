@@ -10,7 +10,7 @@ from data_contracts.block_quantisation import SCHEMES
 from data_contracts.errors import SiloOperatorError
 from silo_agent.compression.error_feedback import Compressed, LocalRound, compress
 from silo_agent.compression.residual_state import Carry, ErrorFeedback, RoundBefore
-from tests.silo_agent.compression.adapter_samples import SPEC, moved, random_adapter
+from tests.silo_agent.compression.adapter_samples import LAYOUT, moved, random_adapter
 
 NOTHING = RoundBefore(submitted=None, merged=False)
 
@@ -28,8 +28,8 @@ class Rounds:
         self.before = NOTHING
 
     def carry(self, number: int, starting: str | None = None, spec_rank: int = 3) -> Carry:
-        spec = SPEC.model_copy(update={"rank": spec_rank})
-        return self.feedback.carried_into(number, spec, starting or start_of(number), self.before)
+        layout = LAYOUT.model_copy(update={"rank": spec_rank})
+        return self.feedback.carried_into(number, layout, starting or start_of(number), self.before)
 
     def play(
         self, number: int, starting: str | None = None, merged: bool = True, rebases: bool = False
@@ -39,7 +39,7 @@ class Rounds:
         round_ = LocalRound(moved(start, number), start, SCHEMES["int4"], "both")
         files = self.feedback.files(number, self.directory / f"sent-{number}", rebases)
         result = compress(round_, self.feedback.open(carry), files)
-        self.feedback.keep(number, SPEC, starting or start_of(number), carry, result)
+        self.feedback.keep(number, LAYOUT, starting or start_of(number), carry, result)
         self.before = RoundBefore(submitted=result.sent.digest, merged=merged)
         return carry, result
 
@@ -224,4 +224,4 @@ def test_runs_do_not_share_state(rounds: Rounds) -> None:
     rounds.play(1)
     other = ErrorFeedback(rounds.directory / "state", "run-b")
     with pytest.raises(SiloOperatorError, match="run run-b, round 1"):
-        other.carried_into(2, SPEC, start_of(2), rounds.before)
+        other.carried_into(2, LAYOUT, start_of(2), rounds.before)

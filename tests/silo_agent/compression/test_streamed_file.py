@@ -12,22 +12,22 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.quantised_format import check_quantised
 from data_contracts.starting_adapter import InitialAdapter
 from silo_agent.compression.streamed_file import streamed_file, write_quantised
-from tests.silo_agent.compression.adapter_samples import SPEC, random_adapter
+from tests.silo_agent.compression.adapter_samples import LAYOUT, random_adapter
 
 
 def modules() -> list[tuple[Blocks, ...]]:
     adapter, scheme = random_adapter(1), SCHEMES["int8"]
     return [
         tuple(quantise(factor, scheme) for factor in adapter.module(target))
-        for target in SPEC.targets
+        for target in LAYOUT.targets
     ]
 
 
 def test_a_written_file_passes_the_gate_and_is_what_its_reference_says(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "sent.safetensors"
-    reference = write_quantised(path, SPEC, SCHEMES["int8"], iter(modules()))
+    reference = write_quantised(path, LAYOUT, SCHEMES["int8"], iter(modules()))
     assert reference == artifact_of_file(path)
-    assert check_quantised(path, SPEC, SCHEMES["int8"], InitialAdapter(SPEC))
+    assert check_quantised(path, LAYOUT, SCHEMES["int8"], InitialAdapter(LAYOUT))
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
@@ -43,7 +43,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_module_too_few_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
-        write_quantised(tmp_path / "sent", SPEC, SCHEMES["int8"], modules()[:1])
+        write_quantised(tmp_path / "sent", LAYOUT, SCHEMES["int8"], modules()[:1])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -42,7 +42,7 @@ def train_plainly(job: TrainingJob, **changes: Any) -> PlainTraining:
     # Tiny matrices are multiplied faster by one thread than by several.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    base_loss = plain_heldout(load_lora_model(job.model_dir, job.adapter, "cpu"), job)
+    base_loss = plain_heldout(load_lora_model(job.model_dir, job.layout, "cpu"), job)
     model = plain_model(job)
     starting_loss = plain_heldout(model, job)
     parameters = adapter_parameters(model)
@@ -56,8 +56,8 @@ def train_plainly(job: TrainingJob, **changes: Any) -> PlainTraining:
 
 def plain_model(job: TrainingJob) -> Any:
     """The model with the adapter and the residual that a job starts from."""
-    model = load_lora_model(job.model_dir, job.adapter, "cpu")
-    set_adapter(model, starting_tensors(job.adapter, job.starting_adapter))
+    model = load_lora_model(job.model_dir, job.layout, "cpu")
+    set_adapter(model, starting_tensors(job.layout, job.starting_adapter))
     _merge_residual(model, job)
     return model
 
@@ -76,7 +76,7 @@ def _heldout_sequences(job: TrainingJob) -> list[PackedSequence]:
         job.heldout_records,
         length=job.recipe.sequence_length,
         limit=job.heldout_sequences,
-        seed=job.adapter.seed,
+        seed=job.layout.seed,
     )
 
 
@@ -109,10 +109,10 @@ def _steps(
 
 
 def _merge_residual(model: Any, job: TrainingJob) -> None:
-    if job.starting_residual is None or job.residual_spec is None:
+    if job.starting_residual is None or job.residual_layout is None:
         return
     weights = dict(model.named_parameters())
-    for target, a, b in open_adapter(job.starting_residual, job.residual_spec).modules():
+    for target, a, b in open_adapter(job.starting_residual, job.residual_layout).modules():
         weight = weights[f"base_model.model.{target.module}.base_layer.weight"]
         with torch.no_grad():
             weight += torch.from_numpy(np.asarray(b @ a))

@@ -110,7 +110,7 @@ def _train(job: TrainingJob) -> None:
         job.heldout_records,
         length=length,
         limit=job.heldout_sequences,
-        seed=job.adapter.seed,
+        seed=job.layout.seed,
     )
     engine = LoraEngine(job)
     starting_loss = engine.heldout(heldout).loss
@@ -118,7 +118,7 @@ def _train(job: TrainingJob) -> None:
     local_loss, adapter = engine.heldout(heldout).loss, engine.adapter()
     tokens = sum(len(sequence.token_ids) for sequence in packed)
     if dist.get_rank() == 0:
-        write_adapter(RunFiles(job.output_dir).adapter, job.adapter, adapter)
+        write_adapter(RunFiles(job.output_dir).adapter, job.layout, adapter)
         found = Measured(starting_loss, local_loss, losses[0], tokens)
         (job.output_dir / MEASURED).write_text(json.dumps(asdict(found)))
     engine.close()

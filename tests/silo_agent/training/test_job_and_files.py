@@ -32,7 +32,7 @@ from silo_agent.training.run_files import (
     write_result,
 )
 from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
-from tests.tiny_model import tiny_adapter_spec, write_records
+from tests.tiny_model import tiny_adapter_layout, write_records
 
 
 def test_job_survives_json(silo: TinySilo) -> None:
@@ -68,7 +68,7 @@ def test_evaluation_names_are_distinct(silo: TinySilo) -> None:
     with pytest.raises(ValidationError, match="names of adapters"):
         EvaluationJob(
             model_dir=silo.model_dir,
-            adapter=tiny_adapter_spec(),
+            layout=tiny_adapter_layout(),
             adapters=(base, base),
             heldout=(HeldoutSet(name="own", records=silo.heldout_records),),
             sequence_length=96,
@@ -154,22 +154,22 @@ def test_a_residual_needs_its_layout_and_decides_the_outcome(
 ) -> None:
     residual = tmp_path / "residual.safetensors"
     residual.write_bytes(b"one")
-    with pytest.raises(ValidationError, match="expected residual_spec"):
+    with pytest.raises(ValidationError, match="expected residual_layout"):
         silo.job("any", starting_residual=residual)
-    job = silo.job("any", starting_residual=residual, residual_spec=tiny_adapter_spec(rank=2))
+    job = silo.job("any", starting_residual=residual, residual_layout=tiny_adapter_layout(rank=2))
     measured = EvaluatedAdapter(name="starting", path=None, residual=residual)
     fields = {
         "model_dir": silo.model_dir,
-        "adapter": tiny_adapter_spec(),
+        "layout": tiny_adapter_layout(),
         "adapters": (measured,),
         "heldout": (HeldoutSet(name="own", records=silo.heldout_records),),
         "sequence_length": 96,
         "heldout_sequences": 2,
         "output_dir": silo.root / "any",
     }
-    with pytest.raises(ValidationError, match="expected residual_spec"):
+    with pytest.raises(ValidationError, match="expected residual_layout"):
         EvaluationJob.model_validate(fields)
-    evaluation = EvaluationJob.model_validate({**fields, "residual_spec": tiny_adapter_spec()})
+    evaluation = EvaluationJob.model_validate({**fields, "residual_layout": tiny_adapter_layout()})
     before = (job.fingerprint(), evaluation.fingerprint())
     residual.write_bytes(b"other")
     after = (job.fingerprint(), evaluation.fingerprint())

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from data_contracts.errors import ConsortiaError, FederationOperatorError, SiloOperatorError
-from data_contracts.records.round_plan import AdapterSpec, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
 from infra.clock import SystemClock
 from silo_agent.training.failed_process import FailedProcess, first_failed
 from silo_agent.training.job import TrainingJob
@@ -166,8 +166,8 @@ def job_with_damaged_weights(silo: TinySilo) -> TrainingJob:
 def job_with_an_absent_module(silo: TinySilo) -> TrainingJob:
     """A failure that a rank reports."""
     target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)
-    spec = AdapterSpec(rank=4, alpha=8, seed=1, targets=(target,))
-    return silo.job("absent-module", adapter=spec, ranks=1)
+    layout = AdapterLayout(rank=4, alpha=8, seed=1, targets=(target,))
+    return silo.job("absent-module", adapter=layout, ranks=1)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_an_unforeseen_failure_shows_the_last_error_line_and_the_log(
 @pytest.mark.stack
 def test_a_foreseen_failure_arrives_as_what_it_is(errors: dict[str, ConsortiaError]) -> None:
     assert isinstance(errors["absent-module"], FederationOperatorError)
-    assert "adapter spec of the plan" in str(errors["absent-module"])
+    assert "adapter layout of the plan" in str(errors["absent-module"])
 
 
 @pytest.mark.stack

@@ -143,9 +143,9 @@ def test_packed_loss_equals_unpacked_loss(tokenizer: Any, silo: TinySilo, attent
     import torch
 
     from silo_agent.training.lora_model import answer_nll, load_lora_model
-    from tests.tiny_model import tiny_adapter_spec
+    from tests.tiny_model import tiny_adapter_layout
 
-    model = load_lora_model(silo.model_dir, tiny_adapter_spec(), "cpu").eval()
+    model = load_lora_model(silo.model_dir, tiny_adapter_layout(), "cpu").eval()
     model.get_base_model().set_attn_implementation(attention)
     packed, _ = pack(tokenizer, silo.train_records, count=4)
     single = [part for sequence in packed for part in _unpacked(sequence)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_contracts.records.round_plan import AdapterSpec, TrainedFactors
+from data_contracts.records.round_plan import AdapterLayout, TrainedFactors
 from data_contracts.starting_adapter import (
     Float32Array,
     InitialAdapter,
@@ -40,27 +40,27 @@ from tests.silo_agent.training.plain_torch import (
 )
 from tests.silo_agent.training.shared_ranks import train_in_one_rank
 from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
-from tests.tiny_model import tiny_adapter_spec
+from tests.tiny_model import tiny_adapter_layout
 
 pytestmark = pytest.mark.stack
 
 TOLERANCE = 1e-5
-SPEC = tiny_adapter_spec(use_rslora=True)
-NARROW = SPEC.model_copy(update={"rank": 2, "alpha": 3, "targets": SPEC.targets[2:]})
-RESIDUAL = tiny_adapter_spec(rank=3).model_copy(update={"alpha": 3})
+LAYOUT = tiny_adapter_layout(use_rslora=True)
+NARROW = LAYOUT.model_copy(update={"rank": 2, "alpha": 3, "targets": LAYOUT.targets[2:]})
+RESIDUAL = tiny_adapter_layout(rank=3).model_copy(update={"alpha": 3})
 STEPS = 6
 
 Tensors = dict[str, Float32Array]
 
 
-def drawn_adapter(path: Path, spec: AdapterSpec, size: float) -> Path:
+def drawn_adapter(path: Path, layout: AdapterLayout, size: float) -> Path:
     """An adapter with A of the seed and random B."""
     rng = np.random.default_rng(11)
-    tensors = tensors_of(InitialAdapter(spec))
+    tensors = tensors_of(InitialAdapter(layout))
     for name, array in tensors.items():
         if ".lora_B." in name:
             array[:] = size * rng.standard_normal(array.shape)
-    write_adapter(path, spec, tensors)
+    write_adapter(path, layout, tensors)
     return path
 
 
@@ -68,21 +68,21 @@ def recipe_job(silo: TinySilo, name: str, factors: TrainedFactors, **changes: An
     """A job with every option at once: rank-stabilised, one factor, proximal, with a residual."""
     options = {"trained_factors": factors, "proximal_mu": Decimal("0.8")}
     fields: dict[str, Any] = {
-        "adapter": SPEC,
+        "layout": LAYOUT,
         "recipe": tiny_recipe(STEPS).model_copy(update=options),
         "round": 2,
-        "starting_adapter": drawn_adapter(silo.root / "start.safetensors", SPEC, 0.1),
+        "starting_adapter": drawn_adapter(silo.root / "start.safetensors", LAYOUT, 0.1),
         "starting_residual": drawn_adapter(silo.root / "residual.safetensors", RESIDUAL, 0.05),
-        "residual_spec": RESIDUAL,
+        "residual_layout": RESIDUAL,
         "heldout_sequences": 3,
         "measure_local": False,
     }
     return silo.job(name, **{**fields, **changes})
 
 
-def tensors_in(path: Path | None, spec: AdapterSpec = SPEC) -> Tensors:
+def tensors_in(path: Path | None, layout: AdapterLayout = LAYOUT) -> Tensors:
     """Every tensor of an adapter file, or of the seed's adapter."""
-    return dict(starting_tensors(spec, path))
+    return dict(starting_tensors(layout, path))
 
 
 def distance(one: Tensors, other: Tensors) -> float:
@@ -180,8 +180,8 @@ def evaluation(silo: TinySilo, job: TrainingJob, narrow: Path) -> EvaluationResu
     start, residual = job.starting_adapter, job.starting_residual
     asked = EvaluationJob(
         model_dir=silo.model_dir,
-        adapter=SPEC,
-        residual_spec=RESIDUAL,
+        layout=LAYOUT,
+        residual_layout=RESIDUAL,
         adapters=(
             EvaluatedAdapter(name="starting", path=start, residual=residual),
             EvaluatedAdapter(name="without", path=start),
@@ -220,7 +220,7 @@ def test_an_adapter_is_measured_with_its_residual_and_without(
 def test_an_adapter_of_a_narrower_layout_is_measured_as_it_is(
     evaluation: EvaluationResult, job: TrainingJob, narrow: Path
 ) -> None:
-    changes = {"adapter": NARROW, "starting_adapter": narrow, "starting_residual": None}
+    changes = {"layout": NARROW, "starting_adapter": narrow, "starting_residual": None}
     alone = job.model_copy(update=changes)
     expected = plain_heldout(plain_model(alone), alone)
     assert evaluation.loss("narrow", "own").loss == pytest.approx(expected, abs=TOLERANCE)
@@ -236,7 +236,7 @@ def test_each_sequence_is_accounted_for(evaluation: EvaluationResult, job: Train
 
 def test_a_narrow_layout_of_the_seed_is_what_the_seed_draws_for_it() -> None:
     """So a silo with a layout of its own needs no file in round 1."""
-    cut = tensors_of(narrowed(InitialAdapter(SPEC), NARROW))
+    cut = tensors_of(narrowed(InitialAdapter(LAYOUT), NARROW))
     drawn = tensors_of(InitialAdapter(NARROW))
     assert cut.keys() == drawn.keys()
     assert all(np.array_equal(cut[name], drawn[name]) for name in cut)

@@ -8,14 +8,14 @@ from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from data_contracts.starting_adapter import InitialAdapter, tensors_of
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.starting_tensors import starting_tensors
-from tests.tiny_model import tiny_adapter_spec
+from tests.tiny_model import tiny_adapter_layout
 
 
 def test_a_written_adapter_is_what_the_next_round_starts_from(tmp_path: Path) -> None:
-    spec = tiny_adapter_spec()
-    tensors = {name: array + 0.5 for name, array in tensors_of(InitialAdapter(spec)).items()}
-    write_adapter(tmp_path / "adapter.safetensors", spec, tensors)
-    read = dict(starting_tensors(spec, tmp_path / "adapter.safetensors"))
+    layout = tiny_adapter_layout()
+    tensors = {name: array + 0.5 for name, array in tensors_of(InitialAdapter(layout)).items()}
+    write_adapter(tmp_path / "adapter.safetensors", layout, tensors)
+    read = dict(starting_tensors(layout, tmp_path / "adapter.safetensors"))
     assert all(np.array_equal(read[name], tensors[name]) for name in tensors)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter.safetensors"]
 
@@ -23,17 +23,17 @@ def test_a_written_adapter_is_what_the_next_round_starts_from(tmp_path: Path) ->
 def test_starting_adapter_passes_through_the_gate(tmp_path: Path) -> None:
     path = tmp_path / "adapter.safetensors"
     write_adapter(
-        path, tiny_adapter_spec(rank=4), tensors_of(InitialAdapter(tiny_adapter_spec(rank=4)))
+        path, tiny_adapter_layout(rank=4), tensors_of(InitialAdapter(tiny_adapter_layout(rank=4)))
     )
     with pytest.raises(UntrustedInputError, match="adapter"):
-        list(starting_tensors(tiny_adapter_spec(rank=8), path))
+        list(starting_tensors(tiny_adapter_layout(rank=8), path))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "not finite"])
 def test_an_unfit_tensor_is_never_written(tmp_path: Path, damage: str) -> None:
-    spec = tiny_adapter_spec()
-    tensors = tensors_of(InitialAdapter(spec))
-    name = lora_b_name(spec.targets[3].module)
+    layout = tiny_adapter_layout()
+    tensors = tensors_of(InitialAdapter(layout))
+    name = lora_b_name(layout.targets[3].module)
     if damage == "missing":
         del tensors[name]
     elif damage == "empty":
@@ -41,5 +41,5 @@ def test_an_unfit_tensor_is_never_written(tmp_path: Path, damage: str) -> None:
     else:
         tensors[name][0, 0] = np.nan
     with pytest.raises(SiloOperatorError, match=f"trained adapter tensor {name}"):
-        write_adapter(tmp_path / "adapter.safetensors", spec, tensors)
+        write_adapter(tmp_path / "adapter.safetensors", layout, tensors)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from data_contracts.adapter_format import check_adapter
-from data_contracts.records.round_plan import AdapterSpec
+from data_contracts.records.round_plan import AdapterLayout
 from infra.clock import SystemClock
 from silo_agent.training.job import (
     EvaluatedAdapter,
@@ -55,10 +55,10 @@ run_training(job, on_progress=die_at_step_3)
 """
 
 
-def difference(first: Path, second: Path, spec: AdapterSpec) -> float:
+def difference(first: Path, second: Path, layout: AdapterLayout) -> float:
     """Largest absolute difference between two adapters."""
     pairs = zip(
-        check_adapter(first, spec).modules(), check_adapter(second, spec).modules(), strict=True
+        check_adapter(first, layout).modules(), check_adapter(second, layout).modules(), strict=True
     )
     return max(
         float(np.abs(mine - yours).max())
@@ -211,7 +211,7 @@ def test_stage_and_ranks_do_not_change_the_adapter(
 ) -> None:
     job, result = others[name], measured(others[name])
     adapter = RunFiles(job.output_dir).adapter
-    assert difference(adapter, zero_2.adapter, job.adapter) < TOLERANCE
+    assert difference(adapter, zero_2.adapter, job.layout) < TOLERANCE
     assert result.local_loss == pytest.approx(zero_2.local_loss, abs=TOLERANCE)
     assert result.first_step_loss == pytest.approx(zero_2.first_step_loss, abs=TOLERANCE)
     assert result.starting_loss == pytest.approx(zero_2.starting_loss, abs=TOLERANCE)
@@ -251,7 +251,7 @@ def test_second_round_trains_the_baseline_from_its_own_past(
     assert result.silo_only_loss is not None and result.silo_only_adapter is not None
     assert zero_2.starting_loss is not None
     assert result.local_loss < result.silo_only_loss < zero_2.starting_loss
-    check_adapter(result.silo_only_adapter, job.adapter)
+    check_adapter(result.silo_only_adapter, job.layout)
 
 
 def test_plain_peft_and_the_evaluation_see_what_training_measured(
@@ -259,7 +259,7 @@ def test_plain_peft_and_the_evaluation_see_what_training_measured(
 ) -> None:
     job = EvaluationJob(
         model_dir=silo.model_dir,
-        adapter=zero_2_job.adapter,
+        layout=zero_2_job.layout,
         adapters=(
             EvaluatedAdapter(name="base", path=None),
             EvaluatedAdapter(name="local", path=zero_2.adapter),
@@ -297,9 +297,9 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "r": job.adapter.rank,
-        "lora_alpha": job.adapter.alpha,
-        "target_modules": [target.module for target in job.adapter.targets],
+        "r": job.layout.rank,
+        "lora_alpha": job.layout.alpha,
+        "target_modules": [target.module for target in job.layout.targets],
         "inference_mode": True,
     }
     (directory / "adapter_config.json").write_text(json.dumps(config))
@@ -312,7 +312,7 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
         silo.heldout_records,
         length=job.recipe.sequence_length,
         limit=job.heldout_sequences,
-        seed=job.adapter.seed,
+        seed=job.layout.seed,
     ):
         with torch.no_grad():
             loss = model(

@@ -9,7 +9,7 @@ import psutil
 
 from data_contracts.records.round_plan import TrainingRecipe
 from silo_agent.training.job import TrainingJob
-from tests.tiny_model import make_tiny_model, tiny_adapter_spec, write_records
+from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
 
 STEPS = 8
 
@@ -27,7 +27,7 @@ class TinySilo:
         """A small job that writes into a directory called `name`."""
         fields: dict[str, Any] = {
             "model_dir": self.model_dir,
-            "adapter": tiny_adapter_spec(),
+            "layout": tiny_adapter_layout(),
             "recipe": tiny_recipe(),
             "round": 1,
             "train_records": self.train_records,
