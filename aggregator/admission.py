@@ -1,24 +1,23 @@
 """Which submissions count: pure rules over verified records, decided once, in `close`.
 
 Guaranteed: every silo of the cohort ends in exactly one of four lists, the result depends on the
-evidence alone (not on its order), and the first rule that objects, in the order of `SILO_RULES` and
-then `SUBMISSION_RULES`, names the reason. A silo's no (a refusal or a failed contract) is never
+records alone (not on their order), and the first rule that objects is named, in the order of
+`SILO_RULES` and then `SUBMISSION_RULES`. A silo's no (a refusal or a failed contract) is never
 overruled by a submission. Copies are looked for last and only among submissions that would
 otherwise count, so that a silo cannot knock out a neighbour from a slot that was rejected anyway.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from aggregator.attempt import SiloRecords
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified
 from data_contracts.records import (
-    Acceptance,
     Close,
-    Refusal,
     RoundPlan,
     RoundRecord,
     Submission,
@@ -30,6 +29,7 @@ from data_contracts.records.verdict import VERDICT_VALIDITY
 from infra.clock import ALLOWED_SKEW
 
 MAX_RULE_LENGTH = 80
+EQUIVOCATION = "silo.equivocation"
 REVOKED_SILO = "silo.revoked"
 WITHDREW = "silo.withdrew"
 
@@ -37,39 +37,11 @@ RuleInput = TypeVar("RuleInput")
 
 
 @dataclass(frozen=True)
-class SiloEvidence:
-    """What the coordinator read and verified of one silo.
-
-    `is_revoked`: its key counts no more, so nothing was read. `equivocated`: two valid records lay
-    in one slot. `withdrew`: something that was read was gone, or locked by somebody else, before it
-    could be kept, so none of its records count. `adapter_fault`: the reason of the gate that
-    refused the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter in
-    the silo's inbox, by digest.
-    """
-
-    silo: str
-    acceptance: Verified[Acceptance] | None = None
-    refusal: Verified[Refusal] | None = None
-    verdict: Verified[Verdict] | None = None
-    submission: Verified[Submission] | None = None
-    equivocated: bool = False
-    is_revoked: bool = False
-    withdrew: bool = False
-    adapter_fault: str | None = None
-    versions: Mapping[str, str | None] = field(default_factory=dict)
-
-    def verified(self) -> tuple[Verified[Any], ...]:
-        """All records that exist."""
-        found = (self.acceptance, self.refusal, self.verdict, self.submission)
-        return tuple(verified for verified in found if verified is not None)
-
-
-@dataclass(frozen=True)
 class _Case:
-    """One silo's evidence before the rules."""
+    """One silo's records before the rules."""
 
     plan: Verified[RoundPlan]
-    evidence: SiloEvidence
+    records: SiloRecords
     now: datetime
 
 
@@ -82,17 +54,17 @@ class _Submitted:
     verdict: Verified[Verdict]
 
 
-def judge(plan: Verified[RoundPlan], evidence: Sequence[SiloEvidence], now: datetime) -> Close:
+def judge(plan: Verified[RoundPlan], records: Sequence[SiloRecords], now: datetime) -> Close:
     """The close record of `plan`, issued at `now`, against which verdicts expire.
 
-    Each list is sorted by silo; a silo of the cohort without evidence is missing. Judging again
+    Each list is sorted by silo; a silo of the cohort without records is missing. Judging again
     with `close.issued_at` gives the same record. Raises ValueError when a silo appears twice.
     """
-    by_silo = {item.silo: item for item in evidence}
-    if len(by_silo) != len(evidence):
-        raise ValueError("expected each silo once in the evidence")
+    by_silo = {item.silo: item for item in records}
+    if len(by_silo) != len(records):
+        raise ValueError("expected the records of each silo once")
     silos = sorted(set(plan.record.cohort) | set(by_silo))
-    cases = [_Case(plan, by_silo.get(silo) or SiloEvidence(silo), now) for silo in silos]
+    cases = [_Case(plan, by_silo.get(silo) or SiloRecords(silo), now) for silo in silos]
     outcomes = [_judge_silo(case) for case in cases]
     copied = _copies([o for o in outcomes if isinstance(o, Admitted)], plan.record)
     outcomes = [_without_copies(outcome, copied) for outcome in outcomes]
@@ -114,7 +86,7 @@ def _held(
     adapters = {o.silo: o.adapter.digest for o in outcomes if isinstance(o, Admitted)}
     held = []
     for silo, versions, verified in (
-        (c.evidence.silo, c.evidence.versions, c.evidence.verified()) for c in cases
+        (c.records.silo, c.records.versions, c.records.judged()) for c in cases
     ):
         things = [(v.record.kind, v.digest) for v in verified]
         things += [(LOCAL_ADAPTER, adapters[silo])] if silo in adapters else []
@@ -131,7 +103,7 @@ def reached_quorum(close: Close, plan: RoundPlan) -> bool:
 
 
 def binding_fault(record: RoundRecord, plan: Verified[RoundPlan]) -> str | None:
-    """The first field by which a record belongs to something else, as a reason, or None.
+    """The first field by which a record belongs to something else, as a rule, or None.
 
     In the order federation, run, round, attempt, plan digest.
     """
@@ -148,59 +120,57 @@ def binding_fault(record: RoundRecord, plan: Verified[RoundPlan]) -> str | None:
 
 def _judge_silo(case: _Case) -> Admitted | Rejected | Refused | str:
     """One of the four outcomes; a plain silo id means missing."""
-    reason = _first_reason(SILO_RULES, case)
-    if reason is not None:
-        return _rejected(case, reason)
+    rule = _first_rule(SILO_RULES, case)
+    if rule is not None:
+        return _rejected(case, rule)
     refused = _refused_by_silo(case)
     if refused is not None:
         return refused
-    submission, verdict = case.evidence.submission, case.evidence.verdict
+    submission, verdict = case.records.submission, case.records.verdict
     if submission is None:
-        return case.evidence.silo
+        return case.records.silo
     if verdict is None:
         return _rejected(case, "verdict.missing")
     submitted = _Submitted(case, submission, verdict)
-    reason = _first_reason(SUBMISSION_RULES, submitted)
-    return _rejected(case, reason) if reason is not None else _admitted(submitted)
+    rule = _first_rule(SUBMISSION_RULES, submitted)
+    return _rejected(case, rule) if rule is not None else _admitted(submitted)
 
 
-def _first_reason(
-    rules: Iterable[Callable[[RuleInput], str | None]], case: RuleInput
-) -> str | None:
-    return next((reason for rule in rules if (reason := rule(case)) is not None), None)
+def _first_rule(rules: Iterable[Callable[[RuleInput], str | None]], case: RuleInput) -> str | None:
+    return next((rule for objection in rules if (rule := objection(case)) is not None), None)
 
 
 def _outside_cohort(case: _Case) -> str | None:
-    return None if case.evidence.silo in case.plan.record.cohort else "cohort.not_named"
+    return None if case.records.silo in case.plan.record.cohort else "cohort.not_named"
 
 
 def _revoked(case: _Case) -> str | None:
-    return REVOKED_SILO if case.evidence.is_revoked else None
+    return REVOKED_SILO if case.records.is_revoked else None
 
 
 def _withdrew(case: _Case) -> str | None:
-    return WITHDREW if case.evidence.withdrew else None
+    return WITHDREW if case.records.withdrew else None
 
 
 def _equivocation(case: _Case) -> str | None:
-    return "silo.equivocation" if case.evidence.equivocated else None
+    return EQUIVOCATION if case.records.equivocated else None
 
 
 def _binding(case: _Case) -> str | None:
-    records = [verified.record for verified in case.evidence.verified()]
-    if any(record.silo != case.evidence.silo for record in records):
+    records = [verified.record for verified in case.records.judged()]
+    if any(record.silo != case.records.silo for record in records):
         return "binding.silo"
     faults = (binding_fault(record, case.plan) for record in records)
     return next((fault for fault in faults if fault is not None), None)
 
 
 def _no_acceptance(case: _Case) -> str | None:
-    submitted = case.evidence.submission is not None and case.evidence.refusal is None
-    return "acceptance.missing" if submitted and case.evidence.acceptance is None else None
+    submitted = case.records.submission is not None and case.records.refusal is None
+    return "acceptance.missing" if submitted and case.records.acceptance is None else None
 
 
 def _other_contract(submitted: _Submitted) -> str | None:
-    pinned = submitted.case.plan.record.contract_digest_of(submitted.case.evidence.silo)
+    pinned = submitted.case.plan.record.contract_digest_of(submitted.case.records.silo)
     found = submitted.verdict.record.contract_digest
     return None if found == pinned else "verdict.other_contract"
 
@@ -248,7 +218,7 @@ def _too_large(submitted: _Submitted) -> str | None:
 
 
 def _adapter_fault(submitted: _Submitted) -> str | None:
-    return submitted.case.evidence.adapter_fault
+    return submitted.case.records.adapter_fault
 
 
 SILO_RULES: tuple[Callable[[_Case], str | None], ...] = (
@@ -272,14 +242,14 @@ SUBMISSION_RULES: tuple[Callable[[_Submitted], str | None], ...] = (
 
 
 def _refused_by_silo(case: _Case) -> Refused | None:
-    refusal, verdict = case.evidence.refusal, case.evidence.verdict
+    refusal, verdict = case.records.refusal, case.records.verdict
     if refusal is not None:
         return Refused(
-            silo=case.evidence.silo, record_digest=refusal.digest, rule=refusal.record.rule
+            silo=case.records.silo, record_digest=refusal.digest, rule=refusal.record.rule
         )
     if verdict is not None and not verdict.record.passed:
         rule = failing_rule(verdict.record)
-        return Refused(silo=case.evidence.silo, record_digest=verdict.digest, rule=rule)
+        return Refused(silo=case.records.silo, record_digest=verdict.digest, rule=rule)
     return None
 
 
@@ -292,9 +262,9 @@ def failing_rule(verdict: Verdict) -> str:
 
 
 def _rejected(case: _Case, rule: str) -> Rejected:
-    submission = case.evidence.submission
+    submission = case.records.submission
     return Rejected(
-        silo=case.evidence.silo,
+        silo=case.records.silo,
         submission_digest=submission.digest if submission else None,
         rule=rule,
     )
@@ -304,7 +274,7 @@ def _admitted(submitted: _Submitted) -> Admitted:
     """Weight: tokens claimed, but no more than the recipe can use or the plan's cap allows."""
     plan, submission = submitted.case.plan.record, submitted.submission.record
     return Admitted(
-        silo=submitted.case.evidence.silo,
+        silo=submitted.case.records.silo,
         submission_digest=submitted.submission.digest,
         verdict_digest=submitted.verdict.digest,
         adapter=submission.adapter,

@@ -1,14 +1,13 @@
-"""Reads the evidence of one attempt from the buckets, verified."""
+"""Reads an attempt from the buckets, verified."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from aggregator.admission import SiloEvidence
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import abort_of, own_records
-from aggregator.ledger import SiloRecords, held_records
-from aggregator.report import Evidence
+from aggregator.ledger import held_records
 from aggregator.spool import spool, spool_with_version
 from aggregator.transfers import several_at_a_time
 from data_contracts.adapter_format import open_adapter
@@ -35,7 +34,7 @@ from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.submission_gate import check_submission
 from data_contracts.trusted_feed import TrustedFeed
-from infra.record_store import read_attempt
+from infra.record_store import read_records
 
 SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 
@@ -47,8 +46,8 @@ def read_silo(
     key = feed.silo_key(plan, silo)
     if key is None:
         named = feed.membership_of(plan).record.key_of(silo)
-        return SiloRecords(is_revoked=named is not None)
-    reading = read_attempt(
+        return SiloRecords(silo, is_revoked=named is not None)
+    reading = read_records(
         c.inbox(silo),
         attempt_of(plan),
         dict.fromkeys(SILO_TYPES, frozenset({key})),
@@ -57,6 +56,7 @@ def read_silo(
     )
     found = {kind: reading.found(kind) for kind in SILO_TYPES}
     return SiloRecords(
+        silo,
         acceptance=reading.found(Acceptance),
         refusal=reading.found(Refusal),
         verdict=reading.found(Verdict),
@@ -67,12 +67,12 @@ def read_silo(
     )
 
 
-def read_evidence(
+def read_attempt(
     c: Coordinator,
     feed: TrustedFeed,
     plan: Verified[RoundPlan],
     report: Verified[RoundReport] | None = None,
-) -> tuple[Evidence, dict[str, SiloRecords]]:
+) -> Attempt:
     """All verified records of the attempt, the coordinator's and the silos'.
 
     Once the round is closed, what a silo was judged by is what the close holds, and once there is
@@ -86,25 +86,19 @@ def read_evidence(
         silos = {silo: read_silo(c, feed, plan, silo) for silo in plan.record.cohort}
         if close is not None:
             judged = _held(c, feed, plan, close.record.held)
-            silos = {s: _as_judged(judged.get(s, SiloRecords()), r) for s, r in silos.items()}
+            silos = {s: _as_judged(judged.get(s), inbox) for s, inbox in silos.items()}
         if decision is not None:
             used = _held(c, feed, plan, _evaluation_refs(decision.record))
-            silos = {s: _as_decided(r, used.get(s, SiloRecords())) for s, r in silos.items()}
-    evidence = Evidence(
+            silos = {s: _as_decided(r, used.get(s)) for s, r in silos.items()}
+    return Attempt(
         membership=feed.membership_of(plan),
         plan=plan,
-        acceptances={s: r.acceptance for s, r in silos.items() if r.acceptance},
-        refusals={s: r.refusal for s, r in silos.items() if r.refusal},
-        verdicts={s: r.verdict for s, r in silos.items() if r.verdict},
-        submissions={s: r.submission for s, r in silos.items() if r.submission},
-        evaluations={s: r.evaluation for s, r in silos.items() if r.evaluation},
+        silos=silos,
         close=close,
         candidate=own.found(Candidate),
         decision=decision,
         abort=abort_of(c, feed, plan),
-        versions={digest: v for r in silos.values() for digest, v in r.versions.items()},
     )
-    return evidence, silos
 
 
 def _held(
@@ -116,8 +110,9 @@ def _held(
     return held_records(c, plan, refs, {silo: key for silo, key in keys.items() if key})
 
 
-def _as_judged(judged: SiloRecords, inbox: SiloRecords) -> SiloRecords:
+def _as_judged(judged: SiloRecords | None, inbox: SiloRecords) -> SiloRecords:
     """Only the evaluation still comes from the inbox."""
+    judged = judged or SiloRecords(inbox.silo)
     return replace(
         judged,
         evaluation=inbox.evaluation,
@@ -126,7 +121,8 @@ def _as_judged(judged: SiloRecords, inbox: SiloRecords) -> SiloRecords:
     )
 
 
-def _as_decided(judged: SiloRecords, used: SiloRecords) -> SiloRecords:
+def _as_decided(judged: SiloRecords, used: SiloRecords | None) -> SiloRecords:
+    used = used or SiloRecords(judged.silo)
     versions = dict(judged.versions) | dict(used.versions)
     return replace(judged, evaluation=used.evaluation, versions=versions)
 
@@ -155,32 +151,19 @@ def read_status(
     return status.record if status is not None else None
 
 
-def admission_evidence(
-    c: Coordinator, plan: Verified[RoundPlan], silos: dict[str, SiloRecords]
-) -> list[SiloEvidence]:
-    """Evidence for the admission rules; each submitted adapter is spooled and gated here.
+def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
+    """The silos' records for admission; each submitted adapter is spooled and gated here.
 
     Raises UntrustedInputError when the coordinator's own starting adapter is not what its plan
     names: no silo is to be judged by that.
     """
-    starting = starting_source(c, plan.record)
+    starting = starting_source(c, attempt.plan.record)
 
-    def judged(silo: str) -> SiloEvidence:
-        records = silos[silo]
-        fault, versions = _adapter_fault(c, plan, silo, records.submission, starting)
-        return SiloEvidence(
-            silo=silo,
-            acceptance=records.acceptance,
-            refusal=records.refusal,
-            verdict=records.verdict,
-            submission=records.submission,
-            equivocated=records.equivocated,
-            is_revoked=records.is_revoked,
-            adapter_fault=fault,
-            versions=dict(records.versions) | versions,
-        )
+    def judged(own: SiloRecords) -> SiloRecords:
+        fault, versions = _adapter_fault(c, attempt.plan, own, starting)
+        return replace(own, adapter_fault=fault, versions=dict(own.versions) | versions)
 
-    return several_at_a_time(judged, sorted(silos))
+    return several_at_a_time(judged, attempt.cohort())
 
 
 def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
@@ -205,22 +188,21 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
 def _adapter_fault(
     c: Coordinator,
     plan: Verified[RoundPlan],
-    silo: str,
-    submission: Verified[Submission] | None,
+    own: SiloRecords,
     starting: AdapterSource,
 ) -> tuple[str | None, dict[str, str | None]]:
     """Why the submitted adapter cannot be admitted, or None, and its version by digest.
 
     Size is checked before bytes.
     """
-    if submission is None:
+    if own.submission is None:
         return None, {}
-    ref = submission.record.adapter
+    ref = own.submission.record.adapter
     if ref.size > plan.record.max_adapter_bytes:
         return "adapter.too_large", {}
     try:
-        path, version = spool_with_version(c, c.inbox(silo), ref)
-        source = local_adapter(plan.record, silo, path, starting)
+        path, version = spool_with_version(c, c.inbox(own.silo), ref)
+        source = local_adapter(plan.record, own.silo, path, starting)
         check_submission(source, starting, plan.record.recipe)
     except UntrustedInputError as error:
         return error.rule, {}

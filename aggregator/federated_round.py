@@ -6,7 +6,7 @@ what was done and goes on. Nothing here knows Prefect, and only a merge imports 
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 from aggregator.adapter_layout import adapter_targets
 from aggregator.admission import reached_quorum
 from aggregator.agreed_contracts import agreed_contracts
+from aggregator.attempt import Attempt
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
-from aggregator.evidence_reader import admission_evidence, read_evidence
+from aggregator.evidence_reader import gated, read_attempt
 from aggregator.federation_feed import (
     abort_of,
     attempts_back,
@@ -30,10 +31,9 @@ from aggregator.federation_feed import (
 )
 from aggregator.held_judgement import close_on_held, decide_on_held, listed_and_held
 from aggregator.interruption import interruption_of
-from aggregator.ledger import SiloRecords
 from aggregator.planning import PlanInputs, draft_plan
 from aggregator.publish import write_peft_layout
-from aggregator.report import Evidence, build_report
+from aggregator.report import build_report
 from aggregator.report_files import ReportFiles, write_report_files
 from aggregator.spool import spool
 from aggregator.stage import Stage, stage_of
@@ -99,29 +99,27 @@ def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
 
 @dataclass(frozen=True)
 class Look:
-    """An attempt as storage shows it at one moment: its stage, and the evidence that says so."""
+    """An attempt as storage shows it at one moment, and its stage."""
 
     feed: TrustedFeed
-    plan: Verified[RoundPlan]
+    attempt: Attempt
     stage: Stage
-    evidence: Evidence
-    silos: Mapping[str, SiloRecords]
 
 
 def look(c: Coordinator, plan: Verified[RoundPlan], feed: TrustedFeed | None = None) -> Look:
     """Read everything about an attempt once; `feed` where it was read just now."""
     feed = feed or read_federation(c)
     report = read_report(c, feed, plan)
-    evidence, silos = read_evidence(c, feed, plan, report)
+    attempt = read_attempt(c, feed, plan, report)
     if not is_fed(c, feed, plan):
-        return Look(feed, plan, Stage.VOID, evidence, silos)
+        return Look(feed, attempt, Stage.VOID)
     found = stage_of(
-        evidence,
+        attempt,
         c.clock.now(),
         reported=report is not None,
-        interrupted=interruption_of(feed, evidence) is not None,
+        interrupted=interruption_of(feed, attempt) is not None,
     )
-    return Look(feed, plan, found, evidence, silos)
+    return Look(feed, attempt, found)
 
 
 def stage(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
@@ -132,10 +130,10 @@ def stage(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
 def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | Verified[Abort]:
     """Admit, reject, count refusals and missing silos; below quorum abort instead."""
     feed = read_federation(c)
-    evidence, silos = read_evidence(c, feed, plan)
-    if evidence.close is not None:
-        return evidence.close
-    close = close_on_held(c, plan, admission_evidence(c, plan, silos), c.clock.now())
+    attempt = read_attempt(c, feed, plan)
+    if attempt.close is not None:
+        return attempt.close
+    close = close_on_held(c, plan, gated(c, attempt), c.clock.now())
     if not reached_quorum(close, plan.record):
         return abort_round(
             c,
@@ -157,10 +155,10 @@ def merge_round(
     `merge_modules` runs the modules elsewhere than on this machine's threads.
     """
     feed = read_federation(c)
-    evidence, _ = read_evidence(c, feed, plan)
-    if evidence.candidate is not None:
-        return evidence.candidate
-    close = _required(evidence.close, "a close record", "close the round first")
+    attempt = read_attempt(c, feed, plan)
+    if attempt.candidate is not None:
+        return attempt.candidate
+    close = _required(attempt.close, "a close record", "close the round first")
     # Imports torch: seconds, which a step that merges nothing need not wait for.
     from aggregator.round_merge import merge_admitted
 
@@ -182,11 +180,11 @@ def merge_or_abort(
 def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision]:
     """Publish or hold the candidate by the plan's rule."""
     feed = read_federation(c)
-    evidence, _ = read_evidence(c, feed, plan)
-    if evidence.decision is not None:
-        return evidence.decision
-    candidate = _required(evidence.candidate, "a candidate", "merge the round first")
-    return _claimed(c, feed, plan, decide_on_held(c, plan, candidate, evidence))
+    attempt = read_attempt(c, feed, plan)
+    if attempt.decision is not None:
+        return attempt.decision
+    candidate = _required(attempt.candidate, "a candidate", "merge the round first")
+    return _claimed(c, feed, plan, decide_on_held(c, attempt, candidate))
 
 
 def report_round(
@@ -195,19 +193,19 @@ def report_round(
     """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
     feed = read_federation(c)
     report = read_report(c, feed, plan)
-    evidence, _ = read_evidence(c, feed, plan, report)
+    attempt = read_attempt(c, feed, plan, report)
     if report is None:
-        evidence = listed_and_held(c, evidence)
+        attempt = listed_and_held(c, attempt)
         # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
         keys = feed.report_keys(plan)
-        planned, newest = evidence.membership.record.coordinator_key, feed.membership.record
+        planned, newest = attempt.membership.record.coordinator_key, feed.membership.record
         key = own_key(c, planned) if planned in keys else None
         key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
-        report = claim_on_plan(c, plan, seal(build_report(evidence, c.clock.now()), key), keys)
+        report = claim_on_plan(c, plan, seal(build_report(attempt, c.clock.now()), key), keys)
     if report.record.outcome == "published":
-        _publish(c, plan, evidence)
+        _publish(c, attempt)
     chain = tuple(membership.envelope for membership in feed.memberships)
-    return report, write_report_files(report, evidence, c.reports, chain)
+    return report, write_report_files(report, attempt, c.reports, chain)
 
 
 def finish_latest_report(c: Coordinator) -> None:
@@ -248,10 +246,10 @@ def abort_round(
 def abort_interrupted(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Abort]:
     """End an attempt that rests on a key which was revoked."""
     feed = read_federation(c)
-    evidence, _ = read_evidence(c, feed, plan)
-    if evidence.abort is not None:
-        return evidence.abort
-    due = _required(interruption_of(feed, evidence), "a revoked key", "let the attempt go on")
+    attempt = read_attempt(c, feed, plan)
+    if attempt.abort is not None:
+        return attempt.abort
+    due = _required(interruption_of(feed, attempt), "a revoked key", "let the attempt go on")
     return abort_round(c, plan, due.rule, due.reason)
 
 
@@ -367,16 +365,17 @@ def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
     return agreed.digests
 
 
-def _publish(c: Coordinator, plan: Verified[RoundPlan], evidence: Evidence) -> None:
-    candidate = _required(evidence.candidate, "a candidate", "merge the round first")
+def _publish(c: Coordinator, attempt: Attempt) -> None:
+    candidate = _required(attempt.candidate, "a candidate", "merge the round first")
+    plan = attempt.plan.record
     path = spool(c, c.plans, candidate.record.adapter)
-    name, residual_layout = plan.record.base_model.name, plan.record.residual_layout
-    if candidate.record.residual is None or residual_layout is None:
+    name = plan.base_model.name
+    if candidate.record.residual is None or plan.residual_layout is None:
         shutil.rmtree(c.published_residual, ignore_errors=True)
     else:
         residual = spool(c, c.plans, candidate.record.residual)
-        write_peft_layout(residual, residual_layout, name, c.published_residual)
-    write_peft_layout(path, plan.record.layout, name, c.published)
+        write_peft_layout(residual, plan.residual_layout, name, c.published_residual)
+    write_peft_layout(path, plan.layout, name, c.published)
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

@@ -20,7 +20,7 @@ from data_contracts.records import (
 )
 from data_contracts.trusted_feed import FedAttempt, FeedEntry, TrustedFeed
 from infra.attempt_reader import read_coordinator_records
-from infra.record_store import AttemptReading, Equivocation, Found, RoundRecordT, read_slot
+from infra.record_store import AttemptReading, Equivocation, Found, RoundRecordT, read_record
 from infra.signing_keys import SigningKey
 from infra.single_writer import Counts, claim_record, claimed_record
 
@@ -147,13 +147,11 @@ def read_report(
     c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
 ) -> Verified[RoundReport] | None:
     """The signed report of a plan's attempt, if there is one."""
-    slot = round_slot(attempt_of(plan), RoundReport.kind)
-    keys = feed.report_keys(plan)
-    reading = read_slot(
-        c.plans, slot, RoundReport, keys, belongs=lambda report: report.plan_digest == plan.digest
-    )
+    round_id, keys = attempt_of(plan), feed.report_keys(plan)
+    reading = read_record(c.plans, round_id, RoundReport, keys)
     if isinstance(reading, Equivocation):
         # A second one changes nothing: the report follows from the evidence, and one was claimed.
+        slot = round_slot(round_id, RoundReport.kind)
         return claimed_record(c.plans, slot, _on_plan(plan, RoundReport, keys))
     return reading.verified if isinstance(reading, Found) else None
 

@@ -5,16 +5,16 @@ because its silo had taken it away. So nothing is kept that decides nothing, and
 that is not kept.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from aggregator.admission import SiloEvidence, judge, reached_quorum
+from aggregator.admission import judge, reached_quorum
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.ledger import Exhibit, keep
 from aggregator.publication import decide
-from aggregator.report import Evidence, evidence_list, settled
+from aggregator.report import evidence_list, settled
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Close, Decision, Evaluation, RoundPlan
@@ -22,7 +22,7 @@ from data_contracts.records.evidence_ref import EvidenceRef
 
 
 def close_on_held(
-    c: Coordinator, plan: Verified[RoundPlan], evidence: Sequence[SiloEvidence], now: datetime
+    c: Coordinator, plan: Verified[RoundPlan], silos: Sequence[SiloRecords], now: datetime
 ) -> Close:
     """The close record; without a quorum nothing is kept.
 
@@ -31,65 +31,53 @@ def close_on_held(
     """
     done: set[tuple[str | None, str]] = set()
     while True:
-        close = judge(plan, evidence, now)
+        close = judge(plan, silos, now)
         due = [ref for ref in close.held if _name(ref) not in done]
         if not due or not reached_quorum(close, plan.record):
             return close
-        content = _content(close, evidence)
+        content = _content(close, silos)
         kept = keep(c, plan, [Exhibit(ref, content[_name(ref)]) for ref in due])
         done |= {_name(ref) for ref in kept}
         lost = {ref.silo for ref in due if _name(ref) not in done}
-        evidence = [_after(item, kept, is_lost=item.silo in lost) for item in evidence]
+        silos = [_after(own, kept, is_lost=own.silo in lost) for own in silos]
 
 
-def decide_on_held(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    candidate: Verified[Candidate],
-    evidence: Evidence,
-) -> Decision:
+def decide_on_held(c: Coordinator, attempt: Attempt, candidate: Verified[Candidate]) -> Decision:
     """The decision, on evaluations that are kept."""
-    now = c.clock.now()
-    evaluations, versions = dict(evidence.evaluations), evidence.versions
-    used = decide(plan, candidate, evaluations, now, versions).evaluations
+    now, silos = c.clock.now(), attempt.cohort()
+    used = decide(attempt.plan, candidate, silos, now).evaluations
     exhibits = [
         Exhibit(
             EvidenceRef(
                 kind=Evaluation.kind, silo=u.silo, digest=u.evaluation_digest, version=u.version
             ),
-            evaluations[u.silo].envelope,
+            evaluation.envelope,
         )
         for u in used
+        if (evaluation := attempt.of(u.silo).evaluation) is not None
     ]
-    kept = {ref.silo: ref for ref in keep(c, plan, exhibits)}
-    still = {silo: e for silo, e in evaluations.items() if silo in kept}
-    return decide(plan, candidate, still, now, {r.digest: r.version for r in kept.values()})
+    kept = {ref.silo: ref for ref in keep(c, attempt.plan, exhibits)}
+    still = [_after(own, kept.values(), is_lost=own.silo not in kept) for own in silos]
+    return decide(attempt.plan, candidate, still, now)
 
 
-def listed_and_held(c: Coordinator, evidence: Evidence) -> Evidence:
+def listed_and_held(c: Coordinator, attempt: Attempt) -> Attempt:
     """What a report will list, with what no close or decision has kept yet kept now."""
-    evidence = settled(evidence)
-    held = {_name(ref) for ref in evidence.close.record.held} if evidence.close else set()
-    if evidence.decision is not None:
-        used = evidence.decision.record.evaluations
+    attempt = settled(attempt)
+    held = {_name(ref) for ref in attempt.close.record.held} if attempt.close else set()
+    if attempt.decision is not None:
+        used = attempt.decision.record.evaluations
         held |= {(item.silo, item.evaluation_digest) for item in used}
     due = [
         Exhibit(ref, envelope)
-        for ref, envelope in evidence_list(evidence)
+        for ref, envelope in evidence_list(attempt)
         if ref.silo is not None and _name(ref) not in held
     ]
-    kept = keep(c, evidence.plan, due)
+    kept = keep(c, attempt.plan, due)
     lost = {_name(exhibit.ref) for exhibit in due} - {_name(ref) for ref in kept}
-    versions = dict(evidence.versions) | {ref.digest: ref.version for ref in kept}
-    return replace(
-        evidence,
-        acceptances=_without(evidence.acceptances, lost),
-        refusals=_without(evidence.refusals, lost),
-        verdicts=_without(evidence.verdicts, lost),
-        submissions=_without(evidence.submissions, lost),
-        evaluations=_without(evidence.evaluations, lost),
-        versions=versions,
-    )
+    attempt = attempt.only(lambda silo, verified: (silo, verified.digest) not in lost)
+    silos = {s: _after(own, kept, is_lost=False) for s, own in attempt.silos.items()}
+    return replace(attempt, silos=silos)
 
 
 def _name(ref: EvidenceRef) -> tuple[str | None, str]:
@@ -98,24 +86,17 @@ def _name(ref: EvidenceRef) -> tuple[str | None, str]:
 
 
 def _content(
-    close: Close, evidence: Iterable[SiloEvidence]
+    close: Close, silos: Iterable[SiloRecords]
 ) -> dict[tuple[str | None, str], bytes | ArtifactRef]:
     content: dict[tuple[str | None, str], bytes | ArtifactRef] = {
-        (item.silo, verified.digest): verified.envelope
-        for item in evidence
-        for verified in item.verified()
+        (own.silo, verified.digest): verified.envelope for own in silos for verified in own.judged()
     }
     return content | {(a.silo, a.adapter.digest): a.adapter for a in close.admitted}
 
 
-def _after(item: SiloEvidence, kept: Iterable[EvidenceRef], *, is_lost: bool) -> SiloEvidence:
+def _after(own: SiloRecords, kept: Iterable[EvidenceRef], *, is_lost: bool) -> SiloRecords:
+    """With the versions that are kept, or without anything where its silo withdrew."""
     if is_lost:
-        return SiloEvidence(item.silo, withdrew=True)
-    found = {ref.digest: ref.version for ref in kept if ref.silo == item.silo}
-    return replace(item, versions=dict(item.versions) | found)
-
-
-def _without(
-    records: Mapping[str, Verified[Any]], lost: set[tuple[str | None, str]]
-) -> dict[str, Verified[Any]]:
-    return {silo: v for silo, v in records.items() if (silo, v.digest) not in lost}
+        return SiloRecords(own.silo, withdrew=True)
+    found = {ref.digest: ref.version for ref in kept if ref.silo == own.silo}
+    return replace(own, versions=dict(own.versions) | found)

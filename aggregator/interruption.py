@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from aggregator.admission import REVOKED_SILO
-from aggregator.report import Evidence
+from aggregator.attempt import Attempt
 from data_contracts.trusted_feed import TrustedFeed
 
 REVOKED_COORDINATOR = "coordinator.revoked"
@@ -17,20 +17,20 @@ class Interruption:
     reason: str
 
 
-def interruption_of(feed: TrustedFeed, evidence: Evidence) -> Interruption | None:
+def interruption_of(feed: TrustedFeed, attempt: Attempt) -> Interruption | None:
     """Why an attempt that is not decided has to end and be tried again, or None.
 
     A silo that was revoked before the close is only left out; after it, its adapter is part of what
     would be published.
     """
-    if evidence.decision is not None or evidence.abort is not None:
+    if attempt.decision is not None or attempt.abort is not None:
         return None
     newest = feed.membership.record.number
-    if feed.coordinator_trust(evidence.plan).only is not None:
+    if feed.coordinator_trust(attempt.plan).only is not None:
         reason = f"Membership {newest} revokes the key that this attempt was planned with."
         return Interruption(REVOKED_COORDINATOR, reason)
-    admitted = evidence.close.record.admitted if evidence.close else ()
-    gone = sorted(a.silo for a in admitted if feed.silo_key(evidence.plan, a.silo) is None)
+    admitted = attempt.close.record.admitted if attempt.close else ()
+    gone = sorted(a.silo for a in admitted if feed.silo_key(attempt.plan, a.silo) is None)
     if gone:
         reason = f"Membership {newest} revokes the key of {', '.join(gone)}, admitted before."
         return Interruption(REVOKED_SILO, reason)

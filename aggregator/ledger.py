@@ -7,12 +7,13 @@ bytes that were judged are put into the coordinator's own ledger bucket instead.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.spool import spool, spool_path
 from aggregator.transfers import several_at_a_time
@@ -28,34 +29,11 @@ from data_contracts.envelope import Verified, max_document_bytes, verify
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,
-    Acceptance,
     Close,
-    Evaluation,
-    Refusal,
     RoundPlan,
-    Submission,
-    Verdict,
 )
 from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.object_store import AccessDeniedError, Bucket, Lock, VersionGoneError
-
-
-@dataclass(frozen=True)
-class SiloRecords:
-    """What counts of one silo's records in this attempt; `equivocated` if a slot holds two.
-
-    `is_revoked`: the key that the plan's membership names for the silo does not count any more.
-    `versions`: of each record, by its digest, where the inbox has versions.
-    """
-
-    acceptance: Verified[Acceptance] | None = None
-    refusal: Verified[Refusal] | None = None
-    verdict: Verified[Verdict] | None = None
-    submission: Verified[Submission] | None = None
-    evaluation: Verified[Evaluation] | None = None
-    equivocated: bool = False
-    is_revoked: bool = False
-    versions: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,8 @@ def held_records(
             found.setdefault(ref.silo, {})[ref.kind] = verified
             versions.setdefault(ref.silo, {})[ref.digest] = ref.version
     return {
-        silo: SiloRecords(**records, versions=versions[silo]) for silo, records in found.items()
+        silo: SiloRecords(silo, **records, versions=versions[silo])
+        for silo, records in found.items()
     }
 
 

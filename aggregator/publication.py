@@ -8,13 +8,14 @@ claiming tokens, and the tokens of a held-out split are not bounded by any plan.
 exact (fractions); only the means that the record shows are rounded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Literal
 
 from aggregator.admission import binding_fault
+from aggregator.attempt import SiloRecords
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Decision, Evaluation, RoundPlan
@@ -26,23 +27,21 @@ LOSS_PLACES = 6
 def decide(
     plan: Verified[RoundPlan],
     candidate: Verified[Candidate],
-    evaluations: Mapping[str, Verified[Evaluation]],
+    silos: Iterable[SiloRecords],
     issued_at: datetime,
-    versions: Mapping[str, str | None],
 ) -> Decision:
-    """The decision. `evaluations` by silo; those not bound to plan and candidate do not count.
-    `versions` of them in their inboxes, by digest.
+    """The decision. Evaluations that are not bound to plan and candidate do not count.
 
     `missing` names every silo of the cohort without an evaluation that counts. Held means that
     later rounds start where this one started.
     """
-    used = _counting(plan, candidate, evaluations)
+    used = _counting(plan, candidate, silos)
     records = [evaluation.record for _, evaluation in used]
     rule = _rule(plan.record, candidate.record, records)
     outcome: Literal["published", "held"] = (
         "published" if rule == "evaluation.not_worse" else "held"
     )
-    counted = {silo for silo, _ in used}
+    counted = {own.silo for own, _ in used}
     return Decision.on(
         plan,
         issued_at,
@@ -50,8 +49,10 @@ def decide(
         outcome=outcome,
         rule=rule,
         evaluations=tuple(
-            UsedEvaluation(silo=s, evaluation_digest=e.digest, version=versions.get(e.digest))
-            for s, e in used
+            UsedEvaluation(
+                silo=own.silo, evaluation_digest=e.digest, version=own.versions.get(e.digest)
+            )
+            for own, e in used
         ),
         missing=tuple(sorted(set(plan.record.cohort) - counted)),
         starting_mean_loss=_mean([record.starting_loss for record in records]),
@@ -63,13 +64,14 @@ def decide(
 def _counting(
     plan: Verified[RoundPlan],
     candidate: Verified[Candidate],
-    evaluations: Mapping[str, Verified[Evaluation]],
-) -> list[tuple[str, Verified[Evaluation]]]:
+    silos: Iterable[SiloRecords],
+) -> list[tuple[SiloRecords, Verified[Evaluation]]]:
     return [
-        (silo, evaluation)
-        for silo, evaluation in sorted(evaluations.items())
-        if silo in plan.record.cohort
-        and evaluation.record.silo == silo
+        (own, evaluation)
+        for own in sorted(silos, key=lambda own: own.silo)
+        if (evaluation := own.evaluation) is not None
+        and own.silo in plan.record.cohort
+        and evaluation.record.silo == own.silo
         and binding_fault(evaluation.record, plan) is None
         and evaluation.record.candidate_digest == candidate.digest
     ]

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aggregator.admission import binding_fault, judge
+from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.candidate_audit import unplanned
 from aggregator.publication import decide
-from aggregator.report import Evidence, admission_evidence, build_report
+from aggregator.report import as_judged, build_report
 from aggregator.report_files import Bundle
 from data_contracts.artifact import artifact_of_file
 from data_contracts.envelope import Verified, document_digest, unverified_record, verify
@@ -24,6 +25,7 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,
     Abort,
+    Candidate,
     Close,
     Decision,
     Membership,
@@ -53,7 +55,7 @@ class _Signed:
     """Report and evidence after every signature was verified."""
 
     report: Verified[RoundReport]
-    evidence: Evidence
+    attempt: Attempt
     known: dict[str, Verified[Membership]]
 
 
@@ -116,9 +118,9 @@ def audit(
         return (*claims, *UNCHECKABLE)
     claims.append(_not_revoked(signed))
     claims.append(_references(signed))
-    claims.append(_admission(signed.evidence))
-    claims.append(_merge_as_planned(signed.evidence))
-    claims.append(_publication(signed.evidence))
+    claims.append(_admission(signed.attempt))
+    claims.append(_merge_as_planned(signed.attempt))
+    claims.append(_publication(signed.attempt))
     claims.append(_report_again(signed))
     claims.append(_published_adapter(signed.report.record, adapter))
     return (*claims, *UNCHECKABLE)
@@ -143,12 +145,12 @@ def _verified(bundle: Bundle, pinned: Verified[Membership], claims: list[Claim])
         envelopes = _complete_evidence(bundle, report.record)
         claims.append(Claim(name, "pass", f"{len(envelopes)} records, all listed, none missing"))
         name = "evidence signatures"
-        evidence = _evidence(report.record, envelopes, membership, chain)
+        attempt = _attempt(report.record, envelopes, membership, chain)
         claims.append(Claim(name, "pass", "each record is signed by the pinned key of its signer"))
     except (_ClaimError, UntrustedInputError) as error:
         claims.append(Claim(name, "fail", str(error)))
         return None
-    return _Signed(report, evidence, chain)
+    return _Signed(report, attempt, chain)
 
 
 def _known_memberships(
@@ -209,13 +211,13 @@ def _not_revoked(signed: _Signed) -> Claim:
 
     Every version names all that were revoked before it, so the newest at hand is enough.
     """
-    name, key = "coordinator key", signed.evidence.membership.record.coordinator_key
+    name, key = "coordinator key", signed.attempt.membership.record.coordinator_key
     newest = list(signed.known.values())[-1].record
     revocation = next((entry for entry in newest.revoked if entry.public_key == key), None)
     if revocation is None:
         return Claim(name, "pass", f"membership {newest.number} revokes another, or none")
     last = revocation.last_feed_number
-    if signed.evidence.plan.record.feed_number > last:
+    if signed.attempt.plan.record.feed_number > last:
         return Claim(name, "fail", f"it was revoked from feed entry {last} on, and this is later")
     detail = (
         "it was revoked later; this plan is older, but whether report and records were signed "
@@ -242,12 +244,12 @@ def _some(digests: Counter[str]) -> str:
     return ", ".join(digest[:12] for digest in sorted(digests)[:5])
 
 
-def _evidence(
+def _attempt(
     report: RoundReport,
     envelopes: dict[str, bytes],
     membership: Verified[Membership],
     known: dict[str, Verified[Membership]],
-) -> Evidence:
+) -> Attempt:
     """Every record verified under the key of the signer that the report names, and in its place."""
     own: dict[str, Verified[Any]] = {Membership.kind: membership}
     silos: dict[str, dict[str, Verified[Any]]] = {}
@@ -256,28 +258,31 @@ def _evidence(
             continue
         keys = _signer_keys(ref, membership.record, known)
         verified = _verified_record(ref, envelopes[ref.digest], keys)
-        place, key = (
-            (own, ref.kind) if ref.silo is None else (silos.setdefault(ref.kind, {}), ref.silo)
-        )
-        if key in place:
+        place = own if ref.silo is None else silos.setdefault(ref.silo, {})
+        if ref.kind in place:
             raise _ClaimError(f"two {ref.kind} records of {ref.silo or 'the coordinator'}")
-        place[key] = verified
+        place[ref.kind] = verified
     if RoundPlan.kind not in own:
         raise _ClaimError("the evidence has no plan")
-    return Evidence(
+    close, decision = own.get(Close.kind), own.get(Decision.kind)
+    versions = _versions(report, close, decision)
+    return Attempt(
         membership=membership,
         plan=own[RoundPlan.kind],
-        acceptances=silos.get("acceptance", {}),
-        refusals=silos.get("refusal", {}),
-        verdicts=silos.get("verdict", {}),
-        submissions=silos.get("submission", {}),
-        evaluations=silos.get("evaluation", {}),
-        close=own.get("close"),
-        candidate=own.get("candidate"),
-        decision=own.get("decision"),
-        abort=own.get("abort"),
-        versions=_versions(report, own.get("close"), own.get("decision")),
+        silos={silo: _records(silo, records, versions) for silo, records in silos.items()},
+        close=close,
+        candidate=own.get(Candidate.kind),
+        decision=decision,
+        abort=own.get(Abort.kind),
     )
+
+
+def _records(
+    silo: str, found: dict[str, Verified[Any]], versions: dict[str, str | None]
+) -> SiloRecords:
+    by_kind: dict[str, Any] = {name: found.get(name) for name in RECORD_FIELDS}
+    own = {verified.digest: versions[verified.digest] for verified in found.values()}
+    return SiloRecords(silo, **by_kind, versions=own)
 
 
 def _versions(
@@ -321,72 +326,70 @@ def _references(signed: _Signed) -> Claim:
 
 
 def _broken_references(signed: _Signed) -> Iterator[str]:
-    report, evidence, known = signed.report, signed.evidence, signed.known
-    plan = evidence.plan
-    if plan.record.membership_digest != evidence.membership.digest:
+    report, attempt, known = signed.report, signed.attempt, signed.known
+    plan = attempt.plan
+    if plan.record.membership_digest != attempt.membership.digest:
         yield "the plan names another membership than the pinned one"
-    if plan.record.membership_number != evidence.membership.record.number:
+    if plan.record.membership_number != attempt.membership.record.number:
         yield "the plan names another membership number than the pinned one"
-    if plan.record.federation != evidence.membership.record.federation:
+    if plan.record.federation != attempt.membership.record.federation:
         yield "the plan is of another federation than the pinned membership"
-    governs_to = list(known.values())[-1].record.end_of(evidence.membership.digest)
-    if plan.record.feed_number <= evidence.membership.record.after_feed_number or (
+    governs_to = list(known.values())[-1].record.end_of(attempt.membership.digest)
+    if plan.record.feed_number <= attempt.membership.record.after_feed_number or (
         governs_to is not None and plan.record.feed_number > governs_to
     ):
         yield "the plan lies outside of what its membership governs of the feed"
-    bound = [report, evidence.close, evidence.candidate, evidence.decision, evidence.abort]
+    bound = [report, attempt.close, attempt.candidate, attempt.decision, attempt.abort]
     for verified in bound:
         fault = binding_fault(verified.record, plan) if verified is not None else None
         if verified is not None and fault is not None:
             yield f"the {verified.record.kind} belongs to another plan ({fault})"
-    candidate, close, decision = evidence.candidate, evidence.close, evidence.decision
+    candidate, close, decision = attempt.candidate, attempt.close, attempt.decision
     if candidate and (close is None or candidate.record.close_digest != close.digest):
         yield "the candidate names another close record"
     if decision and (candidate is None or decision.record.candidate_digest != candidate.digest):
         yield "the decision names another candidate"
-    for silo, evaluation in evidence.evaluations.items():
+    for silo, own in attempt.silos.items():
+        evaluation = own.evaluation
+        if evaluation is None:
+            continue
         if candidate is None or evaluation.record.candidate_digest != candidate.digest:
             yield f"the evaluation of {silo} is of another candidate"
 
 
-def _admission(evidence: Evidence) -> Claim:
+def _admission(attempt: Attempt) -> Claim:
     """The close record, computed again; what only the coordinator saw is taken from it."""
     name = "admission and weights"
-    if evidence.close is None:
+    if attempt.close is None:
         return Claim(name, "not checked", "the attempt was not closed")
-    close = evidence.close.record
-    again = judge(evidence.plan, admission_evidence(evidence, close), close.issued_at)
+    close = attempt.close.record
+    again = judge(attempt.plan, as_judged(attempt, close), close.issued_at)
     different = _different_fields(again, close)
     if different:
         return Claim(name, "fail", f"computed again, these lists differ: {', '.join(different)}")
-    if evidence.candidate is not None and len(close.admitted) < evidence.plan.record.quorum:
+    if attempt.candidate is not None and len(close.admitted) < attempt.plan.record.quorum:
         return Claim(name, "fail", "a candidate was made below the plan's quorum")
     return Claim(name, "pass", f"{len(close.admitted)} admitted; computed again, nothing differs")
 
 
-def _merge_as_planned(evidence: Evidence) -> Claim:
+def _merge_as_planned(attempt: Attempt) -> Claim:
     name = "merge as planned"
-    if evidence.close is None or evidence.candidate is None:
+    if attempt.close is None or attempt.candidate is None:
         return Claim(name, "not checked", "the attempt was not merged")
-    plan, candidate = evidence.plan.record, evidence.candidate.record
-    wrong = next(unplanned(plan, evidence.close.record, candidate), None)
+    plan, candidate = attempt.plan.record, attempt.candidate.record
+    wrong = next(unplanned(plan, attempt.close.record, candidate), None)
     if wrong is not None:
         return Claim(name, "fail", wrong)
     return Claim(name, "pass", f"{candidate.merge_rule} over the plan's modules, as planned")
 
 
-def _publication(evidence: Evidence) -> Claim:
+def _publication(attempt: Attempt) -> Claim:
     name = "publication decision"
-    if evidence.decision is None or evidence.candidate is None:
+    if attempt.decision is None or attempt.candidate is None:
         return Claim(name, "not checked", "the attempt was not decided")
-    decision = evidence.decision.record
-    again = decide(
-        evidence.plan,
-        evidence.candidate,
-        evidence.evaluations,
-        decision.issued_at,
-        {item.evaluation_digest: item.version for item in decision.evaluations},
-    )
+    decision = attempt.decision.record
+    silos = attempt.silos.values()
+    again = decide(attempt.plan, attempt.candidate, silos, decision.issued_at)
     different = _different_fields(again, decision)
     if different:
         return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
@@ -395,9 +398,9 @@ def _publication(evidence: Evidence) -> Claim:
 
 def _report_again(signed: _Signed) -> Claim:
     name, report = "report follows from evidence", signed.report.record
-    if signed.evidence.decision is None and signed.evidence.abort is None:
+    if signed.attempt.decision is None and signed.attempt.abort is None:
         return Claim(name, "fail", "the evidence has neither a decision nor an abort")
-    different = _different_fields(build_report(signed.evidence, report.issued_at), report)
+    different = _different_fields(build_report(signed.attempt, report.issued_at), report)
     if different:
         return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
     return Claim(name, "pass", "computed again, every field is equal")

@@ -16,7 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from aggregator.report import Evidence, evidence_list, settled
+from aggregator.attempt import Attempt
+from aggregator.report import evidence_list, settled
 from aggregator.report_page import BUNDLE_ELEMENT_ID, render_page
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
@@ -64,11 +65,11 @@ class ReportFiles:
 
 
 def bundle_of(
-    report: Verified[RoundReport], evidence: Evidence, memberships: tuple[bytes, ...] = ()
+    report: Verified[RoundReport], attempt: Attempt, memberships: tuple[bytes, ...] = ()
 ) -> Bundle:
     """The report with exactly the evidence that it lists."""
     listed = {ref.digest for ref in report.record.evidence}
-    envelopes = (envelope for _, envelope in evidence_list(settled(evidence)))
+    envelopes = (envelope for _, envelope in evidence_list(settled(attempt)))
     used = tuple(e for e in envelopes if document_digest(e) in listed)
     return Bundle(report.envelope, used, memberships)
 
@@ -184,7 +185,7 @@ def _verdicts(bundle: Bundle, record: RoundReport) -> dict[str, Verdict]:
 
 def write_report_files(
     report: Verified[RoundReport],
-    evidence: Evidence,
+    attempt: Attempt,
     directory: Path,
     memberships: tuple[bytes, ...] = (),
 ) -> ReportFiles:
@@ -192,7 +193,7 @@ def write_report_files(
 
     Files that exist are left alone where evidence was erased from storage since: they have it.
     """
-    bundle = bundle_of(report, evidence, memberships)
+    bundle = bundle_of(report, attempt, memberships)
     files = report_files(report.record, directory)
     whole = len(bundle.evidence) == len(report.record.evidence)
     if not whole and all(path.exists() for path in vars(files).values()):

@@ -71,16 +71,15 @@ def merge_admitted(
     spool_own(c, into, merged.adapter)
     if merged.beside is not None:
         c.plans.put_blob(beside, merged.beside)
-    candidate = _candidate(c, plan, close, merged)
-    changes = {
-        "influences": _influences(close.record, defence),
-        "needs_person": defence.needs_person,
-    }
-    return candidate.model_copy(update=changes)
+    return _candidate(c, plan, close, defence, merged)
 
 
 def _candidate(
-    c: Coordinator, plan: Verified[RoundPlan], close: Verified[Close], merged: AdapterMerge
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    close: Verified[Close],
+    defence: Defended,
+    merged: AdapterMerge,
 ) -> Candidate:
     return Candidate.on(
         plan,
@@ -100,6 +99,8 @@ def _candidate(
             )
             for name, exactness in merged.modules
         ),
+        influences=_influences(close.record, defence),
+        needs_person=defence.needs_person,
     )
 
 

@@ -3,8 +3,7 @@
 from datetime import datetime
 from enum import Enum
 
-from aggregator.report import Evidence
-from data_contracts.records import RoundPlan
+from aggregator.attempt import Attempt, SiloRecords
 
 
 class Stage(Enum):
@@ -22,44 +21,42 @@ class Stage(Enum):
 
 
 def stage_of(
-    evidence: Evidence, now: datetime, *, reported: bool = False, interrupted: bool = False
+    attempt: Attempt, now: datetime, *, reported: bool = False, interrupted: bool = False
 ) -> Stage:
     """In order: report, abort, decision, interruption, candidate, close; then what silos owe."""
     if reported:
         return Stage.REPORTED
-    if evidence.abort is not None or evidence.decision is not None:
+    if attempt.abort is not None or attempt.decision is not None:
         return Stage.REPORTING
     if interrupted:
         return Stage.ABORTING
-    plan = evidence.plan.record
-    if evidence.candidate is not None:
-        waiting = now < plan.evaluate_by and owing_evaluation(evidence)
+    plan = attempt.plan.record
+    if attempt.candidate is not None:
+        waiting = now < plan.evaluate_by and owing_evaluation(attempt)
         return Stage.EVALUATING if waiting else Stage.DECIDING
-    if evidence.close is not None:
+    if attempt.close is not None:
         return Stage.MERGING
-    waiting = now < plan.submit_by and owing_answer(evidence, plan)
+    waiting = now < plan.submit_by and owing_answer(attempt)
     return Stage.COLLECTING if waiting else Stage.CLOSING
 
 
-def owing_answer(evidence: Evidence, plan: RoundPlan) -> tuple[str, ...]:
+def owing_answer(attempt: Attempt) -> tuple[str, ...]:
     """Silos of the cohort that may still submit: neither refusal, failed verdict nor submission."""
-    return tuple(silo for silo in plan.cohort if not _answered(evidence, silo))
+    return tuple(own.silo for own in attempt.cohort() if not _answered(own))
 
 
-def owing_evaluation(evidence: Evidence) -> tuple[str, ...]:
+def owing_evaluation(attempt: Attempt) -> tuple[str, ...]:
     """Silos that will evaluate the candidate and have not: a pass, and no refusal after it."""
-    cohort = evidence.plan.record.cohort
-    return tuple(silo for silo in cohort if _will_evaluate(evidence, silo))
+    return tuple(own.silo for own in attempt.cohort() if _will_evaluate(own))
 
 
-def _will_evaluate(evidence: Evidence, silo: str) -> bool:
-    verdict = evidence.verdicts.get(silo)
+def _will_evaluate(own: SiloRecords) -> bool:
+    verdict = own.verdict
     if verdict is None or not verdict.record.passed or not verdict.record.evaluates:
         return False
-    return silo not in evidence.evaluations and silo not in evidence.refusals
+    return own.evaluation is None and own.refusal is None
 
 
-def _answered(evidence: Evidence, silo: str) -> bool:
-    verdict = evidence.verdicts.get(silo)
-    failed = verdict is not None and not verdict.record.passed
-    return failed or silo in evidence.refusals or silo in evidence.submissions
+def _answered(own: SiloRecords) -> bool:
+    failed = own.verdict is not None and not own.verdict.record.passed
+    return failed or own.refusal is not None or own.submission is not None

@@ -6,6 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.evidence_reader import read_status
 from aggregator.federated_round import Look, look
@@ -42,7 +43,7 @@ def view_round(c: Coordinator) -> RoundView:
     if newest is None:
         return RoundView(None, None, ())
     seen = look(c, newest.plan, feed)
-    silos = tuple(_view_silo(c, seen, silo) for silo in newest.plan.record.cohort)
+    silos = tuple(_view_silo(c, seen, own) for own in seen.attempt.cohort())
     return RoundView(newest.plan, seen.stage, silos)
 
 
@@ -80,9 +81,9 @@ def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Te
     return Text(f"{status.step} of {status.steps}"), bar, Text(speed), Text(left)
 
 
-def _view_silo(c: Coordinator, seen: Look, silo: str) -> SiloView:
-    records = seen.silos[silo]
-    status = read_status(c, seen.feed, seen.plan, silo)
+def _view_silo(c: Coordinator, seen: Look, records: SiloRecords) -> SiloView:
+    silo = records.silo
+    status = read_status(c, seen.feed, seen.attempt.plan, silo)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None)
     if records.refusal is not None:

@@ -12,7 +12,7 @@ from data_contracts.records import (
 )
 from data_contracts.trusted_feed import CoordinatorTrust
 from infra.object_store import Bucket
-from infra.record_store import AttemptReading, SeenEnvelopes, read_attempt
+from infra.record_store import AttemptReading, SeenEnvelopes, read_records
 
 COORDINATOR_TYPES: tuple[type[RoundRecord], ...] = (Close, Candidate, Decision, ContributionRequest)
 
@@ -27,7 +27,7 @@ def read_coordinator_records(
     """
     round_id, only = attempt_of(plan), trust.only
     if only:
-        named = read_attempt(
+        named = read_records(
             plans,
             round_id,
             {Decision: trust.keys},
@@ -36,7 +36,7 @@ def read_coordinator_records(
             only,
         ).found(Decision)
         only = only | ({named.record.candidate_digest} if named else set())
-    return read_attempt(
+    return read_records(
         plans,
         round_id,
         dict.fromkeys(COORDINATOR_TYPES, trust.keys),

@@ -96,7 +96,26 @@ def read_slot(
     )
 
 
-def read_attempt(
+def read_record(
+    bucket: Bucket,
+    round_id: RoundId,
+    record_type: type[RoundRecordT],
+    keys: Collection[str],
+    silo: str | None = None,
+    belongs: Callable[[RoundRecordT], bool] | None = None,
+) -> SlotReading[RoundRecordT]:
+    """The record of one kind on a plan, of a silo where one is named; see `read_slot`."""
+
+    def is_here(record: RoundRecordT) -> bool:
+        fits = belongs is None or belongs(record)
+        owner = getattr(record, "silo", None)
+        return fits and record.plan_digest == round_id.plan_digest and owner == silo
+
+    slot = round_slot(round_id, record_type.kind)
+    return read_slot(bucket, slot, record_type, keys, is_here)
+
+
+def read_records(
     bucket: Bucket,
     round_id: RoundId,
     wanted: Mapping[type[RoundRecord], Collection[str]],
@@ -130,7 +149,7 @@ def read_attempt(
 
 @dataclass(frozen=True)
 class AttemptReading:
-    """What `read_attempt` found, by type."""
+    """What `read_records` found, by type."""
 
     readings: Mapping[type[RoundRecord], SlotReading[Any]]
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from data_contracts.adapter_format import check_adapter, open_adapter
 from data_contracts.block_quantisation import SCHEMES
-from data_contracts.bucket_layout import attempt_of_record, round_slot
+from data_contracts.bucket_layout import attempt_of_record
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.quantised_format import CODES_SUFFIX, check_quantised
 from data_contracts.records import Candidate, Close, RoundPlan, Submission
@@ -22,7 +22,7 @@ from data_contracts.records.merge_spec import REBASING_RULES
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.tensor_layout import read_header
 from infra.object_store import Bucket
-from infra.record_store import Found, read_slot
+from infra.record_store import Found, read_record
 from silo_agent.compression.error_feedback import LocalRound, compress
 from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
 from silo_agent.release import Release
@@ -104,14 +104,7 @@ class SentAdapters:
     def _read(
         self, submission: Submission, record_type: type[RoundRecordT], keys: Collection[str]
     ) -> RoundRecordT | None:
-        place = attempt_of_record(submission)
-        reading = read_slot(
-            self.plans,
-            round_slot(place, record_type.kind),
-            record_type,
-            keys,
-            belongs=lambda record: record.plan_digest == submission.plan_digest,
-        )
+        reading = read_record(self.plans, attempt_of_record(submission), record_type, keys)
         return reading.verified.record if isinstance(reading, Found) else None
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from aggregator.attempt import Attempt
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import read_evidence
+from aggregator.evidence_reader import read_attempt
 from aggregator.federation_feed import attempts_back, read_federation
-from aggregator.report import Evidence
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
@@ -15,12 +15,12 @@ from data_contracts.trusted_feed import TrustedFeed
 
 @dataclass(frozen=True)
 class ClosedRound:
-    """Plan and close of a round, and the evidence that the close rests on."""
+    """Plan and close of a round, and the attempt that was closed."""
 
     feed: TrustedFeed
     plan: Verified[RoundPlan]
     close: Verified[Close]
-    evidence: Evidence
+    attempt: Attempt
 
     @property
     def silos(self) -> tuple[str, ...]:
@@ -36,13 +36,13 @@ class ClosedRound:
 def closed_round(c: Coordinator, round_number: int) -> ClosedRound:
     """The round as it was closed; raises FederationOperatorError when it was not."""
     feed = read_federation(c)
-    for attempt in attempts_back(c, feed):
-        if attempt.plan.record.round < round_number:
+    for fed in attempts_back(c, feed):
+        if fed.plan.record.round < round_number:
             break
-        if attempt.plan.record.round == round_number and attempt.abort is None:
-            evidence, _ = read_evidence(c, feed, attempt.plan)
-            if evidence.close is not None:
-                return ClosedRound(feed, attempt.plan, evidence.close, evidence)
+        if fed.plan.record.round == round_number and fed.abort is None:
+            attempt = read_attempt(c, feed, fed.plan)
+            if attempt.close is not None:
+                return ClosedRound(feed, fed.plan, attempt.close, attempt)
     raise FederationOperatorError(
         f"contributions to round {round_number}",
         expected="a round that was closed",

@@ -13,11 +13,11 @@ from aggregator.contribution.plan import Losses
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
 from aggregator.ledger import Exhibit, keep
-from data_contracts.bucket_layout import attempt_of, round_slot
+from data_contracts.bucket_layout import attempt_of
 from data_contracts.envelope import Verified
 from data_contracts.records import CoalitionLosses, ContributionRequest
 from data_contracts.records.evidence_ref import EvidenceRef
-from infra.record_store import Found, read_slot
+from infra.record_store import Found, read_record
 
 Answers = Mapping[str, Verified[CoalitionLosses]]
 
@@ -60,15 +60,13 @@ def _read(
     c: Coordinator, closed: ClosedRound, request: Verified[ContributionRequest], silo: str
 ) -> Verified[CoalitionLosses] | None:
     key = closed.feed.silo_key(closed.plan, silo)
-    reading = read_slot(
+    reading = read_record(
         c.inbox(silo),
-        round_slot(attempt_of(closed.plan), CoalitionLosses.kind),
+        attempt_of(closed.plan),
         CoalitionLosses,
         {key} if key else set(),
-        belongs=lambda record: (
-            (record.plan_digest, record.silo, record.request_digest)
-            == (closed.plan.digest, silo, request.digest)
-        ),
+        silo,
+        belongs=lambda answer: answer.request_digest == request.digest,
     )
     if not isinstance(reading, Found):
         return None

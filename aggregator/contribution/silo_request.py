@@ -67,16 +67,14 @@ def make_request(
 
 def measuring_silos(closed: ClosedRound) -> tuple[str, ...]:
     """Admitted silos whose contracts let losses out; nobody waits for the others in vain."""
-    verdicts = closed.evidence.verdicts
-    return tuple(s for s in closed.silos if s in verdicts and verdicts[s].record.evaluates)
+    verdicts = {silo: closed.attempt.of(silo).verdict for silo in closed.silos}
+    return tuple(silo for silo, v in verdicts.items() if v is not None and v.record.evaluates)
 
 
 def _require_shared(closed: ClosedRound) -> None:
-    acceptances = closed.evidence.acceptances
+    accepted = {silo: closed.attempt.of(silo).acceptance for silo in closed.silos}
     keeping = [
-        silo
-        for silo in closed.silos
-        if silo not in acceptances or not acceptances[silo].record.shares_individual_delta
+        silo for silo, v in accepted.items() if v is None or not v.record.shares_individual_delta
     ]
     if keeping:
         raise _refused(

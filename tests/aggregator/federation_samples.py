@@ -1,15 +1,16 @@
 """Real signed records of a small federation, each field open to change by the test."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from aggregator.admission import SiloEvidence, judge
+from aggregator.admission import judge
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publication import decide
-from aggregator.report import Evidence, build_report
+from aggregator.report import build_report
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified, seal
@@ -142,8 +143,8 @@ class Federation:
         )
         return seal(Submission(**fields | changes), key(silo))
 
-    def silo(self, silo: str, /, **changes: Any) -> SiloEvidence:
-        """Evidence that is admitted unless `changes` says otherwise."""
+    def silo(self, silo: str, /, **changes: Any) -> SiloRecords:
+        """Records that are admitted unless `changes` says otherwise."""
         verdict = self.verdict(silo)
         fields: dict[str, Any] = {
             "silo": silo,
@@ -151,10 +152,10 @@ class Federation:
             "verdict": verdict,
             "submission": self.submission(silo, verdict),
         }
-        return SiloEvidence(**fields | changes)
+        return SiloRecords(**fields | changes)
 
-    def close(self, evidence: list[SiloEvidence]) -> Verified[Close]:
-        return seal(judge(self.plan, evidence, minutes(62)), key("coordinator"))
+    def close(self, silos: list[SiloRecords]) -> Verified[Close]:
+        return seal(judge(self.plan, silos, minutes(62)), key("coordinator"))
 
     def candidate(self, close: Verified[Close], **changes: Any) -> Verified[Candidate]:
         fields = self._place(
@@ -185,7 +186,8 @@ class Federation:
     def decision(
         self, candidate: Verified[Candidate], evaluations: dict[str, Verified[Evaluation]]
     ) -> Verified[Decision]:
-        return seal(decide(self.plan, candidate, evaluations, minutes(125), {}), key("coordinator"))
+        silos = [SiloRecords(silo, evaluation=e) for silo, e in evaluations.items()]
+        return seal(decide(self.plan, candidate, silos, minutes(125)), key("coordinator"))
 
     def abort(self, **changes: Any) -> Verified[Abort]:
         fields = self._place(
@@ -197,23 +199,20 @@ class Federation:
         )
         return seal(Abort(**fields | changes), key("coordinator"))
 
-    def report(self, evidence: Evidence) -> Verified[RoundReport]:
-        return seal(build_report(evidence, minutes(126)), key("coordinator"))
+    def report(self, attempt: Attempt) -> Verified[RoundReport]:
+        return seal(build_report(attempt, minutes(126)), key("coordinator"))
 
-    def evidence(self, silos: list[SiloEvidence], **records: Any) -> Evidence:
-        return Evidence(
-            membership=self.membership,
-            plan=self.plan,
-            acceptances={s.silo: s.acceptance for s in silos if s.acceptance},
-            refusals={s.silo: s.refusal for s in silos if s.refusal},
-            verdicts={s.silo: s.verdict for s in silos if s.verdict},
-            submissions={s.silo: s.submission for s in silos if s.submission},
-            evaluations=records.pop("evaluations", {}),
-            **records,
-        )
+    def attempt(self, silos: list[SiloRecords], **records: Any) -> Attempt:
+        evaluations = records.pop("evaluations", {})
+        mine = {own.silo: own for own in silos}
+        mine |= {
+            silo: replace(mine.get(silo) or SiloRecords(silo), evaluation=evaluation)
+            for silo, evaluation in evaluations.items()
+        }
+        return Attempt(membership=self.membership, plan=self.plan, silos=mine, **records)
 
-    def finished(self, silos: list[SiloEvidence], **losses: Decimal) -> Evidence:
-        """Evidence of a decided attempt; `losses` change each evaluation."""
+    def finished(self, silos: list[SiloRecords], **losses: Decimal) -> Attempt:
+        """A decided attempt; `losses` change each evaluation."""
         close = self.close(silos)
         candidate = self.candidate(close)
         evaluations = {
@@ -221,7 +220,7 @@ class Federation:
             for item in close.record.admitted
         }
         decision = self.decision(candidate, evaluations)
-        return self.evidence(
+        return self.attempt(
             silos, close=close, candidate=candidate, evaluations=evaluations, decision=decision
         )
 

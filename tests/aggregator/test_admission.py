@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aggregator.admission import SiloEvidence, judge, reached_quorum
+from aggregator.admission import judge, reached_quorum
+from aggregator.attempt import SiloRecords
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.records import Close
 from data_contracts.records.verdict import VERDICT_VALIDITY, RuleOutcome
@@ -27,10 +28,10 @@ from tests.aggregator.federation_samples import (
 NOW = minutes(62)
 SILO = "hospital-b"
 
-Change = Callable[[Federation], SiloEvidence]
+Change = Callable[[Federation], SiloRecords]
 
 
-def judged(fed: Federation, changed: SiloEvidence) -> Close:
+def judged(fed: Federation, changed: SiloRecords) -> Close:
     others = [fed.silo(silo) for silo in COHORT if silo != changed.silo]
     close = judge(fed.plan, [*others, changed], NOW)
     assert {item.silo for item in close.admitted} >= {other.silo for other in others}
@@ -38,7 +39,7 @@ def judged(fed: Federation, changed: SiloEvidence) -> Close:
 
 
 def with_verdict(**changes: Any) -> Change:
-    def change(fed: Federation) -> SiloEvidence:
+    def change(fed: Federation) -> SiloRecords:
         verdict = fed.verdict(SILO, **changes)
         return fed.silo(SILO, verdict=verdict, submission=fed.submission(SILO, verdict))
 
@@ -183,7 +184,7 @@ def test_a_failed_contract_refuses_by_its_first_failing_rule(
 def test_silence_is_missing_whether_or_not_it_accepted() -> None:
     fed = federation()
     for changed in (
-        SiloEvidence(SILO),
+        SiloRecords(SILO),
         fed.silo(SILO, submission=None),
         fed.silo(SILO, submission=None, verdict=None),
     ):
@@ -253,7 +254,7 @@ def test_order_of_the_evidence_does_not_matter_and_judging_again_agrees() -> Non
 
 def test_quorum_counts_the_admitted_only() -> None:
     fed = federation()
-    two = judged(fed, SiloEvidence(SILO))
+    two = judged(fed, SiloRecords(SILO))
     one = judge(fed.plan, [fed.silo("bank-a"), fed.silo(SILO, equivocated=True)], NOW)
     assert reached_quorum(two, fed.plan.record)
     assert not reached_quorum(one, fed.plan.record)

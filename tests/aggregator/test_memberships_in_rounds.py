@@ -328,18 +328,18 @@ def names_of(federation: SimulatedFederation, round_number: int) -> dict[str, st
     feed = read_federation(c)
     newest = newest_attempt(c, feed)
     assert newest is not None and newest.plan.record.round == round_number
-    evidence = look(c, newest.plan).evidence
-    assert evidence.close is not None and evidence.decision is not None
+    attempt = look(c, newest.plan).attempt
+    assert attempt.close is not None and attempt.decision is not None
     return {
-        "close_digest": evidence.close.digest,
-        "decision_digest": evidence.decision.digest,
+        "close_digest": attempt.close.digest,
+        "decision_digest": attempt.decision.digest,
     }
 
 
 def newest_decision(
     federation: SimulatedFederation, plan: Verified[RoundPlan]
 ) -> Verified[Decision] | None:
-    return look(federation.coordinator(), plan).evidence.decision
+    return look(federation.coordinator(), plan).attempt.decision
 
 
 def forged_plan(
@@ -487,7 +487,7 @@ class TestWhatIsLeftBehind:
     ) -> None:
         first = federation.open()
         federation.play(first)
-        close = look(federation.coordinator(), first).evidence.close
+        close = look(federation.coordinator(), first).attempt.close
         assert close is not None
         second = federation.open(2)
         slot = round_slot(attempt_of(second), "close")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregator.evidence_reader import read_evidence
+from aggregator.evidence_reader import read_attempt
 from aggregator.federated_round import close_round, report_round
 from aggregator.federation_feed import read_federation
 from aggregator.merge.weighted_sum import WeightedSum
@@ -42,9 +42,9 @@ def played(federation: SimulatedFederation, number: int) -> tuple[RoundPlan, Can
 
 def candidate_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Candidate:
     c = federation.coordinator()
-    evidence, _ = read_evidence(c, read_federation(c), plan)
-    assert evidence.candidate is not None
-    return evidence.candidate.record
+    attempt = read_attempt(c, read_federation(c), plan)
+    assert attempt.candidate is not None
+    return attempt.candidate.record
 
 
 def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:
@@ -97,9 +97,9 @@ def test_without_a_choice_rounds_carry_on_a_part_of_the_last_change(
     for number in (1, 2, 3):
         plan = federation.open(number)
         federation.play(plan)
-        evidence, _ = read_evidence(c, read_federation(c), plan)
-        assert evidence.close is not None
-        inputs = merge_inputs(c, plan.record, evidence.close.record)
+        attempt = read_attempt(c, read_federation(c), plan)
+        assert attempt.close is not None
+        inputs = merge_inputs(c, plan.record, attempt.close.record)
         for target in plan.record.layout.targets:
             products = [dense(adapter.source, target) for adapter in inputs.locals]
             expected = np.mean(products, axis=0)
@@ -164,11 +164,11 @@ def test_an_attempt_whose_deltas_cancel_is_aborted_and_the_next_one_opens(
     federation.play(plan)
     report = report_of(federation, plan)
     assert (report.outcome, report.rule) == ("aborted", "merge.unusable")
-    evidence, _ = read_evidence(
+    attempt = read_attempt(
         federation.coordinator(), read_federation(federation.coordinator()), plan
     )
-    assert evidence.abort is not None
-    assert "found zero in every module" in evidence.abort.record.reason
+    assert attempt.abort is not None
+    assert "found zero in every module" in attempt.abort.record.reason
     assert report.published_adapter is None
     assert [silo.outcome for silo in report.silos] == ["admitted", "admitted"]
     federation.silos["silo-x"].behaviour = Behaviour.HONEST

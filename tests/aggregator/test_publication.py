@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from aggregator.attempt import SiloRecords
 from aggregator.publication import decide
 from data_contracts.envelope import Verified
-from data_contracts.records import Candidate, Decision
+from data_contracts.records import Candidate, Decision, Evaluation
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,
@@ -23,6 +24,10 @@ def setting(**plan_changes: Any) -> tuple[Federation, Verified[Candidate]]:
     return fed, fed.candidate(fed.close([fed.silo(silo) for silo in COHORT]))
 
 
+def of_silos(evaluations: dict[str, Verified[Evaluation]]) -> list[SiloRecords]:
+    return [SiloRecords(silo, evaluation=found) for silo, found in evaluations.items()]
+
+
 def decided(increases: list[str], **plan_changes: Any) -> Decision:
     """Decision over silos whose candidate loss is 2 plus each increase."""
     fed, candidate = setting(**plan_changes)
@@ -35,7 +40,7 @@ def decided(increases: list[str], **plan_changes: Any) -> Decision:
         )
         for silo, increase in zip(COHORT, increases, strict=False)
     }
-    return decide(fed.plan, candidate, evaluations, minutes(125), {})
+    return decide(fed.plan, candidate, of_silos(evaluations), minutes(125))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_claimed_tokens_do_not_move_the_mean() -> None:
             ("hospital-b", 1, Decimal("2.09")),
         )
     }
-    decision = decide(fed.plan, candidate, evaluations, minutes(125), {})
+    decision = decide(fed.plan, candidate, of_silos(evaluations), minutes(125))
     assert decision.candidate_mean_loss == Decimal("1.545")
 
 
@@ -110,7 +115,7 @@ def test_an_evaluation_of_something_else_does_not_count(changes: dict[str, Any])
     fed, candidate = setting()
     evaluations = {silo: fed.evaluation(silo, candidate) for silo in COHORT}
     evaluations["hospital-b"] = fed.evaluation("hospital-b", candidate, **changes)
-    decision = decide(fed.plan, candidate, evaluations, minutes(125), {})
+    decision = decide(fed.plan, candidate, of_silos(evaluations), minutes(125))
     assert decision.missing == ("hospital-b",)
     assert [used.silo for used in decision.evaluations] == ["bank-a", "hospital-c"]
 
@@ -118,7 +123,7 @@ def test_an_evaluation_of_something_else_does_not_count(changes: dict[str, Any])
 def test_a_silo_outside_the_cohort_has_no_say() -> None:
     fed, candidate = setting()
     evaluations = {"bank-z": fed.evaluation("bank-z", candidate)}
-    assert decide(fed.plan, candidate, evaluations, minutes(125), {}).evaluations == ()
+    assert decide(fed.plan, candidate, of_silos(evaluations), minutes(125)).evaluations == ()
 
 
 def test_held_in_the_first_round_leaves_the_base_model_alone() -> None:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from aggregator.admission import SiloEvidence
+from aggregator.attempt import SiloRecords
 from aggregator.report import build_report
 from data_contracts.errors import FederationOperatorError
 from tests.aggregator.federation_samples import COHORT, adapter_ref, federation, minutes
@@ -16,7 +16,7 @@ NOW = minutes(126)
 def test_a_published_round_is_summed_up_silo_by_silo() -> None:
     fed = federation()
     silos = [fed.silo("bank-a"), fed.silo("hospital-b")]
-    refused = SiloEvidence("hospital-c", refusal=fed.refusal("hospital-c"))
+    refused = SiloRecords("hospital-c", refusal=fed.refusal("hospital-c"))
     report = build_report(fed.finished([*silos, refused]), NOW)
     assert (report.outcome, report.rule) == ("published", "evaluation.not_worse")
     assert report.published_adapter == report.candidate_adapter == adapter_ref("candidate")
@@ -55,8 +55,8 @@ def test_a_held_candidate_leaves_the_starting_adapter_in_force() -> None:
 def test_an_abort_before_the_close_still_says_what_each_silo_did() -> None:
     fed = federation()
     failed = fed.verdict("hospital-b", passed=False)
-    silos = [fed.silo("bank-a"), SiloEvidence("hospital-b", verdict=failed)]
-    report = build_report(fed.evidence(silos, abort=fed.abort()), NOW)
+    silos = [fed.silo("bank-a"), SiloRecords("hospital-b", verdict=failed)]
+    report = build_report(fed.attempt(silos, abort=fed.abort()), NOW)
     assert (report.outcome, report.rule) == ("aborted", "quorum.not_reached")
     assert [(s.outcome, s.rule) for s in report.silos] == [
         ("rejected", "attempt.aborted"),
@@ -71,14 +71,14 @@ def test_an_abort_before_the_close_still_says_what_each_silo_did() -> None:
 def test_an_abort_after_the_close_keeps_the_close_s_outcomes() -> None:
     fed = federation()
     silos = [fed.silo(s) for s in COHORT]
-    evidence = fed.evidence(silos, close=fed.close(silos), abort=fed.abort())
+    evidence = fed.attempt(silos, close=fed.close(silos), abort=fed.abort())
     assert {s.outcome for s in build_report(evidence, NOW).silos} == {"admitted"}
 
 
 def test_an_open_attempt_has_no_report() -> None:
     fed = federation()
     with pytest.raises(FederationOperatorError, match="was decided or aborted; found an attempt"):
-        build_report(fed.evidence([fed.silo("bank-a")]), NOW)
+        build_report(fed.attempt([fed.silo("bank-a")]), NOW)
 
 
 def test_records_that_arrive_after_close_and_decision_change_nothing() -> None:
@@ -88,16 +88,15 @@ def test_records_that_arrive_after_close_and_decision_change_nothing() -> None:
     assert evidence.candidate is not None
     late = fed.silo("hospital-c")
     assert late.submission is not None
-    grown = replace(
-        evidence,
-        refusals={"bank-a": fed.refusal("bank-a")},
-        submissions={**evidence.submissions, "hospital-c": late.submission},
-        verdicts={**evidence.verdicts, "hospital-c": fed.verdict("hospital-c", passed=False)},
-        evaluations={
-            **evidence.evaluations,
-            "hospital-c": fed.evaluation("hospital-c", evidence.candidate),
-        },
+    candidate = evidence.candidate
+    late_to_close = replace(evidence.of("bank-a"), refusal=fed.refusal("bank-a"))
+    late_at_all = replace(
+        late,
+        verdict=fed.verdict("hospital-c", passed=False),
+        evaluation=fed.evaluation("hospital-c", candidate),
     )
+    silos_then = {**evidence.silos, "bank-a": late_to_close, "hospital-c": late_at_all}
+    grown = replace(evidence, silos=silos_then)
     assert build_report(grown, NOW) == build_report(evidence, NOW)
 
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aggregator.admission import SiloEvidence
-from aggregator.report import Evidence, build_report, evidence_list
+from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
+from aggregator.report import build_report, evidence_list
 from aggregator.report_audit import Claim, audit, holds
 from aggregator.report_files import Bundle, bundle_of
 from data_contracts.envelope import Verified, seal
-from data_contracts.records import Close, Decision, Membership, RoundReport
+from data_contracts.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.records.membership import Revocation
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import Retention
@@ -36,18 +36,18 @@ from tests.aggregator.federation_samples import (
 FED = federation()
 
 
-def clean_evidence(fed: Federation = FED) -> Evidence:
+def clean_evidence(fed: Federation = FED) -> Attempt:
     failed = fed.verdict("hospital-c", passed=False)
     return fed.finished(
         [
             fed.silo("bank-a"),
             fed.silo("hospital-b"),
-            SiloEvidence("hospital-c", acceptance=fed.acceptance("hospital-c"), verdict=failed),
+            SiloRecords("hospital-c", acceptance=fed.acceptance("hospital-c"), verdict=failed),
         ]
     )
 
 
-def audited(evidence: Evidence, report: Verified[RoundReport] | None = None) -> tuple[Claim, ...]:
+def audited(evidence: Attempt, report: Verified[RoundReport] | None = None) -> tuple[Claim, ...]:
     report = report or FED.report(evidence)
     return audit(bundle_of(report, evidence), FED.membership)
 
@@ -94,9 +94,9 @@ def test_another_adapter_file_fails(tmp_path: Path) -> None:
 
 
 def test_aborted_attempts_can_be_audited() -> None:
-    silos = [FED.silo("bank-a"), SiloEvidence("hospital-b", refusal=FED.refusal("hospital-b"))]
-    before_close = FED.evidence(silos, abort=FED.abort())
-    after_close = FED.evidence(silos, close=FED.close(silos), abort=FED.abort())
+    silos = [FED.silo("bank-a"), SiloRecords("hospital-b", refusal=FED.refusal("hospital-b"))]
+    before_close = FED.attempt(silos, abort=FED.abort())
+    after_close = FED.attempt(silos, close=FED.close(silos), abort=FED.abort())
     assert failed(audited(before_close)) == []
     assert failed(audited(after_close)) == []
 
@@ -155,14 +155,14 @@ def _licensed_as(expression: str) -> InheritedLicence:
     return inherited.model_copy(update={"expression": expression})
 
 
-def _other_evidence() -> Evidence:
+def _other_evidence() -> Attempt:
     other = federation(round=3, attempt=2, starting_adapter=adapter_ref("older"))
     close = other.close([other.silo(silo) for silo in COHORT])
     candidate = other.candidate(
         close, adapter=adapter_ref("new"), discarded_energy=Decimal("0.2"), error=Decimal("0.4")
     )
     evaluations = {s: other.evaluation(s, candidate, candidate_loss=Decimal("9")) for s in COHORT}
-    return other.evidence(
+    return other.attempt(
         [other.silo(silo) for silo in COHORT],
         close=close,
         candidate=candidate,
@@ -182,12 +182,19 @@ def test_dropping_or_doubling_any_evidence_fails(index: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["plan", "close", "candidate", "decision", "verdicts", "submissions", "acceptances"],
+    ["plan", "close", "candidate", "decision", "verdict", "submission", "acceptance"],
 )
 def test_evidence_of_another_round_cannot_be_mixed_in(name: str) -> None:
     """Even when the coordinator signs a report that lists the mixture."""
     foreign = clean_evidence(federation(round=3))
-    mixed = replace(CLEAN, **{name: getattr(foreign, name)})
+    if name in RECORD_FIELDS:
+        silos = {
+            silo: replace(own, **{name: getattr(foreign.of(silo), name)})
+            for silo, own in CLEAN.silos.items()
+        }
+        mixed = replace(CLEAN, silos=silos)
+    else:
+        mixed = replace(CLEAN, **{name: getattr(foreign, name)})
     report = seal(_relisted(mixed), key("coordinator"))
     claims = audit(Bundle(report.envelope, tuple(_envelopes(mixed))), FED.membership)
     assert not holds(claims)
@@ -203,19 +210,21 @@ def test_other_keys_fail() -> None:
 
 
 def test_a_silo_s_record_signed_by_another_silo_fails() -> None:
-    forged = seal(CLEAN.submissions["bank-a"].record, key("hospital-b"))
-    evidence = replace(CLEAN, submissions={**CLEAN.submissions, "bank-a": forged})
+    honest = CLEAN.of("bank-a").submission
+    assert honest is not None
+    forged = replace(CLEAN.of("bank-a"), submission=seal(honest.record, key("hospital-b")))
+    evidence = replace(CLEAN, silos={**CLEAN.silos, "bank-a": forged})
     report = seal(_relisted(evidence), key("coordinator"))
     bundle = Bundle(report.envelope, tuple(_envelopes(evidence)))
     assert failed(audit(bundle, FED.membership)) == ["evidence signatures"]
 
 
-def _relisted(evidence: Evidence) -> RoundReport:
+def _relisted(evidence: Attempt) -> RoundReport:
     refs = tuple(ref for ref, _ in evidence_list(evidence))
     return REPORT.record.model_copy(update={"evidence": refs})
 
 
-def _envelopes(evidence: Evidence) -> list[bytes]:
+def _envelopes(evidence: Attempt) -> list[bytes]:
     return [envelope for _, envelope in evidence_list(evidence)]
 
 
@@ -258,13 +267,16 @@ def test_a_report_that_names_other_versions_than_the_close_fails() -> None:
     assert failed(audit(bundle, FED.membership)) == ["report follows from evidence"]
 
 
-def _with_close(close: Verified[Close]) -> Evidence:
+def _with_close(close: Verified[Close]) -> Attempt:
     candidate = FED.candidate(close)
     evaluations = {silo: FED.evaluation(silo, candidate) for silo in COHORT[:2]}
     decision = FED.decision(candidate, evaluations)
-    return replace(
-        CLEAN, close=close, candidate=candidate, evaluations=evaluations, decision=decision
-    )
+    return _evaluated(evaluations, close=close, candidate=candidate, decision=decision)
+
+
+def _evaluated(evaluations: dict[str, Verified[Evaluation]], **records: Any) -> Attempt:
+    silos = {s: replace(own, evaluation=evaluations.get(s)) for s, own in CLEAN.silos.items()}
+    return replace(CLEAN, silos=silos, **records)
 
 
 def test_a_dishonest_decision_fails() -> None:
@@ -287,12 +299,8 @@ def test_a_merge_by_another_rule_than_the_plans_fails() -> None:
     assert close is not None
     candidate = FED.candidate(close, merge_rule="average")
     evaluations = {a.silo: FED.evaluation(a.silo, candidate) for a in close.record.admitted}
-    evidence = replace(
-        CLEAN,
-        candidate=candidate,
-        evaluations=evaluations,
-        decision=FED.decision(candidate, evaluations),
-    )
+    decision = FED.decision(candidate, evaluations)
+    evidence = _evaluated(evaluations, candidate=candidate, decision=decision)
     assert failed(audited(evidence)) == ["merge as planned"]
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.admission import SiloEvidence
-from aggregator.report import Evidence
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.report_audit import audit, holds
 from aggregator.report_files import (
     Bundle,
@@ -31,8 +30,8 @@ from tests.aggregator.federation_samples import COHORT, federation, key
 FED = federation(purpose='Coding <script>alert(1)</script> & "letters"')
 
 
-def evidence() -> Evidence:
-    refused = SiloEvidence("hospital-c", refusal=FED.refusal("hospital-c"))
+def evidence() -> Attempt:
+    refused = SiloRecords("hospital-c", refusal=FED.refusal("hospital-c"))
     return FED.finished([FED.silo("bank-a"), FED.silo("hospital-b"), refused])
 
 
@@ -118,7 +117,9 @@ def test_the_readme_s_commands_verify_a_signature(tmp_path: Path) -> None:
     script = "\n".join(line for line in commands if not line.startswith("consortia"))
     script = script.replace("E.json", "record.json")
     script = script.replace("KEY", key("coordinator").public_key_hex)
-    for envelope, code in ((REPORT.envelope, 0), (EVIDENCE.submissions["bank-a"].envelope, 1)):
+    theirs = EVIDENCE.of("bank-a").submission
+    assert theirs is not None
+    for envelope, code in ((REPORT.envelope, 0), (theirs.envelope, 1)):
         (tmp_path / "record.json").write_bytes(envelope)
         done = subprocess.run(
             ["bash", "-ec", script],  # noqa: S607
@@ -169,7 +170,7 @@ def test_the_page_tells_the_outcome_and_every_silo_s_part() -> None:
 
 def test_pages_of_held_and_aborted_attempts() -> None:
     silos = [FED.silo(silo) for silo in COHORT]
-    aborted = FED.evidence(silos[:1], abort=FED.abort())
+    aborted = FED.attempt(silos[:1], abort=FED.abort())
     report = FED.report(aborted)
     page = page_of(Bundle(report.envelope, ())).decode()
     assert "The attempt was aborted; no adapter was made." in page
@@ -188,7 +189,7 @@ def test_only_listed_records_are_exported(tmp_path: Path) -> None:
 
 def test_a_retry_does_not_overwrite_the_files_of_the_first_attempt(tmp_path: Path) -> None:
     retry = federation(attempt=2)
-    evidence = retry.evidence([], abort=retry.abort())
+    evidence = retry.attempt([], abort=retry.abort())
     files = write_report_files(retry.report(evidence), evidence, tmp_path)
     assert files.bundle.name == "round-0002-attempt-02.json"
     assert write_report_files(REPORT, EVIDENCE, tmp_path).bundle.name == "round-0002.json"

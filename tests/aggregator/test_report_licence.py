@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from aggregator.admission import SiloEvidence
-from aggregator.report import Evidence, build_report
+from aggregator.attempt import Attempt, SiloRecords
+from aggregator.report import build_report
 from aggregator.report_audit import audit, holds
 from aggregator.report_files import bundle_of, page_of
 from data_contracts.envelope import seal
@@ -31,20 +31,20 @@ SHARE_ALIKE = "CC-BY-SA-4.0 asks for the same terms on what is made from the dat
 
 def licensed(
     silo: str, *licences: str, registered: tuple[LicenceTerms, ...] = (), **submission: Any
-) -> SiloEvidence:
+) -> SiloRecords:
     """A silo whose data is under these licences."""
     counts = tuple(LicenceCount(licence=licence, records=100) for licence in licences)
     verdict = FED.verdict(silo, licences=counts, registered_licences=registered)
     return FED.silo(silo, verdict=verdict, submission=FED.submission(silo, verdict, **submission))
 
 
-def inherited(evidence: Evidence) -> InheritedLicence:
+def inherited(evidence: Attempt) -> InheritedLicence:
     found = build_report(evidence, NOW).adapter_licence
     assert found is not None
     return found
 
 
-def page_text(evidence: Evidence) -> str:
+def page_text(evidence: Attempt) -> str:
     page = page_of(bundle_of(FED.report(evidence), evidence)).decode()
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
@@ -85,17 +85,17 @@ def test_the_audit_computes_the_licence_again() -> None:
 @pytest.mark.parametrize(
     "third",
     [
-        SiloEvidence("hospital-c", refusal=FED.refusal("hospital-c")),
+        SiloRecords("hospital-c", refusal=FED.refusal("hospital-c")),
         licensed("hospital-c", "CC-BY-SA-4.0", issued_at=minutes(90)),
         licensed("hospital-c", "CC-BY-SA-4.0", adapter=adapter_ref("start")),
     ],
 )
-def test_data_that_did_not_count_binds_nobody(third: SiloEvidence) -> None:
+def test_data_that_did_not_count_binds_nobody(third: SiloRecords) -> None:
     counted = [licensed("bank-a", "MIT"), licensed("hospital-b", "CC0-1.0")]
     assert inherited(FED.finished([*counted, third])) == inherited(PERMISSIVE)
 
 
-def registering(other: LicenceTerms) -> Evidence:
+def registering(other: LicenceTerms) -> Attempt:
     """Two silos with data under `LicenseRef-Own`, the second of which registers `other` for it."""
     return FED.finished(
         [
@@ -127,8 +127,8 @@ def test_a_licence_that_nobody_registered_has_no_terms() -> None:
 
 def test_without_a_merge_there_is_nothing_to_license() -> None:
     silos = [licensed(silo, "MIT") for silo in COHORT]
-    before = FED.evidence(silos[:1], abort=FED.abort())
-    after = FED.evidence(silos, close=FED.close(silos), abort=FED.abort())
+    before = FED.attempt(silos[:1], abort=FED.abort())
+    after = FED.attempt(silos, close=FED.close(silos), abort=FED.abort())
     for evidence in (before, after):
         assert build_report(evidence, NOW).adapter_licence is None
         assert "Licence of the merged adapter" not in page_text(evidence)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.contribution.plan import LossJournal, contribution_plan
-from aggregator.evidence_reader import read_evidence
+from aggregator.evidence_reader import read_attempt
 from aggregator.federated_round import close_round
 from aggregator.federation_feed import read_federation
 from aggregator.merge.adapter_merge import merge_adapters
@@ -69,10 +69,10 @@ def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
     c = federation.coordinator()
     found = contributions(c, 1, public, exact=False)
     plan = federation.open(1)
-    evidence, _ = read_evidence(c, read_federation(c), plan)
-    assert evidence.close is not None
-    inputs = merge_inputs(c, plan.record, evidence.close.record)
-    (left_out,) = (a for a in evidence.close.record.admitted if a.silo == "silo-b")
+    attempt = read_attempt(c, read_federation(c), plan)
+    assert attempt.close is not None
+    inputs = merge_inputs(c, plan.record, attempt.close.record)
+    (left_out,) = (a for a in attempt.close.record.admitted if a.silo == "silo-b")
     others = tuple(a for a in inputs.locals if a.digest != left_out.adapter.digest)
     merge_adapters(inputs, tmp_path / "all")
     merge_adapters(replace(inputs, locals=others), tmp_path / "without")

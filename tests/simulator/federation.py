@@ -138,7 +138,9 @@ class SimulatedFederation:
     def policy_text(self) -> str:
         """The policy that every simulated silo starts with."""
         digest = model_digest(self.model_dir, self.directory / "model-digests.json")
-        return POLICY.format(purpose=PURPOSE, digest=digest, path=self.model_dir)
+        text = POLICY.format(purpose=PURPOSE, digest=digest, path=self.model_dir)
+        firm = str(self.ledger.mode == "compliance").lower()
+        return f"compliance_retention = {firm}\n{text}"
 
     def share(self, silo: str, *, shares: bool = True) -> None:
         """What the silo's policy says from now on about its adapter by itself."""

@@ -1,10 +1,10 @@
 """A request that does not fit one record is refused before anything is merged or stored."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from aggregator.attempt import SiloRecords
 from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import contribution_plan
 from aggregator.contribution.silo_request import make_request
@@ -41,14 +41,12 @@ def closed_with(silos: int) -> ClosedRound:
     changes = {"admitted": admitted, "held": held}
     close = seal(sample.model_copy(update=changes), key("coordinator"))
     acceptance = FED.acceptance(COHORT[0], shares_individual_delta=True)
-    evidence = replace(
-        FED.evidence([], close=close),
-        acceptances=dict.fromkeys(names, acceptance),
-        verdicts=dict.fromkeys(names, FED.verdict(COHORT[0])),
-    )
+    verdict = FED.verdict(COHORT[0])
+    records = [SiloRecords(name, acceptance=acceptance, verdict=verdict) for name in names]
+    attempt = FED.attempt(records, close=close)
     feed = TrustedFeed(FED.membership)
     assert feed.add_entry([FED.plan.envelope]) is not None
-    return ClosedRound(feed, FED.plan, close, evidence)
+    return ClosedRound(feed, FED.plan, close, attempt)
 
 
 def ask(make_federation: MakeFederation, silos: int, minutes: int = 60) -> None:
