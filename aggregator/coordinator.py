@@ -23,7 +23,7 @@ CONTRACTS_DIRECTORY = Path("contracts")
 
 @dataclass(frozen=True)
 class Coordinator:
-    """Keys, buckets and clock of the coordinator. Inboxes are only ever read.
+    """Keys, buckets and clock of the coordinator. Inboxes are read and locked, never written.
 
     `keys` are its own, the current one and earlier ones: a key that was rotated finishes the
     attempt that it opened.

@@ -8,11 +8,12 @@ from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import abort_of, own_records
 from aggregator.ledger import held_records
-from aggregator.spool import spool, spool_with_version
+from aggregator.spool import spool, spool_submitted
 from aggregator.transfers import several_at_a_time
 from data_contracts.adapter_format import open_adapter
+from data_contracts.artifact import ArtifactRef
 from data_contracts.block_quantisation import SCHEMES
-from data_contracts.bucket_layout import attempt_of, status_prefix
+from data_contracts.bucket_layout import attempt_of, blob_key, status_prefix
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
 from data_contracts.quantised_format import open_quantised
@@ -34,6 +35,8 @@ from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.submission_gate import check_submission
 from data_contracts.trusted_feed import TrustedFeed
+from infra.blob_files import refused_blob
+from infra.object_store import UNREADABLE, is_unreadable_alone
 from infra.record_store import read_records
 
 SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
@@ -201,9 +204,19 @@ def _adapter_fault(
     if ref.size > plan.record.max_adapter_bytes:
         return "adapter.too_large", {}
     try:
-        path, version = spool_with_version(c, c.inbox(own.silo), ref)
+        path, version = _submitted(c, own.silo, ref)
         source = local_adapter(plan.record, own.silo, path, starting)
         check_submission(source, starting, plan.record.recipe)
     except UntrustedInputError as error:
         return error.rule, {}
     return None, {ref.digest: version}
+
+
+def _submitted(c: Coordinator, silo: str, ref: ArtifactRef) -> tuple[Path, str | None]:
+    inbox = c.inbox(silo)
+    try:
+        return spool_submitted(c, inbox, ref)
+    except UNREADABLE as error:
+        if not is_unreadable_alone(inbox, blob_key(ref.digest)):
+            raise
+        raise refused_blob(ref, error.found, "unreadable") from None

@@ -24,6 +24,7 @@ from aggregator.federation_feed import (
     is_fed,
     newest_attempt,
     own_key,
+    own_records,
     read_federation,
     read_report,
     signing_key,
@@ -34,7 +35,7 @@ from aggregator.interruption import interruption_of
 from aggregator.planning import PlanInputs, draft_plan
 from aggregator.publish import write_peft_layout
 from aggregator.report import build_report
-from aggregator.report_files import ReportFiles, write_report_files
+from aggregator.report_files import ReportFiles, whole_files, write_report_files
 from aggregator.spool import spool
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot
@@ -150,7 +151,7 @@ def merge_round(
     on_module: "ModuleProgress | None" = None,
     merge_modules: "ModuleMerger | None" = None,
 ) -> Verified[Candidate]:
-    """Merge the ledger's copies of the admitted adapters; a candidate that exists is adopted.
+    """Merge the admitted adapters as they are held; a candidate that exists is adopted.
 
     `merge_modules` runs the modules elsewhere than on this machine's threads.
     """
@@ -192,20 +193,28 @@ def report_round(
 ) -> tuple[Verified[RoundReport], ReportFiles]:
     """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
     feed = read_federation(c)
-    report = read_report(c, feed, plan)
-    attempt = read_attempt(c, feed, plan, report)
-    if report is None:
-        attempt = listed_and_held(c, attempt)
-        # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
-        keys = feed.report_keys(plan)
-        planned, newest = attempt.membership.record.coordinator_key, feed.membership.record
-        key = own_key(c, planned) if planned in keys else None
-        key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
-        report = claim_on_plan(c, plan, seal(build_report(attempt, c.clock.now()), key), keys)
+    report = read_report(c, feed, plan) or _reported(c, feed, plan)
+    files = whole_files(report, c.reports)
+    if files is None:
+        attempt = read_attempt(c, feed, plan, report)
+        chain = tuple(membership.envelope for membership in feed.memberships)
+        files = write_report_files(report, attempt, c.reports, chain)
     if report.record.outcome == "published":
-        _publish(c, attempt)
-    chain = tuple(membership.envelope for membership in feed.memberships)
-    return report, write_report_files(report, attempt, c.reports, chain)
+        _publish(c, feed, plan)
+    return report, files
+
+
+def _reported(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
+) -> Verified[RoundReport]:
+    """Sign the report on what is held, or find the one that another coordinator signed."""
+    attempt = listed_and_held(c, read_attempt(c, feed, plan))
+    # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
+    keys = feed.report_keys(plan)
+    planned, newest = attempt.membership.record.coordinator_key, feed.membership.record
+    key = own_key(c, planned) if planned in keys else None
+    key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
+    return claim_on_plan(c, plan, seal(build_report(attempt, c.clock.now()), key), keys)
 
 
 def finish_latest_report(c: Coordinator) -> None:
@@ -365,17 +374,17 @@ def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
     return agreed.digests
 
 
-def _publish(c: Coordinator, attempt: Attempt) -> None:
-    candidate = _required(attempt.candidate, "a candidate", "merge the round first")
-    plan = attempt.plan.record
-    path = spool(c, c.plans, candidate.record.adapter)
-    name = plan.base_model.name
-    if candidate.record.residual is None or plan.residual_layout is None:
+def _publish(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> None:
+    found = own_records(c, feed, plan).found(Candidate)
+    candidate = _required(found, "a candidate", "merge the round first").record
+    path = spool(c, c.plans, candidate.adapter)
+    name, layout = plan.record.base_model.name, plan.record.residual_layout
+    if candidate.residual is None or layout is None:
         shutil.rmtree(c.published_residual, ignore_errors=True)
     else:
-        residual = spool(c, c.plans, candidate.record.residual)
-        write_peft_layout(residual, plan.residual_layout, name, c.published_residual)
-    write_peft_layout(path, plan.layout, name, c.published)
+        residual = spool(c, c.plans, candidate.residual)
+        write_peft_layout(residual, layout, name, c.published_residual)
+    write_peft_layout(path, plan.record.layout, name, c.published)
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

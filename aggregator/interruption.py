@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from aggregator.admission import REVOKED_SILO
 from aggregator.attempt import Attempt
+from aggregator.ledger import ERASED
+from data_contracts.records.evidence_ref import LOCAL_ADAPTER
 from data_contracts.trusted_feed import TrustedFeed
 
 REVOKED_COORDINATOR = "coordinator.revoked"
@@ -30,8 +32,20 @@ def interruption_of(feed: TrustedFeed, attempt: Attempt) -> Interruption | None:
         reason = f"Membership {newest} revokes the key that this attempt was planned with."
         return Interruption(REVOKED_COORDINATOR, reason)
     admitted = attempt.close.record.admitted if attempt.close else ()
+    erased = _erased(attempt)
+    if erased:
+        reason = f"What {', '.join(erased)} had signed, and was judged by, was erased from storage."
+        return Interruption(ERASED, reason)
     gone = sorted(a.silo for a in admitted if feed.silo_key(attempt.plan, a.silo) is None)
     if gone:
         reason = f"Membership {newest} revokes the key of {', '.join(gone)}, admitted before."
         return Interruption(REVOKED_SILO, reason)
     return None
+
+
+def _erased(attempt: Attempt) -> list[str]:
+    """Silos of which a record that the close holds is not there any more."""
+    held = attempt.close.record.held if attempt.close else ()
+    there = {v.digest for own in attempt.silos.values() for v in own.judged()}
+    records = (ref for ref in held if ref.kind != LOCAL_ADAPTER)
+    return sorted({ref.silo for ref in records if ref.digest not in there and ref.silo})

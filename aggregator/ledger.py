@@ -6,6 +6,7 @@ twice. Where a storage has no versions or locks (`ledger.place = "copy"` in `fed
 bytes that were judged are put into the coordinator's own ledger bucket instead.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,14 +27,36 @@ from data_contracts.bucket_layout import (
     round_slot,
 )
 from data_contracts.envelope import Verified, max_document_bytes, verify
-from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
+from data_contracts.errors import (
+    FederationOperatorError,
+    StorageError,
+    UntrustedInputError,
+    UnusableMergeError,
+)
 from data_contracts.records import (
     RECORD_TYPES,
     Close,
     RoundPlan,
 )
 from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
-from infra.object_store import AccessDeniedError, Bucket, Lock, VersionGoneError
+from infra.object_store import (
+    AccessDeniedError,
+    BoundExceededError,
+    Bucket,
+    Lock,
+    VersionGoneError,
+)
+
+_LOG = logging.getLogger(__name__)
+
+ERASED = "evidence.erased"
+"""The rule of an attempt that ends because what its close holds was removed from storage."""
+
+
+class ErasedAdapterError(UnusableMergeError):
+    """What was admitted is not there any more: its lock has ended, or a person erased it."""
+
+    rule = ERASED
 
 
 @dataclass(frozen=True)
@@ -100,13 +123,21 @@ def held_records(
 def spool_admitted(c: Coordinator, close: Close) -> list[Path]:
     """The admitted adapters as they are kept, on local disk, in the order of `close.admitted`.
 
-    Whole objects, because small ranged reads are slow.
+    Whole objects, because small ranged reads are slow. Raises ErasedAdapterError where one is gone.
     """
     held = {ref.silo: ref for ref in close.held if ref.kind == LOCAL_ADAPTER}
 
     def fetch(silo: str, adapter: ArtifactRef) -> Path:
         ref = held[silo]
-        return spool(c, _bucket(c, ref), adapter, ref.version)
+        try:
+            return spool(c, _bucket(c, ref), adapter, ref.version)
+        except UntrustedInputError as error:
+            raise ErasedAdapterError(
+                f"adapter of {silo}",
+                expected="the bytes that the close holds",
+                found=error.found,
+                action="let the round be tried again; what was erased is sent anew or not at all",
+            ) from None
 
     return several_at_a_time(lambda a: fetch(a.silo, a.adapter), close.admitted)
 
@@ -139,8 +170,13 @@ def _copy(c: Coordinator, plan: Verified[RoundPlan], exhibit: Exhibit) -> Eviden
 def _lock(c: Coordinator, plan: Verified[RoundPlan], exhibit: Exhibit) -> EvidenceRef | None:
     """Lock the version that was judged, and read back lock and bytes; None where it is gone."""
     inbox, key = c.inbox(exhibit.silo), _inbox_key(plan, exhibit.ref)
-    version = exhibit.ref.version or _newest_version(inbox, key)
-    if version is None or not _is_locked(inbox, key, version, _wanted_lock(c, plan)):
+    version = exhibit.ref.version
+    if version is None:
+        # Read before the bucket had versions: then what is there now has to be that, before a lock.
+        version = _newest_version(inbox, key)
+        if version is None or not _holds(inbox, key, version, exhibit.content):
+            return None
+    if not _is_locked(c, inbox, key, version, plan):
         return None
     if not _holds(inbox, key, version, exhibit.content):
         return None
@@ -156,7 +192,7 @@ def _wanted_lock(c: Coordinator, plan: Verified[RoundPlan]) -> Lock:
 
 
 def _newest_version(inbox: Bucket, key: str) -> str | None:
-    """For what was read before a restart; None when it is gone."""
+    """What lies there now; None when there is nothing."""
     found = inbox.stat(key)
     if found is not None and found.version is None:
         raise FederationOperatorError(
@@ -169,23 +205,32 @@ def _newest_version(inbox: Bucket, key: str) -> str | None:
     return None if found is None else found.version
 
 
-def _is_locked(inbox: Bucket, key: str, version: str, wanted: Lock) -> bool:
-    """Whether the version is under lock now; False when it is gone, or locked as somebody else
-    wanted it. Raises StorageError where it should be and is not."""
+def _is_locked(
+    c: Coordinator, inbox: Bucket, key: str, version: str, plan: Verified[RoundPlan]
+) -> bool:
+    """Whether the version is under a lock that outlives the attempt; False when it is gone.
+
+    A lock that it has already and that cannot be replaced, of an earlier attempt under other
+    settings, stays as it is: for that no silo is left out. Raises StorageError where there should
+    be a lock and is none.
+    """
     denied: AccessDeniedError | None = None
+    wanted = _wanted_lock(c, plan)
     try:
         inbox.retain(key, version, wanted)
     except VersionGoneError:
         return False
     except AccessDeniedError as error:
-        denied = error  # Or it has a longer lock already, which is as good.
+        denied = error
     found = inbox.stat(key, version)
     if found is None:
         return False
     if found.lock is not None and found.lock.covers(wanted):
         return True
     if denied is not None and found.lock is not None:
-        return False
+        kept = f"{found.lock.mode} until {found.lock.until:%Y-%m-%d}"
+        _LOG.warning("%s/%s stays locked as it is: %s", inbox.name, key, kept)
+        return found.lock.until > max(plan.record.evaluate_by, c.clock.now())
     raise denied or StorageError(
         f"{inbox.name}/{key}",
         expected=f"version {version} locked in {wanted.mode} mode until {wanted.until:%Y-%m-%d}",
@@ -197,11 +242,11 @@ def _is_locked(inbox: Bucket, key: str, version: str, wanted: Lock) -> bool:
 
 def _holds(inbox: Bucket, key: str, version: str, content: bytes | ArtifactRef) -> bool:
     """Whether the bytes that were judged are what the version has, read to their end."""
-    if isinstance(content, bytes):
+    try:
+        if isinstance(content, ArtifactRef):
+            inbox.verify_blob(content, version)
+            return True
         stored = inbox.read(key, max(len(content), 1), version)
         return stored is not None and stored.data == content
-    try:
-        inbox.verify_blob(content, version)
-    except UntrustedInputError:
+    except (UntrustedInputError, BoundExceededError):
         return False
-    return True

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from aggregator.admission import binding_fault, judge
 from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.candidate_audit import unplanned
+from aggregator.ledger import ERASED
 from aggregator.publication import decide
 from aggregator.report import as_judged, build_report
 from aggregator.report_files import Bundle
@@ -74,6 +75,12 @@ UNCHECKABLE = (
         "no silo signed twice",
         "not checked",
         "a second record in a slot would lie in storage, not in the bundle",
+    ),
+    Claim(
+        "no silo left out wrongly",
+        "not checked",
+        "that a silo took away what it had signed, or that its key was revoked, is the "
+        "coordinator's word",
     ),
     Claim(
         "merge arithmetic",
@@ -362,6 +369,8 @@ def _admission(attempt: Attempt) -> Claim:
     name = "admission and weights"
     if attempt.close is None:
         return Claim(name, "not checked", "the attempt was not closed")
+    if attempt.abort is not None and attempt.abort.record.rule == ERASED:
+        return Claim(name, "not checked", "a part of what was judged was erased from storage")
     close = attempt.close.record
     again = judge(attempt.plan, as_judged(attempt, close), close.issued_at)
     different = _different_fields(again, close)

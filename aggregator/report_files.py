@@ -191,17 +191,37 @@ def write_report_files(
 ) -> ReportFiles:
     """Write bundle, page and archive to `directory`; the same memberships give the same bytes.
 
-    Files that exist are left alone where evidence was erased from storage since: they have it.
+    Evidence that was erased from storage since is taken from the bundle that is there already.
     """
     bundle = bundle_of(report, attempt, memberships)
     files = report_files(report.record, directory)
-    whole = len(bundle.evidence) == len(report.record.evidence)
-    if not whole and all(path.exists() for path in vars(files).values()):
-        return files
+    if not _is_whole(bundle, report):
+        bundle = _kept_bundle(report, files) or bundle
     write_durably(files.bundle, pack_bundle(bundle), READABLE)
     write_durably(files.page, page_of(bundle), READABLE)
     export_archive(bundle, files.archive)
     return files
+
+
+def whole_files(report: Verified[RoundReport], directory: Path) -> ReportFiles | None:
+    """The files of a report as they were written, with all that it lists; None where one lacks."""
+    files = report_files(report.record, directory)
+    exist = all(path.exists() for path in (files.bundle, files.page, files.archive))
+    return files if exist and _kept_bundle(report, files) is not None else None
+
+
+def _kept_bundle(report: Verified[RoundReport], files: ReportFiles) -> Bundle | None:
+    """The bundle on disk, if it is this report's and has all that it lists."""
+    try:
+        kept = read_bundle(files.bundle)
+    except (OSError, UntrustedInputError):
+        return None
+    return kept if kept.report == report.envelope and _is_whole(kept, report) else None
+
+
+def _is_whole(bundle: Bundle, report: Verified[RoundReport]) -> bool:
+    present = {document_digest(envelope) for envelope in bundle.evidence}
+    return present == {ref.digest for ref in report.record.evidence}
 
 
 def report_files(record: RoundReport, directory: Path) -> ReportFiles:

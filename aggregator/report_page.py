@@ -33,6 +33,8 @@ RULES = {
     "robust.alarm": "An institution stands out among too few others; a person decides.",
     "quorum.not_reached": "Too few submissions were admitted.",
     "coordinator.revoked": "The coordinator's key was revoked; the round is tried again.",
+    "evidence.erased": "What an institution had sent was erased from storage; the round is tried "
+    "again.",
     "silo.revoked": "The key of an institution whose submission counted was revoked.",
 }
 CHART_LEFT, CHART_WIDTH, CHART_ROW, CHART_TOP = 150, 520, 30, 34

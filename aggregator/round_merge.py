@@ -1,7 +1,7 @@
 """From an attempt's close record to its candidate: what is merged, from where, and into what.
 
-Every source is a verified copy in the coordinator's own buckets whose bytes passed the gate when
-the round was closed; silos' layouts, compression and the merge rule are those of the signed plan.
+Every source is what the close holds, whose bytes passed the gate when the round was closed; silos'
+layouts, compression and the merge rule are those of the signed plan.
 """
 
 from aggregator.coordinator import Coordinator

@@ -4,25 +4,35 @@ from pathlib import Path
 
 from aggregator.coordinator import Coordinator
 from data_contracts.artifact import ArtifactRef, artifact_of_file
+from data_contracts.bucket_layout import blob_key
 from infra.durable_files import keep_durably
 from infra.object_store import Bucket
 
 
 def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef, version: str | None = None) -> Path:
     """A blob on local disk, verified; of a version where one is given."""
-    path, _ = spool_with_version(c, bucket, ref, version)
+    path = spool_path(c, ref)
+    if not _is_spooled(path, ref):
+        bucket.download_blob(ref, path, version)
     return path
 
 
-def spool_with_version(
-    c: Coordinator, bucket: Bucket, ref: ArtifactRef, version: str | None = None
-) -> tuple[Path, str | None]:
-    """As `spool`, with the version that was read now; None where the file was there already."""
+def spool_submitted(c: Coordinator, inbox: Bucket, ref: ArtifactRef) -> tuple[Path, str | None]:
+    """A blob that lies in this very inbox, and its version there.
+
+    That the coordinator has a file of that digest from elsewhere is no sign that this silo has it:
+    digests can be read in the plans bucket, so whoever names one has to show the bytes.
+    """
     path = spool_path(c, ref)
-    if path.exists() and artifact_of_file(path) == ref:
-        return path, version
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path, bucket.download_blob(ref, path, version)
+    if not _is_spooled(path, ref):
+        return path, inbox.download_blob(ref, path)
+    found = inbox.stat(blob_key(ref.digest))
+    inbox.verify_blob(ref, found.version if found else None)
+    return path, found.version if found else None
+
+
+def _is_spooled(path: Path, ref: ArtifactRef) -> bool:
+    return path.exists() and artifact_of_file(path) == ref
 
 
 def spool_own(c: Coordinator, file: Path, ref: ArtifactRef) -> None:

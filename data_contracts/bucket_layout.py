@@ -74,7 +74,7 @@ def inbox_bucket(federation: str, silo: str) -> str:
 
 
 def ledger_bucket(federation: str) -> str:
-    """Object-locked bucket with the coordinator's copy of all admitted evidence."""
+    """Bucket with the coordinator's copies of what was judged, where inboxes have no locks."""
     return f"{_federation(federation)}-ledger"
 
 

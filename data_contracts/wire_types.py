@@ -31,8 +31,8 @@ NAME_PATTERN = r"[a-z][a-z0-9-]{0,22}[a-z0-9]"
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 FederationId = Name
-SiloId = Name
 RunId = Name
+COORDINATOR = "coordinator"
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,79}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=400)]
@@ -44,6 +44,13 @@ Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 PositiveCount = Annotated[int, Field(ge=1, le=2**53 - 1)]
 RoundNumber = Annotated[int, Field(ge=1, le=9999)]
 AttemptNumber = Annotated[int, Field(ge=1, le=99)]
+
+
+def _no_role(silo: str) -> str:
+    """Commands and archives name the coordinator where they name a silo."""
+    if silo == COORDINATOR:
+        raise ValueError("expected the id of a silo, found the name of the coordinator")
+    return silo
 
 
 def _decimal_from_wire(value: Any) -> Any:
@@ -71,6 +78,7 @@ def _instant_from_wire(value: Any) -> Any:
     raise ValueError("expected a UTC instant such as 2026-11-23T05:00:00Z")
 
 
+SiloId = Annotated[Name, AfterValidator(_no_role)]
 PublicKeyHex = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_usable_key)
 ]

@@ -21,6 +21,15 @@ class AccessDeniedError(StorageError):
     """The storage knows the caller and says no, or does not know the credential."""
 
 
+class RefusedRequestError(StorageError):
+    """The storage understands the request and does not carry it out, for a reason of its own."""
+
+
+UNREADABLE = (AccessDeniedError, RefusedRequestError)
+"""What reading an object raises that its writer encrypted with a key of its own, or put into an
+archive."""
+
+
 class BoundExceededError(StorageError):
     """An object or a listing is larger than the reader's bound: its writer's doing, not a fault."""
 
@@ -83,7 +92,7 @@ class Bucket(Protocol):
         """Create the blob key of `ref` from a file whose bytes must match it (create-once)."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write without condition; only for status records."""
+        """Write without condition; only for status records and the probe."""
 
     def get(self, key: str, max_bytes: int) -> bytes | None:
         """Whole object, or None when absent; BoundExceededError when larger than `max_bytes`."""
@@ -103,8 +112,8 @@ class Bucket(Protocol):
         Returns the version that was read: all of it, of one version.
         """
 
-    def verify_blob(self, ref: ArtifactRef, version: str) -> None:
-        """Read a version of a blob to its end; returns if its bytes are those of `ref`."""
+    def verify_blob(self, ref: ArtifactRef, version: str | None) -> None:
+        """Read a version of a blob, or its newest, to the end; returns if the bytes are `ref`'s."""
 
     def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
         """Lock a version. VersionGoneError without it; AccessDeniedError where that would shorten
@@ -119,3 +128,16 @@ class Bucket(Protocol):
 
         BoundExceededError where there are more than MAX_LISTED_KEYS.
         """
+
+
+def is_unreadable_alone(bucket: Bucket, key: str) -> bool:
+    """Whether an object that was refused is so by itself: then it is its writer's doing.
+
+    Where this credential may read, an object that is not there is absent; where it may not, that
+    is refused too.
+    """
+    try:
+        bucket.stat(f"{key}.nobody-writes-this")
+    except UNREADABLE:
+        return False
+    return True

@@ -30,7 +30,14 @@ from data_contracts.envelope import (
 )
 from data_contracts.errors import UntrustedInputError, contradiction
 from data_contracts.records import Record, RoundRecord, Status
-from infra.object_store import BoundExceededError, Bucket, ObjectInfo, StoredObject
+from infra.object_store import (
+    UNREADABLE,
+    BoundExceededError,
+    Bucket,
+    ObjectInfo,
+    StoredObject,
+    is_unreadable_alone,
+)
 
 MAX_SLOT_OBJECTS = 64
 SEEN_BYTES = 64 * 1024 * 1024
@@ -199,7 +206,7 @@ class SeenEnvelopes:
             found = bucket.read(key, max_bytes, version)
         except BoundExceededError:
             return None
-        if found is None or document_digest(found.data) != digest_in_key(key):
+        if found is None or not _is_named(found.data, key):
             return None
         return self._keep(bucket, key, found).data
 
@@ -253,11 +260,18 @@ def document_in(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
 def stored_document(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
     """As `document_in`, with the version that was read."""
     found = _stored(bucket, info, max_bytes)
-    if document_digest(found.data) != digest_in_key(info.key):
+    if not _is_named(found.data, info.key):
         raise contradiction(
             info.key, "bytes with the digest in the key", "other bytes", "slot.digest"
         )
     return found
+
+
+def _is_named(document: bytes, key: str) -> bool:
+    try:
+        return document_digest(document) == digest_in_key(key)
+    except UntrustedInputError:
+        return False
 
 
 def _judge_slot(
@@ -306,6 +320,12 @@ def _stored(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
         found = bucket.read(info.key, max_bytes)
     except BoundExceededError as error:
         raise contradiction(info.key, bound, error.found, "slot.size") from None
+    except UNREADABLE as error:
+        if not is_unreadable_alone(bucket, info.key):
+            raise
+        raise contradiction(
+            info.key, "one that can be read", error.found, "slot.unreadable"
+        ) from None
     if found is None:
         raise contradiction(info.key, bound, "none", "slot.gone")
     return found

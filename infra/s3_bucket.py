@@ -150,7 +150,7 @@ class S3Bucket:
         receive_blob(self._blob_chunks(ref, found.version), ref, path)
         return found.version
 
-    def verify_blob(self, ref: ArtifactRef, version: str) -> None:
+    def verify_blob(self, ref: ArtifactRef, version: str | None) -> None:
         """See `Bucket.verify_blob`."""
         self._blob_version(ref, version)
         for _ in checked_chunks(self._blob_chunks(ref, version), ref):
@@ -268,6 +268,11 @@ class S3Bucket:
             yield from self.stream(blob_key(ref.digest), 0, ref.size, version)
         except VersionGoneError as error:
             raise refused_blob(ref, error.found, "missing") from None
+        except StorageError:
+            # Without versions another object can have taken its place meanwhile, a shorter one.
+            if version is None:
+                self._blob_version(ref, None)
+            raise
 
     def _whole(self, key: str, max_bytes: int, version: str | None) -> StoredObject:
         answer = self._client.get_object(Bucket=self._name, Key=key, **version_parameter(version))

@@ -21,12 +21,14 @@ from urllib3.exceptions import HTTPError
 
 from data_contracts.errors import StorageError
 from infra.loopback import is_loopback
-from infra.object_store import AccessDeniedError
+from infra.object_store import AccessDeniedError, RefusedRequestError
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
 MAX_ATTEMPTS = 4
 MAX_CONNECTIONS = 32
+PASSING = (404, 408, 409, 412, 429)
+"""Statuses that are about a moment or a missing thing, and not about the request."""
 STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 """What reading a body can raise once the storage has answered."""
 
@@ -161,7 +163,8 @@ def _from_answer(error: ClientError, settings: S3Settings, bucket: str, key: str
             found="no such bucket",
             action="check the federation id and the endpoint, or have the bucket created",
         )
-    return StorageError(
+    kind = RefusedRequestError if 400 <= status < 500 and status not in PASSING else StorageError
+    return kind(
         place,
         expected=f"{error.operation_name} to succeed",
         found=f"{status} {code}: {_first_line(str(error.response['Error'].get('Message', '')))}",

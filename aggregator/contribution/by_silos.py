@@ -81,7 +81,7 @@ def _values(
     written = written_by_silos(c, round_number, wanted.method, request.digest)
     if written is not None:
         return written
-    answers: Answers = read_answers(c, closed, request)
+    answers = read_answers(c, closed, request)
     missing = tuple(silo for silo in measuring_silos(closed) if silo not in answers)
     if missing and c.clock.now() < request.record.answer_by:
         return Waiting(tuple(answers), missing, request.record.answer_by)
@@ -91,7 +91,7 @@ def _values(
         contributions_of(wanted, losses_of(request.record, answers)),
         measured_by=tuple(answers),
         request_digest=request.digest,
-        answer_digests=tuple(answer.digest for answer in answers.values()),
+        answer_digests=tuple(answer.verified.digest for answer in answers.values()),
     )
     write_contributions(c, round_number, found)
     return found

@@ -19,12 +19,12 @@ from data_contracts.records import CoalitionLosses, ContributionRequest
 from data_contracts.records.evidence_ref import EvidenceRef
 from infra.record_store import Found, read_record
 
-Answers = Mapping[str, Verified[CoalitionLosses]]
+Answers = Mapping[str, Found[CoalitionLosses]]
 
 
 def read_answers(
     c: Coordinator, closed: ClosedRound, request: Verified[ContributionRequest]
-) -> dict[str, Verified[CoalitionLosses]]:
+) -> Answers:
     """The answers that count, by silo, in the order of the request's silos."""
     found = {silo: _read(c, closed, request, silo) for silo in request.record.silos}
     return {silo: answer for silo, answer in found.items() if answer is not None}
@@ -34,8 +34,13 @@ def keep_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> Answe
     """Keep in the ledger what the values are about to rest on; without what is gone meanwhile."""
     exhibits = [
         Exhibit(
-            EvidenceRef(kind=CoalitionLosses.kind, silo=silo, digest=answer.digest),
-            answer.envelope,
+            EvidenceRef(
+                kind=CoalitionLosses.kind,
+                silo=silo,
+                digest=answer.verified.digest,
+                version=answer.version,
+            ),
+            answer.verified.envelope,
         )
         for silo, answer in answers.items()
     ]
@@ -48,7 +53,7 @@ def losses_of(request: ContributionRequest, answers: Answers) -> Losses:
 
     As in the decision to publish: with weights a silo could decide the values by claiming tokens.
     """
-    records = [answer.record for answer in answers.values()]
+    records = [answer.verified.record for answer in answers.values()]
     losses = np.array([[float(loss) for loss in record.losses] for record in records])
     return {
         coalition: SequenceLosses(losses[:, place], np.ones(len(records)))
@@ -58,7 +63,7 @@ def losses_of(request: ContributionRequest, answers: Answers) -> Losses:
 
 def _read(
     c: Coordinator, closed: ClosedRound, request: Verified[ContributionRequest], silo: str
-) -> Verified[CoalitionLosses] | None:
+) -> Found[CoalitionLosses] | None:
     key = closed.feed.silo_key(closed.plan, silo)
     reading = read_record(
         c.inbox(silo),
@@ -72,7 +77,7 @@ def _read(
         return None
     answer = reading.verified.record
     is_complete = len(answer.losses) == len(request.record.coalitions)
-    return reading.verified if is_complete and _is_in_time(answer, request.record) else None
+    return reading if is_complete and _is_in_time(answer, request.record) else None
 
 
 def _is_in_time(answer: CoalitionLosses, request: ContributionRequest) -> bool:

@@ -8,10 +8,12 @@ from functools import partial
 import pytest
 
 from aggregator.federated_round import (
+    abort_round,
     advance,
     close_round,
     decide_round,
     finish_latest_report,
+    look,
     merge_round,
 )
 from aggregator.federation_feed import read_federation, read_report
@@ -24,7 +26,7 @@ from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError, StorageError
 from data_contracts.records import Abort, Close, RoundPlan, RoundReport
 from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
-from infra.object_store import AccessDeniedError, Lock
+from infra.object_store import AccessDeniedError, Lock, RefusedRequestError
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -279,23 +281,43 @@ class TestLocks:
         key = in_slot(inbox, "verdict")
         longer = Lock("compliance", federation.clock.now() + timedelta(days=5000))
         inbox.retain(key, newest(inbox, key), longer)
-        assert outcomes(closed(federation, plan)) == dict.fromkeys(SILOS, "admitted")
-        assert longer in inbox.locks.values()
+        close = closed(federation, plan)
+        assert outcomes(close) == dict.fromkeys(SILOS, "admitted")
+        (held,) = [r for r in close.held if (r.silo, r.kind) == ("silo-b", "verdict")]
+        assert inbox.locks[key, held.version or ""] == longer
 
-    def test_a_lock_that_can_be_neither_used_nor_replaced_leaves_its_silo_out(
-        self, make_federation: MakeFederation
+    @pytest.mark.parametrize(("days", "outcome"), [(1, "silo.withdrew"), (9, "admitted")])
+    def test_a_lock_that_cannot_be_replaced_has_to_outlive_the_attempt(
+        self, federation: SimulatedFederation, days: int, outcome: str
     ) -> None:
-        federation = make_federation(
-            {"quorum": 2, "ledger": LedgerSection(mode="governance", days=9)},
-            a=Behaviour.HONEST,
-            b=Behaviour.HONEST,
-            c=Behaviour.HONEST,
-        )
         plan, inbox = submitted(federation), federation.inbox("silo-b")
         key = in_slot(inbox, "verdict")
-        shorter = Lock("compliance", federation.clock.now() + timedelta(days=1))
-        inbox.retain(key, newest(inbox, key), shorter)
-        assert outcomes(closed(federation, plan))["silo-b"] == "silo.withdrew"
+        end = plan.record.evaluate_by + timedelta(days=days - 2)
+        inbox.retain(key, newest(inbox, key), Lock("compliance", end))
+        assert outcomes(closed(federation, plan))["silo-b"] == outcome
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (LedgerSection(mode="compliance", days=30), LedgerSection()),
+            (LedgerSection(), LedgerSection(mode="compliance", days=30)),
+            (LedgerSection(days=365), LedgerSection(days=30)),
+        ],
+    )
+    def test_another_retention_between_two_attempts_leaves_nobody_out(
+        self, make_federation: MakeFederation, before: LedgerSection, after: LedgerSection
+    ) -> None:
+        """Both attempts have the same adapters, so the same versions, locked already."""
+        firm = LedgerSection(mode="compliance")
+        federation = make_federation({"ledger": firm}, a=Behaviour.HONEST, b=Behaviour.HONEST)
+        for ledger in (before, after):
+            settings = federation.settings
+            federation.settings = settings.model_copy(update={"ledger": ledger})
+            plan = submitted(federation)
+            assert plan.record.retention.days == ledger.days
+            found = outcomes(closed(federation, plan))
+            assert found == {"silo-a": "admitted", "silo-b": "admitted"}
+            abort_round(federation.coordinator(), plan, "operator.abort", "Tried again.")
 
     def test_storage_that_keeps_no_lock_is_named_and_nothing_is_signed(
         self, federation: SimulatedFederation
@@ -433,3 +455,144 @@ def test_a_run_goes_on_when_the_ledger_s_place_is_changed(
         "submission": False,
         "evaluation": True,
     }
+
+
+class TestWhoHasTheBytes:
+    """Digests can be read in the plans bucket; whoever names one has to show what it is of."""
+
+    @pytest.fixture(params=["inbox", "copy"])
+    def federation(
+        self, make_federation: MakeFederation, request: pytest.FixtureRequest
+    ) -> SimulatedFederation:
+        return make_federation(
+            {"quorum": 2, "ledger": LedgerSection(place=request.param)},
+            a=Behaviour.HONEST,
+            b=Behaviour.COPYING,
+            c=Behaviour.HONEST,
+            d=Behaviour.HONEST,
+        )
+
+    @pytest.mark.parametrize("junk", [False, True])
+    def test_a_silo_that_names_another_s_digest_harms_nobody(
+        self, federation: SimulatedFederation, junk: bool
+    ) -> None:
+        plan, inbox = submitted(federation), federation.inbox("silo-b")
+        key = in_slot(inbox, LOCAL_ADAPTER)
+        size = len(inbox.objects.pop(key))
+        if junk:
+            inbox.objects[key] = bytes(size)
+        # As after an earlier attempt: the coordinator has the file itself.
+        digest = key.removeprefix("blobs/")
+        spooled = federation.coordinator().workspace / "spool" / f"{digest}.safetensors"
+        spooled.parent.mkdir(parents=True, exist_ok=True)
+        spooled.write_bytes(federation.inbox("silo-a").objects[key])
+        found = outcomes(closed(federation, plan))
+        assert found.pop("silo-b") == ("blob.digest" if junk else "blob.missing")
+        assert set(found.values()) == {"admitted"}
+
+
+class TestUnreadable:
+    """What its writer encrypted with a key of its own, or put into an archive."""
+
+    @pytest.mark.parametrize("kind", [*JUDGED, "evaluation"])
+    def test_an_object_that_only_its_writer_can_read_stops_nobody(
+        self, federation: SimulatedFederation, kind: str
+    ) -> None:
+        plan, inbox = submitted(federation), federation.inbox("silo-b")
+        slot = round_slot(attempt_of(plan), kind)
+        key = in_slot(inbox, kind) if kind in JUDGED else record_key(slot, "0" * 64)
+        inbox.objects.setdefault(key, b"sealed")
+
+        def refused(operation: str, asked: str) -> None:
+            if asked == key and operation in ("get", "download_blob", "verify_blob"):
+                raise RefusedRequestError(key, expected="GET", found="400", action="none")
+
+        inbox.before = refused
+        left_out = outcomes(closed(federation, plan))["silo-b"]
+        assert (
+            left_out
+            == {
+                "acceptance": "acceptance.missing",
+                "verdict": "verdict.missing",
+                "submission": "missing",
+                LOCAL_ADAPTER: "blob.unreadable",
+                "evaluation": "admitted",
+            }[kind]
+        )
+        assert reported(federation, plan).outcome == "published"
+
+    def test_a_credential_that_may_not_read_is_the_operator_s(
+        self, federation: SimulatedFederation
+    ) -> None:
+        def denied(operation: str, key: str) -> None:
+            if operation in ("get", "stat", "download_blob"):
+                raise AccessDeniedError(key, expected="the right", found="403", action="grant it")
+
+        plan = submitted(federation)
+        federation.inbox("silo-b").before = denied
+        with pytest.raises(AccessDeniedError, match="grant it"):
+            close_round(federation.coordinator(), plan)
+
+
+class TestErasedBeforeItWasOver:
+    def erase(self, federation: SimulatedFederation, silo: str, kind: str) -> None:
+        inbox = federation.inbox(silo)
+        key = in_slot(inbox, kind)
+        version = newest(inbox, key)
+        del inbox.locks[key, version]
+        inbox.delete_version(key, version)
+
+    @pytest.mark.parametrize("kind", JUDGED)
+    def test_the_attempt_ends_with_a_rule_and_the_round_is_tried_again(
+        self, federation: SimulatedFederation, kind: str
+    ) -> None:
+        plan = submitted(federation)
+        closed(federation, plan)
+        self.erase(federation, "silo-b", kind)
+        shutil.rmtree(federation.coordinator().workspace)
+        report = reported(federation, plan)
+        assert (report.outcome, report.rule) == ("aborted", "evidence.erased")
+        retry = submitted(federation)
+        assert retry.record.attempt == 2
+
+    def test_files_that_lack_one_are_made_again_from_the_bundle(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = submitted(federation)
+        reported(federation, plan)
+        c = federation.coordinator()
+        before = {path: path.read_bytes() for path in c.reports.iterdir()}
+        self.erase(federation, "silo-b", "submission")
+        (c.reports / "round-0001.html").unlink()
+        finish_latest_report(federation.coordinator())
+        assert {path: path.read_bytes() for path in c.reports.iterdir()} == before
+
+    def test_a_report_whose_files_are_there_asks_no_inbox(
+        self, federation: SimulatedFederation
+    ) -> None:
+        """The bucket of a silo that left may be gone."""
+
+        def gone(_operation: str, key: str) -> None:
+            raise StorageError(key, expected="a bucket", found="no such bucket", action="none")
+
+        plan = submitted(federation)
+        reported(federation, plan)
+        for silo in SILOS:
+            federation.inbox(silo).before = gone
+        finish_latest_report(federation.coordinator())
+
+
+def test_versions_that_were_turned_on_meanwhile_lock_only_what_was_judged(
+    federation: SimulatedFederation,
+) -> None:
+    plan, inbox = submitted(federation), federation.inbox("silo-b")
+    inbox.versioned = False
+    c = federation.coordinator()
+    look(c, plan)
+    inbox.versioned = True
+    key = in_slot(inbox, "verdict")
+    inbox.put(key, bytes(3_000_000))
+    close = close_round(c, plan).record
+    assert isinstance(close, Close)
+    assert outcomes(close)["silo-b"] == "silo.withdrew"
+    assert not [locked for locked, _ in inbox.locks if locked == key]

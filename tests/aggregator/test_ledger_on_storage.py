@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def _nobody_takes_it_back(
     federation: StoredFederation, plan: Verified[RoundPlan], ref: EvidenceRef
 ) -> None:
     key, version, silo = key_of(plan, ref), ref.version or "", ref.silo or ""
-    shorter = Lock("governance", federation.clock.now().replace(year=2027, month=1, day=1))
+    shorter = Lock("governance", federation.clock.now() + timedelta(days=30))
     for bucket in (federation.inbox(silo), federation.coordinator().inbox(silo)):
         for bypass in (False, True):
             with pytest.raises(AccessDeniedError):

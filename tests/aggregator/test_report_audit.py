@@ -80,6 +80,7 @@ def test_a_clean_bundle_passes_and_says_what_it_cannot_show(tmp_path: Path) -> N
         "published adapter": "pass",
         "adapter gate": "not checked",
         "no silo signed twice": "not checked",
+        "no silo left out wrongly": "not checked",
         "merge arithmetic": "not checked",
         "evidence under lock": "not checked",
     }

@@ -38,7 +38,7 @@ class TestSlot:
     def test_an_empty_slot_is_absent(self) -> None:
         assert read_slot(InMemoryBucket("inbox"), SLOT, Acceptance, SILO_KEYS) == Absent()
 
-    def test_each_invalid_object_has_its_reason(self) -> None:
+    def test_each_invalid_object_has_its_rule(self) -> None:
         bucket = InMemoryBucket("inbox")
         bucket.put_once(record_key(SLOT, "1" * 64), acceptance().envelope)
         bucket.put_once(record_key(SLOT, "2" * 64), b"x" * (max_document_bytes(Acceptance) + 1))

@@ -1,11 +1,11 @@
 """The probe names each promise that a storage, or the rights in it, break."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from data_contracts.errors import StorageError
-from infra.object_store import AccessDeniedError
+from infra.object_store import AccessDeniedError, Lock, RefusedRequestError
 from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
 from tests.simulator.memory_bucket import InMemoryBucket
 
@@ -52,7 +52,7 @@ def test_an_inbox_with_the_right_rights_passes() -> None:
     [
         ("delete_version", "a silo deletes no version"),
         ("retain", "a silo locks nothing"),
-        ("bypass", "a silo deletes no version, a silo locks nothing"),
+        ("bypass", "a silo deletes no version"),
     ],
 )
 def test_a_silo_that_may_too_much_is_told(may: str, promise: str) -> None:
@@ -87,6 +87,29 @@ def test_a_coordinator_that_may_not_lock_and_a_storage_that_does_not_are_told() 
     inbox.before, inbox.keeps_locks = Party(COORDINATOR), False
     ignored = probe_locks(inbox, NOW, role="coordinator")
     assert ignored is not None and "no lock on a version" in ignored.checks[0].detail
+
+
+def test_a_second_probe_with_a_clock_that_is_behind_finds_the_same() -> None:
+    inbox = inbox_of()
+    probe_inbox(inbox, NOW, role="silo")
+    inbox.before = Party(COORDINATOR)
+    for now in (NOW, NOW - timedelta(minutes=3), NOW + timedelta(minutes=3)):
+        outcome = probe_locks(inbox, now, role="coordinator")
+        assert outcome is not None and outcome.held, outcome
+
+
+def test_an_inbox_with_versions_and_without_locks_lets_nobody_lock() -> None:
+    """There the coordinator keeps copies, and the silo has nothing to be told."""
+
+    class Lockless(InMemoryBucket):
+        def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
+            raise RefusedRequestError(key, expected="a lock", found="400", action="none")
+
+    inbox = Lockless("inbox", before=Party(frozenset({"delete_version", "bypass"})), versioned=True)
+    assert probe_inbox(inbox, NOW, role="silo").held
+    inbox.before = Party(COORDINATOR)
+    locks = probe_locks(inbox, NOW, role="coordinator")
+    assert locks is not None and not locks.held
 
 
 def test_where_no_silo_has_been_yet_nothing_can_be_tried() -> None:

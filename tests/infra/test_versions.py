@@ -12,7 +12,13 @@ from data_contracts.artifact import artifact_of_bytes, artifact_of_file
 from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import UntrustedInputError
 from infra.local_stack import RunningStorage, add_federation, add_silo
-from infra.object_store import AccessDeniedError, Bucket, Lock, VersionGoneError
+from infra.object_store import (
+    AccessDeniedError,
+    Bucket,
+    Lock,
+    ObjectVersion,
+    VersionGoneError,
+)
 from infra.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket
 from infra.s3_client import connect
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -109,7 +115,7 @@ def test_a_lock_is_seen_and_only_grows(inbox: Inbox, key: str) -> None:
     inbox.silo.put(key, b"something else")
     stored = inbox.coordinator.read(key, 10, version)
     assert stored is not None and stored.data == b"evidence"
-    assert inbox.coordinator.stat(key, version) == found.__class__(version, 8, longer)
+    assert inbox.coordinator.stat(key, version) == ObjectVersion(version, 8, longer)
 
 
 def test_what_is_not_there_cannot_be_locked(inbox: Inbox, key: str) -> None:

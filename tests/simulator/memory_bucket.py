@@ -122,7 +122,7 @@ class InMemoryBucket:
         receive_blob(_chunks(data), ref, path)
         return newest
 
-    def verify_blob(self, ref: ArtifactRef, version: str) -> None:
+    def verify_blob(self, ref: ArtifactRef, version: str | None) -> None:
         """See `Bucket.verify_blob`."""
         self._enter("verify_blob", blob_key(ref.digest))
         _, data = self._blob(ref, version)

@@ -1,6 +1,7 @@
 """The simulated federation with its buckets on a real object storage, each side with its rights."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from aggregator.coordinator import Coordinator
@@ -11,14 +12,19 @@ from infra.s3_client import S3Settings, connect
 from infra.seaweedfs import RunningStorage
 from infra.signing_keys import SigningKey
 from infra.storage_identities import ADMIN
+from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import Behaviour, SimulatedSilo
 
 
+@dataclass
 class StoredFederation(SimulatedFederation):
-    """`service` has to be set before the first silo is added; one federation per storage."""
+    """`use` a storage before the first silo is added; one federation per storage.
 
-    service: RunningStorage
+    Its clock starts now: the storage has a real one, and locks end in its future.
+    """
+
+    clock: FakeClock = field(default_factory=lambda: FakeClock(datetime.now(UTC)))
 
     def use(self, service: RunningStorage) -> None:
         """Create the federation's buckets and rights; with copies, a ledger and plain inboxes."""

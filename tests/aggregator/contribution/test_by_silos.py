@@ -426,3 +426,23 @@ def test_a_damaged_file_of_values_is_written_again(
     path.write_text('{"method": "shapley"}')
     assert values(federation) == found
     assert json.loads(path.read_text())["method"] == "leave-one-out"
+
+
+def test_the_answer_that_was_read_is_locked_and_not_what_came_after_it(
+    federation: SimulatedFederation, plan: Verified[RoundPlan]
+) -> None:
+    asked(federation)
+    federation.silos_act()
+    inbox = federation.inbox(SILOS[0])
+    (key,) = [key for key in inbox.objects if "/coalition-losses/" in key]
+    found = inbox.stat(key)
+    assert found is not None and found.version is not None
+
+    def put_junk(operation: str, _key: str) -> None:
+        if operation == "retain":
+            inbox.before = None
+            inbox.put(key, bytes(3_000_000))
+
+    inbox.before = put_junk
+    assert values(federation).measured_by == SILOS
+    assert [version for locked, version in inbox.locks if locked == key] == [found.version]

@@ -27,8 +27,8 @@ class Rounds:
         self.feedback = ErrorFeedback(directory / "state", "run-a")
         self.before = NOTHING
 
-    def carry(self, number: int, starting: str | None = None, spec_rank: int = 3) -> Carry:
-        layout = LAYOUT.model_copy(update={"rank": spec_rank})
+    def carry(self, number: int, starting: str | None = None, rank: int = 3) -> Carry:
+        layout = LAYOUT.model_copy(update={"rank": rank})
         return self.feedback.carried_into(number, layout, starting or start_of(number), self.before)
 
     def play(
@@ -136,7 +136,7 @@ def test_products_outlive_rebasing(rounds: Rounds) -> None:
 
 def test_another_layout_starts_from_none(rounds: Rounds) -> None:
     rounds.play(1)
-    assert rounds.carry(2, spec_rank=2).reason == "the layout of the adapter changed"
+    assert rounds.carry(2, rank=2).reason == "the layout of the adapter changed"
 
 
 def test_a_silo_that_sat_out_starts_from_none(rounds: Rounds) -> None:
