@@ -136,7 +136,7 @@ def spool_admitted(c: Coordinator, close: Close) -> list[Path]:
                 f"adapter of {silo}",
                 expected="the bytes that the close holds",
                 found=error.found,
-                action="let the round be tried again; what was erased is sent anew or not at all",
+                action="go on without it: the round is tried again, contributions are not measured",
             ) from None
 
     return several_at_a_time(lambda a: fetch(a.silo, a.adapter), close.admitted)

@@ -8,8 +8,9 @@ from aggregator.attempt import SiloRecords
 from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import contribution_plan
 from aggregator.contribution.silo_request import make_request
+from aggregator.ledger import ErasedAdapterError
 from data_contracts.envelope import seal
-from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.errors import FederationOperatorError
 from data_contracts.records.close import Admitted
 from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.trusted_feed import TrustedFeed
@@ -68,7 +69,7 @@ def test_more_silos_than_a_round_takes_are_refused(make_federation: MakeFederati
 def test_a_thousand_silos_fit_and_only_their_adapters_are_missing(
     make_federation: MakeFederation,
 ) -> None:
-    with pytest.raises(UntrustedInputError, match="no object simulated-inbox-hospital-"):
+    with pytest.raises(ErasedAdapterError, match=r"adapter of hospital-0000.*no object simulated"):
         ask(make_federation, 1000)
 
 

@@ -167,7 +167,7 @@ def job_with_an_absent_module(silo: TinySilo) -> TrainingJob:
     """A failure that a rank reports."""
     target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)
     layout = AdapterLayout(rank=4, alpha=8, seed=1, targets=(target,))
-    return silo.job("absent-module", adapter=layout, ranks=1)
+    return silo.job("absent-module", layout=layout, ranks=1)
 
 
 @pytest.fixture(scope="module")
