@@ -42,12 +42,15 @@ def storage_check(home: Home = HERE) -> None:
 def storage_policy(
     who: Annotated[str, typer.Argument(help="`coordinator`, or the id of a silo.")],
     home: Home = HERE,
+    federation: Annotated[
+        str, typer.Option(help="Id of a federation that is not founded yet; needs no home.")
+    ] = "",
 ) -> None:
     """Print the IAM policy that a credential needs, for AWS S3 or a store that has IAM."""
     from aggregator.settings import load_settings
     from infra.storage_policies import coordinator_policy, silo_policy
 
-    federation = load_settings(home).federation
+    federation = federation or load_settings(home).federation
     policy = (
         coordinator_policy(federation) if who == "coordinator" else silo_policy(federation, who)
     )

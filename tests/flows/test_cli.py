@@ -114,6 +114,8 @@ def test_init_shows_fingerprints_and_storage_has_policies(
         who: CliRunner().invoke(storage_app, ["policy", who, "--home", str(home)]).output
         for who in ("coordinator", "north")
     }
+    unfounded = ["policy", "north", "--federation", "oncology"]
+    assert CliRunner().invoke(storage_app, unfounded).output == answers["north"]
     allowed = {
         who: {
             (action, resource.removeprefix("arn:aws:s3:::"))
