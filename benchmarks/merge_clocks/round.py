@@ -91,7 +91,7 @@ def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSec
     marks.append(time.perf_counter())
     candidate = merge_round(c, plan).record
     path = spool(c, c.plans, candidate.adapter)
-    write_peft_layout(path, plan.record.adapter, "bench", directory / "published")
+    write_peft_layout(path, plan.record.layout, "bench", directory / "published")
     marks.append(time.perf_counter())
     names = ("submit", "close", "merge and publish")
     parts = zip(names, pairwise(marks), strict=True)

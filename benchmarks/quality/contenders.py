@@ -72,7 +72,7 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
 
 def _default() -> MergeSpec:
     """What a federation.toml without `[merge]` asks for."""
-    return MergeSection().layout(_NO_CAP)
+    return MergeSection().spec(_NO_CAP)
 
 
 def _merge(
