@@ -53,9 +53,9 @@ _ENOUGH_PIXELS_A_SIDE = 1024
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """An image that has no hash; `reason` is one of the ids of this module."""
+    """An image that has no hash; `rule` is one of the ids of this module."""
 
-    reason: str
+    rule: str
 
 
 def hash_image(path: Path) -> PdqHash | UnreadableImage:

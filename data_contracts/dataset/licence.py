@@ -4,7 +4,7 @@ Two questions, in this order: every licence that is needed is on the contract's 
 when a use is given, its terms permit that use (`licences.uses`). An allow-list cannot permit what
 the terms refuse: a licence without known terms, or with conditions that nobody accepted, fails.
 What may leave the silo is never the text that a record states, only ids from SPDX's list or from
-the allow-list, and the id of a reason.
+the allow-list, and the id of a rule.
 """
 
 from collections.abc import Iterable
@@ -69,5 +69,5 @@ class LicencePolicy:
     def _of_id(self, licence: str) -> LicenceFinding:
         if licence not in self._refusals:
             return refused(NOT_LISTED, licence) if is_spdx_id(licence) else refused(UNKNOWN)
-        reason = self._refusals[licence]
-        return LicenceFinding(reason is None, (licence,), reason)
+        rule = self._refusals[licence]
+        return LicenceFinding(rule is None, (licence,), rule)

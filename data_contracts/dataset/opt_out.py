@@ -26,13 +26,13 @@ _LAST_YEAR = 9000
 class OptOutFinding:
     """`opted_out`: the rights holder reserves. `evidence`: the columns are readable and current.
 
-    `reason` is None exactly when there is evidence that nothing is reserved. `evidence_until` is
+    `rule` is None exactly when there is evidence that nothing is reserved. `evidence_until` is
     when the evidence, if there is any, becomes stale.
     """
 
     opted_out: bool
     evidence: bool
-    reason: str | None
+    rule: str | None
     evidence_until: datetime | None
 
     @property
@@ -64,8 +64,8 @@ def judge_opt_out(
         problem = UNREADABLE
     else:
         problem = _problem_of_time(checked_at, read_at, until, now)
-    reason = RESERVED if stated == "1" else problem
-    return OptOutFinding(stated == "1", problem is None, reason, until if problem is None else None)
+    rule = RESERVED if stated == "1" else problem
+    return OptOutFinding(stated == "1", problem is None, rule, until if problem is None else None)
 
 
 def _problem_of_time(

@@ -103,16 +103,16 @@ class _TrainingRule:
 
     def __call__(self, licence: str) -> LicenceFinding:
         terms = self.registry.terms(licence)
-        reason = permits(terms, "research", accepted=True)
-        if reason is None:
+        rule = permits(terms, "research", accepted=True)
+        if rule is None:
             return LicenceFinding(True, (licence,))
-        return refused(reason, licence) if terms is not None else refused(reason)
+        return refused(rule, licence) if terms is not None else refused(rule)
 
 
 def _refusals(finding: LicenceFinding) -> list[str]:
     if finding.allowed:
         return []
-    return [f"{' and '.join(finding.ids)} does not permit training: {finding.reason}"]
+    return [f"{' and '.join(finding.ids)} does not permit training: {finding.rule}"]
 
 
 def _terms(

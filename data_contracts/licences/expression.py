@@ -31,20 +31,20 @@ _SILENCE = frozenset({"", NO_ASSERTION, "NONE"})
 class LicenceFinding:
     """`ids` are the licences counted, of an OR the chosen side, all fit to leave the silo.
 
-    `reason` is the id of what speaks against it, None exactly when it is allowed.
+    `rule` is the id of what speaks against it, None exactly when it is allowed.
     """
 
     allowed: bool
     ids: tuple[str, ...]
-    reason: str | None = None
+    rule: str | None = None
 
 
 IdRule = Callable[[str], LicenceFinding]
 
 
-def refused(reason: str, *ids: str) -> LicenceFinding:
+def refused(rule: str, *ids: str) -> LicenceFinding:
     """A finding that is not allowed, counted under `ids` or else as NOASSERTION."""
-    return LicenceFinding(False, ids or (NO_ASSERTION,), reason)
+    return LicenceFinding(False, ids or (NO_ASSERTION,), rule)
 
 
 def judge_expression(text: str, of_id: IdRule) -> LicenceFinding:
@@ -113,10 +113,10 @@ def _judged(node: Any, of_id: IdRule) -> LicenceFinding:
     parts = [_judged(part, of_id) for part in node.args]
     against = next((part for part in parts if not part.allowed), None)
     if isinstance(node, _licensing().AND):
-        reason = against.reason if against else None
-        return LicenceFinding(against is None, _ids(parts), reason)
+        rule = against.rule if against else None
+        return LicenceFinding(against is None, _ids(parts), rule)
     chosen = next((part for part in parts if part.allowed), None)
-    return chosen or LicenceFinding(False, _ids(parts), parts[0].reason)
+    return chosen or LicenceFinding(False, _ids(parts), parts[0].rule)
 
 
 def _of_symbol(node: Any, of_id: IdRule) -> LicenceFinding:

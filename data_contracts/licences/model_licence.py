@@ -55,13 +55,13 @@ def judge_model(
 
     def of_id(licence_id: str) -> LicenceFinding:
         terms = registry.terms(licence_id)
-        reason = permits(terms, use, accepted=licence_id in accepted)
-        if reason is None:
+        rule = permits(terms, use, accepted=licence_id in accepted)
+        if rule is None:
             return LicenceFinding(True, (licence_id,))
-        return refused(reason, licence_id) if terms is not None else refused(reason)
+        return refused(rule, licence_id) if terms is not None else refused(rule)
 
     finding = judge_expression(licence, of_id)
-    name = _RULES.get(finding.reason, "unknown")
+    name = _RULES.get(finding.rule, "unknown")
     reason = _SENTENCES[name].format(ids=" and ".join(finding.ids), use=use)
     return ModelLicenceFinding(finding.allowed, f"model_licence.{name}", reason)
 

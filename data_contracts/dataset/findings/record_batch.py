@@ -137,7 +137,7 @@ class _Record:
         self._values["licence_allowed"] = judged.allowed
         self._found.licence_ids += judged.ids
         if not judged.allowed:
-            self._note(f"licence {licence[:80]!r} is not allowed: {judged.reason}")
+            self._note(f"licence {licence[:80]!r} is not allowed: {judged.rule}")
         agrees = self._checks.licence_agrees(licence)
         self._values["licence_agrees"] = agrees
         if agrees is False:
@@ -153,7 +153,7 @@ class _Record:
             max_age_days=policy.max_age_days,
         )
         # A reservation that cannot be read may be one: silence is not permission, nor is noise.
-        unreadable = judged.reason == UNREADABLE and bool((record.tdm_reservation or "").strip())
+        unreadable = judged.rule == UNREADABLE and bool((record.tdm_reservation or "").strip())
         self._values["opted_out"] = judged.opted_out or unreadable
         self._values["opt_out_evidence"] = judged.evidence
         until = judged.evidence_until

@@ -62,7 +62,7 @@ def test_not_allowed(text: str, ids: tuple[str, ...], reason: str) -> None:
     finding = policy("commercial").judge(text)
     assert not finding.allowed
     assert finding.ids == ids
-    assert (finding.reason or "").startswith(reason)
+    assert (finding.rule or "").startswith(reason)
 
 
 def test_silence_is_no_licence_even_when_it_is_listed() -> None:

@@ -25,7 +25,7 @@ def judged(
 def test_a_current_zero_is_evidence(checked_at: str) -> None:
     finding = judged("0", checked_at)
     assert finding.permitted
-    assert finding.reason is None
+    assert finding.rule is None
     assert finding.evidence_until is not None
     assert finding.evidence_until >= NOW
 
@@ -64,11 +64,11 @@ def test_a_reservation_counts_whenever_it_was_read(
     finding = judged("1", checked_at, policy)
     assert finding.opted_out
     assert not finding.permitted
-    assert finding.reason == "opt_out.reserved"
+    assert finding.rule == "opt_out.reserved"
     assert finding.evidence == (checked_at == "2026-11-20")
 
 
 @given(st.text(max_size=45), st.text(max_size=45))
 def test_any_text_is_judged_without_an_exception(reservation: str, checked_at: str) -> None:
     finding = judged(reservation, checked_at)
-    assert finding.permitted == (finding.reason is None)
+    assert finding.permitted == (finding.rule is None)
