@@ -45,10 +45,14 @@ class SiloRecords:
     adapter_fault: str | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
 
-    def judged(self) -> tuple[Verified[Any], ...]:
-        """The records that a close judges, those that exist."""
-        found = (self.acceptance, self.refusal, self.verdict, self.submission)
+    def records(self) -> tuple[Verified[Any], ...]:
+        """All that exist, in the order of `RECORD_FIELDS`."""
+        found = (getattr(self, name) for name in RECORD_FIELDS)
         return tuple(verified for verified in found if verified is not None)
+
+    def judged(self) -> tuple[Verified[Any], ...]:
+        """Those that a close judges."""
+        return tuple(verified for verified in self.records() if verified is not self.evaluation)
 
     def only(self, counts: Callable[[Verified[Any]], bool]) -> "SiloRecords":
         """Without the records that do not count."""

@@ -91,7 +91,7 @@ def read_attempt(
             judged = _held(c, feed, plan, close.record.held)
             silos = {s: _as_judged(judged.get(s), inbox) for s, inbox in silos.items()}
         if decision is not None:
-            used = _held(c, feed, plan, _evaluation_refs(decision.record))
+            used = _held(c, feed, plan, decision.record.evaluations)
             silos = {s: _as_decided(r, used.get(s)) for s, r in silos.items()}
     return Attempt(
         membership=feed.membership_of(plan),
@@ -128,18 +128,6 @@ def _as_decided(judged: SiloRecords, used: SiloRecords | None) -> SiloRecords:
     used = used or SiloRecords(judged.silo)
     versions = dict(judged.versions) | dict(used.versions)
     return replace(judged, evaluation=used.evaluation, versions=versions)
-
-
-def _evaluation_refs(decision: Decision) -> list[EvidenceRef]:
-    return [
-        EvidenceRef(
-            kind=Evaluation.kind,
-            silo=used.silo,
-            digest=used.evaluation_digest,
-            version=used.version,
-        )
-        for used in decision.evaluations
-    ]
 
 
 def read_status(

@@ -1,8 +1,7 @@
 """Judgements that rest on kept evidence only: close, decision and report name what is held.
 
 Each is judged, what it rests on is kept, and it is judged again without what could not be kept
-because its silo had taken it away. So nothing is kept that decides nothing, and nothing decides
-that is not kept.
+because its silo had taken it away. So nothing decides that is not kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from aggregator.publication import decide
 from aggregator.report import evidence_list, settled
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
-from data_contracts.records import Candidate, Close, Decision, Evaluation, RoundPlan
+from data_contracts.records import Candidate, Close, Decision, RoundPlan
 from data_contracts.records.evidence_ref import EvidenceRef
 
 
@@ -35,7 +34,9 @@ def close_on_held(
         due = [ref for ref in close.held if _name(ref) not in done]
         if not due or not reached_quorum(close, plan.record):
             return close
-        content = _content(close, silos)
+        content = _envelopes(silos) | {
+            (a.silo, a.adapter.digest): a.adapter for a in close.admitted
+        }
         kept = keep(c, plan, [Exhibit(ref, content[_name(ref)]) for ref in due])
         done |= {_name(ref) for ref in kept}
         lost = {ref.silo for ref in due if _name(ref) not in done}
@@ -45,17 +46,8 @@ def close_on_held(
 def decide_on_held(c: Coordinator, attempt: Attempt, candidate: Verified[Candidate]) -> Decision:
     """The decision, on evaluations that are kept."""
     now, silos = c.clock.now(), attempt.cohort()
-    used = decide(attempt.plan, candidate, silos, now).evaluations
-    exhibits = [
-        Exhibit(
-            EvidenceRef(
-                kind=Evaluation.kind, silo=u.silo, digest=u.evaluation_digest, version=u.version
-            ),
-            evaluation.envelope,
-        )
-        for u in used
-        if (evaluation := attempt.of(u.silo).evaluation) is not None
-    ]
+    used, content = decide(attempt.plan, candidate, silos, now).evaluations, _envelopes(silos)
+    exhibits = [Exhibit(ref, content[_name(ref)]) for ref in used]
     kept = {ref.silo: ref for ref in keep(c, attempt.plan, exhibits)}
     still = [_after(own, kept.values(), is_lost=own.silo not in kept) for own in silos]
     return decide(attempt.plan, candidate, still, now)
@@ -66,8 +58,7 @@ def listed_and_held(c: Coordinator, attempt: Attempt) -> Attempt:
     attempt = settled(attempt)
     held = {_name(ref) for ref in attempt.close.record.held} if attempt.close else set()
     if attempt.decision is not None:
-        used = attempt.decision.record.evaluations
-        held |= {(item.silo, item.evaluation_digest) for item in used}
+        held |= {_name(ref) for ref in attempt.decision.record.evaluations}
     due = [
         Exhibit(ref, envelope)
         for ref, envelope in evidence_list(attempt)
@@ -85,13 +76,8 @@ def _name(ref: EvidenceRef) -> tuple[str | None, str]:
     return ref.silo, ref.digest
 
 
-def _content(
-    close: Close, silos: Iterable[SiloRecords]
-) -> dict[tuple[str | None, str], bytes | ArtifactRef]:
-    content: dict[tuple[str | None, str], bytes | ArtifactRef] = {
-        (own.silo, verified.digest): verified.envelope for own in silos for verified in own.judged()
-    }
-    return content | {(a.silo, a.adapter.digest): a.adapter for a in close.admitted}
+def _envelopes(silos: Iterable[SiloRecords]) -> dict[tuple[str | None, str], bytes | ArtifactRef]:
+    return {(own.silo, v.digest): v.envelope for own in silos for v in own.records()}
 
 
 def _after(own: SiloRecords, kept: Iterable[EvidenceRef], *, is_lost: bool) -> SiloRecords:

@@ -19,7 +19,7 @@ from aggregator.attempt import SiloRecords
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.records import Candidate, Decision, Evaluation, RoundPlan
-from data_contracts.records.decision import UsedEvaluation
+from data_contracts.records.evidence_ref import EvidenceRef
 
 LOSS_PLACES = 6
 
@@ -49,8 +49,11 @@ def decide(
         outcome=outcome,
         rule=rule,
         evaluations=tuple(
-            UsedEvaluation(
-                silo=own.silo, evaluation_digest=e.digest, version=own.versions.get(e.digest)
+            EvidenceRef(
+                kind=Evaluation.kind,
+                silo=own.silo,
+                digest=e.digest,
+                version=own.versions.get(e.digest),
             )
             for own, e in used
         ),

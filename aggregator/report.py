@@ -84,7 +84,7 @@ def settled(attempt: Attempt) -> Attempt:
             lambda silo, v: (silo, v.digest) in held or v.record.kind == Evaluation.kind
         )
     if attempt.decision is not None:
-        used = {item.evaluation_digest for item in attempt.decision.record.evaluations}
+        used = {ref.digest for ref in attempt.decision.record.evaluations}
         attempt = attempt.only(lambda _, v: v.digest in used or v.record.kind != Evaluation.kind)
     return attempt
 

@@ -299,7 +299,7 @@ def _versions(
     versions = {ref.digest: ref.version for ref in report.evidence}
     versions |= {ref.digest: ref.version for ref in (close.record.held if close else ())}
     used = decision.record.evaluations if decision else ()
-    return versions | {item.evaluation_digest: item.version for item in used}
+    return versions | {ref.digest: ref.version for ref in used}
 
 
 def _signer_keys(

@@ -286,8 +286,4 @@ def _version(bucket: Bucket, key: str) -> str | None:
 
 
 def _creates(bucket: Bucket, key: str, data: bytes) -> bool:
-    try:
-        bucket.put_once(key, data)
-    except StorageError:
-        return False
-    return True
+    return not _fails(lambda: bucket.put_once(key, data))

@@ -4,19 +4,15 @@ from typing import ClassVar, Literal
 
 from data_contracts.artifact import ArtifactRef
 from data_contracts.records.base import RoundRecord
-from data_contracts.wire_types import DecimalString, Digest, Part, RuleId, SiloId, VersionId
-
-
-class UsedEvaluation(Part):
-    """An evaluation that counted; `version` as in `evidence_ref.EvidenceRef`."""
-
-    silo: SiloId
-    evaluation_digest: Digest
-    version: VersionId | None = None
+from data_contracts.records.evidence_ref import EvidenceRef
+from data_contracts.wire_types import DecimalString, Digest, RuleId, SiloId
 
 
 class Decision(RoundRecord):
-    """`published_adapter` is the adapter that later rounds start from, whatever the outcome."""
+    """`published_adapter` is the adapter that later rounds start from, whatever the outcome.
+
+    `evaluations` are those that counted, as the ledger keeps them.
+    """
 
     kind: ClassVar[str] = "decision"
     table_fields: ClassVar[tuple[str, ...]] = ("evaluations", "missing")
@@ -24,7 +20,7 @@ class Decision(RoundRecord):
     candidate_digest: Digest
     outcome: Literal["published", "held"]
     rule: RuleId
-    evaluations: tuple[UsedEvaluation, ...]
+    evaluations: tuple[EvidenceRef, ...]
     missing: tuple[SiloId, ...]
     starting_mean_loss: DecimalString | None
     candidate_mean_loss: DecimalString | None

@@ -16,23 +16,20 @@ from aggregator.federated_round import (
     look,
     merge_round,
 )
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
 from aggregator.settings import LedgerSection
 from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, blob_key, ledger_bucket, record_key, round_slot
+from data_contracts.bucket_layout import attempt_of, ledger_bucket, record_key, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError, StorageError
-from data_contracts.records import Abort, Close, RoundPlan, RoundReport
-from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
+from data_contracts.records import Abort, Close, RoundPlan
+from data_contracts.records.evidence_ref import LOCAL_ADAPTER
 from infra.object_store import AccessDeniedError, Lock, RefusedRequestError
+from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour
 
-SILOS = ("silo-a", "silo-b", "silo-c")
 JUDGED = ("acceptance", "verdict", "submission", LOCAL_ADAPTER)
 
 
@@ -43,33 +40,10 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
     )
 
 
-def submitted(federation: SimulatedFederation) -> Verified[RoundPlan]:
-    plan = federation.open()
-    federation.silos_act(4)
-    return plan
-
-
 def closed(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Close:
     close = close_round(federation.coordinator(), plan)
     assert isinstance(close.record, Close)
     return close.record
-
-
-def reported(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:
-    """Play on to the end; nothing that an auditor can check fails."""
-    federation.play(plan)
-    c = federation.coordinator()
-    report = read_report(c, read_federation(c), plan)
-    assert report is not None
-    bundle = read_bundle(c.reports / "round-0001.json")
-    assert [claim for claim in audit(bundle, federation.pinned) if claim.outcome == "fail"] == []
-    return report.record
-
-
-def key_of(plan: Verified[RoundPlan], ref: EvidenceRef) -> str:
-    if ref.kind == LOCAL_ADAPTER:
-        return blob_key(ref.digest)
-    return record_key(round_slot(attempt_of(plan), ref.kind), ref.digest)
 
 
 def between(inbox: InMemoryBucket, operation: str, act: Callable[[str], object]) -> None:
@@ -85,8 +59,7 @@ def between(inbox: InMemoryBucket, operation: str, act: Callable[[str], object])
 
 def in_slot(inbox: InMemoryBucket, kind: str) -> str:
     """The key of the silo's one record or blob of a kind."""
-    place = "blobs/" if kind == LOCAL_ADAPTER else f"/{kind}/"
-    (key,) = [key for key in inbox.objects if place in f"/{key}"]
+    (key,) = [key for key in inbox.objects if place_of(kind) in f"/{key}"]
     return key
 
 
@@ -197,7 +170,7 @@ class TestBetweenJudgementAndLock:
     ) -> None:
         plan, inbox = submitted(federation), federation.inbox("silo-b")
         key = in_slot(inbox, kind)
-        newest(inbox, key)
+        assert newest(inbox, key), "a marker hides a version that is there"
         between(inbox, "retain", lambda _: inbox.objects.pop(key))
         assert outcomes(closed(federation, plan)) == dict.fromkeys(SILOS, "admitted")
         shutil.rmtree(federation.coordinator().workspace)
@@ -209,7 +182,7 @@ class TestBetweenJudgementAndLock:
     ) -> None:
         plan, inbox = submitted(federation), federation.inbox("silo-b")
         key = in_slot(inbox, kind)
-        # The last of its things: what of it was locked by then is named no more.
+        # Whatever else of it was locked by then is named no more.
         between(inbox, "retain", lambda _: inbox.delete_version(key, newest(inbox, key)))
         close = closed(federation, plan)
         assert outcomes(close) == {

@@ -11,23 +11,18 @@ from botocore.exceptions import ClientError
 
 from aggregator.coordinator import Coordinator
 from aggregator.federated_round import close_round, finish_latest_report
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
 from aggregator.settings import LedgerSection
-from data_contracts.bucket_layout import attempt_of, blob_key, record_key, round_slot
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Close, RoundPlan, RoundReport
+from data_contracts.records import Close, RoundPlan
 from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
 from infra.object_store import AccessDeniedError, Bucket, Lock
 from infra.s3_bucket import S3Bucket
+from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.stored_federation import StoredFederation
 
 pytestmark = pytest.mark.stack
-
-SILOS = ("silo-a", "silo-b", "silo-c")
 
 
 def made(
@@ -39,12 +34,6 @@ def made(
         federation.add_silo(silo)
     federation.found()
     return federation
-
-
-def submitted(federation: StoredFederation) -> Verified[RoundPlan]:
-    plan = federation.open()
-    federation.silos_act(4)
-    return plan
 
 
 class Meddled(S3Bucket):
@@ -78,29 +67,12 @@ def close_with(c: Coordinator, plan: Verified[RoundPlan]) -> dict[tuple[str, str
     return {(ref.silo or "", ref.kind): ref for ref in close.record.held}
 
 
-def key_of(plan: Verified[RoundPlan], ref: EvidenceRef) -> str:
-    if ref.kind == LOCAL_ADAPTER:
-        return blob_key(ref.digest)
-    return record_key(round_slot(attempt_of(plan), ref.kind), ref.digest)
-
-
 def in_inbox(federation: StoredFederation, silo: str, kind: str) -> tuple[S3Bucket, str, str]:
     inbox = federation.inbox(silo)
-    place = "blobs/" if kind == LOCAL_ADAPTER else f"/{kind}/"
-    (key,) = [info.key for info in inbox.list_keys("") if place in f"/{info.key}"]
+    (key,) = [info.key for info in inbox.list_keys("") if place_of(kind) in f"/{info.key}"]
     found = federation.coordinator().inbox(silo).stat(key)
     assert found is not None
     return inbox, key, found.version or ""  # type: ignore[return-value]
-
-
-def reported(federation: StoredFederation, plan: Verified[RoundPlan]) -> RoundReport:
-    federation.play(plan)
-    c = federation.coordinator()
-    report = read_report(c, read_federation(c), plan)
-    assert report is not None
-    bundle = read_bundle(c.reports / "round-0001.json")
-    assert [claim for claim in audit(bundle, federation.pinned) if claim.outcome == "fail"] == []
-    return report.record
 
 
 def test_a_round_rests_on_the_versions_that_were_judged(

@@ -16,7 +16,6 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Candidate, Close, Decision, Membership, RoundPlan, RoundReport
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
 from data_contracts.records.close import Admitted
-from data_contracts.records.decision import UsedEvaluation
 from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.membership import EarlierMembership, Member
 from data_contracts.records.round_plan import AdapterTarget
@@ -88,7 +87,7 @@ def longest_records() -> list[Close | Candidate | Decision | RoundReport]:
         for number in range(MOST_MODULES)
     )
     used = tuple(
-        UsedEvaluation(silo=silo, evaluation_digest=DIGEST, version=VERSION) for silo in NAMES
+        EvidenceRef(kind="evaluation", silo=silo, digest=DIGEST, version=VERSION) for silo in NAMES
     )
     summaries = tuple(
         SiloSummary(

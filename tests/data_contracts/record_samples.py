@@ -29,7 +29,6 @@ from data_contracts.records import (
 from data_contracts.records.candidate import ModuleExactness
 from data_contracts.records.close import Admitted, Refused, Rejected
 from data_contracts.records.contribution_request import CoalitionAdapter
-from data_contracts.records.decision import UsedEvaluation
 from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.membership import Member
 from data_contracts.records.merge_spec import MergeSpec
@@ -269,7 +268,7 @@ ALL: tuple[Record, ...] = (
         candidate_digest=D0,
         outcome="held",
         rule="evaluation.quorum",
-        evaluations=(UsedEvaluation(silo="bank-a", evaluation_digest=D1, version="v1"),),
+        evaluations=(EvidenceRef(kind="evaluation", silo="bank-a", digest=D1, version="v1"),),
         missing=("bank-b",),
         starting_mean_loss=LOSS,
         candidate_mean_loss=None,
