@@ -372,6 +372,18 @@ class TestPinned:
         assert failed(audit(bundle, self.first)) == []
         assert failed(audit(replace(bundle, memberships=()), self.first)) == ["report signature"]
 
+    def test_a_coordinator_between_the_plan_s_and_the_pinned_one_too(self) -> None:
+        """The pinned version names the one between by its digest; the bundle brings it."""
+        keys = {name: key(name).public_key_hex for name in ("new", "newer")}
+        between = successor(self.first, coordinator_key=keys["new"], **AFTER_THE_PLAN)
+        newest = successor(between, coordinator_key=keys["newer"], **AFTER_THE_PLAN)
+        evidence = clean_evidence(FED)
+        report = seal(build_report(evidence, REPORT.record.issued_at), key("new"))
+        chain = (self.first.envelope, between.envelope, newest.envelope)
+        bundle = bundle_of(report, evidence, chain)
+        assert failed(audit(bundle, newest)) == []
+        assert failed(audit(replace(bundle, memberships=()), newest)) == ["report signature"]
+
     @pytest.mark.parametrize("pinned", [1, 3])
     def test_a_plan_outside_of_what_its_membership_governs_fails(self, pinned: int) -> None:
         """A membership that crossed with it made it void, or a rotated key went on planning."""
