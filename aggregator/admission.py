@@ -169,6 +169,11 @@ def _no_acceptance(case: _Case) -> str | None:
     return "acceptance.missing" if submitted and case.records.acceptance is None else None
 
 
+def _not_agreed(case: _Case) -> str | None:
+    accepted = case.records.acceptance is not None
+    return "acceptance.not_agreed" if accepted and not case.records.is_agreed else None
+
+
 def _other_contract(submitted: _Submitted) -> str | None:
     pinned = submitted.case.plan.record.contract_digest_of(submitted.case.records.silo)
     found = submitted.verdict.record.contract_digest
@@ -228,6 +233,7 @@ SILO_RULES: tuple[Callable[[_Case], str | None], ...] = (
     _equivocation,
     _binding,
     _no_acceptance,
+    _not_agreed,
 )
 SUBMISSION_RULES: tuple[Callable[[_Submitted], str | None], ...] = (
     _other_contract,

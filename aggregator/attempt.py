@@ -28,9 +28,10 @@ class SiloRecords:
 
     `is_revoked`: its key counts no more, so nothing was read. `equivocated`: two valid records lay
     in one slot. `withdrew`: something that was read was gone, or locked by somebody else, before it
-    could be kept, so none of its records count. `adapter_fault`: the rule of the gate that refused
-    the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter in the
-    silo's inbox, by digest.
+    could be kept, so none of its records count. `is_agreed`: what its acceptance carries is the
+    agreement to the pinned contract, with both signatures. `adapter_fault`: the rule of the gate
+    that refused the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter
+    in the silo's inbox, by digest.
     """
 
     silo: str
@@ -42,6 +43,7 @@ class SiloRecords:
     equivocated: bool = False
     is_revoked: bool = False
     withdrew: bool = False
+    is_agreed: bool = True
     adapter_fault: str | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
 

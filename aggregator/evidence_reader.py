@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aggregator.attempt import Attempt, SiloRecords
+from aggregator.carried_agreement import is_agreed
 from aggregator.coordinator import Coordinator
 from aggregator.federation_feed import abort_of, own_records
 from aggregator.ledger import held_records
@@ -14,6 +15,7 @@ from data_contracts.adapter_format import open_adapter
 from data_contracts.artifact import ArtifactRef
 from data_contracts.block_quantisation import SCHEMES
 from data_contracts.bucket_layout import attempt_of, blob_key, status_prefix
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.envelope import Verified
 from data_contracts.errors import UntrustedInputError
 from data_contracts.quantised_format import open_quantised
@@ -58,9 +60,12 @@ def read_silo(
         c.seen,
     )
     found = {kind: reading.found(kind) for kind in SILO_TYPES}
+    named = feed.membership_of(plan).record
+    parties = Parties.at_plan(named, (m.record for m in feed.memberships), silo)
     return SiloRecords(
         silo,
         acceptance=reading.found(Acceptance),
+        is_agreed=is_agreed(reading.found(Acceptance), plan.record, parties),
         refusal=reading.found(Refusal),
         verdict=reading.found(Verdict),
         submission=reading.found(Submission),

@@ -410,8 +410,8 @@ def _envelope_fields(parsed: Any) -> tuple[str, bytes, tuple["_Signature", ...]]
             raise _refused("signature", "keyid and sig", "other fields", "envelope")
         if not isinstance(signature["keyid"], str):
             raise _refused("signature", "a string keyid", "other", "envelope")
-        values.append(_Signature(signature["keyid"], _from_base64(signature["sig"])))
-    return payload_type, _from_base64(parsed["payload"]), tuple(values)
+        values.append(_Signature(signature["keyid"], from_base64(signature["sig"])))
+    return payload_type, from_base64(parsed["payload"]), tuple(values)
 
 
 @dataclass(frozen=True)
@@ -468,7 +468,7 @@ def to_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _from_base64(text: Any) -> bytes:
+def from_base64(text: Any) -> bytes:
     try:
         data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
     except (binascii.Error, ValueError):

@@ -38,6 +38,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=400)]
 VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 """A version of an object in storage, as the storage names it."""
+SignedText = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+"""A signed envelope inside another record, in base64."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]

@@ -12,7 +12,7 @@ from enum import Enum
 
 from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import RoundId, attempt_of
-from data_contracts.envelope import Verified
+from data_contracts.envelope import Verified, to_base64
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.records import (
     Acceptance,
@@ -39,7 +39,7 @@ from silo_agent.doors import (
     NOT_EVALUABLE,
     objection,
 )
-from silo_agent.egress import leaving_licences, leaving_outcomes
+from silo_agent.egress import leaving_licences, leaving_outcomes, leaving_records
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import (
@@ -175,6 +175,7 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
             silo=silo.name,
             policy_digest=policy.digest or "",
             shares_individual_delta=not_shared(policy) is None,
+            agreement=to_base64(context.contract.agreement) if context.contract else None,
         ),
     )
     log.info("round %d accepted under the silo's policy", plan.record.round)
@@ -225,6 +226,7 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
         licences=leaving_licences(outcome, terms.egress),
         registered_licences=terms.registered_licences,
         evaluates="losses" in terms.egress,
+        **leaving_records(outcome, terms.egress),
         expires_at=min(outcome.expires_at, silo.clock.now() + VERDICT_VALIDITY),
     )
     silo.release.record(verdict)

@@ -52,11 +52,11 @@ class ContractGate:
         """
         try:
             contract = self.contract()
-            read_agreement(self._contract_path(), contract.digest, parties)
+            agreement = read_agreement(self._contract_path(), contract.digest, parties)
         except DataStewardError as error:
             log.warning("%s", error)
             return None
-        return ContractTerms.of(contract)
+        return ContractTerms.of(contract, agreement.envelope)
 
     def check(self, progress: Progress = lambda records: None) -> GateOutcome:
         """Judge the data; raises DataStewardError when the contract file is unusable."""

@@ -152,6 +152,7 @@ def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
         operator_notes=findings.notes,
         train_records=findings.train_records,
         heldout_records=findings.heldout_records,
+        records=findings.records,
         escalated=findings.escalated,
         content_digest=key.content_digest,
         key=key.digest,

@@ -4,6 +4,7 @@ Which rules hold always leaves, because nobody can join a round without it; coun
 the contract says so.
 """
 
+from data_contracts.dataset.small_cells import SMALL_CELL, reported_total
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.gate_outcome import GateOutcome
 
@@ -24,3 +25,11 @@ def leaving_licences(outcome: GateOutcome, egress: tuple[str, ...]) -> tuple[Lic
     if "licence-counts" in egress:
         return outcome.licences
     return tuple(count.model_copy(update={"records": None}) for count in outcome.licences)
+
+
+def leaving_records(outcome: GateOutcome, egress: tuple[str, ...]) -> dict[str, int | None]:
+    """`offered` and `used` of the verdict: None unless `rule-counts` may leave."""
+    if "rule-counts" not in egress or not reported_total(outcome.records):
+        return {"offered": None, "used": None}
+    used = outcome.train_records + outcome.heldout_records
+    return {"offered": outcome.records, "used": used - used % SMALL_CELL}

@@ -32,7 +32,8 @@ SECONDS_PER_DAY = 86_400
 
 
 class GateOutcome(Part):
-    """What the gate found; `train_records` and `heldout_records` are exact and stay in the silo.
+    """What the gate found; `records` (of the whole data set), `train_records` and `heldout_records`
+    are exact and stay in the silo.
 
     `key` names the kept outcome, whose findings table says which records may be trained on; it is
     None when nothing was looked at. `escalated` counts records that needed the slow recognisers.
@@ -47,6 +48,7 @@ class GateOutcome(Part):
     operator_notes: tuple[str, ...]
     train_records: Count
     heldout_records: Count
+    records: Count = 0
     escalated: Count = 0
     content_digest: Digest | None = None
     key: Digest | None = None

@@ -117,10 +117,11 @@ class ContractTerms:
     attested: frozenset[str] = frozenset()
     egress: tuple[str, ...] = EGRESS
     registered_licences: tuple[LicenceTerms, ...] = ()
+    agreement: bytes = b""
 
     @classmethod
-    def of(cls, contract: DataContract) -> "ContractTerms":
-        """The terms of a contract that was read."""
+    def of(cls, contract: DataContract, agreement: bytes) -> "ContractTerms":
+        """The terms of a contract that was read, with the envelope that both sides signed."""
         terms = contract.terms
         return cls(
             digest=contract.digest,
@@ -131,6 +132,7 @@ class ContractTerms:
             attested=terms.attested(),
             egress=terms.egress.allow,
             registered_licences=tuple(licence.terms() for licence in terms.licence_terms),
+            agreement=agreement,
         )
 
 

@@ -3,20 +3,22 @@
 from typing import ClassVar
 
 from data_contracts.records.base import SiloRecord
-from data_contracts.wire_types import Digest, RuleId, Text
+from data_contracts.wire_types import Digest, RuleId, SignedText, Text
 
 
 class Acceptance(SiloRecord):
     """The silo's policy allows the plan.
 
     `shares_individual_delta`: its owner lets the other silos see its adapter alone, so that they
-    can measure what each silo contributed.
+    can measure what each silo contributed. `agreement` is the envelope of the `ContractAgreement`,
+    with both signatures, that the silo takes part under.
     """
 
     kind: ClassVar[str] = "acceptance"
 
     policy_digest: Digest
     shares_individual_delta: bool = False
+    agreement: SignedText | None = None
 
 
 class Refusal(SiloRecord):

@@ -10,7 +10,10 @@ from data_contracts.wire_types import Digest, Instant, SiloId, Text
 
 
 class ContractAgreement(Record):
-    """Says that `silo` and coordinator agreed to the contract file with this digest."""
+    """Says that `silo` and coordinator agreed to the contract file with this digest.
+
+    `issued_at` is when the first of them signed; `contract_name` is the contract's own.
+    """
 
     kind: ClassVar[str] = "contract-agreement"
     max_signatures: ClassVar[int] = 2
@@ -18,5 +21,6 @@ class ContractAgreement(Record):
     silo: SiloId
     contract_id: Text
     contract_version: Text
+    contract_name: Text | None = None
     contract_digest: Digest
     expires_at: Instant

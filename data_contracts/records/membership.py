@@ -21,6 +21,7 @@ from data_contracts.wire_types import (
     PublicKeyHex,
     RoundNumber,
     SiloId,
+    Text,
 )
 
 RENEWAL_TIME = timedelta(days=30)
@@ -32,13 +33,15 @@ MAX_EARLIER = 1000
 class Member(Part):
     """A silo and the Ed25519 public key that its records must be signed with.
 
-    It takes part in rounds `first_round` to `last_round`, both included; None is no end.
+    It takes part in rounds `first_round` to `last_round`, both included; None is no end. `name` is
+    the institution's, for people who read a report.
     """
 
     silo: SiloId
     public_key: PublicKeyHex
     first_round: RoundNumber = 1
     last_round: RoundNumber | None = None
+    name: Text | None = None
 
     def takes_part(self, round_number: int) -> bool:
         """Whether a plan of this round may name the silo."""
@@ -155,6 +158,10 @@ class Membership(Record):
     def key_of(self, silo: str) -> str | None:
         """Public key of `silo`, or None when it is not a member."""
         return next((m.public_key for m in self.silos if m.silo == silo), None)
+
+    def name_of(self, silo: str) -> str:
+        """What people call the institution: its name, or the id of the silo."""
+        return next((m.name for m in self.silos if m.silo == silo and m.name), silo)
 
     def silos_of_round(self, round_number: int) -> tuple[str, ...]:
         """The silos that take part in a round, in the order of the record."""

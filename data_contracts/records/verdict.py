@@ -19,7 +19,8 @@ class RuleOutcome(Part):
     """One contract rule's outcome.
 
     Small cells are suppressed: `unexpected_count` is None when it, its complement or the total is
-    between 1 and 9, and `element_count` is 0 below 10 records.
+    between 1 and 9, and `element_count` is 0 below 10 records. `tolerated_per_mille` is how many of
+    1000 records may break the rule; `at_least` and `at_most` bound one number about the whole set.
     """
 
     rule: RuleId
@@ -28,6 +29,9 @@ class RuleOutcome(Part):
     severity: Literal["critical", "warning"]
     element_count: Count
     unexpected_count: Count | None
+    tolerated_per_mille: Count | None = None
+    at_least: Count | None = None
+    at_most: Count | None = None
 
 
 class LicenceCount(Part):
@@ -45,7 +49,9 @@ class Verdict(SiloRecord):
 
     `registered_licences` are the terms that the contract gives to ids of its own. Counts that the
     contract's egress policy keeps in the silo are 0 or None; `evaluates` says whether it lets
-    losses out, so that nobody waits for them in vain.
+    losses out, so that nobody waits for them in vain. `offered` are the records of the data set,
+    and `used` those that may be trained on or held out, rounded down to tens so that no small
+    number follows by subtraction; None where fewer than 10 are offered or counts may not leave.
     """
 
     kind: ClassVar[str] = "verdict"
@@ -57,4 +63,6 @@ class Verdict(SiloRecord):
     licences: Annotated[tuple[LicenceCount, ...], Field(max_length=MAX_LICENCES)]
     registered_licences: Annotated[tuple[LicenceTerms, ...], Field(max_length=50)] = ()
     evaluates: bool = True
+    offered: Count | None = None
+    used: Count | None = None
     expires_at: Instant

@@ -13,12 +13,13 @@ from aggregator.publication import decide
 from aggregator.report import build_report
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
-from data_contracts.envelope import Verified, seal
+from data_contracts.envelope import Verified, seal, to_base64
 from data_contracts.records import (
     Abort,
     Acceptance,
     Candidate,
     Close,
+    ContractAgreement,
     Decision,
     Evaluation,
     Membership,
@@ -97,8 +98,24 @@ class Federation:
         }
         return place | changes
 
+    def agreement(self, silo: str, /, **changes: Any) -> bytes:
+        """What both sides signed of the silo's contract."""
+        fields: dict[str, Any] = {
+            "federation": self.plan.record.federation,
+            "issued_at": START - timedelta(days=30),
+            "silo": silo,
+            "contract_id": f"{silo}-letters",
+            "contract_version": "1.2.0",
+            "contract_name": f"Discharge letters of {silo}",
+            "contract_digest": digest(f"contract of {silo}"),
+            "expires_at": minutes(100_000),
+        }
+        agreement = ContractAgreement(**fields | changes)
+        return seal(agreement, key(silo), key("coordinator")).envelope
+
     def acceptance(self, silo: str, /, **changes: Any) -> Verified[Acceptance]:
-        fields = self._place(1, silo=silo, policy_digest=digest("policy"))
+        agreement = to_base64(self.agreement(silo))
+        fields = self._place(1, silo=silo, policy_digest=digest("policy"), agreement=agreement)
         return seal(Acceptance(**fields | changes), key(silo))
 
     def refusal(self, silo: str, /, **changes: Any) -> Verified[Refusal]:

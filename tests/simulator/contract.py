@@ -22,12 +22,14 @@ PURPOSE = "testing"
 
 @dataclass
 class SimulatedContract:
-    """One silo's contract. `agreed_with` is the coordinator's key, empty when nobody signed."""
+    """One silo's contract. `agreed_with` is the coordinator's key, empty when nobody signed;
+    `agreed` is the envelope of the agreement."""
 
     silo: str
     data: bytes
     expires_at: datetime
     agreed_with: str = ""
+    agreed: bytes = b""
     purposes: tuple[str, ...] = (PURPOSE,)
     uses: tuple[str, ...] = ("research",)
     duo_codes: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class SimulatedContract:
             attested=self.attested,
             egress=self.egress,
             registered_licences=self.registered_licences,
+            agreement=self.agreed,
         )
 
     def agreement(self, federation: str, now: datetime) -> ContractAgreement:
@@ -63,6 +66,7 @@ class SimulatedContract:
             silo=self.silo,
             contract_id=f"contract-of-{self.silo}",
             contract_version="1.0.0",
+            contract_name=f"Notes of {self.silo}",
             contract_digest=self.digest,
             expires_at=self.expires_at,
         )

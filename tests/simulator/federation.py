@@ -31,6 +31,7 @@ from data_contracts.bucket_layout import (
     membership_slot,
     plans_bucket,
 )
+from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Signer, Verified, seal
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
@@ -133,7 +134,9 @@ class SimulatedFederation:
         contract.agreed_with = self.key.public_key_hex
         directory = self.settings.path(CONTRACTS_DIRECTORY)
         agreement = contract.agreement(FEDERATION, self.clock.now())
-        return file_contract(directory, contract, agreement, *(signers or (key, self.key)))
+        path = file_contract(directory, contract, agreement, *(signers or (key, self.key)))
+        contract.agreed = agreement_path(path).read_bytes()
+        return path
 
     def policy_text(self) -> str:
         """The policy that every simulated silo starts with."""

@@ -4,7 +4,7 @@ The agreement lies beside the contract as `<name>.agreement.json`. Whoever signs
 the other adds a signature to the same bytes; a contract that changed afterwards has no agreement.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from data_contracts.envelope import (
 )
 from data_contracts.errors import DataStewardError, UntrustedInputError
 from data_contracts.records.contract_agreement import ContractAgreement
+from data_contracts.records.membership import Membership
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,24 @@ class Parties:
     silo: str
     silo_keys: frozenset[str]
     coordinator_keys: frozenset[str]
+
+    @classmethod
+    def at_plan(cls, named: Membership, known: Iterable[Membership], silo: str) -> "Parties":
+        """Who may have agreed to what a plan under the membership `named` pins.
+
+        `known` are all memberships at hand. Keys count that `named` does not revoke: no contract is
+        signed again because a key was rotated.
+        """
+        revoked = {entry.public_key for entry in named.revoked}
+        members = tuple(known)
+        silo_keys = {key for m in members if (key := m.key_of(silo)) is not None}
+        coordinator_keys = {m.coordinator_key for m in members}
+        return cls(
+            named.federation,
+            silo,
+            frozenset(silo_keys - revoked),
+            frozenset(coordinator_keys - revoked),
+        )
 
     def quorums(self) -> list[Quorum]:
         """One signature of each side."""
@@ -83,6 +102,11 @@ def read_agreement(contract: Path, digest: str, parties: Parties) -> Verified[Co
             envelope = file.read(MAX_ENVELOPE_BYTES + 1)
     except OSError as error:
         raise _not_agreed(f"a file {path.name}", error.strerror or "no file") from None
+    return open_agreement(envelope, digest, parties)
+
+
+def open_agreement(envelope: bytes, digest: str, parties: Parties) -> Verified[ContractAgreement]:
+    """As `read_agreement`, of an envelope that came another way."""
     try:
         agreement = verify_quorums(envelope, ContractAgreement, parties.quorums())
     except UntrustedInputError as error:
@@ -105,6 +129,7 @@ def _statement(
         silo=silo,
         contract_id=contract.id,
         contract_version=contract.version,
+        contract_name=contract.name,
         contract_digest=contract.digest,
         expires_at=contract.terms.expires,
     )

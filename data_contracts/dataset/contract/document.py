@@ -48,6 +48,7 @@ class DataContract(Part):
     """
 
     id: Text
+    name: Text | None = None
     version: Text
     digest: Digest
     purposes: tuple[Text, ...] = Field(min_length=1, max_length=20)
@@ -97,6 +98,7 @@ def _contract(document: Any, digest: str) -> DataContract:
     source = read_source(document)
     return DataContract(
         id=_text(document, "id"),
+        name=document.get("name") or None,
         version=_text(document, "version"),
         digest=digest,
         purposes=_purposes(document),

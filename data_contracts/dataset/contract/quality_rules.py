@@ -32,6 +32,9 @@ _SEVERITIES: dict[str, Severity] = {
     "warning": "warning",
     "info": "warning",
 }
+_ABOUT_THE_SET = frozenset(
+    {"expect_table_row_count_to_be_between", "expect_column_unique_value_count_to_be_between"}
+)
 _FLAG_COLUMNS = frozenset(
     {
         "readable",
@@ -69,6 +72,14 @@ class QualityRule(Part):
     max_value: int | None = None
     value_set: tuple[Scalar, ...] | None = None
     mostly: float = Field(default=1.0, ge=0, le=1)
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """As `verdict.RuleOutcome` states them: of one number about the set, or of how many records
+        may break the rule."""
+        if self.type in _ABOUT_THE_SET:
+            return {"at_least": self.min_value, "at_most": self.max_value}
+        return {"tolerated_per_mille": round((1 - self.mostly) * 1000)}
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ def _outcomes(
             severity=rule.severity,
             element_count=reported_total(total) if counted else 0,
             unexpected_count=reported_unexpected(count, total) if counted else None,
+            **(rule.limits if counted else {"at_most": rule.max_value}),
         )
         for rule, count in zip(rules, broken, strict=True)
     ]
