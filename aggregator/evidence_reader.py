@@ -60,8 +60,8 @@ def read_silo(
         c.seen,
     )
     found = {kind: reading.found(kind) for kind in SILO_TYPES}
-    named = feed.membership_of(plan).record
-    parties = Parties.at_plan(named, (m.record for m in feed.memberships), silo)
+    members = feed.membership_of(plan).record
+    parties = Parties.at_plan(members, (m.record for m in feed.memberships), silo)
     return SiloRecords(
         silo,
         acceptance=reading.found(Acceptance),

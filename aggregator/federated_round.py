@@ -34,8 +34,12 @@ from aggregator.held_judgement import close_on_held, decide_on_held, listed_and_
 from aggregator.interruption import interruption_of
 from aggregator.planning import PlanInputs, draft_plan
 from aggregator.publish import write_peft_layout
-from aggregator.report import build_report
-from aggregator.report_files import ReportFiles, whole_files, write_report_files
+from aggregator.report_files import (
+    ReportFiles,
+    report_with_page,
+    whole_files,
+    write_report_files,
+)
 from aggregator.spool import spool
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot
@@ -214,7 +218,7 @@ def _reported(
     planned, newest = attempt.membership.record.coordinator_key, feed.membership.record
     key = own_key(c, planned) if planned in keys else None
     key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
-    return claim_on_plan(c, plan, seal(build_report(attempt, c.clock.now()), key), keys)
+    return claim_on_plan(c, plan, seal(report_with_page(attempt, c.clock.now()), key), keys)
 
 
 def finish_latest_report(c: Coordinator) -> None:

@@ -44,18 +44,25 @@ def next_membership(
     return Membership.model_validate({**dict(before), **place, **fields})
 
 
-def with_silo(silo: str, public_key: str, first_round: int | None = None) -> Change:
-    """A silo that joins, from the next plan or a later round on, or a new key for a member."""
+def with_silo(
+    silo: str, public_key: str, first_round: int | None = None, name: str | None = None
+) -> Change:
+    """A silo that joins, from the next plan or a later round on, or a member's new key or name.
+
+    `name` is the institution's; None leaves it as it is.
+    """
     require_usable(public_key, f"public key of {silo}")
 
     def change(current: Membership) -> dict[str, Any]:
         known = next((m for m in current.silos if m.silo == silo), None)
         if known is None:
-            wanted = Member(silo=silo, public_key=public_key, first_round=first_round or 1)
+            begins = first_round or 1
+            wanted = Member(silo=silo, public_key=public_key, first_round=begins, name=name)
         else:
+            called = {"name": name} if name is not None else {}
             again = {"last_round": None} if known.last_round is not None else {}
             begin = {"first_round": first_round} if first_round is not None else {}
-            wanted = known.model_copy(update={"public_key": public_key, **again, **begin})
+            wanted = known.model_copy(update={"public_key": public_key, **again, **begin, **called})
         return {} if wanted == known else {"silos": _with(current, wanted)}
 
     return change

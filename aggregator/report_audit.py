@@ -9,23 +9,30 @@ What a bundle cannot show is listed as not checked too, never passed over.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from aggregator.admission import binding_fault, judge
 from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
+from aggregator.audit_claim import Claim
+from aggregator.audit_limits import UNCHECKED
 from aggregator.candidate_audit import unplanned
+from aggregator.carried_agreement import is_agreed
+from aggregator.compliance_page.page import Page
 from aggregator.ledger import ERASED
+from aggregator.page_audit import page_claim
 from aggregator.publication import decide
 from aggregator.report import as_judged, build_report
 from aggregator.report_files import Bundle
 from data_contracts.artifact import artifact_of_file
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.envelope import Verified, document_digest, unverified_record, verify
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,
     Abort,
+    Acceptance,
     Candidate,
     Close,
     Decision,
@@ -38,17 +45,6 @@ from data_contracts.records import (
 from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.trust_anchor import open_trust_anchor
 from data_contracts.trusted_feed import follow_membership
-
-Outcome = Literal["pass", "fail", "not checked"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One thing that the report asserts, and whether it holds; `detail` is a sentence."""
-
-    name: str
-    outcome: Outcome
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -64,56 +60,32 @@ class _ClaimError(Exception):
     """Carries the sentence that explains a failed claim."""
 
 
-UNCHECKABLE = (
-    Claim(
-        "adapter gate",
-        "not checked",
-        "the contents of each submitted adapter were judged by the coordinator; the adapters are "
-        "not in the bundle",
-    ),
-    Claim(
-        "no silo signed twice",
-        "not checked",
-        "a second record in a slot would lie in storage, not in the bundle",
-    ),
-    Claim(
-        "no silo left out wrongly",
-        "not checked",
-        "that a silo took away what it had signed, or that its key was revoked, is the "
-        "coordinator's word",
-    ),
-    Claim(
-        "merge arithmetic",
-        "not checked",
-        "merging again needs the local adapters of the admitted silos, which stay in the ledger",
-    ),
-    Claim(
-        "evidence under lock",
-        "not checked",
-        "close, decision and report name the versions; whether the storage still keeps them locked "
-        "can be asked there only",
-    ),
-)
+UNCHECKABLE = tuple(Claim(name, "not checked", why) for name, why in UNCHECKED)
 DEPENDENT = (
     "coordinator key",
     "references",
+    "data contracts agreed",
     "admission and weights",
     "merge as planned",
     "publication decision",
     "report follows from evidence",
+    "page",
     "published adapter",
 )
 
 
 def audit(
-    bundle: Bundle, pinned: Verified[Membership], adapter: Path | None = None
+    bundle: Bundle,
+    pinned: Verified[Membership],
+    adapter: Path | None = None,
+    page: Page | None = None,
 ) -> tuple[Claim, ...]:
-    """Check everything that a bundle can show.
+    """Check everything that a bundle, and the page that it came in, can show.
 
     `pinned` is the membership that the auditor trusts, older or newer than the one that the round
     was planned under: the memberships in the bundle lead from the one to the other. `adapter` is
-    the published `adapter_model.safetensors`, where the auditor has it. Never raises on what is
-    in the bundle.
+    the published `adapter_model.safetensors`, where the auditor has it, and `page` the page, where
+    the bundle came in one. Never raises on what is in the bundle.
     """
     claims: list[Claim] = []
     signed = _verified(bundle, pinned, claims)
@@ -125,10 +97,16 @@ def audit(
         return (*claims, *UNCHECKABLE)
     claims.append(_not_revoked(signed))
     claims.append(_references(signed))
+    claims.append(_agreed(signed.attempt))
     claims.append(_admission(signed.attempt))
     claims.append(_merge_as_planned(signed.attempt))
     claims.append(_publication(signed.attempt))
-    claims.append(_report_again(signed))
+    again = _report_again(signed)
+    follows = again.outcome == "pass"
+    claims += [
+        again,
+        page_claim(signed.report.record, signed.attempt, page, report_follows=follows),
+    ]
     claims.append(_published_adapter(signed.report.record, adapter))
     return (*claims, *UNCHECKABLE)
 
@@ -273,10 +251,18 @@ def _attempt(
         raise _ClaimError("the evidence has no plan")
     close, decision = own.get(Close.kind), own.get(Decision.kind)
     versions = _versions(report, close, decision)
+    plan: Verified[RoundPlan] = own[RoundPlan.kind]
+    members = [version.record for version in known.values()]
+
+    def records(silo: str, found: dict[str, Verified[Any]]) -> SiloRecords:
+        parties = Parties.at_plan(membership.record, members, silo)
+        agreed = is_agreed(found.get(Acceptance.kind), plan.record, parties)
+        return replace(_records(silo, found, versions), is_agreed=agreed)
+
     return Attempt(
         membership=membership,
-        plan=own[RoundPlan.kind],
-        silos={silo: _records(silo, records, versions) for silo, records in silos.items()},
+        plan=plan,
+        silos={silo: records(silo, found) for silo, found in silos.items()},
         close=close,
         candidate=own.get(Candidate.kind),
         decision=decision,
@@ -364,6 +350,17 @@ def _broken_references(signed: _Signed) -> Iterator[str]:
             yield f"the evaluation of {silo} is of another candidate"
 
 
+def _agreed(attempt: Attempt) -> Claim:
+    name = "data contracts agreed"
+    admitted = {item.silo for item in attempt.close.record.admitted} if attempt.close else set()
+    accepted = [own for own in attempt.cohort() if own.acceptance is not None]
+    wanting = [own.silo for own in accepted if not own.is_agreed]
+    if admitted & set(wanting):
+        return Claim(name, "fail", f"not signed by both sides: {', '.join(wanting)}")
+    signed = len(accepted) - len(wanting)
+    return Claim(name, "pass", f"{signed} contracts, each signed by institution and coordinator")
+
+
 def _admission(attempt: Attempt) -> Claim:
     """The close record, computed again; what only the coordinator saw is taken from it."""
     name = "admission and weights"
@@ -409,7 +406,9 @@ def _report_again(signed: _Signed) -> Claim:
     name, report = "report follows from evidence", signed.report.record
     if signed.attempt.decision is None and signed.attempt.abort is None:
         return Claim(name, "fail", "the evidence has neither a decision nor an abort")
-    different = _different_fields(build_report(signed.attempt, report.issued_at), report)
+    again = build_report(signed.attempt, report.issued_at)
+    # The page has a claim of its own: it can be made again only by the version that made it.
+    different = _different_fields(again.model_copy(update={"page": report.page}), report)
     if different:
         return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
     return Claim(name, "pass", "computed again, every field is equal")

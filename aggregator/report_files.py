@@ -8,17 +8,26 @@ spells it out as single files. All three are deterministic in the report and its
 import base64
 import binascii
 import json
-import re
+import logging
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from aggregator.attempt import Attempt
-from aggregator.report import evidence_list, settled
-from aggregator.report_page import BUNDLE_ELEMENT_ID, render_page
+from aggregator.compliance_page.page import (
+    RENDERER,
+    Page,
+    page_ref,
+    render,
+    report_stem,
+    split_page,
+)
+from aggregator.report import build_report, evidence_list, settled
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
     MAX_TABLE_BYTES,
@@ -29,19 +38,20 @@ from data_contracts.envelope import (
     unverified_record,
 )
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import RoundReport, Verdict
+from data_contracts.records import RoundReport
+from data_contracts.records.evidence_ref import EvidenceRef
 from infra.durable_files import write_durably
+
+log = logging.getLogger("consortia")
 
 FORMAT = "consortia-report-2"
 BUNDLE_NAME = "report.bundle.json"
+PAGE_NAME = "report.html"
 MAX_BUNDLE_BYTES = 64 * 1024 * 1024
 MAX_DOCUMENT_BYTES = MAX_ENVELOPE_BYTES + MAX_TABLE_BYTES
 MAX_EVIDENCE = 8000
 MAX_MEMBERSHIPS = 10_000
 READABLE = 0o644
-_EMBEDDED = re.compile(
-    rb'<script type="application/json" id="' + BUNDLE_ELEMENT_ID.encode() + rb'">([^<]*)</script>'
-)
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -110,33 +120,52 @@ def _envelopes(values: Any, limit: int) -> tuple[bytes, ...]:
     return tuple(_from_base64(item) for item in values)
 
 
-def embedded_bundle(page: bytes) -> bytes:
-    """Bytes of the bundle inside a report page; raises UntrustedInputError without exactly one."""
-    found = _EMBEDDED.findall(page)
-    if len(found) != 1:
-        raise _malformed("a page with exactly one embedded bundle", f"{len(found)}", "page")
-    return bytes(found[0])
+@dataclass(frozen=True)
+class ReportFile:
+    """What a file of a report holds: the bundle, and the page where there is one."""
+
+    bundle: Bundle
+    page: Page | None = None
+
+
+def read_report_file(path: Path) -> ReportFile:
+    """A `.json` bundle, an `.html` page or a `.zip` archive, told apart by content.
+
+    Raises UntrustedInputError; nothing is verified here but the form.
+    """
+    data = _read_limited(path)
+    if data.startswith(b"PK"):
+        bundle, page = _archived(data)
+        return ReportFile(unpack_bundle(bundle), split_page(page) if page else None)
+    if data.lstrip()[:1] == b"<":
+        found = split_page(data)
+        return ReportFile(unpack_bundle(found.bundle), found)
+    return ReportFile(unpack_bundle(data))
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Bundle of a `.json` bundle, an `.html` page or a `.zip` archive, told apart by content."""
-    if path.stat().st_size > 2 * MAX_BUNDLE_BYTES:
-        raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", f"{path.stat().st_size}", "size")
-    data = path.read_bytes()
-    if data.startswith(b"PK"):
-        data = _archived_bundle(data)
-    elif data.lstrip()[:1] == b"<":
-        data = embedded_bundle(data)
-    return unpack_bundle(data)
+    """The bundle alone."""
+    return read_report_file(path).bundle
 
 
-def export_archive(bundle: Bundle, into: Path) -> None:
+def _read_limited(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(2 * MAX_BUNDLE_BYTES + 1)
+    if len(data) > 2 * MAX_BUNDLE_BYTES:
+        raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", "more", "size")
+    return data
+
+
+def export_archive(report: ReportFile, into: Path) -> None:
     """Write a ZIP of single files: envelopes by signer and kind, report, page, bundle, README.
 
     The archive is the bundle in another form: verify it afterwards like any other. Raises
     UntrustedInputError when the bundle holds no report, or records that the report does not list.
     """
-    files = archive_files(bundle)
+    files = archive_files(report.bundle)
+    page = signed_page(report)
+    if page is not None:
+        files[PAGE_NAME] = page
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
@@ -148,11 +177,10 @@ def export_archive(bundle: Bundle, into: Path) -> None:
 
 
 def archive_files(bundle: Bundle) -> dict[str, bytes]:
-    """Name and content of every file in the archive."""
+    """Name and content of every file in the archive but the page."""
     record = unverified_record(bundle.report, RoundReport)
     files = {
         "README.txt": ARCHIVE_README.encode(),
-        "report.html": page_of(bundle),
         "report.json": _readable(record),
         "report.envelope.json": bundle.report,
         BUNDLE_NAME: pack_bundle(bundle),
@@ -169,18 +197,37 @@ def archive_files(bundle: Bundle) -> dict[str, bytes]:
     return files
 
 
-def page_of(bundle: Bundle) -> bytes:
-    """The page that belongs to a bundle."""
-    record = unverified_record(bundle.report, RoundReport)
-    digest = document_digest(bundle.report)
-    return render_page(record, _verdicts(bundle, record), digest, pack_bundle(bundle))
+def signed_page(report: ReportFile) -> bytes | None:
+    """The page whose digest the coordinator signed: the one at hand, or made again.
+
+    None where that cannot be: another version rendered it, or a record is not there any more.
+    """
+    record = unverified_record(report.bundle.report, RoundReport)
+    shown = rendered_again(record, listed_evidence(report.bundle, record))
+    candidates = [report.page.shown] if report.page else []
+    candidates += [shown] if shown else []
+    for found in candidates:
+        page = Page(found, pack_bundle(report.bundle))
+        if record.page is not None and page.digest == record.page.digest:
+            return page.whole
+    return None
 
 
-def _verdicts(bundle: Bundle, record: RoundReport) -> dict[str, Verdict]:
-    """The silos' verdicts that the report lists; whoever verifies the bundle verifies them too."""
-    owners = {ref.digest: ref.silo for ref in record.evidence if ref.kind == Verdict.kind}
-    found = {owners.get(document_digest(e)): e for e in bundle.evidence}
-    return {silo: unverified_record(e, Verdict) for silo, e in found.items() if silo is not None}
+def rendered_again(
+    record: RoundReport, evidence: Sequence[tuple[EvidenceRef, bytes]]
+) -> bytes | None:
+    """What the page shows, by the version that its coordinator had; None without that version or
+    without all evidence."""
+    same_version = record.page is not None and record.page.renderer == RENDERER
+    if not same_version or len(evidence) != len(record.evidence):
+        return None
+    return render(record, evidence)
+
+
+def listed_evidence(bundle: Bundle, record: RoundReport) -> list[tuple[EvidenceRef, bytes]]:
+    """What the report lists, as far as the bundle has it."""
+    present = {document_digest(envelope): envelope for envelope in bundle.evidence}
+    return [(ref, present[ref.digest]) for ref in record.evidence if ref.digest in present]
 
 
 def write_report_files(
@@ -197,16 +244,36 @@ def write_report_files(
     files = report_files(report.record, directory)
     if not _is_whole(bundle, report):
         bundle = _kept_bundle(report, files) or bundle
+    whole = ReportFile(bundle, _kept_page(files.page))
+    page = signed_page(whole)
     write_durably(files.bundle, pack_bundle(bundle), READABLE)
-    write_durably(files.page, page_of(bundle), READABLE)
-    export_archive(bundle, files.archive)
+    if page is not None:
+        write_durably(files.page, page, READABLE)
+    else:
+        log.warning("%s cannot be made again; the signed report is in %s", files.page, files.bundle)
+    export_archive(whole, files.archive)
     return files
+
+
+def report_with_page(attempt: Attempt, issued_at: datetime) -> RoundReport:
+    """The report of a settled attempt with its page's digest, for the coordinator to sign."""
+    report = build_report(attempt, issued_at)
+    page = page_ref(report, evidence_list(settled(attempt)))
+    return report.model_copy(update={"page": page})
+
+
+def _kept_page(path: Path) -> Page | None:
+    try:
+        return split_page(path.read_bytes())
+    except (OSError, UntrustedInputError):
+        return None
 
 
 def whole_files(report: Verified[RoundReport], directory: Path) -> ReportFiles | None:
     """The files of a report as they were written, with all that it lists; None where one lacks."""
     files = report_files(report.record, directory)
-    exist = all(path.exists() for path in (files.bundle, files.page, files.archive))
+    pages = [files.page] if report.record.page and report.record.page.renderer == RENDERER else []
+    exist = all(path.exists() for path in (files.bundle, files.archive, *pages))
     return files if exist and _kept_bundle(report, files) is not None else None
 
 
@@ -225,21 +292,27 @@ def _is_whole(bundle: Bundle, report: Verified[RoundReport]) -> bool:
 
 
 def report_files(record: RoundReport, directory: Path) -> ReportFiles:
-    """Where they lie: `round-0001` for a first attempt, `round-0001-attempt-02` for a retry."""
-    stem = f"round-{record.round:04d}"
-    stem += f"-attempt-{record.attempt:02d}" if record.attempt > 1 else ""
+    """Where they lie."""
+    stem = report_stem(record)
     return ReportFiles(*(directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip")))
 
 
-def _archived_bundle(data: bytes) -> bytes:
+def _archived(data: bytes) -> tuple[bytes, bytes | None]:
+    """Bundle and page of an archive."""
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
-            if archive.getinfo(BUNDLE_NAME).file_size > MAX_BUNDLE_BYTES:
-                raise _malformed(f"at most {MAX_BUNDLE_BYTES} bytes", "more", "size")
-            with archive.open(BUNDLE_NAME) as file:
-                return file.read(MAX_BUNDLE_BYTES + 1)
+            has_page = PAGE_NAME in archive.namelist()
+            page = _member(archive, PAGE_NAME) if has_page else None
+            return _member(archive, BUNDLE_NAME), page
     except (zipfile.BadZipFile, KeyError, zlib.error, EOFError) as error:
         raise _malformed(f"a ZIP with {BUNDLE_NAME}", str(error)[:100], "archive") from None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > 2 * MAX_BUNDLE_BYTES:
+        raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", "more", "size")
+    with archive.open(name) as file:
+        return file.read(2 * MAX_BUNDLE_BYTES + 1)
 
 
 def _readable(report: RoundReport) -> bytes:

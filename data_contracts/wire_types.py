@@ -38,6 +38,18 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=400)]
 VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 """A version of an object in storage, as the storage names it."""
+
+
+def _printable_line(text: str) -> str:
+    """What people read beside other names must not be able to pass as more than a name."""
+    if not text.isprintable() or text != " ".join(text.split()):
+        raise ValueError("expected printable characters with single spaces between words")
+    return text
+
+
+InstitutionName = Annotated[
+    str, StringConstraints(min_length=1, max_length=100), AfterValidator(_printable_line)
+]
 SignedText = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A signed envelope inside another record, in base64."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]

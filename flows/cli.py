@@ -168,10 +168,11 @@ def report_verify(
 ) -> None:
     """Check a report offline: one line per claim, exit 1 if any fails."""
     from aggregator.report_audit import audit
-    from aggregator.report_files import read_bundle
+    from aggregator.report_files import read_report_file
     from data_contracts.trust_anchor import load_trust_anchor
 
-    claims = audit(read_bundle(file), load_trust_anchor(trust), adapter)
+    report = read_report_file(file)
+    claims = audit(report.bundle, load_trust_anchor(trust), adapter, report.page)
     styles = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
     table = Table("claim", "outcome", "detail")
     for claim in claims:

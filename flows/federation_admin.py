@@ -186,13 +186,10 @@ def _newest_entry(feed: TrustedFeed) -> str:
 
 
 def _rounds_of(member: Member) -> str:
+    named = f"{member.silo}, {member.name}" if member.name else member.silo
     if member.last_round is not None:
-        return f"{member.silo} (rounds {member.first_round} to {member.last_round})"
-    return (
-        f"{member.silo} (from round {member.first_round})"
-        if member.first_round > 1
-        else member.silo
-    )
+        return f"{named} (rounds {member.first_round} to {member.last_round})"
+    return f"{named} (from round {member.first_round})" if member.first_round > 1 else named
 
 
 def write_credentials(path: Path, settings: S3Settings) -> None:

@@ -131,9 +131,13 @@ def changes(before: Membership, after: Membership) -> list[str]:
         was = old.get(silo)
         if was is None:
             lines.append(f"{silo} joins from round {member.first_round}: {_print(member)}")
-        elif was.public_key != member.public_key:
+            lines += [f"{silo} is called {member.name}"] if member.name else []
+            continue
+        if was.public_key != member.public_key:
             lines.append(f"{silo} has a new key: {_print(member)}")
-        elif was != member:
+        if was.name != member.name:
+            lines.append(f"{silo} is called {member.name}, no longer {was.name}")
+        if (was.first_round, was.last_round) != (member.first_round, member.last_round):
             lines.append(f"{silo} takes part in rounds {member.first_round} to {member.last_round}")
     if before.coordinator_key != after.coordinator_key:
         lines.append(f"new coordinator key: {fingerprint(after.coordinator_key)}")

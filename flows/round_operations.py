@@ -26,6 +26,6 @@ def abort_newest(c: Coordinator, reason: str) -> str:
 
 def export_report(file: Path, into: Path) -> None:
     """Pack the records of a report's bundle into one archive."""
-    from aggregator.report_files import export_archive, read_bundle
+    from aggregator.report_files import export_archive, read_report_file
 
-    export_archive(read_bundle(file), into)
+    export_archive(read_report_file(file), into)

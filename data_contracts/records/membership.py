@@ -17,11 +17,11 @@ from data_contracts.wire_types import (
     Count,
     Digest,
     Instant,
+    InstitutionName,
     Part,
     PublicKeyHex,
     RoundNumber,
     SiloId,
-    Text,
 )
 
 RENEWAL_TIME = timedelta(days=30)
@@ -41,7 +41,7 @@ class Member(Part):
     public_key: PublicKeyHex
     first_round: RoundNumber = 1
     last_round: RoundNumber | None = None
-    name: Text | None = None
+    name: InstitutionName | None = None
 
     def takes_part(self, round_number: int) -> bool:
         """Whether a plan of this round may name the silo."""
@@ -109,6 +109,9 @@ class Membership(Record):
         keys = [member.public_key for member in self.silos] + [self.coordinator_key]
         if len(set(names)) != len(names) or len(set(keys)) != len(keys):
             raise ValueError("silos and keys must be distinct")
+        called = [self.name_of(name) for name in names]
+        if len({name.casefold() for name in called}) != len(called):
+            raise ValueError("names of institutions must be distinct")
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from data_contracts.wire_types import (
     Digest,
     LicenceId,
     Part,
+    PositiveCount,
     RuleId,
     SiloId,
     Text,
@@ -66,8 +67,16 @@ class InheritedLicence(Part):
     reasons: Annotated[tuple[Text, ...], Field(max_length=400)]
 
 
+class PageRef(Part):
+    """The page made from the report: which version of the renderer, and the SHA-256 of its bytes
+    with the place of the embedded bundle empty."""
+
+    renderer: PositiveCount
+    digest: Digest
+
+
 class RoundReport(RoundRecord):
-    """Compliance report of one attempt.
+    """Compliance report of one attempt. `page` is the page that its signer made of it.
 
     `merge` is the plan's; `discarded_energy` and `error` are the candidate's, see
     `candidate.ModuleExactness`.
@@ -92,3 +101,4 @@ class RoundReport(RoundRecord):
     error: DecimalString | None = None
     silos: tuple[SiloSummary, ...]
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]
+    page: PageRef | None = None

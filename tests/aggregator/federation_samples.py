@@ -1,5 +1,7 @@
 """Real signed records of a small federation, each field open to change by the test."""
 
+import html
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aggregator.admission import judge
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publication import decide
-from aggregator.report import build_report
+from aggregator.report_files import ReportFile, bundle_of, report_with_page, signed_page
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified, seal, to_base64
@@ -45,6 +47,11 @@ from infra.signing_keys import SigningKey
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 COHORT = ("bank-a", "hospital-b", "hospital-c")
+NAMES = {
+    "bank-a": "Harbour Savings Bank",
+    "hospital-b": "Hospital of the Holy Ghost",
+    "hospital-c": "County Hospital South",
+}
 
 
 def key(name: str) -> SigningKey:
@@ -71,6 +78,7 @@ RULE = RuleOutcome(
     severity="critical",
     element_count=1200,
     unexpected_count=0,
+    tolerated_per_mille=0,
 )
 OTHER_RULES = tuple(
     RULE.model_copy(update={"rule": rule, "type": "built_in"})
@@ -100,6 +108,10 @@ class Federation:
 
     def agreement(self, silo: str, /, **changes: Any) -> bytes:
         """What both sides signed of the silo's contract."""
+        return self.agreement_by(key(silo), key("coordinator"), silo=silo, **changes)
+
+    def agreement_by(self, *signers: SigningKey, silo: str, **changes: Any) -> bytes:
+        """Signed by somebody else than both sides."""
         fields: dict[str, Any] = {
             "federation": self.plan.record.federation,
             "issued_at": START - timedelta(days=30),
@@ -111,7 +123,7 @@ class Federation:
             "expires_at": minutes(100_000),
         }
         agreement = ContractAgreement(**fields | changes)
-        return seal(agreement, key(silo), key("coordinator")).envelope
+        return seal(agreement, *signers).envelope
 
     def acceptance(self, silo: str, /, **changes: Any) -> Verified[Acceptance]:
         agreement = to_base64(self.agreement(silo))
@@ -141,6 +153,8 @@ class Federation:
                 LicenceCount(licence="CC-BY-4.0", records=None),
             ),
             expires_at=minutes(600),
+            offered=1254,
+            used=1230,
         )
         return seal(Verdict(**fields | changes), key(silo))
 
@@ -197,6 +211,9 @@ class Federation:
             starting_loss=Decimal("2.9"),
             candidate_loss=Decimal("2.6"),
             silo_only_loss=Decimal("2.75"),
+            records=40,
+            change_error=Decimal("0.05"),
+            base_change_error=Decimal("0.07"),
         )
         return seal(Evaluation(**fields | changes), key(silo))
 
@@ -217,7 +234,18 @@ class Federation:
         return seal(Abort(**fields | changes), key("coordinator"))
 
     def report(self, attempt: Attempt) -> Verified[RoundReport]:
-        return seal(build_report(attempt, minutes(126)), key("coordinator"))
+        return seal(report_with_page(attempt, minutes(126)), key("coordinator"))
+
+    def page(self, attempt: Attempt) -> str:
+        """The page of the attempt's report, as it is written."""
+        page = signed_page(ReportFile(bundle_of(self.report(attempt), attempt)))
+        assert page is not None
+        return page.decode()
+
+    def page_text(self, attempt: Attempt) -> str:
+        """What a person reads on it, on one line."""
+        shown = self.page(attempt).split("<main>")[1].split("</main>")[0]
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", shown)).split())
 
     def attempt(self, silos: list[SiloRecords], **records: Any) -> Attempt:
         evaluations = records.pop("evaluations", {})
@@ -228,7 +256,7 @@ class Federation:
         }
         return Attempt(membership=self.membership, plan=self.plan, silos=mine, **records)
 
-    def finished(self, silos: list[SiloRecords], **losses: Decimal) -> Attempt:
+    def finished(self, silos: list[SiloRecords], **losses: Decimal | int | None) -> Attempt:
         """A decided attempt; `losses` change each evaluation."""
         close = self.close(silos)
         candidate = self.candidate(close)
@@ -253,7 +281,9 @@ def membership(**changes: Any) -> Verified[Membership]:
         "root_keys": (root.public_key_hex,),
         "root_threshold": 1,
         "coordinator_key": key("coordinator").public_key_hex,
-        "silos": tuple(Member(silo=s, public_key=key(s).public_key_hex) for s in COHORT),
+        "silos": tuple(
+            Member(silo=s, public_key=key(s).public_key_hex, name=NAMES[s]) for s in COHORT
+        ),
     }
     return seal(Membership(**fields | changes), root)
 

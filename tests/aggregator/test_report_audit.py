@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
+from aggregator.audit_claim import Claim
 from aggregator.report import build_report, evidence_list
-from aggregator.report_audit import Claim, audit, holds
+from aggregator.report_audit import audit, holds
 from aggregator.report_files import Bundle, bundle_of
 from data_contracts.envelope import Verified, seal
 from data_contracts.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.records.membership import Revocation
 from data_contracts.records.merge_spec import MergeSpec
 from data_contracts.records.round_plan import Retention
-from data_contracts.records.round_report import InheritedLicence
+from data_contracts.records.round_report import InheritedLicence, PageRef
 from data_contracts.trusted_feed import earlier_after
 from tests.aggregator.federation_samples import (
     COHORT,
@@ -73,16 +74,19 @@ def test_a_clean_bundle_passes_and_says_what_it_cannot_show(tmp_path: Path) -> N
         "evidence signatures": "pass",
         "coordinator key": "pass",
         "references": "pass",
+        "data contracts agreed": "pass",
         "admission and weights": "pass",
         "merge as planned": "pass",
         "publication decision": "pass",
         "report follows from evidence": "pass",
+        "page": "pass",
         "published adapter": "pass",
         "adapter gate": "not checked",
         "no silo signed twice": "not checked",
         "no silo left out wrongly": "not checked",
         "merge arithmetic": "not checked",
         "evidence under lock": "not checked",
+        "what institutions say of their data": "not checked",
     }
     assert holds(claims)
     assert len(claims) == len(outcomes)
@@ -140,6 +144,7 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "adapter_licence": _licensed_as("MIT"),
         "merge": MergeSpec(rule="average", weight_cap_tokens=1),
         "retention": Retention(mode="compliance", days=1),
+        "page": PageRef(renderer=1, digest=digest("another page")),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
     value = changes.get(field, getattr(other, field))

@@ -1,6 +1,5 @@
 """The report says what the merged adapter may be passed on under; the audit computes it again."""
 
-import re
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.report import build_report
 from aggregator.report_audit import audit, holds
-from aggregator.report_files import bundle_of, page_of
+from aggregator.report_files import bundle_of
 from data_contracts.envelope import seal
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.terms import LicenceTerms
@@ -44,11 +43,6 @@ def inherited(evidence: Attempt) -> InheritedLicence:
     return found
 
 
-def page_text(evidence: Attempt) -> str:
-    page = page_of(bundle_of(FED.report(evidence), evidence)).decode()
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
-
-
 PERMISSIVE = FED.finished([licensed("bank-a", "MIT"), licensed("hospital-b", "CC0-1.0")])
 ONE_SHARES_ALIKE = FED.finished(
     [licensed("bank-a", "MIT"), licensed("hospital-b", "CC-BY-SA-4.0", "CC0-1.0")]
@@ -67,7 +61,7 @@ def test_share_alike_data_of_one_silo_binds_the_merged_adapter() -> None:
     assert licence.expression == "Apache-2.0 AND CC-BY-SA-4.0"
     assert licence.attribution == ("Apache-2.0", "CC-BY-SA-4.0", "MIT")
     assert SHARE_ALIKE in licence.reasons
-    text = page_text(ONE_SHARES_ALIKE)
+    text = FED.page_text(ONE_SHARES_ALIKE)
     assert "It may be passed on under Apache-2.0 AND CC-BY-SA-4.0" in text
     assert "Authors and notices to be named: Apache-2.0, CC-BY-SA-4.0, MIT." in text
     assert SHARE_ALIKE in text
@@ -114,7 +108,7 @@ def test_terms_that_two_silos_register_differently_are_none() -> None:
     licence = inherited(evidence)
     assert (licence.expression, licence.attribution) == (NO_LICENCE, ())
     assert licence.reasons
-    text = page_text(evidence)
+    text = FED.page_text(evidence)
     assert "Licence of the merged adapter None can be given." in text
     assert licence.reasons[0] in text
     assert holds(audit(bundle_of(FED.report(evidence), evidence), FED.membership))
@@ -131,7 +125,7 @@ def test_without_a_merge_there_is_nothing_to_license() -> None:
     after = FED.attempt(silos, close=FED.close(silos), abort=FED.abort())
     for evidence in (before, after):
         assert build_report(evidence, NOW).adapter_licence is None
-        assert "Licence of the merged adapter" not in page_text(evidence)
+        assert "Licence of the merged adapter" not in FED.page_text(evidence)
 
 
 def test_report_and_page_say_the_plan_s_use() -> None:
@@ -139,7 +133,7 @@ def test_report_and_page_say_the_plan_s_use() -> None:
     evidence = commercial.finished([commercial.silo(silo) for silo in COHORT])
     report = commercial.report(evidence)
     assert report.record.use == "commercial"
-    assert "(commercial use)" in page_of(bundle_of(report, evidence)).decode()
+    assert "(commercial use)" in commercial.page_text(evidence)
 
 
 @pytest.mark.parametrize("licence", ["MIT", "LicenseRef-Gemma-Terms"])

@@ -1,0 +1,15 @@
+"""One line of an audit."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["pass", "fail", "not checked"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that the report asserts, and whether it holds; `detail` is a sentence."""
+
+    name: str
+    outcome: Outcome
+    detail: str

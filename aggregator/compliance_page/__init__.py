@@ -1,0 +1,1 @@
+"""The round report as a page for a compliance officer."""

@@ -1,0 +1,277 @@
+"""What the page says, taken from the report and the records that it lists, and from nothing else.
+
+Records are read as they stand: whoever verifies the report verifies their signatures. So the facts,
+like the report, are a pure function of the evidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+from aggregator.compliance_page.loss_change import LossRow, loss_row, mean_row
+from aggregator.compliance_page.wording import (
+    DECISIONS,
+    RECORDS,
+    refusal_by_contract,
+    rejection,
+)
+from data_contracts.envelope import fingerprint, from_base64, unverified_record
+from data_contracts.errors import UntrustedInputError
+from data_contracts.records import (
+    RECORD_TYPES,
+    Abort,
+    Acceptance,
+    Close,
+    ContractAgreement,
+    Decision,
+    Evaluation,
+    Membership,
+    Record,
+    Refusal,
+    RoundPlan,
+    RoundReport,
+    Submission,
+    Verdict,
+)
+from data_contracts.records.evidence_ref import EvidenceRef
+from data_contracts.records.round_report import SiloSummary
+from data_contracts.records.verdict import RuleOutcome
+
+RecordT = TypeVar("RecordT", bound=Record)
+Evidence = Sequence[tuple[EvidenceRef, bytes]]
+
+LEAVES = (
+    ("answer", (Acceptance.kind, Refusal.kind)),
+    ("outcome of its contract", (Verdict.kind,)),
+    ("training result", (Submission.kind,)),
+    ("losses", (Evaluation.kind,)),
+)
+"""Kinds of what an institution signs, in the order in which it leaves; the adapter is beside."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A record of the evidence and the size of its envelope in bytes."""
+
+    record: Record
+    size: int
+
+
+@dataclass(frozen=True)
+class Institution:
+    """One silo's part: its summary in the report, and its own records by kind."""
+
+    name: str
+    summary: SiloSummary
+    found: dict[str, _Found] = field(default_factory=dict)
+
+    def _own(self, record_type: type[RecordT]) -> RecordT | None:
+        found = self.found.get(record_type.kind)
+        return found.record if found and isinstance(found.record, record_type) else None
+
+    @property
+    def acceptance(self) -> Acceptance | None:
+        """That it takes part."""
+        return self._own(Acceptance)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """That it does not."""
+        return self._own(Refusal)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """Its losses."""
+        return self._own(Evaluation)
+
+    @property
+    def submission(self) -> Submission | None:
+        """Its adapter by digest."""
+        return self._own(Submission)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The outcome of its contract, where the report counts it as that."""
+        return self._own(Verdict) if self.summary.contract_passed is not None else None
+
+    @cached_property
+    def agreement(self) -> ContractAgreement | None:
+        """The agreement that its acceptance carries, where that is one to the pinned contract."""
+        carried = self.acceptance.agreement if self.acceptance else None
+        if carried is None or self.summary.rule == "acceptance.not_agreed":
+            return None
+        try:
+            return unverified_record(from_base64(carried), ContractAgreement)
+        except UntrustedInputError:
+            return None
+
+    @property
+    def why(self) -> str:
+        """The rule's sentence, where it did not contribute."""
+        rule = self.summary.rule
+        if self.summary.outcome == "missing":
+            return "Nothing counted had arrived when the round was closed."
+        if rule is None:
+            return ""
+        if self.refusal is not None and self.refusal.rule == rule:
+            return self.refusal.reason
+        if self.summary.outcome == "refused":
+            return refusal_by_contract(rule)
+        return rejection(rule)
+
+    @property
+    def outcomes(self) -> tuple[RuleOutcome, ...]:
+        """Of every rule of its contract."""
+        return self.verdict.outcomes if self.verdict else ()
+
+    @property
+    def broken(self) -> tuple[RuleOutcome, ...]:
+        """Rules that do not hold."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.success)
+
+    @property
+    def held(self) -> tuple[RuleOutcome, ...]:
+        """Rules that hold."""
+        return tuple(outcome for outcome in self.outcomes if outcome.success)
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Bytes that left it, by kind; the adapter's are those of the file that it submitted."""
+        sizes = {kind: found.size for kind, found in self.found.items()}
+        sent = {name: sum(sizes.get(kind, 0) for kind in kinds) for name, kinds in LEAVES}
+        return sent | {"adapter": self.submission.adapter.size if self.submission else 0}
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """Somebody put a signature under something; `key` is the fingerprint of who signed it."""
+
+    what: str
+    who: str
+    at: datetime
+    until: datetime | None
+    key: str
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """Everything that the page says."""
+
+    report: RoundReport
+    membership: Membership
+    plan: RoundPlan
+    institutions: tuple[Institution, ...]
+    close: Close | None
+    decision: Decision | None
+    abort: Abort | None
+
+    def name_of(self, silo: str) -> str:
+        """The institution's name for people."""
+        return self.membership.name_of(silo)
+
+    @property
+    def explanation(self) -> str:
+        """The deciding rule's sentence; an abort's own reason where the rule is not known."""
+        known = DECISIONS.get(self.report.rule, "")
+        return known or (self.abort.reason if self.abort else "")
+
+    @cached_property
+    def losses(self) -> tuple[LossRow, ...]:
+        """Of every institution that evaluated."""
+        return tuple(loss_row(i.name, i.evaluation) for i in self.institutions if i.evaluation)
+
+    @cached_property
+    def mean_loss(self) -> LossRow | None:
+        """The mean that decides."""
+        evaluations = [i.evaluation for i in self.institutions if i.evaluation]
+        return mean_row(evaluations) if evaluations else None
+
+    @property
+    def agreed(self) -> tuple[Agreed, ...]:
+        """Who agreed to what, oldest first."""
+        found = [self._membership(), self._plan()]
+        for own in self.institutions:
+            found += self._by(own)
+        return tuple(sorted(found, key=lambda entry: (entry.at, entry.what, entry.who)))
+
+    def _membership(self) -> Agreed:
+        members, keys = self.membership, self.membership.root_keys
+        return Agreed(
+            f"Membership number {members.number}: who belongs to the federation",
+            f"the federation's root keys ({members.root_threshold} of {len(keys)} sign)",
+            members.issued_at,
+            members.expires_at,
+            ", ".join(fingerprint(key) for key in keys),
+        )
+
+    def _plan(self) -> Agreed:
+        return Agreed(
+            f"Plan of round {self.plan.round}, attempt {self.plan.attempt}",
+            "the coordinator",
+            self.plan.issued_at,
+            self.plan.submit_by,
+            fingerprint(self.membership.coordinator_key),
+        )
+
+    def _by(self, own: Institution) -> list[Agreed]:
+        key = self.membership.key_of(own.summary.silo)
+        signer = fingerprint(key) if key else "none in this membership"
+        found = []
+        if own.agreement is not None:
+            what = f"Data contract {own.agreement.contract_name or own.agreement.contract_id}, "
+            what += f"version {own.agreement.contract_version}"
+            who = f"{own.name} and the coordinator"
+            at, until = own.agreement.issued_at, own.agreement.expires_at
+            found.append(Agreed(what, who, at, until, signer))
+        if own.acceptance is not None:
+            what = "Takes part in this round under its own policy"
+            found.append(Agreed(what, own.name, own.acceptance.issued_at, None, signer))
+        if own.refusal is not None:
+            what = "Does not take part in this round"
+            found.append(Agreed(what, own.name, own.refusal.issued_at, None, signer))
+        return found
+
+    @property
+    def signed_records(self) -> list[tuple[str, str, str, str]]:
+        """Kind, what it says, whose it is, digest."""
+        own = {Membership.kind: "root keys"}
+        return [
+            (
+                ref.kind,
+                RECORDS.get(ref.kind, ""),
+                self.name_of(ref.silo) if ref.silo else own.get(ref.kind, "coordinator"),
+                ref.digest,
+            )
+            for ref in self.report.evidence
+        ]
+
+
+def page_facts(report: RoundReport, evidence: Evidence) -> PageFacts:
+    """The facts of a report with all the evidence that it lists.
+
+    Raises UntrustedInputError for what is no record of its kind, KeyError where plan or membership
+    is not there.
+    """
+    own: dict[str, Any] = {}
+    silos: dict[str, dict[str, _Found]] = {}
+    for ref, envelope in evidence:
+        record = unverified_record(envelope, RECORD_TYPES[ref.kind])
+        if ref.silo is None:
+            own[ref.kind] = record
+        else:
+            silos.setdefault(ref.silo, {})[ref.kind] = _Found(record, len(envelope))
+    membership: Membership = own[Membership.kind]
+    institutions = tuple(
+        Institution(membership.name_of(s.silo), s, silos.get(s.silo, {})) for s in report.silos
+    )
+    return PageFacts(
+        report,
+        membership,
+        own[RoundPlan.kind],
+        institutions,
+        own.get(Close.kind),
+        own.get(Decision.kind),
+        own.get(Abort.kind),
+    )

@@ -1,0 +1,322 @@
+"""What a compliance officer can read on the page, and that nobody else can change a word of it."""
+
+import re
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from aggregator.attempt import Attempt, SiloRecords
+from aggregator.audit_claim import Claim
+from aggregator.audit_limits import NOT_COVERED, UNCHECKED
+from aggregator.compliance_page import page as renderer
+from aggregator.compliance_page.page import Page, render, split_page
+from aggregator.report import evidence_list, settled
+from aggregator.report_audit import audit
+from aggregator.report_files import (
+    Bundle,
+    ReportFile,
+    bundle_of,
+    pack_bundle,
+    read_report_file,
+    report_with_page,
+    signed_page,
+    write_report_files,
+)
+from data_contracts.artifact import digest_of_bytes
+from data_contracts.envelope import fingerprint, seal, to_base64
+from data_contracts.records.round_report import PageRef
+from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from tests.aggregator.federation_samples import (
+    COHORT,
+    OTHER_RULES,
+    RULE,
+    federation,
+    key,
+    minutes,
+)
+
+FED = federation(purpose='Coding <script>alert(1)</script> & "letters"')
+DUPLICATES = RuleOutcome(
+    rule="duplicates.near",
+    type="expect_column_values_to_be_in_set",
+    success=False,
+    severity="warning",
+    element_count=729,
+    unexpected_count=97,
+    tolerated_per_mille=100,
+)
+MINIMUM = RuleOutcome(
+    rule="records.minimum",
+    type="expect_column_unique_value_count_to_be_between",
+    success=True,
+    severity="critical",
+    element_count=729,
+    unexpected_count=0,
+    at_least=500,
+)
+DRIFT = RuleOutcome(
+    rule="drift.since_last_round",
+    type="expect_column_values_to_be_between",
+    success=True,
+    severity="critical",
+    element_count=0,
+    unexpected_count=None,
+    at_most=250,
+)
+REPEATS_OF_REQUIRED = tuple(o for o in OTHER_RULES if o.rule != MINIMUM.rule)
+
+
+def with_duplicates(silo: str) -> SiloRecords:
+    outcomes = (RULE, *REPEATS_OF_REQUIRED, MINIMUM, DUPLICATES, DRIFT)
+    licences = (
+        LicenceCount(licence="CC-BY-4.0", records=640),
+        LicenceCount(licence="MIT", records=None),
+    )
+    verdict = FED.verdict(silo, outcomes=outcomes, licences=licences, offered=729, used=630)
+    return FED.silo(silo, verdict=verdict, submission=FED.submission(silo, verdict))
+
+
+def published() -> Attempt:
+    refused = SiloRecords("hospital-c", refusal=FED.refusal("hospital-c"))
+    return FED.finished([FED.silo("bank-a"), with_duplicates("hospital-b"), refused])
+
+
+PUBLISHED = published()
+TEXT = FED.page_text(PUBLISHED)
+
+
+def page_of(attempt: Attempt) -> Page:
+    return split_page(FED.page(attempt).encode())
+
+
+class TestWhatItAnswers:
+    """One question of a compliance officer each, answered by the page alone."""
+
+    def test_what_happened(self) -> None:
+        assert "The merged adapter was published. On held-out data" in TEXT
+        assert "2 of 3 institutions contributed, 1 refused." in TEXT
+
+    def test_who_took_part_and_who_refused_and_why(self) -> None:
+        assert "Harbour Savings Bank bank-a admitted" in TEXT
+        assert (
+            "County Hospital South hospital-c refused "
+            "The purpose is not among those that the policy allows." in TEXT
+        )
+
+    def test_how_much_each_one_counts(self) -> None:
+        assert "5,000 50.0 %" in TEXT
+        assert "at most 8,000 in a round, divided by the sum over all that were admitted" in TEXT
+
+    def test_who_agreed_and_when(self) -> None:
+        assert (
+            "Data contract Discharge letters of bank-a, version 1.2.0 "
+            "Harbour Savings Bank and the coordinator 31 January 2026, 09:00 UTC" in TEXT
+        )
+        assert "Takes part in this round under its own policy Harbour Savings Bank 2 March" in TEXT
+        assert "Membership number 1: who belongs to the federation" in TEXT
+        assert "root keys (1 of 1 sign) 2 March 2026, 09:00 UTC" in TEXT
+        assert fingerprint(key("bank-a").public_key_hex) in TEXT
+
+    def test_which_data(self) -> None:
+        assert "Discharge letters of hospital-b, version 1.2.0 hospital-b-letters" in TEXT
+        assert "630 or a few more 729 CC-BY-4.0: 640 records MIT: number stays there" in TEXT
+
+    def test_what_was_checked_with_the_limit_beside_the_count(self) -> None:
+        assert "warning 97 of 729 records at most 100 of 1,000 records" in TEXT
+        assert "holds one number about the whole set at least 500" in TEXT
+        assert "a population stability index of at most 0.25" in TEXT
+        assert "holds 0 of 1,200 records none" in TEXT
+        assert "expect_" not in TEXT
+        assert "great_expectations" not in FED.page(PUBLISHED).lower()
+
+    def test_rules_that_hold_are_folded_and_broken_ones_are_not(self) -> None:
+        shown = FED.page(PUBLISHED)
+        open_part = re.sub(r"<details>.*?</details>", "", shown, flags=re.DOTALL)
+        assert "duplicates.near" in open_part
+        assert "records.minimum" not in open_part
+        assert f"{len(REPEATS_OF_REQUIRED) + 3} rules hold" in TEXT
+
+    def test_what_left_each_institution_in_bytes(self) -> None:
+        own = PUBLISHED.of("bank-a")
+        sizes = [len(v.envelope) for v in own.records()]
+        assert own.submission is not None
+        together = sum(sizes) + own.submission.record.adapter.size
+        acceptance, verdict, submission, losses = sizes
+        assert (
+            f"{acceptance:,} {verdict:,} {submission:,} {losses:,} "
+            f"{own.submission.record.adapter.size:,} {together:,}" in TEXT
+        )
+        refusal = PUBLISHED.of("hospital-c").refusal
+        assert refusal is not None
+        none = " ".join(4 * "\N{EN DASH}")
+        assert f"{len(refusal.envelope):,} {none} {len(refusal.envelope):,}" in TEXT
+
+    def test_better_or_worse_for_whom_and_how_sure(self) -> None:
+        # t(39) = 2.0227; -0.3 +- 2.0227 * 0.05
+        assert (
+            "Harbour Savings Bank 40 -0.3000 -0.4011 to -0.1989 better "
+            "-0.6000 -0.7416 to -0.4584 better" in TEXT
+        )
+        # sqrt(2) * 0.05 / 2 * 1.96
+        assert "Mean over institutions 80 -0.3000 -0.3693 to -0.2307 better" in TEXT
+        assert "Harbour Savings Bank 3.2000 2.7500 2.9000 2.6000" in TEXT
+
+    def test_which_rule_published_it_within_which_limits_and_who_set_them(self) -> None:
+        assert "by the rule evaluation.not_worse" in TEXT
+        assert "Mean loss may rise by nothing; it changed by -0.3000" in TEXT
+        assert "at most 0.1 nats per token; the largest change was -0.3000" in TEXT
+        assert "The federation operator set these limits in the plan of 2 March 2026" in TEXT
+
+    def test_how_to_verify(self) -> None:
+        assert "consortia report verify round-0002.html --trust membership.json" in TEXT
+
+    def test_what_was_not_checked_is_the_list_of_the_tool(self) -> None:
+        claims = audit(bundle_of(FED.report(PUBLISHED), PUBLISHED), FED.membership)
+        for name, why in UNCHECKED:
+            assert f"{name.capitalize()}: {why}." in TEXT
+            assert (name, "not checked", why) in [(c.name, c.outcome, c.detail) for c in claims]
+        for sentence in NOT_COVERED:
+            assert sentence in TEXT
+
+
+class TestOtherOutcomes:
+    def test_held(self) -> None:
+        worse = FED.finished([FED.silo(s) for s in COHORT], candidate_loss=Decimal("2.95"))
+        text = FED.page_text(worse)
+        assert "The merged adapter was held back; the previous one stays in force." in text
+        assert "+0.0500 -0.0511 to +0.1511 no clear difference" in text
+
+    def test_aborted_before_anything_was_judged(self) -> None:
+        aborted = FED.attempt([FED.silo("bank-a")], abort=FED.abort())
+        page = FED.page(aborted)
+        assert "The attempt was aborted; no adapter was made." in page
+        assert "Too few submissions were admitted." in page
+        assert "What it sent was in order, but the attempt was aborted." in page
+        assert "<svg" not in page
+
+    def test_a_failed_contract_names_what_it_asks(self) -> None:
+        outcomes = (RULE.model_copy(update={"success": False}), *OTHER_RULES)
+        failing = FED.verdict("hospital-c", passed=False, outcomes=outcomes)
+        own = SiloRecords("hospital-c", FED.acceptance("hospital-c"), verdict=failing)
+        text = FED.page_text(FED.finished([FED.silo("bank-a"), FED.silo("hospital-b"), own]))
+        assert "Its data failed its own contract, which asks: Every record has a licence" in text
+
+    def test_counts_that_may_not_leave(self) -> None:
+        silent = RULE.model_copy(update={"element_count": 0, "unexpected_count": None})
+        verdict = FED.verdict("bank-a", outcomes=(silent, *OTHER_RULES), offered=None, used=None)
+        own = FED.silo("bank-a", verdict=verdict, submission=FED.submission("bank-a", verdict))
+        text = FED.page_text(FED.finished([own, FED.silo("hospital-b")]))
+        assert "the number stays in the institution" in text
+        assert "stays there stays there" in text
+
+    def test_an_evaluation_without_moments_has_no_range(self) -> None:
+        bare = FED.finished(
+            [FED.silo(s) for s in COHORT], records=None, change_error=None, base_change_error=None
+        )
+        assert "-0.3000 lower" in FED.page_text(bare)
+
+    @pytest.mark.parametrize("records", [0, 1, 9])
+    def test_hostile_moments_do_not_stop_the_page(self, records: int) -> None:
+        odd = FED.finished([FED.silo(s) for s in COHORT], records=records)
+        assert "-0.3000 lower" in FED.page_text(odd)
+
+    def test_an_agreement_that_was_not_signed_by_both_is_not_shown(self) -> None:
+        alone = FED.agreement_by(key("hospital-c"), silo="hospital-c")
+        acceptance = FED.acceptance("hospital-c", agreement=to_base64(alone))
+        own = FED.silo("hospital-c", acceptance=acceptance, is_agreed=False)
+        attempt = FED.finished([FED.silo("bank-a"), FED.silo("hospital-b"), own])
+        text = FED.page_text(attempt)
+        assert "carries no agreement, signed by both sides" in text
+        assert "Discharge letters of hospital-c" not in text
+
+
+class TestSigned:
+    """The coordinator signs the page's digest."""
+
+    def test_it_is_self_contained_and_escapes_text(self) -> None:
+        page = FED.page(PUBLISHED)
+        assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
+        assert "<script>alert" not in page
+        assert "Coding &lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;letters&#34;" in page
+        assert page.count("<script") == 1
+        assert re.search(r"(src|href)\s*=|url\(|@import|https?:", page) is None
+        bundle = bundle_of(FED.report(PUBLISHED), PUBLISHED)
+        assert page_of(PUBLISHED).bundle == pack_bundle(bundle)
+
+    def test_every_digest_of_the_evidence_is_on_it(self) -> None:
+        for ref in FED.report(PUBLISHED).record.evidence:
+            assert ref.digest in TEXT
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (b"The merged adapter was published.", b"The merged adapter was praised."),
+            (b"97 of 729", b"7 of 729"),
+            (b"</main>", b"<p>Approved by the ministry.</p></main>"),
+            (b"--good: #1c6b43", b"--good: #1c6b44"),
+            (b"</html>", b"</html>\n"),
+        ],
+    )
+    def test_a_word_that_was_changed_is_found(self, tmp_path: Path, old: bytes, new: bytes) -> None:
+        files = write_report_files(FED.report(PUBLISHED), PUBLISHED, tmp_path)
+        page = files.page.read_bytes()
+        assert page.count(old) >= 1
+        files.page.write_bytes(page.replace(old, new, 1))
+        found = read_report_file(files.page)
+        claims = audit(found.bundle, FED.membership, page=found.page)
+        assert [c.name for c in claims if c.outcome == "fail"] == ["page"]
+
+    def test_a_page_of_another_round_is_found(self) -> None:
+        other = page_of(FED.finished([FED.silo(s) for s in COHORT]))
+        bundle = bundle_of(FED.report(PUBLISHED), PUBLISHED)
+        claims = audit(bundle, FED.membership, page=other)
+        assert [c.name for c in claims if c.outcome == "fail"] == ["page"]
+
+    def test_a_coordinator_that_signs_another_page_is_found(self) -> None:
+        report = report_with_page(PUBLISHED, minutes(126))
+        lying = Page(render(report, evidence_list(settled(PUBLISHED))) + b"All is well.", b"")
+        page = PageRef(renderer=renderer.RENDERER, digest=lying.digest)
+        signed = seal(report.model_copy(update={"page": page}), key("coordinator"))
+        claims = audit(bundle_of(signed, PUBLISHED), FED.membership, page=lying)
+        assert [c.name for c in claims if c.outcome == "fail"] == ["page"]
+
+    def test_another_version_s_page_is_held_against_its_digest_alone(self, tmp_path: Path) -> None:
+        files = write_report_files(FED.report(PUBLISHED), PUBLISHED, tmp_path)
+        found = read_report_file(files.page)
+        theirs = replace_renderer(found, renderer.RENDERER + 1)
+        claim = page_claim_of(theirs)
+        assert (claim.outcome, "this is version" in claim.detail) == ("pass", True)
+        assert page_claim_of(ReportFile(theirs.bundle)).outcome == "not checked"
+        assert signed_page(ReportFile(theirs.bundle)) is None
+        assert signed_page(theirs) is not None
+        changed = replace(theirs, page=Page(found.page.shown + b" ", b"") if found.page else None)
+        assert page_claim_of(changed).outcome == "fail"
+
+    def test_without_all_evidence_it_is_not_made_again(self) -> None:
+        bundle = bundle_of(FED.report(PUBLISHED), PUBLISHED)
+        assert signed_page(ReportFile(Bundle(bundle.report, bundle.evidence[:-1]))) is None
+
+    def test_words_and_layout_have_a_version(self) -> None:
+        """A page that was signed is made again only by the version that made it: whoever changes a
+        word, the layout or a fact raises RENDERER and writes the new digest here."""
+        shown = page_of(PUBLISHED).shown
+        assert (renderer.RENDERER, digest_of_bytes(shown)) == (1, SHOWN)
+
+
+def page_claim_of(file: ReportFile) -> Claim:
+    claims = audit(file.bundle, FED.membership, page=file.page)
+    return next(claim for claim in claims if claim.name == "page")
+
+
+def replace_renderer(found: ReportFile, version: int) -> ReportFile:
+    """The same page and report, as if another version had made them."""
+    report = report_with_page(PUBLISHED, minutes(126))
+    assert report.page is not None
+    page = report.page.model_copy(update={"renderer": version})
+    signed = seal(report.model_copy(update={"page": page}), key("coordinator"))
+    return replace(found, bundle=bundle_of(signed, PUBLISHED))
+
+
+SHOWN = "0" * 64
