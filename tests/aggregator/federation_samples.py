@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aggregator.admission import judge
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publication import decide
-from aggregator.report_files import ReportFile, bundle_of, report_with_page, signed_page
+from aggregator.report_files import Bundle, ReportFile, bundle_of, report_with_page, signed_page
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified, seal, to_base64
@@ -236,9 +236,13 @@ class Federation:
     def report(self, attempt: Attempt) -> Verified[RoundReport]:
         return seal(report_with_page(attempt, minutes(126)), key("coordinator"))
 
+    def bundle(self, attempt: Attempt) -> Bundle:
+        """The report and its evidence."""
+        return bundle_of(self.report(attempt), attempt)
+
     def page(self, attempt: Attempt) -> str:
         """The page of the attempt's report, as it is written."""
-        page = signed_page(ReportFile(bundle_of(self.report(attempt), attempt)))
+        page = signed_page(ReportFile(self.bundle(attempt)))
         assert page is not None
         return page.decode()
 

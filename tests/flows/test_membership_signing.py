@@ -93,6 +93,45 @@ def test_what_each_change_says(federation: SimulatedFederation) -> None:
     assert [r.public_key for r in earlier.revoked][1:] == [first.coordinator_key]
 
 
+def test_an_institution_s_name_is_signed_shown_and_can_be_changed(
+    federation: SimulatedFederation,
+) -> None:
+    first = federation.pinned.record
+    joined = published(federation, with_silo("silo-x", NEW, name="Hospital of the Holy Ghost"))
+    assert joined.name_of("silo-x") == "Hospital of the Holy Ghost"
+    assert joined.name_of("silo-a") == "silo-a"
+    assert "silo-x is called Hospital of the Holy Ghost" in changes(first, joined)
+    kept = published(federation, with_silo("silo-x", OTHER))
+    assert kept.name_of("silo-x") == "Hospital of the Holy Ghost"
+    renamed = published(federation, with_silo("silo-x", NEW, name="Holy Ghost, North"))
+    lines = changes(kept, renamed)
+    assert "silo-x is called Holy Ghost, North, no longer Hospital of the Holy Ghost" in lines
+    assert any(line.startswith("silo-x has a new key: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " padded", "two  spaces", "a\nline", "tab\there", "\u202ereversed", "x" * 101]
+)
+def test_a_name_is_one_line_that_can_be_printed(federation: SimulatedFederation, name: str) -> None:
+    with pytest.raises(FederationOperatorError):
+        change_membership(
+            federation.coordinator(),
+            with_silo("silo-x", NEW, name=name),
+            root_keys=[root_of(federation)],
+        )
+
+
+@pytest.mark.parametrize("name", ["silo-a", "Silo-A", "Holy Ghost"])
+def test_two_institutions_cannot_pass_for_one(federation: SimulatedFederation, name: str) -> None:
+    published(federation, with_silo("silo-x", NEW, name="holy ghost"))
+    with pytest.raises(FederationOperatorError, match="distinct"):
+        change_membership(
+            federation.coordinator(),
+            with_silo("silo-y", OTHER, name=name),
+            root_keys=[root_of(federation)],
+        )
+
+
 def test_what_is_said_already_makes_no_new_version(federation: SimulatedFederation) -> None:
     key = federation.silos["silo-a"].key.public_key_hex
     for change in (
