@@ -4,7 +4,7 @@ import pytest
 
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
-from silo_agent.egress import leaving_licences, leaving_outcomes
+from silo_agent.egress import leaving_licences, leaving_outcomes, leaving_records
 from silo_agent.gate_outcome import GateOutcome
 from tests.aggregator.federation_samples import digest, minutes
 
@@ -36,7 +36,8 @@ OUTCOME = GateOutcome(
     expires_at=minutes(600),
     operator_notes=("line 7: an answer is too long",),
     train_records=1000,
-    heldout_records=200,
+    heldout_records=207,
+    records=1234,
 )
 NO_COUNTS = tuple(item for item in EGRESS if not item.endswith("-counts"))
 
@@ -66,3 +67,35 @@ def test_licences_leave_by_id_because_the_adapter_inherits_them(egress: tuple[st
 def test_each_kind_of_count_has_its_own_permission() -> None:
     assert leaving_outcomes(OUTCOME, ("rule-counts",)) == OUTCOME.outcomes
     assert leaving_licences(OUTCOME, ("licence-counts",)) == OUTCOME.licences
+
+
+def test_records_used_leave_rounded_so_that_no_small_number_follows() -> None:
+    assert leaving_records(OUTCOME, EGRESS) == {"offered": 1234, "used": 1200}
+
+
+@pytest.mark.parametrize("used", range(1225, 1235))
+def test_how_many_are_refused_is_never_a_number_from_1_to_9(used: int) -> None:
+    """Every number of used records in a step of ten looks the same from outside."""
+    outcome = OUTCOME.model_copy(update={"train_records": used, "heldout_records": 0})
+    seen = leaving_records(outcome, EGRESS)
+    assert seen == {"offered": 1234, "used": 1220 if used < 1230 else 1230}
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, (*NO_COUNTS, "licence-counts")])
+def test_records_do_not_leave_without_rule_counts(egress: tuple[str, ...]) -> None:
+    assert leaving_records(OUTCOME, egress) == {"offered": None, "used": None}
+
+
+@pytest.mark.parametrize("records", [0, 1, 9])
+def test_a_set_of_few_records_has_no_size(records: int) -> None:
+    few = OUTCOME.model_copy(
+        update={"records": records, "train_records": records, "heldout_records": 0}
+    )
+    assert leaving_records(few, EGRESS) == {"offered": None, "used": None}
+
+
+def test_limits_leave_with_the_rule() -> None:
+    limited = BROKEN.model_copy(update={"tolerated_per_mille": 20})
+    outcome = OUTCOME.model_copy(update={"outcomes": (limited,)})
+    (leaving,) = leaving_outcomes(outcome, NO_COUNTS)
+    assert (leaving.tolerated_per_mille, leaving.unexpected_count) == (20, None)
