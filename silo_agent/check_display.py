@@ -1,9 +1,8 @@
-"""What a silo operator sees of a check: progress while it runs, and the Data Docs afterwards.
+"""What a silo operator or data steward sees of a check in a terminal: progress, then the outcome.
 
-Nothing here leaves the silo.
+Nothing here leaves the silo, so counts are exact and rows are named.
 """
 
-import webbrowser
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +14,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
+from rich.text import Text
 
-from data_contracts.errors import DataStewardError
 from silo_agent.contract_gate import ContractGate
 from silo_agent.gate_outcome import GateOutcome
+from silo_agent.steward_page import expiry_words, open_in_browser, write_page
+from silo_agent.steward_view import RuleState, ShownRow, ShownRule, StewardView
 
-DATA_DOCS = Path("data-docs")
+ROWS_IN_TERMINAL = 5
+_STYLES: dict[RuleState, str] = {"fails": "bold red", "warns": "yellow", "holds": "green"}
 
 
 def check_with_progress(gate: ContractGate, console: Console) -> GateOutcome:
@@ -37,20 +40,68 @@ def check_with_progress(gate: ContractGate, console: Console) -> GateOutcome:
         return gate.check(lambda records: progress.update(task, completed=records))
 
 
-def open_data_docs(gate: ContractGate, outcome: GateOutcome, console: Console) -> None:
-    """Render Great Expectations' Data Docs on the findings and open them in a browser."""
-    findings = gate.findings(outcome)
-    if findings is None or not findings.exists():
-        raise DataStewardError(
-            "Data Docs",
-            expected="data that could be looked at",
-            found="none: see the rule that fails above",
-            action="correct what it names and check again",
+def print_view(view: StewardView, console: Console) -> None:
+    """Every rule in a table, then what breaks those that do not hold, by row."""
+    contract, terms = view.contract, view.contract.terms
+    _say(console, f"contract      {contract.id}, version {contract.version}")
+    _say(console, f"expires       {expiry_words(terms.expires, view.checked_at)}")
+    console.print(_table(view))
+    for rule in view.in_state("fails", "warns"):
+        _print_broken(rule, console)
+    for note in view.notes:
+        _say(console, f"  {note}")
+    _print_repeated_ids(view, console)
+    if view.records:
+        _say(
+            console,
+            f"records       {view.records:,} offered: {view.train_records:,} for training, "
+            f"{view.heldout_records:,} held out, {view.left_out:,} left out",
         )
-    from data_contracts.dataset.findings.store import sqlite_url
-    from data_contracts.dataset.suite.expectations import render_data_docs
 
-    directory = gate.config.home / DATA_DOCS
-    page = render_data_docs(gate.contract(), sqlite_url(findings), directory)
-    console.print(f"data docs     {page}", soft_wrap=True)
-    webbrowser.open(page.as_uri())
+
+def show_page(view: StewardView, home: Path, console: Console) -> None:
+    """Write the steward's page, say where it is, and open it where there is a screen."""
+    page = write_page(view, home)
+    _say(console, f"page          {page}")
+    if not open_in_browser(page):
+        _say(console, "              no browser could be started here; open the file in one")
+
+
+def _table(view: StewardView) -> Table:
+    table = Table(Column("rule", no_wrap=True), "outcome", "found", "allowed")
+    for rule in view.rules:
+        outcome = Text(rule.state, style=_STYLES[rule.state])
+        table.add_row(Text(rule.rule), outcome, Text(rule.found), Text(rule.allowed))
+    return table
+
+
+def _print_broken(rule: ShownRule, console: Console) -> None:
+    counted = f" Found: {rule.found}; allowed: {rule.allowed}." if rule.found else ""
+    _say(console, f"{rule.rule} {rule.state}: {rule.sentence}{counted}")
+    _print_rows(rule.rows, rule.more, rule.other_kind, console)
+
+
+def _print_repeated_ids(view: StewardView, console: Console) -> None:
+    if view.repeated_ids:
+        _say(console, f"ids           {view.repeated_ids:,} records have the id of an earlier one")
+        more = view.repeated_ids - len(view.repeated_id_rows)
+        _print_rows(view.repeated_id_rows, more, "earlier", console)
+
+
+def _print_rows(rows: tuple[ShownRow, ...], more: int, other_kind: str, console: Console) -> None:
+    for row in rows[:ROWS_IN_TERMINAL]:
+        other = _named(row.other, row.other_record) if row.other else ""
+        like = f" as the {other_kind} {other}" if other else ""
+        _say(console, f"  {_named(row.row, row.record)}: {row.reason}{like}")
+    more += max(0, len(rows) - ROWS_IN_TERMINAL)
+    if more:
+        _say(console, f"  and {more:,} more; --open lists further ones")
+
+
+def _named(row: int, record: str) -> str:
+    return f"row {row} ({record})" if record else f"row {row}"
+
+
+def _say(console: Console, line: str) -> None:
+    """One line as it stands: nothing of it is markup, coloured or folded."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

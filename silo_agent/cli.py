@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
@@ -22,7 +21,7 @@ from infra.signing_keys import ensure_key, load_key
 from infra.storage_probe import probe_inbox, require_promises
 from infra.terminal import run_command_line
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
-from silo_agent.check_display import check_with_progress, open_data_docs
+from silo_agent.check_display import check_with_progress, print_view, show_page
 from silo_agent.compression.residual_state import ErrorFeedback
 from silo_agent.config import CONFIG_NAME, load_config
 from silo_agent.kill_switch import KillSwitch
@@ -30,6 +29,7 @@ from silo_agent.loop import run_agent, running_agent
 from silo_agent.policy import read_policy, require_policy
 from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
+from silo_agent.steward_view import steward_view
 from silo_agent.templates import POLICY_TEMPLATE, config_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -77,8 +77,8 @@ def check(
     home: Home = HERE,
     model: Annotated[Path | None, typer.Option(help="Print the digest of this model.")] = None,
     storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
-    open_docs: Annotated[
-        bool, typer.Option("--open", help="Render Great Expectations' Data Docs and open them.")
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Write the steward's page and open it in a browser.")
     ] = False,
 ) -> None:
     """Check configuration, policy, contract, data and storage without taking part in anything."""
@@ -93,23 +93,10 @@ def check(
     console.print(f"policy        readable, take_part = {str(policy.take_part).lower()}")
     gate = contract_gate(config)
     outcome = check_with_progress(gate, console)
-    table = Table("rule", "outcome", "severity", "records", "unexpected", title="data contract")
-    for rule in outcome.outcomes:
-        table.add_row(
-            rule.rule,
-            "holds" if rule.success else "fails",
-            rule.severity,
-            str(rule.element_count),
-            "withheld" if rule.unexpected_count is None else str(rule.unexpected_count),
-        )
-    console.print(table)
-    for note in outcome.operator_notes[:20]:
-        console.print(f"  {note}", markup=False)
-    console.print(
-        f"records       {outcome.train_records} for training, {outcome.heldout_records} held out"
-    )
-    if open_docs:
-        open_data_docs(gate, outcome, console)
+    view = steward_view(gate, outcome)
+    print_view(view, console)
+    if open_page:
+        show_page(view, config.home, console)
     if storage:
         require_promises(probe_inbox(own_inbox(config), SystemClock().now(), role=config.silo))
         console.print("storage       keeps every promise that the agent relies on")

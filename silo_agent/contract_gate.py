@@ -1,13 +1,14 @@
 """The data gate of one silo: its contract file, its data, its findings key, its registries."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import Parties, read_agreement
+from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.findings.profile import Profile
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.clock import Clock
@@ -19,6 +20,7 @@ from silo_agent.config import SiloConfig
 from silo_agent.data_gate import DataCheck, Progress, check_data, kept_outcome
 from silo_agent.gate_outcome import GateOutcome, KeptOutcomes
 from silo_agent.policy import ContractTerms
+from silo_agent.row_names import RowNames, names_of
 from silo_agent.silo_data import SiloData
 from silo_agent.silo_references import SiloReferences
 from silo_agent.training_splits import forget_unused_splits, write_splits
@@ -99,8 +101,13 @@ class ContractGate:
         return Splits(train=files.train, heldout=files.heldout)
 
     def findings(self, outcome: GateOutcome) -> Path | None:
-        """The findings table of an outcome, for the operator's Data Docs."""
+        """The findings table of an outcome, for the steward; None when nothing was looked at."""
         return self._kept().findings_path(outcome.key) if outcome.key else None
+
+    def row_names(self, keyed_ids: Mapping[int, str]) -> RowNames:
+        """The ids that rows of a finding have in the data, which are read for it once more."""
+        data = self._data(self.contract(), self._file_digests())
+        return names_of(data.records(), keyed_ids, Keyed(self._findings_key()))
 
     def remember(self, findings_digest: str) -> None:
         """Measure drift from these findings on: their round was accepted."""

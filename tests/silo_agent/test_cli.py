@@ -1,5 +1,6 @@
 """What a silo operator sees: one message that says what to do, and an exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ from data_contracts.envelope import fingerprint
 from infra.signing_keys import create_key, load_key
 from silo_agent.config import load_config
 from silo_agent.policy import read_policy
+from tests.data_contracts.dataset.contract_samples import sample_record, sample_records
+from tests.silo_agent.gate_samples import SampleSilo
+from tests.silo_agent.test_policy import EXACT, POLICY
+
+NO_SCREEN = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+}
 
 
 def silo_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,6 +29,7 @@ def silo_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
+        env=NO_SCREEN,
     )
 
 
@@ -62,6 +73,42 @@ def test_init_does_not_overwrite(home: Path) -> None:
 
 def test_an_unedited_policy_is_named_by_check(home: Path) -> None:
     assert_one_message(silo_agent("check", "--home", str(home)), "policy")
+
+
+@pytest.fixture
+def silo(tmp_path: Path) -> SampleSilo:
+    """A home that can be checked, but for its data."""
+    silo = SampleSilo(tmp_path)
+    silo.write_config()
+    (tmp_path / "policy.toml").write_text(POLICY.format(**EXACT))
+    return silo
+
+
+def test_a_check_tells_its_own_silo_everything_and_writes_the_page(silo: SampleSilo) -> None:
+    silo.write_records([*sample_records(), sample_record(40, licence="GPL-3.0-only")])
+    done = silo_agent("check", "--home", str(silo.home), "--no-storage", "--open")
+    assert_one_message(done, "licence.allowed")
+    assert "row 41 (record-40): states GPL-3.0-only: not on the contract's list" in done.stdout
+    assert "1 of 41" in done.stdout
+    assert "withheld" not in done.stdout
+    assert f"page          {silo.home / 'steward.html'}\n" in done.stdout
+    assert "record-40" in (silo.home / "steward.html").read_text(encoding="utf-8")
+
+
+def test_a_check_of_good_data_ends_well_where_there_is_no_screen(silo: SampleSilo) -> None:
+    silo.write_records([*sample_records()])
+    done = silo_agent("check", "--home", str(silo.home), "--no-storage", "--open")
+    assert done.returncode == 0, done.stderr
+    assert (silo.home / "steward.html").exists()
+    assert silo_agent("check", "--home", str(silo.home), "--no-storage").returncode == 0
+
+
+def test_a_check_without_data_writes_the_page_too(silo: SampleSilo) -> None:
+    done = silo_agent("check", "--home", str(silo.home), "--no-storage", "--open")
+    assert_one_message(done, "data.available")
+    assert "no such file or folder" in done.stdout
+    page = (silo.home / "steward.html").read_text(encoding="utf-8")
+    assert "No record was looked at." in page
 
 
 def test_run_without_a_membership_says_whom_to_ask(home: Path) -> None:

@@ -44,12 +44,14 @@ _DESCRIPTION_KEYS = {
 class DataContract(Part):
     """What may be trained on, for what, under which licences, until when.
 
-    `digest` is the SHA-256 of the file's bytes; licences in `terms` are in SPDX's spelling.
+    `digest` is the SHA-256 of the file's bytes; licences in `terms` are in SPDX's spelling. `name`
+    describes and decides nothing.
     """
 
     id: Text
     name: Text | None = None
     version: Text
+    name: str | None = None
     digest: Digest
     purposes: tuple[Text, ...] = Field(min_length=1, max_length=20)
     terms: DataTerms
@@ -100,6 +102,7 @@ def _contract(document: Any, digest: str) -> DataContract:
         id=_text(document, "id"),
         name=document.get("name") or None,
         version=_text(document, "version"),
+        name=document.get("name"),
         digest=digest,
         purposes=_purposes(document),
         terms=terms,

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cached_property
 
 from data_contracts.dataset.contract import DataContract
+from data_contracts.dataset.contract.terms import DataTerms
 from data_contracts.dataset.copyright.registry import Registry
 from data_contracts.dataset.findings.image_check import ImageCheck
 from data_contracts.dataset.image_hashes import ImageHashRegistry
@@ -31,6 +32,14 @@ class References:
         return min((r.manifest.expires_at for r in self.registries), default=None)
 
 
+def licence_policy(terms: DataTerms) -> LicencePolicy:
+    """What a contract's terms say of any licence: its own list, its use, its accepted terms."""
+    use: Use = "commercial" if "commercial" in terms.uses else "research"
+    registered = tuple(licence.terms() for licence in terms.licence_terms)
+    accepted = accepted_terms("; ".join(terms.licence_acceptances))
+    return LicencePolicy(terms.licences, use=use, registered=registered, accepted=accepted)
+
+
 @dataclass(frozen=True)
 class Checks:
     """The detectors of one contract at one moment (`now`, an aware datetime)."""
@@ -42,11 +51,7 @@ class Checks:
     @cached_property
     def licences(self) -> LicencePolicy:
         """Judges a record's licence by the contract's list and by what the licence permits."""
-        terms = self.contract.terms
-        use: Use = "commercial" if "commercial" in terms.uses else "research"
-        registered = tuple(licence.terms() for licence in terms.licence_terms)
-        accepted = accepted_terms("; ".join(terms.licence_acceptances))
-        return LicencePolicy(terms.licences, use=use, registered=registered, accepted=accepted)
+        return licence_policy(self.contract.terms)
 
     @cached_property
     def personal_data(self) -> PersonalDataScanner:

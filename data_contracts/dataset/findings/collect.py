@@ -80,6 +80,7 @@ def collect_findings(
             progress(found.last_row)
         store.commit()
         mark_duplicates(store)
+        notes.add_last(_repeated_ids(store))
         _mark_usable(store)
         profile = profile_of(store.connection, keyed)
         store.set_summary(summarise(profile, previous))
@@ -134,6 +135,15 @@ def _mark_usable(store: FindingsStore) -> None:
     store.commit()
 
 
+def _repeated_ids(store: FindingsStore) -> str | None:
+    """What the operator is told of ids that repeat; no rule looks at them."""
+    if not (repeated := _count(store, "same_id_as IS NOT NULL")):
+        return None
+    first = int(store.scalar(f"SELECT MIN(row) FROM {TABLE} WHERE same_id_as IS NOT NULL"))  # noqa: S608
+    other = int(store.scalar(f"SELECT same_id_as FROM {TABLE} WHERE row = {first}"))  # noqa: S608
+    return f"ids that an earlier record has: {repeated}, first row {first} that of row {other}"
+
+
 def _count(store: FindingsStore, condition: str) -> int:
     return int(store.scalar(f"SELECT COUNT(*) FROM {TABLE} WHERE {condition}"))  # noqa: S608
 
@@ -160,16 +170,20 @@ def _earliest(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 class _Notes:
-    """The first MAX_NOTES notes, and how many more there were."""
+    """The first MAX_NOTES notes, how many more there were, and a last one about the whole set."""
 
     def __init__(self) -> None:
         self._kept: list[str] = []
         self._more = 0
+        self._last: tuple[str, ...] = ()
 
     def extend(self, notes: list[str]) -> None:
         room = MAX_NOTES - len(self._kept)
         self._kept += notes[:room]
         self._more += max(0, len(notes) - room)
 
+    def add_last(self, note: str | None) -> None:
+        self._last = () if note is None else (note,)
+
     def all(self) -> tuple[str, ...]:
-        return (*self._kept, *((f"{self._more} more",) if self._more else ()))
+        return (*self._kept, *((f"{self._more} more",) if self._more else ()), *self._last)

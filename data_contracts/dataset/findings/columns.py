@@ -3,7 +3,8 @@
 Ids and texts appear only as HMAC-SHA256 under a key that never leaves the silo, so nobody else can
 test a guess against them. Licence, label and language are what the data say about a record and stay
 in the silo like the rest of the table. An unreadable row has only `row`, `record_id`, `readable`
-and `usable`. Integer columns hold counts, per-mille shares or row numbers.
+and `usable`. Integer columns hold counts, per-mille shares or row numbers; `repeats`, `leaks_with`
+and `same_id_as` are the row that a record repeats, leaks into, or shares its id with.
 """
 
 from typing import Literal
@@ -41,20 +42,26 @@ COLUMNS: dict[str, ColumnType] = {
     "is_duplicate": "BOOLEAN",
     "is_near_duplicate": "BOOLEAN",
     "duplicate_cluster": "INTEGER",
+    "repeats": "INTEGER",
     "leaks": "BOOLEAN",
+    "leaks_with": "INTEGER",
+    "same_id_as": "INTEGER",
     "usable": "BOOLEAN",
     "usable_text": "TEXT",
     "usable_subject": "TEXT",
     "usable_split": "TEXT",
 }
-"""In the order of the table. The last eight follow from the whole set, once every row is known;
+"""In the order of the table. The last eleven follow from the whole set, once every row is known;
 the last three are those of a usable row and NULL in any other, to count what is trained on."""
 
 WHOLE_SET = (
     "is_duplicate",
     "is_near_duplicate",
     "duplicate_cluster",
+    "repeats",
     "leaks",
+    "leaks_with",
+    "same_id_as",
     "usable",
     "usable_text",
     "usable_subject",

@@ -4,7 +4,8 @@ Exact: the same text digest as an earlier row. Near: a MinHash signature that ag
 earlier row's in at least NEAR of its positions, among rows that share a band (Broder, On the
 resemblance and containment of documents, 1997; Indyk and Motwani, 1998). Candidates are compared
 with the first row of their band, so a cluster's edge can be missed, never invented. Every sort
-happens in SQLite, which spills to disk.
+happens in SQLite, which spills to disk. Of each record that repeats, leaks, or has the id of an
+earlier one the table also says which row that other record is.
 """
 
 import sqlite3
@@ -23,12 +24,14 @@ _PAIRS_AT_ONCE = 20_000
 
 
 def mark_duplicates(store: FindingsStore) -> None:
-    """Fill `is_duplicate`, `is_near_duplicate`, `duplicate_cluster` and `leaks`."""
+    """Fill `is_duplicate`, `is_near_duplicate`, `duplicate_cluster`, `repeats`, `leaks`,
+    `leaks_with` and `same_id_as`."""
     connection = store.connection
     store.begin()
     _mark_exact(connection)
     _mark_near(connection)
     _mark_leaks(connection)
+    _mark_repeated_ids(connection)
     store.commit()
 
 
@@ -44,7 +47,9 @@ def _mark_exact(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX scratch.by_text ON firsts (text_digest, first)")
     connection.execute(
         f"""UPDATE {TABLE} SET
-            duplicate_cluster = f.first, is_duplicate = ({TABLE}.row > f.first)
+            duplicate_cluster = f.first,
+            is_duplicate = ({TABLE}.row > f.first),
+            repeats = CASE WHEN {TABLE}.row > f.first THEN f.first END
         FROM scratch.firsts f WHERE f.text_digest = {TABLE}.text_digest"""  # noqa: S608
     )
 
@@ -98,11 +103,12 @@ def _join_cluster(connection: sqlite3.Connection, row: int, first: int) -> None:
     connection.execute(
         f"""UPDATE {TABLE} SET
             is_near_duplicate = NOT is_duplicate,
+            repeats = COALESCE(repeats, ?),
             duplicate_cluster = MIN(
                 COALESCE(duplicate_cluster, row),
                 (SELECT duplicate_cluster FROM {TABLE} WHERE row = ?))
         WHERE row = ?""",  # noqa: S608
-        (first, row),
+        (first, first, row),
     )
 
 
@@ -112,18 +118,41 @@ def _mark_leaks(connection: sqlite3.Connection) -> None:
     Clusters are not merged, so every similar pair is asked for itself as well.
     """
     for one, other in (("later", "earlier"), ("earlier", "later")):
-        connection.execute(
-            f"""UPDATE {TABLE} SET leaks = 1 WHERE split = 'train' AND row IN (
-            SELECT {one} FROM scratch.similar JOIN {TABLE} o ON o.row = {other}
-            WHERE o.split = 'heldout')"""  # noqa: S608
+        _mark_leaking(
+            connection,
+            f"""SELECT {one} AS it, MIN({other}) AS held FROM scratch.similar
+            JOIN {TABLE} o ON o.row = {other} WHERE o.split = 'heldout' GROUP BY {one}""",  # noqa: S608
+            "row",
         )
     for column in ("duplicate_cluster", "subject_id"):
-        connection.execute(
-            f"""CREATE TABLE scratch.held_{column} AS SELECT DISTINCT {column} AS it FROM {TABLE}
-            WHERE split = 'heldout' AND {column} IS NOT NULL"""  # noqa: S608
+        _mark_leaking(
+            connection,
+            f"""SELECT {column} AS it, MIN(row) AS held FROM {TABLE}
+            WHERE split = 'heldout' AND {column} IS NOT NULL GROUP BY {column}""",  # noqa: S608
+            column,
         )
-        connection.execute(f"CREATE UNIQUE INDEX scratch.of_{column} ON held_{column} (it)")
-        connection.execute(
-            f"""UPDATE {TABLE} SET leaks = 1 WHERE split = 'train'
-            AND {column} IN (SELECT it FROM scratch.held_{column})"""  # noqa: S608
-        )
+
+
+def _mark_leaking(connection: sqlite3.Connection, held_out: str, column: str) -> None:
+    """Training records whose `column` is an `it` of the query leak with its row `held`."""
+    connection.execute(f"CREATE TABLE scratch.leaking AS {held_out}")
+    connection.execute("CREATE UNIQUE INDEX scratch.by_it ON leaking (it, held)")
+    connection.execute(
+        f"""UPDATE {TABLE} SET leaks = 1, leaks_with = COALESCE(leaks_with, l.held)
+        FROM scratch.leaking l WHERE l.it = {TABLE}.{column} AND split = 'train'"""  # noqa: S608
+    )
+    connection.execute("DROP TABLE scratch.leaking")
+
+
+def _mark_repeated_ids(connection: sqlite3.Connection) -> None:
+    """The first row with the id of a later one; no rule looks at it, the steward does."""
+    connection.execute(
+        f"""CREATE TABLE scratch.ids AS
+        SELECT record_id, MIN(row) AS first FROM {TABLE}
+        WHERE readable GROUP BY record_id HAVING COUNT(*) > 1"""  # noqa: S608
+    )
+    connection.execute("CREATE INDEX scratch.by_id ON ids (record_id, first)")
+    connection.execute(
+        f"""UPDATE {TABLE} SET same_id_as = i.first FROM scratch.ids i
+        WHERE i.record_id = {TABLE}.record_id AND {TABLE}.row > i.first"""  # noqa: S608
+    )

@@ -8,12 +8,24 @@ be trained on, so neither repetitions nor refused records make a data set.
 from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.contract.quality_rules import QualityRule
 from data_contracts.dataset.contract.terms import DataTerms
+from data_contracts.dataset.findings.columns import SUMMARY, TABLE
 
 IN_SET = "expect_column_values_to_be_in_set"
 BETWEEN = "expect_column_values_to_be_between"
 NOT_NULL = "expect_column_values_to_not_be_null"
 IS_NULL = "expect_column_values_to_be_null"
 DISTINCT = "expect_column_unique_value_count_to_be_between"
+ROW_COUNT = "expect_table_row_count_to_be_between"
+OF_RECORDS = (IN_SET, BETWEEN, NOT_NULL, IS_NULL)
+"""Types that ask every value of a column; the others ask for one number of the whole table."""
+
+
+def suites_of(contract: DataContract) -> dict[str, tuple[QualityRule, ...]]:
+    """Every rule by the table that it reads, built-in rules first."""
+    return {
+        TABLE: (*built_in_rules(contract), *contract.rules),
+        SUMMARY: summary_rules(contract.terms),
+    }
 
 
 def built_in_rules(contract: DataContract) -> tuple[QualityRule, ...]:

@@ -9,21 +9,27 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from data_contracts.dataset.contract.quality_rules import QualityRule
-from data_contracts.dataset.suite.built_in_rules import BETWEEN, IN_SET, IS_NULL, NOT_NULL
+from data_contracts.dataset.suite.built_in_rules import (
+    IN_SET,
+    IS_NULL,
+    NOT_NULL,
+    OF_RECORDS,
+)
 
 
 def broken_counts(
     connection: sa.Connection, table: sa.Table, rules: Sequence[QualityRule]
 ) -> tuple[int, list[int]]:
     """(rows of the table, values that break each rule); 0 for a rule about the whole table."""
-    conditions = [_broken(rule, table) for rule in rules]
+    conditions = [is_broken(rule, table) for rule in rules]
     sums = [sa.func.sum(sa.case((condition, 1), else_=0)) for condition in conditions]
     row = connection.execute(sa.select(sa.func.count(), *sums).select_from(table)).one()
     return int(row[0]), [int(value or 0) for value in row[1:]]
 
 
-def _broken(rule: QualityRule, table: sa.Table) -> sa.ColumnElement[bool]:
-    if rule.column is None or rule.type not in (IN_SET, BETWEEN, NOT_NULL, IS_NULL):
+def is_broken(rule: QualityRule, table: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a row of `table` breaks `rule`; never for a rule about the whole table."""
+    if rule.column is None or rule.type not in OF_RECORDS:
         return sa.false()
     column = table.c[rule.column]
     if rule.type == NOT_NULL:

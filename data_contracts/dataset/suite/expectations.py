@@ -11,12 +11,10 @@ Importing this module takes several seconds; callers import it when they need it
 
 import logging
 import os
-import shutil
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
@@ -25,16 +23,9 @@ from great_expectations.expectations.registry import get_expectation_impl
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.contract.quality_rules import QualityRule
-from data_contracts.dataset.findings.columns import SUMMARY, TABLE
+from data_contracts.dataset.findings.columns import TABLE
 from data_contracts.dataset.small_cells import reported_total, reported_unexpected
-from data_contracts.dataset.suite.built_in_rules import (
-    BETWEEN,
-    IN_SET,
-    IS_NULL,
-    NOT_NULL,
-    built_in_rules,
-    summary_rules,
-)
+from data_contracts.dataset.suite.built_in_rules import OF_RECORDS, suites_of
 from data_contracts.dataset.suite.counts import broken_counts
 from data_contracts.errors import DataStewardError
 from data_contracts.records.verdict import RuleOutcome
@@ -42,25 +33,7 @@ from data_contracts.records.verdict import RuleOutcome
 for _name in ("great_expectations", "great_expectations.datasource.fluent"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-_SITE = "silo"
-_PAGE_POLICY = (
-    '<meta http-equiv="Content-Security-Policy" '
-    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-)
-_PAGE_STYLE = (
-    "<style>body{font:15px/1.5 system-ui,sans-serif;margin:24px;max-width:1100px}"
-    "table{border-collapse:collapse}td,th{border:1px solid #d9dfe5;padding:4px 10px;"
-    "text-align:left}nav img,footer{display:none}</style>"
-)
 Rules = Sequence[QualityRule]
-
-
-def suites_of(contract: DataContract) -> dict[str, tuple[QualityRule, ...]]:
-    """Every rule by the table that it reads, built-in rules first."""
-    return {
-        TABLE: (*built_in_rules(contract), *contract.rules),
-        SUMMARY: summary_rules(contract.terms),
-    }
 
 
 def evaluate(contract: DataContract, database: str) -> tuple[RuleOutcome, ...]:
@@ -79,46 +52,6 @@ def evaluate(contract: DataContract, database: str) -> tuple[RuleOutcome, ...]:
             )
     finally:
         engine.dispose()
-
-
-def render_data_docs(contract: DataContract, database: str, into: Path) -> Path:
-    """Great Expectations' Data Docs on the findings, for the silo operator only.
-
-    Returns the page about the findings: the library's index needs scripts from the network.
-    """
-    shutil.rmtree(into, ignore_errors=True)
-    context = _context()
-    context.add_data_docs_site(
-        site_name=_SITE,
-        site_config={
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(into),
-            },
-        },
-    )
-    runs = []
-    for table, rules in suites_of(contract).items():
-        batch = _batch_definition(context, database, table)
-        suite = context.suites.add(_suite(table, rules))
-        run = gx.ValidationDefinition(name=table, data=batch, suite=suite)
-        runs.append(context.validation_definitions.add(run))
-    checkpoint = gx.Checkpoint(
-        name=contract.id[:60], validation_definitions=runs, result_format="BASIC"
-    )
-    context.checkpoints.add(checkpoint).run()
-    context.build_data_docs(site_names=[_SITE])
-    for page in into.rglob("*.html"):
-        page.write_text(_closed(page.read_text("utf-8")), "utf-8")
-    return next((into / "validations" / TABLE).rglob("*.html"))
-
-
-def _closed(page: str) -> str:
-    """The page without the network: the library's pages load scripts and styles from elsewhere."""
-    head = f"<head>{_PAGE_POLICY}{_PAGE_STYLE}"
-    return page if _PAGE_POLICY in page else page.replace("<head>", head, 1)
 
 
 def _context() -> Any:
@@ -153,7 +86,7 @@ def _question(rule: QualityRule) -> QualityRule:
 def _expectation(rule: QualityRule) -> Any:
     stated = rule.model_dump(include={"column", "min_value", "max_value", "value_set"})
     arguments = {name: value for name, value in stated.items() if value is not None}
-    if rule.type in (IN_SET, BETWEEN, NOT_NULL, IS_NULL):
+    if rule.type in OF_RECORDS:
         arguments["mostly"] = rule.mostly
     if rule.value_set is not None:
         arguments["value_set"] = list(rule.value_set)

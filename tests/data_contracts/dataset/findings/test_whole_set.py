@@ -51,6 +51,7 @@ def test_a_near_duplicate_is_found_and_a_different_text_is_not(tmp_path: Path) -
     assert looked.column("is_near_duplicate") == [0, 0, 1, 0, 0]
     assert looked.column("is_duplicate") == [0, 0, 0, 0, 1]
     assert looked.column("duplicate_cluster") == [1, 2, 1, None, 2]
+    assert looked.column("repeats") == [None, None, 1, None, 2]
 
 
 def test_near_duplicates_are_found_among_many(tmp_path: Path) -> None:
@@ -65,18 +66,18 @@ def test_near_duplicates_are_found_among_many(tmp_path: Path) -> None:
 
 
 def test_training_that_repeats_the_held_out_split_leaks(tmp_path: Path) -> None:
-    """Exactly, nearly, or by its subject; what leaks is never trained on."""
+    """Exactly, nearly, or by its subject alone; what leaks is never trained on."""
     texts = [
-        sentence(1),
-        sentence(1),
         sentence(2),
-        edited(sentence(2), 1),
+        sentence(2),
+        sentence(1),
+        edited(sentence(1), 1),
         sentence(3),
         sentence(4),
     ]
     splits = ["train", "heldout"] * 3
     records = [
-        sample_record(n, answer=text, prompt="", subject=f"s{n // 2 if n > 3 else n}", split=split)
+        sample_record(n, answer=text, prompt="", subject=f"s{min(n, 4)}", split=split)
         for n, (text, split) in enumerate(zip(texts, splits, strict=True))
     ]
     write_lines(tmp_path / FILE, records)
@@ -84,6 +85,7 @@ def test_training_that_repeats_the_held_out_split_leaks(tmp_path: Path) -> None:
     looked = look(tmp_path, parse_contract(replaced(SPLIT, strict).encode(), "c"))
     assert looked.column("split") == splits
     assert looked.column("leaks") == [1, 0, 1, 0, 1, 0]
+    assert looked.column("leaks_with") == [2, None, 4, None, 6, None]
     assert "split.no_leakage" in looked.failing()
     assert looked.column("usable")[0::2] == [0, 0, 0]
 
@@ -103,6 +105,30 @@ def test_a_pair_between_two_clusters_leaks_as_well(tmp_path: Path) -> None:
     looked = look(tmp_path, parse_contract(replaced(SPLIT).encode(), "c"))
     assert looked.column("is_near_duplicate")[2] == 1
     assert looked.column("leaks")[2] == 1
+    assert looked.column("leaks_with")[2] == 2
+    assert looked.column("repeats")[2] == 1
+
+
+def test_an_id_that_an_earlier_record_has_is_told_and_refuses_nothing(tmp_path: Path) -> None:
+    """Of ids nothing but equality counts, and a row that is no record has none."""
+    ids = ["a", "b", "a", "A", "a", "c", "b"]
+    records: list[dict[str, Any] | bytes] = [
+        *(sample_record(n, id=name) for n, name in enumerate(ids)),
+        *(sample_record(n) for n in range(10, 50)),
+    ]
+    write_lines(tmp_path / FILE, records)
+    looked = look(tmp_path)
+    assert looked.column("same_id_as")[:7] == [None, None, 1, None, 1, None, 2]
+    assert set(looked.column("same_id_as")[7:]) == {None}
+    assert looked.findings.notes == (
+        "ids that an earlier record has: 3, first row 3 that of row 1",
+    )
+    assert looked.failing() == []
+    assert 0 not in looked.column("usable")
+    write_lines(tmp_path / FILE, [*sample_records(), b"{", b"{", b"["])
+    looked = look(tmp_path)
+    assert set(looked.column("same_id_as")) == {None}
+    assert not any("ids" in note for note in looked.findings.notes)
 
 
 @pytest.mark.parametrize(("repeated", "fails"), [(59, False), (60, True)])
