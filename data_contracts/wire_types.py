@@ -39,6 +39,13 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=400)]
 VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 """A version of an object in storage, as the storage names it."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
+HubId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"),
+]
+"""A repository on a model hub, organisation/name; never a path on somebody's disk."""
+HubCommit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+"""A commit of such a repository: branches and tags move."""
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 PositiveCount = Annotated[int, Field(ge=1, le=2**53 - 1)]
