@@ -45,14 +45,14 @@ class Coordinator:
         return self.settings.home / "workspace"
 
     @property
-    def published(self) -> Path:
-        """Where the published adapter lies in PEFT's layout."""
-        return self.settings.home / "published"
+    def model_digests(self) -> Path:
+        """Digests of the base model's files, so that they are read once."""
+        return self.settings.home / "model-digests.json"
 
     @property
-    def published_residual(self) -> Path:
-        """Where the residual of the rule `residual` lies, a second adapter in PEFT's layout."""
-        return self.settings.home / "published-residual"
+    def published(self) -> Path:
+        """The published adapter, as a model user takes it; see `aggregator.publish`."""
+        return self.settings.home / "published"
 
     @property
     def reports(self) -> Path:

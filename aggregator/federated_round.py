@@ -5,7 +5,6 @@ the records that exist, writes payload before record, and can be killed and run 
 what was done and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +23,6 @@ from aggregator.federation_feed import (
     is_fed,
     newest_attempt,
     own_key,
-    own_records,
     read_federation,
     read_report,
     signing_key,
@@ -33,14 +31,13 @@ from aggregator.federation_feed import (
 from aggregator.held_judgement import close_on_held, decide_on_held, listed_and_held
 from aggregator.interruption import interruption_of
 from aggregator.planning import PlanInputs, draft_plan
-from aggregator.publish import write_peft_layout
+from aggregator.published_round import publish_round
 from aggregator.report_files import (
     ReportFiles,
     report_with_page,
     whole_files,
     write_report_files,
 )
-from aggregator.spool import spool
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot
 from data_contracts.envelope import Verified, narrowed, seal
@@ -195,7 +192,7 @@ def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision
 def report_round(
     c: Coordinator, plan: Verified[RoundPlan]
 ) -> tuple[Verified[RoundReport], ReportFiles]:
-    """Sign the report, write its files, and lay out a published adapter for plain PEFT."""
+    """Sign the report, write its files, and lay out a published adapter for its users."""
     feed = read_federation(c)
     report = read_report(c, feed, plan) or _reported(c, feed, plan)
     files = whole_files(report, c.reports)
@@ -204,7 +201,7 @@ def report_round(
         chain = tuple(membership.envelope for membership in feed.memberships)
         files = write_report_files(report, attempt, c.reports, chain)
     if report.record.outcome == "published":
-        _publish(c, feed, plan)
+        publish_round(c, files)
     return report, files
 
 
@@ -343,9 +340,11 @@ def _base_model(c: Coordinator) -> BaseModelRef:
     model = c.settings.base_model
     return BaseModelRef(
         name=model.name,
-        digest=model_digest(c.settings.path(model.path), c.settings.home / "model-digests.json"),
+        digest=model_digest(c.settings.path(model.path), c.model_digests),
         licence=model.licence,
         licence_acceptance=model.licence_acceptance,
+        hub_id=model.hub_id,
+        hub_revision=model.hub_revision,
     )
 
 
@@ -376,19 +375,6 @@ def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
             action="have them signed with `consortia contract sign`, or renewed",
         )
     return agreed.digests
-
-
-def _publish(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> None:
-    found = own_records(c, feed, plan).found(Candidate)
-    candidate = _required(found, "a candidate", "merge the round first").record
-    path = spool(c, c.plans, candidate.adapter)
-    name, layout = plan.record.base_model.name, plan.record.residual_layout
-    if candidate.residual is None or layout is None:
-        shutil.rmtree(c.published_residual, ignore_errors=True)
-    else:
-        residual = spool(c, c.plans, candidate.residual)
-        write_peft_layout(residual, layout, name, c.published_residual)
-    write_peft_layout(path, plan.record.layout, name, c.published)
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

@@ -104,6 +104,7 @@ def draft_plan(
         publication=PublicationRule(
             max_mean_increase=settings.publication.max_mean_increase,
             max_silo_increase=settings.publication.max_silo_increase,
+            name_silos=settings.publication.name_silos,
         ),
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
         max_adapter_bytes=adapter_bytes_limit(inputs.layout),

@@ -7,9 +7,16 @@ plan of every round; a silo's own policy can refuse it but never be weakened by 
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.uses import Use
@@ -21,7 +28,15 @@ from data_contracts.records.merge_spec import (
     ServerOptimizer,
 )
 from data_contracts.records.round_plan import Compression
-from data_contracts.wire_types import FederationId, LicenceId, RunId, SiloId, Text
+from data_contracts.wire_types import (
+    FederationId,
+    HubCommit,
+    HubId,
+    LicenceId,
+    RunId,
+    SiloId,
+    Text,
+)
 from infra.storage_config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
@@ -43,13 +58,30 @@ class BaseModelSection(_Section):
     """Base model by name, licence and local path; its digest is computed, not typed in.
 
     `licence_acceptance` says who accepted terms that ask for it, as in
-    "LicenseRef-Gemma-Terms accepted by A. Person".
+    "LicenseRef-Gemma-Terms accepted by A. Person". `hub_id` ("organisation/name") and
+    `hub_revision` (a commit) say where a user of the published adapter can have the model.
     """
 
     name: Text
     licence: LicenceId
     licence_acceptance: Text | None = None
+    hub_id: HubId | None = None
+    hub_revision: HubCommit | None = None
     path: Path
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_path(cls, name: str) -> str:
+        """It is published with every adapter, and a path says how a machine is laid out."""
+        if name.startswith(("/", "~", ".")) or "\\" in name:
+            raise ValueError("expected a name for people; where the model lies belongs in path")
+        return name
+
+    @model_validator(mode="after")
+    def _revision_is_of_a_repository(self) -> Self:
+        if self.hub_revision is not None and self.hub_id is None:
+            raise ValueError("hub_revision goes with a hub_id")
+        return self
 
 
 class AdapterSection(_Section):
@@ -163,10 +195,14 @@ class RoundSection(_Section):
 
 
 class PublicationSection(_Section):
-    """See `data_contracts.records.round_plan.PublicationRule`; nats per token."""
+    """See `data_contracts.records.round_plan.PublicationRule`; nats per token.
+
+    `name_silos` needs every silo's consent (`may_be_named` in its policy): others refuse the plan.
+    """
 
     max_mean_increase: Decimal = Decimal("0")
     max_silo_increase: Decimal = Decimal("0.05")
+    name_silos: bool = False
 
 
 class LedgerSection(_Section):

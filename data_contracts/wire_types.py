@@ -53,6 +53,13 @@ InstitutionName = Annotated[
 SignedText = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A signed envelope inside another record, in base64."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
+HubId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"),
+]
+"""A repository on a model hub, organisation/name; never a path on somebody's disk."""
+HubCommit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+"""A commit of such a repository: branches and tags move."""
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 PositiveCount = Annotated[int, Field(ge=1, le=2**53 - 1)]

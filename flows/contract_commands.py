@@ -86,9 +86,12 @@ def registry_build(
 
     built = build_from_files(texts, name, rights_holder, federation, into, timedelta(days=days))
     manifest = built.manifest.record
-    console.print(f"tiles         {manifest.tiles} of 13 words, from {manifest.texts} texts")
+    console.print(
+        f"tiles         {manifest.tiles} runs of {manifest.words_per_tile} words, from "
+        f"{manifest.texts} texts"
+    )
     console.print(f"too short     {manifest.texts_without_tile} texts, which it cannot find")
-    console.print(f"error rate    {manifest.error_rate} a look-up")
+    console.print(f"false finds   {manifest.error_rate * 100} % of runs that are not in it")
     console.print(f"expires       {manifest.expires_at:%Y-%m-%d}")
     console.print(f"signer        {built.signer}", highlight=False)
     console.print(f"Give {name}.manifest.json, {name}.bloom and {name}.key to the silos, and the")

@@ -13,14 +13,16 @@ def render_contributions(found: Contributions | Waiting) -> RenderableType:
 
 
 def _values(found: Contributions) -> RenderableType:
-    table = Table("silo", "nats per token", "95 % interval", title=f"{found.method} values")
+    table = Table("silo", "value", "95 % interval", title=f"{found.method} values, nats per token")
     for value in found.values:
         bounds = f"{value.low:+.5f} to {value.high:+.5f}"
         table.add_row(value.silo, f"{value.value:+.5f}", bounds)
     covered = "which silos measured" if found.is_by_silos else "the choice of the public set"
     return Group(
         table,
-        f"loss {found.starting_loss:.5f} before, {found.merged_loss:.5f} after the merge",
+        "A value says how far the silo's adapter lowered the merge's loss; below 0 it raised it.",
+        f"loss {found.starting_loss:.5f} nats per token before, {found.merged_loss:.5f} after the "
+        "merge",
         f"measured by {', '.join(found.measured_by)}",
         f"The interval covers {covered}, not another training run.",
     )

@@ -27,6 +27,7 @@ from aggregator.federation_feed import abort_of, is_fed, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import Abort, RoundPlan, RoundReport
+from flows import round_text
 from flows.round_artifacts import SiloProgress, link_report, show_silos
 
 if TYPE_CHECKING:
@@ -107,14 +108,7 @@ def follow_until(
 def open_task(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
     """Sign the plan, or find the one in force."""
     plan = open_round(c, round_number)
-    get_run_logger().info(
-        "round %d attempt %d: plan %s for %d silos, submit by %s",
-        plan.record.round,
-        plan.record.attempt,
-        plan.digest[:12],
-        len(plan.record.cohort),
-        plan.record.submit_by,
-    )
+    get_run_logger().info("%s", round_text.opened(plan.record, plan.digest))
     return plan
 
 
@@ -130,7 +124,7 @@ def follow_silo(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stag
         c.clock.sleep(c.settings.round.poll_seconds)
         outcome = _silo_outcome(c, plan, silo, goal)
     progress.finish(outcome)
-    get_run_logger().info("%s: %s", silo, outcome)
+    get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
     return outcome
 
 
@@ -138,7 +132,7 @@ def follow_silo(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stag
 def close_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     """Admit and sign the close record, or abort below quorum."""
     closed = close_round(c, plan)
-    get_run_logger().info("%s: %s", closed.record.kind, closed.digest[:12])
+    get_run_logger().info("%s", round_text.closed(closed.record, closed.digest))
     return closed.digest
 
 
@@ -147,14 +141,9 @@ def merge_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     """Merge the admitted adapters into the candidate, or abort where they give none."""
     merged, log = merge_or_abort(c, plan, _module_merger(c)), get_run_logger()
     if isinstance(merged.record, Abort):
-        log.error("attempt aborted: %s", merged.record.reason)
+        log.error("%s", round_text.aborted(merged.record))
         return merged.digest
-    log.info(
-        "candidate %s, discarded energy %s, error %s",
-        merged.record.adapter.digest[:12],
-        merged.record.discarded_energy,
-        merged.record.error,
-    )
+    log.info("%s", round_text.merged(plan.record, merged.record))
     return merged.digest
 
 
@@ -174,7 +163,7 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
 def decide_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     """Publish or hold."""
     decision = decide_round(c, plan).record
-    get_run_logger().info("%s by %s", decision.outcome, decision.rule)
+    get_run_logger().info("%s", round_text.decided(decision))
     return decision.outcome
 
 
@@ -182,7 +171,7 @@ def decide_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
 def abort_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
     """End an attempt that rests on a key which was revoked."""
     abort = abort_interrupted(c, plan)
-    get_run_logger().error("attempt aborted: %s", abort.record.reason)
+    get_run_logger().error("%s", round_text.aborted(abort.record))
     return abort.digest
 
 

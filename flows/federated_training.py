@@ -31,9 +31,9 @@ def federated_training(home: str, until_round: int | None = None) -> list[dict[s
         attempts = attempts + 1 if result["outcome"] == "aborted" else 0
         held = held + 1 if result["outcome"] == "held" else 0
         if attempts >= c.settings.round.max_attempts:
-            log.error("round %d was aborted %d times: stopping", number, attempts)
+            log.error("round %d was aborted in %d attempts: stopping", number, attempts)
             break
         if held >= MAX_HELD_IN_A_ROW:
-            log.error("%d candidates in a row were held: stopping", held)
+            log.error("the candidates of %d rounds in a row were held: stopping", held)
             break
     return results

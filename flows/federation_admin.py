@@ -59,6 +59,7 @@ class FederationTerms:
     model_path: Path
     prefect_api_url: str
     endpoint_url: str
+    model_hub_id: str = ""
 
 
 def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage | None) -> None:
@@ -90,8 +91,11 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
 
 def settings_text(terms: FederationTerms) -> str:
     """The settings file of a new federation."""
+    hub_id = terms.model_hub_id
+    model_hub = f"hub_id = {toml_string(hub_id)}" if hub_id else '# hub_id = "organisation/name"'
     return FEDERATION_TEMPLATE.format(
-        **{name: toml_string(value) for name, value in vars(terms).items()}
+        model_hub=f"{model_hub} # where a user of the adapter can have the model",
+        **{name: toml_string(value) for name, value in vars(terms).items()},
     )
 
 

@@ -41,6 +41,9 @@ def federation_init(
     model_name: Annotated[str, typer.Option(help="Name of the base model.")],
     model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")],
     home: Home = HERE,
+    model_hub_id: Annotated[
+        str, typer.Option(help="Where an adapter's user can have it: organisation/name.")
+    ] = "",
     run: Annotated[str, typer.Option(help="Id of the first run.")] = "run-1",
     stack: Stack = None,
     endpoint_url: Annotated[str, typer.Option(help="S3 endpoint, without --stack.")] = "",
@@ -62,6 +65,7 @@ def federation_init(
         model_path=model.resolve(),
         prefect_api_url=prefect_api_url,
         endpoint_url=storage.endpoint_url if storage else endpoint_url,
+        model_hub_id=model_hub_id,
     )
     init_federation(home, terms, storage)
     console.print(f"Federation {federation} created in {home}.")

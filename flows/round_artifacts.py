@@ -1,6 +1,7 @@
 """What the Prefect page shows of a round. Every string that a silo supplied is escaped."""
 
 import html
+from decimal import Decimal
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -45,10 +46,7 @@ class SiloProgress:
         update_progress_artifact(
             artifact_id=self._artifact,
             progress=min(100.0, percent),
-            description=html.escape(
-                f"{self._silo}: {status.phase}, step {status.step} of {status.steps}, "
-                f"{status.tokens_per_second} tokens/s, {status.eta_seconds} s left"
-            ),
+            description=html.escape(f"{self._silo}: {status.progress}"),
         )
 
     def finish(self, outcome: str) -> None:
@@ -68,18 +66,23 @@ def show_silos(plan: Verified[RoundPlan], report: RoundReport) -> None:
             "outcome": silo.outcome,
             "rule": html.escape(silo.rule or ""),
             "contract": {True: "passed", False: "failed", None: "not seen"}[silo.contract_passed],
-            "tokens": silo.tokens,
-            "share of the merge": str(silo.weight_share),
-            "loss before": str(silo.losses.starting) if silo.losses else "",
-            "loss after": str(silo.losses.candidate) if silo.losses else "",
+            "tokens trained on": silo.tokens,
+            "share of the merge": f"{silo.weight_share * 100:.1f} %",
+            "held-out loss before": _loss(silo.losses.starting) if silo.losses else "",
+            "held-out loss after": _loss(silo.losses.candidate) if silo.losses else "",
         }
         for silo in report.silos
     ]
     create_table_artifact(
         table=rows,
         key=artifact_key(plan, "silos"),
-        description=f"Round {report.round}: {report.outcome} by {report.rule}",
+        description=f"Round {report.round}: {report.outcome} by {report.rule}. Losses in nats per "
+        "answer token, lower is better.",
     )
+
+
+def _loss(value: Decimal) -> str:
+    return f"{value:.4f}"
 
 
 def link_report(plan: Verified[RoundPlan], page: Path) -> None:

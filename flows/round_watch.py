@@ -63,13 +63,7 @@ def render_round(view: RoundView) -> Table:
 
 def describe_silo(view: SiloView) -> str:
     """One line, for output that is not a terminal."""
-    status = view.status
-    if status is None or not status.steps:
-        return f"{view.silo}: {view.doing}"
-    return (
-        f"{view.silo}: {view.doing}, step {status.step} of {status.steps}, "
-        f"{status.tokens_per_second} tokens/s, {status.eta_seconds} s left"
-    )
+    return f"{view.silo}: {view.status.progress if view.status else view.doing}"
 
 
 def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Text, Text]:

@@ -23,6 +23,7 @@ auth = "keys/prefect-auth"    # a file that holds user:password
 name = {model_name}
 licence = {model_licence}   # SPDX id, or a LicenseRef- of the table in docs/contracts.md
 # licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
+{model_hub}
 path = {model_path}
 
 [adapter]
@@ -64,6 +65,7 @@ compression = "none"          # or int8, int4: of the silos' adapters, with erro
 [publication]                 # nats per token, relative to the starting adapter
 max_mean_increase = "0"
 max_silo_increase = "0.05"
+# name_silos = true            # the model card names the silos; each one's policy has to allow it
 
 [ledger]                      # what a decision rests on is locked before it is signed
 place = "inbox"               # "copy" where the storage has no versions or Object Lock

@@ -280,7 +280,15 @@ def _train(
         ),
         Grounds(sent, plan, terms),
     )
-    log.info("local adapter released: %d steps, %d tokens", local.steps, local.tokens)
+    log.info(
+        "round %d: local adapter released after %d training steps on %d tokens; training loss "
+        "%.4f nats per answer token in the first step, %.4f in the last",
+        plan.record.round,
+        local.steps,
+        local.tokens,
+        local.first_step_loss,
+        local.last_step_loss,
+    )
     return Step.SUBMITTED
 
 
@@ -328,7 +336,15 @@ def _evaluate(
         )
     )
     reporter.show("done")
-    log.info("candidate evaluated: %.4f nats per token", losses.candidate)
+    log.info(
+        "round %d: candidate measured on %d held-out answer tokens: %.4f nats per token, %.4f with "
+        "the adapter before, %.4f with the base model alone (lower is better)",
+        plan.record.round,
+        losses.tokens,
+        losses.candidate,
+        losses.starting,
+        losses.base,
+    )
     return Step.EVALUATED
 
 

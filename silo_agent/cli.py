@@ -1,6 +1,5 @@
 """`silo-agent`: what a silo operator types. Every fault ends in one message and a non-zero exit."""
 
-import json
 import logging
 import secrets
 import signal
@@ -15,6 +14,7 @@ from rich.logging import RichHandler
 
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
+from data_contracts.records.status import Status
 from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import ensure_key, load_key
@@ -162,10 +162,10 @@ def status(home: Home = HERE) -> None:
     console.print(f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
     path = config.home / STATUS_NAME
     if path.exists():
-        shown = json.loads(path.read_text(encoding="utf-8"))
+        shown = Status.model_validate_json(path.read_bytes())
         console.print(
-            f"last    round {shown['round']} attempt {shown['attempt']}: {shown['phase']}, "
-            f"step {shown['step']} of {shown['steps']}, at {shown['issued_at']}"
+            f"last    round {shown.round} attempt {shown.attempt}: {shown.progress}, "
+            f"at {shown.issued_at:%Y-%m-%d %H:%M:%S} UTC"
         )
 
 

@@ -75,7 +75,13 @@ def answer_request(silo: Silo, asked: Asked) -> bool:
         )
     )
     reporter.show("done")
-    log.info("losses of %d coalitions released", len(found.losses))
+    log.info(
+        "round %d: held-out losses of the merges of %d sets of silos released, each over %d answer "
+        "tokens",
+        asked.plan.record.round,
+        len(found.losses),
+        found.tokens,
+    )
     return True
 
 

@@ -70,7 +70,8 @@ class Policy(_Section):
 
     `share_individual_delta` lets the other silos read this silo's adapter by itself.
     `compliance_retention` allows plans under which nobody, for no reason, can erase what this silo
-    sent before the plan's time is over.
+    sent before the plan's time is over. `may_be_named` allows plans under which what is published
+    names this silo and gives its held-out losses, to whoever has it.
     """
 
     version: Literal[1]
@@ -80,6 +81,7 @@ class Policy(_Section):
     trust_storage_with_deltas: bool
     share_individual_delta: bool = False
     compliance_retention: bool = False
+    may_be_named: bool = False
     limits: Limits
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 
@@ -221,6 +223,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
             p.retention.days <= s.limits.max_retention_days
             and (p.retention.mode == "governance" or s.compliance_retention)
         ),
+    ),
+    (
+        "policy.named",
+        "The plan publishes the silo's name and losses, which the silo does not allow.",
+        lambda p, s, c: s.may_be_named or not p.publication.name_silos,
     ),
     (
         "policy.purpose",

@@ -77,7 +77,12 @@ class SentAdapters:
         round_ = LocalRound(open_adapter(local, layout), start, scheme, trained)
         compressed = compress(round_, feedback.open(carry), files)
         if compressed.lost_share:
-            log.info("%.1f %% of the carried error could not be kept", 100 * compressed.lost_share)
+            log.info(
+                "round %d: %.1f %% of the norm of the rounding error that was carried into it is "
+                "lost: the factors that it starts from cannot express that part",
+                plan.round,
+                100 * compressed.lost_share,
+            )
         check_quantised(sent, layout, scheme, start)
         feedback.keep(plan.round, layout, digest, carry, compressed)
         return sent

@@ -60,6 +60,8 @@ share_individual_delta = false
 # What you send and the federation uses stays in your inbox, locked for the days that the plan says.
 # In governance mode a person with that right can erase it; true allows locks that nobody can open.
 compliance_retention = false
+# true lets a published adapter's model card name this silo and give its held-out losses
+may_be_named = false
 
 [limits]
 max_local_steps = 1000

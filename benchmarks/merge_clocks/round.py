@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from aggregator.federated_round import close_round, merge_round, stage
-from aggregator.publish import write_peft_layout
+from aggregator.publish import PeftAdapter, write_published
 from aggregator.settings import AdapterSection, FederationSettings, MergeSection
 from aggregator.spool import spool
 from aggregator.stage import Stage
@@ -91,7 +91,8 @@ def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSec
     marks.append(time.perf_counter())
     candidate = merge_round(c, plan).record
     path = spool(c, c.plans, candidate.adapter)
-    write_peft_layout(path, plan.record.layout, "bench", directory / "published")
+    adapter = PeftAdapter(path, plan.record.layout, plan.record.base_model)
+    write_published(directory / "published", adapter, card=b"")
     marks.append(time.perf_counter())
     names = ("submit", "close", "merge and publish")
     parts = zip(names, pairwise(marks), strict=True)

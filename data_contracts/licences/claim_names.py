@@ -36,6 +36,7 @@ CARD_LICENCES: dict[str, str] = {
     "bigcode-openrail-m": "LicenseRef-BigCode-OpenRAIL-M",
     "bigscience-bloom-rail-1.0": "LicenseRef-BigScience-BLOOM-RAIL-1.0",
     "bigscience-openrail": "LicenseRef-BigScience-OpenRAIL-M",
+    "bigscience-openrail-m": "LicenseRef-BigScience-OpenRAIL-M",
     "creativeml-openrail-m": "LicenseRef-CreativeML-OpenRAIL-M",
     "gemma": "LicenseRef-Gemma-Terms",
     "llama3": "LicenseRef-Llama-3-Community",

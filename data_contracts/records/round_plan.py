@@ -19,6 +19,8 @@ from data_contracts.wire_types import (
     Count,
     DecimalString,
     Digest,
+    HubCommit,
+    HubId,
     Instant,
     LicenceId,
     ModuleName,
@@ -41,12 +43,22 @@ class BaseModelRef(Part):
     """The frozen base model: a name for people, the digest of its files for machines.
 
     `licence_acceptance` says who accepted terms that ask for it; see `licences.model_licence`.
+    `hub_id` and `hub_revision` say where a user of the published adapter can have the model; what
+    is trained on are the files of the digest, wherever they came from.
     """
 
     name: Text
     digest: Digest
     licence: LicenceId
     licence_acceptance: Text | None = None
+    hub_id: HubId | None = None
+    hub_revision: HubCommit | None = None
+
+    @model_validator(mode="after")
+    def _revision_is_of_a_repository(self) -> "BaseModelRef":
+        if self.hub_revision is not None and self.hub_id is None:
+            raise ValueError("hub_revision goes with a hub_id")
+        return self
 
 
 class AdapterTarget(Part):
@@ -121,10 +133,12 @@ class PublicationRule(Part):
     """A candidate is published only if mean and every silo's held-out loss stay within these.
 
     Both are in nats per token, relative to the starting adapter; zero means "not worse".
+    `name_silos`: what is published names the silos and gives the losses of each, to whoever has it.
     """
 
     max_mean_increase: DecimalString
     max_silo_increase: DecimalString
+    name_silos: bool = False
 
 
 class Retention(Part):

@@ -18,7 +18,11 @@ Phase = Literal[
 
 
 class Status(SiloRecord):
-    """`number` rises by one per status of the attempt; no decision ever rests on a status."""
+    """`number` rises by one per status of the attempt; no decision ever rests on a status.
+
+    `step` of `steps`: training steps, or losses that are measured; while data is checked, the
+    records so far, of a number that is not known. 0 tokens per second is no measurement.
+    """
 
     kind: ClassVar[str] = "status"
 
@@ -28,3 +32,18 @@ class Status(SiloRecord):
     steps: Count
     tokens_per_second: DecimalString
     eta_seconds: Count
+
+    @property
+    def progress(self) -> str:
+        """Phase, progress, speed and time left with their units; the unknown is left out."""
+        parts = [self.phase.replace("_", " ")]
+        if self.steps:
+            unit = "loss" if self.phase == "evaluating" else "step"
+            parts.append(f"{unit} {self.step} of {self.steps}")
+        elif self.step:
+            parts.append(f"{self.step:,} records so far")
+        if self.steps and self.tokens_per_second:
+            parts.append(f"{self.tokens_per_second} tokens/s")
+        if self.step < self.steps:
+            parts.append(f"{self.eta_seconds} s left")
+        return ", ".join(parts)

@@ -19,6 +19,8 @@ from pathlib import Path
 from data_contracts.errors import SiloOperatorError
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
+MODEL_HUB_ID = f"HuggingFaceTB/{MODEL_NAME}"
+"""The same architecture with the weights before they were cut to four bits for the GGUF file."""
 MODEL_FILES = (
     "chat_template.jinja",
     "config.json",

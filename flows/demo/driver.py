@@ -215,7 +215,7 @@ def _compare(c: Coordinator, paths: DemoPaths, model_dir: Path, console: Console
 
         def show(progress: Progress) -> None:
             left = f", {progress.eta_seconds:.0f} s left" if progress.eta_seconds else ""
-            status.update(f"comparing: {progress.step} of {progress.steps}{left}")
+            status.update(f"comparing: loss {progress.step} of {progress.steps}{left}")
 
         return compare(c, paths, model_dir, show)
 

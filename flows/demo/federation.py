@@ -12,7 +12,7 @@ from aggregator.coordinator import CONTRACTS_DIRECTORY
 from aggregator.settings import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from flows.contract_signing import sign_on_both_sides
-from flows.demo.base_model import MODEL_NAME
+from flows.demo.base_model import MODEL_HUB_ID, MODEL_NAME
 from flows.demo.institutions import (
     CONTRACT_FILE,
     INSTITUTIONS,
@@ -91,6 +91,7 @@ def set_up_federation(
                 model_path=model_dir,
                 prefect_api_url=prefect_api_url,
                 endpoint_url=storage.endpoint_url,
+                model_hub_id=MODEL_HUB_ID,
             ),
             storage,
         )

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.coordinator import Coordinator
+from aggregator.publish import CARD_NAME
 from flows.demo.comparison import Comparison
 
 
@@ -37,7 +38,8 @@ def print_summary(
     console.print()
     console.print(table)
     console.print(
-        f"mean: base {comparison.base_mean:.4f}, silo-only {comparison.silo_only_mean:.4f}, "
+        f"mean over {len(silos)} institutions, nats per answer token: "
+        f"base {comparison.base_mean:.4f}, silo-only {comparison.silo_only_mean:.4f}, "
         f"global {comparison.published_mean:.4f}",
         highlight=False,
     )
@@ -56,6 +58,7 @@ def _print_paths(c: Coordinator, console: Console) -> None:
     reports = sorted(c.reports.glob("round-*.html"))
     for label, path in (
         ("published adapter", c.published),
+        ("model card", c.published / CARD_NAME),
         *((f"compliance report {n}", page) for n, page in enumerate(reports, 1)),
     ):
         console.print(f"{label:<20} {_short(path)}", highlight=False, soft_wrap=True)

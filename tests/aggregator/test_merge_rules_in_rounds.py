@@ -83,7 +83,7 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
         assert second.starting_residual is not None
         c = federation.coordinator()
         open_adapter(spool(c, c.plans, candidate.residual), second.residual_layout)  # type: ignore[arg-type]
-        assert (c.published_residual / "adapter_config.json").exists()
+        assert (c.published / "residual" / "adapter_config.json").exists()
     if rule == "alternating":
         assert (first.recipe.trained_factors, second.recipe.trained_factors) == ("b", "a")
 

@@ -9,11 +9,13 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.publish import peft_config, write_peft_layout
+from aggregator.publish import PeftAdapter, peft_config, write_published
 from data_contracts.adapter_format import AdapterFile, open_adapter
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.records.round_plan import AdapterLayout, AdapterTarget, BaseModelRef
 from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
+BASE = BaseModelRef(name="tiny-llama", digest="0" * 64, licence="Apache-2.0")
+CARD = b"# A card\n"
 TARGETS = tuple(
     AdapterTarget(module=f"model.layers.{layer}.{name}", in_features=16, out_features=out)
     for layer in (0, 1)
@@ -50,7 +52,7 @@ def tiny_llama() -> LlamaForCausalLM:
 def test_plain_peft_loads_the_published_directory(
     tmp_path: Path, layout: AdapterLayout, merged: AdapterFile
 ) -> None:
-    write_peft_layout(merged.path, layout, "tiny-llama", tmp_path / "published")
+    write_published(tmp_path / "published", PeftAdapter(merged.path, layout, BASE), CARD)
     model = PeftModel.from_pretrained(tiny_llama(), tmp_path / "published").eval()
     for target in layout.targets:
         layer = model.base_model.model.get_submodule(target.module)
@@ -68,10 +70,10 @@ def test_plain_peft_adds_a_published_residual(tmp_path: Path, layout: AdapterLay
     of_residual = layout.model_copy(update={"rank": 3, "alpha": 3})
     adapter = write_adapter(tmp_path / "a.safetensors", layout, seed=1)
     residual = write_adapter(tmp_path / "r.safetensors", of_residual, seed=2)
-    write_peft_layout(adapter.path, layout, "tiny-llama", tmp_path / "published")
-    write_peft_layout(residual.path, of_residual, "tiny-llama", tmp_path / "published-residual")
+    second = PeftAdapter(residual.path, of_residual, BASE)
+    write_published(tmp_path / "published", PeftAdapter(adapter.path, layout, BASE), CARD, second)
     model = PeftModel.from_pretrained(tiny_llama(), tmp_path / "published").eval()
-    model.load_adapter(tmp_path / "published-residual", adapter_name="residual")
+    model.load_adapter(tmp_path / "published" / "residual", adapter_name="residual")
     model.base_model.set_adapter(["default", "residual"])
     plain = tiny_llama()
     for target in layout.targets:
@@ -87,9 +89,9 @@ def test_plain_peft_adds_a_published_residual(tmp_path: Path, layout: AdapterLay
 
 def test_the_configuration_comes_from_the_layout(tmp_path: Path, layout: AdapterLayout) -> None:
     adapter = write_adapter(tmp_path / "a.safetensors", layout)
-    write_peft_layout(adapter.path, layout, "tiny-llama", tmp_path / "published")
+    write_published(tmp_path / "published", PeftAdapter(adapter.path, layout, BASE), CARD)
     config = json.loads((tmp_path / "published" / "adapter_config.json").read_text())
-    assert config == peft_config(layout, "tiny-llama")
+    assert config == peft_config(layout, BASE)
     assert config["target_modules"] == sorted(target.module for target in TARGETS)
     assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8, True)
 
@@ -100,10 +102,11 @@ def test_a_published_directory_is_replaced_as_a_whole(
     into = tmp_path / "published"
     first = write_adapter(tmp_path / "a.safetensors", layout, seed=1)
     second = write_adapter(tmp_path / "b.safetensors", layout, seed=2)
-    write_peft_layout(first.path, layout, "tiny-llama", into)
+    write_published(into, PeftAdapter(first.path, layout, BASE), CARD)
     (into / "leftover").write_text("from before")
-    write_peft_layout(second.path, layout, "tiny-llama", into)
+    write_published(into, PeftAdapter(second.path, layout, BASE), CARD)
     assert sorted(path.name for path in into.iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
@@ -118,7 +121,7 @@ def test_a_published_directory_is_replaced_as_a_whole(
 def test_a_failed_write_keeps_the_old_directory(tmp_path: Path, layout: AdapterLayout) -> None:
     into = tmp_path / "published"
     first = write_adapter(tmp_path / "a.safetensors", layout, seed=1)
-    write_peft_layout(first.path, layout, "tiny-llama", into)
+    write_published(into, PeftAdapter(first.path, layout, BASE), CARD)
     with pytest.raises(FileNotFoundError):
-        write_peft_layout(tmp_path / "absent.safetensors", layout, "tiny-llama", into)
+        write_published(into, PeftAdapter(tmp_path / "absent.safetensors", layout, BASE), CARD)
     assert (into / "adapter_model.safetensors").read_bytes() == first.path.read_bytes()

@@ -21,6 +21,8 @@ def shown(found: Contributions | Waiting) -> str:
 def test_values_say_where_they_were_measured_and_what_their_intervals_cover() -> None:
     here = shown(Contributions("shapley", VALUES, 3.0, 2.5))
     assert "+0.25000" in here and "-0.50000 to +1.00000" in here
+    assert "shapley values, nats per token" in here
+    assert "loss 3.00000 nats per token before, 2.50000 after the merge" in here
     assert "measured by the coordinator" in here
     assert "covers the choice of the public set, not another training run" in here
     there = shown(

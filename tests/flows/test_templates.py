@@ -19,6 +19,14 @@ def test_a_federations_settings_hold_every_text(text: str) -> None:
     assert written["base_model"]["path"] == str(Path("/models") / text)
 
 
+@pytest.mark.parametrize("hub_id", ["", "organisation/name"])
+def test_where_the_base_model_can_be_had_is_written_where_it_is_known(hub_id: str) -> None:
+    terms = FederationTerms("a", "b", "c", "d", "e", Path("f"), "g", "h", model_hub_id=hub_id)
+    text = settings_text(terms)
+    assert tomllib.loads(text)["base_model"].get("hub_id", "") == hub_id
+    assert "hub_id = " in text, "its place is shown to whoever edits the file"
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_silos_configuration_holds_every_text(text: str) -> None:
     written = tomllib.loads(config_text(text, "b", text, device="cpu", ranks=3))

@@ -134,6 +134,16 @@ def test_locks_that_nobody_opens_have_to_be_allowed(tmp_path: Path) -> None:
     assert tomllib.loads(POLICY_TEMPLATE)["compliance_retention"] is False
 
 
+def test_being_named_in_what_is_published_has_to_be_allowed(tmp_path: Path) -> None:
+    naming = PLAN.publication.model_copy(update={"name_silos": True})
+    plan = PLAN.model_copy(update={"publication": naming})
+    assert decided_by(plan, policy(tmp_path), context()) == "policy.named"
+    path = tmp_path / "policy.toml"
+    path.write_text(f"may_be_named = true\n{path.read_text()}")
+    assert decided_by(plan, read_policy(path), context()) is None
+    assert tomllib.loads(POLICY_TEMPLATE)["may_be_named"] is False
+
+
 def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:
     assert decided_by(PLAN, policy(tmp_path), context()) is None
 

@@ -51,7 +51,6 @@ class DataContract(Part):
     id: Text
     name: Text | None = None
     version: Text
-    name: str | None = None
     digest: Digest
     purposes: tuple[Text, ...] = Field(min_length=1, max_length=20)
     terms: DataTerms
@@ -102,7 +101,6 @@ def _contract(document: Any, digest: str) -> DataContract:
         id=_text(document, "id"),
         name=document.get("name") or None,
         version=_text(document, "version"),
-        name=document.get("name"),
         digest=digest,
         purposes=_purposes(document),
         terms=terms,

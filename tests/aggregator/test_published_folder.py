@@ -1,0 +1,225 @@
+"""The published folder after whole rounds, as a model user finds and uses it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from aggregator.federated_round import finish_latest_report, report_round
+from aggregator.settings import BaseModelSection, MergeSection, PublicationSection
+from data_contracts.artifact import artifact_of_file
+from data_contracts.records.round_plan import BaseModelRef
+from infra.durable_files import write_durably
+from tests.simulator.federation import SimulatedFederation
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import Behaviour
+
+HUB_ID, COMMIT = "an-organisation/tiny", "0123456789abcdef0123456789abcdef01234567"
+HONEST = {"a": Behaviour.HONEST, "b": Behaviour.HONEST}
+FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+
+USE = """
+import sys
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder, hub_id, local = sys.argv[1:]
+model = AutoPeftModelForCausalLM.from_pretrained(folder)
+base = AutoModelForCausalLM.from_pretrained(local)
+by_hand = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(local), folder)
+tokenizer = AutoTokenizer.from_pretrained(hub_id)
+text = tokenizer.apply_chat_template(
+    [{"role": "user", "content": "What is due?"}], add_generation_prompt=True, tokenize=False
+)
+inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+with torch.no_grad():
+    found, same, plain = (m(**inputs).logits for m in (model, by_hand, base))
+assert torch.equal(found, same)
+assert float((found - plain).abs().max()) > 0
+print("used")
+"""
+
+
+def with_base_model(federation: SimulatedFederation, **fields: str) -> None:
+    """What the federation's settings say of the base model from now on."""
+    base = federation.settings.base_model
+    changed = BaseModelSection.model_validate(dict(base) | fields)
+    federation.settings = federation.settings.model_copy(update={"base_model": changed})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def hub_cache(home: Path, model: Path) -> None:
+    """The files of a model where huggingface_hub keeps what it has downloaded."""
+    repository = home / "hub" / f"models--{HUB_ID.replace('/', '--')}"
+    shutil.copytree(model, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+
+
+@pytest.mark.parametrize("revision", [COMMIT, None])
+def test_peft_finds_the_base_model_by_itself(
+    make_federation: MakeFederation, tmp_path: Path, tiny_model: Path, revision: str | None
+) -> None:
+    federation = make_federation({}, **HONEST)
+    pinned = {"hub_revision": revision} if revision else {}
+    with_base_model(federation, hub_id=HUB_ID, **pinned)
+    federation.play(federation.open())
+    folder = federation.coordinator().published
+    hub_cache(tmp_path / "hf", tiny_model)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(folder), HUB_ID, str(tiny_model)],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip().endswith("used"), done.stderr
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == (HUB_ID, revision)
+
+
+def test_the_folder_holds_adapter_and_card(
+    make_federation: MakeFederation, tiny_model: Path
+) -> None:
+    federation = make_federation({}, **HONEST)
+    federation.play(federation.open())
+    c = federation.coordinator()
+    found = contents(c.published)
+    assert list(found) == FILES
+    card = ModelCard.load(c.published / "README.md", ignore_metadata_errors=False)
+    assert card.data.to_dict()["license"] == "apache-2.0"
+    assert artifact_of_file(c.published / "adapter_model.safetensors").digest in card.text
+    assert "<|im_start|>user\nTHE PROMPT<|im_end|>\n<|im_start|>assistant\nTHE ANSWER" in card.text
+    for path in (tiny_model, federation.settings.home, Path.home()):
+        assert not [name for name, data in found.items() if str(path).encode() in data]
+    assert "silo-b" not in card.text
+
+
+def test_a_held_round_leaves_the_folder_of_the_one_before(make_federation: MakeFederation) -> None:
+    federation = make_federation({}, **HONEST, c=Behaviour.HONEST)
+    federation.play(federation.open(1))
+    folder = federation.coordinator().published
+    before = contents(folder)
+    for silo in federation.silos.values():
+        silo.behaviour = Behaviour.UNHAPPY
+    second = federation.open(2)
+    federation.play(second)
+    report, _ = report_round(federation.coordinator(), second)
+    assert report.record.outcome == "held"
+    assert contents(folder) == before
+    assert b"# Adapter of round 1," in before["README.md"]
+
+
+def test_nothing_is_there_while_nothing_was_published(make_federation: MakeFederation) -> None:
+    federation = make_federation({}, a=Behaviour.UNHAPPY, b=Behaviour.UNHAPPY)
+    first = federation.open(1)
+    federation.play(first)
+    report, _ = report_round(federation.coordinator(), first)
+    assert report.record.outcome == "held"
+    assert not federation.coordinator().published.exists()
+
+
+def test_a_later_round_replaces_all_of_it(make_federation: MakeFederation) -> None:
+    federation = make_federation({}, **HONEST)
+    federation.play(federation.open(1))
+    folder = federation.coordinator().published
+    first = contents(folder)
+    (folder / "notes.txt").write_text("somebody's own")
+    federation.play(federation.open(2))
+    second = contents(folder)
+    assert list(second) == FILES
+    assert all(second[name] != first[name] for name in ("README.md", FILES[-1]))
+    assert b"It goes on from the adapter" in second["README.md"]
+
+
+def test_a_coordinator_that_comes_back_writes_the_same_bytes(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation({}, **HONEST)
+    federation.play(federation.open())
+    c = federation.coordinator()
+    before = contents(c.published)
+    shutil.rmtree(c.published)
+    with_base_model(federation, name="another name", licence="MIT", hub_id=HUB_ID)
+    finish_latest_report(federation.coordinator())
+    assert contents(c.published) == before, "what counts is the plan, not what settings say now"
+    shutil.rmtree(c.published)
+    shutil.rmtree(c.reports)
+    shutil.rmtree(c.workspace)
+    finish_latest_report(federation.coordinator())
+    assert contents(c.published) == before
+
+
+def test_a_residual_lies_in_the_same_folder(make_federation: MakeFederation) -> None:
+    rule = MergeSection(rule="residual", residual_rank=4)
+    federation = make_federation({"merge": rule}, **HONEST)
+    former = federation.settings.home / "published-residual"
+    write_durably(former / "adapter_config.json", b"{}")
+    federation.play(federation.open())
+    found = contents(federation.coordinator().published)
+    assert sorted(found) == [
+        *FILES,
+        "residual/adapter_config.json",
+        "residual/adapter_model.safetensors",
+    ]
+    assert json.loads(found["residual/adapter_config.json"])["r"] == 4
+    assert b'load_adapter("published/residual"' in found["README.md"]
+    assert not former.exists()
+
+
+def test_a_silo_that_may_not_be_named_refuses(make_federation: MakeFederation) -> None:
+    federation = make_federation({}, **HONEST, c=Behaviour.HONEST)
+    naming = PublicationSection(name_silos=True)
+    federation.settings = federation.settings.model_copy(update={"publication": naming})
+    for name in ("silo-a", "silo-b"):
+        path = federation.silos[name].home / "policy.toml"
+        write_durably(path, f"may_be_named = true\n{path.read_text()}".encode())
+    plan = federation.open()
+    federation.play(plan)
+    c = federation.coordinator()
+    report, _ = report_round(c, plan)
+    assert {silo.silo: silo.rule for silo in report.record.silos}["silo-c"] == "policy.named"
+    card = (c.published / "README.md").read_text()
+    assert "those that contributed are named: `silo-a`, `silo-b`" in card
+    assert "silo-c" not in card
+
+
+@pytest.mark.parametrize("name", ["/models/tiny", "~/tiny", "./tiny", "C:\\models\\tiny"])
+def test_a_path_is_no_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="where the model lies belongs in path"):
+        BaseModelSection(name=name, licence="MIT", path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "revision", "fault"),
+    [
+        ("/models/tiny", None, "hub_id"),
+        ("tiny", None, "hub_id"),
+        ("a/b/c", None, "hub_id"),
+        ("../up", None, "hub_id"),
+        (HUB_ID, "main", "hub_revision"),
+        (None, COMMIT, "hub_revision goes with a hub_id"),
+    ],
+)
+def test_where_the_model_can_be_had_is_a_repository_and_a_commit(
+    hub_id: str | None, revision: str | None, fault: str, tmp_path: Path
+) -> None:
+    place = {"hub_id": hub_id, "hub_revision": revision}
+    with pytest.raises(ValueError, match=fault):
+        BaseModelSection.model_validate({"name": "a", "licence": "MIT", "path": tmp_path} | place)
+    with pytest.raises(ValueError, match=fault):
+        BaseModelRef.model_validate({"name": "a", "licence": "MIT", "digest": "0" * 64} | place)

@@ -1,0 +1,39 @@
+"""A status is read by people: what it counts is named, and what it does not know is left out."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from data_contracts.records import Status
+from tests.aggregator.federation_samples import federation, minutes
+
+PLACE: dict[str, Any] = {"silo": "bank-a", "number": 1}
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "steps", "speed", "left", "shown"),
+    [
+        ("training", 3, 6, "120.5", 30, "training, step 3 of 6, 120.5 tokens/s, 30 s left"),
+        ("training", 6, 6, "120.5", 0, "training, step 6 of 6, 120.5 tokens/s"),
+        ("training_baseline", 1, 6, "0", 9, "training baseline, step 1 of 6, 9 s left"),
+        ("evaluating", 2, 4, "0", 5, "evaluating, loss 2 of 4, 5 s left"),
+        ("checking_data", 1200, 0, "0", 0, "checking data, 1,200 records so far"),
+        ("checking_data", 0, 0, "0", 0, "checking data"),
+        ("waiting_for_gpu", 0, 0, "0", 0, "waiting for gpu"),
+        ("done", 0, 0, "0", 0, "done"),
+    ],
+)
+def test_progress_has_units(
+    phase: str, step: int, steps: int, speed: str, left: int, shown: str
+) -> None:
+    counts = {"step": step, "steps": steps, "eta_seconds": left}
+    status = Status.on(
+        federation().plan,
+        minutes(5),
+        phase=phase,
+        tokens_per_second=Decimal(speed),
+        **counts,
+        **PLACE,
+    )
+    assert status.progress == shown
