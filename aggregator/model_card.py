@@ -48,7 +48,7 @@ class LossRow:
 
     adapter: str
     mean: Decimal
-    by_silo: tuple[Decimal, ...]
+    by_silo: Mapping[str, Decimal]
 
 
 def card_records(bundle: Bundle) -> CardRecords:
@@ -120,7 +120,7 @@ def _template() -> Template:
 
 
 def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[LossRow]:
-    """A row for each adapter, none where nobody measured; columns in the order of the silos' ids.
+    """A row for each adapter, none where nobody measured.
 
     A run's first round starts from the base model, so there is no starting adapter to compare with.
     """
@@ -131,8 +131,8 @@ def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[LossR
     names = [*names[: 1 if is_first else 2], ("this adapter", "candidate")]
     rows = []
     for adapter, field in names if losses else ():
-        values = tuple(getattr(losses[silo], field) for silo in sorted(losses))
-        rows.append(LossRow(adapter, Decimal(sum(values)) / len(values), values))
+        by_silo = {silo: Decimal(getattr(own, field)) for silo, own in losses.items()}
+        rows.append(LossRow(adapter, sum(by_silo.values(), Decimal()) / len(by_silo), by_silo))
     return rows
 
 

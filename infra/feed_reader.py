@@ -102,7 +102,11 @@ class FeedReader:
         except UntrustedInputError as error:
             if error.rule not in AMBIGUOUS:
                 raise
-            log.warning("the feed is clear up to entry %d: %s", feed.head.number, error)
+            log.warning(
+                "entry %d is the last of the feed that is clear; what follows waits: %s",
+                feed.head.number,
+                error,
+            )
 
     def adopt(self, attempt: FedAttempt) -> None:
         """Remember a run's newest attempt that was found with `entries_back`."""
@@ -147,7 +151,7 @@ class FeedReader:
                 envelope = document_in(self.bucket, info, MAX_ENVELOPE_BYTES)
                 valid[follow_membership(feed.membership, envelope).digest] = envelope
             except UntrustedInputError as error:
-                log.warning("membership %d: %s does not count: %s", number, info.key, error)
+                log.warning("%s does not count as membership %d: %s", info.key, number, error)
         if len(valid) > 1:
             raise contradiction(
                 f"membership {number}",

@@ -145,7 +145,7 @@ def test_institutions_are_named_only_where_the_plan_says_so(named: bool) -> None
     fed = federation(publication=rule)
     text = card(fed, finished(fed))
     assert [silo in text for silo in COHORT] == [named, named, False]
-    assert ("| this adapter | 2.6000 | 2.6000 | 2.6000 |" in text) == named
+    assert ("| `bank-a` | 3.2000 | 2.9000 | 2.6000 |" in text) == named
     assert "| this adapter | 2.6000 |" in text
 
 
@@ -158,7 +158,7 @@ def test_means_are_plain_means_over_institutions() -> None:
     }
     rows = loss_rows(losses, is_first=False)
     assert [row.mean for row in rows] == [Decimal("3.5"), Decimal(2), Decimal("1.25")]
-    assert rows[2].by_silo == (Decimal(1), Decimal("1.5"))
+    assert rows[2].by_silo == {"a": Decimal(1), "b": Decimal("1.5")}
     assert [row.adapter for row in loss_rows(losses, is_first=True)] == [
         "none: the base model alone",
         "this adapter",
@@ -299,6 +299,16 @@ def test_a_defence_is_told() -> None:
     text = card(fed, finished(fed, *(fed.silo(silo) for silo in COHORT)))
     assert "| Defence | `mean` against up to 0 institutions |" in text
     assert "The merge had no defence" not in text
+
+
+def test_who_accepted_the_base_models_terms_is_nobodys_business() -> None:
+    accepted = "LicenseRef-Gemma-Terms accepted by A. Person"
+    gemma = base(licence="LicenseRef-Gemma-Terms", licence_acceptance=accepted)
+    plain, conditional = federation(), federation(base_model=gemma)
+    text = card(conditional, finished(conditional))
+    assert "A. Person" not in text
+    assert "accept them for yourself" in text
+    assert "accept them for yourself" not in card(plain, finished(plain))
 
 
 def test_no_path_of_a_machine_is_in_it(tmp_path: Path) -> None:

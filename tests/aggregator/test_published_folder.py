@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,25 +25,15 @@ HUB_ID, COMMIT = "an-organisation/tiny", "0123456789abcdef0123456789abcdef012345
 HONEST = {"a": Behaviour.HONEST, "b": Behaviour.HONEST}
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
 
-USE = """
-import sys
+ROOT = Path(__file__).parents[2]
+CHECK = """
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-folder, hub_id, local = sys.argv[1:]
-model = AutoPeftModelForCausalLM.from_pretrained(folder)
-base = AutoModelForCausalLM.from_pretrained(local)
-by_hand = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(local), folder)
-tokenizer = AutoTokenizer.from_pretrained(hub_id)
-text = tokenizer.apply_chat_template(
-    [{"role": "user", "content": "What is due?"}], add_generation_prompt=True, tokenize=False
-)
-inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+plain = AutoModelForCausalLM.from_pretrained(LOCAL)
 with torch.no_grad():
-    found, same, plain = (m(**inputs).logits for m in (model, by_hand, base))
-assert torch.equal(found, same)
-assert float((found - plain).abs().max()) > 0
+    found, at_once, without = (m(**inputs).logits for m in (model, automatic, plain))
+assert float((found - without).abs().max()) > 0
+assert torch.equal(found, at_once) != HAS_RESIDUAL
+assert text == "<|im_start|>user\\nWhat is due?<|im_end|>\\n<|im_start|>assistant\\n"
 print("used")
 """
 
@@ -69,27 +61,76 @@ def hub_cache(home: Path, model: Path) -> None:
     (repository / "refs" / "main").write_text(COMMIT)
 
 
-@pytest.mark.parametrize("revision", [COMMIT, None])
-def test_peft_finds_the_base_model_by_itself(
-    make_federation: MakeFederation, tmp_path: Path, tiny_model: Path, revision: str | None
-) -> None:
-    federation = make_federation({}, **HONEST)
-    pinned = {"hub_revision": revision} if revision else {}
-    with_base_model(federation, hub_id=HUB_ID, **pinned)
-    federation.play(federation.open())
-    folder = federation.coordinator().published
-    hub_cache(tmp_path / "hf", tiny_model)
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+def python_blocks(page: str) -> list[str]:
+    """The code that a page tells its reader to run, in order."""
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def use_as_told(page: str, home: Path, model: Path, cache: Path) -> str:
+    """Run a page's code beside the published folder, without a network; the base model is found
+    in the hub's cache, and in the folder `model`."""
+    first, *others = python_blocks(page)
+    has_residual = (home / "published" / "residual").exists()
+    code = "\n".join(
+        [
+            f"LOCAL, HAS_RESIDUAL, prompt = {str(model)!r}, {has_residual}, 'What is due?'",
+            f"{first}\nautomatic = model",
+            *(block for block in others if has_residual or "residual" not in block),
+            CHECK,
+        ]
+    )
+    code = code.replace("organisation/name", HUB_ID).replace(
+        "/folder/of/the/base/model", str(model)
+    )
+    hub_cache(cache, model)
+    offline = {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", USE, str(folder), HUB_ID, str(tiny_model)],
-        env=environment | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", code],
+        cwd=home,
+        env=os.environ | offline,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.strip().endswith("used"), done.stderr
+    return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else done.stderr
+
+
+def test_what_the_card_tells_its_reader_works(
+    make_federation: MakeFederation, tmp_path: Path, tiny_model: Path
+) -> None:
+    federation = make_federation({}, **HONEST)
+    with_base_model(federation, hub_id=HUB_ID, hub_revision=COMMIT)
+    federation.play(federation.open())
+    folder = federation.coordinator().published
+    card = (folder / "README.md").read_text()
+    assert len(python_blocks(card)) == 3
+    assert use_as_told(card, folder.parent, tiny_model, tmp_path / "hf") == "used"
     config = json.loads((folder / "adapter_config.json").read_text())
-    assert (config["base_model_name_or_path"], config["revision"]) == (HUB_ID, revision)
+    assert (config["base_model_name_or_path"], config["revision"]) == (HUB_ID, COMMIT)
+
+
+def test_what_the_page_for_model_users_says_works(
+    make_federation: MakeFederation, tmp_path: Path, tiny_model: Path
+) -> None:
+    rule = MergeSection(rule="residual", residual_rank=4)
+    federation = make_federation({"merge": rule}, **HONEST)
+    with_base_model(federation, hub_id=HUB_ID)
+    federation.play(federation.open())
+    folder = federation.coordinator().published
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == (HUB_ID, None)
+    page = (ROOT / "docs" / "published-adapter.md").read_text()
+    assert len(python_blocks(page)) == 4
+    assert use_as_told(page, folder.parent, tiny_model, tmp_path / "hf") == "used"
+
+
+def test_the_operators_settings_on_that_page_are_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "published-adapter.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    fields = tomllib.loads(block)
+    base = {"licence": "Apache-2.0", "path": tmp_path}
+    assert BaseModelSection.model_validate(fields["base_model"] | base).hub_id is not None
+    assert not PublicationSection.model_validate(fields["publication"]).name_silos
 
 
 def test_the_folder_holds_adapter_and_card(
