@@ -1,9 +1,13 @@
 """A silo's losses on its own held-out data."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from data_contracts.records.base import SiloRecord
-from data_contracts.wire_types import DecimalString, Digest, PositiveCount
+from data_contracts.wire_types import Count, DecimalString, Digest, PositiveCount
+
+StandardError = Annotated[DecimalString, Field(ge=0)]
 
 
 class Evaluation(SiloRecord):
@@ -12,6 +16,11 @@ class Evaluation(SiloRecord):
     `starting_loss` is that of the adapter the round started from (the last published one, or the
     base model in the first round); `silo_only_loss` that of an adapter trained by this silo for as
     many local steps and never merged, where the silo keeps one.
+
+    `records` are the held-out records that were measured; None where they are a small cell or the
+    contract lets no counts out. `change_error` is the standard error of `candidate_loss -
+    starting_loss` and `base_change_error` that of `candidate_loss - base_loss`, in nats per token,
+    from the differences of single records; None where they are a small cell.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -22,3 +31,6 @@ class Evaluation(SiloRecord):
     starting_loss: DecimalString
     candidate_loss: DecimalString
     silo_only_loss: DecimalString | None
+    records: Count | None = None
+    change_error: StandardError | None = None
+    base_change_error: StandardError | None = None

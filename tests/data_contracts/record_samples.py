@@ -250,6 +250,9 @@ ALL: tuple[Record, ...] = (
         starting_loss=LOSS,
         candidate_loss=LOSS,
         silo_only_loss=None,
+        records=40,
+        change_error=ENERGY,
+        base_change_error=ENERGY,
     ),
     ContributionRequest(
         **PLACE,

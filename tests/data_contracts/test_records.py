@@ -98,6 +98,26 @@ def test_a_decimal_that_could_not_be_read_back_is_not_written() -> None:
         Evaluation(**{**dict(SAMPLES["evaluation"]), "base_loss": Decimal("NaN")})
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"records": -1}, {"records": 2.5}, {"records": "40"}, {"change_error": "-0.001"},
+     {"change_error": 0.001}, {"base_change_error": "-1"}, {"base_change_error": "NaN"}],
+)  # fmt: skip
+def test_no_evaluation_of_negative_records_or_errors(changes: dict[str, Any]) -> None:
+    wire = wire_of("evaluation")
+    assert _accepts("evaluation", wire)
+    assert not _accepts("evaluation", wire | changes)
+
+
+@pytest.mark.parametrize("field", ["records", "change_error", "base_change_error"])
+def test_an_evaluation_may_withhold_what_is_said_of_single_records(field: str) -> None:
+    wire = wire_of("evaluation")
+    withheld = Evaluation.model_validate_json(json.dumps(wire | {field: None}))
+    absent = {name: value for name, value in wire.items() if name != field}
+    assert Evaluation.model_validate_json(json.dumps(absent)) == withheld
+    assert getattr(withheld, field) is None
+
+
 def test_decimal_from_float_rounds_and_refuses_what_is_not_finite() -> None:
     assert decimal_from_float(0.1 + 0.2) == Decimal("0.300000")
     for value in (float("nan"), float("inf")):
