@@ -8,6 +8,7 @@ over for this silo. Neither needs Prefect, an inbound port or anything but the s
 """
 
 import logging
+from decimal import Decimal
 from enum import Enum
 
 from data_contracts.artifact import artifact_of_file
@@ -39,7 +40,7 @@ from silo_agent.doors import (
     NOT_EVALUABLE,
     objection,
 )
-from silo_agent.egress import leaving_licences, leaving_outcomes
+from silo_agent.egress import leaving_licences, leaving_losses, leaving_outcomes
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import (
@@ -310,24 +311,30 @@ def _evaluate(
     if closed is not None:
         log.warning("no losses leave: %s", closed.reason)
         return Step.FINISHED
+    leaving = leaving_losses(losses, terms.egress if terms is not None else ())
     silo.release.record(
         Evaluation.on(
             plan,
             silo.clock.now(),
             silo=silo.name,
             candidate_digest=candidate.digest,
-            tokens=losses.tokens,
-            base_loss=decimal_from_float(losses.base),
-            starting_loss=decimal_from_float(losses.starting),
-            candidate_loss=decimal_from_float(losses.candidate),
-            silo_only_loss=(
-                None if losses.silo_only is None else decimal_from_float(losses.silo_only)
-            ),
+            tokens=leaving.tokens,
+            base_loss=decimal_from_float(leaving.base),
+            starting_loss=decimal_from_float(leaving.starting),
+            candidate_loss=decimal_from_float(leaving.candidate),
+            silo_only_loss=_decimal(leaving.silo_only),
+            records=leaving.records,
+            change_error=_decimal(leaving.change_error),
+            base_change_error=_decimal(leaving.base_change_error),
         )
     )
     reporter.show("done")
     log.info("candidate evaluated: %.4f nats per token", losses.candidate)
     return Step.EVALUATED
+
+
+def _decimal(value: float | None) -> Decimal | None:
+    return None if value is None else decimal_from_float(value)
 
 
 def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:

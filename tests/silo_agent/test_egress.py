@@ -1,10 +1,14 @@
 """Counts stay in the silo unless the contract lets them out; which rules hold always leaves."""
 
+from dataclasses import replace
+
 import pytest
 
 from data_contracts.dataset.contract.terms import EGRESS
+from data_contracts.dataset.small_cells import SMALL_CELL
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
-from silo_agent.egress import leaving_licences, leaving_outcomes
+from silo_agent.collaborators import HeldoutLosses
+from silo_agent.egress import leaving_licences, leaving_losses, leaving_outcomes
 from silo_agent.gate_outcome import GateOutcome
 from tests.aggregator.federation_samples import digest, minutes
 
@@ -66,3 +70,34 @@ def test_licences_leave_by_id_because_the_adapter_inherits_them(egress: tuple[st
 def test_each_kind_of_count_has_its_own_permission() -> None:
     assert leaving_outcomes(OUTCOME, ("rule-counts",)) == OUTCOME.outcomes
     assert leaving_licences(OUTCOME, ("licence-counts",)) == OUTCOME.licences
+
+
+LOSSES_OF_ENOUGH = HeldoutLosses(
+    tokens=4000,
+    base=3.0,
+    starting=2.75,
+    candidate=2.5,
+    silo_only=2.25,
+    records=SMALL_CELL,
+    change_error=0.02,
+    base_change_error=0.03,
+)
+LOSSES_ALONE = replace(LOSSES_OF_ENOUGH, records=None, change_error=None, base_change_error=None)
+
+
+@pytest.mark.parametrize("egress", [EGRESS, ("losses", "rule-counts")])
+def test_losses_leave_with_records_and_errors(egress: tuple[str, ...]) -> None:
+    assert leaving_losses(LOSSES_OF_ENOUGH, egress) == LOSSES_OF_ENOUGH
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, (*NO_COUNTS, "licence-counts")])
+def test_the_number_of_held_out_records_is_a_count(egress: tuple[str, ...]) -> None:
+    assert leaving_losses(LOSSES_OF_ENOUGH, egress) == replace(LOSSES_OF_ENOUGH, records=None)
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, EGRESS])
+@pytest.mark.parametrize("records", [None, 0, 1, 2, SMALL_CELL - 1])
+def test_nothing_is_said_of_a_small_cell_s_records(
+    records: int | None, egress: tuple[str, ...]
+) -> None:
+    assert leaving_losses(replace(LOSSES_OF_ENOUGH, records=records), egress) == LOSSES_ALONE
