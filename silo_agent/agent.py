@@ -8,6 +8,7 @@ over for this silo. Neither needs Prefect, an inbound port or anything but the s
 """
 
 import logging
+from decimal import Decimal
 from enum import Enum
 
 from data_contracts.artifact import artifact_of_file
@@ -39,7 +40,12 @@ from silo_agent.doors import (
     NOT_EVALUABLE,
     objection,
 )
-from silo_agent.egress import leaving_licences, leaving_outcomes, leaving_records
+from silo_agent.egress import (
+    leaving_licences,
+    leaving_losses,
+    leaving_outcomes,
+    leaving_records,
+)
 from silo_agent.feed import FeedView, refresh_feed
 from silo_agent.global_adapters import GlobalAdapters
 from silo_agent.policy import (
@@ -320,19 +326,21 @@ def _evaluate(
     if closed is not None:
         log.warning("no losses leave: %s", closed.reason)
         return Step.FINISHED
+    leaving = leaving_losses(losses, terms.egress if terms is not None else ())
     silo.release.record(
         Evaluation.on(
             plan,
             silo.clock.now(),
             silo=silo.name,
             candidate_digest=candidate.digest,
-            tokens=losses.tokens,
-            base_loss=decimal_from_float(losses.base),
-            starting_loss=decimal_from_float(losses.starting),
-            candidate_loss=decimal_from_float(losses.candidate),
-            silo_only_loss=(
-                None if losses.silo_only is None else decimal_from_float(losses.silo_only)
-            ),
+            tokens=leaving.tokens,
+            base_loss=decimal_from_float(leaving.base),
+            starting_loss=decimal_from_float(leaving.starting),
+            candidate_loss=decimal_from_float(leaving.candidate),
+            silo_only_loss=_decimal(leaving.silo_only),
+            records=leaving.records,
+            change_error=_decimal(leaving.change_error),
+            base_change_error=_decimal(leaving.base_change_error),
         )
     )
     reporter.show("done")
@@ -346,6 +354,10 @@ def _evaluate(
         losses.base,
     )
     return Step.EVALUATED
+
+
+def _decimal(value: float | None) -> Decimal | None:
+    return None if value is None else decimal_from_float(value)
 
 
 def _notice_omission(done: Released, coordinator: CoordinatorView) -> None:

@@ -29,13 +29,21 @@ class LocalTraining:
 
 @dataclass(frozen=True)
 class HeldoutLosses:
-    """Mean losses on the silo's held-out split in nats per answer token."""
+    """Mean losses on the silo's held-out split in nats per answer token.
+
+    `records` are the records they are means of. The standard errors are those of candidate minus
+    starting and of candidate minus base. All three are None where they are withheld, the errors
+    also where fewer than two records were measured.
+    """
 
     tokens: int
     base: float
     starting: float
     candidate: float
     silo_only: float | None
+    records: int | None
+    change_error: float | None
+    base_change_error: float | None
 
 
 @dataclass(frozen=True)

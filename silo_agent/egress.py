@@ -1,11 +1,14 @@
-"""What of a gate's outcome the contract's egress policy lets out of the silo.
+"""What of a gate's outcome and of an evaluation the contract's egress policy lets out of the silo.
 
 Which rules hold always leaves, because nobody can join a round without it; counts leave only where
 the contract says so.
 """
 
+from dataclasses import replace
+
 from data_contracts.dataset.small_cells import SMALL_CELL, reported_total
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from silo_agent.collaborators import HeldoutLosses
 from silo_agent.gate_outcome import GateOutcome
 
 
@@ -33,3 +36,14 @@ def leaving_records(outcome: GateOutcome, egress: tuple[str, ...]) -> dict[str, 
         return {"offered": None, "used": None}
     used = outcome.train_records + outcome.heldout_records
     return {"offered": outcome.records, "used": used - used % SMALL_CELL}
+
+
+def leaving_losses(losses: HeldoutLosses, egress: tuple[str, ...]) -> HeldoutLosses:
+    """Losses, without the number of records unless `rule-counts` may leave.
+
+    The number and the standard errors of fewer than SMALL_CELL records never leave: an error that
+    a handful of records decide says something about each.
+    """
+    if losses.records is None or losses.records < SMALL_CELL:
+        return replace(losses, records=None, change_error=None, base_change_error=None)
+    return losses if "rule-counts" in egress else replace(losses, records=None)

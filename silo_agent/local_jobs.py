@@ -69,10 +69,10 @@ class LocalJobs:
             threads_per_rank=training.threads_per_rank,
             checkpoint_every_steps=training.checkpoint_every_steps,
             heldout_sequences=training.heldout_sequences,
-            measure_base=book.get(BASE) is None,
+            measure_base=bool(book.without_records([BASE])),
             # What a narrower layout starts from is not the starting adapter of the round.
             measure_starting=own_layout(plan, silo) is None
-            and book.get(measured("starting", starting)) is None,
+            and bool(book.without_records([measured("starting", starting)])),
             measure_local=False,
             silo_only=SiloOnlyBaseline(
                 enabled=training.silo_only_baseline,
@@ -80,8 +80,10 @@ class LocalJobs:
             ),
         )
 
-    def evaluation(self, adapters: tuple[EvaluatedAdapter, ...], heldout: Path) -> EvaluationJob:
-        """Held-out losses of `adapters`."""
+    def evaluation(
+        self, adapters: tuple[EvaluatedAdapter, ...], heldout: Path, *, per_record: bool = False
+    ) -> EvaluationJob:
+        """Held-out losses of `adapters`, with `per_record` also of single records."""
         training = self.config.training
         return EvaluationJob(
             model_dir=self._model_dir(),
@@ -94,6 +96,7 @@ class LocalJobs:
             output_dir=self._work_dir() / "evaluation",
             device=training.device,
             threads=training.ranks * training.threads_per_rank,
+            per_record=per_record,
         )
 
     def silo_only(self) -> EvaluatedAdapter | None:

@@ -31,6 +31,7 @@ from silo_agent.training.job import (
     TrainingResult,
 )
 from silo_agent.training.launch import run_evaluation, run_training
+from silo_agent.training.record_sums import change_error
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,23 @@ class DeepSpeedTrainer:
     def evaluate(
         self, plan: RoundPlan, verdict: Verdict, adapters: EvaluatedAdapters, report: StatusReporter
     ) -> HeldoutLosses:
-        """Losses on the held-out split; only what was not measured before is computed."""
+        """Losses on the held-out split; only what was not measured before is computed.
+
+        Base, starting adapter and candidate are compared record by record.
+        """
         heldout = self.splits(verdict.findings_digest).heldout
         jobs = LocalJobs(self.config, plan)
         book, silo_only = jobs.book(heldout), jobs.silo_only()
         starting = measured("starting", adapters.starting)
         candidate = measured("candidate", adapters.candidate)
-        wanted = (BASE, starting, candidate, *((silo_only,) if silo_only else ()))
-        self._measure_missing(jobs, wanted, heldout, report)
-        return HeldoutLosses(
-            tokens=_known(book, candidate).tokens,
-            base=_known(book, BASE).loss,
-            starting=_known(book, starting).loss,
-            candidate=_known(book, candidate).loss,
+        compared, alone = (BASE, starting, candidate), (silo_only,) if silo_only else ()
+        # Twice: the book gives up what turns out to be of other records than are measured now.
+        for _ in range(2):
+            missing = (*book.without_records(compared), *_unknown(book, alone))
+            if missing:
+                self._measure(jobs.evaluation(missing, heldout, per_record=True), book, report)
+        return _heldout_losses(
+            *(_known(book, adapter) for adapter in compared),
             silo_only=_known(book, silo_only).loss if silo_only else None,
         )
 
@@ -100,21 +105,12 @@ class DeepSpeedTrainer:
         """As `evaluate`, for any adapters of the run's layout, in their order."""
         heldout = self.splits(verdict.findings_digest).heldout
         jobs, wanted = LocalJobs(self.config, plan), coalition_adapters(adapters)
-        self._measure_missing(jobs, wanted, heldout, report)
-        known = [_known(jobs.book(heldout), adapter) for adapter in wanted]
-        return AdapterLosses(known[0].tokens, tuple(entry.loss for entry in known))
-
-    def _measure_missing(
-        self,
-        jobs: LocalJobs,
-        wanted: Sequence[EvaluatedAdapter],
-        heldout: Path,
-        report: StatusReporter,
-    ) -> None:
         book = jobs.book(heldout)
-        missing = tuple(adapter for adapter in wanted if book.get(adapter) is None)
+        missing = _unknown(book, wanted)
         if missing:
             self._measure(jobs.evaluation(missing, heldout), book, report)
+        known = [_known(book, adapter) for adapter in wanted]
+        return AdapterLosses(known[0].tokens, tuple(entry.loss for entry in known))
 
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
         limit = timedelta(seconds=self.config.training.time_limit_seconds)
@@ -127,7 +123,7 @@ class DeepSpeedTrainer:
             )
         for adapter in job.adapters:
             entry = result.loss(adapter.name, HELDOUT)
-            book.put(adapter, Measured(entry.loss, entry.tokens))
+            book.put(adapter, Measured(entry.loss, entry.tokens, entry.records))
 
     def _seconds_left(self, plan: RoundPlan) -> int:
         left = (plan.submit_by - self.clock.now()).total_seconds()
@@ -149,9 +145,10 @@ def _remember(
     """Keep what training measured on the way, and the silo-only adapter for the next round."""
     book, tokens = jobs.book(job.heldout_records), result.heldout_tokens
     if result.base_loss is not None:
-        book.put(BASE, Measured(result.base_loss, tokens))
+        book.put(BASE, Measured(result.base_loss, tokens, result.base_records))
     if result.starting_loss is not None:
-        book.put(measured("starting", starting), Measured(result.starting_loss, tokens))
+        before = Measured(result.starting_loss, tokens, result.starting_records)
+        book.put(measured("starting", starting), before)
     if result.silo_only_adapter is None or result.silo_only_loss is None:
         return
     kept = jobs.silo_only_path(job.round)
@@ -184,6 +181,25 @@ def _phase(progress: Progress) -> Phase:
     if not progress.steps:
         return "loading_model"
     return "training_baseline" if progress.phase.startswith("silo-only") else "training"
+
+
+def _heldout_losses(
+    base: Measured, starting: Measured, candidate: Measured, *, silo_only: float | None
+) -> HeldoutLosses:
+    return HeldoutLosses(
+        tokens=candidate.tokens,
+        base=base.loss,
+        starting=starting.loss,
+        candidate=candidate.loss,
+        silo_only=silo_only,
+        records=len(candidate.records),
+        change_error=change_error(candidate.records, starting.records),
+        base_change_error=change_error(candidate.records, base.records),
+    )
+
+
+def _unknown(book: LossBook, wanted: Sequence[EvaluatedAdapter]) -> tuple[EvaluatedAdapter, ...]:
+    return tuple(adapter for adapter in wanted if book.get(adapter) is None)
 
 
 def _known(book: LossBook, adapter: EvaluatedAdapter) -> Measured:

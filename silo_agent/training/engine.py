@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.starting_adapter import Float32Array
@@ -26,36 +28,33 @@ from silo_agent.training.lora_model import (
     RESIDUAL_NAME,
     answer_nll,
     load_lora_model,
+    record_nll,
     set_adapter,
     trained_parameters,
     without_adapters,
 )
 from silo_agent.training.packing import PackedSequence, answer_tokens
 from silo_agent.training.proximal_term import ProximalTerm
+from silo_agent.training.record_sums import RecordSums
 from silo_agent.training.starting_tensors import starting_tensors
 
 NEVER = 10**9
 
 
 @dataclass(frozen=True)
-class Heldout:
-    """Mean loss in nats per answer token, and over how many tokens."""
-
-    loss: float
-    tokens: int
-
-
-@dataclass(frozen=True)
 class ResumePoint:
-    """What a checkpoint knows besides tensors. `step` counts finished steps."""
+    """What a checkpoint knows besides tensors. `step` counts finished steps.
+
+    Held-out losses are those from before training, None where the job did not ask for them.
+    """
 
     step: int
     tokens: int
     seconds: float
     first_step_loss: float
     last_step_loss: float
-    base_loss: float | None
-    starting_loss: float | None
+    base: RecordSums | None
+    starting: RecordSums | None
 
 
 def deepspeed_config(job: TrainingJob) -> dict[str, Any]:
@@ -124,23 +123,24 @@ class LoraEngine:
             )
         return loss
 
-    def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> Heldout:
-        """Held-out loss of the adapter as it is now, or of the base model alone."""
+    def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> RecordSums:
+        """Sums of held-out records under the adapter as it is now, or the base model alone."""
         ranks = self._job.ranks
         self._engine.eval()
         module = self._engine.module
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        counts = [tokens for each in sequences for tokens in each.record_answer_tokens]
+        nats = torch.zeros(len(counts), dtype=torch.float64, device=self._device)
+        places = list(accumulate((len(each.record_starts) for each in sequences), initial=0))
         with torch.no_grad(), nullcontext() if adapter else without_adapters(module):
             # At ZeRO-3 every forward pass is collective, so each rank does the same number.
             for start in range(0, len(sequences), ranks):
                 position = start + self._rank
                 own = sequences[min(position, len(sequences) - 1)]
-                nll = answer_nll(module, own, self._device)
+                nll = record_nll(module, own, self._device)
                 if position < len(sequences):
-                    total += nll.double()
-        dist.all_reduce(total)
-        tokens = answer_tokens(sequences)
-        return Heldout(total.item() / tokens, tokens)
+                    nats[places[position] : places[position + 1]] = nll
+        dist.all_reduce(nats)
+        return tuple(zip(nats.tolist(), counts, strict=True))
 
     def adapter(self) -> dict[str, Float32Array]:
         """Every adapter tensor in full and in float32, on every rank.
@@ -230,11 +230,14 @@ def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 
 def _resume_point(directory: Path, fingerprint: str) -> ResumePoint | None:
+    """None also for a marker that another version of this program wrote."""
     try:
         marker = json.loads((directory / MARKER_NAME).read_bytes())
+        if marker["fingerprint"] != fingerprint:
+            return None
+        return TypeAdapter(ResumePoint).validate_python(marker["point"])
     except (FileNotFoundError, ValueError):
         return None
-    return ResumePoint(**marker["point"]) if marker["fingerprint"] == fingerprint else None
 
 
 def _remove_checkpoints(directory: Path, keep: str) -> None:

@@ -20,6 +20,7 @@ from silo_agent.training.job import (
     HeldoutLoss,
     Progress,
 )
+from silo_agent.training.record_sums import RecordSums, mean_loss
 from silo_agent.training.run_files import ProgressWriter, RunFiles, write_failure, write_result
 from silo_agent.training.watchdog import AGENT_PIPE_VARIABLE, end_process, end_with_agent
 
@@ -67,8 +68,8 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
-            per_sequence = _losses(model, sequences, device)
-            losses.append(_heldout_loss(job, adapter, name, per_sequence))
+            sums = _record_sums(model, sequences, device)
+            losses.append(_heldout_loss(job, adapter, name, sums))
             done = Progress(
                 phase="held-out losses",
                 step=len(losses),
@@ -113,19 +114,19 @@ def _exchange(model: Any, job: EvaluationJob, adapter: EvaluatedAdapter) -> None
         set_adapter(model, residual, RESIDUAL_NAME)
 
 
-def _losses(
+def _record_sums(
     model: Any, sequences: "list[PackedSequence]", device: Any
-) -> tuple[tuple[float, int], ...]:
-    """(summed nats, answer tokens) of each sequence."""
+) -> tuple[RecordSums, ...]:
+    """Sums of the records of each sequence."""
     import torch
 
-    from silo_agent.training.lora_model import answer_nll
+    from silo_agent.training.lora_model import record_nll
 
     with torch.no_grad():
-        nats = [answer_nll(model, sequence, device).double().item() for sequence in sequences]
+        nats = [record_nll(model, sequence, device).tolist() for sequence in sequences]
     return tuple(
-        (_finite(value, sequence.answer_tokens), sequence.answer_tokens)
-        for value, sequence in zip(nats, sequences, strict=True)
+        tuple((_finite(n, t), t) for n, t in zip(each, sequence.record_answer_tokens, strict=True))
+        for each, sequence in zip(nats, sequences, strict=True)
     )
 
 
@@ -136,19 +137,21 @@ def _finite(nats: float, tokens: int) -> float:
 
 
 def _heldout_loss(
-    job: EvaluationJob,
-    adapter: EvaluatedAdapter,
-    heldout: str,
-    sequences: tuple[tuple[float, int], ...],
+    job: EvaluationJob, adapter: EvaluatedAdapter, heldout: str, sums: tuple[RecordSums, ...]
 ) -> HeldoutLoss:
-    tokens = sum(counted for _, counted in sequences)
+    records = tuple(record for sequence in sums for record in sequence)
     return HeldoutLoss(
         adapter=adapter.name,
         heldout=heldout,
-        loss=sum(nats for nats, _ in sequences) / tokens,
-        tokens=tokens,
-        sequences=sequences if job.per_sequence else (),
+        loss=mean_loss(records),
+        tokens=sum(tokens for _, tokens in records),
+        sequences=tuple(_total(sequence) for sequence in sums) if job.per_sequence else (),
+        records=records if job.per_record else (),
     )
+
+
+def _total(sums: RecordSums) -> tuple[float, int]:
+    return sum(nats for nats, _ in sums), sum(tokens for _, tokens in sums)
 
 
 if __name__ == "__main__":

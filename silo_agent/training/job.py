@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records.round_plan import AdapterLayout, TrainingRecipe
+from silo_agent.training.record_sums import RecordSums
 
 Device = Literal["cpu", "cuda"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -117,7 +118,7 @@ class PackingCounts(_Value):
 class TrainingResult(_Value):
     """What training produced. Losses are mean nats per answer token on the held-out records,
     except `first_step_loss` and `last_step_loss`, which are on the training records. Held-out
-    losses that the job did not ask for are None.
+    losses that the job did not ask for are None, and their sums per record empty.
 
     `tokens` counts the tokens processed in training, padding excluded (there is none).
     The silo-only fields are None when the baseline was not asked for or not reached in time.
@@ -139,6 +140,8 @@ class TrainingResult(_Value):
     silo_only_loss: float | None = None
     silo_only_adapter: Path | None = None
     heldout_tokens: int
+    base_records: RecordSums = ()
+    starting_records: RecordSums = ()
 
 
 class EvaluatedAdapter(_Value):
@@ -165,7 +168,7 @@ class EvaluationJob(_Value):
     """Measure every adapter on every held-out set, loading the model once.
 
     `residual_layout` is the layout of every residual; with `per_sequence` each loss says of which
-    sequences it is made.
+    sequences it is made, with `per_record` of which records.
     """
 
     model_dir: Path
@@ -179,6 +182,7 @@ class EvaluationJob(_Value):
     threads: PositiveInt = 2
     residual_layout: AdapterLayout | None = None
     per_sequence: bool = False
+    per_record: bool = False
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
@@ -202,8 +206,8 @@ class EvaluationJob(_Value):
 class HeldoutLoss(_Value):
     """Mean loss in nats per answer token of one adapter on one held-out set.
 
-    `sequences` holds (summed nats, answer tokens) of each sequence in their order, where the job
-    asked for it.
+    `sequences` holds (summed nats, answer tokens) of each sequence in their order and `records`
+    those of each record, where the job asked for them.
     """
 
     adapter: str
@@ -211,6 +215,7 @@ class HeldoutLoss(_Value):
     loss: float
     tokens: int
     sequences: tuple[tuple[float, int], ...] = ()
+    records: RecordSums = ()
 
 
 class EvaluationResult(_Value):

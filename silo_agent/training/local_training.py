@@ -8,11 +8,12 @@ from pathlib import Path
 import torch.distributed as dist
 
 from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.engine import Heldout, LoraEngine, ResumePoint
+from silo_agent.training.engine import LoraEngine, ResumePoint
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
 from silo_agent.training.lora_model import load_tokenizer
 from silo_agent.training.packing import PackedSequence, answer_tokens, pack_heldout, pack_training
 from silo_agent.training.process_group import join_ranks, peak_rss_bytes
+from silo_agent.training.record_sums import RecordSums, mean_loss
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
@@ -44,7 +45,7 @@ class _Part:
 class _Trained:
     point: ResumePoint
     resumed_from_step: int
-    after: Heldout | None
+    after: RecordSums | None
 
 
 def train_rank(job: TrainingJob, fingerprint: str) -> None:
@@ -117,9 +118,9 @@ def _before_training(
     same = job.starting_adapter is None and job.starting_residual is None
     if part.measures_before and (job.measure_starting or (job.measure_base and same)):
         progress.phase("held-out loss before training")
-        starting = engine.heldout(data.heldout).loss
+        starting = engine.heldout(data.heldout)
     if part.measures_before and job.measure_base:
-        base = starting if same else engine.heldout(data.heldout, adapter=False).loss
+        base = starting if same else engine.heldout(data.heldout, adapter=False)
     return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
 
 
@@ -146,8 +147,8 @@ def _steps(
             seconds=point.seconds + time.monotonic() - began,
             first_step_loss=point.first_step_loss if index else loss,
             last_step_loss=loss,
-            base_loss=point.base_loss,
-            starting_loss=point.starting_loss,
+            base=point.base,
+            starting=point.starting,
         )
         progress.report(meter.after(index + 1, loss, tokens))
         if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
@@ -168,10 +169,12 @@ def _result(data: _Data, trained: _Trained, adapter: Path) -> TrainingResult:
         tokens_per_second=point.tokens / max(point.seconds, 1e-6),
         peak_rss_bytes_per_rank=peak_rss_bytes(),
         packing=data.packing,
-        base_loss=point.base_loss,
-        starting_loss=point.starting_loss,
-        local_loss=trained.after.loss if trained.after else None,
+        base_loss=_mean(point.base),
+        starting_loss=_mean(point.starting),
+        local_loss=_mean(trained.after),
         heldout_tokens=answer_tokens(data.heldout),
+        base_records=point.base or (),
+        starting_records=point.starting or (),
     )
 
 
@@ -189,14 +192,17 @@ def _with_baseline(
     else:
         adapter = files.silo_only_adapter
         part = _Part("silo-only training", _baseline_job(job), adapter, False, True)
-        after = _train_part(part, data, fingerprint, progress).after
-        loss = after.loss if after else None
+        loss = _mean(_train_part(part, data, fingerprint, progress).after)
     update = {
         "silo_only_loss": loss,
         "silo_only_adapter": adapter,
         "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, peak_rss_bytes()),
     }
     return result.model_copy(update=update)
+
+
+def _mean(sums: RecordSums | None) -> float | None:
+    return mean_loss(sums) if sums else None
 
 
 def _baseline_is_the_local_adapter(job: TrainingJob) -> bool:

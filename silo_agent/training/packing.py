@@ -53,6 +53,20 @@ class PackedSequence:
         """How many tokens carry loss."""
         return sum(label != IGNORED for label in self.labels)
 
+    @property
+    def record_starts(self) -> list[int]:
+        """Where each conversation begins; one conversation is one record, never in two pieces."""
+        return [place for place, position in enumerate(self.positions) if position == 0]
+
+    @property
+    def record_answer_tokens(self) -> list[int]:
+        """How many tokens carry loss, for each conversation."""
+        ends = [*self.record_starts[1:], len(self.labels)]
+        return [
+            sum(label != IGNORED for label in self.labels[start:end])
+            for start, end in zip(self.record_starts, ends, strict=True)
+        ]
+
 
 class RecordFile:
     """Random access to a JSONL file by line, so that shuffling needs no copy of it in memory.

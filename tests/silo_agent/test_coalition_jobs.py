@@ -1,44 +1,27 @@
 """Coalitions' adapters go through the evaluation that measures candidates, each under its place."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from data_contracts.records import RoundPlan
-from data_contracts.records.merge_spec import MergeSpec
 from infra.clock import SystemClock
-from infra.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter, Splits
 from silo_agent.local_jobs import HELDOUT, LocalJobs, coalition_adapters
 from silo_agent.local_trainer import DeepSpeedTrainer
 from silo_agent.status_reporter import StatusReporter
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.launch import run_evaluation
-from tests.aggregator.federation_samples import Federation, federation
-from tests.silo_agent.test_policy import EXACT, POLICY
+from tests.aggregator.federation_samples import Federation
 from tests.silo_agent.test_silo_layout import drawn_adapter, jobs_of
-from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
-
-RESIDUAL_RANK = 2
+from tests.silo_agent.tiny_federation import tiny_federation
+from tests.tiny_model import write_records
 
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Federation:
     """A plan for the tiny model, merged with a residual, whose policy lies in the home."""
-    model = make_tiny_model(tmp_path / "model")
-    digest = model_digest(model, tmp_path / "digests.json")
-    text = POLICY.format(**{**EXACT, "digest": digest}).replace("/models/a", str(model))
-    (tmp_path / "policy.toml").write_text(text)
-    plain = federation().plan.record
-    changes: dict[str, Any] = {
-        "base_model": plain.base_model.model_copy(update={"digest": digest}),
-        "layout": tiny_adapter_layout(),
-        "recipe": plain.recipe.model_copy(update={"sequence_length": 96}),
-        "merge": MergeSpec(rule="residual", weight_cap_tokens=1000, residual_rank=RESIDUAL_RANK),
-        "starting_adapter": None,
-    }
-    return federation(**changes)
+    return tiny_federation(tmp_path)
 
 
 @pytest.fixture

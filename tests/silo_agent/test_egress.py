@@ -1,10 +1,19 @@
 """Counts stay in the silo unless the contract lets them out; which rules hold always leaves."""
 
+from dataclasses import replace
+
 import pytest
 
 from data_contracts.dataset.contract.terms import EGRESS
+from data_contracts.dataset.small_cells import SMALL_CELL
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
-from silo_agent.egress import leaving_licences, leaving_outcomes, leaving_records
+from silo_agent.collaborators import HeldoutLosses
+from silo_agent.egress import (
+    leaving_licences,
+    leaving_losses,
+    leaving_outcomes,
+    leaving_records,
+)
 from silo_agent.gate_outcome import GateOutcome
 from tests.aggregator.federation_samples import digest, minutes
 
@@ -99,3 +108,34 @@ def test_limits_leave_with_the_rule() -> None:
     outcome = OUTCOME.model_copy(update={"outcomes": (limited,)})
     (leaving,) = leaving_outcomes(outcome, NO_COUNTS)
     assert (leaving.tolerated_per_mille, leaving.unexpected_count) == (20, None)
+
+
+LOSSES_OF_ENOUGH = HeldoutLosses(
+    tokens=4000,
+    base=3.0,
+    starting=2.75,
+    candidate=2.5,
+    silo_only=2.25,
+    records=SMALL_CELL,
+    change_error=0.02,
+    base_change_error=0.03,
+)
+LOSSES_ALONE = replace(LOSSES_OF_ENOUGH, records=None, change_error=None, base_change_error=None)
+
+
+@pytest.mark.parametrize("egress", [EGRESS, ("losses", "rule-counts")])
+def test_losses_leave_with_records_and_errors(egress: tuple[str, ...]) -> None:
+    assert leaving_losses(LOSSES_OF_ENOUGH, egress) == LOSSES_OF_ENOUGH
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, (*NO_COUNTS, "licence-counts")])
+def test_the_number_of_held_out_records_is_a_count(egress: tuple[str, ...]) -> None:
+    assert leaving_losses(LOSSES_OF_ENOUGH, egress) == replace(LOSSES_OF_ENOUGH, records=None)
+
+
+@pytest.mark.parametrize("egress", [(), NO_COUNTS, EGRESS])
+@pytest.mark.parametrize("records", [None, 0, 1, 2, SMALL_CELL - 1])
+def test_nothing_is_said_of_a_small_cell_s_records(
+    records: int | None, egress: tuple[str, ...]
+) -> None:
+    assert leaving_losses(replace(LOSSES_OF_ENOUGH, records=records), egress) == LOSSES_ALONE

@@ -45,6 +45,10 @@ from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
 
 BASE_LOSS = 3.0
+HELDOUT_RECORDS = 20
+CHANGE_ERROR = 0.02
+"""Standard error of a change of the loss in nats per token."""
+
 FINDINGS = digest_of_bytes(b"findings")
 
 
@@ -111,7 +115,14 @@ class SimulatedTrainer:
         starting = BASE_LOSS - 0.1 * (plan.round - 1)
         step = 0.5 if self.behaviour is Behaviour.UNHAPPY else -0.1
         return HeldoutLosses(
-            tokens=100, base=BASE_LOSS, starting=starting, candidate=starting + step, silo_only=None
+            tokens=100,
+            base=BASE_LOSS,
+            starting=starting,
+            candidate=starting + step,
+            silo_only=None,
+            records=HELDOUT_RECORDS,
+            change_error=CHANGE_ERROR,
+            base_change_error=CHANGE_ERROR * plan.round,
         )
 
     def measure(
@@ -191,7 +202,7 @@ class SimulatedGate:
             expires_at=self.expires_at,
             operator_notes=(),
             train_records=80,
-            heldout_records=20,
+            heldout_records=HELDOUT_RECORDS,
         )
 
     def remember(self, findings_digest: str) -> None:

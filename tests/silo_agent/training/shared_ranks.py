@@ -94,6 +94,7 @@ def _train(job: TrainingJob) -> None:
     from silo_agent.training.engine import LoraEngine
     from silo_agent.training.lora_model import load_tokenizer
     from silo_agent.training.packing import pack_heldout, pack_training
+    from silo_agent.training.record_sums import mean_loss
 
     size, tokenizer = job.recipe.sequences_per_step, load_tokenizer(job.model_dir)
     length, steps = job.recipe.sequence_length, job.recipe.local_steps
@@ -113,9 +114,9 @@ def _train(job: TrainingJob) -> None:
         seed=job.layout.seed,
     )
     engine = LoraEngine(job)
-    starting_loss = engine.heldout(heldout).loss
+    starting_loss = mean_loss(engine.heldout(heldout))
     losses = [engine.step(step, packed[step * size : (step + 1) * size]) for step in range(steps)]
-    local_loss, adapter = engine.heldout(heldout).loss, engine.adapter()
+    local_loss, adapter = mean_loss(engine.heldout(heldout)), engine.adapter()
     tokens = sum(len(sequence.token_ids) for sequence in packed)
     if dist.get_rank() == 0:
         write_adapter(RunFiles(job.output_dir).adapter, job.layout, adapter)

@@ -25,6 +25,7 @@ from silo_agent.training.job import (
     TrainingResult,
 )
 from silo_agent.training.launch import run_evaluation, run_training
+from silo_agent.training.record_sums import mean_loss
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.shared_ranks import (
     measured,
@@ -194,6 +195,16 @@ def test_first_round_starts_at_the_base_model_and_equals_the_baseline(
     assert zero_2.silo_only_adapter == zero_2.adapter
 
 
+def test_losses_before_training_are_those_of_every_record_on_all_ranks(
+    zero_2: TrainingResult,
+) -> None:
+    """The killed run measured them; they came out of its checkpoint."""
+    assert zero_2.base_records == zero_2.starting_records
+    assert len(zero_2.base_records) == 7
+    assert sum(tokens for _, tokens in zero_2.base_records) == zero_2.heldout_tokens
+    assert zero_2.base_loss == pytest.approx(mean_loss(zero_2.base_records), rel=1e-12)
+
+
 @pytest.fixture(scope="module")
 def others(silo: TinySilo) -> dict[str, TrainingJob]:
     """The job of `zero_2` at the other stages in two ranks, and at its own in one."""
@@ -246,6 +257,10 @@ def test_second_round_trains_the_baseline_from_its_own_past(
     assert result.adapter.stat().st_mtime_ns == written_at
     assert result.starting_loss == pytest.approx(zero_2.local_loss, abs=TOLERANCE)
     assert result.base_loss == pytest.approx(zero_2.base_loss, abs=TOLERANCE)
+    for found, expected in zip(result.base_records, zero_2.base_records, strict=True):
+        assert found == pytest.approx(expected, rel=TOLERANCE), "at another stage and in one rank"
+    assert [tokens for _, tokens in result.starting_records] == [t for _, t in result.base_records]
+    assert result.starting_loss == pytest.approx(mean_loss(result.starting_records))
     assert result.local_loss is not None and result.starting_loss is not None
     assert result.local_loss < result.starting_loss
     assert result.silo_only_loss is not None and result.silo_only_adapter is not None
@@ -271,12 +286,17 @@ def test_plain_peft_and_the_evaluation_see_what_training_measured(
         sequence_length=zero_2_job.recipe.sequence_length,
         heldout_sequences=zero_2_job.heldout_sequences,
         output_dir=tmp_path / "evaluation",
+        per_record=True,
     )
     result = run_evaluation(job)
     local = result.loss("local", "heldout")
     assert local.loss == pytest.approx(zero_2.local_loss, abs=1e-5)
     assert local.tokens == zero_2.heldout_tokens
     assert result.loss("base", "heldout").loss == pytest.approx(zero_2.base_loss, abs=1e-5)
+    for found, expected in zip(
+        result.loss("base", "heldout").records, zero_2.base_records, strict=True
+    ):
+        assert found == pytest.approx(expected, rel=TOLERANCE), "so the two can be paired"
     assert result.loss("local", "train").loss < result.loss("base", "train").loss
     assert run_evaluation(job, should_stop=lambda: True) == result
     in_peft = _loss_in_plain_peft(silo, zero_2_job, zero_2.adapter, tmp_path / "peft")

@@ -1,0 +1,42 @@
+"""Losses of single held-out records, and how sure they make a change of the mean loss.
+
+The sums stay in the silo: of them only a mean, a number of records and a standard error leave.
+"""
+
+import math
+from collections.abc import Sequence
+
+RecordSums = tuple[tuple[float, int], ...]
+"""(summed nats, answer tokens) of each record, in the order in which records are packed."""
+
+
+def mean_loss(sums: RecordSums) -> float:
+    """Nats per answer token over all records, at least one."""
+    return sum(nats for nats, _ in sums) / sum(tokens for _, tokens in sums)
+
+
+def change_error(after: RecordSums, before: RecordSums) -> float | None:
+    """Standard error of `mean_loss(after) - mean_loss(before)` in nats per token.
+
+    Both are losses of the same records, so what leaves its mark is how much the change differs
+    between records, not how hard they are. The change r = sum d / sum t is a ratio of two sums over
+    records, of d nats and t tokens; its error is that of the linearised ratio estimator, with
+    records drawn from a large population (Cochran, Sampling Techniques, 3rd edition, 1977, sections
+    2.11 and 6.4). None with fewer than two records, which say nothing of their spread. Raises
+    ValueError when the sums are of different records.
+    """
+    tokens = [count for _, count in after]
+    if tokens != [count for _, count in before]:
+        raise ValueError(
+            f"expected sums of the same records, found {len(after)} and {len(before)} records "
+            "with different numbers of tokens; measure both on the same held-out file"
+        )
+    changes = [x - y for (x, _), (y, _) in zip(after, before, strict=True)]
+    return _ratio_error(changes, tokens) if len(tokens) > 1 else None
+
+
+def _ratio_error(values: Sequence[float], sizes: Sequence[int]) -> float:
+    ratio = math.fsum(values) / sum(sizes)
+    squares = ((d - ratio * t) ** 2 for d, t in zip(values, sizes, strict=True))
+    count = len(values)
+    return math.sqrt(count / (count - 1) * math.fsum(squares)) / sum(sizes)
