@@ -15,13 +15,13 @@ from rich.table import Table
 
 from flows.contract_commands import contract_app, registry_app
 from flows.federation_commands import federation_app
+from flows.stack_commands import stack_app
 from flows.storage_commands import storage_app, tell_untried
 from infra.terminal import run_command_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 round_app = typer.Typer(no_args_is_help=True, help="Start, follow and abort rounds.")
 report_app = typer.Typer(no_args_is_help=True, help="Verify and export round reports.")
-stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect, on loopback.")
 app.add_typer(federation_app, name="federation")
 app.add_typer(round_app, name="round")
 app.add_typer(report_app, name="report")
@@ -192,30 +192,6 @@ def report_export(
 
     export_report(file, into)
     console.print(f"written {into}")
-
-
-@stack_app.command("start")
-def stack_start(
-    state: Annotated[Path, typer.Option(help="Where the stack keeps its data.")],
-    s3_port: Annotated[int, typer.Option(help="S3 port; 0 chooses a free one.")] = 8333,
-    prefect_port: Annotated[int, typer.Option(help="Prefect port; 0 chooses one.")] = 4200,
-) -> None:
-    """Start SeaweedFS and a Prefect server on loopback and leave them running."""
-    from infra.local_stack import auth_path, start_stack
-
-    storage, prefect = start_stack(state, s3_port, prefect_port, keep=True)
-    console.print(f"S3       {storage.endpoint_url}")
-    console.print(f"Prefect  {prefect.ui_url} (password in {auth_path(state)})")
-    console.print(f"Stop it with `consortia stack stop --state {state}`.")
-
-
-@stack_app.command("stop")
-def stack_stop(state: Annotated[Path, typer.Option(help="As given to start.")]) -> None:
-    """Stop every process that was started with this state directory, and no other."""
-    from infra.local_stack import stop_recorded
-
-    stopped = stop_recorded(state.resolve())
-    console.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
 
 
 @app.command()

@@ -40,6 +40,7 @@ from infra.s3_client import S3Settings
 from infra.signing_keys import ensure_key
 from infra.single_writer import claim_record
 from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
+from infra.terminal import command_line
 from infra.toml_text import toml_string
 
 ROOT_KEY = Path("keys/root-key.pem")
@@ -59,6 +60,7 @@ class FederationTerms:
     model_path: Path
     prefect_api_url: str
     endpoint_url: str
+    prefect_auth: Path = Path("keys/prefect-auth")
 
 
 def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage | None) -> None:
@@ -162,7 +164,8 @@ def describe(home: Path) -> list[tuple[str, str]]:
     membership = feed.membership.record
     expiry = f"expires {membership.expires_at:%Y-%m-%d}"
     if membership.expires_soon(c.clock.now()):
-        expiry += ": renew it with `consortia federation renew`"
+        renew = command_line("consortia", "federation", "renew", "--home", home.resolve())
+        expiry += f": renew it with `{renew}`"
     rows = [
         ("federation", membership.federation),
         ("membership", f"number {membership.number}, {expiry}"),
