@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY
+from aggregator.settings import FederationSettings
 from data_contracts.dataset.contract.agreement import agreement_path
 from infra.terminal import COMMAND_INDENT, command_line
 
@@ -74,12 +75,13 @@ def after_signing(signatures: int, agreement: Path, hand_over: Path | None) -> l
 
 
 def after_round_start(
-    home: Path, round_number: int | None, ui_url: str, flow_run: str
+    settings: FederationSettings, round_number: int | None, flow_run: str
 ) -> list[str]:
-    """How to follow a round that was asked for; the number is None when storage did not say."""
+    """How to follow a round that was asked for; its number is None where storage did not say."""
     until = ("--round", round_number) if round_number is not None else ()
+    page = settings.prefect.api_url.removesuffix("/").removesuffix("/api")
     return [
-        "Follow it with",
-        command("consortia", "round", "watch", "--home", home, *until),
-        f"or on Prefect's page: {ui_url}/runs/flow-run/{flow_run}",
+        f"Prefect's page of it: {page}/runs/flow-run/{flow_run}",
+        "Follow the round with",
+        command("consortia", "round", "watch", "--home", settings.home, *until),
     ]

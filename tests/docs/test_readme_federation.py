@@ -65,9 +65,10 @@ class Reader:
             text = path.read_text()
             for line in lines:
                 start = re.split(", value" if ", value" in line else "[=:]", line, maxsplit=1)[0]
-                place = re.compile(rf"^(\s*){re.escape(start)}.*$", re.MULTILINE)
-                text, count = place.subn(lambda m, line=line: m[1] + line, text)
-                assert count == 1, f"{line} in {name}"
+                place = re.compile(rf"^\s*{re.escape(start)}.*$", re.MULTILINE)
+                (found,) = place.finditer(text)
+                indented = found[0][: len(found[0]) - len(found[0].lstrip())] + line
+                text = text[: found.start()] + indented + text[found.end() :]
             path.write_text(text)
 
     def bring_records(self, example: str) -> None:
