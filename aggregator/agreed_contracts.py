@@ -26,6 +26,14 @@ class AgreedContracts:
 
 
 def agreed_contracts(directory: Path, feed: TrustedFeed, now: datetime) -> AgreedContracts:
+    """As `read_agreed`, for a plan: whoever is left out is named in the log."""
+    agreed = read_agreed(directory, feed, now)
+    for silo, why in agreed.left_out.items():
+        log.warning("%s is left out of the round: %s", silo, why)
+    return agreed
+
+
+def read_agreed(directory: Path, feed: TrustedFeed, now: datetime) -> AgreedContracts:
     """Every `<silo>.yaml` in `directory` with its agreement, judged at `now`."""
     digests: dict[str, str] = {}
     left_out: dict[str, str] = {}
@@ -40,8 +48,6 @@ def agreed_contracts(directory: Path, feed: TrustedFeed, now: datetime) -> Agree
                 digests[silo] = digest
             else:
                 left_out[silo] = "one that has expired"
-    for silo, why in left_out.items():
-        log.warning("%s is left out of the round: %s", silo, why)
     return AgreedContracts(digests, left_out)
 
 

@@ -3,25 +3,23 @@
 Prefect is imported only by the commands that need it, after its environment is set.
 """
 
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from flows.contract_commands import contract_app, registry_app
 from flows.federation_commands import federation_app
+from flows.stack_commands import stack_app
 from flows.storage_commands import storage_app, tell_untried
-from infra.terminal import run_command_line
+from infra.terminal import run_command_line, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 round_app = typer.Typer(no_args_is_help=True, help="Start, follow and abort rounds.")
 report_app = typer.Typer(no_args_is_help=True, help="Verify and export round reports.")
-stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect, on loopback.")
 app.add_typer(federation_app, name="federation")
 app.add_typer(round_app, name="round")
 app.add_typer(report_app, name="report")
@@ -35,7 +33,6 @@ Home = Annotated[
     Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
 ]
 HERE = Path()
-WATCH_SECONDS = 1.0
 
 
 @app.command()
@@ -59,10 +56,10 @@ def deploy(
     from flows.deployments import deployment_name, register, serve_rounds
 
     if register_only:
-        console.print(f"registered {deployment_name(settings)} as {register(settings)}")
+        say(console, f"registered {deployment_name(settings)} as {register(settings)}")
         return
-    console.print(f"serving {deployment_name(settings)}; Ctrl-C ends it, the schedule stays")
-    serve_rounds(settings)
+    serving = f"serving {deployment_name(settings)}; Ctrl-C ends it, the schedule stays"
+    serve_rounds(settings, lambda: say(console, serving))
 
 
 @round_app.command("start")
@@ -79,34 +76,42 @@ def round_start(
     settings = load_settings(home)
     use_prefect_of(settings)
     from flows.deployments import start_rounds
+    from flows.next_steps import after_round_start
+    from flows.round_waiting import next_round_number
 
-    console.print(f"flow run {start_rounds(settings, until_round)}")
+    number = next_round_number(home)
+    run = start_rounds(settings, until_round)
+    say(console, f"flow run {run}")
+    say(console, *after_round_start(settings, number, run))
 
 
 @round_app.command("status")
 def round_status(home: Home = HERE) -> None:
-    """Show the newest round once."""
+    """Show the newest round once, or what the first one waits for."""
     from aggregator.coordinator import load_coordinator
-    from flows.round_watch import render_round, view_round
-
-    console.print(render_round(view_round(load_coordinator(home))))
-
-
-@round_app.command("watch")
-def round_watch(home: Home = HERE) -> None:
-    """Follow the newest round until it is reported."""
-    from aggregator.coordinator import load_coordinator
-    from aggregator.stage import Stage
+    from flows.round_waiting import what_is_waited_for
     from flows.round_watch import render_round, view_round
 
     coordinator = load_coordinator(home)
-    with Live(console=console, refresh_per_second=2) as live:
-        while True:
-            view = view_round(coordinator)
-            live.update(render_round(view))
-            if view.stage is Stage.REPORTED:
-                return
-            time.sleep(WATCH_SECONDS)
+    view = view_round(coordinator)
+    if view.plan is None:
+        say(console, *what_is_waited_for(coordinator))
+    else:
+        console.print(render_round(view))
+
+
+@round_app.command("watch")
+def round_watch(
+    home: Home = HERE,
+    round_number: Annotated[
+        int | None, typer.Option("--round", min=1, help="Round to follow; default: the newest.")
+    ] = None,
+) -> None:
+    """Follow a round until it is reported; before its plan, say what it waits for."""
+    from aggregator.coordinator import load_coordinator
+    from flows.round_follow import follow_round
+
+    follow_round(load_coordinator(home), console, round_number)
 
 
 @round_app.command("abort")
@@ -118,7 +123,7 @@ def round_abort(
     from aggregator.coordinator import load_coordinator
     from flows.round_operations import abort_newest
 
-    console.print(f"aborted: {abort_newest(load_coordinator(home), reason)}")
+    say(console, f"aborted: {abort_newest(load_coordinator(home), reason)}")
 
 
 @round_app.command("contributions")
@@ -179,7 +184,7 @@ def report_verify(
         table.add_row(claim.name, f"[{styles[claim.outcome]}]{claim.outcome}[/]", claim.detail)
     console.print(table)
     failed = [claim for claim in claims if claim.outcome == "fail"]
-    console.print(f"{len(failed)} of {len(claims)} claims fail" if failed else "no claim fails")
+    say(console, f"{len(failed)} of {len(claims)} claims fail" if failed else "no claim fails")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -192,31 +197,7 @@ def report_export(
     from flows.round_operations import export_report
 
     export_report(file, into)
-    console.print(f"written {into}")
-
-
-@stack_app.command("start")
-def stack_start(
-    state: Annotated[Path, typer.Option(help="Where the stack keeps its data.")],
-    s3_port: Annotated[int, typer.Option(help="S3 port; 0 chooses a free one.")] = 8333,
-    prefect_port: Annotated[int, typer.Option(help="Prefect port; 0 chooses one.")] = 4200,
-) -> None:
-    """Start SeaweedFS and a Prefect server on loopback and leave them running."""
-    from infra.local_stack import auth_path, start_stack
-
-    storage, prefect = start_stack(state, s3_port, prefect_port, keep=True)
-    console.print(f"S3       {storage.endpoint_url}")
-    console.print(f"Prefect  {prefect.ui_url} (password in {auth_path(state)})")
-    console.print(f"Stop it with `consortia stack stop --state {state}`.")
-
-
-@stack_app.command("stop")
-def stack_stop(state: Annotated[Path, typer.Option(help="As given to start.")]) -> None:
-    """Stop every process that was started with this state directory, and no other."""
-    from infra.local_stack import stop_recorded
-
-    stopped = stop_recorded(state.resolve())
-    console.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
+    say(console, f"written {into}")
 
 
 @app.command()

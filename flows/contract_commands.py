@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.terminal import say
+
 contract_app = typer.Typer(no_args_is_help=True, help="Check, compare and sign data contracts.")
 registry_app = typer.Typer(no_args_is_help=True, help="Make copyright registries from texts.")
 console = Console()
@@ -27,7 +29,7 @@ def lint(contract: ContractFile) -> None:
     for term, says in summary(load_contract(contract)):
         table.add_row(term, says)
     console.print(table)
-    console.print("The contract is valid; it counts once silo and coordinator have signed it.")
+    say(console, "The contract is valid; it counts once silo and coordinator have signed it.")
 
 
 @contract_app.command()
@@ -62,14 +64,13 @@ def sign(
     silo: Annotated[str, typer.Option(help="Whose contract it is; at the federation only.")] = "",
 ) -> None:
     """Sign a contract, as the silo or as the coordinator; the second signature puts it in force."""
-    from flows.contract_signing import sign_contract
+    from flows.contract_signing import put_into_hand_over, sign_contract
+    from flows.next_steps import after_signing
 
-    path, signatures = sign_contract(contract, home, silo)
-    console.print(f"signed {path}", soft_wrap=True)
-    if signatures == 2:
-        console.print("Silo and coordinator have both signed: the contract is in force.")
-    else:
-        console.print("Give contract and agreement to the other side, which signs them too.")
+    agreement, signatures = sign_contract(contract, home, silo)
+    hand_over = put_into_hand_over(agreement, home, silo)
+    say(console, f"signed {agreement.resolve()}")
+    say(console, *after_signing(signatures, agreement.resolve(), hand_over))
 
 
 @registry_app.command("build")
@@ -86,13 +87,11 @@ def registry_build(
 
     built = build_from_files(texts, name, rights_holder, federation, into, timedelta(days=days))
     manifest = built.manifest.record
-    console.print(
-        f"tiles         {manifest.tiles} runs of {manifest.words_per_tile} words, from "
-        f"{manifest.texts} texts"
-    )
-    console.print(f"too short     {manifest.texts_without_tile} texts, which it cannot find")
-    console.print(f"false finds   {manifest.error_rate * 100} % of runs that are not in it")
-    console.print(f"expires       {manifest.expires_at:%Y-%m-%d}")
-    console.print(f"signer        {built.signer}", highlight=False)
-    console.print(f"Give {name}.manifest.json, {name}.bloom and {name}.key to the silos, and the")
-    console.print("signer to whoever writes their contracts. Never give the key to anybody else.")
+    tiles, width = manifest.tiles, manifest.words_per_tile
+    say(console, f"tiles         {tiles} runs of {width} words, from {manifest.texts} texts")
+    say(console, f"too short     {manifest.texts_without_tile} texts, which it cannot find")
+    say(console, f"false finds   {manifest.error_rate * 100} % of runs that are not in it")
+    say(console, f"expires       {manifest.expires_at:%Y-%m-%d}")
+    say(console, f"signer        {built.signer}")
+    say(console, f"Give {name}.manifest.json, {name}.bloom and {name}.key to the silos, and the")
+    say(console, "signer to whoever writes their contracts. Never give the key to anybody else.")

@@ -20,10 +20,12 @@ from data_contracts.envelope import verify
 from data_contracts.errors import DataStewardError, FederationOperatorError, UntrustedInputError
 from data_contracts.records import ContractAgreement, Membership
 from data_contracts.trust_anchor import load_trust_anchor
+from flows.federation_admin import HAND_OVER
 from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, load_key
 from silo_agent.config import CONFIG_NAME, load_config
+from silo_agent.hand_over import AGREEMENT
 
 
 def sign_contract(path: Path, home: Path, silo: str = "") -> tuple[Path, int]:
@@ -54,6 +56,15 @@ def sign_on_both_sides(own: Path, silo_home: Path, filed: Path, home: Path, silo
     write_durably(agreement_path(filed), agreement.read_bytes(), mode=0o644)
     agreement, _ = sign_contract(filed, home, silo)
     write_durably(agreement_path(own), agreement.read_bytes(), mode=0o644)
+
+
+def put_into_hand_over(agreement: Path, home: Path, silo: str) -> Path | None:
+    """Copy an agreement to what the federation's operator hands over to `silo`; None at a silo."""
+    folder = home / HAND_OVER / silo
+    if not silo or not folder.is_dir():
+        return None
+    write_durably(folder / AGREEMENT, agreement.read_bytes())
+    return folder.resolve()
 
 
 def _sign(

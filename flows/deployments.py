@@ -4,10 +4,10 @@ One deployment per federation: `federated-training/<federation>`. Runs never ove
 waits in the queue until the slot is free. The runner starts each flow run in a process of its own.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from prefect import serve
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
@@ -21,7 +21,8 @@ from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.federated_training import federated_training
 from flows.orphaned_runs import crash_orphans, only_runner
-from flows.prefect_faults import prefect_answers
+from flows.prefect_faults import prefect_answers, require_prefect
+from infra.terminal import command_line
 
 FLOW_NAME = "federated-training"
 
@@ -56,36 +57,39 @@ def build_deployment(settings: FederationSettings) -> RunnerDeployment:
 
 def register(settings: FederationSettings) -> str:
     """Register or update the deployment; returns its id."""
+    require_prefect(settings)
     with prefect_answers(settings):
         return str(build_deployment(settings).apply())
 
 
-def serve_rounds(settings: FederationSettings) -> None:
-    """Register, then run scheduled and requested rounds until this process ends.
+def serve_rounds(settings: FederationSettings, on_ready: Callable[[], None]) -> None:
+    """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 
     Runs that an earlier, killed runner left behind are marked crashed first. The schedule stays
     active when the runner stops, so that a restarted one goes on.
     """
+    require_prefect(settings)
     with only_runner(settings), prefect_answers(settings):
         crash_orphans(settings)
+        build_deployment(settings).apply()
+        on_ready()
         serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
 
 
 def start_rounds(settings: FederationSettings, until_round: int | None) -> str:
     """Ask for rounds now; returns the flow run's id. Raises NotDeployedError before `register`."""
+    require_prefect(settings)
     name = deployment_name(settings)
     parameters = {"home": str(settings.home), "until_round": until_round}
     try:
         with prefect_answers(settings):
             run: Any = run_deployment(name, parameters=parameters, timeout=0, as_subflow=False)
     except ObjectNotFound:
-        with prefect_answers(settings), get_client(sync_client=True) as client:
-            # Whatever else listens there also says that it knows no such deployment.
-            client.api_version()
+        deploy = command_line("consortia", "deploy", "--home", settings.home)
         raise NotDeployedError(
             f"deployment {name}",
             expected="Prefect to know it",
             found="none of that name",
-            action="run `consortia deploy` and leave it running",
+            action=f"run `{deploy}` and leave it running",
         ) from None
     return str(run.id)

@@ -40,6 +40,7 @@ from infra.s3_client import S3Settings
 from infra.signing_keys import ensure_key
 from infra.single_writer import claim_record
 from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
+from infra.terminal import command_line
 from infra.toml_text import toml_string
 
 ROOT_KEY = Path("keys/root-key.pem")
@@ -60,6 +61,7 @@ class FederationTerms:
     prefect_api_url: str
     endpoint_url: str
     model_hub_id: str = ""
+    prefect_auth: Path = Path("keys/prefect-auth")
 
 
 def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage | None) -> None:
@@ -117,13 +119,21 @@ def publish_membership(home: Path) -> Verified[Membership]:
     return winner
 
 
+@dataclass(frozen=True)
+class Joining:
+    """Who joins, or has a new key, contract or name; see `aggregator.membership_changes.with_silo`."""
+
+    silo: str
+    public_key: str
+    contract: Path
+    name: str | None = None
+    first_round: int | None = None
+
+
 def add_silo(
     home: Path,
-    silo: str,
-    public_key: str,
-    contract: Path,
+    joining: Joining,
     storage: RunningStorage | None,
-    first_round: int | None = None,
     root_keys: Sequence[Path] = (),
 ) -> tuple[Path, Published | Draft]:
     """Create the silo's bucket and credential, sign a membership with it, file its contract.
@@ -132,10 +142,11 @@ def add_silo(
     what became of the membership.
     """
     c = load_coordinator(home)
+    silo, contract = joining.silo, joining.contract
     hand_over = home / HAND_OVER / silo
     contract_bytes = contract.read_bytes()
     parse_contract(contract_bytes, str(contract))
-    change = with_silo(silo, public_key, first_round)
+    change = with_silo(silo, joining.public_key, joining.first_round, joining.name)
     if storage is not None:
         credential = add_silo_to_storage(storage, c.settings.federation, silo)
         write_credentials(hand_over / "storage-credentials.toml", credential)
@@ -166,7 +177,8 @@ def describe(home: Path) -> list[tuple[str, str]]:
     membership = feed.membership.record
     expiry = f"expires {membership.expires_at:%Y-%m-%d}"
     if membership.expires_soon(c.clock.now()):
-        expiry += ": renew it with `consortia federation renew`"
+        renew = command_line("consortia", "federation", "renew", "--home", home.resolve())
+        expiry += f": renew it with `{renew}`"
     rows = [
         ("federation", membership.federation),
         ("membership", f"number {membership.number}, {expiry}"),

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from infra.terminal import say
 
 if TYPE_CHECKING:
     from aggregator.membership_changes import Change
@@ -31,6 +32,7 @@ FromRound = Annotated[
     int | None, typer.Option(min=1, help="First round that it counts in; default: the next plan.")
 ]
 HERE = Path()
+DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 
 
 @federation_app.command("init")
@@ -48,14 +50,16 @@ def federation_init(
     stack: Stack = None,
     endpoint_url: Annotated[str, typer.Option(help="S3 endpoint, without --stack.")] = "",
     prefect_api_url: Annotated[
-        str, typer.Option(help="Prefect API.")
-    ] = "http://127.0.0.1:4200/api",
+        str, typer.Option(help="Prefect API; default: that of --stack, else port 4200 here.")
+    ] = "",
 ) -> None:
     """Create keys, settings, buckets and the first membership."""
     from flows.federation_admin import FederationTerms, init_federation
-    from infra.attached_storage import attach_storage
+    from flows.next_steps import after_init
+    from infra.attached_storage import attach_prefect, attach_storage
 
     storage = attach_storage(stack) if stack else None
+    prefect = attach_prefect(stack) if stack and not prefect_api_url else None
     terms = FederationTerms(
         federation=federation,
         run=run,
@@ -63,13 +67,18 @@ def federation_init(
         model_name=model_name,
         model_licence=model_licence,
         model_path=model.resolve(),
-        prefect_api_url=prefect_api_url,
+        prefect_api_url=prefect.api_url if prefect else prefect_api_url or DEFAULT_API_URL,
         endpoint_url=storage.endpoint_url if storage else endpoint_url,
         model_hub_id=model_hub_id,
+        prefect_auth=prefect.auth if prefect else Path("keys/prefect-auth"),
     )
+    home = home.resolve()
     init_federation(home, terms, storage)
-    console.print(f"Federation {federation} created in {home}.")
-    console.print("Move keys/root-key.pem offline when all silos are added.")
+    say(console, f"Federation {federation} created in {home}.")
+    stack = stack.resolve() if stack else None
+    say(
+        console, *after_init(home, federation, purpose, terms.endpoint_url, terms.model_path, stack)
+    )
 
 
 @federation_app.command("add-silo")
@@ -77,24 +86,23 @@ def federation_add_silo(
     silo: Annotated[str, typer.Option(help="Id of the silo.")],
     public_key: Annotated[str, typer.Option(help="As printed by `silo-agent init`.")],
     contract: Annotated[Path, typer.Option(help="The silo's data contract (ODCS YAML).")],
+    name: Annotated[str, typer.Option(help="The institution's name, as reports show it.")] = "",
     home: Home = HERE,
     stack: Stack = None,
     from_round: FromRound = None,
     root_key: RootKeys = None,
 ) -> None:
-    """Add a silo, or replace its key or contract; prints what to hand over."""
-    from flows.federation_admin import add_silo
+    """Add a silo, or replace its key, contract or name; prints what to hand over."""
+    from flows.federation_admin import Joining, add_silo
+    from flows.next_steps import after_add_silo
     from infra.attached_storage import attach_storage
 
+    home = home.resolve()
     storage = attach_storage(stack) if stack else None
-    hand_over, outcome = add_silo(
-        home, silo, public_key, contract, storage, from_round, root_key or ()
-    )
+    joining = Joining(silo, public_key, contract, name or None, from_round)
+    hand_over, outcome = add_silo(home, joining, storage, root_key or ())
     _tell(outcome, home)
-    console.print(f"Hand {hand_over} to the operator of {silo} over a safe channel.")
-    filed = home / "contracts" / f"{silo}.yaml"
-    console.print(f"Then sign its contract, as the silo does: consortia contract sign {filed}")
-    console.print(f"--home {home} --silo {silo}; it counts with both signatures.")
+    say(console, *after_add_silo(home, silo, hand_over))
 
 
 @federation_app.command("remove-silo")
@@ -209,8 +217,8 @@ def federation_revoke(
         _tell(revoke_earlier(c, earlier, genuine, root_key or ()), home)
         return
     _tell(revoke_current(c, genuine, root_key or ()), home)
-    console.print("Replace the coordinator's storage credential too: whoever has the key may")
-    console.print("have that as well.")
+    say(console, "Replace the coordinator's storage credential too: whoever has the key may have")
+    say(console, "that as well.")
 
 
 def _ask(genuine: "Genuine", *, yes: bool) -> None:
@@ -235,7 +243,7 @@ def federation_new_root_key(
     """Make a key for a signer; its public half is what `rotate-key --add-root` takes."""
     from infra.signing_keys import create_key
 
-    console.print(create_key(into).public_key_hex)
+    say(console, create_key(into).public_key_hex)
 
 
 @federation_app.command("sign")
@@ -248,8 +256,8 @@ def federation_sign(
     from flows.membership_signing import sign_draft
 
     for line in sign_draft(draft, root_key, trust):
-        console.print(line, highlight=False, markup=False)
-    console.print(f"signed: {draft}")
+        say(console, line)
+    say(console, f"signed: {draft}")
 
 
 @federation_app.command("publish")
@@ -271,10 +279,10 @@ def federation_show(
     """Fingerprints to compare out of band."""
     from flows.federation_admin import describe
 
-    table = Table("who", "fingerprint (SHA-256 of the public key)")
-    for who, what in describe(home):
-        table.add_row(who, what)
-    console.print(table)
+    rows = describe(home)
+    width = max(len(who) for who, _ in rows)
+    say(console, "Fingerprints are SHA-256 of the public key.")
+    say(console, *(f"{who:<{width}}  {what}" for who, what in rows))
 
 
 def _change(home: Path, change: "Change", root_keys: list[Path] | None) -> None:
@@ -286,12 +294,11 @@ def _change(home: Path, change: "Change", root_keys: list[Path] | None) -> None:
 
 def _tell(outcome: "Published | Draft", home: Path) -> None:
     from flows.membership_signing import Published
+    from flows.next_steps import after_draft
 
     if isinstance(outcome, Published):
         number = outcome.membership.record.number
         verb = "is published" if outcome.changed else "says so already"
-        console.print(f"membership {number} {verb}; it is in {home / 'membership.json'}")
+        say(console, f"membership {number} {verb}; it is in {home / 'membership.json'}")
         return
-    console.print(f"[bold]Not published yet[/]: {outcome.file} lacks {outcome.missing}.")
-    console.print("Each signer runs `consortia federation sign FILE --root-key KEY --trust")
-    console.print("membership.json`; then run `consortia federation publish FILE`.")
+    say(console, *after_draft(outcome.file, outcome.missing, home))

@@ -24,9 +24,19 @@ from prefect.states import Crashed
 
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
-from infra.file_lock import held_alone
+from infra.file_lock import held_alone, try_lock
 
+RUNNER_LOCK = "deployment-runner.lock"
 UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+
+
+def is_served(settings: FederationSettings) -> bool:
+    """Whether a runner of this home directory runs now: then it holds the lock."""
+    path = settings.home / RUNNER_LOCK
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        return not try_lock(file)
 
 
 @contextmanager
@@ -38,7 +48,7 @@ def only_runner(settings: FederationSettings) -> Iterator[None]:
         found="one that runs",
         action="use the one that runs, or stop it first",
     )
-    with held_alone(settings.home / "deployment-runner.lock", refusal):
+    with held_alone(settings.home / RUNNER_LOCK, refusal):
         yield
 
 

@@ -1,20 +1,31 @@
 """What Prefect's client raises, as one message for the federation operator."""
 
 import json
+import os
+import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+from pydantic import ValidationError
 
 from aggregator.settings import SETTINGS_NAME, FederationSettings
 from data_contracts.errors import FederationOperatorError
+from infra.terminal import command_line
 
-FAULTS = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError)
+FOREIGN = (json.JSONDecodeError, ValidationError)
+"""An answer that is somebody else's: no JSON, or JSON of another form."""
+
+FAULTS = (httpx.HTTPError, httpx.InvalidURL, *FOREIGN)
 """No way to Prefect, an answer that refuses, and an answer that is somebody else's."""
+
+PROBE_SECONDS = 10.0
 
 _UNREACHED = "Failed to reach API"
 """How Prefect says it where it asks for the server's version first."""
 
+_VERSION = re.compile(r'"\d+\.\d+[^"]{0,40}"')
 _UNAUTHORISED = (401, 403)
 
 
@@ -36,8 +47,26 @@ def prefect_answers(settings: FederationSettings) -> Iterator[None]:
         raise _named(settings, _first(reaching)) from None
 
 
+def require_prefect(settings: FederationSettings) -> None:
+    """Raise FederationOperatorError unless a Prefect server answers to the password within 10 s.
+
+    What else may listen there is told apart by what it says of its version. Needs the environment
+    of `use_prefect_of`.
+    """
+    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    bundle = settings.prefect.ca_bundle
+    trusted = ssl.create_default_context(cafile=settings.path(bundle)) if bundle else True
+    url = f"{settings.prefect.api_url.rstrip('/')}/admin/version"
+    with prefect_answers(settings):
+        answer = httpx.get(url, auth=(user, password), timeout=PROBE_SECONDS, verify=trusted)
+        answer.raise_for_status()
+        if _VERSION.fullmatch(answer.text.strip()) is None:
+            raise json.JSONDecodeError("no version of Prefect", answer.text[:20], 0)
+
+
 def _named(settings: FederationSettings, error: Exception) -> FederationOperatorError:
     where = f"api_url in {settings.home / SETTINGS_NAME}"
+    use = command_line("consortia", "stack", "use", "--state", "STATE", "--home", settings.home)
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         found = f"{status} {error.response.reason_phrase}"
@@ -46,11 +75,15 @@ def _named(settings: FederationSettings, error: Exception) -> FederationOperator
             auth = settings.prefect.auth
             file = settings.path(auth) if auth else "a file, and name it as auth beside api_url"
             action = f"write the user:password that the server was started with to {file}"
-    elif isinstance(error, json.JSONDecodeError):
+            action += f", or correct {where} if it is not Prefect that listens there"
+    elif isinstance(error, FOREIGN):
         found, action = "one that is not Prefect's", _check(where)
     else:
         found = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
-        action = f"start Prefect, as `consortia stack start` does, or correct {where}"
+        action = (
+            f"start Prefect, as `consortia stack start` does, or correct {where}; after a start"
+        )
+        action += f" of the stack on other ports: `{use}`"
     return FederationOperatorError(
         f"Prefect at {settings.prefect.api_url}", expected="an answer", found=found, action=action
     )

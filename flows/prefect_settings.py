@@ -6,6 +6,7 @@ from pathlib import Path
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from infra.loopback import is_loopback, no_proxy_here
+from infra.terminal import command_line
 
 
 def use_prefect_of(settings: FederationSettings) -> None:
@@ -25,12 +26,12 @@ def use_prefect_of(settings: FederationSettings) -> None:
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["DO_NOT_TRACK"] = "1"
     if prefect.auth is not None:
-        os.environ["PREFECT_API_AUTH_STRING"] = _auth_string(settings.path(prefect.auth))
+        os.environ["PREFECT_API_AUTH_STRING"] = _auth_string(settings, settings.path(prefect.auth))
     if prefect.ca_bundle is not None:
         os.environ["PREFECT_API_SSL_CERT_FILE"] = str(settings.path(prefect.ca_bundle))
 
 
-def _auth_string(path: Path) -> str:
+def _auth_string(settings: FederationSettings, path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -38,5 +39,14 @@ def _auth_string(path: Path) -> str:
             f"Prefect password {path}",
             expected="a file that holds user:password",
             found=error.strerror or str(error),
-            action="write the auth string that the Prefect server was started with",
+            action=_where_the_password_is(settings),
         ) from None
+
+
+def _where_the_password_is(settings: FederationSettings) -> str:
+    """The embedded stack has its own file, which a federation had better point at."""
+    use = command_line("consortia", "stack", "use", "--state", "STATE", "--home", settings.home)
+    text = "write the user:password that the Prefect server was started with into that file"
+    if not is_loopback(settings.prefect.api_url):
+        return f"{text}, mode 0600"
+    return f"{text}; that of an embedded stack is in its STATE/prefect-auth, and `{use}` names it"

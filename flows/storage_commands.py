@@ -7,6 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.terminal import say
+
 if TYPE_CHECKING:
     from aggregator.storage_check import StorageCheck
 
@@ -54,10 +56,10 @@ def storage_policy(
     policy = (
         coordinator_policy(federation) if who == "coordinator" else silo_policy(federation, who)
     )
-    console.print(policy, highlight=False, markup=False, soft_wrap=True)
+    say(console, policy)
 
 
 def tell_untried(check: "StorageCheck") -> None:
     """Say of which inboxes nothing is known yet."""
     for silo, why in sorted(check.untried.items()):
-        console.print(f"inbox of {silo}: not tried, {why}", highlight=False, markup=False)
+        say(console, f"inbox of {silo}: not tried, {why}")

@@ -16,7 +16,7 @@ credentials = "keys/storage-credentials.toml"
 
 [prefect]
 api_url = {prefect_api_url}
-auth = "keys/prefect-auth"    # a file that holds user:password
+auth = {prefect_auth}   # a file that holds user:password
 # ca_bundle = "ca.pem"
 
 [base_model]

@@ -1,14 +1,17 @@
-"""The embedded storage as a later command finds it: started before and left running."""
+"""The embedded storage and Prefect as a later command finds them: started before, left running."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from infra.durable_files import write_durably
 from infra.local_processes import recorded_processes
 from infra.loopback import LOOPBACK
+from infra.prefect_server import auth_path
 from infra.seaweedfs import PROCESS_NAME, RunningStorage, StoragePorts
+from infra.stack_ports import remembered_ports
+from infra.terminal import command_line
 
 PORTS_NAME = "storage-ports.json"
 
@@ -29,5 +32,32 @@ def attach_storage(state_dir: Path) -> RunningStorage:
         f"embedded object storage in {state_dir}",
         expected="a running one",
         found="none",
-        action=f"start it with `consortia stack start --state {state_dir}`",
+        action=f"start it with `{start_command(state_dir)}`",
     )
+
+
+@dataclass(frozen=True)
+class AttachedPrefect:
+    """Address of a stack's Prefect API, and the stack's own file with user:password."""
+
+    api_url: str
+    auth: Path
+
+
+def attach_prefect(state_dir: Path) -> AttachedPrefect:
+    """The Prefect of the stack with this `state_dir`; ConsortiaError before its first start."""
+    state_dir = state_dir.resolve()
+    ports = remembered_ports(state_dir)
+    if ports is None:
+        raise ConsortiaError(
+            f"embedded Prefect in {state_dir}",
+            expected="one that was started there",
+            found="none",
+            action=f"start it with `{start_command(state_dir)}`",
+        )
+    return AttachedPrefect(ports.prefect_api_url, auth_path(state_dir))
+
+
+def start_command(state_dir: Path) -> str:
+    """What starts the stack of `state_dir` again, on the ports of its last start."""
+    return command_line("consortia", "stack", "start", "--state", state_dir)

@@ -22,7 +22,12 @@ from infra.local_ports import require_free
 from infra.local_processes import refuse_second, stop_recorded
 from infra.prefect_server import PORT_OPTION as PREFECT_PORT_OPTION
 from infra.prefect_server import PROCESS_NAME as PREFECT_PROCESS
-from infra.prefect_server import RunningPrefect, ensure_auth_string, start_prefect_server
+from infra.prefect_server import (
+    RunningPrefect,
+    auth_path,
+    ensure_auth_string,
+    start_prefect_server,
+)
 from infra.s3_bucket import S3Bucket
 from infra.s3_client import S3Settings, connect, error_code, translated
 from infra.seaweedfs import PROCESS_NAME as STORAGE_PROCESS
@@ -32,6 +37,7 @@ from infra.seaweedfs import (
     identities_path,
     start_object_storage,
 )
+from infra.stack_ports import StackPorts, remember_ports
 from infra.storage_identities import (
     ADMIN,
     coordinator_name,
@@ -88,7 +94,8 @@ def start_stack(
 ) -> tuple[RunningStorage, RunningPrefect]:
     """Start both; after a fault neither runs. With `keep` they outlive this process.
 
-    A port of 0 chooses a free one. The password of Prefect is in `auth_path(state_dir)`.
+    A port of 0 chooses a free one; `stack_ports` remembers both. The password of Prefect is in
+    `auth_path(state_dir)`.
     """
     for name in (STORAGE_PROCESS, PREFECT_PROCESS):
         refuse_second(name, state_dir.resolve())
@@ -102,13 +109,10 @@ def start_stack(
         remember_storage(storage)
         auth = ensure_auth_string(auth_path(state_dir))
         prefect = start_prefect_server(state_dir, prefect_port, auth, keep=keep)
+        if_it_fails.callback(prefect.stop)
+        remember_ports(state_dir, StackPorts(storage.ports.s3, prefect.port))
         if_it_fails.pop_all()
     return storage, prefect
-
-
-def auth_path(state_dir: Path) -> Path:
-    """File with the `user:password` of the Prefect server of `state_dir`."""
-    return state_dir / "prefect-auth"
 
 
 def add_federation(storage: RunningStorage, federation: str) -> S3Settings:

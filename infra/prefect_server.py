@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from infra.durable_files import write_durably
 from infra.local_ports import free_port, require_free
@@ -39,6 +40,11 @@ class RunningPrefect:
     ui_url: str
     process: LocalProcess
     env: Mapping[str, str] = field(repr=False)
+
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return urlsplit(self.ui_url).port or DEFAULT_PORT
 
     def stop(self) -> None:
         """Stop within seconds; its SQLite database is transactional, so SIGKILL is safe too."""
@@ -78,6 +84,11 @@ def start_prefect_server(
     )
     wait_until(lambda: _accepts(api_url, auth_string), process, READY_TIMEOUT_SECONDS)
     return RunningPrefect(api_url, f"http://{LOOPBACK}:{port}", process, client)
+
+
+def auth_path(state_dir: Path) -> Path:
+    """File with the `user:password` of the Prefect server of `state_dir`."""
+    return state_dir / "prefect-auth"
 
 
 def ensure_auth_string(path: Path) -> str:

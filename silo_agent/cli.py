@@ -1,7 +1,6 @@
 """`silo-agent`: what a silo operator types. Every fault ends in one message and a non-zero exit."""
 
 import logging
-import secrets
 import signal
 import sys
 import time
@@ -16,21 +15,20 @@ from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records.status import Status
 from infra.clock import SystemClock
-from infra.durable_files import write_durably
-from infra.signing_keys import ensure_key, load_key
+from infra.signing_keys import load_key
 from infra.storage_probe import probe_inbox, require_promises
-from infra.terminal import run_command_line
+from infra.terminal import COMMAND_INDENT, run_command_line, say
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, print_view, show_page
 from silo_agent.compression.residual_state import ErrorFeedback
-from silo_agent.config import CONFIG_NAME, load_config
+from silo_agent.config import load_config
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.policy import read_policy, require_policy
 from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
 from silo_agent.steward_view import steward_view
-from silo_agent.templates import POLICY_TEMPLATE, config_text
+from silo_agent.templates import LocalModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -46,30 +44,69 @@ def init(
     federation: Annotated[str, typer.Option(help="Id of the federation.")],
     endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of the federation's storage.")],
     home: Home = HERE,
+    purpose: Annotated[
+        str, typer.Option(help="The federation's purpose, if this silo agrees to it.")
+    ] = "",
+    model: Annotated[
+        Path | None, typer.Option(help="Directory of the base model that may be trained here.")
+    ] = None,
+    model_name: Annotated[str, typer.Option(help="Its name; default: that of --model.")] = "",
+    model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     ranks: Annotated[int, typer.Option(help="Training processes.")] = 2,
 ) -> None:
-    """Create keys, configuration and a policy that refuses everything until it is edited."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config = home / CONFIG_NAME
-    if config.exists():
-        raise SiloOperatorError(
-            str(config),
-            expected="no configuration yet",
-            found="one",
-            action="edit it, or choose another --home",
-        )
-    key = ensure_key(home / "keys" / "signing-key.pem")
-    if not (home / "keys" / "findings.key").exists():
-        write_durably(home / "keys" / "findings.key", secrets.token_bytes(32))
-    text = config_text(silo, federation, endpoint_url, device, ranks)
-    if not (home / "policy.toml").exists():
-        write_durably(home / "policy.toml", POLICY_TEMPLATE.encode())
-    # Last, because its presence says that init is done.
-    write_durably(config, text.encode())
-    console.print(f"public key   {key.public_key_hex}", highlight=False)
-    console.print(f"fingerprint  {fingerprint(key.public_key_hex)}", highlight=False)
-    console.print("Give the public key to the federation operator and compare the fingerprint.")
+    """Create keys, configuration, a draft of the contract, a policy that refuses everything until
+    it is edited, and NEXT-STEPS.md."""
+    from silo_agent.new_home import NewSilo, create_home, require_new
+    from silo_agent.next_steps import CHECKLIST_NAME, check_command
+
+    if (model is None) != (not model_licence):
+        raise typer.BadParameter("give --model and --model-licence together, or neither")
+    require_new(home)
+    allowed = _local_model(model, model_name, model_licence) if model else None
+    new = NewSilo(silo, federation, endpoint_url, purpose, allowed, device, ranks)
+    config, key = create_home(home, new)
+    say(console, f"public key   {key.public_key_hex}")
+    say(console, f"fingerprint  {fingerprint(key.public_key_hex)}")
+    say(console, "Give the public key to the federation operator and compare the fingerprint.")
+    say(console, f"Next: data, contract and policy, step by step in {config.home / CHECKLIST_NAME}")
+    say(console, "What is there and what is missing is said by")
+    say(console, COMMAND_INDENT + check_command(config))
+
+
+def _local_model(path: Path, name: str, licence: str) -> LocalModel:
+    from infra.model_files import model_digest
+
+    path = path.resolve()
+    return LocalModel(name or path.name, licence, model_digest(path), path)
+
+
+@app.command()
+def key(home: Home = HERE) -> None:
+    """Print the public key that the federation operator adds this silo with."""
+    config = load_config(home)
+    say(console, load_key(config.path(config.keys.signing)).public_key_hex)
+
+
+@app.command()
+def accept(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that the federation operator handed over.")
+    ],
+    home: Home = HERE,
+) -> None:
+    """Put membership, storage credential and agreement where the agent looks for them."""
+    from silo_agent.hand_over import accept_hand_over, fingerprints_of
+    from silo_agent.next_steps import check_command, sign_command
+
+    config = load_config(home)
+    membership = accept_hand_over(config, folder)
+    say(console, f"membership {membership.number} of {membership.federation}")
+    for who, what in fingerprints_of(membership):
+        say(console, f"{who:<12} {what}")
+    say(console, "Compare these with the federation operator by telephone. Then sign, and check:")
+    say(console, COMMAND_INDENT + sign_command(config))
+    say(console, COMMAND_INDENT + check_command(config))
 
 
 @app.command()

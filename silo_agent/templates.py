@@ -1,5 +1,8 @@
 """The files that `silo-agent init` writes, with comments for the person who edits them."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from infra.toml_text import toml_string
 
 _CONFIG = """\
@@ -45,13 +48,13 @@ def config_text(silo: str, federation: str, endpoint_url: str, device: str, rank
     )
 
 
-POLICY_TEMPLATE = """\
+_POLICY = """\
 # What this silo is willing to take part in. The agent fails closed: while this file is missing,
 # unreadable or incomplete, it refuses every plan. Every refusal is signed and names its rule.
 version = 1
 take_part = false # set to true when you have read the rest
 
-purposes = [] # exact purposes you agree to, for example ["clinical coding assistant, research"]
+purposes = [{purposes}] # exact texts, for example ["clinical coding assistant, research"]
 trust_modes = ["auditable"] # the aggregator sees this silo's adapter
 # Adapters are not yet encrypted: whoever runs the storage could read them.
 trust_storage_with_deltas = false
@@ -73,6 +76,9 @@ max_adapter_bytes = 1_000_000_000
 min_cohort_silos = 3
 max_retention_days = 400
 
+{models}"""
+
+_NO_MODEL = """\
 # [[models]]
 # name = "SmolLM2-135M-Instruct"
 # licence = "Apache-2.0"
@@ -80,3 +86,33 @@ max_retention_days = 400
 # path = "/models/SmolLM2-135M-Instruct"
 # licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
 """
+
+_MODEL = """\
+[[models]]
+name = {name}
+licence = {licence}
+digest = {digest} # of the files at path; the operator's copy must have the same
+path = {path}
+# licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
+"""
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A base model on this silo's disk, as its policy names it."""
+
+    name: str
+    licence: str
+    digest: str
+    path: Path
+
+
+def policy_text(purpose: str, model: LocalModel | None) -> str:
+    """The policy as it begins: it may name a purpose and a model, and still takes part in nothing.
+
+    `take_part` and `trust_storage_with_deltas` are for a person to set, in the file.
+    """
+    models = _NO_MODEL
+    if model is not None:
+        models = _MODEL.format(**{name: toml_string(value) for name, value in vars(model).items()})
+    return _POLICY.format(purposes=toml_string(purpose) if purpose else "", models=models)

@@ -23,7 +23,7 @@ from flows.demo.layout import DemoPaths
 from flows.demo.packages import BANK_WHEEL
 from flows.demo.rights_holder import hand_over as give_registry
 from flows.demo.rights_holder import write_registry
-from flows.federation_admin import FederationTerms, add_silo, init_federation
+from flows.federation_admin import FederationTerms, Joining, add_silo, init_federation
 from infra.durable_files import write_durably
 from infra.model_files import model_digest
 from infra.seaweedfs import RunningStorage
@@ -128,7 +128,8 @@ def _set_up_silo(
     contract = paths.home / "agreed-contracts" / f"{silo}.yaml"
     write_durably(contract, contract_bytes(silo))
     public_key = load_key(home / "keys" / "signing-key.pem").public_key_hex
-    hand_over, _ = add_silo(paths.home, silo, public_key, contract, storage)
+    joining = Joining(silo, public_key, contract, silo.replace("-", " ").title())
+    hand_over, _ = add_silo(paths.home, joining, storage)
     credentials = (hand_over / "storage-credentials.toml").read_bytes()
     write_durably(home / "keys" / "storage-credentials.toml", credentials)
     write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())

@@ -1,20 +1,16 @@
 """Where the demo keeps things, all below one state directory that git ignores."""
 
-import json
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.settings import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from infra.durable_files import disk_faults, write_durably
 from infra.file_lock import held_alone
-from infra.local_ports import free_port, is_free
-from infra.loopback import LOOPBACK
-from infra.seaweedfs import GRPC_OFFSET
+from infra.stack_ports import StackPorts, remember_ports, remembered_ports, with_addresses
 
 
 @dataclass(frozen=True)
@@ -58,48 +54,22 @@ class DemoPaths:
         return self.home / "silos" / name
 
 
-@dataclass(frozen=True)
-class DemoPorts:
-    """Loopback ports, kept between starts, because they are written into configurations."""
-
-    s3: int
-    prefect: int
-
-    @classmethod
-    def free(cls) -> "DemoPorts":
-        """Two that are free now."""
-        s3 = free_port(GRPC_OFFSET)
-        prefect = free_port()
-        while prefect == s3:
-            prefect = free_port()
-        return cls(s3, prefect)
-
-    def are_free(self) -> bool:
-        """Whether the demo could be started on them now."""
-        return all(map(is_free, (self.s3, self.s3 + GRPC_OFFSET, self.prefect)))
-
-
-def demo_ports(paths: DemoPaths) -> DemoPorts:
+def demo_ports(paths: DemoPaths) -> StackPorts:
     """The ports of this demo: those of its last start, or others when somebody took one since."""
-    file = paths.stack / "ports.json"
-    last = DemoPorts(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
-    ports = last if last is not None and last.are_free() else DemoPorts.free()
-    write_durably(file, json.dumps(asdict(ports)).encode())
+    last = remembered_ports(paths.stack)
+    ports = last if last is not None and last.are_free() else StackPorts.free()
+    remember_ports(paths.stack, ports)
     # At every start, because an earlier one may have been interrupted on its way here.
     _write_addresses(paths, ports)
     return ports
 
 
-def _write_addresses(paths: DemoPaths, ports: DemoPorts) -> None:
+def _write_addresses(paths: DemoPaths, ports: StackPorts) -> None:
     """Write the addresses into whatever configurations the demo's set-up has made so far."""
     for file in (paths.home / SETTINGS_NAME, *paths.home.glob("silos/*/silo-agent.toml")):
         if not file.exists():
             continue
-        text = file.read_text(encoding="utf-8")
-        for name, port in (("endpoint_url", ports.s3), ("api_url", ports.prefect)):
-            address = rf"^({name} = \"http://{re.escape(LOOPBACK)}):\d+"
-            text = re.sub(address, rf"\g<1>:{port}", text, flags=re.MULTILINE)
-        write_durably(file, text.encode())
+        write_durably(file, with_addresses(file.read_text(encoding="utf-8"), ports).encode())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordi
 from aggregator.federation_feed import newest_attempt, read_federation, read_report
 from data_contracts.records import RoundReport
 from flows.contract_signing import sign_on_both_sides
-from flows.federation_admin import FederationTerms, add_silo, init_federation
+from flows.federation_admin import FederationTerms, Joining, add_silo, init_federation
 from infra.attached_storage import remember_storage
 from infra.durable_files import write_durably
 from infra.local_processes import LocalProcess, start_process
@@ -234,7 +234,7 @@ class RealFederation:
         contract = home / "contract.yaml"
         contract.write_text(CONTRACT.format(silo=silo, purpose=PURPOSE))
         key = load_key(home / "keys" / "signing-key.pem").public_key_hex
-        hand_over, _ = add_silo(self.home, silo, key, contract, self.storage)
+        hand_over, _ = add_silo(self.home, Joining(silo, key, contract), self.storage)
         credentials = (hand_over / "storage-credentials.toml").read_bytes()
         write_durably(home / "keys" / "storage-credentials.toml", credentials)
         write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())

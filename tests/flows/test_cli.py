@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts.errors import StorageError
-from flows.federation_admin import FederationTerms, add_silo, describe, init_federation
+from flows.federation_admin import FederationTerms, Joining, add_silo, describe, init_federation
 from flows.federation_commands import federation_app
 from flows.storage_commands import storage_app
 from infra.attached_storage import remember_storage
@@ -147,8 +147,8 @@ def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     founded = replace(terms(object_storage.endpoint_url, tmp_path), federation="tried")
     init_federation(home, founded, object_storage)
     one, other = (create_key(tmp_path / name).public_key_hex for name in ("one.pem", "two.pem"))
-    add_silo(home, "north", one, contract, object_storage)
-    add_silo(home, "elsewhere", other, contract, None)
+    add_silo(home, Joining("north", one, contract), object_storage)
+    add_silo(home, Joining("elsewhere", other, contract), None)
 
     def check(*, fails: bool = False) -> str:
         done = CliRunner().invoke(storage_app, ["check", "--home", str(home)])

@@ -20,7 +20,7 @@ from silo_agent.policy import (
     read_policy,
     require_policy,
 )
-from silo_agent.templates import POLICY_TEMPLATE
+from silo_agent.templates import policy_text
 from tests.aggregator.federation_samples import federation, key, membership
 
 FED = federation()
@@ -122,7 +122,7 @@ def test_a_policy_shares_the_silo_s_adapter_only_where_it_says_so(tmp_path: Path
     assert silent.policy is not None and says_so.policy is not None
     assert not silent.policy.share_individual_delta
     assert says_so.policy.share_individual_delta
-    assert tomllib.loads(POLICY_TEMPLATE)["share_individual_delta"] is False
+    assert tomllib.loads(policy_text("", None))["share_individual_delta"] is False
 
 
 def test_locks_that_nobody_opens_have_to_be_allowed(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_locks_that_nobody_opens_have_to_be_allowed(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(f"compliance_retention = true\n{path.read_text()}")
     assert decided_by(firm, read_policy(path), context()) is None
-    assert tomllib.loads(POLICY_TEMPLATE)["compliance_retention"] is False
+    assert tomllib.loads(policy_text("", None))["compliance_retention"] is False
 
 
 def test_being_named_in_what_is_published_has_to_be_allowed(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_being_named_in_what_is_published_has_to_be_allowed(tmp_path: Path) -> N
     path = tmp_path / "policy.toml"
     path.write_text(f"may_be_named = true\n{path.read_text()}")
     assert decided_by(plan, read_policy(path), context()) is None
-    assert tomllib.loads(POLICY_TEMPLATE)["may_be_named"] is False
+    assert tomllib.loads(policy_text("", None))["may_be_named"] is False
 
 
 def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from flows.demo.layout import DemoPaths, DemoPorts, demo_ports, only_demo
+from flows.demo.layout import DemoPaths, demo_ports, only_demo
 from infra.durable_files import write_durably
 from infra.loopback import LOOPBACK
+from infra.stack_ports import StackPorts
 
 HOLDER = (
     "import sys, time\nfrom pathlib import Path\n"
@@ -35,7 +36,7 @@ def listener() -> Iterator[socket.socket]:
         yield one
 
 
-def set_up(paths: DemoPaths, ports: DemoPorts) -> None:
+def set_up(paths: DemoPaths, ports: StackPorts) -> None:
     storage = f'endpoint_url = "http://{LOOPBACK}:{ports.s3}"\n'
     prefect = f'api_url = "http://{LOOPBACK}:{ports.prefect}/api"\n'
     write_durably(paths.home / "federation.toml", (storage + prefect).encode())
@@ -47,7 +48,7 @@ def test_ports_are_kept_while_they_are_free(paths: DemoPaths) -> None:
     first = demo_ports(paths)
     assert first.s3 != first.prefect
     assert demo_ports(paths) == first
-    assert DemoPorts(**json.loads((paths.stack / "ports.json").read_text())) == first
+    assert StackPorts(**json.loads((paths.stack / "ports.json").read_text())) == first
 
 
 @pytest.mark.parametrize("which", ["s3", "s3 grpc", "prefect"])

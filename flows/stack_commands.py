@@ -1,0 +1,76 @@
+"""`consortia stack ...`: the embedded storage and Prefect, and who has to follow their ports."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from infra.terminal import say, say_command
+
+if TYPE_CHECKING:
+    from infra.stack_ports import StackPorts
+
+stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect, on loopback.")
+console = Console()
+
+Home = Annotated[
+    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
+]
+HERE = Path()
+
+
+@stack_app.command("start")
+def stack_start(
+    state: Annotated[Path, typer.Option(help="Where the stack keeps its data.")],
+    s3_port: Annotated[
+        int | None,
+        typer.Option(help="S3 port; default: that of the last start, else 8333. 0: any free one."),
+    ] = None,
+    prefect_port: Annotated[
+        int | None,
+        typer.Option(help="Prefect port; default: that of the last start, else 4200. 0: any."),
+    ] = None,
+) -> None:
+    """Start SeaweedFS and a Prefect server on loopback and leave them running."""
+    from infra.local_stack import auth_path, start_stack
+    from infra.stack_ports import ports_for, remembered_ports
+
+    state = state.resolve()
+    before, wanted = remembered_ports(state), ports_for(state, s3_port, prefect_port)
+    storage, prefect = start_stack(state, wanted.s3, wanted.prefect, keep=True)
+    say(console, f"S3       {storage.endpoint_url}")
+    say(console, f"Prefect  {prefect.ui_url} (log in with the text of {auth_path(state)})")
+    _tell_followers(state, before, remembered_ports(state))
+    say(console, "Stop it with")
+    say_command(console, "consortia", "stack", "stop", "--state", state)
+
+
+def _tell_followers(state: Path, before: "StackPorts | None", now: "StackPorts | None") -> None:
+    """After a start on other ports, say which files hold the old ones."""
+    if before is None or now is None or before == now:
+        return
+    say(console, "The ports are others than at the last start. Each federation of this stack needs")
+    say_command(console, "consortia", "stack", "use", "--state", state, "--home", "HOME")
+    say(console, "and the silo-agent.toml of each of its silos, under [storage]:")
+    say(console, f'  endpoint_url = "{now.endpoint_url}"')
+
+
+@stack_app.command("stop")
+def stack_stop(state: Annotated[Path, typer.Option(help="As given to start.")]) -> None:
+    """Stop every process that was started with this state directory, and no other."""
+    from infra.local_stack import stop_recorded
+
+    stopped = stop_recorded(state.resolve())
+    say(console, f"stopped: {', '.join(stopped) or 'nothing was running'}")
+
+
+@stack_app.command("use")
+def stack_use(
+    state: Annotated[Path, typer.Option(help="As given to start.")], home: Home = HERE
+) -> None:
+    """Write the stack's addresses and password file into a federation's settings."""
+    from flows.stack_settings import use_stack
+
+    for line in use_stack(home, state):
+        say(console, line)
