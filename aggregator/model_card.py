@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from aggregator.markdown_text import as_block, as_code, as_text, verbatim
@@ -25,6 +25,7 @@ from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence
 from data_contracts.records import Candidate, Evaluation, RoundPlan, RoundReport
 from data_contracts.records.round_report import SiloLosses
+from infra.page_templates import page_environment
 
 TEMPLATE_NAME = "model_card.md.j2"
 LOSS_PLACES = 4
@@ -99,15 +100,7 @@ def render_card(records: CardRecords, prompt: PromptFormat | None) -> bytes:
 @cache
 def _template() -> Template:
     """Every text that the template shows is made safe for Markdown, unless a filter did it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=as_text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment(Path(__file__).parent, finalize=as_text)
     environment.filters |= {
         "code": as_code,
         "block": as_block,

@@ -121,7 +121,7 @@ def publish_membership(home: Path) -> Verified[Membership]:
 
 @dataclass(frozen=True)
 class Joining:
-    """Who joins, or has a new key, contract or name; see `aggregator.membership_changes.with_silo`."""
+    """Who joins, or has a new key, contract or name; see `membership_changes.with_silo`."""
 
     silo: str
     public_key: str

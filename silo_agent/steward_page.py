@@ -12,9 +12,10 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from infra.durable_files import write_durably
+from infra.page_templates import page_environment
 from silo_agent.steward_view import StewardView
 
 TEMPLATE_NAME = "steward_page.html.j2"
@@ -66,12 +67,6 @@ def expiry_words(expires: datetime, now: datetime) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters["number"] = lambda number: f"{number:,}"
     return environment.get_template(TEMPLATE_NAME)

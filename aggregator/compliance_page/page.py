@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from aggregator.audit_limits import NOT_COVERED, UNCHECKED
 from aggregator.compliance_page.facts import LEAVES, Evidence, PageFacts, page_facts
@@ -30,6 +30,7 @@ from data_contracts.dataset.suite.rule_sentences import sentence
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundReport
 from data_contracts.records.round_report import PageRef
+from infra.page_templates import page_environment
 
 RENDERER = 1
 """Version of words and layout; a change of the template, the words or the facts is the next one,
@@ -118,15 +119,9 @@ def report_stem(report: RoundReport) -> str:
 @cache
 def _template() -> Template:
     """The page's template; parsing it takes longer than filling it in."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = page_environment(
+        Path(__file__).parent, counted, day, duration, limit, moment, sentence
     )
-    words = (counted, day, duration, limit, moment, sentence)
-    environment.filters |= {word.__name__: word for word in words}
     environment.filters["short"] = lambda digest: digest[:SHORT_DIGEST]
     return environment.get_template(TEMPLATE_NAME)
 
