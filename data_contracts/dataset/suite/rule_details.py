@@ -140,7 +140,10 @@ class _Reader:
         if rule.column is None:
             asked = sa.select(sa.func.count()).select_from(table)
         elif rule.type == DISTINCT:
-            asked = sa.select(sa.func.count(sa.distinct(table.c[rule.column])))
+            # Grouping sorts; COUNT(DISTINCT) fills a tree, several times slower at a million rows.
+            column = table.c[rule.column]
+            different = sa.select(column).where(column.is_not(None)).group_by(column).subquery()
+            asked = sa.select(sa.func.count()).select_from(different)
         else:
             asked = sa.select(table.c[rule.column])
         return RuleDetail(rule.rule, counted_words(rule, self._scalar(asked)), allowed_words(rule))
