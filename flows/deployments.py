@@ -22,6 +22,7 @@ from data_contracts.errors import FederationOperatorError
 from flows.federated_training import federated_training
 from flows.orphaned_runs import crash_orphans, only_runner
 from flows.prefect_faults import prefect_answers, require_prefect
+from flows.runner_output import without_traces
 from infra.terminal import command_line
 
 FLOW_NAME = "federated-training"
@@ -73,7 +74,8 @@ def serve_rounds(settings: FederationSettings, on_ready: Callable[[], None]) -> 
         crash_orphans(settings)
         build_deployment(settings).apply()
         on_ready()
-        serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
+        with without_traces():
+            serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
 
 
 def start_rounds(settings: FederationSettings, until_round: int | None) -> str:

@@ -22,8 +22,8 @@ FAULTS = (httpx.HTTPError, httpx.InvalidURL, *FOREIGN)
 
 PROBE_SECONDS = 10.0
 
-_UNREACHED = "Failed to reach API"
-"""How Prefect says it where it asks for the server's version first."""
+_UNREACHED = ("Failed to reach API", "Service exceeded error threshold")
+"""How Prefect says it where it asks for the server's version first, and where it gives up."""
 
 _VERSION = re.compile(r'"\d+\.\d+[^"]{0,40}"')
 _UNAUTHORISED = (401, 403)
@@ -37,11 +37,11 @@ def prefect_answers(settings: FederationSettings) -> Iterator[None]:
     except FAULTS as error:
         raise _named(settings, error) from None
     except RuntimeError as error:
-        if not str(error).startswith(_UNREACHED):
+        if not is_fault(error):
             raise
         raise _named(settings, error) from None
     except ExceptionGroup as group:
-        reaching = group.subgroup(FAULTS)
+        reaching = group.subgroup(is_fault)
         if reaching is None:
             raise
         raise _named(settings, _first(reaching)) from None
@@ -80,13 +80,17 @@ def _named(settings: FederationSettings, error: Exception) -> FederationOperator
         found, action = "one that is not Prefect's", _check(where)
     else:
         found = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
-        action = (
-            f"start Prefect, as `consortia stack start` does, or correct {where}; after a start"
-        )
-        action += f" of the stack on other ports: `{use}`"
+        action = f"start Prefect, as `consortia stack start` does, or correct {where}"
+        action += f"; where the stack has other ports since, `{use}` does that"
     return FederationOperatorError(
         f"Prefect at {settings.prefect.api_url}", expected="an answer", found=found, action=action
     )
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether it is Prefect that did not answer, or that somebody else did."""
+    unreached = isinstance(error, RuntimeError) and str(error).startswith(_UNREACHED)
+    return unreached or isinstance(error, FAULTS)
 
 
 def _check(where: str) -> str:

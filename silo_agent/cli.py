@@ -11,20 +11,26 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from data_contracts.dataset.contract import DataContract
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records.status import Status
 from infra.clock import SystemClock
 from infra.signing_keys import load_key
 from infra.storage_probe import probe_inbox, require_promises
-from infra.terminal import COMMAND_INDENT, run_command_line, say
+from infra.terminal import COMMAND_INDENT, command_line, run_command_line, say
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, print_view, show_page
 from silo_agent.compression.residual_state import ErrorFeedback
-from silo_agent.config import load_config
+from silo_agent.config import SiloConfig, load_config
+from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
-from silo_agent.policy import read_policy, require_policy
+from silo_agent.readiness import refusals
+from silo_agent.readiness_display import show_items
+from silo_agent.readiness_facts import look
+from silo_agent.readiness_machine import machine
+from silo_agent.readiness_papers import papers
 from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
 from silo_agent.steward_view import steward_view
@@ -118,25 +124,42 @@ def check(
         bool, typer.Option("--open", help="Write the steward's page and open it in a browser.")
     ] = False,
 ) -> None:
-    """Check configuration, policy, contract, data and storage without taking part in anything."""
+    """Say for everything that a round needs whether it is there, and what to do next; exit 1 if a
+    round would be refused. Takes part in nothing."""
     if model is not None:
         from infra.model_files import model_digest
 
-        console.print(model_digest(model), highlight=False)
+        say(console, model_digest(model))
         return
     config = load_config(home)
-    load_key(config.path(config.keys.signing))
-    policy = require_policy(read_policy(config.path(config.policy)))
-    console.print(f"policy        readable, take_part = {str(policy.take_part).lower()}")
+    facts = look(config, SystemClock().now(), storage=storage)
+    items = [*papers(facts), *machine(facts)]
+    show_items(console, items)
+    readable = isinstance(facts.contract, DataContract)
+    outcome = _check_data(config, open_page=open_page) if readable else None
+    if refused := refusals(items):
+        broken = ["data contract"] if outcome is not None and not outcome.passed else []
+        raise SiloOperatorError(
+            "readiness of the silo",
+            expected="everything that a round needs",
+            found=f"missing or wrong: {', '.join([*refused, *broken])}",
+            action="do what is named above as next, from the top; rounds are refused until then",
+        )
+    if outcome is not None:
+        _require_passed(outcome)
+
+
+def _check_data(config: SiloConfig, *, open_page: bool) -> GateOutcome:
     gate = contract_gate(config)
     outcome = check_with_progress(gate, console)
     view = steward_view(gate, outcome)
     print_view(view, console)
     if open_page:
         show_page(view, config.home, console)
-    if storage:
-        require_promises(probe_inbox(own_inbox(config), SystemClock().now(), role=config.silo))
-        console.print("storage       keeps every promise that the agent relies on")
+    return outcome
+
+
+def _require_passed(outcome: GateOutcome) -> None:
     if not outcome.passed:
         raise SiloOperatorError(
             "data contract",
@@ -166,11 +189,12 @@ def run(
     if clear_stop:
         switch.turn_off()
     if switch.is_on():
+        clear = command_line("silo-agent", "run", "--clear-stop", "--home", config.home)
         raise SiloOperatorError(
             "kill switch",
             expected="off",
             found=f"{config.home}/STOP",
-            action="run `silo-agent run --clear-stop` when the silo may take part again",
+            action=f"run `{clear}` when the silo may take part again",
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
@@ -195,14 +219,15 @@ def status(home: Home = HERE) -> None:
     """Show whether the agent runs and what it last did."""
     config = load_config(home)
     pid = running_agent(config.home)
-    console.print(f"agent   {'runs as process ' + str(pid) if pid else 'does not run'}")
-    console.print(f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
+    say(console, f"agent   {'runs as process ' + str(pid) if pid else 'does not run'}")
+    say(console, f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
     path = config.home / STATUS_NAME
     if path.exists():
         shown = Status.model_validate_json(path.read_bytes())
-        console.print(
+        say(
+            console,
             f"last    round {shown.round} attempt {shown.attempt}: {shown.progress}, "
-            f"at {shown.issued_at:%Y-%m-%d %H:%M:%S} UTC"
+            f"at {shown.issued_at:%Y-%m-%d %H:%M:%S} UTC",
         )
 
 
@@ -221,7 +246,7 @@ def stop(home: Home = HERE) -> None:
                 action=f"kill {pid}",
             )
         time.sleep(0.2)
-    console.print("The agent has stopped; the kill switch stays on.")
+    say(console, "The agent has stopped; the kill switch stays on.")
 
 
 @app.command("reset-error-feedback")
@@ -237,10 +262,10 @@ def reset_error_feedback(
             "error feedback",
             expected="an agent that does not run",
             found=f"process {running_agent(config.home)}",
-            action="run `silo-agent stop` first",
+            action=f"run `{command_line('silo-agent', 'stop', '--home', config.home)}` first",
         )
     ErrorFeedback(config.home / STATE_DIRECTORY, run).reset()
-    console.print(f"The residuals of {run} are forgotten.")
+    say(console, f"The residuals of {run} are forgotten.")
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ from infra.stack_ports import StackPorts, remember_ports
 from tests.printed_commands import require_pasteable
 from tests.tiny_model import make_tiny_model
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HEADING = "## A federation of your own\n"
 PROGRAMS = {"consortia": "flows.cli", "silo-agent": "silo_agent.cli"}
 OWN_TERMINAL = ("silo-agent run ", "consortia deploy ")
-STEP_SECONDS = 240
+STEP_SECONDS = 600
 BASH = "/bin/bash"
 WORDS = {
     "north": "angina infarction stenosis effusion thrombus murmur syncope oedema",
