@@ -123,11 +123,14 @@ def read_bundle(path: Path) -> Bundle:
     if path.stat().st_size > 2 * MAX_BUNDLE_BYTES:
         raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", f"{path.stat().st_size}", "size")
     data = path.read_bytes()
-    if data.startswith(b"PK"):
-        data = _archived_bundle(data)
-    elif data.lstrip()[:1] == b"<":
-        data = embedded_bundle(data)
-    return unpack_bundle(data)
+    try:
+        if data.startswith(b"PK"):
+            data = _archived_bundle(data)
+        elif data.lstrip()[:1] == b"<":
+            data = embedded_bundle(data)
+        return unpack_bundle(data)
+    except UntrustedInputError as error:
+        raise error.in_file(path) from None
 
 
 def export_archive(bundle: Bundle, into: Path) -> None:

@@ -20,7 +20,9 @@ from pydantic import (
     StringConstraints,
 )
 
+from data_contracts.limits import MAX_COUNT, MAX_ROUND
 from data_contracts.public_keys import key_fault
+from data_contracts.shown_text import is_visible
 
 INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _INSTANT = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -40,9 +42,9 @@ VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 """A version of an object in storage, as the storage names it."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
-Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
-PositiveCount = Annotated[int, Field(ge=1, le=2**53 - 1)]
-RoundNumber = Annotated[int, Field(ge=1, le=9999)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUND)]
 AttemptNumber = Annotated[int, Field(ge=1, le=99)]
 
 
@@ -51,6 +53,13 @@ def _no_role(silo: str) -> str:
     if silo == COORDINATOR:
         raise ValueError("expected the id of a silo, found the name of the coordinator")
     return silo
+
+
+def _one_line(text: str) -> str:
+    """What people compare by eye, and programs line by line without the spaces around it."""
+    if not is_visible(text) or text != text.strip():
+        raise ValueError("expected one line of visible text without spaces around it")
+    return text
 
 
 def _decimal_from_wire(value: Any) -> Any:
@@ -78,6 +87,7 @@ def _instant_from_wire(value: Any) -> Any:
     raise ValueError("expected a UTC instant such as 2026-11-23T05:00:00Z")
 
 
+Line = Annotated[Text, AfterValidator(_one_line)]
 SiloId = Annotated[Name, AfterValidator(_no_role)]
 PublicKeyHex = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_usable_key)

@@ -19,10 +19,11 @@ from aggregator.membership_changes import (
     MEMBERSHIP_VALIDITY,
     with_silo,
 )
-from aggregator.settings import SETTINGS_NAME
+from aggregator.settings import SETTINGS_NAME, parse_settings
 from data_contracts.bucket_layout import inbox_bucket, membership_slot
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
+from data_contracts.dataset.contract.strict_yaml import read_limited
 from data_contracts.envelope import Verified, fingerprint, seal
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Membership
@@ -59,6 +60,7 @@ class FederationTerms:
     model_path: Path
     prefect_api_url: str
     endpoint_url: str
+    allow_plain_http: bool = False
 
 
 def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage | None) -> None:
@@ -67,7 +69,8 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     Without `storage` the endpoint is somebody else's: the buckets and the coordinator's
     credential must exist; `consortia storage policy` says with which rights.
     """
-    settings_path = home / SETTINGS_NAME
+    settings_path, text = home / SETTINGS_NAME, settings_text(terms)
+    parse_settings(text.encode(), home)
     if settings_path.exists():
         raise FederationOperatorError(
             str(settings_path),
@@ -79,7 +82,7 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     if storage is not None:
         write_credentials(home / STORAGE_CREDENTIALS, add_federation(storage, terms.federation))
     _sign_first_membership(home, terms.federation)
-    write_durably(settings_path, settings_text(terms).encode())
+    write_durably(settings_path, text.encode())
     try:
         publish_membership(home)
     except BaseException:
@@ -90,9 +93,8 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
 
 def settings_text(terms: FederationTerms) -> str:
     """The settings file of a new federation."""
-    return FEDERATION_TEMPLATE.format(
-        **{name: toml_string(value) for name, value in vars(terms).items()}
-    )
+    values = {name: toml_string(value) for name, value in vars(terms).items()}
+    return FEDERATION_TEMPLATE.format(plain="" if terms.allow_plain_http else "# ", **values)
 
 
 def publish_membership(home: Path) -> Verified[Membership]:
@@ -129,7 +131,7 @@ def add_silo(
     """
     c = load_coordinator(home)
     hand_over = home / HAND_OVER / silo
-    contract_bytes = contract.read_bytes()
+    contract_bytes = read_limited(contract)
     parse_contract(contract_bytes, str(contract))
     change = with_silo(silo, public_key, first_round)
     if storage is not None:
@@ -198,7 +200,7 @@ def _rounds_of(member: Member) -> str:
 def write_credentials(path: Path, settings: S3Settings) -> None:
     """Store a credential as TOML, mode 0600."""
     secret = settings.secret_key.get_secret_value()
-    text = f'access_key = "{settings.access_key}"\nsecret_key = "{secret}"\n'
+    text = f"access_key = {toml_string(settings.access_key)}\nsecret_key = {toml_string(secret)}\n"
     write_durably(path, text.encode())
 
 
