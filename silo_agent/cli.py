@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
+from infra import command_values as values
 from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import ensure_key, load_key
 from infra.storage_probe import probe_inbox, require_promises
-from infra.terminal import run_command_line
+from infra.terminal import plain_console, run_command_line
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, open_data_docs
 from silo_agent.compression.residual_state import ErrorFeedback
-from silo_agent.config import CONFIG_NAME, load_config
+from silo_agent.config import CONFIG_NAME, MAX_RANKS, Device, load_config, parse_config
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.policy import read_policy, require_policy
@@ -33,23 +33,49 @@ from silo_agent.status_reporter import STATUS_NAME
 from silo_agent.templates import POLICY_TEMPLATE, config_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console()
+console = plain_console()
 
-Home = Annotated[Path, typer.Option(help="The agent's home directory.", envvar="SILO_AGENT_HOME")]
+Home = Annotated[
+    Path,
+    typer.Option(
+        parser=values.directory, help="The agent's home directory.", envvar="SILO_AGENT_HOME"
+    ),
+]
 HERE = Path()
 STOP_WAIT_SECONDS = 60
 
 
+def device_name(text: str) -> str:
+    """Where a silo trains."""
+    return str(values.parsed(Device, text.lower(), "cpu or cuda"))
+
+
 @app.command()
 def init(
-    silo: Annotated[str, typer.Option(help="Id of this silo, as agreed with the operator.")],
-    federation: Annotated[str, typer.Option(help="Id of the federation.")],
-    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of the federation's storage.")],
+    silo: Annotated[
+        str,
+        typer.Option(parser=values.silo_id, help="Id of this silo, as agreed with the operator."),
+    ],
+    federation: Annotated[
+        str, typer.Option(parser=values.federation_id, help="Id of the federation.")
+    ],
+    endpoint_url: Annotated[
+        str,
+        typer.Option(parser=values.endpoint_url, help="S3 endpoint of the federation's storage."),
+    ],
     home: Home = HERE,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    ranks: Annotated[int, typer.Option(help="Training processes.")] = 2,
+    device: Annotated[str, typer.Option(parser=device_name, help="cpu or cuda")] = "cpu",
+    ranks: Annotated[int, typer.Option(min=1, max=MAX_RANKS, help="Training processes.")] = 2,
+    allow_plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Where the network below is encrypted.")
+    ] = False,
 ) -> None:
     """Create keys, configuration and a policy that refuses everything until it is edited."""
+    values.require_private(endpoint_url, allow_plain_http=allow_plain_http)
+    text = config_text(
+        silo, federation, endpoint_url, device, ranks, allow_plain_http=allow_plain_http
+    )
+    parse_config(text.encode(), home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = home / CONFIG_NAME
     if config.exists():
@@ -62,7 +88,6 @@ def init(
     key = ensure_key(home / "keys" / "signing-key.pem")
     if not (home / "keys" / "findings.key").exists():
         write_durably(home / "keys" / "findings.key", secrets.token_bytes(32))
-    text = config_text(silo, federation, endpoint_url, device, ranks)
     if not (home / "policy.toml").exists():
         write_durably(home / "policy.toml", POLICY_TEMPLATE.encode())
     # Last, because its presence says that init is done.
@@ -75,7 +100,10 @@ def init(
 @app.command()
 def check(
     home: Home = HERE,
-    model: Annotated[Path | None, typer.Option(help="Print the digest of this model.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(parser=values.existing_directory, help="Print the digest of this model."),
+    ] = None,
     storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
     open_docs: Annotated[
         bool, typer.Option("--open", help="Render Great Expectations' Data Docs and open them.")
@@ -202,7 +230,9 @@ def stop(home: Home = HERE) -> None:
 
 @app.command("reset-error-feedback")
 def reset_error_feedback(
-    run: Annotated[str, typer.Argument(help="Run whose unsent residuals are forgotten.")],
+    run: Annotated[
+        str, typer.Argument(parser=values.run_id, help="Run whose unsent residuals are forgotten.")
+    ],
     home: Home = HERE,
 ) -> None:
     """Forget what compression left unsent, say after restoring a backup; the next round starts
