@@ -102,7 +102,7 @@ def check(
     home: Home = HERE,
     model: Annotated[
         Path | None,
-        typer.Option(parser=values.existing_directory, help="Print the digest of this model."),
+        typer.Option(parser=values.model_directory, help="Print the digest of this model."),
     ] = None,
     storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
     open_docs: Annotated[
