@@ -32,7 +32,6 @@ NAME_PATTERN = r"[a-z][a-z0-9-]{0,22}[a-z0-9]"
 """Ids of federations, silos and runs: short enough that three of them fit a bucket name."""
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
-FederationId = Name
 RunId = Name
 COORDINATOR = "coordinator"
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,79}$")]
@@ -46,6 +45,13 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUND)]
 AttemptNumber = Annotated[int, Field(ge=1, le=99)]
+
+
+def _no_inbox(federation: str) -> str:
+    """The rule of `data_contracts.bucket_layout`, by which no two share the name of a bucket."""
+    if "-inbox-" in f"{federation}-":
+        raise ValueError("expected the id of a federation without -inbox in it")
+    return federation
 
 
 def _no_role(silo: str) -> str:
@@ -88,6 +94,7 @@ def _instant_from_wire(value: Any) -> Any:
 
 
 Line = Annotated[Text, AfterValidator(_one_line)]
+FederationId = Annotated[Name, AfterValidator(_no_inbox)]
 SiloId = Annotated[Name, AfterValidator(_no_role)]
 PublicKeyHex = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_usable_key)

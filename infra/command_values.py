@@ -28,7 +28,7 @@ def federation_id(text: str) -> str:
     """Id of a federation."""
     from data_contracts.wire_types import FederationId
 
-    return _value(FederationId, text, _NAME)
+    return _value(FederationId, text, f"{_NAME}, and no -inbox in it")
 
 
 def run_id(text: str) -> str:

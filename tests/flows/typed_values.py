@@ -63,7 +63,7 @@ NO_ADDRESS = (
     *("https://-h", "https://h#a", "https://\u00e4.example", "https://" + "h" * 300, "http://h\nb"),
 )
 MISTAKES: dict[Parser | type, tuple[str, ...]] = {
-    values.federation_id: NOT_A_NAME,
+    values.federation_id: (*NOT_A_NAME, "a-inbox", "a-inbox-b"),
     values.run_id: NOT_A_NAME,
     values.silo_id: (*NOT_A_NAME, "coordinator"),
     values.role: NOT_A_NAME,
