@@ -134,6 +134,13 @@ def read_report_file(path: Path) -> ReportFile:
     Raises UntrustedInputError; nothing is verified here but the form.
     """
     data = _read_limited(path)
+    try:
+        return _report_file(data)
+    except UntrustedInputError as error:
+        raise error.in_file(path) from None
+
+
+def _report_file(data: bytes) -> ReportFile:
     if data.startswith(b"PK"):
         bundle, page = _archived(data)
         return ReportFile(unpack_bundle(bundle), split_page(page) if page else None)

@@ -4,12 +4,12 @@ Relative paths are relative to the home directory. What is set here becomes part
 plan of every round; a silo's own policy can refuse it but never be weakened by it.
 """
 
-import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +18,18 @@ from pydantic import (
     model_validator,
 )
 
+from aggregator.schedule import CronLine, TimeZone
+from aggregator.setting_values import (
+    Alpha,
+    Minutes,
+    Modules,
+    NotNegative,
+    Number,
+    Positive,
+    Quorum,
+    Rank,
+    Seed,
+)
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.uses import Use
 from data_contracts.records.merge_spec import (
@@ -27,17 +39,22 @@ from data_contracts.records.merge_spec import (
     MergeSpec,
     ServerOptimizer,
 )
-from data_contracts.records.round_plan import Compression
+from data_contracts.records.round_plan import Compression, TrustMode
 from data_contracts.wire_types import (
+    Count,
     FederationId,
     HubCommit,
     HubId,
     LicenceId,
+    Line,
+    PositiveCount,
     RunId,
     SiloId,
     Text,
 )
+from infra.addresses import prefect_api
 from infra.storage_config import StorageSection
+from infra.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
 
 SETTINGS_NAME = "federation.toml"
 
@@ -49,7 +66,7 @@ class _Section(BaseModel):
 class PrefectSection(_Section):
     """Prefect API of the coordinator; `auth` is a file holding user:password."""
 
-    api_url: str
+    api_url: Annotated[str, AfterValidator(prefect_api)]
     auth: Path | None = Path("keys/prefect-auth")
     ca_bundle: Path | None = None
 
@@ -62,7 +79,7 @@ class BaseModelSection(_Section):
     `hub_revision` (a commit) say where a user of the published adapter can have the model.
     """
 
-    name: Text
+    name: Line
     licence: LicenceId
     licence_acceptance: Text | None = None
     hub_id: HubId | None = None
@@ -87,10 +104,10 @@ class BaseModelSection(_Section):
 class AdapterSection(_Section):
     """LoRA layout. `target_modules` is "all-linear" or names as PEFT takes them."""
 
-    rank: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[int, Field(ge=1)] = 16
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    seed: int = 20260101
+    rank: Rank = 8
+    alpha: Alpha = 16
+    target_modules: Literal["all-linear"] | Modules = "all-linear"
+    seed: Count = 20260101
     use_rslora: bool = False
 
 
@@ -100,29 +117,29 @@ class SiloAdapterSection(_Section):
     `target_modules` None means all modules of the run.
     """
 
-    rank: Annotated[int, Field(ge=1)]
-    alpha: Annotated[int, Field(ge=1)]
-    target_modules: tuple[str, ...] | None = None
+    rank: Rank
+    alpha: Alpha
+    target_modules: Modules | None = None
 
 
 class RecipeSection(_Section):
     """Local training; see `data_contracts.records.round_plan.TrainingRecipe`."""
 
-    local_steps: int
-    sequences_per_step: int
-    sequence_length: int
-    learning_rate: Decimal
-    warmup_steps: int = 0
-    weight_decay: Decimal = Decimal("0")
-    max_gradient_norm: Decimal = Decimal("1")
-    proximal_mu: Decimal = Decimal("0")
-    seed: int = 1
+    local_steps: PositiveCount
+    sequences_per_step: PositiveCount
+    sequence_length: Annotated[int, Field(ge=16, le=1_000_000)]
+    learning_rate: Positive
+    warmup_steps: Count = 0
+    weight_decay: NotNegative = Decimal("0")
+    max_gradient_norm: Positive = Decimal("1")
+    proximal_mu: NotNegative = Decimal("0")
+    seed: Seed = 1
 
 
 class RobustSection(_Section):
     """The defence; see `data_contracts.records.merge_spec.RobustSpec` for choices and defaults."""
 
-    tolerated_silos: Annotated[int, Field(ge=0)]
+    tolerated_silos: Count
     clip: str = "median_norm"
     mixing: str = "nearest_neighbours"
     rule: str = "geometric_median"
@@ -135,11 +152,11 @@ class OptimizerSection(_Section):
     """
 
     name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
-    learning_rate: Decimal | None = None
-    momentum: Decimal | None = None
-    beta1: Decimal | None = None
-    beta2: Decimal | None = None
-    tau: Decimal | None = None
+    learning_rate: Number | None = None
+    momentum: Number | None = None
+    beta1: Number | None = None
+    beta2: Number | None = None
+    tau: Number | None = None
 
 
 class MergeSection(_Section):
@@ -185,13 +202,13 @@ class MergeSection(_Section):
 class RoundSection(_Section):
     """Quorums, deadlines (minutes from the plan) and how often the coordinator looks (seconds)."""
 
-    quorum: Annotated[int, Field(ge=1)]
-    evaluation_quorum: Annotated[int, Field(ge=1)]
-    submit_minutes: Annotated[float, Field(gt=0)] = 720
-    evaluate_minutes: Annotated[float, Field(gt=0)] = 240
-    weight_cap_tokens: Annotated[int, Field(ge=1)] = 10_000_000
+    quorum: Quorum
+    evaluation_quorum: Quorum
+    submit_minutes: Minutes = 720
+    evaluate_minutes: Minutes = 240
+    weight_cap_tokens: PositiveCount = 10_000_000
     max_attempts: Annotated[int, Field(ge=1, le=99)] = 2
-    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+    poll_seconds: Seconds = 5.0
 
 
 class PublicationSection(_Section):
@@ -200,8 +217,8 @@ class PublicationSection(_Section):
     `name_silos` needs every silo's consent (`may_be_named` in its policy): others refuse the plan.
     """
 
-    max_mean_increase: Decimal = Decimal("0")
-    max_silo_increase: Decimal = Decimal("0.05")
+    max_mean_increase: Number = Decimal("0")
+    max_silo_increase: Number = Decimal("0.05")
     name_silos: bool = False
 
 
@@ -220,8 +237,8 @@ class LedgerSection(_Section):
 class ScheduleSection(_Section):
     """When the deployment starts a round by itself; None means only on demand."""
 
-    cron: str | None = "0 2 * * *"
-    timezone: str = "UTC"
+    cron: CronLine | None = "0 2 * * *"
+    timezone: TimeZone = "UTC"
 
 
 class FederationSettings(_Section):
@@ -229,9 +246,9 @@ class FederationSettings(_Section):
 
     federation: FederationId
     run: RunId
-    purpose: Text
+    purpose: Line
     use: Use = "research"
-    trust_mode: Literal["auditable", "confidential"] = "auditable"
+    trust_mode: TrustMode = "auditable"
     storage: StorageSection
     prefect: PrefectSection
     base_model: BaseModelSection
@@ -245,6 +262,11 @@ class FederationSettings(_Section):
     schedule: ScheduleSection = ScheduleSection()
     home: Path
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        self.merge.spec(self.round.weight_cap_tokens)
+        return self
+
     def path(self, relative: Path) -> Path:
         """`relative` as seen from the home directory."""
         return relative if relative.is_absolute() else self.home / relative
@@ -254,19 +276,29 @@ def load_settings(home: Path) -> FederationSettings:
     """Parse `federation.toml` under `home`; raises FederationOperatorError naming the setting."""
     path = home / SETTINGS_NAME
     try:
-        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return FederationSettings.model_validate({**fields, "home": home.resolve()})
+        return parse_settings(read_limited(path, MAX_TOML_BYTES), home)
     except FileNotFoundError:
         found, action = "no such file", "run `consortia federation init` first"
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        found, action = str(error), "correct the file"
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        found, action = f"{where}: {first['msg']}", "correct this setting"
+    except OSError as error:
+        found, action = error.strerror or type(error).__name__, "correct the file"
     raise FederationOperatorError(
         f"federation settings {path}",
         expected="a complete federation.toml",
         found=found,
         action=action,
+    )
+
+
+def parse_settings(data: bytes, home: Path) -> FederationSettings:
+    """The settings that `data` holds, for the directory `home`; raises as `load_settings` does."""
+    path = home / SETTINGS_NAME
+    try:
+        return FederationSettings.model_validate({**parse_toml(data), "home": home.resolve()})
+    except ValidationError as error:
+        where, expected, found = setting_fault(error)
+        problem = f"federation settings {path}: {where}"
+    except ValueError as error:
+        problem, expected, found = f"federation settings {path}", "TOML", str(error)
+    raise FederationOperatorError(
+        problem, expected=expected, found=found, action="correct this setting"
     )

@@ -63,6 +63,12 @@ class UntrustedInputError(ConsortiaError):
         super().__init__(problem, expected=expected, found=found, action=action)
         self.rule = rule
 
+    def in_file(self, path: object) -> "UntrustedInputError":
+        """The same fault, for whoever has several files and needs to know in which one it is."""
+        return _rebuild_untrusted(
+            f"{path}: {self.problem}", self.expected, self.found, self.action, self.rule
+        )
+
     def __reduce__(self) -> tuple[object, ...]:
         return (
             _rebuild_untrusted,

@@ -7,7 +7,7 @@ that it is whole, signed by a threshold of the root keys that it names itself.
 from pathlib import Path
 
 from data_contracts.envelope import Quorum, Verified, unverified_record, verify_quorums
-from data_contracts.errors import ConsortiaError
+from data_contracts.errors import ConsortiaError, UntrustedInputError
 from data_contracts.records import Membership
 
 
@@ -28,6 +28,8 @@ def load_trust_anchor(path: Path) -> Verified[Membership]:
     """`open_trust_anchor` of a local file."""
     try:
         return open_trust_anchor(path.read_bytes())
+    except UntrustedInputError as error:
+        raise error.in_file(path) from None
     except OSError as error:
         raise ConsortiaError(
             f"pinned membership {path}",

@@ -20,7 +20,9 @@ from pydantic import (
     StringConstraints,
 )
 
+from data_contracts.limits import MAX_COUNT, MAX_ROUND
 from data_contracts.public_keys import key_fault
+from data_contracts.shown_text import is_visible
 
 INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _INSTANT = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -30,7 +32,6 @@ NAME_PATTERN = r"[a-z][a-z0-9-]{0,22}[a-z0-9]"
 """Ids of federations, silos and runs: short enough that three of them fit a bucket name."""
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
-FederationId = Name
 RunId = Name
 COORDINATOR = "coordinator"
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,79}$")]
@@ -61,10 +62,17 @@ HubId = Annotated[
 HubCommit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 """A commit of such a repository: branches and tags move."""
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,15}$")]
-Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
-PositiveCount = Annotated[int, Field(ge=1, le=2**53 - 1)]
-RoundNumber = Annotated[int, Field(ge=1, le=9999)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+RoundNumber = Annotated[int, Field(ge=1, le=MAX_ROUND)]
 AttemptNumber = Annotated[int, Field(ge=1, le=99)]
+
+
+def _no_inbox(federation: str) -> str:
+    """The rule of `data_contracts.bucket_layout`, by which no two share the name of a bucket."""
+    if "-inbox-" in f"{federation}-":
+        raise ValueError("expected the id of a federation without -inbox in it")
+    return federation
 
 
 def _no_role(silo: str) -> str:
@@ -72,6 +80,13 @@ def _no_role(silo: str) -> str:
     if silo == COORDINATOR:
         raise ValueError("expected the id of a silo, found the name of the coordinator")
     return silo
+
+
+def _one_line(text: str) -> str:
+    """What people compare by eye, and programs line by line without the spaces around it."""
+    if not is_visible(text) or text != text.strip():
+        raise ValueError("expected one line of visible text without spaces around it")
+    return text
 
 
 def _decimal_from_wire(value: Any) -> Any:
@@ -99,6 +114,8 @@ def _instant_from_wire(value: Any) -> Any:
     raise ValueError("expected a UTC instant such as 2026-11-23T05:00:00Z")
 
 
+Line = Annotated[Text, AfterValidator(_one_line)]
+FederationId = Annotated[Name, AfterValidator(_no_inbox)]
 SiloId = Annotated[Name, AfterValidator(_no_role)]
 PublicKeyHex = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_usable_key)

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from data_contracts.limits import MAX_ROUND
 from flows.contract_commands import contract_app, registry_app
 from flows.federation_commands import federation_app
+from flows.federation_options import Home
 from flows.stack_commands import stack_app
 from flows.storage_commands import storage_app, tell_untried
-from infra.terminal import run_command_line, say
+from infra import command_values as values
+from infra.terminal import plain_console, run_command_line, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 round_app = typer.Typer(no_args_is_help=True, help="Start, follow and abort rounds.")
@@ -27,12 +30,10 @@ app.add_typer(stack_app, name="stack")
 app.add_typer(storage_app, name="storage")
 app.add_typer(contract_app, name="contract")
 app.add_typer(registry_app, name="registry")
-console = Console()
+console = plain_console()
 
-Home = Annotated[
-    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
-]
 HERE = Path()
+MAX_SEQUENCES = 1_000_000
 
 
 @app.command()
@@ -66,7 +67,8 @@ def deploy(
 def round_start(
     home: Home = HERE,
     until_round: Annotated[
-        int | None, typer.Option(help="Last round to run; default is one round.")
+        int | None,
+        typer.Option(min=1, max=MAX_ROUND, help="Last round to run; default is one round."),
     ] = None,
 ) -> None:
     """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
@@ -116,7 +118,9 @@ def round_watch(
 
 @round_app.command("abort")
 def round_abort(
-    reason: Annotated[str, typer.Option(help="Why; it is signed and every silo reads it.")],
+    reason: Annotated[
+        str, typer.Option(parser=values.line, help="Why; it is signed and every silo reads it.")
+    ],
     home: Home = HERE,
 ) -> None:
     """End the newest attempt without a model; a retry is the next attempt."""
@@ -128,19 +132,32 @@ def round_abort(
 
 @round_app.command("contributions")
 def round_contributions(
-    round_number: Annotated[int, typer.Argument(help="A round that was closed.")],
+    round_number: Annotated[
+        int, typer.Argument(min=1, max=MAX_ROUND, help="A round that was closed.")
+    ],
     public: Annotated[
-        Path | None, typer.Option(help="Measure here, on JSONL with `prompt` and `answer`.")
+        Path | None,
+        typer.Option(
+            parser=values.existing_file,
+            help="Measure here, on JSONL with `prompt` and `answer`.",
+        ),
     ] = None,
     by_silos: Annotated[
         bool, typer.Option("--by-silos", help="Silos measure, if all share their adapters.")
     ] = False,
     home: Home = HERE,
     exact: Annotated[bool, typer.Option(help="Shapley values, up to 10 silos.")] = False,
-    sequences: Annotated[int, typer.Option(help="Packed sequences of --public.")] = 64,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the silos.")] = 0,
+    sequences: Annotated[
+        int, typer.Option(min=1, max=MAX_SEQUENCES, help="Packed sequences of --public.")
+    ] = 64,
+    wait: Annotated[
+        float, typer.Option(parser=values.wait_seconds, help="Seconds to wait for the silos.")
+    ] = 0,
     answer_minutes: Annotated[
-        float | None, typer.Option(min=1, help="Silos' time to answer; default: to evaluate.")
+        float | None,
+        typer.Option(
+            parser=values.answer_minutes, help="Silos' time to answer; default: to evaluate."
+        ),
     ] = None,
 ) -> None:
     """What each silo contributed to a round, with intervals; leave-one-out unless --exact."""
@@ -165,10 +182,20 @@ def round_contributions(
 
 @report_app.command("verify")
 def report_verify(
-    file: Annotated[Path, typer.Argument(help="Report as JSON, HTML page or archive.")],
-    trust: Annotated[Path, typer.Option(help="Membership file, obtained out of band.")],
+    file: Annotated[
+        Path,
+        typer.Argument(parser=values.existing_file, help="Report as JSON, HTML page or archive."),
+    ],
+    trust: Annotated[
+        Path,
+        typer.Option(parser=values.existing_file, help="Membership file, obtained out of band."),
+    ],
     adapter: Annotated[
-        Path | None, typer.Option(help="adapter_model.safetensors to check against the report.")
+        Path | None,
+        typer.Option(
+            parser=values.existing_file,
+            help="adapter_model.safetensors to check against the report.",
+        ),
     ] = None,
 ) -> None:
     """Check a report offline: one line per claim, exit 1 if any fails."""
@@ -181,7 +208,7 @@ def report_verify(
     styles = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
     table = Table("claim", "outcome", "detail")
     for claim in claims:
-        table.add_row(claim.name, f"[{styles[claim.outcome]}]{claim.outcome}[/]", claim.detail)
+        table.add_row(claim.name, Text(claim.outcome, styles[claim.outcome]), claim.detail)
     console.print(table)
     failed = [claim for claim in claims if claim.outcome == "fail"]
     say(console, f"{len(failed)} of {len(claims)} claims fail" if failed else "no claim fails")
@@ -190,8 +217,10 @@ def report_verify(
 
 @report_app.command("export")
 def report_export(
-    file: Annotated[Path, typer.Argument(help="Report as JSON or HTML page.")],
-    into: Annotated[Path, typer.Option(help="Archive to write.")],
+    file: Annotated[
+        Path, typer.Argument(parser=values.existing_file, help="Report as JSON or HTML page.")
+    ],
+    into: Annotated[Path, typer.Option(parser=values.file_to_write, help="Archive to write.")],
 ) -> None:
     """Pack a round's records into one archive."""
     from flows.round_operations import export_report
@@ -202,7 +231,9 @@ def report_export(
 
 @app.command()
 def demo(
-    state: Annotated[Path, typer.Option(help="Everything the demo writes.")] = Path(".consortia"),
+    state: Annotated[
+        Path, typer.Option(parser=values.directory, help="Everything the demo writes.")
+    ] = Path(".consortia"),
     keep: Annotated[bool, typer.Option(help="Leave storage, Prefect and agents up.")] = False,
 ) -> None:
     """Three institutions, two rounds, one machine: the whole product in a few minutes."""

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from infra.terminal import say
+from infra import command_values as values
+from infra.terminal import plain_console, say
 
 contract_app = typer.Typer(no_args_is_help=True, help="Check, compare and sign data contracts.")
 registry_app = typer.Typer(no_args_is_help=True, help="Make copyright registries from texts.")
-console = Console()
+console = plain_console()
 
-ContractFile = Annotated[Path, typer.Argument(help="Data contract (ODCS YAML).")]
+ContractFile = Annotated[
+    Path, typer.Argument(parser=values.existing_file, help="Data contract (ODCS YAML).")
+]
 HERE = Path()
+MAX_DAYS = 36_500
 EFFECT_STYLES = {"loosens": "bold red", "tightens": "green", "neither": "dim"}
 
 
@@ -34,8 +38,14 @@ def lint(contract: ContractFile) -> None:
 
 @contract_app.command()
 def diff(
-    old: Annotated[Path, typer.Argument(help="The contract that was agreed to.")],
-    new: Annotated[Path, typer.Argument(help="The contract that should replace it.")],
+    old: Annotated[
+        Path,
+        typer.Argument(parser=values.existing_file, help="The contract that was agreed to."),
+    ],
+    new: Annotated[
+        Path,
+        typer.Argument(parser=values.existing_file, help="The contract that should replace it."),
+    ],
 ) -> None:
     """Say what changed and which changes loosen the contract; exit 1 if any does."""
     from data_contracts.dataset.contract import load_contract
@@ -47,8 +57,8 @@ def diff(
         return
     table = Table("term", "before", "after", "effect")
     for change in changes:
-        style = EFFECT_STYLES[change.effect]
-        table.add_row(change.path, change.before, change.after, f"[{style}]{change.effect}[/]")
+        effect = Text(change.effect, EFFECT_STYLES[change.effect])
+        table.add_row(change.path, change.before, change.after, effect)
     console.print(table)
     loosened = sum(change.effect == "loosens" for change in changes)
     console.print(f"{loosened} of {len(changes)} changes loosen the contract")
@@ -59,28 +69,48 @@ def diff(
 def sign(
     contract: ContractFile,
     home: Annotated[
-        Path, typer.Option(help="Home directory of the federation, or of the silo's agent.")
+        Path,
+        typer.Option(
+            parser=values.existing_directory,
+            help="Home directory of the federation, or of the silo's agent.",
+        ),
     ] = HERE,
-    silo: Annotated[str, typer.Option(help="Whose contract it is; at the federation only.")] = "",
+    silo: Annotated[
+        str | None,
+        typer.Option(parser=values.silo_id, help="Whose contract it is; at the federation only."),
+    ] = None,
 ) -> None:
     """Sign a contract, as the silo or as the coordinator; the second signature puts it in force."""
     from flows.contract_signing import put_into_hand_over, sign_contract
     from flows.next_steps import after_signing
 
-    agreement, signatures = sign_contract(contract, home, silo)
-    hand_over = put_into_hand_over(agreement, home, silo)
+    agreement, signatures = sign_contract(contract, home, silo or "")
+    hand_over = put_into_hand_over(agreement, home, silo or "")
     say(console, f"signed {agreement.resolve()}")
     say(console, *after_signing(signatures, agreement.resolve(), hand_over))
 
 
 @registry_app.command("build")
 def registry_build(
-    texts: Annotated[list[Path], typer.Argument(help="Text files (UTF-8), a work each.")],
-    name: Annotated[str, typer.Option(help="Name of the registry, as contracts name it.")],
-    rights_holder: Annotated[str, typer.Option(help="Whose texts they are.")],
-    federation: Annotated[str, typer.Option(help="Id of the federation that it is made for.")],
-    into: Annotated[Path, typer.Option(help="Directory for registry and keys.")],
-    days: Annotated[int, typer.Option(help="Days until it expires.")] = 365,
+    texts: Annotated[
+        list[Path],
+        typer.Argument(parser=values.existing_file, help="Text files (UTF-8), a work each."),
+    ],
+    name: Annotated[
+        str,
+        typer.Option(
+            parser=values.registry_name, help="Name of the registry, as contracts name it."
+        ),
+    ],
+    rights_holder: Annotated[str, typer.Option(parser=values.line, help="Whose texts they are.")],
+    federation: Annotated[
+        str,
+        typer.Option(parser=values.federation_id, help="Id of the federation that it is made for."),
+    ],
+    into: Annotated[
+        Path, typer.Option(parser=values.directory, help="Directory for registry and keys.")
+    ],
+    days: Annotated[int, typer.Option(min=1, max=MAX_DAYS, help="Days until it expires.")] = 365,
 ) -> None:
     """Make a keyed registry of texts that must not be trained on; the texts stay where they are."""
     from flows.registry_building import build_from_files

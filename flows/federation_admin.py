@@ -19,10 +19,11 @@ from aggregator.membership_changes import (
     MEMBERSHIP_VALIDITY,
     with_silo,
 )
-from aggregator.settings import SETTINGS_NAME
+from aggregator.settings import SETTINGS_NAME, parse_settings
 from data_contracts.bucket_layout import inbox_bucket, membership_slot
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
+from data_contracts.dataset.contract.strict_yaml import read_limited
 from data_contracts.envelope import Verified, fingerprint, seal
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Membership
@@ -62,6 +63,7 @@ class FederationTerms:
     endpoint_url: str
     model_hub_id: str = ""
     prefect_auth: Path = Path("keys/prefect-auth")
+    allow_plain_http: bool = False
 
 
 def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage | None) -> None:
@@ -70,7 +72,8 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     Without `storage` the endpoint is somebody else's: the buckets and the coordinator's
     credential must exist; `consortia storage policy` says with which rights.
     """
-    settings_path = home / SETTINGS_NAME
+    settings_path, text = home / SETTINGS_NAME, settings_text(terms)
+    parse_settings(text.encode(), home)
     if settings_path.exists():
         raise FederationOperatorError(
             str(settings_path),
@@ -82,7 +85,7 @@ def init_federation(home: Path, terms: FederationTerms, storage: RunningStorage 
     if storage is not None:
         write_credentials(home / STORAGE_CREDENTIALS, add_federation(storage, terms.federation))
     _sign_first_membership(home, terms.federation)
-    write_durably(settings_path, settings_text(terms).encode())
+    write_durably(settings_path, text.encode())
     try:
         publish_membership(home)
     except BaseException:
@@ -95,9 +98,11 @@ def settings_text(terms: FederationTerms) -> str:
     """The settings file of a new federation."""
     hub_id = terms.model_hub_id
     model_hub = f"hub_id = {toml_string(hub_id)}" if hub_id else '# hub_id = "organisation/name"'
+    values = {name: toml_string(value) for name, value in vars(terms).items()}
     return FEDERATION_TEMPLATE.format(
+        plain="" if terms.allow_plain_http else "# ",
         model_hub=f"{model_hub} # where a user of the adapter can have the model",
-        **{name: toml_string(value) for name, value in vars(terms).items()},
+        **values,
     )
 
 
@@ -144,7 +149,7 @@ def add_silo(
     c = load_coordinator(home)
     silo, contract = joining.silo, joining.contract
     hand_over = home / HAND_OVER / silo
-    contract_bytes = contract.read_bytes()
+    contract_bytes = read_limited(contract)
     parse_contract(contract_bytes, str(contract))
     change = with_silo(silo, joining.public_key, joining.first_round, joining.name)
     if storage is not None:
@@ -211,7 +216,7 @@ def _rounds_of(member: Member) -> str:
 def write_credentials(path: Path, settings: S3Settings) -> None:
     """Store a credential as TOML, mode 0600."""
     secret = settings.secret_key.get_secret_value()
-    text = f'access_key = "{settings.access_key}"\nsecret_key = "{secret}"\n'
+    text = f"access_key = {toml_string(settings.access_key)}\nsecret_key = {toml_string(secret)}\n"
     write_durably(path, text.encode())
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from infra.terminal import say
+from flows import federation_options as given
+from infra import command_values as values
+from infra.terminal import plain_console, say
 
 if TYPE_CHECKING:
     from aggregator.membership_changes import Change
@@ -16,48 +17,35 @@ if TYPE_CHECKING:
 federation_app = typer.Typer(
     no_args_is_help=True, help="Create a federation; add, remove and renew members and keys."
 )
-console = Console()
+console = plain_console()
 
-Home = Annotated[
-    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
-]
-Stack = Annotated[
-    Path | None, typer.Option(help="Directory of the embedded stack, if that is what you use.")
-]
-RootKeys = Annotated[
-    list[Path] | None,
-    typer.Option("--root-key", help="A root key that is not in keys/; once for each."),
-]
-FromRound = Annotated[
-    int | None, typer.Option(min=1, help="First round that it counts in; default: the next plan.")
-]
 HERE = Path()
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 
 
 @federation_app.command("init")
 def federation_init(
-    federation: Annotated[str, typer.Option(help="Id of the federation.")],
-    purpose: Annotated[str, typer.Option(help="What the model is for; silos agree to it.")],
-    model: Annotated[Path, typer.Option(help="Directory of the base model (safetensors).")],
-    model_name: Annotated[str, typer.Option(help="Name of the base model.")],
-    model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")],
-    home: Home = HERE,
-    model_hub_id: Annotated[
-        str, typer.Option(help="Where an adapter's user can have it: organisation/name.")
-    ] = "",
-    run: Annotated[str, typer.Option(help="Id of the first run.")] = "run-1",
-    stack: Stack = None,
-    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint, without --stack.")] = "",
-    prefect_api_url: Annotated[
-        str, typer.Option(help="Prefect API; default: that of --stack, else port 4200 here.")
-    ] = "",
+    federation: given.FederationId,
+    purpose: given.Purpose,
+    model: given.Model,
+    model_name: given.ModelName,
+    model_licence: given.ModelLicence,
+    home: given.Home = HERE,
+    model_hub_id: given.ModelHubId = None,
+    run: given.FirstRun = "run-1",
+    stack: given.Stack = None,
+    endpoint_url: given.EndpointUrl = None,
+    prefect_api_url: given.PrefectApiUrl = None,
+    allow_plain_http: given.AllowPlainHttp = False,
 ) -> None:
     """Create keys, settings, buckets and the first membership."""
     from flows.federation_admin import FederationTerms, init_federation
     from flows.next_steps import after_init
     from infra.attached_storage import attach_prefect, attach_storage
 
+    if (stack is None) == (endpoint_url is None):
+        raise typer.BadParameter("give either --stack DIRECTORY or --endpoint-url ADDRESS")
+    values.require_private(endpoint_url or "", allow_plain_http=allow_plain_http)
     storage = attach_storage(stack) if stack else None
     prefect = attach_prefect(stack) if stack and not prefect_api_url else None
     terms = FederationTerms(
@@ -68,9 +56,10 @@ def federation_init(
         model_licence=model_licence,
         model_path=model.resolve(),
         prefect_api_url=prefect.api_url if prefect else prefect_api_url or DEFAULT_API_URL,
-        endpoint_url=storage.endpoint_url if storage else endpoint_url,
-        model_hub_id=model_hub_id,
+        endpoint_url=storage.endpoint_url if storage else endpoint_url or "",
+        model_hub_id=model_hub_id or "",
         prefect_auth=prefect.auth if prefect else Path("keys/prefect-auth"),
+        allow_plain_http=allow_plain_http,
     )
     home = home.resolve()
     init_federation(home, terms, storage)
@@ -83,14 +72,14 @@ def federation_init(
 
 @federation_app.command("add-silo")
 def federation_add_silo(
-    silo: Annotated[str, typer.Option(help="Id of the silo.")],
-    public_key: Annotated[str, typer.Option(help="As printed by `silo-agent init`.")],
-    contract: Annotated[Path, typer.Option(help="The silo's data contract (ODCS YAML).")],
-    name: Annotated[str, typer.Option(help="The institution's name, as reports show it.")] = "",
-    home: Home = HERE,
-    stack: Stack = None,
-    from_round: FromRound = None,
-    root_key: RootKeys = None,
+    silo: given.Silo,
+    public_key: given.PublicKey,
+    contract: given.ContractFile,
+    home: given.Home = HERE,
+    name: given.InstitutionName = None,
+    stack: given.Stack = None,
+    from_round: given.FromRound = None,
+    root_key: given.RootKeys = None,
 ) -> None:
     """Add a silo, or replace its key, contract or name; prints what to hand over."""
     from flows.federation_admin import Joining, add_silo
@@ -99,7 +88,7 @@ def federation_add_silo(
 
     home = home.resolve()
     storage = attach_storage(stack) if stack else None
-    joining = Joining(silo, public_key, contract, name or None, from_round)
+    joining = Joining(silo, public_key, contract, name, from_round)
     hand_over, outcome = add_silo(home, joining, storage, root_key or ())
     _tell(outcome, home)
     say(console, *after_add_silo(home, silo, hand_over))
@@ -107,12 +96,10 @@ def federation_add_silo(
 
 @federation_app.command("remove-silo")
 def federation_remove_silo(
-    silo: Annotated[str, typer.Option(help="Id of the silo.")],
-    home: Home = HERE,
-    from_round: Annotated[
-        int | None, typer.Option(min=1, help="First round without it; default: the next plan.")
-    ] = None,
-    root_key: RootKeys = None,
+    silo: given.Silo,
+    home: given.Home = HERE,
+    from_round: given.LeavingRound = None,
+    root_key: given.RootKeys = None,
 ) -> None:
     """Let a silo leave; an attempt that is under way goes on with it."""
     from aggregator.membership_changes import without_silo
@@ -121,7 +108,7 @@ def federation_remove_silo(
 
 
 @federation_app.command("renew")
-def federation_renew(home: Home = HERE, root_key: RootKeys = None) -> None:
+def federation_renew(home: given.Home = HERE, root_key: given.RootKeys = None) -> None:
     """The same members and keys for another year."""
     from aggregator.membership_changes import renewed
 
@@ -130,22 +117,14 @@ def federation_renew(home: Home = HERE, root_key: RootKeys = None) -> None:
 
 @federation_app.command("rotate-key")
 def federation_rotate_key(
-    home: Home = HERE,
-    coordinator: Annotated[
-        bool, typer.Option("--coordinator", help="A new key for the coordinator, made here.")
-    ] = False,
-    silo: Annotated[str, typer.Option(help="The silo that --public-key belongs to.")] = "",
-    public_key: Annotated[str, typer.Option(help="The silo's new key.")] = "",
-    add_root: Annotated[
-        list[str] | None, typer.Option(help="Public key of a signer who joins.")
-    ] = None,
-    remove_root: Annotated[
-        list[str] | None, typer.Option(help="Public key of a signer who leaves, or lost it.")
-    ] = None,
-    threshold: Annotated[
-        int | None, typer.Option(min=1, help="How many root keys have to sign from now on.")
-    ] = None,
-    root_key: RootKeys = None,
+    home: given.Home = HERE,
+    coordinator: given.NewCoordinatorKey = False,
+    silo: given.RotatedSilo = None,
+    public_key: given.NewSiloKey = None,
+    add_root: given.AddRoot = None,
+    remove_root: given.RemoveRoot = None,
+    threshold: given.Threshold = None,
+    root_key: given.RootKeys = None,
 ) -> None:
     """Replace a key in good order: what the old one has begun, it finishes."""
     from aggregator.coordinator import load_coordinator
@@ -160,7 +139,7 @@ def federation_rotate_key(
         )
     if coordinator:
         _tell(rotate_coordinator_key(load_coordinator(home), root_key or ()), home)
-    elif silo:
+    elif silo and public_key:
         _change(home, with_silo_key(silo, public_key), root_key)
     else:
         _change(home, with_root_keys(add_root or (), remove_root or (), threshold), root_key)
@@ -168,24 +147,15 @@ def federation_rotate_key(
 
 @federation_app.command("revoke")
 def federation_revoke(
-    home: Home = HERE,
-    coordinator: Annotated[
-        bool, typer.Option("--coordinator", help="The coordinator's key; a new one is made here.")
-    ] = False,
-    last_entry: Annotated[
-        int | None, typer.Option(min=0, help="Last entry of the feed that is genuine.")
-    ] = None,
-    close: Annotated[str, typer.Option(help="Digest of the close there that is genuine.")] = "",
-    decision: Annotated[str, typer.Option(help="Digest of the decision that is.")] = "",
-    silo: Annotated[str, typer.Option(help="The silo whose key is revoked.")] = "",
-    public_key: Annotated[
-        str, typer.Option(help="The silo's new key; without it the silo leaves.")
-    ] = "",
-    earlier: Annotated[
-        str,
-        typer.Option(help="A key in use no more, or its fingerprint; say one that was rotated."),
-    ] = "",
-    root_key: RootKeys = None,
+    home: given.Home = HERE,
+    coordinator: given.RevokedCoordinatorKey = False,
+    last_entry: given.LastEntry = None,
+    close: given.GenuineClose = None,
+    decision: given.GenuineDecision = None,
+    silo: given.RevokedSilo = None,
+    public_key: given.KeyAfterRevocation = None,
+    earlier: given.EarlierKey = None,
+    root_key: given.RootKeys = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """A key that somebody else may hold: nothing of it counts any more, at once."""
@@ -205,9 +175,9 @@ def federation_revoke(
     if bool(close) != bool(decision):
         raise typer.BadParameter("give --close and --decision together, or neither")
     if silo:
-        _change(home, revoking_silo(silo, public_key or None), root_key)
+        _change(home, revoking_silo(silo, public_key), root_key)
         return
-    c, named = load_coordinator(home), (close, decision) if close else None
+    c, named = load_coordinator(home), (close, decision) if close and decision else None
     earlier = named_key(c, earlier) if earlier else ""
     last = last_entry_of(c, earlier) if earlier else last_entry
     genuine = None if last is None else genuine_until(c, last, named)
@@ -237,9 +207,7 @@ def _ask(genuine: "Genuine", *, yes: bool) -> None:
 
 
 @federation_app.command("new-root-key")
-def federation_new_root_key(
-    into: Annotated[Path, typer.Argument(help="File to make; keep it offline.")],
-) -> None:
+def federation_new_root_key(into: given.NewKeyFile) -> None:
     """Make a key for a signer; its public half is what `rotate-key --add-root` takes."""
     from infra.signing_keys import create_key
 
@@ -248,9 +216,7 @@ def federation_new_root_key(
 
 @federation_app.command("sign")
 def federation_sign(
-    draft: Annotated[Path, typer.Argument(help="Draft of a membership.")],
-    root_key: Annotated[Path, typer.Option(help="The signer's root key.")],
-    trust: Annotated[Path, typer.Option(help="The membership that the signer knows.")],
+    draft: given.DraftFile, root_key: given.SignersKey, trust: given.KnownMembership
 ) -> None:
     """Add a signature to a draft, and see what it changes."""
     from flows.membership_signing import sign_draft
@@ -261,10 +227,7 @@ def federation_sign(
 
 
 @federation_app.command("publish")
-def federation_publish(
-    draft: Annotated[Path, typer.Argument(help="Draft that enough root keys have signed.")],
-    home: Home = HERE,
-) -> None:
+def federation_publish(draft: given.SignedDraft, home: given.Home = HERE) -> None:
     """Publish a draft; everybody follows it from the next plan on."""
     from aggregator.coordinator import load_coordinator
     from flows.membership_signing import publish_draft
@@ -273,9 +236,7 @@ def federation_publish(
 
 
 @federation_app.command("show")
-def federation_show(
-    home: Home = HERE,
-) -> None:
+def federation_show(home: given.Home = HERE) -> None:
     """Fingerprints to compare out of band."""
     from flows.federation_admin import describe
 

@@ -25,7 +25,7 @@ from data_contracts.envelope import (
     signing_keys,
     unverified_record,
 )
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor
@@ -95,7 +95,7 @@ def sign_draft(draft: Path, key: Path, trust: Path) -> list[str]:
     Raises FederationOperatorError when the key is no root key of either version, or has signed.
     """
     envelope, signer = draft.read_bytes(), load_key(key)
-    record, before = unverified_record(envelope, Membership), load_trust_anchor(trust).record
+    record, before = _drafted_record(envelope, draft), load_trust_anchor(trust).record
     if signer.public_key_hex not in {*before.root_keys, *record.root_keys}:
         raise _refused("the key of a signer", f"another key in {key}", "give your own --root-key")
     try:
@@ -103,6 +103,13 @@ def sign_draft(draft: Path, key: Path, trust: Path) -> list[str]:
     except ValueError:
         raise _refused("a key that has not signed", "its signature", "pass it on") from None
     return changes(before, record)
+
+
+def _drafted_record(envelope: bytes, draft: Path) -> Membership:
+    try:
+        return unverified_record(envelope, Membership)
+    except UntrustedInputError as error:
+        raise error.in_file(draft) from None
 
 
 def publish_draft(c: Coordinator, draft: Path) -> Published:

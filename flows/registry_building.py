@@ -41,7 +41,6 @@ def build_from_files(
     validity: timedelta,
 ) -> BuiltRegistry:
     """Write the registry `name` into `into`; each file is one work in UTF-8."""
-    into.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = SystemClock().now()
     try:
         terms = RegistryTerms(
@@ -54,6 +53,7 @@ def build_from_files(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise _unusable(".".join(map(str, first["loc"])) or "terms", first["msg"]) from None
+    into.mkdir(parents=True, exist_ok=True, mode=0o700)
     signing = into / SIGNING_KEY
     signer = load_key(signing) if signing.exists() else create_key(signing)
     built = build_registry(_texts(texts), terms, _shared_key(into / f"{name}.key"), signer, into)

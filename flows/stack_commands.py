@@ -4,32 +4,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from infra.terminal import say, say_command
+from data_contracts.limits import HIGHEST_PORT
+from flows.federation_options import Home
+from infra import command_values as values
+from infra.terminal import plain_console, say, say_command
 
 if TYPE_CHECKING:
     from infra.stack_ports import StackPorts
 
 stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect, on loopback.")
-console = Console()
+console = plain_console()
 
-Home = Annotated[
-    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
-]
+State = Annotated[Path, typer.Option(parser=values.existing_directory, help="As given to start.")]
 HERE = Path()
 
 
 @stack_app.command("start")
 def stack_start(
-    state: Annotated[Path, typer.Option(help="Where the stack keeps its data.")],
+    state: Annotated[
+        Path, typer.Option(parser=values.directory, help="Where the stack keeps its data.")
+    ],
     s3_port: Annotated[
         int | None,
-        typer.Option(help="S3 port; default: that of the last start, else 8333. 0: any free one."),
+        typer.Option(
+            min=0,
+            max=HIGHEST_PORT,
+            help="S3 port; default: that of the last start, else 8333. 0: any free one.",
+        ),
     ] = None,
     prefect_port: Annotated[
         int | None,
-        typer.Option(help="Prefect port; default: that of the last start, else 4200. 0: any."),
+        typer.Option(
+            min=0,
+            max=HIGHEST_PORT,
+            help="Prefect port; default: that of the last start, else 4200. 0: any.",
+        ),
     ] = None,
 ) -> None:
     """Start SeaweedFS and a Prefect server on loopback and leave them running."""
@@ -57,7 +67,7 @@ def _tell_followers(state: Path, before: "StackPorts | None", now: "StackPorts |
 
 
 @stack_app.command("stop")
-def stack_stop(state: Annotated[Path, typer.Option(help="As given to start.")]) -> None:
+def stack_stop(state: State) -> None:
     """Stop every process that was started with this state directory, and no other."""
     from infra.local_stack import stop_recorded
 
@@ -66,9 +76,7 @@ def stack_stop(state: Annotated[Path, typer.Option(help="As given to start.")]) 
 
 
 @stack_app.command("use")
-def stack_use(
-    state: Annotated[Path, typer.Option(help="As given to start.")], home: Home = HERE
-) -> None:
+def stack_use(state: State, home: Home = HERE) -> None:
     """Write the stack's addresses and password file into a federation's settings."""
     from flows.stack_settings import use_stack
 

@@ -4,20 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from infra.terminal import say
+from flows.federation_options import Home
+from infra import command_values as values
+from infra.terminal import plain_console, say
 
 if TYPE_CHECKING:
     from aggregator.storage_check import StorageCheck
 
 storage_app = typer.Typer(no_args_is_help=True, help="Try what the storage promises; its rights.")
-console = Console()
+console = plain_console()
 
-Home = Annotated[
-    Path, typer.Option(help="The federation's home directory.", envvar="CONSORTIA_HOME")
-]
 HERE = Path()
 
 
@@ -32,7 +31,7 @@ def storage_check(home: Home = HERE) -> None:
     table = Table("bucket", "promise", "seen")
     for outcome in check.outcomes:
         for item in outcome.checks:
-            seen = "held" if item.held else f"[bold red]broken[/]: {item.detail}"
+            seen = Text("held") if item.held else Text("broken", "bold red") + f": {item.detail}"
             table.add_row(outcome.bucket, item.promise, seen)
     console.print(table)
     tell_untried(check)
@@ -42,11 +41,17 @@ def storage_check(home: Home = HERE) -> None:
 
 @storage_app.command("policy")
 def storage_policy(
-    who: Annotated[str, typer.Argument(help="`coordinator`, or the id of a silo.")],
+    who: Annotated[
+        str, typer.Argument(parser=values.role, help="`coordinator`, or the id of a silo.")
+    ],
     home: Home = HERE,
     federation: Annotated[
-        str, typer.Option(help="Id of a federation that is not founded yet; needs no home.")
-    ] = "",
+        str | None,
+        typer.Option(
+            parser=values.federation_id,
+            help="Id of a federation that is not founded yet; needs no home.",
+        ),
+    ] = None,
 ) -> None:
     """Print the IAM policy that a credential needs, for AWS S3 or a store that has IAM."""
     from aggregator.settings import load_settings

@@ -13,6 +13,7 @@ trust_mode = "auditable"      # the aggregator sees each adapter
 endpoint_url = {endpoint_url}
 credentials = "keys/storage-credentials.toml"
 # ca_bundle = "ca.pem"
+{plain}allow_plain_http = true    # where the network below is encrypted
 
 [prefect]
 api_url = {prefect_api_url}

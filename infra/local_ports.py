@@ -7,12 +7,12 @@ import socket
 import psutil
 
 from data_contracts.errors import ConsortiaError
+from data_contracts.limits import HIGHEST_PORT
 from infra.loopback import LOOPBACK
 
 _AUTOMATIC_FIRST = 20_000
 _AUTOMATIC_COUNT = 10_000
 _ATTEMPTS = 200
-HIGHEST_PORT = 65_535
 FIRST_UNPRIVILEGED_PORT = 1024
 
 

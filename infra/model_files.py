@@ -14,6 +14,7 @@ from data_contracts.artifact import digest_of_bytes
 from data_contracts.errors import SiloOperatorError
 from infra.file_digests import FileDigests
 
+CONFIG_FILE = "config.json"
 _MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model"}
 _MODEL_NAMES = {"merges.txt", "vocab.txt"}
 _REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".pyc", ".so"}
@@ -51,7 +52,7 @@ def model_files(directory: Path) -> dict[str, Path]:
             raise _unusable(directory, "safetensors, JSON and text files only", name, action)
         if path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_NAMES:
             found[name] = path
-    missing = {"config.json"} - set(found)
+    missing = {CONFIG_FILE} - set(found)
     if missing or not any(name.endswith(".safetensors") for name in found):
         expected = "config.json and at least one .safetensors file"
         raise _unusable(directory, expected, "less", "prepare the base model again")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import botocore.session
 from botocore.config import Config
@@ -20,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from urllib3.exceptions import HTTPError
 
 from data_contracts.errors import StorageError
+from data_contracts.shown_text import quoted
+from infra.addresses import address_fault, is_plain
 from infra.loopback import is_loopback
 from infra.object_store import AccessDeniedError, RefusedRequestError
 
@@ -55,16 +56,13 @@ class S3Settings(BaseModel):
 
     @model_validator(mode="after")
     def _endpoint_is_safe(self) -> "S3Settings":
-        parts = urlsplit(self.endpoint_url)
-        plain_is_fine = self.is_loopback or self.allow_plain_http
-        if not parts.hostname or parts.scheme not in (
-            {"http", "https"} if plain_is_fine else {"https"}
-        ):
+        url = self.endpoint_url
+        if address_fault(url) or (is_plain(url) and not self.allow_plain_http):
             raise StorageError(
                 "setting endpoint_url",
                 expected="an address such as https://storage.example:8333; plain http only on "
                 "this machine",
-                found=f"{parts.scheme}://{parts.hostname}",
+                found=quoted(url),
                 action="give the storage a certificate (ca_bundle names a private authority), or "
                 "set allow_plain_http where the network below is encrypted",
             )

@@ -1,12 +1,14 @@
 """The storage section that every configuration has, and the credential file that it names."""
 
-import tomllib
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
 from data_contracts.errors import ConsortiaError
+from infra.addresses import http_address, is_plain
 from infra.s3_client import S3Settings
+from infra.toml_files import read_toml
 
 CREDENTIAL_FIELDS = {"access_key", "secret_key"}
 
@@ -19,11 +21,20 @@ class StorageSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint_url: str
-    region: str = "us-east-1"
+    endpoint_url: Annotated[str, AfterValidator(http_address)]
+    region: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,63}$")] = "us-east-1"
     credentials: Path = Path("keys/storage-credentials.toml")
     ca_bundle: Path | None = None
     allow_plain_http: bool = False
+
+    @model_validator(mode="after")
+    def _is_private(self) -> Self:
+        if is_plain(self.endpoint_url) and not self.allow_plain_http:
+            raise ValueError(
+                "expected https:// in endpoint_url, or allow_plain_http = true where the network "
+                "below is encrypted"
+            )
+        return self
 
 
 def s3_settings(section: StorageSection, home: Path) -> S3Settings:
@@ -42,10 +53,11 @@ def s3_settings(section: StorageSection, home: Path) -> S3Settings:
 
 def _read_credentials(path: Path) -> dict[str, str]:
     try:
-        secrets = tomllib.loads(path.read_text(encoding="utf-8"))
+        secrets = read_toml(path)
         others_can_read = path.stat().st_mode & 0o077
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        found = getattr(error, "strerror", None) or type(error).__name__
+    except (OSError, ValueError) as error:
+        # What a parser says might quote the secret.
+        found = getattr(error, "strerror", None) or "something else"
         raise _unusable(path, found, "write the credential that was handed over") from None
     if others_can_read:
         raise _unusable(path, "a file that others can read", f"chmod 600 {path}")

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records.status import Status
+from infra import command_values as values
 from infra.clock import SystemClock
 from infra.signing_keys import load_key
 from infra.storage_probe import probe_inbox, require_promises
-from infra.terminal import COMMAND_INDENT, command_line, run_command_line, say
+from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, print_view, show_page
 from silo_agent.compression.residual_state import ErrorFeedback
-from silo_agent.config import SiloConfig, load_config
+from silo_agent.config import MAX_RANKS, Device, SiloConfig, load_config
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
@@ -37,29 +37,61 @@ from silo_agent.steward_view import steward_view
 from silo_agent.templates import LocalModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console()
+console = plain_console()
 
-Home = Annotated[Path, typer.Option(help="The agent's home directory.", envvar="SILO_AGENT_HOME")]
+Home = Annotated[
+    Path,
+    typer.Option(
+        parser=values.directory, help="The agent's home directory.", envvar="SILO_AGENT_HOME"
+    ),
+]
 HERE = Path()
 STOP_WAIT_SECONDS = 60
 
 
+def device_name(text: str) -> str:
+    """Where a silo trains."""
+    return str(values.parsed(Device, text.lower(), "cpu or cuda"))
+
+
 @app.command()
 def init(
-    silo: Annotated[str, typer.Option(help="Id of this silo, as agreed with the operator.")],
-    federation: Annotated[str, typer.Option(help="Id of the federation.")],
-    endpoint_url: Annotated[str, typer.Option(help="S3 endpoint of the federation's storage.")],
+    silo: Annotated[
+        str,
+        typer.Option(parser=values.silo_id, help="Id of this silo, as agreed with the operator."),
+    ],
+    federation: Annotated[
+        str, typer.Option(parser=values.federation_id, help="Id of the federation.")
+    ],
+    endpoint_url: Annotated[
+        str,
+        typer.Option(parser=values.endpoint_url, help="S3 endpoint of the federation's storage."),
+    ],
     home: Home = HERE,
     purpose: Annotated[
-        str, typer.Option(help="The federation's purpose, if this silo agrees to it.")
-    ] = "",
-    model: Annotated[
-        Path | None, typer.Option(help="Directory of the base model that may be trained here.")
+        str | None,
+        typer.Option(
+            parser=values.line, help="The federation's purpose, if this silo agrees to it."
+        ),
     ] = None,
-    model_name: Annotated[str, typer.Option(help="Its name; default: that of --model.")] = "",
-    model_licence: Annotated[str, typer.Option(help="SPDX id of its licence.")] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    ranks: Annotated[int, typer.Option(help="Training processes.")] = 2,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            parser=values.model_directory,
+            help="Directory of the base model that may be trained here.",
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(parser=values.line, help="Its name; default: that of --model.")
+    ] = None,
+    model_licence: Annotated[
+        str | None, typer.Option(parser=values.model_licence, help="SPDX id of its licence.")
+    ] = None,
+    device: Annotated[str, typer.Option(parser=device_name, help="cpu or cuda")] = "cpu",
+    ranks: Annotated[int, typer.Option(min=1, max=MAX_RANKS, help="Training processes.")] = 2,
+    allow_plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Where the network below is encrypted.")
+    ] = False,
 ) -> None:
     """Create keys, configuration, a draft of the contract, a policy that refuses everything until
     it is edited, and NEXT-STEPS.md."""
@@ -68,9 +100,12 @@ def init(
 
     if (model is None) != (not model_licence):
         raise typer.BadParameter("give --model and --model-licence together, or neither")
+    values.require_private(endpoint_url, allow_plain_http=allow_plain_http)
     require_new(home)
-    allowed = _local_model(model, model_name, model_licence) if model else None
-    new = NewSilo(silo, federation, endpoint_url, purpose, allowed, device, ranks)
+    allowed = _local_model(model, model_name, model_licence) if model and model_licence else None
+    new = NewSilo(
+        silo, federation, endpoint_url, allow_plain_http, purpose or "", allowed, device, ranks
+    )
     config, key = create_home(home, new)
     say(console, f"public key   {key.public_key_hex}")
     say(console, f"fingerprint  {fingerprint(key.public_key_hex)}")
@@ -80,7 +115,7 @@ def init(
     say(console, COMMAND_INDENT + check_command(config))
 
 
-def _local_model(path: Path, name: str, licence: str) -> LocalModel:
+def _local_model(path: Path, name: str | None, licence: str) -> LocalModel:
     from infra.model_files import model_digest
 
     path = path.resolve()
@@ -97,7 +132,11 @@ def key(home: Home = HERE) -> None:
 @app.command()
 def accept(
     folder: Annotated[
-        Path, typer.Argument(help="Folder that the federation operator handed over.")
+        Path,
+        typer.Argument(
+            parser=values.existing_directory,
+            help="Folder that the federation operator handed over.",
+        ),
     ],
     home: Home = HERE,
 ) -> None:
@@ -118,7 +157,10 @@ def accept(
 @app.command()
 def check(
     home: Home = HERE,
-    model: Annotated[Path | None, typer.Option(help="Print the digest of this model.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(parser=values.model_directory, help="Print the digest of this model."),
+    ] = None,
     storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
     open_page: Annotated[
         bool, typer.Option("--open", help="Write the steward's page and open it in a browser.")
@@ -251,7 +293,9 @@ def stop(home: Home = HERE) -> None:
 
 @app.command("reset-error-feedback")
 def reset_error_feedback(
-    run: Annotated[str, typer.Argument(help="Run whose unsent residuals are forgotten.")],
+    run: Annotated[
+        str, typer.Argument(parser=values.run_id, help="Run whose unsent residuals are forgotten.")
+    ],
     home: Home = HERE,
 ) -> None:
     """Forget what compression left unsent, say after restoring a backup; the next round starts

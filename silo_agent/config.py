@@ -3,17 +3,20 @@
 Relative paths are relative to the home directory. Secrets lie in files of their own.
 """
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import SiloOperatorError
-from data_contracts.wire_types import FederationId, SiloId
+from data_contracts.wire_types import FederationId, PositiveCount, SiloId
 from infra.storage_config import StorageSection
+from infra.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
 
 CONFIG_NAME = "silo-agent.toml"
+MAX_RANKS = 1024
+
+Device = Literal["cpu", "cuda"]
 
 
 class _Section(BaseModel):
@@ -53,22 +56,22 @@ class TrainingSection(_Section):
     an adapter that is never merged, so that the silo can see what the federation gives it.
     """
 
-    device: Literal["cpu", "cuda"] = "cpu"
-    ranks: Annotated[int, Field(ge=1, le=1024)] = 2
+    device: Device = "cpu"
+    ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)] = 2
     threads_per_rank: Annotated[int, Field(ge=1, le=256)] = 1
     zero_stage: Literal[1, 2, 3] = 2
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 2
-    heldout_sequences: Annotated[int, Field(ge=1)] = 8
+    checkpoint_every_steps: PositiveCount = 2
+    heldout_sequences: PositiveCount = 8
     silo_only_baseline: bool = True
     lock: Path | None = None
-    time_limit_seconds: Annotated[int, Field(ge=1)] = 86_400
+    time_limit_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
 
 
 class AgentSection(_Section):
     """Rhythm of the agent in seconds."""
 
-    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
-    status_seconds: Annotated[float, Field(gt=0)] = 10.0
+    poll_seconds: Seconds = 5.0
+    status_seconds: Seconds = 10.0
 
 
 class SiloConfig(_Section):
@@ -93,30 +96,27 @@ class SiloConfig(_Section):
 def load_config(home: Path) -> SiloConfig:
     """Parse `silo-agent.toml` under `home`; raises SiloOperatorError naming the wrong setting."""
     path = home / CONFIG_NAME
-    fields = _read_toml(path, "written by `silo-agent init`")
     try:
-        return SiloConfig.model_validate({**fields, "home": home.resolve()})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SiloOperatorError(
-            f"setting {where} in {path}",
-            expected="a value that the documentation of the setting allows",
-            found=first["msg"],
-            action="correct the setting and start the agent again",
-        ) from None
-
-
-def _read_toml(path: Path, origin: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_config(read_limited(path, MAX_TOML_BYTES), home)
     except FileNotFoundError:
         found = "no such file"
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        found = str(error)
-    raise SiloOperatorError(
-        str(path),
-        expected=f"a TOML file {origin}",
-        found=found,
-        action="create or correct the file and start the agent again",
-    )
+    except OSError as error:
+        found = error.strerror or type(error).__name__
+    raise _unusable(str(path), "a TOML file written by `silo-agent init`", found)
+
+
+def parse_config(data: bytes, home: Path) -> SiloConfig:
+    """The configuration in `data`, for the directory `home`; raises as `load_config` does."""
+    path = home / CONFIG_NAME
+    try:
+        return SiloConfig.model_validate({**parse_toml(data), "home": home.resolve()})
+    except ValidationError as error:
+        where, expected, found = setting_fault(error)
+        raise _unusable(f"setting {where} in {path}", expected, found) from None
+    except ValueError as error:
+        raise _unusable(str(path), "TOML", str(error)) from None
+
+
+def _unusable(problem: str, expected: str, found: str) -> SiloOperatorError:
+    action = "create or correct it and start the agent again"
+    return SiloOperatorError(problem, expected=expected, found=found, action=action)

@@ -12,7 +12,14 @@ from data_contracts.errors import SiloOperatorError
 from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, ensure_key
-from silo_agent.config import CONFIG_NAME, DataSection, KeysSection, SiloConfig, load_config
+from silo_agent.config import (
+    CONFIG_NAME,
+    DataSection,
+    KeysSection,
+    SiloConfig,
+    load_config,
+    parse_config,
+)
 from silo_agent.contract_template import contract_text
 from silo_agent.next_steps import CHECKLIST_NAME, checklist
 from silo_agent.templates import LocalModel, config_text, policy_text
@@ -25,6 +32,7 @@ class NewSilo:
     silo: str
     federation: str
     endpoint_url: str
+    allow_plain_http: bool
     purpose: str
     model: LocalModel | None
     device: str
@@ -34,6 +42,15 @@ class NewSilo:
 def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey]:
     """Write everything; an init that was interrupted goes on. SiloOperatorError if there is one."""
     require_new(home)
+    text = config_text(
+        new.silo,
+        new.federation,
+        new.endpoint_url,
+        new.device,
+        new.ranks,
+        allow_plain_http=new.allow_plain_http,
+    )
+    parse_config(text.encode(), home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys, data = KeysSection(), DataSection()
     key = ensure_key(home / keys.signing)
@@ -42,7 +59,6 @@ def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey]:
     _write_new(home / "policy.toml", policy_text(new.purpose, new.model).encode())
     contract = contract_text(new.federation, new.silo, new.purpose, SystemClock().now())
     _write_new(home / data.contract, contract.encode())
-    text = config_text(new.silo, new.federation, new.endpoint_url, new.device, new.ranks)
     write_durably(home / CONFIG_NAME, text.encode())
     config = load_config(home)
     _write_new(home / CHECKLIST_NAME, checklist(config, key).encode())

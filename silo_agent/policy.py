@@ -6,7 +6,6 @@ sentence that leaves with it is fixed by the rule, so a refusal carries nothing 
 """
 
 import hashlib
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,8 +23,9 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records import Membership, RoundPlan
-from data_contracts.records.round_plan import AdapterLayout
-from data_contracts.wire_types import Digest, LicenceId, Text
+from data_contracts.records.round_plan import AdapterLayout, TrustMode
+from data_contracts.wire_types import Digest, LicenceId, PositiveCount, Text
+from infra.toml_files import parse_toml, read_limited, setting_fault
 
 MAX_POLICY_BYTES = 64 * 1024
 
@@ -55,14 +55,14 @@ class Limits(_Section):
     it one. The run's adapter, which it only evaluates, may be larger.
     """
 
-    max_local_steps: Annotated[int, Field(ge=1)]
-    max_sequences_per_step: Annotated[int, Field(ge=1)]
-    max_sequence_length: Annotated[int, Field(ge=1)]
-    max_learning_rate: Annotated[float, Field(gt=0)]
-    max_rank: Annotated[int, Field(ge=1)]
-    max_adapter_bytes: Annotated[int, Field(ge=1)]
-    min_cohort_silos: Annotated[int, Field(ge=1)]
-    max_retention_days: Annotated[int, Field(ge=1)]
+    max_local_steps: PositiveCount
+    max_sequences_per_step: PositiveCount
+    max_sequence_length: PositiveCount
+    max_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    max_rank: PositiveCount
+    max_adapter_bytes: PositiveCount
+    min_cohort_silos: PositiveCount
+    max_retention_days: PositiveCount
 
 
 class Policy(_Section):
@@ -77,7 +77,7 @@ class Policy(_Section):
     version: Literal[1]
     take_part: bool
     purposes: Annotated[tuple[Text, ...], Field(min_length=1)]
-    trust_modes: Annotated[tuple[str, ...], Field(min_length=1)]
+    trust_modes: Annotated[tuple[TrustMode, ...], Field(min_length=1)]
     trust_storage_with_deltas: bool
     share_individual_delta: bool = False
     compliance_retention: bool = False
@@ -155,20 +155,19 @@ Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
 def read_policy(path: Path) -> PolicyFile:
     """Read the policy file; a fault becomes a `PolicyFile` without a policy, never an exception."""
     try:
-        data = path.read_bytes()
+        data = read_limited(path, MAX_POLICY_BYTES)
     except OSError as error:
         return PolicyFile(None, None, f"{path}: {error.strerror}")
     digest = hashlib.sha256(data).hexdigest()
     if len(data) > MAX_POLICY_BYTES:
         return PolicyFile(None, digest, f"{path}: larger than {MAX_POLICY_BYTES} bytes")
     try:
-        return PolicyFile(Policy.model_validate(tomllib.loads(data.decode("utf-8"))), digest, None)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return PolicyFile(None, digest, f"{path}: {error}")
+        return PolicyFile(Policy.model_validate(parse_toml(data)), digest, None)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        return PolicyFile(None, digest, f"{path}: {where}: {first['msg']}")
+        where, expected, found = setting_fault(error)
+        return PolicyFile(None, digest, f"{path}: {where}: expected {expected}; found {found}")
+    except ValueError as error:
+        return PolicyFile(None, digest, f"{path}: {error}")
 
 
 def require_policy(file: PolicyFile) -> Policy:

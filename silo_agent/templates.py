@@ -15,6 +15,7 @@ policy = "policy.toml"
 endpoint_url = {endpoint_url}
 credentials = "keys/storage-credentials.toml" # access_key and secret_key, mode 0600
 # ca_bundle = "ca.pem"
+{plain}allow_plain_http = true  # where the network below is encrypted
 
 [trust]
 membership = "membership.json" # handed over by the federation operator; compare fingerprints
@@ -37,7 +38,15 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 """
 
 
-def config_text(silo: str, federation: str, endpoint_url: str, device: str, ranks: int) -> str:
+def config_text(
+    silo: str,
+    federation: str,
+    endpoint_url: str,
+    device: str,
+    ranks: int,
+    *,
+    allow_plain_http: bool = False,
+) -> str:
     """The agent's configuration as it begins."""
     return _CONFIG.format(
         silo=toml_string(silo),
@@ -45,6 +54,7 @@ def config_text(silo: str, federation: str, endpoint_url: str, device: str, rank
         endpoint_url=toml_string(endpoint_url),
         device=toml_string(device),
         ranks=ranks,
+        plain="" if allow_plain_http else "# ",
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
+from data_contracts.limits import MAX_ROOT_KEYS
 from data_contracts.records.base import Record
 from data_contracts.wire_types import (
     Count,
@@ -25,7 +26,6 @@ from data_contracts.wire_types import (
 )
 
 RENEWAL_TIME = timedelta(days=30)
-MAX_ROOT_KEYS = 16
 MAX_EARLIER = 1000
 """Versions that one names by digest, so that whoever holds it can tell a genuine older one."""
 

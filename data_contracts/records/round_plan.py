@@ -34,6 +34,7 @@ from data_contracts.wire_types import (
 
 TrainedFactors = Literal["both", "a", "b"]
 Compression = Literal["none", "int8", "int4"]
+TrustMode = Literal["auditable", "confidential"]
 
 
 MAX_COHORT = 1000
@@ -178,7 +179,7 @@ class RoundPlan(Record):
     previous_digest: Digest | None
     membership_number: PositiveCount
     membership_digest: Digest
-    trust_mode: Literal["auditable", "confidential"]
+    trust_mode: TrustMode
     purpose: Text
     use: Use
     cohort: Annotated[tuple[SiloId, ...], Field(min_length=1, max_length=MAX_COHORT)]

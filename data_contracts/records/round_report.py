@@ -14,7 +14,7 @@ from data_contracts.records.base import RoundRecord
 from data_contracts.records.candidate import SiloInfluence
 from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import BaseModelRef, Retention
+from data_contracts.records.round_plan import BaseModelRef, Retention, TrustMode
 from data_contracts.wire_types import (
     Count,
     DecimalString,
@@ -89,7 +89,7 @@ class RoundReport(RoundRecord):
     rule: RuleId
     purpose: Text
     use: Use
-    trust_mode: Literal["auditable", "confidential"]
+    trust_mode: TrustMode
     base_model: BaseModelRef
     starting_adapter: ArtifactRef | None
     candidate_adapter: ArtifactRef | None

@@ -98,7 +98,7 @@ class RecordFile:
         try:
             record = json.loads(line)
             prompt, answer = record["prompt"], record["answer"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise _bad_records(self.path, f"something else in record {index + 1}") from None
         if not (isinstance(prompt, str) and isinstance(answer, str) and prompt and answer):
             raise _bad_records(self.path, f"an empty or non-text field in record {index + 1}")

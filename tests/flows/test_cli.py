@@ -66,7 +66,7 @@ def test_a_federation_without_settings_says_how_to_create_one(tmp_path: Path) ->
     assert_one_message(done, "consortia federation init")
 
 
-@pytest.mark.parametrize("options", [(), ("--public", "p.jsonl", "--by-silos")])
+@pytest.mark.parametrize("options", [(), ("--public", __file__, "--by-silos")])
 def test_contributions_are_measured_either_here_or_by_silos(options: tuple[str, ...]) -> None:
     done = consortia("round", "contributions", "1", *options)
     assert done.returncode == 2
