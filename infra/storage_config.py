@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from data_contracts.errors import ConsortiaError
 from infra.s3_client import S3Settings
+from infra.terminal import command_line
 
 CREDENTIAL_FIELDS = {"access_key", "secret_key"}
 
@@ -48,7 +49,7 @@ def _read_credentials(path: Path) -> dict[str, str]:
         found = getattr(error, "strerror", None) or type(error).__name__
         raise _unusable(path, found, "write the credential that was handed over") from None
     if others_can_read:
-        raise _unusable(path, "a file that others can read", f"chmod 600 {path}")
+        raise _unusable(path, "a file that others can read", command_line("chmod", "600", path))
     if set(secrets) != CREDENTIAL_FIELDS or not all(isinstance(v, str) for v in secrets.values()):
         raise _unusable(path, "other fields", "write exactly access_key and secret_key")
     return secrets

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from data_contracts.errors import DataStewardError
+from infra.terminal import say
 from silo_agent.contract_gate import ContractGate
 from silo_agent.gate_outcome import GateOutcome
 
@@ -52,5 +53,5 @@ def open_data_docs(gate: ContractGate, outcome: GateOutcome, console: Console) -
 
     directory = gate.config.home / DATA_DOCS
     page = render_data_docs(gate.contract(), sqlite_url(findings), directory)
-    console.print(f"data docs     {page}", soft_wrap=True)
+    say(console, f"data docs     {page}")
     webbrowser.open(page.as_uri())
