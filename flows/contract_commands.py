@@ -53,7 +53,7 @@ def diff(
 
     changes = difference(load_contract(old), load_contract(new))
     if not changes:
-        console.print("No term changed.")
+        say(console, "No term changed.")
         return
     table = Table("term", "before", "after", "effect")
     for change in changes:
@@ -61,7 +61,7 @@ def diff(
         table.add_row(change.path, change.before, change.after, effect)
     console.print(table)
     loosened = sum(change.effect == "loosens" for change in changes)
-    console.print(f"{loosened} of {len(changes)} changes loosen the contract")
+    say(console, f"{loosened} of {len(changes)} changes loosen the contract")
     raise typer.Exit(1 if loosened else 0)
 
 

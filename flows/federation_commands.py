@@ -194,14 +194,12 @@ def federation_revoke(
 def _ask(genuine: "Genuine", *, yes: bool) -> None:
     """Show what of a coordinator's key would still count, and have a person say that it is so."""
     last = genuine.after.number
-    console.print(f"Of this key the feed counts up to entry {last}." if last else "Nothing counts.")
+    say(console, f"Of this key the feed counts up to entry {last}." if last else "Nothing counts.")
     if genuine.plan is not None:
         plan = genuine.plan.record
-        console.print(
-            f"It is the plan of round {plan.round} attempt {plan.attempt}, of which count"
-        )
-        console.print(f"  the close     {genuine.close or 'none'}")
-        console.print(f"  the decision  {genuine.decision or 'none: the round is tried again'}")
+        say(console, f"It is the plan of round {plan.round} attempt {plan.attempt}, of which count")
+        say(console, f"  the close     {genuine.close or 'none'}")
+        say(console, f"  the decision  {genuine.decision or 'none: the round is tried again'}")
     if not yes:
         typer.confirm("Are these yours, and everything else nothing?", abort=True)
 

@@ -21,6 +21,7 @@ import psutil
 
 from data_contracts.errors import ConsortiaError
 from infra.durable_files import write_durably
+from infra.terminal import command_line
 
 STOP_GRACE_SECONDS = 3.0
 KILL_WAIT_SECONDS = 10.0
@@ -217,10 +218,13 @@ def refuse_second(name: str, state_dir: Path) -> None:
                 f"starting {name}",
                 expected=f"none running for {state_dir}",
                 found=f"process {process.pid}",
-                action="use the one that runs, or stop it with "
-                f"`consortia stack stop --state {state_dir}`",
+                action=f"use the one that runs, or stop it with `{_stop_command(state_dir)}`",
             )
         process.stop()
+
+
+def _stop_command(state_dir: Path) -> str:
+    return command_line("consortia", "stack", "stop", "--state", state_dir)
 
 
 def _dying_with_parent(parent_pid: int) -> Callable[[], None] | None:

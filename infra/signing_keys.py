@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from data_contracts.errors import ConsortiaError
+from infra.terminal import command_line
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def load_key(path: Path) -> SigningKey:
     except FileNotFoundError:
         raise _unusable(path, "no such file", "create it with the init command") from None
     if mode:
-        raise _unusable(path, "a file that others can read", f"chmod 600 {path}")
+        raise _unusable(path, "a file that others can read", command_line("chmod", "600", path))
     try:
         key = load_pem_private_key(pem, password=None)
     except ValueError:

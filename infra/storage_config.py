@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, m
 from data_contracts.errors import ConsortiaError
 from infra.addresses import http_address, is_plain
 from infra.s3_client import S3Settings
+from infra.terminal import command_line
 from infra.toml_files import read_toml
 
 CREDENTIAL_FIELDS = {"access_key", "secret_key"}
@@ -60,7 +61,7 @@ def _read_credentials(path: Path) -> dict[str, str]:
         found = getattr(error, "strerror", None) or "something else"
         raise _unusable(path, found, "write the credential that was handed over") from None
     if others_can_read:
-        raise _unusable(path, "a file that others can read", f"chmod 600 {path}")
+        raise _unusable(path, "a file that others can read", command_line("chmod", "600", path))
     if set(secrets) != CREDENTIAL_FIELDS or not all(isinstance(v, str) for v in secrets.values()):
         raise _unusable(path, "other fields", "write exactly access_key and secret_key")
     return secrets

@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from infra.terminal import say
 from silo_agent.contract_gate import ContractGate
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.steward_page import expiry_words, open_in_browser, write_page
@@ -43,13 +44,13 @@ def check_with_progress(gate: ContractGate, console: Console) -> GateOutcome:
 def print_view(view: StewardView, console: Console) -> None:
     """Every rule in a table, then what breaks those that do not hold, by row."""
     contract, terms = view.contract, view.contract.terms
-    _say(console, f"contract      {contract.id}, version {contract.version}")
-    _say(console, f"expires       {expiry_words(terms.expires, view.checked_at)}")
+    say(console, f"contract      {contract.id}, version {contract.version}")
+    say(console, f"expires       {expiry_words(terms.expires, view.checked_at)}")
     console.print(_table(view))
     for rule in view.in_state("fails", "warns"):
         _print_broken(rule, console)
     for note in view.notes:
-        _say(console, f"  {note}")
+        say(console, f"  {note}")
     _print_repeated_ids(view, console)
     if view.records:
         _say(
@@ -62,9 +63,9 @@ def print_view(view: StewardView, console: Console) -> None:
 def show_page(view: StewardView, home: Path, console: Console) -> None:
     """Write the steward's page, say where it is, and open it where there is a screen."""
     page = write_page(view, home)
-    _say(console, f"page          {page}")
+    say(console, f"page          {page}")
     if not open_in_browser(page):
-        _say(console, "              no browser could be started here; open the file in one")
+        say(console, "              no browser could be started here; open the file in one")
 
 
 def _table(view: StewardView) -> Table:
@@ -77,13 +78,13 @@ def _table(view: StewardView) -> Table:
 
 def _print_broken(rule: ShownRule, console: Console) -> None:
     counted = f" Found: {rule.found}; allowed: {rule.allowed}." if rule.found else ""
-    _say(console, f"{rule.rule} {rule.state}: {rule.sentence}{counted}")
+    say(console, f"{rule.rule} {rule.state}: {rule.sentence}{counted}")
     _print_rows(rule.rows, rule.more, rule.other_kind, console)
 
 
 def _print_repeated_ids(view: StewardView, console: Console) -> None:
     if view.repeated_ids:
-        _say(console, f"ids           {view.repeated_ids:,} records have the id of an earlier one")
+        say(console, f"ids           {view.repeated_ids:,} records have the id of an earlier one")
         more = view.repeated_ids - len(view.repeated_id_rows)
         _print_rows(view.repeated_id_rows, more, "earlier", console)
 
@@ -92,16 +93,11 @@ def _print_rows(rows: tuple[ShownRow, ...], more: int, other_kind: str, console:
     for row in rows[:ROWS_IN_TERMINAL]:
         other = _named(row.other, row.other_record) if row.other else ""
         like = f" as the {other_kind} {other}" if other else ""
-        _say(console, f"  {_named(row.row, row.record)}: {row.reason}{like}")
+        say(console, f"  {_named(row.row, row.record)}: {row.reason}{like}")
     more += max(0, len(rows) - ROWS_IN_TERMINAL)
     if more:
-        _say(console, f"  and {more:,} more; --open lists further ones")
+        say(console, f"  and {more:,} more; --open lists further ones")
 
 
 def _named(row: int, record: str) -> str:
     return f"row {row} ({record})" if record else f"row {row}"
-
-
-def _say(console: Console, line: str) -> None:
-    """One line as it stands: nothing of it is markup, coloured or folded."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

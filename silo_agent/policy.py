@@ -122,8 +122,9 @@ class ContractTerms:
     agreement: bytes = b""
 
     @classmethod
-    def of(cls, contract: DataContract, agreement: bytes) -> "ContractTerms":
-        """The terms of a contract that was read, with the envelope that both sides signed."""
+    def of(cls, contract: DataContract, agreement: bytes = b"") -> "ContractTerms":
+        """The terms of a contract that was read, with the envelope that both sides signed; without
+        it for whoever only wants to know what the policy says."""
         terms = contract.terms
         return cls(
             digest=contract.digest,

@@ -62,6 +62,10 @@ def _models(facts: Facts) -> list[Item]:
 
 def _model(facts: Facts, model: AllowedModel, uses: tuple[Use, ...]) -> Item:
     name, path = f"base model {model.name}", facts.config.path(model.path)
+    if not path.is_dir():
+        return Item(
+            name, "missing", str(path), "put the model's files there, or correct the policy"
+        )
     cache = facts.config.home / MODEL_DIGESTS
     found = tried(lambda: model_digest(path, cache))
     if isinstance(found, ConsortiaError):

@@ -38,6 +38,7 @@ from infra.local_stack import (
     start_stack,
     stop_recorded,
 )
+from infra.terminal import command_line, say
 from silo_agent.training.job import Progress
 
 ROUNDS = 2
@@ -156,7 +157,7 @@ def _run_rounds(c: Coordinator, processes: list[LocalProcess], console: Console)
     from flows.demo.flow_run import FlowRun
 
     flow_run = FlowRun.request(c.settings, ROUNDS)
-    console.print(f"two rounds as a Prefect deployment, flow run {flow_run.id}")
+    say(console, f"two rounds as a Prefect deployment, flow run {flow_run.id}")
     with _shown(console) as show:
         while not flow_run.is_finished():
             show(c)
@@ -185,7 +186,7 @@ class _Shown:
         title = f"round {view.plan.record.round}: {view.stage.value}"
         if self._seen.get("stage") != title:
             self._seen["stage"] = title
-            self._console.print(title)
+            say(self._console, title)
         if self._live is not None:
             self._live.update(render_round(view))
             return
@@ -198,7 +199,7 @@ class _Shown:
             if changed or now - self._last_line > LINE_EVERY_SECONDS:
                 self._seen |= {silo.silo: silo.doing, f"{silo.silo} text": text}
                 self._last_line = now
-                self._console.print(f"  {text}", highlight=False)
+                say(self._console, f"  {text}")
 
 
 @contextmanager
@@ -264,6 +265,7 @@ def _plain_env() -> dict[str, str]:
 def _print_how_to_stop(
     paths: DemoPaths, prefect: RunningPrefect, auth: str, console: Console
 ) -> None:
-    console.print(f"Prefect page  {prefect.ui_url}   log in with {auth}", highlight=False)
-    console.print("Stop it all   make demo-stop", highlight=False)
-    console.print(f"       or     consortia stack stop --state {paths.stack}", soft_wrap=True)
+    say(console, f"Prefect page  {prefect.ui_url}   log in with {auth}")
+    say(console, "Stop it all   make demo-stop")
+    stop = command_line("consortia", "stack", "stop", "--state", paths.stack)
+    say(console, f"       or     {stop}")

@@ -9,6 +9,7 @@ from rich.table import Table
 from aggregator.coordinator import Coordinator
 from aggregator.publish import CARD_NAME
 from flows.demo.comparison import Comparison
+from infra.terminal import command_line, say
 
 
 def print_summary(
@@ -37,11 +38,11 @@ def print_summary(
     )
     console.print()
     console.print(table)
-    console.print(
+    say(
+        console,
         f"mean over {len(silos)} institutions, nats per answer token: "
         f"base {comparison.base_mean:.4f}, silo-only {comparison.silo_only_mean:.4f}, "
         f"global {comparison.published_mean:.4f}",
-        highlight=False,
     )
     console.print(
         "Base and global were measured and signed by the silos. The rows `only ...` are silo-only "
@@ -51,7 +52,7 @@ def print_summary(
         style="dim",
     )
     _print_paths(c, console)
-    console.print(f"done in {seconds:.0f} s", highlight=False)
+    say(console, f"done in {seconds:.0f} s")
 
 
 def _print_paths(c: Coordinator, console: Console) -> None:
@@ -61,14 +62,11 @@ def _print_paths(c: Coordinator, console: Console) -> None:
         ("model card", c.published / CARD_NAME),
         *((f"compliance report {n}", page) for n, page in enumerate(reports, 1)),
     ):
-        console.print(f"{label:<20} {_short(path)}", highlight=False, soft_wrap=True)
+        say(console, f"{label:<20} {_short(path)}")
     if reports:
         trust = _short(c.settings.home / "membership.json")
-        console.print(
-            f"verify it offline    consortia report verify {_short(reports[-1])} --trust {trust}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        verify = ("consortia", "report", "verify", _short(reports[-1]), "--trust", trust)
+        say(console, f"verify it offline    {command_line(*verify)}")
 
 
 def _short(path: Path) -> Path:

@@ -1,0 +1,216 @@
+"""Whatever one thing a silo lacks, the checklist names it, says what to do, and goes on."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from data_contracts.errors import SiloOperatorError
+from infra.signing_keys import create_key
+from silo_agent.readiness import refusals
+from tests.printed_commands import printed_commands, require_pasteable
+from tests.silo_agent.ready_silo import NOW, PURPOSE, ReadySilo
+
+
+@pytest.fixture
+def silo(tmp_path: Path) -> ReadySilo:
+    return ReadySilo(tmp_path)
+
+
+def test_of_a_ready_silo_nothing_is_refused(silo: ReadySilo) -> None:
+    items = silo.items()
+    assert refusals(items.values()) == []
+    assert items["storage"].state == "not checked"
+    settled = ("membership", "credential", "contract", "signatures", "policy", "purpose", "data")
+    assert {items[name].state for name in (*settled, "base model small")} == {"there"}
+
+
+def _unlink(name: str) -> Callable[[ReadySilo], object]:
+    return lambda silo: (silo.home / name).unlink()
+
+
+def _edit(name: str, old: str, new: str) -> Callable[[ReadySilo], object]:
+    return lambda silo: silo.edit(name, old, new)
+
+
+FAULTS: dict[str, tuple[Callable[[ReadySilo], object], str, str, str]] = {
+    "no membership": (_unlink("membership.json"), "membership", "missing", "silo-agent accept"),
+    "a membership that is none": (
+        lambda silo: (silo.home / "membership.json").write_text("{}"),
+        "membership",
+        "wrong",
+        "",
+    ),
+    "no credential": (
+        _unlink("keys/storage-credentials.toml"),
+        "credential",
+        "missing",
+        "silo-agent accept",
+    ),
+    "a credential that others can read": (
+        lambda silo: (silo.home / "keys" / "storage-credentials.toml").chmod(0o644),
+        "credential",
+        "wrong",
+        "chmod 600",
+    ),
+    "no findings key": (_unlink("keys/findings.key"), "keys", "wrong", "backup"),
+    "no contract": (_unlink("contract.yaml"), "contract", "missing", "consortia contract lint"),
+    "a contract that is a draft": (
+        _edit("contract.yaml", "status: active", "status: draft"),
+        "contract",
+        "wrong",
+        "",
+    ),
+    "a contract edited after it was signed": (
+        _edit("contract.yaml", "value: 20", "value: 21"),
+        "signatures",
+        "wrong",
+        "consortia contract sign",
+    ),
+    "no agreement": (
+        _unlink("contract.agreement.json"),
+        "signatures",
+        "missing",
+        "consortia contract sign",
+    ),
+    "a policy that takes no part": (
+        _edit("policy.toml", "take_part = true", "take_part = false"),
+        "policy",
+        "wrong",
+        "policy.toml",
+    ),
+    "a policy that does not trust storage": (
+        _edit("policy.toml", "deltas = true", "deltas = false"),
+        "policy",
+        "wrong",
+        "policy.toml",
+    ),
+    "a policy that cannot be read": (
+        _edit("policy.toml", "max_rank = 64", "max_rank = 0"),
+        "policy",
+        "wrong",
+        "policy.toml",
+    ),
+    "a purpose that the policy does not allow": (
+        _edit("policy.toml", PURPOSE, "Something else"),
+        "purpose",
+        "wrong",
+        "word for word",
+    ),
+    "no model": (
+        lambda silo: shutil.rmtree(silo.model),
+        "base model small",
+        "missing",
+        "model's files",
+    ),
+    "a model of other bytes": (
+        lambda silo: (silo.model / "config.json").write_text('{"a": 1}'),
+        "base model small",
+        "wrong",
+        "digest",
+    ),
+    "a licence that does not allow the use": (
+        _edit("policy.toml", '"Apache-2.0"', '"CC-BY-ND-4.0"'),
+        "base model small",
+        "wrong",
+        "licence",
+    ),
+    "no data": (_unlink("data/records.jsonl"), "data", "missing", "data"),
+    "more ranks than GPUs": (
+        _edit("silo-agent.toml", 'device = "cpu"', 'device = "cuda"'),
+        "device",
+        "wrong",
+        "silo-agent.toml",
+    ),
+    "a kill switch": (
+        lambda silo: (silo.home / "STOP").touch(),
+        "kill switch",
+        "wrong",
+        "--clear-stop",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_missing_or_wrong_is_named_with_the_next_step(silo: ReadySilo, fault: str) -> None:
+    if fault == "more ranks than GPUs" and shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    before = silo.items()
+    do, name, state, step = FAULTS[fault]
+    do(silo)
+    items = silo.items()
+    assert items[name].state == state, items[name]
+    assert step in items[name].next_step
+    assert name in refusals(items.values())
+    families = {known.split()[0] for known in before} - {"memory"}
+    assert families <= {known.split()[0] for known in items}, "the others are still told"
+
+
+def test_what_expires_is_named_when_it_has(silo: ReadySilo) -> None:
+    later = silo.items(NOW + timedelta(days=400))
+    assert {later[name].state for name in ("membership", "contract")} == {"wrong"}
+    soon = silo.items(NOW + timedelta(days=290))
+    assert soon["membership"].state == "warning"
+
+
+def test_a_membership_of_others_is_not_taken(silo: ReadySilo, tmp_path: Path) -> None:
+    before = (silo.home / "membership.json").read_bytes()
+    other = create_key(tmp_path / "other.pem").public_key_hex
+    for offered in (silo.membership(other), silo.membership(federation="another")):
+        with pytest.raises(SiloOperatorError, match="membership that was handed over"):
+            silo.be_handed_over(offered)
+    silo.root = create_key(tmp_path / "another-root.pem")
+    with pytest.raises(SiloOperatorError, match="other root keys"):
+        silo.be_handed_over(silo.membership())
+    assert (silo.home / "membership.json").read_bytes() == before
+
+
+def test_what_was_handed_over_is_private(silo: ReadySilo) -> None:
+    credential = silo.home / "keys" / "storage-credentials.toml"
+    assert credential.stat().st_mode & 0o077 == 0
+
+
+def test_the_command_ends_with_0_only_when_a_round_could_be_run(silo: ReadySilo) -> None:
+    done = silo.check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    contract = silo.home / "contract.yaml"
+    contract.write_text(contract.read_text() + "# edited\n")
+    (silo.home / "membership.json").unlink()
+    done = silo.check()
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: readiness of the silo: expected everything")
+    assert "missing or wrong: membership" in done.stderr
+    assert require_pasteable(done.stdout + done.stderr) > 0
+    accept = ["silo-agent", "accept", "HAND-OVER-FOLDER", "--home", str(silo.home)]
+    assert accept in printed_commands(done.stdout)
+
+
+def test_a_new_home_says_what_comes_next(tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+    command = [sys.executable, "-m", "silo_agent.cli", "init", "--silo", "north"]
+    command += ["--federation", "oncology", "--home"]
+    done = subprocess.run(
+        [*command, str(home), "--endpoint-url", "http://127.0.0.1:9"],
+        env=os.environ | {"COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    checklist = home / "NEXT-STEPS.md"
+    assert str(checklist) in done.stdout.splitlines()[-3]
+    assert require_pasteable(done.stdout) == 1
+    text = checklist.read_text()
+    for name in ("contract.yaml", "policy.toml", "membership.json", "records.jsonl"):
+        assert str(home / name) in text or str(home / "data" / name) in text
+    assert [c[:3] for c in printed_commands(text)][:2] == [
+        ["silo-agent", "check", "--home"],
+        ["consortia", "contract", "lint"],
+    ]
+    assert require_pasteable(text) >= 6
