@@ -53,7 +53,7 @@ def print_view(view: StewardView, console: Console) -> None:
         say(console, f"  {note}")
     _print_repeated_ids(view, console)
     if view.records:
-        _say(
+        say(
             console,
             f"records       {view.records:,} offered: {view.train_records:,} for training, "
             f"{view.heldout_records:,} held out, {view.left_out:,} left out",

@@ -104,7 +104,7 @@ def init(
     require_new(home)
     allowed = _local_model(model, model_name, model_licence) if model and model_licence else None
     new = NewSilo(
-        silo, federation, endpoint_url, allow_plain_http, purpose or "", allowed, device, ranks
+        silo, federation, endpoint_url, purpose or "", allowed, device, ranks, allow_plain_http
     )
     config, key = create_home(home, new)
     say(console, f"public key   {key.public_key_hex}")

@@ -32,11 +32,11 @@ class NewSilo:
     silo: str
     federation: str
     endpoint_url: str
-    allow_plain_http: bool
     purpose: str
     model: LocalModel | None
     device: str
     ranks: int
+    allow_plain_http: bool = False
 
 
 def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey]:
