@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -41,6 +40,7 @@ from data_contracts.records.merge_spec import (
 )
 from data_contracts.records.round_plan import Compression, TrustMode
 from data_contracts.wire_types import (
+    BaseModelName,
     Count,
     FederationId,
     HubCommit,
@@ -79,20 +79,12 @@ class BaseModelSection(_Section):
     `hub_revision` (a commit) say where a user of the published adapter can have the model.
     """
 
-    name: Line
+    name: BaseModelName
     licence: LicenceId
     licence_acceptance: Text | None = None
     hub_id: HubId | None = None
     hub_revision: HubCommit | None = None
     path: Path
-
-    @field_validator("name")
-    @classmethod
-    def _is_no_path(cls, name: str) -> str:
-        """It is published with every adapter, and a path says how a machine is laid out."""
-        if name.startswith(("/", "~", ".")) or "\\" in name:
-            raise ValueError("expected a name for people; where the model lies belongs in path")
-        return name
 
     @model_validator(mode="after")
     def _revision_is_of_a_repository(self) -> Self:

@@ -115,6 +115,16 @@ def _instant_from_wire(value: Any) -> Any:
 
 
 Line = Annotated[Text, AfterValidator(_one_line)]
+
+
+def _is_no_path(name: str) -> str:
+    """It is published with every adapter, and a path says how a machine is laid out."""
+    if name.startswith(("/", "~", ".")) or "\\" in name:
+        raise ValueError("expected a name for people; where the model lies belongs in path")
+    return name
+
+
+BaseModelName = Annotated[Line, AfterValidator(_is_no_path)]
 FederationId = Annotated[Name, AfterValidator(_no_inbox)]
 SiloId = Annotated[Name, AfterValidator(_no_role)]
 PublicKeyHex = Annotated[

@@ -106,7 +106,8 @@ def round_status(home: Home = HERE) -> None:
 def round_watch(
     home: Home = HERE,
     round_number: Annotated[
-        int | None, typer.Option("--round", min=1, help="Round to follow; default: the newest.")
+        int | None,
+        typer.Option("--round", min=1, max=MAX_ROUND, help="Round to follow; default: the newest."),
     ] = None,
 ) -> None:
     """Follow a round until it is reported; before its plan, say what it waits for."""

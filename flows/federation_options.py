@@ -38,7 +38,7 @@ Model = Annotated[
     Path,
     Option(parser=values.model_directory, help="Directory of the base model (safetensors)."),
 ]
-ModelName = Annotated[str, Option(parser=values.line, help="Name of the base model.")]
+ModelName = Annotated[str, Option(parser=values.model_name, help="Name of the base model.")]
 ModelLicence = Annotated[str, Option(parser=values.model_licence, help="SPDX id of its licence.")]
 FirstRun = Annotated[str, Option(parser=values.run_id, help="Id of the first run.")]
 EndpointUrl = Annotated[

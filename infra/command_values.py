@@ -74,6 +74,13 @@ def institution_name(text: str) -> str:
     return _value(InstitutionName, text, expected)
 
 
+def model_name(text: str) -> str:
+    """What a base model is called."""
+    from data_contracts.wire_types import BaseModelName
+
+    return _value(BaseModelName, text, "a name of 1 to 400 visible characters, and no path")
+
+
 def hub_id(text: str) -> str:
     """Where a model lies on a hub."""
     from data_contracts.wire_types import HubId

@@ -82,7 +82,8 @@ def init(
         ),
     ] = None,
     model_name: Annotated[
-        str | None, typer.Option(parser=values.line, help="Its name; default: that of --model.")
+        str | None,
+        typer.Option(parser=values.model_name, help="Its name; default: that of --model."),
     ] = None,
     model_licence: Annotated[
         str | None, typer.Option(parser=values.model_licence, help="SPDX id of its licence.")
@@ -161,6 +162,9 @@ def check(
         Path | None,
         typer.Option(parser=values.model_directory, help="Print the digest of this model."),
     ] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="The data contract alone, as its steward does.")
+    ] = False,
     storage: Annotated[bool, typer.Option(help="Also probe the storage's promises.")] = True,
     open_page: Annotated[
         bool, typer.Option("--open", help="Write the steward's page and open it in a browser.")
@@ -174,6 +178,9 @@ def check(
         say(console, model_digest(model))
         return
     config = load_config(home)
+    if data:
+        _require_passed(_check_data(config, open_page=open_page))
+        return
     facts = look(config, SystemClock().now(), storage=storage)
     items = [*papers(facts), *machine(facts)]
     show_items(console, items)

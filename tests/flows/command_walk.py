@@ -76,7 +76,9 @@ def _given(callback: Callable[..., Any]) -> Iterator[Given]:
     for position, (name, hint) in enumerate(_hints(callback)):
         assert get_origin(hint) is Annotated, f"{callback.__name__}: {name} has no help"
         type_, info = get_args(hint)
-        names = [word for word in getattr(info, "param_decls", None) or () if word[:2] == "--"]
+        # In Annotated the first name is taken for a default, and put right by typer when it runs.
+        stated = (info.default, *(getattr(info, "param_decls", None) or ()))
+        names = [word for word in stated if isinstance(word, str) and word[:2] == "--"]
         yield Given(
             (names or [f"--{name.replace('_', '-')}"])[0],
             isinstance(info, ArgumentInfo),

@@ -86,7 +86,7 @@ def silo(tmp_path: Path) -> SampleSilo:
 
 def test_a_check_tells_its_own_silo_everything_and_writes_the_page(silo: SampleSilo) -> None:
     silo.write_records([*sample_records(), sample_record(40, licence="GPL-3.0-only")])
-    done = silo_agent("check", "--home", str(silo.home), "--no-storage", "--open")
+    done = silo_agent("check", "--home", str(silo.home), "--data", "--open")
     assert_one_message(done, "licence.allowed")
     assert "row 41 (record-40): states GPL-3.0-only: not on the contract's list" in done.stdout
     assert "1 of 41" in done.stdout
@@ -97,14 +97,14 @@ def test_a_check_tells_its_own_silo_everything_and_writes_the_page(silo: SampleS
 
 def test_a_check_of_good_data_ends_well_where_there_is_no_screen(silo: SampleSilo) -> None:
     silo.write_records([*sample_records()])
-    done = silo_agent("check", "--home", str(silo.home), "--no-storage", "--open")
+    done = silo_agent("check", "--home", str(silo.home), "--data", "--open")
     assert done.returncode == 0, done.stderr
     assert (silo.home / "steward.html").exists()
-    assert silo_agent("check", "--home", str(silo.home), "--no-storage").returncode == 0
+    assert silo_agent("check", "--home", str(silo.home), "--data").returncode == 0
 
 
 def test_a_check_without_data_writes_the_page_too(silo: SampleSilo) -> None:
-    done = silo_agent("check", "--home", str(silo.home), "--no-storage", "--open")
+    done = silo_agent("check", "--home", str(silo.home), "--data", "--open")
     assert_one_message(done, "data.available")
     assert "no such file or folder" in done.stdout
     page = (silo.home / "steward.html").read_text(encoding="utf-8")
