@@ -20,10 +20,11 @@ def after_init(
     own_stack = ("--stack", stack) if stack else ()
     root_key = home / "keys" / "root-key.pem"
     init = ("--silo", "NAME", "--federation", federation, "--endpoint-url", endpoint_url)
+    agreed = ("--purpose", purpose, "--model", "MODEL-FOLDER", "--model-licence", "LICENCE")
     add = ("--home", home, "--silo", "NAME", "--public-key", "KEY", "--contract", "FILE")
     return [
         "Next, each institution makes its agent's home, and sends you its public key and contract:",
-        command("silo-agent", "init", "--home", "NAME", *init, "--purpose", purpose),
+        command("silo-agent", "init", "--home", "NAME", *init, *agreed),
         "The base model has to be the same at every institution; its digest is printed by",
         command("silo-agent", "check", "--model", model),
         "Add each institution; this prints what to hand over and how the contract is signed:",
