@@ -43,7 +43,7 @@ def after_add_silo(home: Path, silo: str, hand_over: Path) -> list[str]:
         command("consortia", "contract", "lint", filed),
         command("consortia", "contract", "sign", filed, "--home", home, "--silo", silo),
         f"Hand {hand_over} to the operator of {silo} over a safe channel, who takes it with",
-        command("silo-agent", "accept", hand_over.name, "--home", "HOME"),
+        command("silo-agent", "accept", hand_over, "--home", "HOME"),
         "and compares these fingerprints with you by telephone:",
         command("consortia", "federation", "show", "--home", home),
         f"What {silo} sends back, its agreement with both signatures, you put at",
