@@ -20,10 +20,11 @@ def after_init(
     own_stack = ("--stack", stack) if stack else ()
     root_key = home / "keys" / "root-key.pem"
     init = ("--silo", "NAME", "--federation", federation, "--endpoint-url", endpoint_url)
+    agreed = ("--purpose", purpose, "--model", "MODEL-FOLDER", "--model-licence", "LICENCE")
     add = ("--home", home, "--silo", "NAME", "--public-key", "KEY", "--contract", "FILE")
     return [
         "Next, each institution makes its agent's home, and sends you its public key and contract:",
-        command("silo-agent", "init", "--home", "NAME", *init, "--purpose", purpose),
+        command("silo-agent", "init", "--home", "NAME", *init, *agreed),
         "The base model has to be the same at every institution; its digest is printed by",
         command("silo-agent", "check", "--model", model),
         "Add each institution; this prints what to hand over and how the contract is signed:",
@@ -42,7 +43,7 @@ def after_add_silo(home: Path, silo: str, hand_over: Path) -> list[str]:
         command("consortia", "contract", "lint", filed),
         command("consortia", "contract", "sign", filed, "--home", home, "--silo", silo),
         f"Hand {hand_over} to the operator of {silo} over a safe channel, who takes it with",
-        command("silo-agent", "accept", hand_over.name, "--home", "HOME"),
+        command("silo-agent", "accept", hand_over, "--home", "HOME"),
         "and compares these fingerprints with you by telephone:",
         command("consortia", "federation", "show", "--home", home),
         f"What {silo} sends back, its agreement with both signatures, you put at",

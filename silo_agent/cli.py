@@ -38,6 +38,7 @@ from silo_agent.templates import LocalModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = plain_console()
+log = logging.getLogger("silo-agent")
 
 Home = Annotated[
     Path,
@@ -248,6 +249,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
     require_promises(probe_inbox(own_inbox(config), SystemClock().now(), role=config.silo))
+    log.info("agent of %s in %s: waiting for plans; Ctrl-C ends it", config.silo, config.federation)
     run_agent(silo, once=once)
 
 

@@ -29,6 +29,9 @@ DEVICE_SECONDS = 120
 KEPT_COPIES = 3
 """An adapter with its optimizer state in the checkpoint, trained, and on its way out."""
 
+LEAST_BYTES = 50_000_000
+"""Logs, findings and records of a round, however small the data."""
+
 RANK_BYTES = 500_000_000
 """What a rank needs besides the model: PyTorch, DeepSpeed and activations of a small batch."""
 
@@ -111,7 +114,7 @@ def _data(facts: Facts) -> list[Item]:
     if contract.source.format == "sql":
         return [there("data", f"table {contract.source.table}")]
     size = sum(file.stat().st_size for file in files)
-    return [there("data", f"{len(files)} files, {_megabytes(size)}, in {root}")]
+    return [there("data", f"{contract.source.path} in {root}, {_megabytes(size)}")]
 
 
 def _disk(facts: Facts) -> Item:
@@ -136,7 +139,7 @@ def _bytes_on_disk(facts: Facts) -> int:
     if isinstance(contract, DataContract):
         root = facts.config.path(facts.config.data.root)
         data = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) if root.is_dir() else 0
-    return KEPT_COPIES * adapter + 2 * data
+    return LEAST_BYTES + KEPT_COPIES * adapter + 2 * data
 
 
 def _memory(facts: Facts) -> list[Item]:
@@ -203,4 +206,4 @@ def _in_header(path: Path) -> int:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e6:,.1f} MB" if size < 1e7 else f"{size / 1e6:,.0f} MB"
