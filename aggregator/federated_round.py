@@ -32,12 +32,7 @@ from aggregator.held_judgement import close_on_held, decide_on_held, listed_and_
 from aggregator.interruption import interruption_of
 from aggregator.planning import PlanInputs, draft_plan
 from aggregator.published_round import publish_round
-from aggregator.report_files import (
-    ReportFiles,
-    report_with_page,
-    whole_files,
-    write_report_files,
-)
+from aggregator.report_files import ReportFiles, report_with_page, whole_files, write_report_files
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot
 from data_contracts.envelope import Verified, narrowed, seal

@@ -18,7 +18,8 @@ from markupsafe import Markup
 from aggregator.markdown_text import as_block, as_code, as_text, verbatim
 from aggregator.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
 from aggregator.report_audit import UNCHECKABLE
-from aggregator.report_files import Bundle, report_files
+from aggregator.report_bundle import Bundle
+from aggregator.report_files import report_files
 from data_contracts.envelope import RecordT, document_digest, unverified_record
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE

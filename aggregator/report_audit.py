@@ -24,7 +24,7 @@ from aggregator.ledger import ERASED
 from aggregator.page_audit import page_claim
 from aggregator.publication import decide
 from aggregator.report import as_judged, build_report
-from aggregator.report_files import Bundle
+from aggregator.report_bundle import Bundle
 from data_contracts.artifact import artifact_of_file
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.envelope import Verified, document_digest, unverified_record, verify

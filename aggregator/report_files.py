@@ -1,12 +1,9 @@
-"""The files of a report: bundle, page and archive, and how to read a bundle back.
+"""The files of a report: bundle, page and archive, written and read back.
 
-A bundle is one JSON object with the signed report and every evidence envelope as base64, and
-nothing else: all that an auditor needs offline. The page embeds the whole bundle, the archive
-spells it out as single files. All three are deterministic in the report and its evidence.
+The page embeds the whole bundle, the archive spells it out as single files. All three are
+deterministic in the report and its evidence.
 """
 
-import base64
-import binascii
 import json
 import logging
 import zipfile
@@ -16,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from aggregator.attempt import Attempt
 from aggregator.compliance_page.page import (
@@ -28,13 +24,19 @@ from aggregator.compliance_page.page import (
     split_page,
 )
 from aggregator.report import build_report, evidence_list, settled
+from aggregator.report_bundle import (
+    MAX_BUNDLE_BYTES,
+    Bundle,
+    bundle_of,
+    is_whole,
+    listed_evidence,
+    malformed,
+    pack_bundle,
+    unpack_bundle,
+)
 from data_contracts.envelope import (
-    MAX_ENVELOPE_BYTES,
-    MAX_TABLE_BYTES,
     Verified,
     document_digest,
-    parse_strict,
-    to_base64,
     unverified_record,
 )
 from data_contracts.errors import UntrustedInputError
@@ -44,25 +46,10 @@ from infra.durable_files import write_durably
 
 log = logging.getLogger("consortia")
 
-FORMAT = "consortia-report-2"
 BUNDLE_NAME = "report.bundle.json"
 PAGE_NAME = "report.html"
-MAX_BUNDLE_BYTES = 64 * 1024 * 1024
-MAX_DOCUMENT_BYTES = MAX_ENVELOPE_BYTES + MAX_TABLE_BYTES
-MAX_EVIDENCE = 8000
-MAX_MEMBERSHIPS = 10_000
 READABLE = 0o644
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Envelope bytes of the report, of its evidence in the order of the report's list, and of the
-    memberships from the founding to the newest that the coordinator knew."""
-
-    report: bytes
-    evidence: tuple[bytes, ...]
-    memberships: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,52 +59,6 @@ class ReportFiles:
     bundle: Path
     page: Path
     archive: Path
-
-
-def bundle_of(
-    report: Verified[RoundReport], attempt: Attempt, memberships: tuple[bytes, ...] = ()
-) -> Bundle:
-    """The report with exactly the evidence that it lists."""
-    listed = {ref.digest for ref in report.record.evidence}
-    envelopes = (envelope for _, envelope in evidence_list(settled(attempt)))
-    used = tuple(e for e in envelopes if document_digest(e) in listed)
-    return Bundle(report.envelope, used, memberships)
-
-
-def pack_bundle(bundle: Bundle) -> bytes:
-    """Canonical bytes of a bundle: sorted keys, no spaces, one line."""
-    content = {
-        "evidence": [to_base64(envelope) for envelope in bundle.evidence],
-        "format": FORMAT,
-        "memberships": [to_base64(envelope) for envelope in bundle.memberships],
-        "report": to_base64(bundle.report),
-    }
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-
-
-def unpack_bundle(data: bytes) -> Bundle:
-    """Read a bundle; raises UntrustedInputError. Nothing is verified here but the form."""
-    parsed = parse_strict(data, MAX_BUNDLE_BYTES)
-    if isinstance(parsed, dict) and parsed.get("format", FORMAT) != FORMAT:
-        raise _malformed(f"format {FORMAT}", ascii(parsed["format"])[:60], "format")
-    if not isinstance(parsed, dict) or set(parsed) != {
-        "format",
-        "report",
-        "evidence",
-        "memberships",
-    }:
-        raise _malformed("format, report, evidence and memberships", "other fields", "fields")
-    return Bundle(
-        _from_base64(parsed["report"]),
-        _envelopes(parsed["evidence"], MAX_EVIDENCE),
-        _envelopes(parsed["memberships"], MAX_MEMBERSHIPS),
-    )
-
-
-def _envelopes(values: Any, limit: int) -> tuple[bytes, ...]:
-    if not isinstance(values, list) or len(values) > limit:
-        raise _malformed(f"a list of at most {limit} envelopes", "other", "evidence")
-    return tuple(_from_base64(item) for item in values)
 
 
 @dataclass(frozen=True)
@@ -159,7 +100,7 @@ def _read_limited(path: Path) -> bytes:
     with path.open("rb") as file:
         data = file.read(2 * MAX_BUNDLE_BYTES + 1)
     if len(data) > 2 * MAX_BUNDLE_BYTES:
-        raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", "more", "size")
+        raise malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", "more", "size")
     return data
 
 
@@ -196,7 +137,7 @@ def archive_files(bundle: Bundle) -> dict[str, bytes]:
     for envelope in bundle.evidence:
         ref = refs.get(document_digest(envelope))
         if ref is None:
-            raise _malformed("only records that the report lists", "another record", "evidence")
+            raise malformed("only records that the report lists", "another record", "evidence")
         owner = ref.silo if ref.silo is not None else "coordinator"
         files[f"evidence/{owner}/{ref.kind}-{ref.digest}.json"] = envelope
     for number, envelope in enumerate(bundle.memberships, start=1):
@@ -231,12 +172,6 @@ def rendered_again(
     return render(record, evidence)
 
 
-def listed_evidence(bundle: Bundle, record: RoundReport) -> list[tuple[EvidenceRef, bytes]]:
-    """What the report lists, as far as the bundle has it."""
-    present = {document_digest(envelope): envelope for envelope in bundle.evidence}
-    return [(ref, present[ref.digest]) for ref in record.evidence if ref.digest in present]
-
-
 def write_report_files(
     report: Verified[RoundReport],
     attempt: Attempt,
@@ -249,7 +184,7 @@ def write_report_files(
     """
     bundle = bundle_of(report, attempt, memberships)
     files = report_files(report.record, directory)
-    if not _is_whole(bundle, report):
+    if not is_whole(bundle, report):
         bundle = _kept_bundle(report, files) or bundle
     whole = ReportFile(bundle, _kept_page(files.page))
     page = signed_page(whole)
@@ -290,12 +225,7 @@ def _kept_bundle(report: Verified[RoundReport], files: ReportFiles) -> Bundle | 
         kept = read_bundle(files.bundle)
     except (OSError, UntrustedInputError):
         return None
-    return kept if kept.report == report.envelope and _is_whole(kept, report) else None
-
-
-def _is_whole(bundle: Bundle, report: Verified[RoundReport]) -> bool:
-    present = {document_digest(envelope) for envelope in bundle.evidence}
-    return present == {ref.digest for ref in report.record.evidence}
+    return kept if kept.report == report.envelope and is_whole(kept, report) else None
 
 
 def report_files(record: RoundReport, directory: Path) -> ReportFiles:
@@ -312,40 +242,18 @@ def _archived(data: bytes) -> tuple[bytes, bytes | None]:
             page = _member(archive, PAGE_NAME) if has_page else None
             return _member(archive, BUNDLE_NAME), page
     except (zipfile.BadZipFile, KeyError, zlib.error, EOFError) as error:
-        raise _malformed(f"a ZIP with {BUNDLE_NAME}", str(error)[:100], "archive") from None
+        raise malformed(f"a ZIP with {BUNDLE_NAME}", str(error)[:100], "archive") from None
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).file_size > 2 * MAX_BUNDLE_BYTES:
-        raise _malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", "more", "size")
+        raise malformed(f"at most {2 * MAX_BUNDLE_BYTES} bytes", "more", "size")
     with archive.open(name) as file:
         return file.read(2 * MAX_BUNDLE_BYTES + 1)
 
 
 def _readable(report: RoundReport) -> bytes:
     return (json.dumps(report.model_dump(mode="json"), indent=2) + "\n").encode()
-
-
-def _from_base64(text: Any) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
-    except (binascii.Error, ValueError):
-        data = None
-    if data is None or to_base64(data) != text:
-        raise _malformed("envelopes in canonical base64", "another encoding", "base64")
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise _malformed(f"records of at most {MAX_DOCUMENT_BYTES} bytes", "more", "size")
-    return data
-
-
-def _malformed(expected: str, found: str, rule: str) -> UntrustedInputError:
-    return UntrustedInputError(
-        "report bundle",
-        expected=expected,
-        found=found,
-        action="ask the federation operator for the bundle, page or archive as it was written",
-        rule=f"bundle.{rule}",
-    )
 
 
 ARCHIVE_README = """\

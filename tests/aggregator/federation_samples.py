@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aggregator.admission import judge
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publication import decide
-from aggregator.report_files import Bundle, ReportFile, bundle_of, report_with_page, signed_page
+from aggregator.report_bundle import Bundle, bundle_of
+from aggregator.report_files import ReportFile, report_with_page, signed_page
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified, seal, to_base64

@@ -17,11 +17,9 @@ from aggregator.compliance_page.page import Page, render, split_page
 from aggregator.compliance_page.wording import duration, rejection
 from aggregator.report import evidence_list, settled
 from aggregator.report_audit import audit
+from aggregator.report_bundle import Bundle, bundle_of, pack_bundle
 from aggregator.report_files import (
-    Bundle,
     ReportFile,
-    bundle_of,
-    pack_bundle,
     read_report_file,
     report_with_page,
     signed_page,

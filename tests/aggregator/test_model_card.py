@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.model_card import card_records, loss_rows, render_card
 from aggregator.prompt_format import PromptFormat, PromptSample
-from aggregator.report_files import bundle_of
+from aggregator.report_bundle import bundle_of
 from data_contracts.artifact import artifact_of_bytes
 from data_contracts.envelope import document_digest, seal
 from data_contracts.errors import FederationOperatorError

@@ -14,7 +14,7 @@ from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.audit_claim import Claim
 from aggregator.report import build_report, evidence_list
 from aggregator.report_audit import audit, holds
-from aggregator.report_files import Bundle, bundle_of
+from aggregator.report_bundle import Bundle, bundle_of
 from data_contracts.envelope import Verified, seal
 from data_contracts.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.records.membership import Revocation

@@ -13,16 +13,13 @@ import pytest
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.report_audit import audit, holds
+from aggregator.report_bundle import Bundle, bundle_of, pack_bundle, unpack_bundle
 from aggregator.report_files import (
-    Bundle,
     ReportFile,
-    bundle_of,
     export_archive,
-    pack_bundle,
     read_bundle,
     read_report_file,
     signed_page,
-    unpack_bundle,
     write_report_files,
 )
 from data_contracts.errors import UntrustedInputError

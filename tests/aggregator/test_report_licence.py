@@ -7,7 +7,7 @@ import pytest
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.report import build_report
 from aggregator.report_audit import audit, holds
-from aggregator.report_files import bundle_of
+from aggregator.report_bundle import bundle_of
 from data_contracts.envelope import seal
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.terms import LicenceTerms
