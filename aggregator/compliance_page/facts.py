@@ -51,6 +51,10 @@ LEAVES = (
 """Kinds of what an institution signs, in the order in which it leaves; the adapter is beside."""
 
 
+AGREEMENT_NOT_JUDGED = ("cohort.", "silo.", "binding.", "acceptance.")
+"""Admission's rules up to the one about agreements: what it carries may be anything."""
+
+
 @dataclass(frozen=True)
 class _Found:
     """A record of the evidence and the size of its envelope in bytes."""
@@ -98,9 +102,12 @@ class Institution:
 
     @cached_property
     def agreement(self) -> ContractAgreement | None:
-        """The agreement that its acceptance carries, where that is one to the pinned contract."""
+        """The agreement that its acceptance carries, where it was judged to be one."""
         carried = self.acceptance.agreement if self.acceptance else None
-        if carried is None or self.summary.rule == "acceptance.not_agreed":
+        rule = self.summary.rule or ""
+        if carried is None or (
+            self.summary.outcome == "rejected" and rule.startswith(AGREEMENT_NOT_JUDGED)
+        ):
             return None
         try:
             return unverified_record(from_base64(carried), ContractAgreement)

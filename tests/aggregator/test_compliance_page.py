@@ -223,14 +223,31 @@ class TestOtherOutcomes:
         odd = FED.finished([FED.silo(s) for s in COHORT], records=records)
         assert "-0.3000 lower" in FED.page_text(odd)
 
-    def test_an_agreement_that_was_not_signed_by_both_is_not_shown(self) -> None:
+    @pytest.mark.parametrize(
+        ("seen", "says"),
+        [
+            ({"is_agreed": False}, "carries no agreement, signed by both sides"),
+            ({"is_agreed": False, "equivocated": True}, "signed two different records"),
+            ({"is_agreed": False, "withdrew": True}, "took away what it had sent"),
+        ],
+    )
+    def test_an_agreement_that_nobody_judged_is_not_shown(
+        self, seen: dict[str, bool], says: str
+    ) -> None:
         alone = FED.agreement_by(key("hospital-c"), silo="hospital-c")
         acceptance = FED.acceptance("hospital-c", agreement=to_base64(alone))
-        own = FED.silo("hospital-c", acceptance=acceptance, is_agreed=False)
+        own = FED.silo("hospital-c", acceptance=acceptance, **seen)
         attempt = FED.finished([FED.silo("bank-a"), FED.silo("hospital-b"), own])
         text = FED.page_text(attempt)
-        assert "carries no agreement, signed by both sides" in text
+        assert says in text
         assert "Discharge letters of hospital-c" not in text
+
+    def test_that_of_a_silo_that_was_late_is(self) -> None:
+        verdict = FED.verdict("hospital-c")
+        late = FED.submission("hospital-c", verdict, issued_at=minutes(100))
+        own = FED.silo("hospital-c", verdict=verdict, submission=late)
+        attempt = FED.finished([FED.silo("bank-a"), FED.silo("hospital-b"), own])
+        assert "Discharge letters of hospital-c" in FED.page_text(attempt)
 
 
 class TestWords:
