@@ -15,11 +15,11 @@ import yaml
 from jinja2 import Template
 from markupsafe import Markup
 
+from aggregator.compliance_page.page import report_stem
 from aggregator.markdown_text import as_block, as_code, as_text, verbatim
 from aggregator.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
 from aggregator.report_audit import UNCHECKABLE
 from aggregator.report_bundle import Bundle
-from aggregator.report_files import report_files
 from data_contracts.envelope import RecordT, document_digest, unverified_record
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
@@ -84,7 +84,7 @@ def render_card(records: CardRecords, prompt: PromptFormat | None) -> bytes:
         candidate=records.candidate,
         report=report,
         report_digest=records.report_digest,
-        report_page=report_files(report, Path()).page.name,
+        report_page=f"{report_stem(report)}.html",
         outcomes=_outcomes(report),
         admitted=[silo for silo in report.silos if silo.outcome == "admitted"],
         measured=sorted(losses),

@@ -11,12 +11,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from aggregator.admission import EQUIVOCATION, REVOKED_SILO, WITHDREW, binding_fault, judge
 from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
-from data_contracts.licences.adapter_licence import inherited_licence
+from data_contracts.licences.adapter_licence import NO_LICENCE, inherited_licence
 from data_contracts.licences.registry import LicenceRegistry
 from data_contracts.licences.terms import LICENSE_REF, LicenceTerms
 from data_contracts.records import (
@@ -36,6 +38,7 @@ from data_contracts.records.round_report import (
 )
 
 SHARE_PLACES = 6
+TOO_MANY_TERMS = "the institutions registered more licence terms than one licence can combine"
 ABORTED_RULE = "attempt.aborted"
 
 SiloOutcome = Literal["admitted", "rejected", "refused", "missing"]
@@ -171,11 +174,15 @@ def _adapter_licence(attempt: Attempt) -> InheritedLicence | None:
         {count.licence for verdict in verdicts for count in verdict.licences},
         _agreed_terms(verdicts),
     )
-    return InheritedLicence(
-        expression=inherited.expression,
-        attribution=inherited.attribution,
-        reasons=inherited.reasons,
-    )
+    try:
+        return InheritedLicence(
+            expression=inherited.expression,
+            attribution=inherited.attribution,
+            reasons=inherited.reasons,
+        )
+    except ValidationError:
+        # One institution must not be able to stop the report of all with the length of its terms.
+        return InheritedLicence(expression=NO_LICENCE, attribution=(), reasons=(TOO_MANY_TERMS,))
 
 
 def _agreed_terms(verdicts: Sequence[Verdict]) -> list[LicenceTerms]:

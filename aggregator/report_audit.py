@@ -21,7 +21,7 @@ from aggregator.candidate_audit import unplanned
 from aggregator.carried_agreement import is_agreed
 from aggregator.compliance_page.page import Page
 from aggregator.ledger import ERASED
-from aggregator.page_audit import page_claim
+from aggregator.page_audit import AS_SIGNED, FOLLOWS, page_claims
 from aggregator.publication import decide
 from aggregator.report import as_judged, build_report
 from aggregator.report_bundle import Bundle
@@ -69,7 +69,8 @@ DEPENDENT = (
     "merge as planned",
     "publication decision",
     "report follows from evidence",
-    "page",
+    AS_SIGNED,
+    FOLLOWS,
     "published adapter",
 )
 
@@ -103,10 +104,8 @@ def audit(
     claims.append(_publication(signed.attempt))
     again = _report_again(signed)
     follows = again.outcome == "pass"
-    claims += [
-        again,
-        page_claim(signed.report.record, signed.attempt, page, report_follows=follows),
-    ]
+    claims.append(again)
+    claims += page_claims(signed.report.record, signed.attempt, page, report_follows=follows)
     claims.append(_published_adapter(signed.report.record, adapter))
     return (*claims, *UNCHECKABLE)
 

@@ -48,16 +48,20 @@ log = logging.getLogger("consortia")
 
 BUNDLE_NAME = "report.bundle.json"
 PAGE_NAME = "report.html"
+README = "README.txt"
+_NO_ARCHIVE = (RuntimeError, NotImplementedError, OSError, ValueError)
+"""What `zipfile` raises for encrypted members, other methods and sizes that are not so."""
 READABLE = 0o644
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where `write_report_files` put things."""
+    """Where `write_report_files` put things; no page where another release signed it and it is
+    not there any more."""
 
     bundle: Path
-    page: Path
+    page: Path | None
     archive: Path
 
 
@@ -83,8 +87,7 @@ def read_report_file(path: Path) -> ReportFile:
 
 def _report_file(data: bytes) -> ReportFile:
     if data.startswith(b"PK"):
-        bundle, page = _archived(data)
-        return ReportFile(unpack_bundle(bundle), split_page(page) if page else None)
+        return _archived(data)
     if data.lstrip()[:1] == b"<":
         found = split_page(data)
         return ReportFile(unpack_bundle(found.bundle), found)
@@ -128,7 +131,7 @@ def archive_files(bundle: Bundle) -> dict[str, bytes]:
     """Name and content of every file in the archive but the page."""
     record = unverified_record(bundle.report, RoundReport)
     files = {
-        "README.txt": ARCHIVE_README.encode(),
+        README: ARCHIVE_README.encode(),
         "report.json": _readable(record),
         "report.envelope.json": bundle.report,
         BUNDLE_NAME: pack_bundle(bundle),
@@ -183,9 +186,9 @@ def write_report_files(
     Evidence that was erased from storage since is taken from the bundle that is there already.
     """
     bundle = bundle_of(report, attempt, memberships)
-    files = report_files(report.record, directory)
+    files = _named(report.record, directory)
     if not is_whole(bundle, report):
-        bundle = _kept_bundle(report, files) or bundle
+        bundle = _kept_bundle(report, files.bundle) or bundle
     whole = ReportFile(bundle, _kept_page(files.page))
     page = signed_page(whole)
     write_durably(files.bundle, pack_bundle(bundle), READABLE)
@@ -194,7 +197,7 @@ def write_report_files(
     else:
         log.warning("%s cannot be made again; the signed report is in %s", files.page, files.bundle)
     export_archive(whole, files.archive)
-    return files
+    return ReportFiles(files.bundle, files.page if page else None, files.archive)
 
 
 def report_with_page(attempt: Attempt, issued_at: datetime) -> RoundReport:
@@ -213,36 +216,59 @@ def _kept_page(path: Path) -> Page | None:
 
 def whole_files(report: Verified[RoundReport], directory: Path) -> ReportFiles | None:
     """The files of a report as they were written, with all that it lists; None where one lacks."""
-    files = report_files(report.record, directory)
-    pages = [files.page] if report.record.page and report.record.page.renderer == RENDERER else []
-    exist = all(path.exists() for path in (files.bundle, files.archive, *pages))
-    return files if exist and _kept_bundle(report, files) is not None else None
+    named = _named(report.record, directory)
+    has_page = named.page.exists()
+    needs_page = report.record.page is not None and report.record.page.renderer == RENDERER
+    exist = named.bundle.exists() and named.archive.exists() and (has_page or not needs_page)
+    if not exist or _kept_bundle(report, named.bundle) is None:
+        return None
+    return ReportFiles(named.bundle, named.page if has_page else None, named.archive)
 
 
-def _kept_bundle(report: Verified[RoundReport], files: ReportFiles) -> Bundle | None:
+def _kept_bundle(report: Verified[RoundReport], path: Path) -> Bundle | None:
     """The bundle on disk, if it is this report's and has all that it lists."""
     try:
-        kept = read_bundle(files.bundle)
+        kept = read_bundle(path)
     except (OSError, UntrustedInputError):
         return None
     return kept if kept.report == report.envelope and is_whole(kept, report) else None
 
 
-def report_files(record: RoundReport, directory: Path) -> ReportFiles:
-    """Where they lie."""
+@dataclass(frozen=True)
+class _Named:
+    """Where the files of a report belong."""
+
+    bundle: Path
+    page: Path
+    archive: Path
+
+
+def _named(record: RoundReport, directory: Path) -> _Named:
     stem = report_stem(record)
-    return ReportFiles(*(directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip")))
+    return _Named(*(directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip")))
 
 
-def _archived(data: bytes) -> tuple[bytes, bytes | None]:
-    """Bundle and page of an archive."""
+def _archived(data: bytes) -> ReportFile:
+    """Bundle and page of an archive whose other files say what the bundle says."""
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
-            has_page = PAGE_NAME in archive.namelist()
-            page = _member(archive, PAGE_NAME) if has_page else None
-            return _member(archive, BUNDLE_NAME), page
-    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError) as error:
+            names = archive.namelist()
+            if len(set(names)) != len(names):
+                raise malformed("every file once", "one of two files of a name", "archive")
+            files = {name: _member(archive, name) for name in names}
+            bundle = unpack_bundle(files[BUNDLE_NAME])
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError, *_NO_ARCHIVE) as error:
         raise malformed(f"a ZIP with {BUNDLE_NAME}", str(error)[:100], "archive") from None
+    page = files.pop(PAGE_NAME, None)
+    expected = archive_files(bundle)
+    # Its words may be those of another version.
+    changed = [
+        n for n in expected.keys() | files if n != README and expected.get(n) != files.get(n)
+    ]
+    if changed:
+        found = sorted(changed)[0][:100]
+        raise malformed("files that say what the bundle says", found, "archive")
+    return ReportFile(bundle, split_page(page) if page else None)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

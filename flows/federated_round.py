@@ -180,7 +180,7 @@ def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundRepo
     """Sign and write the report; show its table and link."""
     report, files = report_round(c, plan)
     show_silos(plan, report.record)
-    link_report(plan, files.page)
+    link_report(plan, files.page or files.bundle)
     return report
 
 

@@ -85,11 +85,11 @@ def _loss(value: Decimal) -> str:
     return f"{value:.4f}"
 
 
-def link_report(plan: Verified[RoundPlan], page: Path) -> None:
-    """Link to the report page on the coordinator's disk."""
+def link_report(plan: Verified[RoundPlan], file: Path) -> None:
+    """Link to the report on the coordinator's disk: the page, or the bundle where there is none."""
     create_link_artifact(
-        link=page.resolve().as_uri(),
-        link_text=page.name,
+        link=file.resolve().as_uri(),
+        link_text=file.name,
         key=artifact_key(plan, "report"),
         description="Compliance report (signed; verify with `consortia report verify`)",
     )

@@ -36,7 +36,7 @@ def use_stack(home: Path, state: Path) -> list[str]:
 
 def _with_setting(path: Path, text: str, name: str, value: str | Path) -> str:
     line = f"{name} = {toml_string(value)}"
-    changed, count = re.subn(rf'(?m)^{name} = "[^"\n]*"', lambda _: line, text)
+    changed, count = re.subn(rf'(?m)^{name} = "(?:[^"\\\n]|\\.)*"', lambda _: line, text)
     if count != 1:
         raise FederationOperatorError(
             f"setting {name} in {path}",

@@ -41,7 +41,7 @@ class StorageSection(BaseModel):
 def s3_settings(section: StorageSection, home: Path) -> S3Settings:
     """Endpoint and credential; relative paths are relative to `home`. Raises ConsortiaError."""
     path = home / section.credentials
-    secrets = _read_credentials(path)
+    secrets = read_credentials(path)
     return S3Settings(
         endpoint_url=section.endpoint_url,
         region=section.region,
@@ -52,7 +52,11 @@ def s3_settings(section: StorageSection, home: Path) -> S3Settings:
     )
 
 
-def _read_credentials(path: Path) -> dict[str, str]:
+def read_credentials(path: Path, *, is_private: bool = True) -> dict[str, str]:
+    """access_key and secret_key; ConsortiaError for anything else.
+
+    With `is_private` the file must be one that nobody else can read.
+    """
     try:
         secrets = read_toml(path)
         others_can_read = path.stat().st_mode & 0o077
@@ -60,7 +64,7 @@ def _read_credentials(path: Path) -> dict[str, str]:
         # What a parser says might quote the secret.
         found = getattr(error, "strerror", None) or "something else"
         raise _unusable(path, found, "write the credential that was handed over") from None
-    if others_can_read:
+    if is_private and others_can_read:
         raise _unusable(path, "a file that others can read", command_line("chmod", "600", path))
     if set(secrets) != CREDENTIAL_FIELDS or not all(isinstance(v, str) for v in secrets.values()):
         raise _unusable(path, "other fields", "write exactly access_key and secret_key")

@@ -49,6 +49,8 @@ def setting_fault(error: ValidationError) -> tuple[str, str, str]:
         return where, "a value", "none"
     if first["type"] == "extra_forbidden":
         return where, "no setting of that name", quoted(first["input"])
+    if first["type"] == "too_short":
+        return where, f"at least {first['ctx']['min_length']} value", "none"
     found = "these together" if isinstance(first["input"], dict) else quoted(first["input"])
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return where, expected.removeprefix("expected "), found

@@ -34,8 +34,11 @@ def leaving_records(outcome: GateOutcome, egress: tuple[str, ...]) -> dict[str, 
     """`offered` and `used` of the verdict: None unless `rule-counts` may leave."""
     if "rule-counts" not in egress or not reported_total(outcome.records):
         return {"offered": None, "used": None}
-    used = outcome.train_records + outcome.heldout_records
-    return {"offered": outcome.records, "used": used - used % SMALL_CELL}
+    left_out = outcome.records - outcome.train_records - outcome.heldout_records
+    return {
+        "offered": outcome.records,
+        "used": outcome.records - (left_out - left_out % SMALL_CELL),
+    }
 
 
 def leaving_losses(losses: HeldoutLosses, egress: tuple[str, ...]) -> HeldoutLosses:

@@ -6,14 +6,16 @@ from other root keys than the one that is there is refused: that is another fede
 
 from pathlib import Path
 
-from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import fingerprint
-from data_contracts.errors import SiloOperatorError
+from data_contracts.dataset.contract import load_contract
+from data_contracts.dataset.contract.agreement import Parties, agreement_path, read_agreement
+from data_contracts.envelope import Verified, fingerprint
+from data_contracts.errors import DataStewardError, SiloOperatorError, UntrustedInputError
 from data_contracts.records import Membership
 from data_contracts.trust_anchor import load_trust_anchor
+from data_contracts.trusted_feed import follow_membership
 from infra.durable_files import write_durably
 from infra.signing_keys import load_key
-from infra.storage_config import s3_settings
+from infra.storage_config import read_credentials
 from silo_agent.config import SiloConfig
 
 MEMBERSHIP = "membership.json"
@@ -24,24 +26,48 @@ AGREEMENT = "contract.agreement.json"
 def accept_hand_over(config: SiloConfig, folder: Path) -> Membership:
     """Put the files of `folder` to where the configuration says, mode 0600; a missing one is left.
 
-    Returns the membership, whose fingerprints a person compares. Raises SiloOperatorError when it
-    is not for this silo, and ConsortiaError when it or the credential is not whole.
+    Everything is looked at before anything is written. A membership that is there stays, unless the
+    new one is signed on from it: the agent follows later ones in storage by itself. An agreement
+    that both sides have signed stays too. Returns the membership in force here, whose fingerprints
+    a person compares. Raises SiloOperatorError when the new one is not for this silo, and
+    ConsortiaError when it or the credential is not whole.
     """
-    offered = load_trust_anchor(folder / MEMBERSHIP).record
-    _require_for_us(config, offered)
-    pinned = config.path(config.trust.membership)
-    if pinned.exists():
-        _require_same_roots(pinned, offered)
-    contract = config.path(config.data.contract)
-    for name, target in (
-        (CREDENTIALS, config.path(config.storage.credentials)),
-        (AGREEMENT, agreement_path(contract)),
-        (MEMBERSHIP, pinned),
-    ):
-        if (folder / name).exists():
-            write_durably(target, (folder / name).read_bytes())
-    s3_settings(config.storage, config.home)
-    return offered
+    offered = load_trust_anchor(folder / MEMBERSHIP)
+    _require_for_us(config, offered.record)
+    target = config.path(config.trust.membership)
+    pinned = load_trust_anchor(target) if target.exists() else None
+    if pinned is not None:
+        _require_same_roots(target, pinned.record, offered.record)
+    trusted = offered if pinned is None or _leads_to(pinned, offered) else pinned
+    writes = {target: trusted.envelope}
+    if (folder / CREDENTIALS).exists():
+        read_credentials(folder / CREDENTIALS, is_private=False)
+        writes[config.path(config.storage.credentials)] = (folder / CREDENTIALS).read_bytes()
+    agreement = agreement_path(config.path(config.data.contract))
+    if (folder / AGREEMENT).exists() and not _is_in_force(config, trusted.record):
+        writes[agreement] = (folder / AGREEMENT).read_bytes()
+    for path, data in writes.items():
+        write_durably(path, data)
+    return trusted.record
+
+
+def _leads_to(pinned: Verified[Membership], offered: Verified[Membership]) -> bool:
+    """Whether the next version was signed by what the pinned one asks for."""
+    try:
+        return follow_membership(pinned, offered.envelope).digest == offered.digest
+    except UntrustedInputError:
+        return False
+
+
+def _is_in_force(config: SiloConfig, membership: Membership) -> bool:
+    """Whether both sides have signed the contract as it lies here."""
+    path = config.path(config.data.contract)
+    parties = Parties.at_plan(membership, (membership,), config.silo)
+    try:
+        read_agreement(path, load_contract(path).digest, parties)
+    except DataStewardError:
+        return False
+    return True
 
 
 def fingerprints_of(membership: Membership) -> list[tuple[str, str]]:
@@ -64,12 +90,11 @@ def _require_for_us(config: SiloConfig, offered: Membership) -> None:
         )
 
 
-def _require_same_roots(pinned: Path, offered: Membership) -> None:
-    there = load_trust_anchor(pinned).record
-    if not set(there.root_keys) & set(offered.root_keys):
+def _require_same_roots(path: Path, pinned: Membership, offered: Membership) -> None:
+    if not set(pinned.root_keys) & set(offered.root_keys):
         raise SiloOperatorError(
             "membership that was handed over",
-            expected=f"one signed by a root key of {pinned}",
+            expected=f"one of the federation that {path} is of",
             found="other root keys",
             action="ask the federation operator by telephone; if this is right, move the old away",
         )

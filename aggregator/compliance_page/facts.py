@@ -51,7 +51,10 @@ LEAVES = (
 """Kinds of what an institution signs, in the order in which it leaves; the adapter is beside."""
 
 
-AGREEMENT_NOT_JUDGED = ("cohort.", "silo.", "binding.", "acceptance.")
+ANSWER_DOES_NOT_COUNT = ("cohort.", "silo.", "binding.")
+"""Admission's rules about whose records they are: its answer may be to anything."""
+
+AGREEMENT_NOT_JUDGED = (*ANSWER_DOES_NOT_COUNT, "acceptance.")
 """Admission's rules up to the one about agreements: what it carries may be anything."""
 
 
@@ -75,15 +78,18 @@ class Institution:
         found = self.found.get(record_type.kind)
         return found.record if found and isinstance(found.record, record_type) else None
 
+    def _rejected_by(self, rules: tuple[str, ...]) -> bool:
+        return self.summary.outcome == "rejected" and (self.summary.rule or "").startswith(rules)
+
     @property
     def acceptance(self) -> Acceptance | None:
-        """That it takes part."""
-        return self._own(Acceptance)
+        """That it takes part, where that answers this plan."""
+        return None if self._rejected_by(ANSWER_DOES_NOT_COUNT) else self._own(Acceptance)
 
     @property
     def refusal(self) -> Refusal | None:
-        """That it does not."""
-        return self._own(Refusal)
+        """That it does not, where that answers this plan."""
+        return None if self._rejected_by(ANSWER_DOES_NOT_COUNT) else self._own(Refusal)
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -104,10 +110,7 @@ class Institution:
     def agreement(self) -> ContractAgreement | None:
         """The agreement that its acceptance carries, where it was judged to be one."""
         carried = self.acceptance.agreement if self.acceptance else None
-        rule = self.summary.rule or ""
-        if carried is None or (
-            self.summary.outcome == "rejected" and rule.startswith(AGREEMENT_NOT_JUDGED)
-        ):
+        if carried is None or self._rejected_by(AGREEMENT_NOT_JUDGED):
             return None
         try:
             return unverified_record(from_base64(carried), ContractAgreement)
@@ -122,11 +125,11 @@ class Institution:
             return "Nothing counted had arrived when the round was closed."
         if rule is None:
             return ""
+        if self.summary.outcome == "rejected":
+            return rejection(rule)
         if self.refusal is not None and self.refusal.rule == rule:
-            return self.refusal.reason
-        if self.summary.outcome == "refused":
-            return refusal_by_contract(rule)
-        return rejection(rule)
+            return f"It says: {self.refusal.reason}"
+        return refusal_by_contract(rule)
 
     @property
     def outcomes(self) -> tuple[RuleOutcome, ...]:
@@ -153,13 +156,12 @@ class Institution:
 
 @dataclass(frozen=True)
 class Agreed:
-    """Somebody put a signature under something; `key` is the fingerprint of who signed it."""
+    """Somebody put a signature under something; `until` is when it ends to count, if it does."""
 
     what: str
     who: str
     at: datetime
     until: datetime | None
-    key: str
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,7 @@ class PageFacts:
     @cached_property
     def mean_loss(self) -> LossRow | None:
         """The mean that decides."""
-        evaluations = [i.evaluation for i in self.institutions if i.evaluation]
-        return mean_row(evaluations) if evaluations else None
+        return mean_row(self.losses) if self.losses else None
 
     @property
     def agreed(self) -> tuple[Agreed, ...]:
@@ -204,41 +205,43 @@ class PageFacts:
         return tuple(sorted(found, key=lambda entry: (entry.at, entry.what, entry.who)))
 
     def _membership(self) -> Agreed:
-        members, keys = self.membership, self.membership.root_keys
+        members, needed = self.membership, self.membership.root_threshold
         return Agreed(
             f"Membership number {members.number}: who belongs to the federation",
-            f"the federation's root keys ({members.root_threshold} of {len(keys)} sign)",
+            f"the federation's root keys ({needed} of {len(members.root_keys)} sign)",
             members.issued_at,
             members.expires_at,
-            ", ".join(fingerprint(key) for key in keys),
         )
 
     def _plan(self) -> Agreed:
-        return Agreed(
-            f"Plan of round {self.plan.round}, attempt {self.plan.attempt}",
-            "the coordinator",
-            self.plan.issued_at,
-            self.plan.submit_by,
-            fingerprint(self.membership.coordinator_key),
-        )
+        what = f"Plan of round {self.plan.round}, attempt {self.plan.attempt}"
+        return Agreed(what, "the coordinator", self.plan.issued_at, self.plan.submit_by)
 
     def _by(self, own: Institution) -> list[Agreed]:
-        key = self.membership.key_of(own.summary.silo)
-        signer = fingerprint(key) if key else "none in this membership"
         found = []
         if own.agreement is not None:
             what = f"Data contract {own.agreement.contract_name or own.agreement.contract_id}, "
             what += f"version {own.agreement.contract_version}"
-            who = f"{own.name} and the coordinator"
             at, until = own.agreement.issued_at, own.agreement.expires_at
-            found.append(Agreed(what, who, at, until, signer))
+            found.append(Agreed(what, f"{own.name} and the coordinator", at, until))
         if own.acceptance is not None:
             what = "Takes part in this round under its own policy"
-            found.append(Agreed(what, own.name, own.acceptance.issued_at, None, signer))
+            found.append(Agreed(what, own.name, own.acceptance.issued_at, None))
         if own.refusal is not None:
             what = "Does not take part in this round"
-            found.append(Agreed(what, own.name, own.refusal.issued_at, None, signer))
+            found.append(Agreed(what, own.name, own.refusal.issued_at, None))
         return found
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Whose key has which fingerprint, in the membership that the plan names."""
+        members = self.membership
+        keys = [("root key", key) for key in members.root_keys]
+        keys.append(("coordinator", members.coordinator_key))
+        for own in self.institutions:
+            key = members.key_of(own.summary.silo)
+            keys += [(own.name, key)] if key else []
+        return [(who, fingerprint(key)) for who, key in keys]
 
     @property
     def signed_records(self) -> list[tuple[str, str, str, str]]:

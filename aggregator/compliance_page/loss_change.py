@@ -14,6 +14,14 @@ _DIGITS = 28
 
 
 @dataclass(frozen=True)
+class Error:
+    """Standard error of a change in nats per answer token, and its degrees of freedom."""
+
+    size: Decimal
+    freedom: Decimal
+
+
+@dataclass(frozen=True)
 class Interval:
     """A difference of mean losses in nats per answer token; negative is better.
 
@@ -24,6 +32,7 @@ class Interval:
     change: Decimal
     low: Decimal | None = None
     high: Decimal | None = None
+    error: Error | None = None
 
     @property
     def says(self) -> str:
@@ -51,8 +60,14 @@ class LossRow:
 
 
 def loss_row(name: str, evaluation: Evaluation) -> LossRow:
-    """As one institution signed it."""
+    """As one institution signed it; of fewer than 10 records nothing but the means."""
     records = evaluation.records
+    is_small = records is not None and records < SMALL_CELL
+    freedom = (records or SMALL_CELL) - 1
+    change, base_change = (
+        None if is_small else error
+        for error in (evaluation.change_error, evaluation.base_change_error)
+    )
     candidate = evaluation.candidate_loss
     return LossRow(
         name,
@@ -60,56 +75,55 @@ def loss_row(name: str, evaluation: Evaluation) -> LossRow:
         evaluation.starting_loss,
         candidate,
         evaluation.silo_only_loss,
-        _interval(candidate - evaluation.starting_loss, evaluation.change_error, records),
-        _interval(candidate - evaluation.base_loss, evaluation.base_change_error, records),
-        records,
+        _interval(candidate - evaluation.starting_loss, _error(change, freedom)),
+        _interval(candidate - evaluation.base_loss, _error(base_change, freedom)),
+        None if is_small else records,
         evaluation.tokens,
     )
 
 
-def mean_row(evaluations: Sequence[Evaluation]) -> LossRow:
-    """The plain mean over institutions, which decides; every one counts alike.
-
-    The institutions' held-out records are different ones, so the variances of their changes add up.
-    """
-    silo_only = [e.silo_only_loss for e in evaluations if e.silo_only_loss is not None]
+def mean_row(rows: Sequence[LossRow]) -> LossRow:
+    """The plain mean over institutions, which decides; every one counts alike."""
+    silo_only = [row.silo_only for row in rows if row.silo_only is not None]
     base, starting, candidate = (
-        _mean([getattr(e, name) for e in evaluations])
-        for name in ("base_loss", "starting_loss", "candidate_loss")
+        _mean([getattr(row, name) for row in rows]) for name in ("base", "starting", "candidate")
     )
-    records = [e.records for e in evaluations]
-    known = [count for count in records if count is not None]
+    known = [row.records for row in rows if row.records is not None]
     return LossRow(
         "mean over institutions",
         base,
         starting,
         candidate,
-        _mean(silo_only) if len(silo_only) == len(evaluations) else None,
-        _interval(candidate - starting, _pooled([e.change_error for e in evaluations])),
-        _interval(candidate - base, _pooled([e.base_change_error for e in evaluations])),
-        sum(known) if len(known) == len(records) else None,
-        sum(e.tokens for e in evaluations),
+        _mean(silo_only) if len(silo_only) == len(rows) else None,
+        _interval(candidate - starting, pooled_error([row.change.error for row in rows])),
+        _interval(candidate - base, pooled_error([row.base_change.error for row in rows])),
+        sum(known) if len(known) == len(rows) else None,
+        sum(row.tokens for row in rows),
     )
 
 
-def student_quantile(freedom: int) -> Decimal:
+def student_quantile(freedom: Decimal) -> Decimal:
     """Student's t at 97.5 % for `freedom` degrees of freedom, from 9 on within a thousandth.
 
     Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
     """
-    z, n = NORMAL_QUANTILE, Decimal(freedom)
+    z, n = NORMAL_QUANTILE, freedom
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / n + second / n**2 + third / n**3
 
 
-def _interval(change: Decimal, error: Decimal | None, records: int | None = None) -> Interval:
-    if error is None or (records is not None and records < SMALL_CELL):
+def _error(size: Decimal | None, freedom: int) -> Error | None:
+    return None if size is None else Error(size, Decimal(freedom))
+
+
+def _interval(change: Decimal, error: Error | None) -> Interval:
+    if error is None:
         return Interval(change)
     with localcontext(prec=_DIGITS):
-        half = error * (student_quantile(records - 1) if records else NORMAL_QUANTILE)
-        return Interval(change, change - half, change + half)
+        half = error.size * student_quantile(error.freedom)
+        return Interval(change, change - half, change + half, error)
 
 
 def _mean(values: Sequence[Decimal]) -> Decimal:
@@ -117,10 +131,17 @@ def _mean(values: Sequence[Decimal]) -> Decimal:
         return sum(values, Decimal(0)) / len(values)
 
 
-def _pooled(errors: Sequence[Decimal | None]) -> Decimal | None:
-    """Standard error of the plain mean of independent differences."""
+def pooled_error(errors: Sequence[Error | None]) -> Error | None:
+    """Of the plain mean of differences on different records, whose variances add up.
+
+    Degrees of freedom: Welch, The generalization of Student's problem, Biometrika 34, 1947.
+    """
     known = [error for error in errors if error is not None]
-    if len(known) < len(errors):
+    if not known or len(known) < len(errors):
         return None
     with localcontext(prec=_DIGITS):
-        return sum((error**2 for error in known), Decimal(0)).sqrt() / len(known)
+        variance = sum((error.size**2 for error in known), Decimal(0))
+        if not variance:
+            return Error(Decimal(0), min(error.freedom for error in known))
+        spread = sum((error.size**4 / error.freedom for error in known), Decimal(0))
+        return Error(variance.sqrt() / len(known), variance**2 / spread)

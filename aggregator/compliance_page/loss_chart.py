@@ -63,7 +63,7 @@ def loss_chart(losses: Sequence[LossRow]) -> Chart | None:
         )
         for index, row in enumerate(losses)
     )
-    ticks = tuple((x(value), f"{value}") for value in _round_values(low, high))
+    ticks = tuple((x(value), f"{value:f}") for value in _round_values(low, high))
     return Chart(rows, ticks, CHART_TOP + CHART_ROW * len(rows) + 26)
 
 

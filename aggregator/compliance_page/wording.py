@@ -10,7 +10,7 @@ from data_contracts.records.verdict import RuleOutcome
 OUTCOMES = {
     "published": "The merged adapter was published.",
     "held": "The merged adapter was held back; the previous one stays in force.",
-    "aborted": "The attempt was aborted; no adapter was made.",
+    "aborted": "The attempt was aborted; no adapter was published.",
 }
 DECISIONS = {
     "evaluation.not_worse": "On held-out data of the institutions it was not worse than before.",

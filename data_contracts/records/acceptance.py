@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from data_contracts.records.base import SiloRecord
-from data_contracts.wire_types import Digest, RuleId, SignedText, Text
+from data_contracts.wire_types import Digest, Line, RuleId, SignedText
 
 
 class Acceptance(SiloRecord):
@@ -28,4 +28,4 @@ class Refusal(SiloRecord):
 
     policy_digest: Digest | None
     rule: RuleId
-    reason: Text
+    reason: Line

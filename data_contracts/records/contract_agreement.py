@@ -6,7 +6,7 @@ The contract itself may stay between the two; what others see is its digest in a
 from typing import ClassVar
 
 from data_contracts.records.base import Record
-from data_contracts.wire_types import Digest, Instant, SiloId, Text
+from data_contracts.wire_types import Digest, Instant, Line, SiloId, Text
 
 
 class ContractAgreement(Record):
@@ -21,6 +21,6 @@ class ContractAgreement(Record):
     silo: SiloId
     contract_id: Text
     contract_version: Text
-    contract_name: Text | None = None
+    contract_name: Line | None = None
     contract_digest: Digest
     expires_at: Instant

@@ -7,7 +7,11 @@ from pydantic import Field
 from data_contracts.records.base import SiloRecord
 from data_contracts.wire_types import Count, DecimalString, Digest, PositiveCount
 
-StandardError = Annotated[DecimalString, Field(ge=0)]
+MAX_LOSS = 10**6
+"""Nats per token; what a silo says of a loss that is not finite."""
+
+Loss = Annotated[DecimalString, Field(ge=0, le=MAX_LOSS)]
+StandardError = Annotated[DecimalString, Field(ge=0, le=MAX_LOSS)]
 
 
 class Evaluation(SiloRecord):
@@ -27,10 +31,10 @@ class Evaluation(SiloRecord):
 
     candidate_digest: Digest
     tokens: PositiveCount
-    base_loss: DecimalString
-    starting_loss: DecimalString
-    candidate_loss: DecimalString
-    silo_only_loss: DecimalString | None
+    base_loss: Loss
+    starting_loss: Loss
+    candidate_loss: Loss
+    silo_only_loss: Loss | None
     records: Count | None = None
     change_error: StandardError | None = None
     base_change_error: StandardError | None = None

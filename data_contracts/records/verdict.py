@@ -50,8 +50,9 @@ class Verdict(SiloRecord):
     `registered_licences` are the terms that the contract gives to ids of its own. Counts that the
     contract's egress policy keeps in the silo are 0 or None; `evaluates` says whether it lets
     losses out, so that nobody waits for them in vain. `offered` are the records of the data set,
-    and `used` those that may be trained on or held out, rounded down to tens so that no small
-    number follows by subtraction; None where fewer than 10 are offered or counts may not leave.
+    and `used` those that may be trained on or held out, or up to 9 fewer: what is left out is
+    rounded down to tens, so that no small number follows by subtraction. None where fewer than 10
+    are offered or counts may not leave.
     """
 
     kind: ClassVar[str] = "verdict"

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,7 +14,7 @@ from aggregator.admission import judge
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publication import decide
 from aggregator.report_bundle import Bundle, bundle_of
-from aggregator.report_files import ReportFile, report_with_page, signed_page
+from aggregator.report_files import ReportFile, ReportFiles, report_with_page, signed_page
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.envelope import Verified, seal, to_base64
@@ -273,6 +274,12 @@ class Federation:
         return self.attempt(
             silos, close=close, candidate=candidate, evaluations=evaluations, decision=decision
         )
+
+
+def page_file(files: ReportFiles) -> Path:
+    """The page of a report that was written with one."""
+    assert files.page is not None
+    return files.page
 
 
 def membership(**changes: Any) -> Verified[Membership]:

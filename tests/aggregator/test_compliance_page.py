@@ -5,16 +5,27 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from aggregator import admission
 from aggregator.attempt import Attempt, SiloRecords
-from aggregator.audit_claim import Claim
 from aggregator.audit_limits import NOT_COVERED, UNCHECKED
 from aggregator.compliance_page import page as renderer
-from aggregator.compliance_page.loss_change import student_quantile
+from aggregator.compliance_page.loss_change import (
+    Error,
+    LossRow,
+    loss_row,
+    mean_row,
+    pooled_error,
+    student_quantile,
+)
 from aggregator.compliance_page.page import Page, render, split_page
 from aggregator.compliance_page.wording import duration, rejection
+from aggregator.page_audit import AS_SIGNED, FOLLOWS
 from aggregator.report import evidence_list, settled
 from aggregator.report_audit import audit
 from aggregator.report_bundle import Bundle, bundle_of, pack_bundle
@@ -23,10 +34,13 @@ from aggregator.report_files import (
     read_report_file,
     report_with_page,
     signed_page,
+    whole_files,
     write_report_files,
 )
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.envelope import fingerprint, seal, to_base64
+from data_contracts.envelope import Verified, fingerprint, seal, to_base64
+from data_contracts.records import RoundReport
+from data_contracts.records.candidate import SiloInfluence
 from data_contracts.records.round_report import PageRef
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from tests.aggregator.federation_samples import (
@@ -36,6 +50,7 @@ from tests.aggregator.federation_samples import (
     federation,
     key,
     minutes,
+    page_file,
 )
 
 FED = federation(purpose='Coding <script>alert(1)</script> & "letters"')
@@ -75,7 +90,7 @@ def with_duplicates(silo: str) -> SiloRecords:
         LicenceCount(licence="CC-BY-4.0", records=640),
         LicenceCount(licence="MIT", records=None),
     )
-    verdict = FED.verdict(silo, outcomes=outcomes, licences=licences, offered=729, used=630)
+    verdict = FED.verdict(silo, outcomes=outcomes, licences=licences, offered=729, used=639)
     return FED.silo(silo, verdict=verdict, submission=FED.submission(silo, verdict))
 
 
@@ -103,7 +118,7 @@ class TestWhatItAnswers:
         assert "Harbour Savings Bank bank-a admitted" in TEXT
         assert (
             "County Hospital South hospital-c refused "
-            "The purpose is not among those that the policy allows." in TEXT
+            "It says: The purpose is not among those that the policy allows." in TEXT
         )
 
     def test_how_much_each_one_counts(self) -> None:
@@ -122,7 +137,7 @@ class TestWhatItAnswers:
 
     def test_which_data(self) -> None:
         assert "Discharge letters of hospital-b, version 1.2.0 hospital-b-letters" in TEXT
-        assert "630 or a few more 729 CC-BY-4.0: 640 records MIT: number stays there" in TEXT
+        assert "639 or up to 9 fewer 729 CC-BY-4.0: 640 records MIT: number stays there" in TEXT
 
     def test_what_was_checked_with_the_limit_beside_the_count(self) -> None:
         assert "warning 97 of 729 records at most 100 of 1,000 records" in TEXT
@@ -160,8 +175,8 @@ class TestWhatItAnswers:
             "Harbour Savings Bank 40 -0.3000 -0.4011 to -0.1989 better "
             "-0.6000 -0.7416 to -0.4584 better" in TEXT
         )
-        # sqrt(2) * 0.05 / 2 * 1.96
-        assert "Mean over institutions 80 -0.3000 -0.3693 to -0.2307 better" in TEXT
+        # sqrt(2) * 0.05 / 2 * t(78), of 2 * 39 degrees of freedom
+        assert "Mean over institutions 80 -0.3000 -0.3704 to -0.2296 better" in TEXT
         assert "Harbour Savings Bank 3.2000 2.7500 2.9000 2.6000" in TEXT
 
     def test_which_rule_published_it_within_which_limits_and_who_set_them(self) -> None:
@@ -192,7 +207,7 @@ class TestOtherOutcomes:
     def test_aborted_before_anything_was_judged(self) -> None:
         aborted = FED.attempt([FED.silo("bank-a")], abort=FED.abort())
         page = FED.page(aborted)
-        assert "The attempt was aborted; no adapter was made." in page
+        assert "The attempt was aborted; no adapter was published." in page
         assert "Too few submissions were admitted." in page
         assert "What it sent was in order, but the attempt was aborted." in page
         assert "<svg" not in page
@@ -250,6 +265,146 @@ class TestOtherOutcomes:
         assert "Discharge letters of hospital-c" in FED.page_text(attempt)
 
 
+class TestHostileRecords:
+    """What one institution writes into its records changes its own row at most."""
+
+    def test_its_own_words_do_not_explain_a_rejection(self) -> None:
+        lie = FED.refusal("bank-a", round=7, rule="binding.round", reason="The storage failed us.")
+        own = FED.silo("bank-a", refusal=lie)
+        text = FED.page_text(FED.finished([own, FED.silo("hospital-b"), FED.silo("hospital-c")]))
+        assert "The storage failed us." not in text
+        assert "A record of it belongs to another round, plan or institution." in text
+        assert "Does not take part in this round Harbour" not in text
+        assert "under its own policy Harbour" not in text
+
+    @pytest.mark.parametrize("reason", ["", "\u202eno", "a\nb", "bell\x07"])
+    def test_a_reason_is_one_line_that_can_be_seen(self, reason: str) -> None:
+        with pytest.raises(ValidationError):
+            FED.refusal("bank-a", reason=reason)
+
+    def test_a_candidate_with_influences_nobody_planned_fails_and_does_not_raise(self) -> None:
+        silos = [FED.silo(s) for s in COHORT]
+        close = FED.close(silos)
+        influence = SiloInfluence(
+            silo="bank-a",
+            influence=Decimal(1),
+            kept=Decimal(1),
+            norm=Decimal(1),
+            distance=None,
+            alarm=False,
+        )
+        candidate = FED.candidate(close, influences=(influence,))
+        evaluations = {s: FED.evaluation(s, candidate) for s in COHORT}
+        decision = FED.decision(candidate, evaluations)
+        attempt = FED.attempt(
+            silos, close=close, candidate=candidate, evaluations=evaluations, decision=decision
+        )
+        failing = [
+            c.name for c in audit(FED.bundle(attempt), FED.membership) if c.outcome == "fail"
+        ]
+        assert "merge as planned" in failing
+        assert "Defence" not in FED.page_text(attempt)
+
+    def test_an_aborted_attempt_says_so_throughout(self) -> None:
+        silos = [FED.silo(s) for s in COHORT]
+        aborted = replace(FED.finished(silos), abort=FED.abort(rule="operator.abort"))
+        text = FED.page_text(aborted)
+        assert "The attempt was aborted; no adapter was published." in text
+        assert "Aborted on 2 March 2026, 10:04 UTC by the rule operator.abort" in text
+        assert "Published on" not in text
+        assert "Held on" not in text
+        assert "It may be passed on" not in text
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.decimals(0, 10**6, places=20),
+                st.decimals(0, 10**6, places=20),
+                st.decimals(0, 10**6, places=20) | st.none(),
+                st.integers(0, 2**53 - 1) | st.none(),
+            ),
+            min_size=3,
+            max_size=3,
+        )
+    )
+    def test_whatever_it_says_of_losses_there_is_a_decision_and_a_page(
+        self, said: list[tuple[Decimal, Decimal, Decimal | None, int | None]]
+    ) -> None:
+        silos = [FED.silo(s) for s in COHORT]
+        close = FED.close(silos)
+        candidate = FED.candidate(close)
+        evaluations = {
+            silo: FED.evaluation(
+                silo,
+                candidate,
+                starting_loss=starting,
+                candidate_loss=after,
+                change_error=error,
+                records=records,
+            )
+            for silo, (starting, after, error, records) in zip(COHORT, said, strict=True)
+        }
+        attempt = FED.attempt(
+            silos,
+            close=close,
+            candidate=candidate,
+            evaluations=evaluations,
+            decision=FED.decision(candidate, evaluations),
+        )
+        file = ReportFile(FED.bundle(attempt), split_page(FED.page(attempt).encode()))
+        claims = audit(file.bundle, FED.membership, page=file.page)
+        assert [claim.name for claim in claims if claim.outcome == "fail"] == []
+
+
+class TestStatistics:
+    def row(self, records: int | None, error: str | None) -> LossRow:
+        candidate = FED.candidate(FED.close([FED.silo(s) for s in COHORT]))
+        size = None if error is None else Decimal(error)
+        losses = {"starting_loss": Decimal("2.7"), "candidate_loss": Decimal("2.6")}
+        evaluation = FED.evaluation(
+            "bank-a", candidate, records=records, change_error=size, **losses
+        )
+        return loss_row("bank-a", evaluation.record)
+
+    def test_one_institution_and_the_mean_over_it_say_the_same(self) -> None:
+        row = self.row(10, "0.048")
+        assert row.change.says == "no clear difference"
+        assert mean_row([row]).change.says == row.change.says
+        assert mean_row([row]).change.low == row.change.low
+
+    def test_where_the_number_is_withheld_the_least_is_taken(self) -> None:
+        withheld, ten = self.row(None, "0.048"), self.row(10, "0.048")
+        assert (withheld.records, withheld.change) == (None, ten.change)
+
+    def test_of_few_records_neither_number_nor_range_is_shown_or_added(self) -> None:
+        few, enough = self.row(5, "0.001"), self.row(40, "0.05")
+        assert (few.records, few.change.low) == (None, None)
+        mean = mean_row([few, enough])
+        assert (mean.records, mean.change.low) == (None, None)
+
+    def test_an_error_of_zero_is_a_range_of_one_point(self) -> None:
+        mean = mean_row([self.row(40, "0"), self.row(40, "0")])
+        assert mean.change.low == mean.change.high == Decimal("-0.1")
+
+    def test_coverage_of_the_pooled_range_is_that_which_is_said(self) -> None:
+        """Two institutions of 10 and 30 records with different spreads, 4,000 times."""
+        chance = np.random.default_rng(7)
+        spreads, sizes = np.array([1.0, 0.3]), np.array([10, 30])
+        held = 0
+        for _ in range(4000):
+            samples = [chance.normal(0, s, n) for s, n in zip(spreads, sizes, strict=True)]
+            errors = [
+                Error(Decimal(float(x.std(ddof=1) / len(x) ** 0.5)), Decimal(len(x) - 1))
+                for x in samples
+            ]
+            pooled = pooled_error(errors)
+            assert pooled is not None
+            half = pooled.size * student_quantile(pooled.freedom)
+            held += abs(sum(x.mean() for x in samples) / 2) <= half
+        assert 0.94 < held / 4000 < 0.96
+
+
 class TestWords:
     def test_every_rule_of_admission_has_a_sentence(self) -> None:
         source = Path(admission.__file__).read_text(encoding="utf-8")
@@ -286,7 +441,7 @@ class TestWords:
         ("freedom", "expected"), [(9, "2.262"), (39, "2.023"), (120, "1.980"), (10**6, "1.960")]
     )
     def test_the_quantile_is_that_of_the_tables(self, freedom: int, expected: str) -> None:
-        assert abs(student_quantile(freedom) - Decimal(expected)) < Decimal("0.001")
+        assert abs(student_quantile(Decimal(freedom)) - Decimal(expected)) < Decimal("0.001")
 
 
 class TestSigned:
@@ -318,18 +473,18 @@ class TestSigned:
     )
     def test_a_word_that_was_changed_is_found(self, tmp_path: Path, old: bytes, new: bytes) -> None:
         files = write_report_files(FED.report(PUBLISHED), PUBLISHED, tmp_path)
-        page = files.page.read_bytes()
+        page = page_file(files).read_bytes()
         assert page.count(old) >= 1
-        files.page.write_bytes(page.replace(old, new, 1))
-        found = read_report_file(files.page)
+        page_file(files).write_bytes(page.replace(old, new, 1))
+        found = read_report_file(page_file(files))
         claims = audit(found.bundle, FED.membership, page=found.page)
-        assert [c.name for c in claims if c.outcome == "fail"] == ["page"]
+        assert [c.name for c in claims if c.outcome == "fail"] == ["page as signed"]
 
     def test_a_page_of_another_round_is_found(self) -> None:
         other = page_of(FED.finished([FED.silo(s) for s in COHORT]))
         bundle = bundle_of(FED.report(PUBLISHED), PUBLISHED)
         claims = audit(bundle, FED.membership, page=other)
-        assert [c.name for c in claims if c.outcome == "fail"] == ["page"]
+        assert [c.name for c in claims if c.outcome == "fail"] == ["page as signed"]
 
     def test_a_coordinator_that_signs_another_page_is_found(self) -> None:
         report = report_with_page(PUBLISHED, minutes(126))
@@ -337,19 +492,35 @@ class TestSigned:
         page = PageRef(renderer=renderer.RENDERER, digest=lying.digest)
         signed = seal(report.model_copy(update={"page": page}), key("coordinator"))
         claims = audit(bundle_of(signed, PUBLISHED), FED.membership, page=lying)
-        assert [c.name for c in claims if c.outcome == "fail"] == ["page"]
+        assert [c.name for c in claims if c.outcome == "fail"] == ["page follows from evidence"]
 
     def test_another_version_s_page_is_held_against_its_digest_alone(self, tmp_path: Path) -> None:
         files = write_report_files(FED.report(PUBLISHED), PUBLISHED, tmp_path)
-        found = read_report_file(files.page)
+        found = read_report_file(page_file(files))
         theirs = replace_renderer(found, renderer.RENDERER + 1)
-        claim = page_claim_of(theirs)
-        assert (claim.outcome, "this is version" in claim.detail) == ("pass", True)
-        assert page_claim_of(ReportFile(theirs.bundle)).outcome == "not checked"
+        assert page_claims_of(theirs) == ("pass", "not checked")
+        assert page_claims_of(ReportFile(theirs.bundle)) == ("not checked", "not checked")
         assert signed_page(ReportFile(theirs.bundle)) is None
         assert signed_page(theirs) is not None
         changed = replace(theirs, page=Page(found.page.shown + b" ", b"") if found.page else None)
-        assert page_claim_of(changed).outcome == "fail"
+        assert page_claims_of(changed) == ("fail", "not checked")
+
+    def test_after_an_upgrade_the_old_page_stays_and_a_lost_one_is_not_made_up(
+        self, tmp_path: Path
+    ) -> None:
+        files = write_report_files(FED.report(PUBLISHED), PUBLISHED, tmp_path)
+        found = read_report_file(page_file(files))
+        report = other_version(renderer.RENDERER + 1)
+        theirs = replace(found, bundle=bundle_of(report, PUBLISHED))
+        old = signed_page(theirs)
+        assert old is not None
+        page_file(files).write_bytes(old)
+        assert write_report_files(report, PUBLISHED, tmp_path) == files
+        assert page_file(files).read_bytes() == old
+        assert whole_files(report, tmp_path) == files
+        page_file(files).unlink()
+        assert write_report_files(report, PUBLISHED, tmp_path).page is None
+        assert whole_files(report, tmp_path) == replace(files, page=None)
 
     def test_without_all_evidence_it_is_not_made_again(self) -> None:
         bundle = bundle_of(FED.report(PUBLISHED), PUBLISHED)
@@ -363,18 +534,21 @@ class TestSigned:
         assert (renderer.RENDERER, digest_of_bytes(words)) == (1, WORDS)
 
 
-def page_claim_of(file: ReportFile) -> Claim:
-    claims = audit(file.bundle, FED.membership, page=file.page)
-    return next(claim for claim in claims if claim.name == "page")
+def page_claims_of(file: ReportFile) -> tuple[str, str]:
+    claims = {c.name: c.outcome for c in audit(file.bundle, FED.membership, page=file.page)}
+    return claims[AS_SIGNED], claims[FOLLOWS]
 
 
 def replace_renderer(found: ReportFile, version: int) -> ReportFile:
     """The same page and report, as if another version had made them."""
+    return replace(found, bundle=bundle_of(other_version(version), PUBLISHED))
+
+
+def other_version(version: int) -> Verified[RoundReport]:
     report = report_with_page(PUBLISHED, minutes(126))
     assert report.page is not None
     page = report.page.model_copy(update={"renderer": version})
-    signed = seal(report.model_copy(update={"page": page}), key("coordinator"))
-    return replace(found, bundle=bundle_of(signed, PUBLISHED))
+    return seal(report.model_copy(update={"page": page}), key("coordinator"))
 
 
-WORDS = "86eea29f13b40198f228aabdafaa52d9dfb530ee8a18344b56f198f2815ca323"
+WORDS = "3617ab28ff22fbbf84be0130d8b966afe9a2240397c4cb3a635516dc302f457c"

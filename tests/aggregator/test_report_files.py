@@ -23,7 +23,7 @@ from aggregator.report_files import (
     write_report_files,
 )
 from data_contracts.errors import UntrustedInputError
-from tests.aggregator.federation_samples import federation, key
+from tests.aggregator.federation_samples import federation, key, page_file
 
 FED = federation(purpose='Coding <script>alert(1)</script> & "letters"')
 
@@ -82,16 +82,68 @@ def test_malformed_bundles_are_refused_with_a_rule(data: bytes, rule: str) -> No
 
 def test_every_written_file_verifies_and_is_written_the_same_again(tmp_path: Path) -> None:
     files = write_report_files(REPORT, EVIDENCE, tmp_path)
-    first = [path.read_bytes() for path in (files.bundle, files.page, files.archive)]
+    first = [path.read_bytes() for path in (files.bundle, page_file(files), files.archive)]
     assert write_report_files(REPORT, EVIDENCE, tmp_path) == files
-    assert [path.read_bytes() for path in (files.bundle, files.page, files.archive)] == first
-    for path in (files.bundle, files.page, files.archive):
+    assert [path.read_bytes() for path in (files.bundle, page_file(files), files.archive)] == first
+    for path in (files.bundle, page_file(files), files.archive):
         found = read_report_file(path)
         assert found.bundle == BUNDLE
         assert (found.page is None) == (path == files.bundle)
         claims = audit(found.bundle, FED.membership, page=found.page)
         assert holds(claims)
-        assert {c.name: c.outcome for c in claims}["page"] == "pass"
+        outcomes = {c.name: c.outcome for c in claims}
+        assert outcomes["page follows from evidence"] == "pass"
+        assert outcomes["page as signed"] == ("pass" if found.page else "not checked")
+
+
+def changed_archive(source: Path, into: Path, **changes: bytes) -> Path:
+    """The archive with other contents for some names, and new files for others."""
+    with zipfile.ZipFile(source) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(into, "w") as archive:
+        for name, data in (files | changes).items():
+            archive.writestr(name, data)
+    return into
+
+
+def test_an_archive_whose_files_say_something_else_is_refused(tmp_path: Path) -> None:
+    source = write_report_files(REPORT, EVIDENCE, tmp_path).archive
+    with zipfile.ZipFile(source) as archive:
+        evidence = next(name for name in archive.namelist() if name.startswith("evidence/"))
+    for name in ("report.json", "report.envelope.json", evidence, "evidence/more.json"):
+        lie = changed_archive(source, tmp_path / "lie.zip", **{name: b"{}"})
+        with pytest.raises(UntrustedInputError, match="files that say what the bundle says"):
+            read_report_file(lie)
+    same = changed_archive(source, tmp_path / "same.zip", **{"README.txt": b"of another release"})
+    assert read_report_file(same).bundle == BUNDLE
+
+
+def test_an_archive_with_two_files_of_a_name_is_refused(tmp_path: Path) -> None:
+    source = write_report_files(REPORT, EVIDENCE, tmp_path).archive
+    with (
+        zipfile.ZipFile(source, "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
+        archive.writestr("report.html", b"<html></html>")
+    with pytest.raises(UntrustedInputError, match="every file once"):
+        read_report_file(source)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 99)])
+def test_encrypted_and_unknown_members_are_one_message(
+    tmp_path: Path, offset: int, value: int
+) -> None:
+    """Flag and method of every member, in its local and its central header."""
+    data = bytearray(write_report_files(REPORT, EVIDENCE, tmp_path).archive.read_bytes())
+    for signature, extra in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + offset + extra] = value
+            at = data.find(signature, at + 1)
+    (tmp_path / "odd.zip").write_bytes(data)
+    with pytest.raises(UntrustedInputError) as caught:
+        read_report_file(tmp_path / "odd.zip")
+    assert caught.value.rule == "bundle.archive"
 
 
 def test_the_archive_spells_out_every_record(tmp_path: Path) -> None:

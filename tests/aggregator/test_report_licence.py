@@ -143,3 +143,25 @@ def test_a_silo_cannot_stop_the_report_with_terms_that_it_may_not_register(licen
         [licensed("bank-a", "MIT", registered=(usurped,)), licensed("hospital-b", "MIT")]
     )
     assert build_report(evidence, NOW).base_model.digest == digest("base")
+
+
+@pytest.mark.parametrize(("count", "share_alike"), [(5, False), (50, True), (50, False)])
+def test_one_silo_s_terms_never_stop_the_report_of_all(count: int, share_alike: bool) -> None:
+    ids = [f"LicenseRef-{'x' * 60}-{number:03d}" for number in range(count)]
+    terms = tuple(
+        OWN_LICENCE.model_copy(
+            update={"licence": name, "conditional": not share_alike, "share_alike": share_alike}
+        )
+        for name in ids
+    )
+    own = FED.verdict(
+        "bank-a",
+        licences=tuple(LicenceCount(licence=name, records=20) for name in ids),
+        registered_licences=terms,
+    )
+    silo = FED.silo("bank-a", verdict=own, submission=FED.submission("bank-a", own))
+    evidence = FED.finished([silo, FED.silo("hospital-b")])
+    report = build_report(evidence, NOW)
+    assert report.adapter_licence is not None
+    assert report.adapter_licence.expression == NO_LICENCE
+    assert holds(audit(FED.bundle(evidence), FED.membership))

@@ -76,9 +76,16 @@ def evaluation_with(loss: Any) -> Evaluation:
     return Evaluation.model_validate_json(json.dumps(wire))
 
 
-@pytest.mark.parametrize("text", ["0.002", "-1", "2.50", "999999999999999999.5"])
+@pytest.mark.parametrize("text", ["0", "0.002", "2.50", "1000000"])
 def test_decimals_travel_as_strings(text: str) -> None:
     assert evaluation_with(text).base_loss == Decimal(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "-0.1", "1000000.1", "999999999999999999.5"])
+def test_a_loss_is_one_that_can_be_measured(text: str) -> None:
+    """A mean over institutions has to fit its own record."""
+    with pytest.raises(ValidationError, match="than or equal"):
+        evaluation_with(text)
 
 
 @pytest.mark.parametrize(

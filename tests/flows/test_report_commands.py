@@ -9,7 +9,7 @@ import pytest
 from aggregator.attempt import SiloRecords
 from aggregator.report_files import ReportFiles, write_report_files
 from infra.durable_files import write_durably
-from tests.aggregator.federation_samples import federation
+from tests.aggregator.federation_samples import federation, page_file
 
 FED = federation()
 
@@ -35,19 +35,19 @@ def said(done: subprocess.CompletedProcess[str], column: int) -> str:
 
 
 def test_the_command_on_the_page_verifies_the_page(files: ReportFiles) -> None:
-    page = files.page.read_text(encoding="utf-8")
+    page = page_file(files).read_text(encoding="utf-8")
     command = page.split("<pre>")[1].split("</pre>")[0].split()
     assert command[:2] == ["consortia", "report"]
-    done = run(files.page.parent, *command[2:])
+    done = run(page_file(files).parent, *command[2:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no claim fails" in done.stdout
 
 
 def test_a_page_with_a_changed_word_is_refused(files: ReportFiles, tmp_path: Path) -> None:
-    changed = tmp_path / files.page.name
-    page = files.page.read_bytes()
+    changed = tmp_path / page_file(files).name
+    page = page_file(files).read_bytes()
     changed.write_bytes(page.replace(b"1 refused", b"0 refused", 1))
-    trust = str(files.page.parent / "membership.json")
+    trust = str(page_file(files).parent / "membership.json")
     done = run(tmp_path, "verify", changed.name, "--trust", trust)
     assert done.returncode == 1
     assert "1 of" in done.stdout
@@ -55,10 +55,10 @@ def test_a_page_with_a_changed_word_is_refused(files: ReportFiles, tmp_path: Pat
 
 
 def test_an_archive_keeps_the_page_as_it_was_signed(files: ReportFiles, tmp_path: Path) -> None:
-    for source in (files.page, files.bundle):
+    for source in (page_file(files), files.bundle):
         into = tmp_path / f"{source.suffix[1:]}.zip"
         assert run(tmp_path, "export", str(source), "--into", str(into)).returncode == 0
-        trust = str(files.page.parent / "membership.json")
+        trust = str(page_file(files).parent / "membership.json")
         done = run(tmp_path, "verify", str(into), "--trust", trust)
         assert done.returncode == 0, done.stdout
-        assert "every word is as signed" in said(done, 3)
+        assert "every byte that is shown is as the coordinator signed it" in said(done, 3)

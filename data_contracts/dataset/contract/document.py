@@ -28,7 +28,7 @@ from data_contracts.dataset.sources.data_source import DataSource
 from data_contracts.errors import DataStewardError
 from data_contracts.licences.duo import DUO_CODES
 from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.wire_types import Digest, Part, Text
+from data_contracts.wire_types import Digest, Line, Part, Text
 
 CONTRACTS_KEPT = 8
 
@@ -49,7 +49,7 @@ class DataContract(Part):
     """
 
     id: Text
-    name: Text | None = None
+    name: Line | None = None
     version: Text
     digest: Digest
     purposes: tuple[Text, ...] = Field(min_length=1, max_length=20)
@@ -79,7 +79,7 @@ def parse_contract(data: bytes, source: str) -> DataContract:
             f"contract file {source}: {error.path}",
             expected=error.expected,
             found=error.found,
-            action="correct the key, and have silo and coordinator sign the contract again",
+            action="correct the key; the contract counts as silo and coordinator sign it then",
         ) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -87,7 +87,7 @@ def parse_contract(data: bytes, source: str) -> DataContract:
             f"contract file {source}: {'.'.join(map(str, first['loc'])) or 'a value'}",
             expected="a value of its kind",
             found=first["msg"][:160],
-            action="correct it, and have silo and coordinator sign the contract again",
+            action="correct it; the contract counts as silo and coordinator sign it then",
         ) from None
 
 
@@ -112,7 +112,8 @@ def _contract(document: Any, digest: str) -> DataContract:
 def _refuse_promises(document: dict[str, Any]) -> None:
     """ODCS has keys that promise what this reader does not enforce; see `fl.*` for what it does."""
     if document.get("status", "active") != "active":
-        raise KeyRefusedError("status", "active", ascii(document["status"])[:40])
+        expected = "active, which says that the draft was read and is meant"
+        raise KeyRefusedError("status", expected, ascii(document["status"])[:40])
     if document.get("slaProperties"):
         expected = "no service levels: expiry and retention are fl.expires and fl.retention"
         raise KeyRefusedError("slaProperties", expected, "some")
