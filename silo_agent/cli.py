@@ -26,6 +26,7 @@ from silo_agent.config import MAX_RANKS, Device, SiloConfig, load_config
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent, running_agent
+from silo_agent.marks import forget_clock
 from silo_agent.readiness import refusals
 from silo_agent.readiness_display import show_items
 from silo_agent.readiness_facts import look
@@ -298,6 +299,15 @@ def stop(home: Home = HERE) -> None:
             )
         time.sleep(0.2)
     say(console, "The agent has stopped; the kill switch stays on.")
+
+
+@app.command("forget-clock")
+def forget_clock_command(home: Home = HERE) -> None:
+    """Forget the latest instant that this machine's clock has shown, when that was wrong."""
+    config = load_config(home)
+    forgotten = forget_clock(config.home)
+    say(console, f"forgotten  {forgotten:%Y-%m-%d %H:%M:%S} UTC" if forgotten else "none was kept")
+    say(console, f"now        {SystemClock().now():%Y-%m-%d %H:%M:%S} UTC: compare it with a watch")
 
 
 @app.command("reset-error-feedback")

@@ -9,7 +9,7 @@ from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.envelope import Verified
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.trusted_feed import CoordinatorTrust, TrustedFeed
-from silo_agent.marks import remember_clock
+from silo_agent.marks import Seen, remember_clock
 from silo_agent.silo import Silo
 
 log = logging.getLogger("silo-agent")
@@ -51,14 +51,22 @@ class FeedView:
 def refresh_feed(silo: Silo) -> FeedView:
     """Read memberships and feed; raises when the clock went back or the newest has expired."""
     now = silo.clock.now()
-    remember_clock(silo.config.home, now)
     feed = silo.feed.refresh()
+    remember_clock(silo.config.home, now, _newest_entry(feed))
     feed.require_current(now)
     _tell_before_expiry(feed.membership.record, now)
     attempt = feed.attempt
     if attempt is None:
         return FeedView(feed, None, aborted=False)
     return FeedView(feed, attempt.plan, aborted=attempt.abort is not None)
+
+
+def _newest_entry(feed: TrustedFeed) -> Seen:
+    attempt = feed.attempt
+    if attempt is None:
+        return Seen(feed.head.number, None)
+    entry = attempt.abort or attempt.plan
+    return Seen(feed.head.number, entry.record.issued_at)
 
 
 def _tell_before_expiry(newest: Membership, now: datetime) -> None:

@@ -1,46 +1,114 @@
 """The latest instant this silo has seen: a clock that goes back would make expired plans current.
 
-What it has seen of memberships and feed is kept by `infra.feed_reader`.
+A clock that was ahead once must not lock the agent out until that date, so the mark also says how
+far the feed had come when it was set. An entry of the feed that was signed later and names an
+earlier instant shows that the mark was ahead, not that the clock went back: then the mark is set
+anew. Without such an entry a person has to say so (`silo-agent forget-clock`).
+What the silo has seen of memberships and feed is kept by `infra.feed_reader`.
 """
 
-from datetime import datetime
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.wire_types import INSTANT_FORMAT
 from infra.clock import ALLOWED_SKEW
 from infra.durable_files import write_durably
+from infra.terminal import command_line
+
+log = logging.getLogger("silo-agent")
 
 CLOCK_NAME = "latest-instant"
 
 
-def remember_clock(home: Path, now: datetime) -> None:
+@dataclass(frozen=True)
+class Seen:
+    """The newest entry of the feed: its number (0: there is none), and when it was signed."""
+
+    number: int
+    issued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The latest instant, and the newest entry when it was written."""
+
+    instant: datetime
+    number: int
+
+
+def remember_clock(home: Path, now: datetime, seen: Seen) -> None:
     """Write `now` down if it is the latest; raises SiloOperatorError when the clock went back.
 
-    A damaged file stops the agent rather than resetting what it has seen.
+    `seen` is the feed's newest entry, read and verified just now. A damaged file stops the agent
+    rather than resetting what it has seen.
     """
-    latest = _latest(home / CLOCK_NAME, now)
-    if latest is not None and now < latest - ALLOWED_SKEW:
-        raise SiloOperatorError(
-            "clock",
-            expected=f"not more than {ALLOWED_SKEW} before {latest.strftime(INSTANT_FORMAT)}",
-            found=now.strftime(INSTANT_FORMAT),
-            action="set the machine's clock; expired plans could pass as current otherwise",
+    mark = _mark(home)
+    if mark is not None and now < mark.instant - ALLOWED_SKEW:
+        if not _shows_that_mark_was_ahead(mark, now, seen):
+            raise _went_back(home, mark, now)
+        log.warning(
+            "the clock had been ahead, at %s: entry %d of the feed was signed later, at %s",
+            mark.instant.strftime(INSTANT_FORMAT),
+            seen.number,
+            seen.issued_at.strftime(INSTANT_FORMAT) if seen.issued_at else "",
         )
-    if latest is None or now > latest:
-        write_durably(home / CLOCK_NAME, now.strftime(INSTANT_FORMAT).encode())
+        mark = None
+    if mark is None or now > mark.instant:
+        written = {"instant": now.strftime(INSTANT_FORMAT), "feed_number": seen.number}
+        write_durably(home / CLOCK_NAME, json.dumps(written).encode())
 
 
-def _latest(path: Path, now: datetime) -> datetime | None:
+def forget_clock(home: Path) -> datetime | None:
+    """Forget the latest instant, which a person knows to have been ahead; returns it."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return datetime.strptime(text, INSTANT_FORMAT).replace(tzinfo=now.tzinfo)
+        mark = _mark(home)
+    except SiloOperatorError:
+        mark = None
+    (home / CLOCK_NAME).unlink(missing_ok=True)
+    return mark.instant if mark else None
+
+
+def _shows_that_mark_was_ahead(mark: _Mark, now: datetime, seen: Seen) -> bool:
+    """Storage can hold entries back, but not make a newer one: it is the coordinator's clock that
+    speaks here, and it agrees with this machine's."""
+    return (
+        seen.issued_at is not None
+        and seen.number > mark.number
+        and abs(now - seen.issued_at) < mark.instant - now
+        and seen.issued_at <= now + ALLOWED_SKEW
+    )
+
+
+def _mark(home: Path) -> _Mark | None:
+    path = home / CLOCK_NAME
+    try:
+        found = json.loads(path.read_bytes())
+        instant = datetime.strptime(found["instant"], INSTANT_FORMAT).replace(tzinfo=UTC)
+        return _Mark(instant, int(found["feed_number"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SiloOperatorError(
             f"latest instant {path}",
             expected="the file this agent wrote",
-            found=str(error),
-            action="restore it from a backup, or delete it when the machine's clock is right",
+            found=str(error)[:100],
+            action="restore it from a backup; or, when the machine's clock is right, run "
+            f"`{command_line('silo-agent', 'forget-clock', '--home', home)}`",
         ) from None
+
+
+def _went_back(home: Path, mark: _Mark, now: datetime) -> SiloOperatorError:
+    forget = command_line("silo-agent", "forget-clock", "--home", home)
+    return SiloOperatorError(
+        "clock",
+        expected=f"not more than {ALLOWED_SKEW} before {mark.instant.strftime(INSTANT_FORMAT)}, "
+        "which this machine's clock has shown",
+        found=now.strftime(INSTANT_FORMAT),
+        action="set the machine's clock if it is wrong now; expired plans could pass as current "
+        f"otherwise. If it was ahead before and is right now, run `{forget}`, or wait for the "
+        "coordinator's next plan, which shows it too",
+    )

@@ -1,15 +1,17 @@
 """The agent outlives faults of others, and only one runs on a home directory."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from aggregator.federation_feed import read_federation, read_report
 from data_contracts.errors import SiloOperatorError, StorageError
-from data_contracts.wire_types import INSTANT_FORMAT
 from infra.signing_keys import create_key
+from silo_agent.agent import poll_once
 from silo_agent.loop import only_agent, run_agent, running_agent
-from silo_agent.marks import remember_clock
+from silo_agent.marks import Seen, forget_clock, remember_clock
 from tests.simulator.fake_clock import START, FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import Behaviour
@@ -88,15 +90,90 @@ def test_what_was_seen_is_kept_and_a_damaged_file_is_not_reset(
         run_agent(silo.agent(FEDERATION, federation.pinned))
 
 
+SEEN = Seen(5, START)
+"""The newest entry of the feed when the clock was right."""
+
+
+def clock_at(home: Path, seconds: float, seen: Seen = SEEN) -> None:
+    remember_clock(home, START + timedelta(seconds=seconds), seen)
+
+
 def test_a_clock_that_went_back_stops_the_agent(tmp_path: Path) -> None:
-    remember_clock(tmp_path, START)
-    clock = FakeClock(START)
-    clock.sleep(-301)
+    clock_at(tmp_path, 0)
+    with pytest.raises(SiloOperatorError, match="silo-agent forget-clock"):
+        clock_at(tmp_path, -301)
+    clock_at(tmp_path, -299)
     with pytest.raises(SiloOperatorError, match="clock"):
-        remember_clock(tmp_path, clock.now())
-    clock.sleep(2)
-    remember_clock(tmp_path, clock.now())
-    assert (tmp_path / "latest-instant").read_text() == START.strftime(INSTANT_FORMAT)
-    (tmp_path / "latest-instant").write_text("soon")
+        clock_at(tmp_path, -301)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "[]", "{}", '{"instant": 3, "feed_number": 1}'])
+def test_a_damaged_mark_is_not_reset(tmp_path: Path, text: str) -> None:
+    (tmp_path / "latest-instant").write_text(text)
     with pytest.raises(SiloOperatorError, match="latest instant"):
-        remember_clock(tmp_path, clock.now())
+        clock_at(tmp_path, 0)
+    assert (tmp_path / "latest-instant").read_text() == text
+
+
+YEAR = 365 * 86_400
+
+
+def test_a_clock_that_was_ahead_does_not_lock_the_agent_out_until_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock_at(tmp_path, YEAR)
+    with pytest.raises(SiloOperatorError, match="ahead before and is right now"):
+        clock_at(tmp_path, 60)
+    with caplog.at_level("WARNING", logger="silo-agent"):
+        clock_at(tmp_path, 3600, Seen(6, START + timedelta(seconds=3500)))
+    assert "the clock had been ahead" in caplog.text
+    with pytest.raises(SiloOperatorError):
+        clock_at(tmp_path, 3000, Seen(6, START + timedelta(seconds=3500)))
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        SEEN,
+        Seen(0, None),
+        Seen(4, START),
+        Seen(6, START + timedelta(seconds=YEAR)),
+        Seen(6, START + timedelta(seconds=1000)),
+        Seen(6, START - timedelta(seconds=2 * YEAR)),
+    ],
+)
+def test_only_a_newer_entry_that_agrees_with_the_clock_shows_it(tmp_path: Path, seen: Seen) -> None:
+    clock_at(tmp_path, YEAR)
+    with pytest.raises(SiloOperatorError, match="clock"):
+        clock_at(tmp_path, 60, seen)
+
+
+def test_a_person_can_say_that_it_was_ahead(tmp_path: Path) -> None:
+    clock_at(tmp_path, YEAR)
+    assert forget_clock(tmp_path) == START + timedelta(seconds=YEAR)
+    clock_at(tmp_path, 60)
+    assert forget_clock(tmp_path) == START + timedelta(seconds=60)
+    assert forget_clock(tmp_path) is None
+
+
+def test_an_agent_whose_clock_was_ahead_goes_on_with_the_next_plan(
+    federation: SimulatedFederation,
+) -> None:
+    plan = federation.open()
+    federation.play(plan)
+    silo = federation.silos["silo-a"]
+    right = federation.clock.now()
+    federation.clock.sleep(YEAR)
+    silo.act(FEDERATION, federation.pinned)
+    federation.clock.sleep(-YEAR)
+    with pytest.raises(SiloOperatorError, match="clock"):
+        poll_once(silo.agent(FEDERATION, federation.pinned))
+    assert federation.clock.now() == right
+    federation.clock.sleep(3600)
+    second = federation.open(2)
+    federation.play(second)
+    assert silo.faults == [] or "clock" not in str(silo.faults[-1])
+    c = federation.coordinator()
+    report = read_report(c, read_federation(c), second)
+    assert report is not None
+    assert {s.silo: s.outcome for s in report.record.silos}["silo-a"] == "admitted"
