@@ -131,6 +131,15 @@ def round_abort(
     say(console, f"aborted: {abort_newest(load_coordinator(home), reason)}")
 
 
+@round_app.command("go-on")
+def round_go_on(home: Home = HERE) -> None:
+    """Stop waiting for silos that have not answered; needs the plan's quorum of those that have."""
+    from aggregator.coordinator import load_coordinator
+    from flows.round_operations import stop_waiting
+
+    say(console, stop_waiting(load_coordinator(home)))
+
+
 @round_app.command("contributions")
 def round_contributions(
     round_number: Annotated[

@@ -1,6 +1,7 @@
 """A round as a person follows it in a terminal: one row per silo, read from signed records."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,15 +17,22 @@ from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Status
 
 BAR_WIDTH = 24
+SILENT_AFTER = timedelta(minutes=3)
+"""While it trains an agent speaks at every step, but for `status_seconds` (10 s) after the last."""
+SILENT_AFTER_STEPS = 3
+SILENT_WITHOUT_STEPS = timedelta(minutes=15)
+"""Loading a model is said once, when it begins."""
 
 
 @dataclass(frozen=True)
 class SiloView:
-    """One silo's part so far."""
+    """One silo's part so far. `status` is what it does now: None where it does nothing, has
+    stopped, or has been silent for too long to say. `heard` is when it last said anything."""
 
     silo: str
     doing: str
     status: Status | None
+    heard: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class RoundView:
     plan: Verified[RoundPlan] | None
     stage: Stage | None
     silos: tuple[SiloView, ...]
+    at: datetime | None = None
 
 
 def view_round(c: Coordinator) -> RoundView:
@@ -43,8 +52,9 @@ def view_round(c: Coordinator) -> RoundView:
     if newest is None:
         return RoundView(None, None, ())
     seen = look(c, newest.plan, feed)
-    silos = tuple(_view_silo(c, seen, own) for own in seen.attempt.cohort())
-    return RoundView(newest.plan, seen.stage, silos)
+    now = c.clock.now()
+    silos = tuple(_view_silo(c, seen, own, now) for own in seen.attempt.cohort())
+    return RoundView(newest.plan, seen.stage, silos, now)
 
 
 def render_round(view: RoundView) -> Table:
@@ -54,10 +64,12 @@ def render_round(view: RoundView) -> Table:
     plan = view.plan.record
     title = f"round {plan.round}, attempt {plan.attempt}: {view.stage.value}"
     table = Table(title=title, title_justify="left", expand=False)
-    for column in ("silo", "doing", "step", "", "tokens/s", "left"):
-        table.add_column(column, justify="right" if column in ("tokens/s", "left") else "left")
+    for column in ("silo", "doing", "step", "", "tokens/s", "left", "heard from"):
+        right = column in ("tokens/s", "left", "heard from")
+        table.add_column(column, justify="right" if right else "left")
     for silo in view.silos:
-        table.add_row(silo.silo, silo.doing, *_progress_cells(silo.status))
+        heard = _ago(silo.heard, view.at or plan.issued_at)
+        table.add_row(silo.silo, silo.doing, *_progress_cells(silo.status), heard)
     return table
 
 
@@ -75,16 +87,49 @@ def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Te
     return Text(f"{status.step} of {status.steps}"), bar, Text(speed), Text(left)
 
 
-def _view_silo(c: Coordinator, seen: Look, records: SiloRecords) -> SiloView:
+def _view_silo(c: Coordinator, seen: Look, records: SiloRecords, now: datetime) -> SiloView:
     silo = records.silo
     status = read_status(c, seen.feed, seen.attempt.plan, silo)
+    heard = max((r.record.issued_at for r in records.records()), default=None)
+    if status is not None:
+        heard = max(status.issued_at, heard or status.issued_at)
     if records.evaluation is not None:
-        return SiloView(silo, "evaluated", None)
+        return SiloView(silo, "evaluated", None, heard)
     if records.refusal is not None:
-        return SiloView(silo, f"refused by {records.refusal.record.rule}", None)
+        return SiloView(silo, f"refused by {records.refusal.record.rule}", None, heard)
     if records.verdict is not None and not records.verdict.record.passed:
-        return SiloView(silo, "its data contract failed", None)
+        return SiloView(silo, "its data contract failed", None, heard)
     if status is not None and status.phase != "releasing":
-        return SiloView(silo, status.phase.replace("_", " "), status)
+        return _from_status(status, now, heard)
     doing = "submitted" if records.submission is not None else "waiting"
-    return SiloView(silo, doing, None)
+    return SiloView(silo, doing, None, heard)
+
+
+def _from_status(status: Status, now: datetime, heard: datetime | None) -> SiloView:
+    """What it said last, as long as that can still be so."""
+    doing = status.phase.replace("_", " ")
+    if status.phase == "stopped":
+        return SiloView(status.silo, "stopped by its operator or a fault", None, heard)
+    if now - status.issued_at > _longest_silence(status):
+        return SiloView(status.silo, f"silent; was {doing}", None, heard)
+    return SiloView(status.silo, doing, status, heard)
+
+
+def _longest_silence(status: Status) -> timedelta:
+    """How long an agent that still works may be silent after this status."""
+    if not status.steps:
+        return SILENT_WITHOUT_STEPS
+    left = status.steps - status.step
+    a_step = timedelta(seconds=status.eta_seconds / left) if left > 0 else timedelta(0)
+    return max(SILENT_AFTER, SILENT_AFTER_STEPS * a_step)
+
+
+def _ago(heard: datetime | None, now: datetime) -> str:
+    """How long ago a silo was last heard from, in one unit."""
+    if heard is None:
+        return "never"
+    seconds = max(0, int((now - heard).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"

@@ -285,7 +285,7 @@ def status(home: Home = HERE) -> None:
 
 @app.command()
 def stop(home: Home = HERE) -> None:
-    """Turn the kill switch on: ends training at once, and nothing leaves until it is off."""
+    """Turn the kill switch on: ends training at once, and but for that word nothing leaves."""
     config = load_config(home)
     KillSwitch(config.home).turn_on()
     deadline = time.monotonic() + STOP_WAIT_SECONDS

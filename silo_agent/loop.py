@@ -8,13 +8,17 @@ configuration, marks) ends the loop with the error.
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data_contracts.bucket_layout import attempt_of
+from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError, SiloOperatorError
+from data_contracts.records import RoundPlan
 from infra.durable_files import write_durably
 from infra.file_lock import try_lock
 from silo_agent.agent import Step, poll_once
+from silo_agent.feed import refresh_feed
 from silo_agent.release import ReleaseForbiddenError
 from silo_agent.silo import Silo
 from silo_agent.training.launch import TrainingInterruptedError
@@ -30,7 +34,7 @@ BACK_OFF_FACTOR = 2.0
 
 def run_agent(silo: Silo, *, once: bool = False) -> None:
     """Take part in rounds until the kill switch is on; with `once`, until one round is over."""
-    with only_agent(silo.config.home):
+    with only_agent(silo.config.home), _told_when_it_stops(silo):
         wait, last_fault = silo.config.agent.poll_seconds, ""
         while not silo.is_stopped():
             try:
@@ -50,6 +54,32 @@ def run_agent(silo: Silo, *, once: bool = False) -> None:
             if step in (None, Step.WAITING, Step.FINISHED):
                 _sleep(silo, wait)
         log.info("the kill switch is on: the agent has stopped")
+
+
+@contextmanager
+def _told_when_it_stops(silo: Silo) -> Iterator[None]:
+    """However the agent ends, but killed: say so where its part of a round is not done."""
+    try:
+        yield
+    finally:
+        with suppress(ConsortiaError):
+            _say_stopped(silo)
+
+
+def _say_stopped(silo: Silo) -> None:
+    feed = refresh_feed(silo)
+    plan = feed.plan
+    if plan is None or feed.aborted or silo.name not in plan.record.cohort:
+        return
+    if silo.clock.now() >= plan.record.evaluate_by or _is_done(silo, plan):
+        return
+    silo.reporter(plan, silo.terms(feed.parties(silo.name))).say_stopped()
+
+
+def _is_done(silo: Silo, plan: Verified[RoundPlan]) -> bool:
+    done = silo.release.released(attempt_of(plan))
+    failed = done.verdict is not None and not done.verdict.record.passed
+    return failed or done.refusal is not None or done.evaluation is not None
 
 
 @contextmanager

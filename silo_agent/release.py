@@ -172,6 +172,13 @@ class Release:
             envelope = seal(status, self._key).envelope
             self._inbox.put(status_key(attempt_of_record(status), status.number), envelope)
 
+    def say_stopped(self, status: Status) -> None:
+        """The one word that leaves while the kill switch is on: that nothing else does."""
+        if status.phase != "stopped":
+            raise ValueError(f"expected the phase stopped, found {status.phase}")
+        envelope = seal(status, self._key).envelope
+        self._inbox.put(status_key(attempt_of_record(status), status.number), envelope)
+
     def _permitted(self, record: Submission, grounds: Grounds | None) -> Path:
         """The adapter's file, if what the submission rests on opens the door."""
         verdict = self._read(attempt_of_record(record), Verdict)

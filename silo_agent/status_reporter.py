@@ -48,16 +48,24 @@ class StatusReporter:
             return
         self._phase, self._last_shown = phase, now
         status = self._status(phase, step, steps, tokens_per_second, eta_seconds)
-        write_durably(
-            self._config.home / STATUS_NAME,
-            json.dumps(status.model_dump(mode="json"), indent=1).encode(),
-        )
+        self._keep(status)
         if self._release is None:
             return
         try:
             self._release.status(status)
         except StorageError:
             return
+
+    def say_stopped(self) -> None:
+        """That the agent ends in the middle of the round; StorageError where it cannot be told."""
+        status = self._status("stopped", 0, 0, 0.0, 0.0)
+        self._keep(status)
+        if self._release is not None:
+            self._release.say_stopped(status)
+
+    def _keep(self, status: Status) -> None:
+        text = json.dumps(status.model_dump(mode="json"), indent=1)
+        write_durably(self._config.home / STATUS_NAME, text.encode())
 
     def _status(
         self, phase: Phase, step: int, steps: int, tokens_per_second: float, eta_seconds: float

@@ -14,6 +14,7 @@ Phase = Literal[
     "evaluating",
     "releasing",
     "done",
+    "stopped",
 ]
 
 
@@ -21,7 +22,8 @@ class Status(SiloRecord):
     """`number` rises by one per status of the attempt; no decision ever rests on a status.
 
     `step` of `steps`: training steps, or losses that are measured; while data is checked, the
-    records so far, of a number that is not known. 0 tokens per second is no measurement.
+    records so far, of a number that is not known. 0 tokens per second is no measurement. `stopped`:
+    the agent has ended before its part of the round was done.
     """
 
     kind: ClassVar[str] = "status"

@@ -1,0 +1,206 @@
+"""What an operator sees of silos that work, are silent or have stopped; how a wait is ended."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from aggregator.federated_round import advance
+from aggregator.federation_feed import read_federation, read_report
+from aggregator.stage import Stage
+from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.records import Status
+from data_contracts.records.status import Phase
+from flows.round_operations import stop_waiting
+from flows.round_watch import RoundView, render_round, view_round
+from silo_agent.feed import refresh_feed
+from silo_agent.kill_switch import KillSwitch
+from silo_agent.loop import run_agent
+from silo_agent.status_reporter import StatusReporter
+from tests.simulator.federation import FEDERATION, SimulatedFederation
+from tests.simulator.fixtures import MakeFederation
+from tests.simulator.silo import Behaviour
+
+MINUTE = 60.0
+
+
+def shown(view: RoundView) -> dict[str, list[str]]:
+    """The row of each silo, as a person reads it."""
+    console = Console(file=StringIO(), width=200)
+    console.print(render_round(view))
+    assert isinstance(console.file, StringIO)
+    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+@pytest.fixture
+def federation(make_federation: MakeFederation) -> SimulatedFederation:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.ABSENT)
+    federation.open()
+    return federation
+
+
+def reporter(federation: SimulatedFederation, name: str) -> StatusReporter:
+    silo = federation.silos[name].agent(FEDERATION, federation.pinned)
+    parties = refresh_feed(silo).parties(name)
+    return silo.reporter(federation.open(), silo.terms(parties))
+
+
+def test_a_silo_that_trains_is_shown_with_what_is_left(federation: SimulatedFederation) -> None:
+    reporter(federation, "silo-a").show("training", step=2, steps=10, eta_seconds=86)
+    federation.clock.sleep(30)
+    rows = shown(view_round(federation.coordinator()))
+    assert rows["silo-a"][0] == "training"
+    assert rows["silo-a"][-2:] == ["86 s", "30 s ago"]
+    assert rows["silo-c"][0] == "waiting"
+    assert rows["silo-c"][-1] == "never"
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "steps", "eta", "still", "silent"),
+    [
+        ("training", 2, 10, 86, 2 * MINUTE, 4 * MINUTE),
+        ("training", 9, 10, 600, 29 * MINUTE, 31 * MINUTE),
+        ("training", 10, 10, 0, 2 * MINUTE, 4 * MINUTE),
+        ("loading_model", 0, 0, 0, 14 * MINUTE, 16 * MINUTE),
+        ("checking_data", 4000, 0, 0, 14 * MINUTE, 16 * MINUTE),
+        ("waiting_for_gpu", 0, 0, 0, 14 * MINUTE, 16 * MINUTE),
+    ],
+)
+def test_one_that_was_killed_is_silent_and_never_has_seconds_left(
+    federation: SimulatedFederation,
+    phase: Phase,
+    step: int,
+    steps: int,
+    eta: int,
+    still: float,
+    silent: float,
+) -> None:
+    reporter(federation, "silo-a").show(phase, step=step, steps=steps, eta_seconds=eta)
+    federation.clock.sleep(still)
+    assert shown(view_round(federation.coordinator()))["silo-a"][0] == phase.replace("_", " ")
+    federation.clock.sleep(silent - still)
+    row = shown(view_round(federation.coordinator()))["silo-a"]
+    assert row[0] == f"silent; was {phase.replace('_', ' ')}"
+    assert row[1:-1] == [""] * 4
+    assert row[-1] == f"{round(silent // MINUTE)} min ago"
+
+
+def test_a_deliberate_stop_is_a_signed_status(federation: SimulatedFederation) -> None:
+    federation.silos_act(2)
+    reporter(federation, "silo-a").show("training", step=2, steps=10, eta_seconds=86)
+    federation.clock.sleep(30)
+    silo = federation.silos["silo-a"]
+    KillSwitch(silo.home).turn_on()
+    kinds = silo.kinds()
+    run_agent(silo.agent(FEDERATION, federation.pinned))
+    row = shown(view_round(federation.coordinator()))["silo-a"]
+    assert row[0] == "stopped by its operator or a fault"
+    assert row[1:-1] == [""] * 4
+    assert silo.kinds() == kinds, "the word that it has stopped is all that leaves"
+
+
+def test_an_agent_that_ends_on_a_fault_says_so_too(federation: SimulatedFederation) -> None:
+    federation.silos_act(2)
+    silo = federation.silos["silo-a"]
+
+    def broken() -> None:
+        raise SiloOperatorError("model", expected="one", found="none", action="bring it")
+
+    silo.while_training = broken
+    with pytest.raises(SiloOperatorError, match="model"):
+        run_agent(silo.agent(FEDERATION, federation.pinned))
+    row = shown(view_round(federation.coordinator()))["silo-a"]
+    assert row[0] == "stopped by its operator or a fault"
+
+
+def test_one_whose_contract_lets_no_status_out_says_nothing(
+    federation: SimulatedFederation,
+) -> None:
+    silo = federation.silos["silo-a"]
+    silo.contract.egress = tuple(e for e in silo.contract.egress if e != "status")
+    federation.silos_act(2)
+    KillSwitch(silo.home).turn_on()
+    run_agent(silo.agent(FEDERATION, federation.pinned))
+    assert list(silo.inbox.list_keys("status/")) == []
+
+
+def test_only_that_word_passes_the_switch(federation: SimulatedFederation) -> None:
+    silo = federation.silos["silo-a"].agent(FEDERATION, federation.pinned)
+    training = Status.on(
+        federation.open(),
+        federation.clock.now(),
+        silo="silo-a",
+        number=1,
+        phase="training",
+        step=1,
+        steps=2,
+        tokens_per_second=Decimal(1),
+        eta_seconds=1,
+    )
+    with pytest.raises(ValueError, match="stopped"):
+        silo.release.say_stopped(training)
+
+
+def waits(federation: SimulatedFederation, stage: Stage) -> None:
+    """Play until the coordinator waits in this stage for the silo that is absent."""
+    plan = federation.open()
+    for _ in range(40):
+        federation.silos_act()
+        if advance(federation.coordinator(), plan) is stage:
+            federation.silos_act(3)
+            return
+        federation.clock.sleep(20)
+    raise AssertionError(f"never {stage}")
+
+
+def test_the_wait_for_a_silent_silo_can_be_ended(federation: SimulatedFederation) -> None:
+    waits(federation, Stage.COLLECTING)
+    said = stop_waiting(federation.coordinator())
+    assert said == "closed round 1 without silo-c"
+    plan = federation.open()
+    before = federation.clock.now()
+    federation.play(plan)
+    assert federation.clock.now() - before < timedelta(minutes=10)
+    c = federation.coordinator()
+    report = read_report(c, read_federation(c), plan)
+    assert report is not None
+    assert report.record.outcome == "published"
+    found = {s.silo: s.outcome for s in report.record.silos}
+    assert found == {"silo-a": "admitted", "silo-b": "admitted", "silo-c": "missing"}
+
+
+def test_the_wait_for_an_evaluation_too(make_federation: MakeFederation) -> None:
+    federation = make_federation(
+        a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.SILENT_EVALUATOR
+    )
+    waits(federation, Stage.EVALUATING)
+    assert stop_waiting(federation.coordinator()) == "decided round 1 without silo-c"
+    assert advance(federation.coordinator(), federation.open()) is Stage.REPORTING
+
+
+def nothing_yet(federation: SimulatedFederation) -> None:
+    federation.open()
+
+
+def is_reported(federation: SimulatedFederation) -> None:
+    federation.play(federation.open())
+
+
+@pytest.mark.parametrize(
+    ("until", "found"),
+    [(nothing_yet, "expected 2 submissions"), (is_reported, "found reported")],
+)
+def test_below_the_quorum_or_afterwards_it_is_refused(
+    make_federation: MakeFederation, until: Callable[[SimulatedFederation], None], found: str
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    until(federation)
+    before = federation.snapshot()
+    with pytest.raises(FederationOperatorError, match=found):
+        stop_waiting(federation.coordinator())
+    assert federation.snapshot() == before
