@@ -119,11 +119,12 @@ def _held(
 
 
 def _as_judged(judged: SiloRecords | None, inbox: SiloRecords) -> SiloRecords:
-    """Only the evaluation still comes from the inbox."""
+    """Only the evaluation still comes from the inbox, and whether two sign as this silo."""
     judged = judged or SiloRecords(inbox.silo)
     return replace(
         judged,
         evaluation=inbox.evaluation,
+        equivocated=inbox.equivocated,
         is_revoked=inbox.is_revoked,
         versions=dict(inbox.versions) | dict(judged.versions),
     )

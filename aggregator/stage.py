@@ -41,12 +41,14 @@ def stage_of(
 
 
 def owing_answer(attempt: Attempt) -> tuple[str, ...]:
-    """Silos of the cohort that may still submit: neither refusal, failed verdict nor submission."""
+    """Silos of the cohort that may still submit: neither refusal, failed verdict nor submission,
+    nor two different records in one slot."""
     return tuple(own.silo for own in attempt.cohort() if not _answered(own))
 
 
 def owing_evaluation(attempt: Attempt) -> tuple[str, ...]:
-    """Silos that will evaluate the candidate and have not: a pass, and no refusal after it."""
+    """Silos that will evaluate the candidate and have not: a pass, no refusal after it, and one
+    record in each slot."""
     return tuple(own.silo for own in attempt.cohort() if _will_evaluate(own))
 
 
@@ -54,9 +56,11 @@ def _will_evaluate(own: SiloRecords) -> bool:
     verdict = own.verdict
     if verdict is None or not verdict.record.passed or not verdict.record.evaluates:
         return False
-    return own.evaluation is None and own.refusal is None
+    return own.evaluation is None and own.refusal is None and not own.equivocated
 
 
 def _answered(own: SiloRecords) -> bool:
     failed = own.verdict is not None and not own.verdict.record.passed
-    return failed or own.refusal is not None or own.submission is not None
+    # Of a key that is in use on two machines nothing counts that is still to come.
+    over = failed or own.equivocated
+    return over or own.refusal is not None or own.submission is not None

@@ -20,6 +20,7 @@ BAR_WIDTH = 24
 SILENT_AFTER = timedelta(minutes=3)
 """While it trains an agent speaks at every step, but for `status_seconds` (10 s) after the last."""
 SILENT_AFTER_STEPS = 3
+TWO_MACHINES = "signed two different records: is its key on two machines?"
 SILENT_WITHOUT_STEPS = timedelta(minutes=15)
 """Loading a model is said once, when it begins."""
 
@@ -93,6 +94,8 @@ def _view_silo(c: Coordinator, seen: Look, records: SiloRecords, now: datetime) 
     heard = max((r.record.issued_at for r in records.records()), default=None)
     if status is not None:
         heard = max(status.issued_at, heard or status.issued_at)
+    if records.equivocated:
+        return SiloView(silo, TWO_MACHINES, None, heard)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None, heard)
     if records.refusal is not None:

@@ -1,9 +1,12 @@
 """What an operator sees of silos that work, are silent or have stopped; how a wait is ended."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -146,13 +149,13 @@ def test_only_that_word_passes_the_switch(federation: SimulatedFederation) -> No
         silo.release.say_stopped(training)
 
 
-def waits(federation: SimulatedFederation, stage: Stage) -> None:
-    """Play until the coordinator waits in this stage for the silo that is absent."""
+def waits(federation: SimulatedFederation, stage: Stage, then: int = 3) -> None:
+    """Play until the coordinator is in this stage; the silos take some steps more."""
     plan = federation.open()
     for _ in range(40):
         federation.silos_act()
         if advance(federation.coordinator(), plan) is stage:
-            federation.silos_act(3)
+            federation.silos_act(then)
             return
         federation.clock.sleep(20)
     raise AssertionError(f"never {stage}")
@@ -204,3 +207,32 @@ def test_below_the_quorum_or_afterwards_it_is_refused(
     with pytest.raises(FederationOperatorError, match=found):
         stop_waiting(federation.coordinator())
     assert federation.snapshot() == before
+
+
+@pytest.mark.parametrize("stage", [Stage.COLLECTING, Stage.EVALUATING])
+def test_one_key_on_two_machines_stalls_nobody_and_is_told(
+    make_federation: MakeFederation, tmp_path: Path, stage: Stage
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
+    plan = federation.open()
+    silo = federation.silos["silo-c"]
+    if stage is Stage.EVALUATING:
+        waits(federation, Stage.MERGING, then=0)
+    twin = replace(silo, home=tmp_path / "restored from a backup")
+    shutil.copytree(silo.home, twin.home)
+    for name in (silo, twin):
+        for _ in range(6):
+            name.act(FEDERATION, federation.pinned)
+            federation.clock.sleep(20)
+    before = federation.clock.now()
+    row = shown(view_round(federation.coordinator()))["silo-c"]
+    assert row[0] == "signed two different records: is its key on two machines?"
+    federation.play(plan)
+    assert federation.clock.now() - before < timedelta(minutes=15)
+    c = federation.coordinator()
+    report = read_report(c, read_federation(c), plan)
+    assert report is not None
+    assert report.record.outcome == "published"
+    found = {s.silo: (s.outcome, s.rule) for s in report.record.silos}
+    twice = ("admitted", None) if stage is Stage.EVALUATING else ("rejected", "silo.equivocation")
+    assert found["silo-c"] == twice
