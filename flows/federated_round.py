@@ -3,13 +3,18 @@
 Prefect schedules, retries and shows; it is not the source of truth. Every task recomputes the
 stage from the signed records in storage, so a flow that was killed anywhere is simply run again.
 Parameters and results are ids and digests, never data.
+
+A storage that is away is waited for until the plan's deadline (`flows.storage_outage`); that takes
+none of the retries, which are for other faults. What a storage says for good ends the round now.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.evidence_reader import read_silo, read_status
@@ -26,15 +31,33 @@ from aggregator.federated_round import (
 from aggregator.federation_feed import abort_of, is_fed, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
+from data_contracts.errors import StorageError
 from data_contracts.records import Abort, RoundPlan, RoundReport
 from flows import round_text
 from flows.round_artifacts import SiloProgress, link_report, show_silos
+from flows.storage_outage import OutageWait
 
 if TYPE_CHECKING:
     from aggregator.merge.adapter_merge import ModuleMerger
 
 RETRIES = 3
 RETRY_SECONDS = 10
+
+_T = TypeVar("_T")
+
+
+def can_pass(_task: object, _run: object, state: State[Any]) -> bool:
+    """Whether a failed task is worth another try; where storage failed it, `OutageWait` decided."""
+    return not isinstance(state.result(raise_on_failure=False), StorageError)
+
+
+STEP: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_SECONDS,
+    "retry_condition_fn": can_pass,
+}
+"""What every task of a round has in common."""
 
 
 @flow(name="federated-round", flow_run_name="round-{round_number}", validate_parameters=True)
@@ -44,35 +67,41 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     Returns the outcome (published, held, aborted or void), its rule and the report's digest.
     """
     c = load_coordinator(Path(home))
-    aborted = unreported_abort(c)
+    storage = outage_wait(c)
+    aborted = storage.through(None, lambda: unreported_abort(c))
     if aborted is not None:
-        report_task(c, aborted)
-    plan = open_task(c, round_number)
-    return run_to_report(c, plan)
+        report_task(c, storage, aborted)
+    plan = open_task(c, storage, round_number)
+    return run_to_report(c, storage, plan)
 
 
-def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
+def outage_wait(c: Coordinator) -> OutageWait:
+    """For one flow run; what it says goes to the log of whichever step waits."""
+    return OutageWait(c.clock, lambda line: get_run_logger().warning("%s", line))
+
+
+def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> dict[str, str]:
     """The steps after collection, each one task, in the order that the stage asks for."""
     followed: set[tuple[Stage, str]] = set()
     while True:
-        match stage(c, plan):
+        match _step(storage, plan, lambda: stage(c, plan)):
             case Stage.COLLECTING:
-                follow_until(c, plan, Stage.CLOSING, followed)
+                follow_until(c, storage, plan, Stage.CLOSING, followed)
             case Stage.CLOSING:
-                close_task(c, plan)
+                close_task(c, storage, plan)
             case Stage.MERGING:
-                merge_task(c, plan)
+                merge_task(c, storage, plan)
             case Stage.EVALUATING:
-                follow_until(c, plan, Stage.DECIDING, followed)
+                follow_until(c, storage, plan, Stage.DECIDING, followed)
             case Stage.DECIDING:
-                decide_task(c, plan)
+                decide_task(c, storage, plan)
             case Stage.VOID:
                 get_run_logger().warning("%s: the round is opened again", Stage.VOID.value)
                 return {"outcome": "void", "rule": "plan.void", "report": "", "attempt": ""}
             case Stage.ABORTING:
-                abort_task(c, plan)
+                abort_task(c, storage, plan)
             case Stage.REPORTING | Stage.REPORTED:
-                report = report_task(c, plan)
+                report = report_task(c, storage, plan)
                 record = report.record
                 return {
                     "outcome": record.outcome,
@@ -83,7 +112,11 @@ def run_to_report(c: Coordinator, plan: Verified[RoundPlan]) -> dict[str, str]:
 
 
 def follow_until(
-    c: Coordinator, plan: Verified[RoundPlan], goal: Stage, followed: set[tuple[Stage, str]]
+    c: Coordinator,
+    storage: OutageWait,
+    plan: Verified[RoundPlan],
+    goal: Stage,
+    followed: set[tuple[Stage, str]],
 ) -> None:
     """One task per silo that follows its signed status and evidence until `goal` is due.
 
@@ -95,7 +128,7 @@ def follow_until(
         return
     follows = [
         follow_silo.with_options(task_run_name=f"follow {silo} until {goal.value}").submit(
-            c, plan, silo, goal
+            c, storage, plan, silo, goal
         )
         for silo in silos
     ]
@@ -104,42 +137,48 @@ def follow_until(
         follow.result()
 
 
-@task(name="open", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def open_task(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
+@task(name="open", **STEP)
+def open_task(c: Coordinator, storage: OutageWait, round_number: int) -> Verified[RoundPlan]:
     """Sign the plan, or find the one in force."""
-    plan = open_round(c, round_number)
+    plan = storage.through(None, lambda: open_round(c, round_number))
     get_run_logger().info("%s", round_text.opened(plan.record, plan.digest))
     return plan
 
 
-@task(name="follow", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def follow_silo(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str:
+@task(name="follow", **STEP)
+def follow_silo(
+    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan], silo: str, goal: Stage
+) -> str:
     """Show one silo's progress until it has answered or the deadline is over."""
     progress = SiloProgress(plan, silo)
-    outcome = _silo_outcome(c, plan, silo, goal)
-    while outcome is None:
-        status = read_status(c, read_federation(c), plan, silo)
+
+    def look() -> str | None:
+        outcome = _silo_outcome(c, plan, silo, goal)
+        status = read_status(c, read_federation(c), plan, silo) if outcome is None else None
         if status is not None:
             progress.show(status)
+        return outcome
+
+    while (outcome := _step(storage, plan, look)) is None:
         c.clock.sleep(c.settings.round.poll_seconds)
-        outcome = _silo_outcome(c, plan, silo, goal)
     progress.finish(outcome)
     get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
     return outcome
 
 
-@task(name="close", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def close_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+@task(name="close", **STEP)
+def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Admit and sign the close record, or abort below quorum."""
-    closed = close_round(c, plan)
+    closed = _step(storage, plan, lambda: close_round(c, plan))
     get_run_logger().info("%s", round_text.closed(closed.record, closed.digest))
     return closed.digest
 
 
-@task(name="merge", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def merge_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+@task(name="merge", **STEP)
+def merge_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Merge the admitted adapters into the candidate, or abort where they give none."""
-    merged, log = merge_or_abort(c, plan, _module_merger(c)), get_run_logger()
+    merger, log = _module_merger(c), get_run_logger()
+    merged = _step(storage, plan, lambda: merge_or_abort(c, plan, merger))
     if isinstance(merged.record, Abort):
         log.error("%s", round_text.aborted(merged.record))
         return merged.digest
@@ -159,29 +198,36 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
     return merge_on_dask(address, merge.dask_slice_modules)
 
 
-@task(name="decide", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def decide_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+@task(name="decide", **STEP)
+def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Publish or hold."""
-    decision = decide_round(c, plan).record
+    decision = _step(storage, plan, lambda: decide_round(c, plan)).record
     get_run_logger().info("%s", round_text.decided(decision))
     return decision.outcome
 
 
-@task(name="abort", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def abort_task(c: Coordinator, plan: Verified[RoundPlan]) -> str:
+@task(name="abort", **STEP)
+def abort_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """End an attempt that rests on a key which was revoked."""
-    abort = abort_interrupted(c, plan)
+    abort = _step(storage, plan, lambda: abort_interrupted(c, plan))
     get_run_logger().error("%s", round_text.aborted(abort.record))
     return abort.digest
 
 
-@task(name="report", cache_policy=NO_CACHE, retries=RETRIES, retry_delay_seconds=RETRY_SECONDS)
-def report_task(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[RoundReport]:
+@task(name="report", **STEP)
+def report_task(
+    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
+) -> Verified[RoundReport]:
     """Sign and write the report; show its table and link."""
-    report, files = report_round(c, plan)
+    report, files = _step(storage, plan, lambda: report_round(c, plan))
     show_silos(plan, report.record)
     link_report(plan, files.page or files.bundle)
     return report
+
+
+def _step(storage: OutageWait, plan: Verified[RoundPlan], work: Callable[[], _T]) -> _T:
+    """A step of the plan's round, which has until the plan's last deadline for its outages."""
+    return storage.through(plan.record.expires_at, work)
 
 
 def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:

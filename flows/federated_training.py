@@ -4,29 +4,37 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from aggregator.coordinator import load_coordinator
+from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.federated_round import finish_latest_report
 from aggregator.federation_feed import next_round, read_federation
-from flows.federated_round import RETRIES, federated_round
+from data_contracts.errors import StorageError
+from flows.federated_round import RETRIES, federated_round, outage_wait
 
 MAX_HELD_IN_A_ROW = 3
+RETRY_SECONDS = 30
 
 
-@flow(name="federated-training", validate_parameters=True, retries=RETRIES, retry_delay_seconds=30)
+@flow(name="federated-training", validate_parameters=True)
 def federated_training(home: str, until_round: int | None = None) -> list[dict[str, str]]:
     """Run rounds up to and including `until_round`; without it, one round (a scheduled night).
 
     Stops early when a round was aborted in every attempt that the settings allow, or when
-    candidates were held three times in a row: more rounds would only repeat that.
+    candidates were held three times in a row: more rounds would only repeat that. A storage that is
+    away is waited for; after other faults a round is gone on with up to three times.
     """
     log = get_run_logger()
     c = load_coordinator(Path(home))
-    finish_latest_report(c)
+    storage = outage_wait(c)
+    storage.through(None, lambda: finish_latest_report(c))
+
+    def upcoming() -> int:
+        return storage.through(None, lambda: next_round(c, read_federation(c)))
+
     results: list[dict[str, str]] = []
     attempts = held = 0
-    last = until_round or next_round(c, read_federation(c))
-    while (number := next_round(c, read_federation(c))) <= last:
-        result = federated_round(home, number)
+    last = until_round or upcoming()
+    while (number := upcoming()) <= last:
+        result = _round(c, home, number)
         results.append(result)
         attempts = attempts + 1 if result["outcome"] == "aborted" else 0
         held = held + 1 if result["outcome"] == "held" else 0
@@ -37,3 +45,16 @@ def federated_training(home: str, until_round: int | None = None) -> list[dict[s
             log.error("the candidates of %d rounds in a row were held: stopping", held)
             break
     return results
+
+
+def _round(c: Coordinator, home: str, number: int) -> dict[str, str]:
+    """One round, gone on with after a fault; where storage failed it, that was waited for."""
+    for _ in range(RETRIES):
+        try:
+            return federated_round(home, number)
+        except StorageError:
+            raise
+        except Exception as error:
+            get_run_logger().exception("%s", error)
+            c.clock.sleep(RETRY_SECONDS)
+    return federated_round(home, number)

@@ -17,6 +17,11 @@ from data_contracts.errors import StorageError
 MAX_LISTED_KEYS = 100_000
 
 
+class OutageError(StorageError):
+    """The storage does not answer, or says that it cannot just now: the same request can succeed
+    later without anybody changing it."""
+
+
 class AccessDeniedError(StorageError):
     """The storage knows the caller and says no, or does not know the credential."""
 

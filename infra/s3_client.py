@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    SSLError,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from urllib3.exceptions import HTTPError
 
@@ -22,7 +29,7 @@ from data_contracts.errors import StorageError
 from data_contracts.shown_text import quoted
 from infra.addresses import address_fault, is_plain
 from infra.loopback import is_loopback
-from infra.object_store import AccessDeniedError, RefusedRequestError
+from infra.object_store import AccessDeniedError, OutageError, RefusedRequestError
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
@@ -30,6 +37,19 @@ MAX_ATTEMPTS = 4
 MAX_CONNECTIONS = 32
 PASSING = (404, 408, 409, 412, 429)
 """Statuses that are about a moment or a missing thing, and not about the request."""
+BUSY = (408, 429)
+"""Statuses below 500 of a storage that cannot answer just now."""
+NEVER = (501, 505)
+"""Statuses from 500 of a storage that cannot answer such a request at any time."""
+NO_ANSWER = (
+    NoConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    HTTPError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What the client raises when no answer came, or only a part of one."""
 STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 """What reading a body can raise once the storage has answered."""
 
@@ -126,7 +146,7 @@ def translated(settings: S3Settings, bucket: str, key: str = "") -> Iterator[Non
     except ClientError as error:
         raise _from_answer(error, settings, bucket, key) from None
     except (BotoCoreError, HTTPError, ConnectionError, OSError) as error:
-        raise StorageError(
+        raise _kind_of_fault(error)(
             f"object storage at {settings.endpoint_url}",
             expected="an answer",
             found=f"{type(error).__name__}: {_first_line(str(error))}",
@@ -161,13 +181,24 @@ def _from_answer(error: ClientError, settings: S3Settings, bucket: str, key: str
             found="no such bucket",
             action="check the federation id and the endpoint, or have the bucket created",
         )
-    kind = RefusedRequestError if 400 <= status < 500 and status not in PASSING else StorageError
-    return kind(
+    return _kind_of_answer(status)(
         place,
         expected=f"{error.operation_name} to succeed",
         found=f"{status} {code}: {_first_line(str(error.response['Error'].get('Message', '')))}",
         action="look into the log of the object storage at this time; the step can run again",
     )
+
+
+def _kind_of_answer(status: int) -> type[StorageError]:
+    if status in BUSY or (status >= 500 and status not in NEVER):
+        return OutageError
+    return RefusedRequestError if 400 <= status < 500 and status not in PASSING else StorageError
+
+
+def _kind_of_fault(error: Exception) -> type[StorageError]:
+    """A certificate that is not trusted stays so; a server that is away comes back."""
+    is_outage = isinstance(error, NO_ANSWER) and not isinstance(error, SSLError)
+    return OutageError if is_outage else StorageError
 
 
 def _first_line(text: str) -> str:
