@@ -58,7 +58,12 @@ def _refused_by_system(error: OSError) -> ConsortiaError:
 
 
 def _end(error: ConsortiaError) -> None:
+    say_fault(error)
+    sys.exit(1)
+
+
+def say_fault(error: ConsortiaError) -> None:
+    """The message of a fault, on stderr."""
     # Escaped, because a file's name may hold what a terminal obeys.
     text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in f"error: {error}")
     Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, emoji=False)
-    sys.exit(1)

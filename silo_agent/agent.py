@@ -33,12 +33,16 @@ from silo_agent.coalition_measuring import Asked, answer_request, not_shared
 from silo_agent.collaborators import EvaluatedAdapters
 from silo_agent.coordinator_view import CoordinatorView, read_coordinator
 from silo_agent.doors import (
+    CHECK_FAILED,
     DATA_UNUSABLE,
+    EVALUATION_FAILED,
     LOCAL_ADAPTER,
     LOSSES,
     NO_CONTRACT,
     NOT_EVALUABLE,
+    TRAINING_FAILED,
     objection,
+    refusal_for,
 )
 from silo_agent.egress import (
     leaving_licences,
@@ -55,6 +59,7 @@ from silo_agent.policy import (
     judge_plan,
 )
 from silo_agent.release import Grounds, Released
+from silo_agent.restarts import ProcessDiedError
 from silo_agent.sent_adapter import SentAdapters
 from silo_agent.silo import Silo
 
@@ -207,6 +212,14 @@ def _refuse(
     return Step.REFUSED
 
 
+def _refuse_dead(
+    silo: Silo, plan: Verified[RoundPlan], error: ProcessDiedError, otherwise: PolicyRefusal
+) -> Step:
+    """The rule leaves; which process, which log and its last line do not."""
+    log.error("for the silo operator only: %s", error)
+    return _refuse(silo, plan, silo.policy(), refusal_for(error, otherwise))
+
+
 def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     terms = silo.terms(feed.parties(silo.name))
     if terms is None or terms.digest != plan.record.contract_digest_of(silo.name):
@@ -221,6 +234,8 @@ def _check_data(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), NOT_EVALUABLE)
+    except ProcessDiedError as error:
+        return _refuse_dead(silo, plan, error, CHECK_FAILED)
     verdict = Verdict.on(
         plan,
         silo.clock.now(),
@@ -263,6 +278,8 @@ def _train(
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return _refuse(silo, plan, silo.policy(), DATA_UNUSABLE)
+    except ProcessDiedError as error:
+        return _refuse_dead(silo, plan, error, TRAINING_FAILED)
     signers = feed.ever(silo.name)
     sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, signers)
     # Asked again: training takes hours, and only what is in force now opens the way out.
@@ -321,6 +338,9 @@ def _evaluate(
     except DataStewardError as error:
         log.error("for the silo operator only: %s", error)
         return Step.FINISHED
+    except ProcessDiedError as error:
+        # What this silo trained still counts: the round was closed before.
+        return _refuse_dead(silo, plan, error, EVALUATION_FAILED)
     terms = silo.terms(feed.parties(silo.name))
     closed = objection(verdict.record, plan, terms, silo.clock.now(), LOSSES)
     if closed is not None:

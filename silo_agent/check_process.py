@@ -1,10 +1,11 @@
 """A check of the data in a process of its own, which gives its memory back and may die.
 
 The detectors, the suite and what they need, hundreds of megabytes, run in the child; the agent only
-reads its lines. A child that dies of what it read, or of memory, is a check that could not be made:
-the round is refused, the agent lives. The kill switch ends the child within a second, and so does
-the end of the agent. (For the digest of a Hugging Face set, an image-text folder or a table, and
-for the training files, the agent itself reads the data.)
+reads its lines. A child that says what is wrong is a check that could not be made; one that dies of
+what it read, or of memory, is no word about the data, and nothing is kept of it: the agent lives.
+The kill switch ends the child within a second, and so does the end of the agent. (For the digest of
+a Hugging Face set, an image-text folder or a table, and for the training files, the agent itself
+reads the data.)
 """
 
 import logging
@@ -18,10 +19,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_contracts.errors import DataStewardError, SiloOperatorError
-from infra.terminal import run_command_line
+from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperatorError
+from infra.terminal import say_fault
 from silo_agent.data_gate import Progress
 from silo_agent.gate_outcome import GateOutcome
+from silo_agent.restarts import CheckDiedError, described_exit
 
 log = logging.getLogger("silo-agent")
 
@@ -29,13 +31,18 @@ PROGRESS, OUTCOME = "records ", "outcome "
 REPORT_EVERY = 4_000
 WATCH_SECONDS = 0.5
 ORPHANED_EXIT_CODE = 86
+FAULT_EXIT_CODE = 3
+"""Of a child that said what a person can mend; one that met what nobody foresaw ends with 1."""
 
 
 def check_in_child(
     home: Path, progress: Progress, is_stopped: Callable[[], bool] = lambda: False
 ) -> GateOutcome:
-    """Run the check of the silo at `home`; raises DataStewardError when it could not be made,
-    SiloOperatorError when the kill switch ended it."""
+    """Run the check of the silo at `home`.
+
+    Raises DataStewardError when it could not be made, CheckDiedError when its process was killed
+    or crashed, SiloOperatorError when the kill switch ended it.
+    """
     command = [sys.executable, "-m", "silo_agent.check_process", str(home)]
     outcome: GateOutcome | None = None
     # The child reads its stdin to its end, which comes when this process is no more.
@@ -64,11 +71,23 @@ def check_in_child(
             found="the silo operator has switched it on",
             action="run `silo-agent run --clear-stop` when the silo may take part again",
         )
-    raise DataStewardError(
-        "check of the data",
+    raise _failure(child.returncode)
+
+
+def _failure(code: int) -> ConsortiaError:
+    """Of a child that ended with `code`, negative for a signal, and left no outcome."""
+    if code == FAULT_EXIT_CODE:
+        return DataStewardError(
+            "check of the data",
+            expected="an outcome",
+            found=f"a process that ended with {described_exit(code)}",
+            action="run `silo-agent check` and read what it says",
+        )
+    return CheckDiedError(
+        "process that checks the data",
         expected="an outcome",
-        found=f"a process that ended with code {child.returncode}",
-        action="run `silo-agent check` and read what it says",
+        found=described_exit(code),
+        action="give the machine more memory, or run `silo-agent check` and read what it says",
     )
 
 
@@ -129,4 +148,8 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    try:
+        main()
+    except ConsortiaError as error:
+        say_fault(error)
+        sys.exit(FAULT_EXIT_CODE)

@@ -15,6 +15,7 @@ from infra.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, 
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
+MAX_RESTARTS = 100
 
 Device = Literal["cpu", "cuda"]
 
@@ -68,10 +69,15 @@ class TrainingSection(_Section):
 
 
 class AgentSection(_Section):
-    """Rhythm of the agent in seconds."""
+    """Rhythm of the agent in seconds, and its patience.
+
+    `max_restarts`: how often training, evaluation or a check that was killed or crashed is started
+    again, before the silo says that it could not.
+    """
 
     poll_seconds: Seconds = 5.0
     status_seconds: Seconds = 10.0
+    max_restarts: Annotated[int, Field(ge=0, le=MAX_RESTARTS)] = 1
 
 
 class SiloConfig(_Section):

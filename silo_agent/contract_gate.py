@@ -20,6 +20,7 @@ from silo_agent.config import SiloConfig
 from silo_agent.data_gate import DataCheck, Progress, check_data, kept_outcome
 from silo_agent.gate_outcome import GateOutcome, KeptOutcomes
 from silo_agent.policy import ContractTerms
+from silo_agent.restarts import with_restarts
 from silo_agent.row_names import RowNames, names_of
 from silo_agent.silo_data import SiloData
 from silo_agent.silo_references import SiloReferences
@@ -61,13 +62,20 @@ class ContractGate:
         return ContractTerms.of(contract, agreement.envelope)
 
     def check(self, progress: Progress = lambda records: None) -> GateOutcome:
-        """Judge the data; raises DataStewardError when the contract file is unusable."""
+        """Judge the data.
+
+        Raises DataStewardError when the contract file is unusable, CheckDiedError when the
+        process that looks at the data died every time.
+        """
         retention = timedelta(days=self.contract().terms.retention.days)
         forget_unused_splits(self.config.home / SPLITS_DIRECTORY, retention)
         if not self.in_child:
             return check_data(self._inputs(), progress)
         kept = kept_outcome(self._inputs())
-        return kept or check_in_child(self.config.home, progress, self.is_stopped)
+        return kept or with_restarts(
+            lambda: check_in_child(self.config.home, progress, self.is_stopped),
+            self.config.agent.max_restarts,
+        )
 
     def expected_records(self) -> int | None:
         """About how many records a check will look at; None when that is unknown."""

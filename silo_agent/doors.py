@@ -10,6 +10,7 @@ from datetime import datetime
 from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Verdict
 from silo_agent.policy import ContractTerms, PolicyRefusal
+from silo_agent.restarts import CheckDiedError, ProcessDiedError
 
 LOCAL_ADAPTER = "local-adapter"
 LOSSES = "losses"
@@ -24,6 +25,17 @@ NOT_EVALUABLE = PolicyRefusal(
 DATA_UNUSABLE = PolicyRefusal(
     "data.unusable", "The data cannot be used as they were when the contract was checked."
 )
+TRAINING_FAILED = PolicyRefusal(
+    "training.failed", "Training ended before it was done: killed, out of memory, or crashed."
+)
+EVALUATION_FAILED = PolicyRefusal(
+    "evaluation.failed",
+    "The evaluation ended before it was done: killed, out of memory, or crashed.",
+)
+CHECK_FAILED = PolicyRefusal(
+    "data.check_failed",
+    "The check of the data ended before it was done: killed, out of memory, or crashed.",
+)
 NOT_SHARED = PolicyRefusal(
     "policy.share_individual_delta", "The silo's policy does not share its adapter by itself."
 )
@@ -35,6 +47,12 @@ _UNBOUND = PolicyRefusal(
 _VERDICT_EXPIRED = PolicyRefusal("verdict.expired", "The data contract's verdict has expired.")
 _CONTRACT_EXPIRED = PolicyRefusal("contract.expired", "The data contract has expired.")
 _NO_EGRESS = PolicyRefusal("contract.egress", "The data contract does not let this out.")
+
+
+def refusal_for(error: ProcessDiedError, otherwise: PolicyRefusal) -> PolicyRefusal:
+    """What the silo says of a process that died: of the check, which training and evaluation make
+    as well, or `otherwise`."""
+    return CHECK_FAILED if isinstance(error, CheckDiedError) else otherwise
 
 
 def objection(

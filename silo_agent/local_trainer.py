@@ -22,10 +22,12 @@ from silo_agent.config import SiloConfig
 from silo_agent.heldout_losses import LossBook, Measured
 from silo_agent.local_jobs import BASE, HELDOUT, LocalJobs, coalition_adapters, measured
 from silo_agent.machine_lock import machine_lock
+from silo_agent.restarts import with_restarts
 from silo_agent.status_reporter import StatusReporter
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
+    EvaluationResult,
     Progress,
     TrainingJob,
     TrainingResult,
@@ -55,13 +57,17 @@ class DeepSpeedTrainer:
         starting = jobs.starting(starting_adapter)
         job = jobs.training(starting, splits)
         deadline = self.clock.now() + timedelta(seconds=self._seconds_left(plan))
-        with self._turn(report):
-            result = run_training(
+
+        def run() -> TrainingResult:
+            return run_training(
                 job,
                 on_progress=_shower(report),
                 should_stop=self.is_stopped,
                 deadline=deadline,
             )
+
+        with self._turn(report):
+            result = with_restarts(run, self.config.agent.max_restarts)
         _remember(jobs, job, starting, result)
         return LocalTraining(
             adapter=result.adapter,
@@ -114,13 +120,18 @@ class DeepSpeedTrainer:
 
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
         limit = timedelta(seconds=self.config.training.time_limit_seconds)
-        with self._turn(report):
-            result = run_evaluation(
+        deadline = self.clock.now() + limit
+
+        def run() -> EvaluationResult:
+            return run_evaluation(
                 job,
                 on_progress=_shower(report),
                 should_stop=self.is_stopped,
-                deadline=self.clock.now() + limit,
+                deadline=deadline,
             )
+
+        with self._turn(report):
+            result = with_restarts(run, self.config.agent.max_restarts)
         for adapter in job.adapters:
             entry = result.loss(adapter.name, HELDOUT)
             book.put(adapter, Measured(entry.loss, entry.tokens, entry.records))

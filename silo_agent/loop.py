@@ -20,6 +20,7 @@ from infra.file_lock import try_lock
 from silo_agent.agent import Step, poll_once
 from silo_agent.feed import refresh_feed
 from silo_agent.release import ReleaseForbiddenError
+from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.training.launch import TrainingInterruptedError
 
@@ -28,7 +29,7 @@ log = logging.getLogger("silo-agent")
 PID_NAME = "agent.pid"
 LOCK_NAME = "agent.lock"
 LONGEST_WAIT_SECONDS = 60.0
-FAULTS_OF_A_ROUND = (TrainingInterruptedError, ReleaseForbiddenError)
+FAULTS_OF_A_ROUND = (TrainingInterruptedError, ReleaseForbiddenError, ProcessDiedError)
 BACK_OFF_FACTOR = 2.0
 
 

@@ -35,6 +35,9 @@ checkpoint_every_steps = 2
 heldout_sequences = 8
 silo_only_baseline = true  # also train an adapter that never leaves, for comparison
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
+
+[agent]
+max_restarts = 1           # of training, evaluation or a check that was killed, before a refusal
 """
 
 

@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.errors import SiloOperatorError
+from silo_agent.restarts import ProcessDiedError, described_exit
 from silo_agent.training.rank_log import rank_log
 from silo_agent.training.torchrun import failed_ranks
 
@@ -21,18 +21,18 @@ class FailedProcess:
     code: int
     log: Path
 
-    def error(self) -> SiloOperatorError:
+    def error(self) -> ProcessDiedError:
         """What happened, in the process's own last error line, and what to do."""
-        action = f"read {self.log}, correct the cause and run the round again"
+        action = f"read {self.log} and correct the cause; the next attempt goes on from there"
         if self.code == -signal.SIGKILL:
             action = (
                 "give the machine more memory or use fewer ranks, "
                 f"if {self.log} shows no other cause"
             )
-        return SiloOperatorError(
+        return ProcessDiedError(
             f"training process, {self.name}",
             expected="exit code 0",
-            found=f"{_described(self.code)}; last error line: {_last_error_line(self.log)}",
+            found=f"{described_exit(self.code)}; last error line: {_last_error_line(self.log)}",
             action=action,
         )
 
@@ -53,10 +53,6 @@ def first_failed(torchrun: FailedProcess) -> FailedProcess:
 
     first = min(codes, key=consequence)
     return FailedProcess(f"rank {first}", codes[first], logs[first])
-
-
-def _described(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _last_error_line(log: Path) -> str:

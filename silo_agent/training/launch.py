@@ -59,9 +59,8 @@ def run_training(
     """Train one adapter (and the silo-only baseline, if asked); returns what was measured.
 
     A deadline that passes during the baseline ends the baseline only. Raises
-    TrainingInterruptedError
-    on stop or deadline, SiloOperatorError when a rank fails for a reason of its own, and the
-    error that a rank reported otherwise.
+    TrainingInterruptedError on stop or deadline, the error that a rank reported, and
+    ProcessDiedError when one failed without a report.
     """
     files, fingerprint = RunFiles(job.output_dir), job.fingerprint()
     earlier = _earlier_training(files, job, fingerprint)
