@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from urllib3.exceptions import HTTPError
 
@@ -22,14 +22,15 @@ from data_contracts.errors import StorageError
 from data_contracts.shown_text import quoted
 from infra.addresses import address_fault, is_plain
 from infra.loopback import is_loopback
-from infra.object_store import AccessDeniedError, RefusedRequestError
+from infra.s3_faults import CLIENT_FAULTS, AskedPlace, error_code, status_of, storage_fault
+from infra.s3_requests import prepare_requests
+
+__all__ = ["S3Settings", "connect", "error_code", "status_of", "translated"]
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
 MAX_ATTEMPTS = 4
 MAX_CONNECTIONS = 32
-PASSING = (404, 408, 409, 412, 429)
-"""Statuses that are about a moment or a missing thing, and not about the request."""
 STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 """What reading a body can raise once the storage has answered."""
 
@@ -53,6 +54,11 @@ class S3Settings(BaseModel):
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine."""
         return is_loopback(self.endpoint_url)
+
+    @property
+    def asked_as(self) -> str:
+        """Who asks, in words that give no key away."""
+        return f"the access key that starts with {self.access_key[:4]!r}"
 
     @model_validator(mode="after")
     def _endpoint_is_safe(self) -> "S3Settings":
@@ -92,7 +98,7 @@ def _client(settings: S3Settings) -> Any:
             "ca_bundle": (None, None, None, None),
         }
     )
-    return session.create_client(
+    client = session.create_client(
         "s3",
         endpoint_url=settings.endpoint_url,
         region_name=settings.region,
@@ -101,12 +107,15 @@ def _client(settings: S3Settings) -> Any:
         verify=str(settings.ca_bundle) if settings.ca_bundle else True,
         config=_client_config(settings),
     )
+    prepare_requests(client)
+    return client
 
 
 def _client_config(settings: S3Settings) -> Config:
     return Config(
         signature_version="s3v4",
-        s3={"addressing_style": settings.addressing_style},
+        # With a Content-MD5 botocore would leave the body out of the signature.
+        s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": True},
         request_checksum_calculation=settings.checksums,
         response_checksum_validation=settings.checksums,
         retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
@@ -120,55 +129,9 @@ def _client_config(settings: S3Settings) -> Config:
 
 @contextmanager
 def translated(settings: S3Settings, bucket: str, key: str = "") -> Iterator[None]:
-    """Turn whatever the client raises inside the block into a StorageError."""
+    """Turn whatever the client raises inside the block into a StorageError of `s3_faults`."""
     try:
         yield
-    except ClientError as error:
-        raise _from_answer(error, settings, bucket, key) from None
-    except (BotoCoreError, HTTPError, ConnectionError, OSError) as error:
-        raise StorageError(
-            f"object storage at {settings.endpoint_url}",
-            expected="an answer",
-            found=f"{type(error).__name__}: {_first_line(str(error))}",
-            action="check that it runs and that address, proxy and ca_bundle are right",
-        ) from None
-
-
-def status_of(error: ClientError) -> int:
-    """HTTP status of an error answer, 0 when unknown."""
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def error_code(error: ClientError) -> str:
-    """S3 error code of an error answer, such as NoSuchKey."""
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _from_answer(error: ClientError, settings: S3Settings, bucket: str, key: str) -> StorageError:
-    code, status = error_code(error), status_of(error)
-    place = f"{settings.endpoint_url}/{bucket}/{key}"
-    if status in (401, 403):
-        return AccessDeniedError(
-            place,
-            expected=f"access with the access key that starts with {settings.access_key[:4]!r}",
-            found=f"{status} {code}",
-            action="check access key and secret; the storage operator grants access per bucket",
-        )
-    if code == "NoSuchBucket":
-        return StorageError(
-            place,
-            expected=f"a bucket named {bucket}",
-            found="no such bucket",
-            action="check the federation id and the endpoint, or have the bucket created",
-        )
-    kind = RefusedRequestError if 400 <= status < 500 and status not in PASSING else StorageError
-    return kind(
-        place,
-        expected=f"{error.operation_name} to succeed",
-        found=f"{status} {code}: {_first_line(str(error.response['Error'].get('Message', '')))}",
-        action="look into the log of the object storage at this time; the step can run again",
-    )
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0][:200] if text else "no message"
+    except CLIENT_FAULTS as error:
+        place = AskedPlace(settings.endpoint_url, bucket, key, settings.asked_as)
+        raise storage_fault(error, place) from None

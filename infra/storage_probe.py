@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from data_contracts.errors import StorageError
-from infra.object_store import AccessDeniedError, Bucket, Lock
+from infra.object_store import ABOUT_NO_PROMISE, AccessDeniedError, Bucket, Lock
 
 RACING_CREATES = 16
 PROBE_BYTES = 4096
@@ -49,7 +49,7 @@ class ProbeOutcome:
 def probe_storage(bucket: Bucket, *, role: str) -> ProbeOutcome:
     """Try every promise of a bucket where nothing may be overwritten, which `role` may write.
 
-    Raises StorageError only where not even the first object can be written.
+    Raises StorageError where not even the first object can be written, or what answered stops.
     """
     prefix = _new_place(bucket)
     checks = [*_creating(bucket, prefix), *_reading(bucket, prefix)]
@@ -63,7 +63,7 @@ def probe_inbox(
 
     Without versions the coordinator keeps copies instead, and there is nothing to take back.
     `denied` is a bucket that this credential must not read, such as another silo's inbox. Raises
-    StorageError only where not even the first object can be written.
+    StorageError where not even the first object can be written, or what answered stops.
     """
     prefix = _new_place(inbox)
     checks = _reading(inbox, prefix)
@@ -145,6 +145,8 @@ def _checked(promise: str, attempt: Callable[[], str | None]) -> PromiseCheck:
     """`attempt` returns what was seen instead of the promise, or None when it held."""
     try:
         seen = attempt()
+    except ABOUT_NO_PROMISE:
+        raise
     except StorageError as error:
         seen = str(error)
     return PromiseCheck(promise, seen is None, seen or "held")
@@ -275,6 +277,8 @@ def _fails(attempt: Callable[[], object]) -> bool:
     """For whatever reason: where a bucket has no locks at all, none can be set."""
     try:
         attempt()
+    except ABOUT_NO_PROMISE:
+        raise
     except StorageError:
         return True
     return False
