@@ -1,8 +1,9 @@
 """One configured S3 client, and every one of its failures as a StorageError.
 
-Guaranteed: nothing is taken from the user's AWS profiles or environment credentials, secrets are
-in no message and no repr, connections to loopback ignore proxies, and a secret key never travels
-over plain HTTP beyond this machine unless the settings say so. HTTPS_PROXY and NO_PROXY count.
+Guaranteed: nothing is taken from the user's AWS profiles or environment credentials unless the
+settings have no access key, which asks for AWS's default chain; secrets are in no message and no
+repr, connections to loopback ignore proxies, and a secret key never travels over plain HTTP beyond
+this machine unless the settings say so. HTTPS_PROXY and NO_PROXY count where `proxy` is not set.
 """
 
 import os
@@ -36,15 +37,21 @@ STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 
 
 class S3Settings(BaseModel):
-    """Where the storage is and who asks. `checksums` is botocore's request and response mode."""
+    """Where the storage is and who asks. `checksums` is botocore's request and response mode.
+
+    Without `access_key` AWS's default chain finds the credential, in `profile` if one is named.
+    """
 
     # Without hide_input_in_errors a message about one field would quote the secret of another.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     endpoint_url: str
     region: str = "us-east-1"
-    access_key: str = Field(repr=False)
-    secret_key: SecretStr
+    access_key: str = Field(default="", repr=False)
+    secret_key: SecretStr = SecretStr("")
+    session_token: SecretStr | None = None
+    profile: str | None = None
+    proxy: str | None = None
     ca_bundle: Path | None = None
     addressing_style: Literal["path", "virtual", "auto"] = "path"
     checksums: Literal["when_required", "when_supported"] = "when_required"
@@ -58,6 +65,8 @@ class S3Settings(BaseModel):
     @property
     def asked_as(self) -> str:
         """Who asks, in words that give no key away."""
+        if not self.access_key:
+            return f"the AWS profile {self.profile}" if self.profile else "AWS's default chain"
         return f"the access key that starts with {self.access_key[:4]!r}"
 
     @model_validator(mode="after")
@@ -90,25 +99,34 @@ def connect(settings: S3Settings, bucket: str) -> Any:
 
 @lru_cache(maxsize=16)
 def _client(settings: S3Settings) -> Any:
-    session = botocore.session.Session(
-        session_vars={
-            "profile": (None, None, None, None),
-            "config_file": (None, None, os.devnull, None),
-            "credentials_file": (None, None, os.devnull, None),
-            "ca_bundle": (None, None, None, None),
-        }
-    )
-    client = session.create_client(
+    token = settings.session_token
+    client = _session(settings).create_client(
         "s3",
         endpoint_url=settings.endpoint_url,
         region_name=settings.region,
-        aws_access_key_id=settings.access_key,
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
+        aws_access_key_id=settings.access_key or None,
+        aws_secret_access_key=settings.secret_key.get_secret_value() or None,
+        aws_session_token=token.get_secret_value() if token else None,
         verify=str(settings.ca_bundle) if settings.ca_bundle else True,
         config=_client_config(settings),
     )
     prepare_requests(client)
     return client
+
+
+def _session(settings: S3Settings) -> botocore.session.Session:
+    of_nobody = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    no_bundle = {"ca_bundle": (None, None, None, None)}
+    if settings.access_key:
+        return botocore.session.Session(session_vars=of_nobody | no_bundle)
+    session = botocore.session.Session(session_vars=no_bundle)
+    if settings.profile is not None:
+        session.set_config_variable("profile", settings.profile)
+    return session
 
 
 def _client_config(settings: S3Settings) -> Config:
@@ -122,9 +140,16 @@ def _client_config(settings: S3Settings) -> Config:
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
         max_pool_connections=MAX_CONNECTIONS,
-        proxies={} if settings.is_loopback else None,
+        proxies=_proxies(settings),
         user_agent_extra="consortia",
     )
+
+
+def _proxies(settings: S3Settings) -> dict[str, str] | None:
+    """None leaves the choice to the environment."""
+    if settings.is_loopback:
+        return {}
+    return {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
 
 
 @contextmanager

@@ -12,11 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from threading import Barrier
 
 from data_contracts.errors import StorageError
 from infra.object_store import ABOUT_NO_PROMISE, AccessDeniedError, Bucket, Lock
 
 RACING_CREATES = 16
+RACES = 12
+"""A store that only seldom lets two win must not pass by luck."""
+START_SECONDS = 60.0
 PROBE_BYTES = 4096
 PROBE_PREFIX = "probe/"
 PROBE_LOCK = timedelta(minutes=15)
@@ -161,10 +165,24 @@ def _second_create(bucket: Bucket, key: str) -> str | None:
     return None if kept == b"first" else f"a refused create left {kept!r}"
 
 
-def _race(bucket: Bucket, key: str) -> str | None:
-    contenders = [f"contender {number}".encode() for number in range(RACING_CREATES)]
+def _race(bucket: Bucket, prefix: str) -> str | None:
     with ThreadPoolExecutor(RACING_CREATES) as pool:
-        won = list(pool.map(lambda data: _creates(bucket, key, data), contenders))
+        for number in range(RACES):
+            seen = _one_race(bucket, f"{prefix}-{number}", pool)
+            if seen is not None:
+                return seen
+    return None
+
+
+def _one_race(bucket: Bucket, key: str, pool: ThreadPoolExecutor) -> str | None:
+    contenders = [f"contender {number}".encode() for number in range(RACING_CREATES)]
+    start = Barrier(RACING_CREATES, timeout=START_SECONDS)
+
+    def create(data: bytes) -> bool:
+        start.wait()
+        return _creates(bucket, key, data)
+
+    won = list(pool.map(create, contenders))
     winners = [data for data, did_win in zip(contenders, won, strict=True) if did_win]
     kept = bucket.get(key, PROBE_BYTES)
     if [kept] == winners:
