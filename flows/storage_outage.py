@@ -1,6 +1,6 @@
 """Waiting for an object storage that is away, until the round's own deadline.
 
-Only what can pass by itself is waited for (`infra.object_store.OutageError`): no answer, or one
+Only what can pass by itself is waited for (`infra.object_store.StorageUnavailableError`): no answer, or one
 that says "not now". A wrong credential or a missing bucket is raised at once. Whatever was being
 done is done again from its start, so it has to be a step that can be run again. While storage is
 away one line a minute says so, however many steps wait for it, and one more when it is back.
@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TypeVar
 
 from infra.clock import Clock
-from infra.object_store import OutageError
+from infra.object_store import StorageUnavailableError
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -58,13 +58,13 @@ class OutageWait:
         self._outage: _Outage | None = None
 
     def through(self, deadline: datetime | None, step: Callable[[], _T]) -> _T:
-        """What `step` returns; raises its OutageError where storage is away for too long."""
+        """What `step` returns; raises its StorageUnavailableError where storage is away for too long."""
         until: datetime | None = None
         failures = 0
         while True:
             try:
                 result = step()
-            except OutageError as error:
+            except StorageUnavailableError as error:
                 now = self._clock.now()
                 until = until or waits_until(now, deadline)
                 if now >= until:
@@ -76,7 +76,9 @@ class OutageWait:
                 self._report_end()
                 return result
 
-    def _report_outage(self, error: OutageError, now: datetime, until: datetime) -> None:
+    def _report_outage(
+        self, error: StorageUnavailableError, now: datetime, until: datetime
+    ) -> None:
         with self._lock:
             outage = self._outage = self._outage or _Outage(now)
             if outage.said_at is not None and now - outage.said_at < SAY_EVERY:

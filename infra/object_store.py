@@ -17,13 +17,20 @@ from data_contracts.errors import StorageError
 MAX_LISTED_KEYS = 100_000
 
 
-class OutageError(StorageError):
-    """The storage does not answer, or says that it cannot just now: the same request can succeed
-    later without anybody changing it."""
+class StorageUnavailableError(StorageError):
+    """Nothing answers, or what answers says that it cannot now: it may be different in a minute."""
+
+
+class UnusableCredentialError(StorageError):
+    """The storage does not accept who asks, or when: key, secret, session token or clock."""
+
+
+ABOUT_NO_PROMISE = (StorageUnavailableError, UnusableCredentialError)
+"""What says nothing of a bucket or of the rights in it, however often it is raised."""
 
 
 class AccessDeniedError(StorageError):
-    """The storage knows the caller and says no, or does not know the credential."""
+    """The storage knows the caller and says no."""
 
 
 class RefusedRequestError(StorageError):

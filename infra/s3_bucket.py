@@ -38,6 +38,7 @@ from infra.s3_client import (
 )
 from infra.s3_versions import (
     NO_SUCH_OBJECT,
+    listed_in,
     lock_in,
     version_gone,
     version_in,
@@ -204,7 +205,7 @@ class S3Bucket:
         )
         with translated(self._settings, self._name, prefix):
             for page in pages:
-                found += [ObjectInfo(o["Key"], int(o["Size"])) for o in page.get("Contents", ())]
+                found += listed_in(page)
                 if len(found) > MAX_LISTED_KEYS:
                     raise BoundExceededError(
                         f"{self._name}/{prefix}",

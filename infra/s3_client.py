@@ -1,8 +1,9 @@
 """One configured S3 client, and every one of its failures as a StorageError.
 
-Guaranteed: nothing is taken from the user's AWS profiles or environment credentials, secrets are
-in no message and no repr, connections to loopback ignore proxies, and a secret key never travels
-over plain HTTP beyond this machine unless the settings say so. HTTPS_PROXY and NO_PROXY count.
+Guaranteed: nothing is taken from the user's AWS profiles or environment credentials unless the
+settings have no access key, which asks for AWS's default chain; secrets are in no message and no
+repr, connections to loopback ignore proxies, and a secret key never travels over plain HTTP beyond
+this machine unless the settings say so. HTTPS_PROXY and NO_PROXY count where `proxy` is not set.
 """
 
 import os
@@ -14,14 +15,7 @@ from typing import Any, Literal
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-    SSLError,
-)
-from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.exceptions import BotoCoreError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from urllib3.exceptions import HTTPError
 
@@ -29,41 +23,35 @@ from data_contracts.errors import StorageError
 from data_contracts.shown_text import quoted
 from infra.addresses import address_fault, is_plain
 from infra.loopback import is_loopback
-from infra.object_store import AccessDeniedError, OutageError, RefusedRequestError
+from infra.s3_faults import CLIENT_FAULTS, AskedPlace, error_code, status_of, storage_fault
+from infra.s3_requests import prepare_requests
+
+__all__ = ["S3Settings", "connect", "error_code", "status_of", "translated"]
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
 MAX_ATTEMPTS = 4
 MAX_CONNECTIONS = 32
-PASSING = (404, 408, 409, 412, 429)
-"""Statuses that are about a moment or a missing thing, and not about the request."""
-BUSY = (408, 429)
-"""Statuses below 500 of a storage that cannot answer just now."""
-NEVER = (501, 505)
-"""Statuses from 500 of a storage that cannot answer such a request at any time."""
-NO_ANSWER = (
-    NoConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    HTTPError,
-    ConnectionError,
-    TimeoutError,
-)
-"""What the client raises when no answer came, or only a part of one."""
 STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 """What reading a body can raise once the storage has answered."""
 
 
 class S3Settings(BaseModel):
-    """Where the storage is and who asks. `checksums` is botocore's request and response mode."""
+    """Where the storage is and who asks. `checksums` is botocore's request and response mode.
+
+    Without `access_key` AWS's default chain finds the credential, in `profile` if one is named.
+    """
 
     # Without hide_input_in_errors a message about one field would quote the secret of another.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     endpoint_url: str
     region: str = "us-east-1"
-    access_key: str = Field(repr=False)
-    secret_key: SecretStr
+    access_key: str = Field(default="", repr=False)
+    secret_key: SecretStr = SecretStr("")
+    session_token: SecretStr | None = None
+    profile: str | None = None
+    proxy: str | None = None
     ca_bundle: Path | None = None
     addressing_style: Literal["path", "virtual", "auto"] = "path"
     checksums: Literal["when_required", "when_supported"] = "when_required"
@@ -73,6 +61,13 @@ class S3Settings(BaseModel):
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine."""
         return is_loopback(self.endpoint_url)
+
+    @property
+    def asked_as(self) -> str:
+        """Who asks, in words that give no key away."""
+        if not self.access_key:
+            return f"the AWS profile {self.profile}" if self.profile else "AWS's default chain"
+        return f"the access key that starts with {self.access_key[:4]!r}"
 
     @model_validator(mode="after")
     def _endpoint_is_safe(self) -> "S3Settings":
@@ -104,102 +99,64 @@ def connect(settings: S3Settings, bucket: str) -> Any:
 
 @lru_cache(maxsize=16)
 def _client(settings: S3Settings) -> Any:
-    session = botocore.session.Session(
-        session_vars={
-            "profile": (None, None, None, None),
-            "config_file": (None, None, os.devnull, None),
-            "credentials_file": (None, None, os.devnull, None),
-            "ca_bundle": (None, None, None, None),
-        }
-    )
-    return session.create_client(
+    token = settings.session_token
+    client = _session(settings).create_client(
         "s3",
         endpoint_url=settings.endpoint_url,
         region_name=settings.region,
-        aws_access_key_id=settings.access_key,
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
+        aws_access_key_id=settings.access_key or None,
+        aws_secret_access_key=settings.secret_key.get_secret_value() or None,
+        aws_session_token=token.get_secret_value() if token else None,
         verify=str(settings.ca_bundle) if settings.ca_bundle else True,
         config=_client_config(settings),
     )
+    prepare_requests(client)
+    return client
+
+
+def _session(settings: S3Settings) -> botocore.session.Session:
+    of_nobody = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    no_bundle = {"ca_bundle": (None, None, None, None)}
+    if settings.access_key:
+        return botocore.session.Session(session_vars=of_nobody | no_bundle)
+    session = botocore.session.Session(session_vars=no_bundle)
+    if settings.profile is not None:
+        session.set_config_variable("profile", settings.profile)
+    return session
 
 
 def _client_config(settings: S3Settings) -> Config:
     return Config(
         signature_version="s3v4",
-        s3={"addressing_style": settings.addressing_style},
+        # With a Content-MD5 botocore would leave the body out of the signature.
+        s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": True},
         request_checksum_calculation=settings.checksums,
         response_checksum_validation=settings.checksums,
         retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
         max_pool_connections=MAX_CONNECTIONS,
-        proxies={} if settings.is_loopback else None,
+        proxies=_proxies(settings),
         user_agent_extra="consortia",
     )
 
 
+def _proxies(settings: S3Settings) -> dict[str, str] | None:
+    """None leaves the choice to the environment."""
+    if settings.is_loopback:
+        return {}
+    return {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
+
+
 @contextmanager
 def translated(settings: S3Settings, bucket: str, key: str = "") -> Iterator[None]:
-    """Turn whatever the client raises inside the block into a StorageError."""
+    """Turn whatever the client raises inside the block into a StorageError of `s3_faults`."""
     try:
         yield
-    except ClientError as error:
-        raise _from_answer(error, settings, bucket, key) from None
-    except (BotoCoreError, HTTPError, ConnectionError, OSError) as error:
-        raise _kind_of_fault(error)(
-            f"object storage at {settings.endpoint_url}",
-            expected="an answer",
-            found=f"{type(error).__name__}: {_first_line(str(error))}",
-            action="check that it runs and that address, proxy and ca_bundle are right",
-        ) from None
-
-
-def status_of(error: ClientError) -> int:
-    """HTTP status of an error answer, 0 when unknown."""
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def error_code(error: ClientError) -> str:
-    """S3 error code of an error answer, such as NoSuchKey."""
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _from_answer(error: ClientError, settings: S3Settings, bucket: str, key: str) -> StorageError:
-    code, status = error_code(error), status_of(error)
-    place = f"{settings.endpoint_url}/{bucket}/{key}"
-    if status in (401, 403):
-        return AccessDeniedError(
-            place,
-            expected=f"access with the access key that starts with {settings.access_key[:4]!r}",
-            found=f"{status} {code}",
-            action="check access key and secret; the storage operator grants access per bucket",
-        )
-    if code == "NoSuchBucket":
-        return StorageError(
-            place,
-            expected=f"a bucket named {bucket}",
-            found="no such bucket",
-            action="check the federation id and the endpoint, or have the bucket created",
-        )
-    return _kind_of_answer(status)(
-        place,
-        expected=f"{error.operation_name} to succeed",
-        found=f"{status} {code}: {_first_line(str(error.response['Error'].get('Message', '')))}",
-        action="look into the log of the object storage at this time; the step can run again",
-    )
-
-
-def _kind_of_answer(status: int) -> type[StorageError]:
-    if status in BUSY or (status >= 500 and status not in NEVER):
-        return OutageError
-    return RefusedRequestError if 400 <= status < 500 and status not in PASSING else StorageError
-
-
-def _kind_of_fault(error: Exception) -> type[StorageError]:
-    """A certificate that is not trusted stays so; a server that is away comes back."""
-    is_outage = isinstance(error, NO_ANSWER) and not isinstance(error, SSLError)
-    return OutageError if is_outage else StorageError
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0][:200] if text else "no message"
+    except CLIENT_FAULTS as error:
+        place = AskedPlace(settings.endpoint_url, bucket, key, settings.asked_as)
+        raise storage_fault(error, place) from None

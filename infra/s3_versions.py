@@ -1,9 +1,9 @@
-"""How S3 names versions and locks, in requests and answers."""
+"""How S3 names objects, versions and locks, in requests and answers."""
 
 from datetime import UTC
 from typing import Any
 
-from infra.object_store import Lock, VersionGoneError
+from infra.object_store import Lock, ObjectInfo, VersionGoneError
 
 NO_SUCH_OBJECT = ("NoSuchKey", "NoSuchVersion")
 UNVERSIONED = "null"
@@ -27,6 +27,16 @@ def lock_in(answer: dict[str, Any]) -> Lock | None:
     if mode not in ("GOVERNANCE", "COMPLIANCE") or until is None:
         return None
     return Lock("governance" if mode == "GOVERNANCE" else "compliance", until.astimezone(UTC))
+
+
+def listed_in(page: dict[str, Any]) -> list[ObjectInfo]:
+    """The objects on one page of a listing; ValueError or KeyError for what is no whole page.
+
+    What a proxy answers for itself has no `IsTruncated`, and must not look like an empty bucket.
+    """
+    if page.get("IsTruncated") is not bool(page.get("NextContinuationToken")):
+        raise ValueError("a listing that does not say whether it goes on, and from where")
+    return [ObjectInfo(o["Key"], int(o["Size"])) for o in page.get("Contents", ())]
 
 
 def version_gone(bucket: str, key: str, version: str | None) -> VersionGoneError:

@@ -12,11 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from threading import Barrier
 
 from data_contracts.errors import StorageError
-from infra.object_store import AccessDeniedError, Bucket, Lock
+from infra.object_store import ABOUT_NO_PROMISE, AccessDeniedError, Bucket, Lock
 
 RACING_CREATES = 16
+RACES = 12
+"""A store that only seldom lets two win must not pass by luck."""
+START_SECONDS = 60.0
 PROBE_BYTES = 4096
 PROBE_PREFIX = "probe/"
 PROBE_LOCK = timedelta(minutes=15)
@@ -49,7 +53,7 @@ class ProbeOutcome:
 def probe_storage(bucket: Bucket, *, role: str) -> ProbeOutcome:
     """Try every promise of a bucket where nothing may be overwritten, which `role` may write.
 
-    Raises StorageError only where not even the first object can be written.
+    Raises StorageError where not even the first object can be written, or what answered stops.
     """
     prefix = _new_place(bucket)
     checks = [*_creating(bucket, prefix), *_reading(bucket, prefix)]
@@ -63,7 +67,7 @@ def probe_inbox(
 
     Without versions the coordinator keeps copies instead, and there is nothing to take back.
     `denied` is a bucket that this credential must not read, such as another silo's inbox. Raises
-    StorageError only where not even the first object can be written.
+    StorageError where not even the first object can be written, or what answered stops.
     """
     prefix = _new_place(inbox)
     checks = _reading(inbox, prefix)
@@ -145,6 +149,8 @@ def _checked(promise: str, attempt: Callable[[], str | None]) -> PromiseCheck:
     """`attempt` returns what was seen instead of the promise, or None when it held."""
     try:
         seen = attempt()
+    except ABOUT_NO_PROMISE:
+        raise
     except StorageError as error:
         seen = str(error)
     return PromiseCheck(promise, seen is None, seen or "held")
@@ -159,10 +165,24 @@ def _second_create(bucket: Bucket, key: str) -> str | None:
     return None if kept == b"first" else f"a refused create left {kept!r}"
 
 
-def _race(bucket: Bucket, key: str) -> str | None:
-    contenders = [f"contender {number}".encode() for number in range(RACING_CREATES)]
+def _race(bucket: Bucket, prefix: str) -> str | None:
     with ThreadPoolExecutor(RACING_CREATES) as pool:
-        won = list(pool.map(lambda data: _creates(bucket, key, data), contenders))
+        for number in range(RACES):
+            seen = _one_race(bucket, f"{prefix}-{number}", pool)
+            if seen is not None:
+                return seen
+    return None
+
+
+def _one_race(bucket: Bucket, key: str, pool: ThreadPoolExecutor) -> str | None:
+    contenders = [f"contender {number}".encode() for number in range(RACING_CREATES)]
+    start = Barrier(RACING_CREATES, timeout=START_SECONDS)
+
+    def create(data: bytes) -> bool:
+        start.wait()
+        return _creates(bucket, key, data)
+
+    won = list(pool.map(create, contenders))
     winners = [data for data, did_win in zip(contenders, won, strict=True) if did_win]
     kept = bucket.get(key, PROBE_BYTES)
     if [kept] == winners:
@@ -275,6 +295,8 @@ def _fails(attempt: Callable[[], object]) -> bool:
     """For whatever reason: where a bucket has no locks at all, none can be set."""
     try:
         attempt()
+    except ABOUT_NO_PROMISE:
+        raise
     except StorageError:
         return True
     return False

@@ -17,7 +17,7 @@ from data_contracts.records.status import Status
 from infra import command_values as values
 from infra.clock import SystemClock
 from infra.signing_keys import load_key
-from infra.storage_probe import probe_inbox, require_promises
+from infra.storage_probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.check_display import check_with_progress, print_view, show_page
@@ -35,6 +35,7 @@ from silo_agent.readiness_papers import papers
 from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
 from silo_agent.steward_view import steward_view
+from silo_agent.storage_wait import probe_when_reachable
 from silo_agent.templates import LocalModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -249,7 +250,9 @@ def run(
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
-    require_promises(probe_inbox(own_inbox(config), SystemClock().now(), role=config.silo))
+    found = probe_when_reachable(own_inbox(config), silo.clock, silo.is_stopped, role=config.silo)
+    if found is not None:
+        require_promises(found)
     log.info("agent of %s in %s: waiting for plans; Ctrl-C ends it", config.silo, config.federation)
     run_agent(silo, once=once)
 

@@ -87,12 +87,13 @@ def _named(facts: Facts, membership: Membership) -> Item:
 
 
 def _credential(facts: Facts) -> Item:
-    path = facts.config.path(facts.config.storage.credentials)
-    if not path.exists():
+    storage = facts.config.storage
+    path, is_file = facts.config.path(storage.credentials), storage.credential_source == "file"
+    if is_file and not path.exists():
         return missing("credential", path, hand_over_command(facts.config))
     if isinstance(facts.credential, ConsortiaError):
         return of_fault("credential", facts.credential)
-    return there("credential", str(path))
+    return there("credential", str(path) if is_file else facts.credential.asked_as)
 
 
 def _storage(facts: Facts) -> list[Item]:

@@ -15,7 +15,7 @@ from flows.storage_outage import (
     waits_until,
 )
 from infra.local_ports import free_port
-from infra.object_store import AccessDeniedError, OutageError, RefusedRequestError
+from infra.object_store import AccessDeniedError, RefusedRequestError, StorageUnavailableError
 from infra.s3_bucket import S3Bucket, S3Settings
 from tests.loopback_server import answering
 from tests.simulator.fake_clock import START, FakeClock
@@ -35,7 +35,9 @@ class Storage:
     def ask(self) -> str:
         self.tries += 1
         if any(start <= self.clock.now() < end for start, end in self._away):
-            raise OutageError("object storage at s3", expected="an answer", found="503", action="-")
+            raise StorageUnavailableError(
+                "object storage at s3", expected="an answer", found="503", action="-"
+            )
         return "an answer"
 
 
@@ -84,7 +86,7 @@ def test_it_ends_at_the_deadline_and_not_before_the_stated_time(
 ) -> None:
     clock = FakeClock()
     storage = Storage(clock, (0, 1e6))
-    with pytest.raises(OutageError, match="503"):
+    with pytest.raises(StorageUnavailableError, match="503"):
         OutageWait(clock, lambda _: None).through(deadline, storage.ask)
     assert clock.now() - START == ends_after
 
@@ -132,12 +134,12 @@ def _xml(code: str) -> bytes:
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (500, _xml("InternalError"), OutageError),
-        (502, b"<html>Bad Gateway</html>", OutageError),
-        (503, _xml("SlowDown"), OutageError),
-        (504, b"", OutageError),
-        (429, _xml("TooManyRequests"), OutageError),
-        (408, _xml("RequestTimeout"), OutageError),
+        (500, _xml("InternalError"), StorageUnavailableError),
+        (502, b"<html>Bad Gateway</html>", StorageUnavailableError),
+        (503, _xml("SlowDown"), StorageUnavailableError),
+        (504, b"", StorageUnavailableError),
+        (429, _xml("TooManyRequests"), StorageUnavailableError),
+        (408, _xml("RequestTimeout"), StorageUnavailableError),
         (501, _xml("NotImplemented"), StorageError),
         (403, _xml("InvalidAccessKeyId"), AccessDeniedError),
         (401, _xml("Unauthorized"), AccessDeniedError),
@@ -161,7 +163,7 @@ def _no_such_name() -> str:
 
 @pytest.mark.parametrize("address", [_nobody_listens, _no_such_name])
 def test_no_answer_is_an_outage(address: Callable[[], str]) -> None:
-    with pytest.raises(OutageError, match="check that it runs"):
+    with pytest.raises(StorageUnavailableError, match="check that it runs"):
         bucket(address()).list_keys("")
 
 

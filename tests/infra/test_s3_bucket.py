@@ -11,7 +11,7 @@ from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import StorageError
 from infra.local_ports import free_port
 from infra.local_stack import RunningStorage, add_federation, add_silo
-from infra.object_store import AccessDeniedError
+from infra.object_store import AccessDeniedError, UnusableCredentialError
 from infra.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket, S3Settings
 from infra.s3_client import connect
 from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
@@ -100,7 +100,9 @@ def test_the_probe_finds_ignored_conditions() -> None:
 def test_wrong_secret_and_missing_bucket(object_storage: RunningStorage) -> None:
     settings = add_federation(object_storage, "errors")
     wrong = settings.model_copy(update={"secret_key": _settings().secret_key})
-    with pytest.raises(AccessDeniedError, match=r"403 SignatureDoesNotMatch.*check access key"):
+    with pytest.raises(
+        UnusableCredentialError, match=r"403 SignatureDoesNotMatch.*check secret_key"
+    ):
         S3Bucket(wrong, "errors-plans").get("key", 1)
     admin = S3Bucket(object_storage.settings_for("admin"), "errors-nowhere")
     with pytest.raises(StorageError, match="expected a bucket named errors-nowhere"):
