@@ -14,6 +14,7 @@ from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Status
+from flows import round_text
 
 BAR_WIDTH = 24
 
@@ -80,8 +81,9 @@ def _view_silo(c: Coordinator, seen: Look, records: SiloRecords) -> SiloView:
     status = read_status(c, seen.feed, seen.attempt.plan, silo)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None)
-    if records.refusal is not None:
-        return SiloView(silo, f"refused by {records.refusal.record.rule}", None)
+    refusal = records.refusal or records.late_refusal
+    if refusal is not None:
+        return SiloView(silo, round_text.refused(refusal.record.rule), None)
     if records.verdict is not None and not records.verdict.record.passed:
         return SiloView(silo, "its data contract failed", None)
     if status is not None and status.phase != "releasing":
