@@ -127,6 +127,8 @@ def _as_judged(judged: SiloRecords | None, inbox: SiloRecords) -> SiloRecords:
         equivocated=inbox.equivocated,
         is_revoked=inbox.is_revoked,
         versions=dict(inbox.versions) | dict(judged.versions),
+        # Of no weight: it only ends the wait for an evaluation that will not come.
+        late_refusal=inbox.refusal if judged.refusal is None else None,
     )
 
 

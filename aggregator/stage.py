@@ -53,6 +53,8 @@ def owing_evaluation(attempt: Attempt) -> tuple[str, ...]:
 
 
 def _will_evaluate(own: SiloRecords) -> bool:
+    if own.late_refusal is not None:
+        return False
     verdict = own.verdict
     if verdict is None or not verdict.record.passed or not verdict.record.evaluates:
         return False

@@ -7,6 +7,13 @@ from data_contracts.records import Abort, Candidate, Close, Decision, RoundPlan
 
 SHORT_DIGEST = 12
 
+_AFTER_REFUSAL = {
+    "training.failed": "try another attempt, or give it a smaller adapter in silo_adapters",
+    "evaluation.failed": "its adapter counts, its losses do not",
+    "data.check_failed": "the next attempt looks at its data again; its own log says what happened",
+}
+"""What the federation operator can do about a silo whose machine gave out."""
+
 
 def opened(plan: RoundPlan, digest: str) -> str:
     """Whom the plan asks, and until when."""
@@ -25,6 +32,12 @@ def closed(record: Close | Abort, digest: str) -> str:
         f"{len(record.refused)} refused, {len(record.rejected)} rejected, "
         f"{len(record.missing)} missing (close record {digest[:SHORT_DIGEST]})"
     )
+
+
+def refused(rule: str) -> str:
+    """By which rule a silo refused, and what can be done where its machine gave out."""
+    said = f"refused by {rule}"
+    return f"{said}: {_AFTER_REFUSAL[rule]}" if rule in _AFTER_REFUSAL else said
 
 
 def merged(plan: RoundPlan, candidate: Candidate) -> str:

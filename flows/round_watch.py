@@ -15,6 +15,7 @@ from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Status
+from flows import round_text
 
 BAR_WIDTH = 24
 SILENT_AFTER = timedelta(minutes=3)
@@ -98,8 +99,9 @@ def _view_silo(c: Coordinator, seen: Look, records: SiloRecords, now: datetime) 
         return SiloView(silo, TWO_MACHINES, None, heard)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None, heard)
-    if records.refusal is not None:
-        return SiloView(silo, f"refused by {records.refusal.record.rule}", None, heard)
+    refusal = records.refusal or records.late_refusal
+    if refusal is not None:
+        return SiloView(silo, round_text.refused(refusal.record.rule), None, heard)
     if records.verdict is not None and not records.verdict.record.passed:
         return SiloView(silo, "its data contract failed", None, heard)
     if status is not None and status.phase != "releasing":

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from flows import round_text
+from silo_agent import doors
 from tests.aggregator.federation_samples import federation
 
 FED = federation()
@@ -51,3 +52,11 @@ def test_instants_are_of_utc() -> None:
         update={"submit_by": datetime(2026, 12, 31, 23, 59, tzinfo=UTC)}
     )
     assert "2026-12-31 23:59 UTC" in round_text.opened(plan, FED.plan.digest)
+
+
+def test_a_refusal_says_what_can_be_done_where_a_machine_gave_out() -> None:
+    assert round_text.refused("policy.purpose") == "refused by policy.purpose"
+    dead = (doors.TRAINING_FAILED, doors.EVALUATION_FAILED, doors.CHECK_FAILED)
+    for refusal in dead:
+        assert round_text.refused(refusal.rule).startswith(f"refused by {refusal.rule}: ")
+    assert "silo_adapters" in round_text.refused(doors.TRAINING_FAILED.rule)
