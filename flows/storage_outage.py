@@ -58,7 +58,7 @@ class OutageWait:
         self._outage: _Outage | None = None
 
     def through(self, deadline: datetime | None, step: Callable[[], _T]) -> _T:
-        """What `step` returns; raises its StorageUnavailableError where storage is away for too long."""
+        """What `step` returns; raises its fault where storage is away for too long."""
         until: datetime | None = None
         failures = 0
         while True:

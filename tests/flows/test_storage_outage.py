@@ -15,7 +15,12 @@ from flows.storage_outage import (
     waits_until,
 )
 from infra.local_ports import free_port
-from infra.object_store import AccessDeniedError, RefusedRequestError, StorageUnavailableError
+from infra.object_store import (
+    AccessDeniedError,
+    RefusedRequestError,
+    StorageUnavailableError,
+    UnusableCredentialError,
+)
 from infra.s3_bucket import S3Bucket, S3Settings
 from tests.loopback_server import answering
 from tests.simulator.fake_clock import START, FakeClock
@@ -141,7 +146,7 @@ def _xml(code: str) -> bytes:
         (429, _xml("TooManyRequests"), StorageUnavailableError),
         (408, _xml("RequestTimeout"), StorageUnavailableError),
         (501, _xml("NotImplemented"), StorageError),
-        (403, _xml("InvalidAccessKeyId"), AccessDeniedError),
+        (403, _xml("InvalidAccessKeyId"), UnusableCredentialError),
         (401, _xml("Unauthorized"), AccessDeniedError),
         (404, _xml("NoSuchBucket"), StorageError),
         (400, _xml("InvalidRequest"), RefusedRequestError),
