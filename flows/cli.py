@@ -60,7 +60,7 @@ def deploy(
         say(console, f"registered {deployment_name(settings)} as {register(settings)}")
         return
     serving = f"serving {deployment_name(settings)}; Ctrl-C ends it, the schedule stays"
-    serve_rounds(settings, lambda: say(console, serving))
+    serve_rounds(settings, lambda resumed: say(console, *resumed, serving))
 
 
 @round_app.command("start")

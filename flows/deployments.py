@@ -20,6 +20,7 @@ from prefect.schedules import Cron
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.federated_training import federated_training
+from flows.orphaned_processes import end_orphans, name_children
 from flows.orphaned_runs import crash_orphans, only_runner
 from flows.prefect_faults import prefect_answers, require_prefect
 from flows.runner_output import without_traces
@@ -63,17 +64,19 @@ def register(settings: FederationSettings) -> str:
         return str(build_deployment(settings).apply())
 
 
-def serve_rounds(settings: FederationSettings, on_ready: Callable[[], None]) -> None:
+def serve_rounds(settings: FederationSettings, on_ready: Callable[[list[str]], None]) -> None:
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 
-    Runs that an earlier, killed runner left behind are marked crashed first. The schedule stays
-    active when the runner stops, so that a restarted one goes on.
+    What an earlier runner left behind is ended first, and its rounds are asked for again, of which
+    `on_ready` gets a line each. The schedule stays active when the runner stops, so that a
+    restarted one goes on.
     """
     require_prefect(settings)
     with only_runner(settings), prefect_answers(settings):
-        crash_orphans(settings)
+        end_orphans(settings.home)
+        name_children(settings.home)
         build_deployment(settings).apply()
-        on_ready()
+        on_ready(crash_orphans(settings))
         with without_traces():
             serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
 

@@ -3,18 +3,20 @@
 from pathlib import Path
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.federated_round import finish_latest_report
 from aggregator.federation_feed import next_round, read_federation
 from data_contracts.errors import StorageError
 from flows.federated_round import RETRIES, federated_round, outage_wait
+from flows.resumed_runs import LastRound, remember_last_round, resume_crashed
 
 MAX_HELD_IN_A_ROW = 3
 RETRY_SECONDS = 30
 
 
-@flow(name="federated-training", validate_parameters=True)
+@flow(name="federated-training", validate_parameters=True, on_crashed=[resume_crashed])
 def federated_training(home: str, until_round: int | None = None) -> list[dict[str, str]]:
     """Run rounds up to and including `until_round`; without it, one round (a scheduled night).
 
@@ -33,6 +35,7 @@ def federated_training(home: str, until_round: int | None = None) -> list[dict[s
     results: list[dict[str, str]] = []
     attempts = held = 0
     last = until_round or upcoming()
+    remember_last_round(c.settings.home, LastRound(str(flow_run.id), last))
     while (number := upcoming()) <= last:
         result = _round(c, home, number)
         results.append(result)

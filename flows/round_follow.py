@@ -1,4 +1,7 @@
-"""`consortia round watch`: what a round waits for, then its silos' progress."""
+"""`consortia round watch`: what a round waits for, then its silos' progress.
+
+A storage that goes away meanwhile is waited for, as the round itself does.
+"""
 
 import time
 
@@ -9,6 +12,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.stage import Stage
 from flows.round_waiting import what_is_waited_for
 from flows.round_watch import RoundView, render_round, view_round
+from flows.storage_outage import OutageWait
 from infra.terminal import say
 
 WATCH_SECONDS = 1.0
@@ -18,9 +22,10 @@ WAITING_SECONDS = 5.0
 def follow_round(c: Coordinator, console: Console, number: int | None) -> None:
     """Return once round `number`, or the newest for None, is reported."""
     _wait_for_plan(c, console, number or 1)
+    storage = OutageWait(c.clock, lambda line: say(console, line))
     with Live(console=console, refresh_per_second=2) as live:
         while True:
-            view = view_round(c)
+            view = storage.through(None, lambda: view_round(c))
             live.update(render_round(view))
             if view.stage is Stage.REPORTED or _number(view) > (number or _number(view)):
                 return
