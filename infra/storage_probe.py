@@ -18,7 +18,7 @@ from data_contracts.errors import StorageError
 from infra.object_store import ABOUT_NO_PROMISE, AccessDeniedError, Bucket, Lock
 
 RACING_CREATES = 16
-RACES = 12
+RACES = 6
 """A store that only seldom lets two win must not pass by luck."""
 START_SECONDS = 60.0
 PROBE_BYTES = 4096

@@ -1,13 +1,14 @@
 """The probe names each promise that a storage, or the rights in it, break."""
 
-import random
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from data_contracts.errors import StorageError
 from infra.object_store import AccessDeniedError, Lock, RefusedRequestError
-from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
+from infra.storage_probe import RACES, probe_inbox, probe_locks, probe_storage, require_promises
 from tests.simulator.memory_bucket import InMemoryBucket
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -141,20 +142,36 @@ def test_a_versioned_inbox_need_not_create_once() -> None:
         require_promises(probe_storage(plans, role="coordinator"))
 
 
-def test_a_storage_where_two_creates_win_now_and_then_does_not_pass() -> None:
-    """One create in twenty looks before it leaps; a single race would mostly not show it."""
-
+@pytest.mark.parametrize("race", range(RACES))
+def test_a_storage_where_two_creates_win_in_one_race_only_does_not_pass(race: int) -> None:
     class Racy(InMemoryBucket):
-        def __init__(self, seed: int) -> None:
-            super().__init__("plans")
-            self.draw = random.Random(seed)
-
         def put_once(self, key: str, data: bytes) -> None:
-            if "race" in key and self.draw.random() < 0.05:
+            if key.endswith(f"race-{race}"):
                 self.put(key, data)
             else:
                 super().put_once(key, data)
 
-    for seed in range(5):
-        outcome = probe_storage(Racy(seed), role="coordinator")
-        assert [c.promise for c in outcome.checks if not c.held] == ["one winner of racing creates"]
+    outcome = probe_storage(Racy("plans"), role="coordinator")
+    broken = [check for check in outcome.checks if not check.held]
+    assert [check.promise for check in broken] == ["one winner of racing creates"]
+    assert "16 of 16 racing creates won" in broken[0].detail
+
+
+def test_racing_creates_set_out_together() -> None:
+    """Each waits for the others, so a store that takes its time cannot serve them one by one."""
+    under_way, most = 0, 0
+    lock = threading.Lock()
+
+    class Slow(InMemoryBucket):
+        def put_once(self, key: str, data: bytes) -> None:
+            nonlocal under_way, most
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            time.sleep(0.05)
+            with lock:
+                under_way -= 1
+            super().put_once(key, data)
+
+    assert probe_storage(Slow("plans"), role="coordinator").held
+    assert most >= 12
