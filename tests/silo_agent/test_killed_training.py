@@ -1,0 +1,114 @@
+"""Real processes that are killed while the trainer of an agent waits for them."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.clock import SystemClock
+from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining, Splits
+from silo_agent.config import AgentSection, TrainingSection
+from silo_agent.local_trainer import DeepSpeedTrainer
+from silo_agent.restarts import ProcessDiedError
+from silo_agent.status_reporter import StatusReporter
+from silo_agent.training.run_files import RunFiles
+from tests.silo_agent.test_local_trainer import BASE_MODEL, TinyEvaluation
+from tests.silo_agent.training.tiny_jobs import job_processes
+from tests.tiny_model import write_records
+
+pytestmark = pytest.mark.stack
+STEPS = 40
+Due = Callable[["KilledSilo"], list[psutil.Process]]
+
+
+class KilledSilo(TinyEvaluation):
+    """One silo on two ranks. Of the processes that are `due`, `deaths` are killed, one per launch.
+
+    They are killed where the trainer asks for the kill switch, which is never on.
+    """
+
+    def __init__(self, home: Path, due: Due, deaths: int, restarts: int = 1) -> None:
+        super().__init__(home)
+        recipe = self.plan.recipe.model_copy(update={"local_steps": STEPS})
+        later = SystemClock().now() + timedelta(hours=1)
+        self.plan = self.plan.model_copy(update={"recipe": recipe, "submit_by": later})
+        self.files = RunFiles(home / "work" / self.plan.run / f"round-{self.plan.round:04d}")
+        self.train_records = write_records(home / "train.jsonl", 30)
+        self.due, self.deaths, self.killed = due, deaths, list[int]()
+        changes = {
+            "training": TrainingSection(
+                ranks=2, checkpoint_every_steps=1, silo_only_baseline=False
+            ),
+            "agent": AgentSection(max_restarts=restarts),
+        }
+        self.config = self.jobs.config.model_copy(update=changes)
+        splits, clock = Splits(self.train_records, self.heldout), SystemClock()
+        self.trainer = DeepSpeedTrainer(self.config, lambda _: splits, clock, self._kill_one)
+        self.report = StatusReporter(None, clock, self.config, self.sample.plan)
+        self.verdict = self.sample.verdict(self.plan.cohort[0]).record
+
+    def train(self) -> LocalTraining:
+        return self.trainer.train(self.plan, self.verdict, None, self.report)
+
+    def measure(self) -> HeldoutLosses:
+        adapters = EvaluatedAdapters(starting=BASE_MODEL, candidate=self.plain)
+        return self.trainer.evaluate(self.plan, self.verdict, adapters, self.report)
+
+    def _kill_one(self) -> bool:
+        due = [process for process in self.due(self) if process.pid not in self.killed]
+        if due and len(self.killed) < self.deaths:
+            due[0].kill()
+            self.killed.append(due[0].pid)
+        return False
+
+
+def last_rank(silo: KilledSilo) -> list[psutil.Process]:
+    return sorted(job_processes(psutil.Process()), key=lambda each: each.pid)[2:3]
+
+
+def last_rank_after_checkpoints(silo: KilledSilo) -> list[psutil.Process]:
+    """Once three steps are done, the first two have left a checkpoint."""
+    progress = silo.files.progress
+    lines = progress.read_text().splitlines() if progress.exists() else []
+    steps = [json.loads(line)["step"] for line in lines]
+    return last_rank(silo) if max(steps, default=0) >= 3 else []
+
+
+def evaluation(silo: KilledSilo) -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [each for each in children if "silo_agent.training.evaluate" in each.cmdline()]
+
+
+def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(tmp_path: Path) -> None:
+    silo = KilledSilo(tmp_path, last_rank_after_checkpoints, deaths=1)
+    trained = silo.train()
+    assert len(silo.killed) == 1
+    assert trained.steps == STEPS
+    result = json.loads(silo.files.result.read_bytes())["result"]
+    assert result["resumed_from_step"] >= 2
+
+
+def test_ranks_that_are_killed_every_time_are_a_death_and_not_a_fault_to_mend(
+    tmp_path: Path,
+) -> None:
+    silo = KilledSilo(tmp_path, last_rank, deaths=9)
+    with pytest.raises(ProcessDiedError, match=r"rank \d: .*SIGKILL.*more memory"):
+        silo.train()
+    assert len(silo.killed) == 2, "once, and once more"
+    assert job_processes(psutil.Process()) == []
+
+
+def test_a_killed_evaluation_is_made_again(tmp_path: Path) -> None:
+    silo = KilledSilo(tmp_path, evaluation, deaths=1)
+    assert silo.measure().records == 10
+    assert len(silo.killed) == 1
+
+
+def test_an_evaluation_that_is_killed_every_time_is_a_death(tmp_path: Path) -> None:
+    silo = KilledSilo(tmp_path, evaluation, deaths=9, restarts=0)
+    with pytest.raises(ProcessDiedError, match=r"evaluation: .*SIGKILL"):
+        silo.measure()
+    assert len(silo.killed) == 1
