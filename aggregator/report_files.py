@@ -18,6 +18,7 @@ from aggregator.attempt import Attempt
 from aggregator.compliance_page.page import (
     RENDERER,
     Page,
+    former_stem,
     page_ref,
     render,
     report_stem,
@@ -183,21 +184,24 @@ def write_report_files(
 ) -> ReportFiles:
     """Write bundle, page and archive to `directory`; the same memberships give the same bytes.
 
-    Evidence that was erased from storage since is taken from the bundle that is there already.
+    Evidence that was erased from storage since is taken from the bundle that is there already, also
+    from one of a name without the run, which stays as it is.
     """
     bundle = bundle_of(report, attempt, memberships)
-    files = _named(report.record, directory)
+    files, former = _named(report.record, directory), _formerly_named(report.record, directory)
     if not is_whole(bundle, report):
-        bundle = _kept_bundle(report, files.bundle) or bundle
-    whole = ReportFile(bundle, _kept_page(files.page))
-    page = signed_page(whole)
+        kept = _kept_bundle(report, files.bundle) or _kept_bundle(report, former.bundle)
+        bundle = kept or bundle
+    page = _kept_page(report, files.page) or _kept_page(report, former.page)
+    whole = ReportFile(bundle, page)
+    shown = signed_page(whole)
     write_durably(files.bundle, pack_bundle(bundle), READABLE)
-    if page is not None:
-        write_durably(files.page, page, READABLE)
+    if shown is not None:
+        write_durably(files.page, shown, READABLE)
     else:
         log.warning("%s cannot be made again; the signed report is in %s", files.page, files.bundle)
     export_archive(whole, files.archive)
-    return ReportFiles(files.bundle, files.page if page else None, files.archive)
+    return ReportFiles(files.bundle, files.page if shown else None, files.archive)
 
 
 def report_with_page(attempt: Attempt, issued_at: datetime) -> RoundReport:
@@ -207,11 +211,14 @@ def report_with_page(attempt: Attempt, issued_at: datetime) -> RoundReport:
     return report.model_copy(update={"page": page})
 
 
-def _kept_page(path: Path) -> Page | None:
+def _kept_page(report: Verified[RoundReport], path: Path) -> Page | None:
+    """The page on disk, if it is the one that was signed."""
     try:
-        return split_page(path.read_bytes())
+        page = split_page(path.read_bytes())
     except (OSError, UntrustedInputError):
         return None
+    signed = report.record.page
+    return page if signed is not None and page.digest == signed.digest else None
 
 
 def whole_files(report: Verified[RoundReport], directory: Path) -> ReportFiles | None:
@@ -244,7 +251,14 @@ class _Named:
 
 
 def _named(record: RoundReport, directory: Path) -> _Named:
-    stem = report_stem(record)
+    return _of_stem(directory, report_stem(record))
+
+
+def _formerly_named(record: RoundReport, directory: Path) -> _Named:
+    return _of_stem(directory, former_stem(record))
+
+
+def _of_stem(directory: Path, stem: str) -> _Named:
     return _Named(*(directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip")))
 
 

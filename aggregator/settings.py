@@ -227,9 +227,9 @@ class LedgerSection(_Section):
 
 
 class ScheduleSection(_Section):
-    """When the deployment starts a round by itself; None means only on demand."""
+    """When the deployment starts a round by itself; without a line, only on demand."""
 
-    cron: CronLine | None = "0 2 * * *"
+    cron: CronLine | None = None
     timezone: TimeZone = "UTC"
 
 

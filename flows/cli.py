@@ -56,11 +56,13 @@ def deploy(
     use_prefect_of(settings)
     from flows.deployments import deployment_name, register, serve_rounds
 
+    name = deployment_name(settings)
     if register_only:
-        say(console, f"registered {deployment_name(settings)} as {register(settings)}")
+        registered = register(settings)
+        say(console, *registered.schedule_lines, f"registered {name} as {registered.id}")
         return
-    serving = f"serving {deployment_name(settings)}; Ctrl-C ends it, the schedule stays"
-    serve_rounds(settings, lambda resumed: say(console, *resumed, serving))
+    serving = f"serving {name}; Ctrl-C ends it, the schedule stays"
+    serve_rounds(settings, lambda lines: say(console, *lines, serving))
 
 
 @round_app.command("start")

@@ -5,9 +5,13 @@ waits in the queue until the slot is free. The runner starts each flow run in a 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
+from uuid import UUID
 
 from prefect import serve
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
@@ -19,6 +23,15 @@ from prefect.schedules import Cron
 
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
+from flows.deployment_schedule import (
+    SCHEDULE_SLUG,
+    ScheduleChange,
+    known_deployment,
+    remove_left_runs,
+    remove_schedules,
+    schedule_change,
+    schedule_lines,
+)
 from flows.federated_training import federated_training
 from flows.orphaned_processes import end_orphans, name_children
 from flows.orphaned_runs import crash_orphans, only_runner
@@ -38,12 +51,24 @@ def deployment_name(settings: FederationSettings) -> str:
     return f"{FLOW_NAME}/{settings.federation}"
 
 
-def build_deployment(settings: FederationSettings) -> RunnerDeployment:
+@dataclass(frozen=True)
+class Registration:
+    """A deployment as it was registered, and what became of its schedule, in lines to be shown."""
+
+    deployment: RunnerDeployment
+    id: str
+    schedule_lines: tuple[str, ...]
+
+
+def build_deployment(settings: FederationSettings, change: ScheduleChange) -> RunnerDeployment:
     """The deployment, with its cron schedule when the settings have one."""
     schedule = settings.schedule
     options: dict[str, Any] = {}
     if schedule.cron is not None:
-        options["schedules"] = [Cron(schedule.cron, timezone=schedule.timezone, slug="rounds")]
+        cron = Cron(
+            schedule.cron, timezone=schedule.timezone, slug=SCHEDULE_SLUG, active=change.active
+        )
+        options["schedules"] = [cron]
     deployment = federated_training.to_deployment(
         name=settings.federation,
         parameters={"home": str(settings.home), "until_round": None},
@@ -52,33 +77,41 @@ def build_deployment(settings: FederationSettings) -> RunnerDeployment:
         ),
         description=f"Rounds of the federation {settings.federation}: {settings.purpose}",
         tags=[settings.federation],
+        paused=change.paused,
         **options,
     )
     return cast(RunnerDeployment, deployment)
 
 
-def register(settings: FederationSettings) -> str:
-    """Register or update the deployment; returns its id."""
+def register(settings: FederationSettings) -> Registration:
+    """Register or update the deployment, so that the server schedules what the settings say."""
     require_prefect(settings)
-    with prefect_answers(settings):
-        return str(build_deployment(settings).apply())
+    with prefect_answers(settings), get_client(sync_client=True) as client:
+        known = known_deployment(client, deployment_name(settings))
+        change = schedule_change(settings.schedule, known)
+        remove_schedules(client, known, change)
+        deployment = build_deployment(settings, change)
+        deployment_id = cast(UUID, deployment.apply())
+        remove_left_runs(client, deployment_id)
+    lines = schedule_lines(settings.schedule, change, datetime.now(UTC))
+    return Registration(deployment, str(deployment_id), tuple(lines))
 
 
 def serve_rounds(settings: FederationSettings, on_ready: Callable[[list[str]], None]) -> None:
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 
     What an earlier runner left behind is ended first, and its rounds are asked for again, of which
-    `on_ready` gets a line each. The schedule stays active when the runner stops, so that a
+    `on_ready` gets a line each after those about the schedule. The schedule stays active when the runner stops, so that a
     restarted one goes on.
     """
     require_prefect(settings)
     with only_runner(settings), prefect_answers(settings):
         end_orphans(settings.home)
         name_children(settings.home)
-        build_deployment(settings).apply()
-        on_ready(crash_orphans(settings))
+        registration = register(settings)
+        on_ready([*registration.schedule_lines, *crash_orphans(settings)])
         with without_traces():
-            serve(build_deployment(settings), pause_on_shutdown=False, print_starting_message=False)
+            serve(registration.deployment, pause_on_shutdown=False, print_starting_message=False)
 
 
 def start_rounds(settings: FederationSettings, until_round: int | None) -> str:

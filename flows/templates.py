@@ -75,5 +75,5 @@ days = 365
 
 [schedule]
 cron = "0 2 * * *"            # one round every night; remove the line for rounds on demand only
-timezone = "UTC"
+timezone = "UTC"              # `consortia deploy` tells Prefect, and says what changed
 """

@@ -51,6 +51,7 @@ class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
     FILES = (
         "tests/flows/test_distributed_merge.py",
         "tests/flows/test_killed_and_cut_off.py",
+        "tests/flows/test_deployment_schedule.py",
         "tests/flows/test_real_stack.py",
         "tests/infra/test_local_stack.py",
     )

@@ -111,7 +111,16 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
 
 
 def report_stem(report: RoundReport) -> str:
-    """File name without its end: `round-0001`, `round-0001-attempt-02` for a retry."""
+    """File name without its end: `run-1-round-0001`, with `-attempt-02` for a retry.
+
+    The run is part of it, because every run has a first round, and because files of two runs meet
+    where people keep them.
+    """
+    return f"{report.run}-{former_stem(report)}"
+
+
+def former_stem(report: RoundReport) -> str:
+    """As files were called before the run was part of their names."""
     retry = f"-attempt-{report.attempt:02d}" if report.attempt > 1 else ""
     return f"round-{report.round:04d}{retry}"
 

@@ -72,4 +72,5 @@ def written_by_silos(
 
 def _path(c: Coordinator, round_number: int, method: str, *, by_silos: bool) -> Path:
     measured = "-by-silos" if by_silos else ""
-    return c.reports / f"contributions-round-{round_number:04d}-{method}{measured}.json"
+    name = f"contributions-{c.settings.run}-round-{round_number:04d}-{method}{measured}.json"
+    return c.reports / name

@@ -257,7 +257,8 @@ def _require_running(process: LocalProcess) -> None:
 
 
 def _reports_exist(c: Coordinator) -> bool:
-    return all((c.reports / f"round-{n:04d}.json").exists() for n in range(1, ROUNDS + 1))
+    stems = (f"{c.settings.run}-round-{number:04d}" for number in range(1, ROUNDS + 1))
+    return all((c.reports / f"{stem}.json").exists() for stem in stems)
 
 
 def _plain_env() -> dict[str, str]:

@@ -56,7 +56,7 @@ def print_summary(
 
 
 def _print_paths(c: Coordinator, console: Console) -> None:
-    reports = sorted(c.reports.glob("round-*.html"))
+    reports = sorted(c.reports.glob(f"{c.settings.run}-round-*.html"))
     for label, path in (
         ("published adapter", c.published),
         ("model card", c.published / CARD_NAME),

@@ -25,7 +25,7 @@ def reported(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Roun
     c = federation.coordinator()
     report = read_report(c, read_federation(c), plan)
     assert report is not None
-    bundle = read_bundle(c.reports / "round-0001.json")
+    bundle = read_bundle(c.reports / "run-1-round-0001.json")
     assert [claim for claim in audit(bundle, federation.pinned) if claim.outcome == "fail"] == []
     return report.record
 

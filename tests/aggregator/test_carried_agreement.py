@@ -108,7 +108,7 @@ def test_in_a_round_it_is_judged_and_an_auditor_judges_it_again(
     found = {s.silo: (s.outcome, s.rule) for s in report.record.silos}
     assert found["silo-c"] == ("rejected", "acceptance.not_agreed")
     assert found["silo-a"] == ("admitted", None)
-    file = read_report_file(federation.settings.home / "reports" / "round-0001.html")
+    file = read_report_file(federation.settings.home / "reports" / "run-1-round-0001.html")
     claims = {c.name: c for c in audit(file.bundle, federation.pinned, page=file.page)}
     assert [name for name, claim in claims.items() if claim.outcome == "fail"] == []
     assert claims["data contracts agreed"].detail.startswith("2 contracts")

@@ -186,7 +186,7 @@ class TestWhatItAnswers:
         assert "The federation operator set these limits in the plan of 2 March 2026" in TEXT
 
     def test_how_to_verify(self) -> None:
-        assert "consortia report verify round-0002.html --trust membership.json" in TEXT
+        assert "consortia report verify run-one-round-0002.html --trust membership.json" in TEXT
 
     def test_what_was_not_checked_is_the_list_of_the_tool(self) -> None:
         claims = audit(bundle_of(FED.report(PUBLISHED), PUBLISHED), FED.membership)
@@ -551,4 +551,4 @@ def other_version(version: int) -> Verified[RoundReport]:
     return seal(report.model_copy(update={"page": page}), key("coordinator"))
 
 
-WORDS = "3617ab28ff22fbbf84be0130d8b966afe9a2240397c4cb3a635516dc302f457c"
+WORDS = "ad7dbf9ff0edf462636cedb729a41c7359c779bc3a099088def71dccc9d78876"

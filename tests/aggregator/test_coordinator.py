@@ -58,12 +58,29 @@ def test_a_round_of_honest_silos_is_published(make_federation: MakeFederation) -
     assert {outcome for outcome, _ in _outcomes(report).values()} == {"admitted"}
     home = federation.settings.home
     assert (home / "published" / "adapter_config.json").exists()
-    assert (home / "reports" / "round-0001.html").exists()
-    bundle = read_bundle(home / "reports" / "round-0001.json")
+    assert (home / "reports" / "run-1-round-0001.html").exists()
+    bundle = read_bundle(home / "reports" / "run-1-round-0001.json")
     adapter = home / "published" / "adapter_model.safetensors"
     claims = audit(bundle, federation.pinned, adapter)
     assert [claim.name for claim in claims if claim.outcome == "fail"] == []
     assert [c.outcome for c in claims if c.name == "published adapter"] == ["pass"]
+
+
+def test_a_second_run_leaves_the_reports_of_the_first_as_they_are(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    federation.play(federation.open())
+    reports = federation.settings.home / "reports"
+    first = {path: path.read_bytes() for path in reports.iterdir()}
+    federation.settings = federation.settings.model_copy(update={"run": "run-2"})
+    plan = federation.open()
+    assert (plan.record.run, plan.record.round) == ("run-2", 1)
+    federation.play(plan)
+    assert {path: path.read_bytes() for path in first} == first
+    assert len(list(reports.iterdir())) == 2 * len(first)
+    for name in ("run-1-round-0001.json", "run-2-round-0001.json"):
+        assert _failed_claims(federation, name) == []
 
 
 def test_the_second_round_starts_from_the_published_adapter(
@@ -243,7 +260,7 @@ def test_bytes_flipped_in_storage_reject_only_that_silo(make_federation: MakeFed
     inbox[blob] = inbox[blob][:-1] + bytes([inbox[blob][-1] ^ 1])
     federation.play(plan)
     assert _outcomes(_report(federation, plan))["silo-c"] == ("rejected", "blob.digest")
-    assert _failed_claims(federation, "round-0001.json") == []
+    assert _failed_claims(federation, "run-1-round-0001.json") == []
 
 
 def test_a_silo_added_in_mid_round_changes_nothing_about_it(
@@ -259,7 +276,7 @@ def test_a_silo_added_in_mid_round_changes_nothing_about_it(
     report = _report(federation, plan)
     assert report.outcome == "held", "silo-b's new key cannot evaluate a round of the old one"
     assert _outcomes(report)["silo-b"] == ("admitted", None)
-    assert _failed_claims(federation, "round-0001.json") == []
+    assert _failed_claims(federation, "run-1-round-0001.json") == []
 
 
 def test_a_record_of_another_round_in_a_slot_does_not_frame_its_silo(
@@ -295,9 +312,9 @@ def test_files_that_a_killed_coordinator_did_not_write_come_with_the_next_run(
     for name in ("reports", "published"):
         shutil.rmtree(home / name)
     finish_latest_report(federation.coordinator())
-    assert (home / "reports" / "round-0001.html").exists()
+    assert (home / "reports" / "run-1-round-0001.html").exists()
     assert (home / "published" / "adapter_model.safetensors").exists()
-    assert _failed_claims(federation, "round-0001.json") == []
+    assert _failed_claims(federation, "run-1-round-0001.json") == []
 
 
 def test_an_abort_after_the_decision_leaves_the_published_adapter_alone(
@@ -378,7 +395,7 @@ def test_what_a_silo_writes_after_the_close_changes_nothing(
     outcomes = _outcomes(_report(federation, plan))
     assert outcomes["silo-b"] == ("admitted", None)
     assert outcomes["silo-c"] == ("refused", "verdict.licence.allowed")
-    assert _failed_claims(federation, "round-0001.json") == []
+    assert _failed_claims(federation, "run-1-round-0001.json") == []
 
 
 def test_a_stranger_with_the_storage_credential_cannot_plan(

@@ -536,9 +536,23 @@ class TestErasedBeforeItWasOver:
         c = federation.coordinator()
         before = {path: path.read_bytes() for path in c.reports.iterdir()}
         self.erase(federation, "silo-b", "submission")
-        (c.reports / "round-0001.html").unlink()
+        (c.reports / "run-1-round-0001.html").unlink()
         finish_latest_report(federation.coordinator())
         assert {path: path.read_bytes() for path in c.reports.iterdir()} == before
+
+    def test_files_of_names_without_the_run_stay_and_what_they_keep_is_not_lost(
+        self, federation: SimulatedFederation
+    ) -> None:
+        plan = submitted(federation)
+        reported(federation, plan)
+        c = federation.coordinator()
+        named = {path.name: path.read_bytes() for path in c.reports.iterdir()}
+        for path in list(c.reports.iterdir()):
+            path.rename(path.with_name(path.name.removeprefix("run-1-")))
+        self.erase(federation, "silo-b", "submission")
+        finish_latest_report(federation.coordinator())
+        former = {name.removeprefix("run-1-"): data for name, data in named.items()}
+        assert {path.name: path.read_bytes() for path in c.reports.iterdir()} == named | former
 
     def test_a_report_whose_files_are_there_asks_no_inbox(
         self, federation: SimulatedFederation

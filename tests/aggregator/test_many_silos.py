@@ -52,7 +52,7 @@ def test_many_silos_go_through_a_whole_round(make_federation: MakeFederation, si
     report = read_report(c, read_federation(c), plan)
     assert report is not None and report.record.outcome == "published"
     assert [silo.outcome for silo in report.record.silos] == ["admitted"] * silos
-    bundle = read_bundle(federation.settings.home / "reports" / "round-0001.html")
+    bundle = read_bundle(federation.settings.home / "reports" / "run-1-round-0001.html")
     assert [c.name for c in audit(bundle, federation.pinned) if c.outcome == "fail"] == []
 
 

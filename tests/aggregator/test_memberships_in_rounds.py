@@ -103,8 +103,8 @@ class TestJoinsAndLeaves:
         assert report_of(federation, plan).outcome == "published"
         assert "silo-d" not in plan.record.cohort
         assert outcomes(play_round(federation, 2))["silo-d"] == ("admitted", None)
-        assert failed_claims(federation, "round-0001.json") == [[], []]
-        assert failed_claims(federation, "round-0002.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0001.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0002.json") == [[], []]
         assert not any(silo.faults for silo in federation.silos.values())
 
     def test_who_joins_from_a_later_round_waits_for_it(
@@ -138,7 +138,7 @@ class TestJoinsAndLeaves:
         federation.play(again)
         assert report_of(federation, again).outcome == "published"
         assert federation.silos["silo-a"].trainings == 2
-        assert failed_claims(federation, "round-0001.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0001.json") == [[], []]
 
     def test_last_months_membership_file_is_enough_everywhere(
         self, federation: SimulatedFederation
@@ -151,7 +151,7 @@ class TestJoinsAndLeaves:
         assert play_round(federation, next_round_of(federation)).outcome == "published"
         federation.membership = federation.memberships[1]
         assert play_round(federation, next_round_of(federation)).outcome == "published"
-        for name in ("round-0001.json", "round-0005.json"):
+        for name in ("run-1-round-0001.json", "run-1-round-0005.json"):
             assert failed_claims(federation, name) == [[]] * 4
 
 
@@ -177,8 +177,8 @@ class TestRotation:
         assert second.record.membership_number == 2
         federation.play(second)
         assert report_of(federation, second).outcome == "published"
-        assert failed_claims(federation, "round-0001.json") == [[], []]
-        assert failed_claims(federation, "round-0002.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0001.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0002.json") == [[], []]
 
     def test_an_old_key_alone_cannot_plan_any_more(self, federation: SimulatedFederation) -> None:
         old = federation.key
@@ -245,7 +245,7 @@ class TestCoordinatorRevoked:
         assert again.record.starting_adapter == first.published_adapter
         federation.play(again)
         assert report_of(federation, again).outcome == "published"
-        assert failed_claims(federation, "round-0002-attempt-02.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0002-attempt-02.json") == [[], []]
 
     def test_what_the_thief_has_put_into_storage_stops_nobody(
         self, federation: SimulatedFederation
@@ -393,7 +393,7 @@ class TestSiloRevoked:
         assert report.outcome == "published"
         assert outcomes(report)["silo-c"] == ("rejected", "silo.revoked")
         assert "one that was revoked" in federation.silos["silo-c"].faults[-1]
-        assert failed_claims(federation, "round-0001.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0001.json") == [[], []]
         assert "silo-c" not in outcomes(play_round(federation, 2))
 
     @pytest.mark.parametrize("merged", [False, True])
@@ -425,7 +425,7 @@ class TestSiloRevoked:
         federation.play(plan)
         report = report_of(federation, plan)
         assert (report.outcome, outcomes(report)["silo-c"]) == ("published", ("admitted", None))
-        assert failed_claims(federation, "round-0001.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0001.json") == [[], []]
 
     def test_below_the_quorum_it_ends_and_the_quorum_says_so(
         self, make_federation: MakeFederation
@@ -504,7 +504,7 @@ class TestWhatIsLeftBehind:
         federation.play(plan)
         TestSiloRevoked().revoke(federation, "silo-c")
         finish_latest_report(federation.coordinator())
-        assert failed_claims(federation, "round-0001.json") == [[], []]
+        assert failed_claims(federation, "run-1-round-0001.json") == [[], []]
 
     def test_a_flood_beside_a_named_decision_does_not_hide_it(
         self, federation: SimulatedFederation

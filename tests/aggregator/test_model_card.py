@@ -112,7 +112,7 @@ def test_what_a_model_user_has_to_know_is_there() -> None:
         f"`{digest('base')}`",
         f"`{adapter_ref('candidate').digest}`",
         f"`{report.digest}`",
-        "`round-0002.html`",
+        "`run-one-round-0002.html`",
         "Round 2 of run `run-one`",
         f"`{adapter_ref('start').digest}`",
         "Of 3 institutions that were asked, 2 contributed",

@@ -213,5 +213,21 @@ def test_a_retry_does_not_overwrite_the_files_of_the_first_attempt(tmp_path: Pat
     retry = federation(attempt=2)
     evidence = retry.attempt([], abort=retry.abort())
     files = write_report_files(retry.report(evidence), evidence, tmp_path)
-    assert files.bundle.name == "round-0002-attempt-02.json"
-    assert write_report_files(REPORT, EVIDENCE, tmp_path).bundle.name == "round-0002.json"
+    assert files.bundle.name == "run-one-round-0002-attempt-02.json"
+    assert write_report_files(REPORT, EVIDENCE, tmp_path).bundle.name == "run-one-round-0002.json"
+
+
+def test_a_second_run_does_not_overwrite_the_files_of_the_first(tmp_path: Path) -> None:
+    first = write_report_files(REPORT, EVIDENCE, tmp_path)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    second = federation(run="run-two")
+    evidence = second.attempt([], abort=second.abort())
+    files = write_report_files(second.report(evidence), evidence, tmp_path)
+    assert files.bundle.name == "run-two-round-0002.json"
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert (
+        f"consortia report verify {page_file(first).name}".encode() in page_file(first).read_bytes()
+    )
+    assert (
+        f"consortia report verify {page_file(files).name}".encode() in page_file(files).read_bytes()
+    )

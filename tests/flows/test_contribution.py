@@ -59,7 +59,7 @@ def test_shapley_values_share_out_what_the_round_changed(
     assert total == pytest.approx(found.starting_loss - found.merged_loss)
     assert abs(total) > 0.01
     assert all(value.low <= value.value <= value.high for value in found.values)
-    written = json.loads((c.reports / "contributions-round-0001-shapley.json").read_text())
+    written = json.loads((c.reports / "contributions-run-1-round-0001-shapley.json").read_text())
     assert [value["silo"] for value in written["values"]] == ["silo-a", "silo-b", "silo-c"]
 
 

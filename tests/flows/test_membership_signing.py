@@ -309,7 +309,7 @@ class TestWhatTheFeedHasDoneMeanwhile:
         assert genuine.decision is not None
         outcome = revoke_earlier_key(c, old, genuine, [root_of(federation)])
         assert isinstance(outcome, Published)
-        bundle = read_bundle(federation.settings.home / "reports" / "round-0001.json")
+        bundle = read_bundle(federation.settings.home / "reports" / "run-1-round-0001.json")
         claims = {claim.name: claim.outcome for claim in audit(bundle, outcome.membership)}
         assert "fail" not in claims.values() and claims["coordinator key"] == "not checked"
         federation.sign_contract("silo-a")

@@ -97,14 +97,14 @@ def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
 def test_the_signed_report_can_be_verified_offline(federation: RealFederation) -> None:
     reports, trust = federation.home / "reports", str(federation.home / "membership.json")
     adapter = str(federation.home / "published" / "adapter_model.safetensors")
-    for name in ("round-0001.json", "round-0001.html"):
+    for name in ("run-1-round-0001.json", "run-1-round-0001.html"):
         printed = federation.consortia(
             "report", "verify", str(reports / name), "--trust", trust, "--adapter", adapter
         )
         assert "no claim fails" in printed
     archive = federation.directory / "round-0001.zip"
     federation.consortia(
-        "report", "export", str(reports / "round-0001.html"), "--into", str(archive)
+        "report", "export", str(reports / "run-1-round-0001.html"), "--into", str(archive)
     )
     printed = federation.consortia("report", "verify", str(archive), "--trust", trust)
     assert "no claim fails" in printed
@@ -208,7 +208,7 @@ def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFeder
 
     wait_for("attempt 2 of round 2", opened, 60, (agent, runner))
     federation.edit_settings(submit_minutes=30)
-    bundle = federation.home / "reports" / "round-0002-attempt-02.json"
+    bundle = federation.home / "reports" / "run-1-round-0002-attempt-02.json"
     wait_for("report of the aborted attempt", bundle.exists, 90, (agent, runner))
     second = federation.start_agent("silo-b")
     third = federation.start_agent("silo-c")
@@ -217,7 +217,7 @@ def test_below_quorum_aborts_and_the_next_attempt_succeeds(federation: RealFeder
         "report of attempt 3", lambda: federation.reported(2, 3), ROUND_SECONDS, processes
     )
     assert report.outcome == "published"
-    assert (federation.home / "reports" / "round-0002.json").exists(), "the operator's abort"
+    assert (federation.home / "reports" / "run-1-round-0002.json").exists(), "the operator's abort"
     printed = federation.consortia(
         "report", "verify", str(bundle), "--trust", str(federation.home / "membership.json")
     )

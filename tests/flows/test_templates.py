@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.settings import parse_settings
 from flows.federation_admin import FederationTerms, settings_text
 from silo_agent.templates import config_text
 
@@ -25,6 +26,17 @@ def test_where_the_base_model_can_be_had_is_written_where_it_is_known(hub_id: st
     text = settings_text(terms)
     assert tomllib.loads(text)["base_model"].get("hub_id", "") == hub_id
     assert "hub_id = " in text, "its place is shown to whoever edits the file"
+
+
+def test_a_cron_line_that_is_removed_is_no_schedule(tmp_path: Path) -> None:
+    model, api = tmp_path / "model", "http://127.0.0.1:4200/api"
+    terms = FederationTerms("oncology", "run-1", "c", "d", "MIT", model, api, "http://127.0.0.1:9")
+    text = settings_text(terms)
+    assert parse_settings(text.encode(), tmp_path).schedule.cron == "0 2 * * *"
+    (line,) = [line for line in text.splitlines(keepends=True) if line.startswith("cron = ")]
+    assert parse_settings(text.replace(line, "").encode(), tmp_path).schedule.cron is None
+    without = text[: text.index("[schedule]")]
+    assert parse_settings(without.encode(), tmp_path).schedule.cron is None
 
 
 @pytest.mark.parametrize("text", TEXTS)

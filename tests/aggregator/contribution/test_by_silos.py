@@ -128,7 +128,7 @@ def test_silos_measure_a_round_that_is_reported(
         assert value.low <= value.value <= value.high
     tokens = {answer(federation, silo).tokens for silo in SILOS}
     assert len(tokens) == 3, "so that weights by tokens would show"
-    name = "contributions-round-0001-leave-one-out-by-silos.json"
+    name = "contributions-run-1-round-0001-leave-one-out-by-silos.json"
     written = json.loads((federation.coordinator().reports / name).read_text())
     assert written["measured_by"] == list(SILOS)
     assert written["request_digest"] == request(federation).digest
