@@ -1,6 +1,6 @@
 """Waiting for an object storage that is away, until the round's own deadline.
 
-Only what can pass by itself is waited for (`object_store.StorageUnavailableError`): no answer, or one
+Only what can pass by itself is waited for (`StorageUnavailableError`): no answer, or one
 that says "not now". A wrong credential or a missing bucket is raised at once. Whatever was being
 done is done again from its start, so it has to be a step that can be run again. While storage is
 away one line a minute says so, however many steps wait for it, and one more when it is back.
