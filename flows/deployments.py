@@ -101,8 +101,8 @@ def serve_rounds(settings: FederationSettings, on_ready: Callable[[list[str]], N
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 
     What an earlier runner left behind is ended first, and its rounds are asked for again, of which
-    `on_ready` gets a line each after those about the schedule. The schedule stays active when the runner stops, so that a
-    restarted one goes on.
+    `on_ready` gets a line each, after those about the schedule. The schedule stays active when the
+    runner stops, so that a restarted one goes on.
     """
     require_prefect(settings)
     with only_runner(settings), prefect_answers(settings):
