@@ -62,7 +62,7 @@ class TrainingSection(_Section):
     threads_per_rank: Annotated[int, Field(ge=1, le=256)] = 1
     zero_stage: Literal[1, 2, 3] = 2
     checkpoint_every_steps: PositiveCount = 2
-    heldout_sequences: PositiveCount = 8
+    heldout_sequences: PositiveCount = 32
     silo_only_baseline: bool = True
     lock: Path | None = None
     time_limit_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400

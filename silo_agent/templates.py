@@ -32,7 +32,7 @@ ranks = {ranks}            # processes, one per GPU
 zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2 or 3
 threads_per_rank = 1
 checkpoint_every_steps = 2
-heldout_sequences = 8
+heldout_sequences = 32     # packed ones; from 10 records on a range of the change is signed
 silo_only_baseline = true  # also train an adapter that never leaves, for comparison
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
 

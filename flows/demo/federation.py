@@ -159,5 +159,5 @@ def _adapt_to_one_machine(paths: DemoPaths, home: Path) -> None:
     if SILO_SETTINGS in text:
         return
     lock = f"lock = {toml_string(paths.home / 'training.lock')}\n"
-    text = text.replace("heldout_sequences = 8", f"heldout_sequences = {HELDOUT_SEQUENCES}")
+    text = text.replace("heldout_sequences = 32", f"heldout_sequences = {HELDOUT_SEQUENCES}")
     write_durably(file, (text + lock + SILO_SETTINGS).encode())

@@ -218,7 +218,7 @@ class RealFederation:
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         config = (home / "silo-agent.toml").read_text()
         config = config.replace("every_steps = 2", f"every_steps = {CHECKPOINT_STEPS}")
-        config = config.replace("heldout_sequences = 8", "heldout_sequences = 64")
+        config = config.replace("heldout_sequences = 32", "heldout_sequences = 64")
         config = config.replace("silo_only_baseline = true", "silo_only_baseline = false")
         lock = f'lock = "{self.directory / "training.lock"}"\n'
         config += f"{lock}\n[agent]\npoll_seconds = 2\nstatus_seconds = 0.5\n"
