@@ -36,8 +36,8 @@ heldout_sequences = 32     # packed ones; from 10 records on a range of the chan
 silo_only_baseline = true  # also train an adapter that never leaves, for comparison
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
 
-[agent]
-max_restarts = 1           # of training, evaluation or a check that was killed, before a refusal
+# [agent]
+# max_restarts = 1         # of training, evaluation or a check that was killed, before a refusal
 """
 
 
