@@ -200,7 +200,7 @@ def test_what_storage_says_for_good_ends_a_step_at_once(federation: CutOff) -> N
         check=False,
     )
     assert done.returncode != 0
-    assert "check access key and secret" in done.stderr
+    assert "check secret_key" in done.stderr
     assert "will start" not in done.stdout + done.stderr, "no retry"
 
 
@@ -227,6 +227,7 @@ def test_a_killed_flow_is_resumed_by_its_runner(federation: CutOff) -> None:
     assert federation.left_running() == []
 
 
+@pytest.mark.campaign
 def test_a_killed_runner_is_followed_by_one_that_ends_its_orphan_and_resumes(
     federation: CutOff,
 ) -> None:
