@@ -204,6 +204,7 @@ def test_what_storage_says_for_good_ends_a_step_at_once(federation: CutOff) -> N
     assert "will start" not in done.stdout + done.stderr, "no retry"
 
 
+@pytest.mark.campaign
 def test_storage_goes_away_in_training_and_in_the_evaluation(federation: CutOff) -> None:
     federation.consortia("round", "start", "--home", str(federation.home))
     everybody = (*federation.agents, federation.runner)
