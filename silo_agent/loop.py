@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 from data_contracts.bucket_layout import attempt_of
 from data_contracts.envelope import Verified
@@ -29,6 +30,7 @@ log = logging.getLogger("silo-agent")
 PID_NAME = "agent.pid"
 LOCK_NAME = "agent.lock"
 LONGEST_WAIT_SECONDS = 60.0
+FAREWELL_SECONDS = 5.0
 FAULTS_OF_A_ROUND = (TrainingInterruptedError, ReleaseForbiddenError, ProcessDiedError)
 BACK_OFF_FACTOR = 2.0
 
@@ -59,15 +61,25 @@ def run_agent(silo: Silo, *, once: bool = False) -> None:
 
 @contextmanager
 def _told_when_it_stops(silo: Silo) -> Iterator[None]:
-    """However the agent ends, but killed: say so where its part of a round is not done."""
+    """However the agent ends, but killed: say so where its part of a round is not done.
+
+    A storage that does not answer must not hold up a stop, so nothing is waited for longer than
+    FAREWELL_SECONDS; whoever looks then sees a silo that is silent.
+    """
     try:
         yield
     finally:
-        with suppress(ConsortiaError):
-            _say_stopped(silo)
+        farewell = Thread(target=_say_stopped, args=(silo,), name="farewell", daemon=True)
+        farewell.start()
+        farewell.join(FAREWELL_SECONDS)
 
 
 def _say_stopped(silo: Silo) -> None:
+    with suppress(ConsortiaError):
+        _say_stopped_in_round(silo)
+
+
+def _say_stopped_in_round(silo: Silo) -> None:
     feed = refresh_feed(silo)
     plan = feed.plan
     if plan is None or feed.aborted or silo.name not in plan.record.cohort:

@@ -1,12 +1,14 @@
 """What an operator sees of silos that work, are silent or have stopped; how a wait is ended."""
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
+from threading import Event
 
 import pytest
 from rich.console import Console
@@ -19,6 +21,7 @@ from data_contracts.records import Status
 from data_contracts.records.status import Phase
 from flows.round_operations import stop_waiting
 from flows.round_watch import RoundView, render_round, view_round
+from silo_agent import loop
 from silo_agent.feed import refresh_feed
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.loop import run_agent
@@ -119,6 +122,24 @@ def test_an_agent_that_ends_on_a_fault_says_so_too(federation: SimulatedFederati
         run_agent(silo.agent(FEDERATION, federation.pinned))
     row = shown(view_round(federation.coordinator()))["silo-a"]
     assert row[0] == "stopped by its operator or a fault"
+
+
+def test_a_storage_that_hangs_does_not_hold_up_a_stop(
+    federation: SimulatedFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silo = federation.silos["silo-a"]
+    KillSwitch(silo.home).turn_on()
+    answers = Event()
+
+    def hang(operation: str, key: str) -> None:
+        answers.wait(60)
+
+    federation.plans.before = hang
+    monkeypatch.setattr(loop, "FAREWELL_SECONDS", 0.2)
+    began = time.monotonic()
+    run_agent(silo.agent(FEDERATION, federation.pinned))
+    assert time.monotonic() - began < 5
+    answers.set()
 
 
 def test_one_whose_contract_lets_no_status_out_says_nothing(
