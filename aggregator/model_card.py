@@ -15,16 +15,17 @@ import yaml
 from jinja2 import Template
 from markupsafe import Markup
 
+from aggregator.audit_limits import UNCHECKED
 from aggregator.compliance_page.page import report_stem
 from aggregator.markdown_text import as_block, as_code, as_text, verbatim
 from aggregator.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
-from aggregator.report_audit import UNCHECKABLE
+from aggregator.report import outcome_counts
 from aggregator.report_bundle import Bundle
 from data_contracts.envelope import RecordT, document_digest, unverified_record
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence
-from data_contracts.records import Candidate, Evaluation, RoundPlan, RoundReport
+from data_contracts.records import Candidate, Evaluation, Membership, RoundPlan, RoundReport
 from data_contracts.records.round_report import SiloLosses
 from infra.page_templates import page_environment
 
@@ -37,6 +38,7 @@ TAGS = ("consortia", "federated-learning", "lora")
 class CardRecords:
     """What a card is made of. `evaluations`: those of the report that are still there, by silo."""
 
+    membership: Membership
     plan: RoundPlan
     candidate: Candidate
     report: RoundReport
@@ -45,7 +47,7 @@ class CardRecords:
 
 
 @dataclass(frozen=True)
-class LossRow:
+class AdapterLoss:
     """Held-out losses of one adapter, nats per answer token: the plain mean, and by silo."""
 
     adapter: str
@@ -66,6 +68,7 @@ def card_records(bundle: Bundle) -> CardRecords:
         if (ref := kinds[document_digest(envelope)]).kind == Evaluation.kind and ref.silo
     }
     return CardRecords(
+        membership=_own(bundle, report, Membership),
         plan=_own(bundle, report, RoundPlan),
         candidate=_own(bundle, report, Candidate),
         report=report,
@@ -80,18 +83,19 @@ def render_card(records: CardRecords, prompt: PromptFormat | None) -> bytes:
     losses = {silo.silo: silo.losses for silo in report.silos if silo.losses is not None}
     card = _template().render(
         metadata=_metadata(records),
+        name_of=records.membership.name_of,
         plan=records.plan,
         candidate=records.candidate,
         report=report,
         report_digest=records.report_digest,
         report_page=f"{report_stem(report)}.html",
-        outcomes=_outcomes(report),
+        outcomes=outcome_counts(report),
         admitted=[silo for silo in report.silos if silo.outcome == "admitted"],
         measured=sorted(losses),
         loss_rows=loss_rows(losses, is_first=records.plan.starting_adapter is None),
         answer_tokens=_answer_tokens(records, losses),
         no_licence=NO_LICENCE,
-        uncheckable=UNCHECKABLE,
+        unchecked=UNCHECKED,
         prompt=prompt,
         placeholders=(PROMPT, ANSWER, TODAY),
     )
@@ -113,7 +117,7 @@ def _template() -> Template:
     return environment.get_template(TEMPLATE_NAME)
 
 
-def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[LossRow]:
+def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[AdapterLoss]:
     """A row for each adapter, none where nobody measured.
 
     A run's first round starts from the base model, so there is no starting adapter to compare with.
@@ -126,7 +130,7 @@ def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[LossR
     rows = []
     for adapter, field in names if losses else ():
         by_silo = {silo: Decimal(getattr(own, field)) for silo, own in losses.items()}
-        rows.append(LossRow(adapter, sum(by_silo.values(), Decimal()) / len(by_silo), by_silo))
+        rows.append(AdapterLoss(adapter, sum(by_silo.values(), Decimal()) / len(by_silo), by_silo))
     return rows
 
 
@@ -142,11 +146,6 @@ def _metadata(records: CardRecords) -> Markup:
         fields |= {"license_name": named.name, "license_link": "README.md"}
     fields |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": list(TAGS)}
     return verbatim(f"---\n{yaml.safe_dump(fields, sort_keys=False)}---")
-
-
-def _outcomes(report: RoundReport) -> dict[str, int]:
-    outcomes = ("admitted", "refused", "rejected", "missing")
-    return {name: sum(silo.outcome == name for silo in report.silos) for name in outcomes}
 
 
 def _answer_tokens(records: CardRecords, losses: Mapping[str, SiloLosses]) -> int | None:

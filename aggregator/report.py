@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -74,6 +74,12 @@ def build_report(attempt: Attempt, issued_at: datetime) -> RoundReport:
         silos=_summaries(attempt),
         evidence=tuple(ref for ref, _ in evidence_list(attempt)),
     )
+
+
+def outcome_counts(report: RoundReport) -> dict[SiloOutcome, int]:
+    """How many silos of the cohort ended how; every outcome is named."""
+    found = [silo.outcome for silo in report.silos]
+    return {outcome: found.count(outcome) for outcome in get_args(SiloOutcome)}
 
 
 def settled(attempt: Attempt) -> Attempt:

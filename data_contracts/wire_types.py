@@ -41,16 +41,6 @@ VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 """A version of an object in storage, as the storage names it."""
 
 
-def _printable_line(text: str) -> str:
-    """What people read beside other names must not be able to pass as more than a name."""
-    if not text.isprintable() or text != " ".join(text.split()):
-        raise ValueError("expected printable characters with single spaces between words")
-    return text
-
-
-InstitutionName = Annotated[
-    str, StringConstraints(min_length=1, max_length=100), AfterValidator(_printable_line)
-]
 SignedText = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A signed envelope inside another record, in base64."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
@@ -115,6 +105,16 @@ def _instant_from_wire(value: Any) -> Any:
 
 
 Line = Annotated[Text, AfterValidator(_one_line)]
+
+
+def _single_spaces(name: str) -> str:
+    """Names are compared by eye."""
+    if name != " ".join(name.split()):
+        raise ValueError("expected single spaces between words")
+    return name
+
+
+InstitutionName = Annotated[Line, StringConstraints(max_length=100), AfterValidator(_single_spaces)]
 
 
 def _is_no_path(name: str) -> str:

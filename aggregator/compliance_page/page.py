@@ -25,6 +25,7 @@ from aggregator.compliance_page.wording import (
     limit,
     moment,
 )
+from aggregator.report import outcome_counts
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.suite.rule_sentences import sentence
 from data_contracts.errors import UntrustedInputError
@@ -94,7 +95,7 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
             report=report,
             plan=facts.plan,
             headline=OUTCOMES[report.outcome],
-            counts=_counts(facts),
+            counts=outcome_counts(report),
             licences=_licence_totals(facts),
             chart=loss_chart(facts.losses),
             chart_left=CHART_LEFT,
@@ -133,12 +134,6 @@ def _template() -> Template:
     )
     environment.filters["short"] = lambda digest: digest[:SHORT_DIGEST]
     return environment.get_template(TEMPLATE_NAME)
-
-
-def _counts(facts: PageFacts) -> dict[str, int]:
-    outcomes = ("admitted", "rejected", "refused", "missing")
-    found: list[str] = [own.summary.outcome for own in facts.institutions]
-    return {name: found.count(name) for name in outcomes}
 
 
 def _licence_totals(facts: PageFacts) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 
-from data_contracts.dataset.suite.rule_sentences import sentence
+from data_contracts.dataset.suite.rule_sentences import sentence, tolerated
 from data_contracts.records.merge_spec import MergeRule
 from data_contracts.records.verdict import RuleOutcome
 
@@ -141,17 +141,12 @@ def limit(outcome: RuleOutcome) -> str:
     if outcome.rule == "drift.since_last_round" and outcome.at_most is not None:
         return f"a population stability index of at most {Decimal(outcome.at_most) / 1000}"
     if outcome.rule == "labels.balance" and outcome.at_most is not None:
-        return f"at most {_share(outcome.at_most)} with one label"
+        return f"{tolerated(outcome.at_most)} with one label"
     bounds = (("at least", outcome.at_least), ("at most", outcome.at_most))
     said = [f"{word} {bound:,}" for word, bound in bounds if bound is not None]
     if outcome.tolerated_per_mille is not None:
-        allowed = outcome.tolerated_per_mille
-        said.append(f"at most {_share(allowed)}" if allowed else "none")
+        said.append(tolerated(outcome.tolerated_per_mille))
     return ", ".join(said)
-
-
-def _share(per_mille: int) -> str:
-    return f"{per_mille} of 1,000 records"
 
 
 def _about_the_set(outcome: RuleOutcome) -> bool:

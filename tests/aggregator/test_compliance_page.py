@@ -140,7 +140,7 @@ class TestWhatItAnswers:
         assert "639 or up to 9 fewer 729 CC-BY-4.0: 640 records MIT: number stays there" in TEXT
 
     def test_what_was_checked_with_the_limit_beside_the_count(self) -> None:
-        assert "warning 97 of 729 records at most 100 of 1,000 records" in TEXT
+        assert "warning 97 of 729 records at most 100 of 1,000" in TEXT
         assert "holds one number about the whole set at least 500" in TEXT
         assert "a population stability index of at most 0.25" in TEXT
         assert "holds 0 of 1,200 records none" in TEXT
@@ -551,4 +551,4 @@ def other_version(version: int) -> Verified[RoundReport]:
     return seal(report.model_copy(update={"page": page}), key("coordinator"))
 
 
-WORDS = "ad7dbf9ff0edf462636cedb729a41c7359c779bc3a099088def71dccc9d78876"
+WORDS = "0d8be563c74fa06e5ceba6a8650627e5e916a5a6516c5e522335e5465b0c774a"

@@ -23,6 +23,7 @@ from data_contracts.records.round_report import SiloLosses
 from data_contracts.records.verdict import LicenceCount
 from tests.aggregator.federation_samples import (
     COHORT,
+    NAMES,
     Federation,
     adapter_ref,
     digest,
@@ -144,8 +145,9 @@ def test_institutions_are_named_only_where_the_plan_says_so(named: bool) -> None
     )
     fed = federation(publication=rule)
     text = card(fed, finished(fed))
-    assert [silo in text for silo in COHORT] == [named, named, False]
-    assert ("| `bank-a` | 3.2000 | 2.9000 | 2.6000 |" in text) == named
+    assert [NAMES[silo] in text for silo in COHORT] == [named, named, False]
+    assert not any(silo in text for silo in COHORT), "an id says nothing to who uses the model"
+    assert ("| Harbour Savings Bank | 3.2000 | 2.9000 | 2.6000 |" in text) == named
     assert "| this adapter | 2.6000 |" in text
 
 

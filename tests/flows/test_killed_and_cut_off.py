@@ -12,18 +12,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Literal
 
 import psutil
 import pytest
 
+from aggregator.federated_round import look
 from aggregator.federation_feed import (
     newest_attempt,
     next_round,
     read_federation,
     read_report,
 )
+from aggregator.stage import Stage
 from data_contracts.records import RoundReport
 from flows.orphaned_processes import RUNNER_HOME
 from infra.local_processes import LocalProcess, stop_recorded
@@ -139,9 +140,16 @@ class CutOff(RealFederation):
         )
         return done.stdout.splitlines()
 
-    def is_in(self, phase: str) -> bool:
-        """Whether silo-a is in this phase of its round."""
-        return self.status("silo-a").get("phase") == phase
+    def trains(self) -> bool:
+        """Whether silo-a is training."""
+        return self.status("silo-a").get("phase") == "training"
+
+    def evaluates(self) -> bool:
+        """Whether evaluations are waited for; an agent needs seconds to load the model for one."""
+        c = self.coordinator()
+        feed = read_federation(c)
+        newest = newest_attempt(c, feed)
+        return newest is not None and look(c, newest.plan, feed).stage is Stage.EVALUATING
 
     def next_round(self) -> int:
         """Number of the round that has no outcome yet."""
@@ -208,8 +216,8 @@ def test_what_storage_says_for_good_ends_a_step_at_once(federation: CutOff) -> N
 def test_storage_goes_away_in_training_and_in_the_evaluation(federation: CutOff) -> None:
     federation.consortia("round", "start", "--home", str(federation.home))
     everybody = (*federation.agents, federation.runner)
-    for phase in ("training", "evaluating"):
-        wait_for(phase, partial(federation.is_in, phase), ROUND_SECONDS, everybody)
+    for phase in (federation.trains, federation.evaluates):
+        wait_for(phase.__name__, phase, ROUND_SECONDS, everybody)
         federation.go_away(AWAY_SECONDS)
     report = federation.wait_for_report(1)
     assert report.outcome == "published"

@@ -11,7 +11,7 @@ from data_contracts.dataset.suite.built_in_rules import (
     NOT_NULL,
     OF_RECORDS,
 )
-from data_contracts.dataset.suite.rule_sentences import OWN_RULE_PREFIX
+from data_contracts.dataset.suite.rule_sentences import OWN_RULE_PREFIX, tolerated
 
 WORDS_OF_COLUMNS = {
     "readable": "readable",
@@ -55,7 +55,7 @@ def allowed_words(rule: QualityRule) -> str:
         return "training and held out" if rule.column == "usable_split" else _between(rule)
     broken_per_mille = round(1000 * (1 - rule.mostly))
     if not rule.rule.startswith(OWN_RULE_PREFIX):
-        return f"at most {broken_per_mille:,} of 1,000" if broken_per_mille else "none"
+        return tolerated(broken_per_mille)
     kept = f"at least {1000 - broken_per_mille:,} of 1,000" if broken_per_mille else "all"
     return f"{_wanted(rule)}, in {kept}"
 

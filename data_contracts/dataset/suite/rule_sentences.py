@@ -65,3 +65,8 @@ def sentence(rule_id: str, type: str) -> str:  # noqa: A002
     if rule_id.startswith(OWN_RULE_PREFIX) and type != PRECONDITION:
         return _OF_TYPES.get(type, _OF_ANY_OWN_RULE)
     return _OF_RULES.get(rule_id, _OF_ANY_RULE)
+
+
+def tolerated(per_mille: int) -> str:
+    """How many of the records may break a rule, in words."""
+    return f"at most {per_mille:,} of 1,000" if per_mille else "none"
