@@ -235,7 +235,7 @@ def test_a_silo_that_may_not_be_named_refuses(make_federation: MakeFederation) -
     report, _ = report_round(c, plan)
     assert {silo.silo: silo.rule for silo in report.record.silos}["silo-c"] == "policy.named"
     card = (c.published / "README.md").read_text()
-    assert "those that contributed are named: `silo-a`, `silo-b`" in card
+    assert "those that contributed are named: silo-a, silo-b." in card
     assert "silo-c" not in card
 
 
