@@ -173,6 +173,11 @@ def test_the_ports_stay_and_where_they_change_it_is_said_who_has_to_follow(
     operator: Operator,
 ) -> None:
     before = operator.addresses()
+    assert "consortia stack stop" in operator.start(fails=True), "both run"
+    (storage,) = (p for p in recorded_processes(operator.state) if p.name == "object-storage")
+    storage.kill()
+    operator.start()
+    assert operator.addresses() == before == operator.settings()
     operator.stop()
     operator.start()
     assert operator.addresses() == before == operator.settings()
