@@ -159,8 +159,7 @@ def test_a_runner_whose_prefect_is_killed_waits_and_serves_again(operator: Opera
         assert runner.poll() is None
         operator.start()
         _wait(lambda: log.read_text().count("serving") == 2, GONE_SECONDS)
-        runner.terminate()
-        assert runner.wait(GONE_SECONDS) == 0, log.read_text()
+        assert runner.poll() is None
     finally:
         runner.kill()
     said = log.read_text()
