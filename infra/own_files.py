@@ -82,6 +82,12 @@ def leads_through_no_link(home: Path, path: Path) -> bool:
     return all(is_own_directory(parent) for parent in between if parent != home)
 
 
+def usage_of_all(paths: Iterable[Path]) -> DiskUsage:
+    """Of several files and directories together."""
+    counter = DiskCounter()
+    return sum((counter.usage(path) for path in paths), DiskUsage())
+
+
 @dataclass(frozen=True)
 class Removed:
     """What a removal freed, and what the system refused, in words; it went on with the rest."""

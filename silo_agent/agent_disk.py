@@ -4,6 +4,7 @@ import logging
 from functools import lru_cache
 
 from data_contracts.bucket_layout import attempt_of
+from data_contracts.errors import UntrustedInputError
 from data_contracts.trusted_feed import TrustedFeed
 from infra.own_files import Removed
 from silo_agent.disk_pruning import SiloDisk, prune_home
@@ -32,7 +33,11 @@ def _seen(silo: Silo, feed: TrustedFeed) -> SeenRounds:
     attempt = feed.attempt
     if attempt is None:
         return SeenRounds(newest_plans(feed), None)
-    done = silo.release.released(attempt_of(attempt.plan))
+    try:
+        done = silo.release.released(attempt_of(attempt.plan))
+    except UntrustedInputError:
+        # Of a key that was replaced since: nothing that the attempt may need goes.
+        return SeenRounds(newest_plans(feed), attempt.plan.record, has_submitted=True)
     shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
     answered = done.coalition_losses is not None
     return SeenRounds(

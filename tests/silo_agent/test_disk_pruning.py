@@ -281,6 +281,21 @@ def test_what_the_system_refuses_is_said_and_the_rest_goes(tmp_path: Path) -> No
     assert kept.exists() and not gone.exists()
 
 
+def test_a_key_that_was_replaced_midway_stops_nothing(make_federation: MakeFederation) -> None:
+    federation = make_federation(**HONEST)
+    play_rounds(federation, 1, 1)
+    plan, silo = federation.open(2), federation.silos["silo-a"]
+    federation.silos_act(3)
+    checkpoints = work_of(silo, 2).checkpoints
+    assert checkpoints.exists()
+    federation.replace_key("silo-a")
+    federation.play(plan)
+    assert not silo.faults and checkpoints.exists()
+    federation.sign_contract("silo-a")
+    play_rounds(federation, 3, 3)
+    assert not silo.faults and not checkpoints.exists()
+
+
 def test_without_a_plan_nothing_goes(tmp_path: Path) -> None:
     (tmp_path / "work" / RUN / "round-0001").mkdir(parents=True)
     seen = SeenRounds({}, None)
