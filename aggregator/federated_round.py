@@ -38,7 +38,7 @@ from aggregator.report_files import ReportFiles, report_with_page, whole_files, 
 from aggregator.stage import Stage, stage_of
 from data_contracts.bucket_layout import feed_slot
 from data_contracts.envelope import Verified, narrowed, seal
-from data_contracts.errors import FederationOperatorError, UnusableMergeError
+from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
 from data_contracts.records import (
     Abort,
     Candidate,
@@ -204,9 +204,18 @@ def report_round(
         files = write_report_files(report, attempt, c.reports, chain)
     if report.record.outcome == "published":
         publish_round(c, files)
-    for refusal in prune_workspace(c, feed).refused:
-        log.warning("cannot be removed, although no round needs it: %s", refusal)
+    _prune_workspace(c, feed)
     return report, files
+
+
+def _prune_workspace(c: Coordinator, feed: TrustedFeed) -> None:
+    """What cannot be removed now goes after a later round; it ends no round that is reported."""
+    try:
+        refused = prune_workspace(c, feed).refused
+    except (ConsortiaError, OSError) as error:
+        refused = (str(error),)
+    for refusal in refused:
+        log.warning("what no round needs stays for now: %s", refusal)
 
 
 def _reported(

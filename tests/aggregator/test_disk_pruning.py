@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from aggregator.disk_pruning import prune_workspace, surplus, workspace_in_use
 from aggregator.federated_round import (
     abort_round,
@@ -162,6 +164,21 @@ def test_strange_files_and_links_stay(make_federation: MakeFederation, tmp_path:
     play_rounds(federation, 2, 3)
     assert all(path.read_bytes() == b"mine" for path in strange)
     assert link.is_symlink() and (target / link.name).read_bytes() == b"of somebody else"
+
+
+def test_a_prune_that_fails_ends_no_round(
+    make_federation: MakeFederation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation = make_federation(**HONEST)
+    play_rounds(federation, 1, 1)
+    lock = federation.coordinator().workspace / "in-use.lock"
+    lock.unlink()
+    lock.mkdir()
+    play_rounds(federation, 2, 2)
+    assert "what no round needs stays for now" in caplog.text
+    lock.rmdir()
+    play_rounds(federation, 3, 3)
+    assert len(names_in(federation.coordinator().workspace / "spool")) == 5
 
 
 def test_contributions_of_past_rounds_go(make_federation: MakeFederation) -> None:
