@@ -29,7 +29,7 @@ SILO_DISK = (
 
 
 def show_silo_disk(console: Console, silo: Silo) -> None:
-    """By part; storage is not asked."""
+    """By part, as far as the agent has followed the feed."""
     goes = usage_of_all(surplus(silo_disk(silo, silo.feed.last_seen())))
     show_disk(console, silo.config.home, SILO_DISK, goes)
 
@@ -37,5 +37,6 @@ def show_silo_disk(console: Console, silo: Silo) -> None:
 def prune_disk(silo: Silo) -> str:
     """Remove what no round needs; SiloOperatorError while an agent runs, which does so itself."""
     with only_agent(silo.config.home):
+        silo.gate.forget_unused()
         removed = prune_between_steps(silo, silo.feed.last_seen())
     return f"removed {removed.usage.files:,} files, {size_text(removed.usage.size)}"

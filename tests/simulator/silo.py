@@ -224,6 +224,9 @@ class SimulatedGate:
         """Noted, so that a test can ask which findings became the baseline of drift."""
         self.remembered.append(findings_digest)
 
+    def forget_unused(self) -> None:
+        """Nothing is kept."""
+
     def _rules(self) -> frozenset[str]:
         if self.behaviour is Behaviour.INCOMPLETE_VERDICT:
             return REQUIRED_RULES - {"personal_data.limit"}
