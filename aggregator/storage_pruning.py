@@ -169,7 +169,8 @@ def _unlocked(
 ) -> Judged:
     """As `judged`, after a look at the lock: one may be longer than what the plan asked for."""
     found = judged(stored, bucket, needs, now)
-    lock = contents.lock(stored)
+    may_be_locked = found.kind in (RECORDS, ADAPTERS)
+    lock = contents.lock(stored) if may_be_locked else None
     if lock is not None and lock.until > now:
         return Judged(found.kind, Need.LOCKED, lock.until)
     return found

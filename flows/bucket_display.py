@@ -8,6 +8,7 @@ from rich.table import Table
 from aggregator.storage_pruning import BucketTally, Need
 from aggregator.storage_room import StorageTally
 from infra.disk_display import size_text
+from infra.terminal import say
 
 
 def show_buckets(console: Console, tally: StorageTally) -> None:
@@ -17,6 +18,8 @@ def show_buckets(console: Console, tally: StorageTally) -> None:
         for kind, need in sorted(bucket.rows, key=lambda row: (row[0], row[1].value)):
             table.add_row(bucket.bucket, *_cells(bucket, kind, need))
     console.print(table)
+    for name in tally.absent:
+        say(console, f"{name}: there is no such bucket")
 
 
 def unneeded_text(tally: StorageTally) -> str:

@@ -80,7 +80,8 @@ class FeedReader:
         return self._refreshed(self._read_feed)
 
     def last_seen(self) -> TrustedFeed:
-        """The feed as it was when it was last refreshed; storage is not asked."""
+        """The feed as it was when it was last refreshed; storage is asked for nothing but
+        memberships before the one that was handed over, and those once."""
         with self._lock:
             return (self._feed or self._restored()).copy()
 

@@ -104,12 +104,12 @@ def _rounds(directory: Path, named: re.Pattern[str]) -> Iterator[tuple[Path, int
 def _checkpoints(disk: SiloDisk, run: str, kept: dict[Path, int]) -> Iterator[Path]:
     """Of rounds in which nothing is trained any more: their result has been used, or a later round
     is planned. The result itself stays, for another attempt at the same round."""
-    newest = disk.seen.newest
-    is_newest_run = newest is not None and newest.run == run
+    followed, newest = disk.seen.newest, disk.seen.plans[run].round
+    has_evaluated = followed is not None and followed.run == run and disk.seen.has_evaluated
     for path, number in kept.items():
-        is_done = is_newest_run and disk.seen.has_evaluated
+        is_trained = number < newest or (number == newest and has_evaluated)
         checkpoints = RunFiles(path).checkpoints
-        if number < disk.seen.plans[run].round + is_done and is_own_directory(checkpoints):
+        if is_trained and is_own_directory(checkpoints):
             yield checkpoints
 
 
