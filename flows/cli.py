@@ -62,7 +62,9 @@ def deploy(
         say(console, *registered.schedule_lines, f"registered {name} as {registered.id}")
         return
     serving = f"serving {name}; Ctrl-C ends it, the schedule stays"
-    serve_rounds(settings, lambda lines: say(console, *lines, serving))
+    serve_rounds(
+        settings, lambda lines: say(console, *lines, serving), lambda line: say(console, line)
+    )
 
 
 @round_app.command("start")

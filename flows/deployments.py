@@ -36,7 +36,9 @@ from flows.federated_training import federated_training
 from flows.orphaned_processes import end_orphans, name_children
 from flows.orphaned_runs import crash_orphans, only_runner
 from flows.prefect_faults import prefect_answers, require_prefect
+from flows.prefect_outage import serve_through_outages
 from flows.runner_output import without_traces
+from infra.clock import SystemClock
 from infra.terminal import command_line
 
 FLOW_NAME = "federated-training"
@@ -97,17 +99,32 @@ def register(settings: FederationSettings) -> Registration:
     return Registration(deployment, str(deployment_id), tuple(lines))
 
 
-def serve_rounds(settings: FederationSettings, on_ready: Callable[[list[str]], None]) -> None:
+def serve_rounds(
+    settings: FederationSettings,
+    on_ready: Callable[[list[str]], None],
+    say: Callable[[str], None],
+) -> None:
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 
     What an earlier runner left behind is ended first, and its rounds are asked for again, of which
     `on_ready` gets a line each, after those about the schedule. The schedule stays active when the
-    runner stops, so that a restarted one goes on.
+    runner stops, so that a restarted one goes on. A Prefect that goes away later is waited for, and
+    then all of this is done again: `say` gets a line a minute meanwhile.
     """
     require_prefect(settings)
-    with only_runner(settings), prefect_answers(settings):
-        end_orphans(settings.home)
+    with only_runner(settings):
         name_children(settings.home)
+        serve_through_outages(
+            lambda: _serve(settings, on_ready),
+            lambda: require_prefect(settings),
+            SystemClock(),
+            say,
+        )
+
+
+def _serve(settings: FederationSettings, on_ready: Callable[[list[str]], None]) -> None:
+    with prefect_answers(settings):
+        end_orphans(settings.home)
         registration = register(settings)
         on_ready([*registration.schedule_lines, *crash_orphans(settings)])
         with without_traces():

@@ -25,8 +25,15 @@ PROBE_SECONDS = 10.0
 _UNREACHED = ("Failed to reach API", "Service exceeded error threshold")
 """How Prefect says it where it asks for the server's version first, and where it gives up."""
 
+_PASSING = range(500, 600)
+"""Status codes of a server, or of what stands before it, that is not up yet."""
+
 _VERSION = re.compile(r'"\d+\.\d+[^"]{0,40}"')
 _UNAUTHORISED = (401, 403)
+
+
+class PrefectUnavailableError(FederationOperatorError):
+    """Nobody answered, or somebody who said "not now": it may answer later."""
 
 
 @contextmanager
@@ -67,8 +74,10 @@ def require_prefect(settings: FederationSettings) -> None:
 def _named(settings: FederationSettings, error: Exception) -> FederationOperatorError:
     where = f"api_url in {settings.home / SETTINGS_NAME}"
     use = command_line("consortia", "stack", "use", "--state", "STATE", "--home", settings.home)
+    kind: type[FederationOperatorError] = FederationOperatorError
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
+        kind = PrefectUnavailableError if status in _PASSING else kind
         found = f"{status} {error.response.reason_phrase}"
         action = _check(where)
         if status in _UNAUTHORISED:
@@ -79,10 +88,11 @@ def _named(settings: FederationSettings, error: Exception) -> FederationOperator
     elif isinstance(error, FOREIGN):
         found, action = "one that is not Prefect's", _check(where)
     else:
+        kind = PrefectUnavailableError
         found = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
         action = f"start Prefect, as `consortia stack start` does, or correct {where}"
         action += f"; where the stack has other ports since, `{use}` does that"
-    return FederationOperatorError(
+    return kind(
         f"Prefect at {settings.prefect.api_url}", expected="an answer", found=found, action=action
     )
 

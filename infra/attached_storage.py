@@ -6,10 +6,12 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from infra.durable_files import write_durably
-from infra.local_processes import recorded_processes
+from infra.local_processes import LocalProcess, recorded_processes
 from infra.loopback import LOOPBACK
-from infra.prefect_server import auth_path
-from infra.seaweedfs import PROCESS_NAME, RunningStorage, StoragePorts
+from infra.prefect_server import PROCESS_NAME as PREFECT_PROCESS
+from infra.prefect_server import RunningPrefect, auth_path, client_env, ensure_auth_string
+from infra.seaweedfs import PROCESS_NAME as STORAGE_PROCESS
+from infra.seaweedfs import RunningStorage, StoragePorts
 from infra.stack_ports import remembered_ports
 from infra.terminal import command_line
 
@@ -24,16 +26,39 @@ def remember_storage(storage: RunningStorage) -> None:
 def attach_storage(state_dir: Path) -> RunningStorage:
     """The storage that another command started with this `state_dir`; ConsortiaError if none."""
     state_dir = state_dir.resolve()
-    for process in recorded_processes(state_dir):
-        if process.name == PROCESS_NAME and process.is_running():
-            ports = StoragePorts(**json.loads((state_dir / PORTS_NAME).read_text("utf-8")))
-            return RunningStorage(f"http://{LOOPBACK}:{ports.s3}", state_dir, ports, process)
+    storage = running_storage(state_dir)
+    if storage is not None:
+        return storage
     raise ConsortiaError(
         f"embedded object storage in {state_dir}",
         expected="a running one",
         found="none",
         action=f"start it with `{start_command(state_dir)}`",
     )
+
+
+def running_storage(state_dir: Path) -> RunningStorage | None:
+    """The storage of this stack while it runs."""
+    process = _running(STORAGE_PROCESS, state_dir)
+    if process is None:
+        return None
+    ports = StoragePorts(**json.loads((state_dir / PORTS_NAME).read_text("utf-8")))
+    return RunningStorage(f"http://{LOOPBACK}:{ports.s3}", state_dir, ports, process)
+
+
+def running_prefect(state_dir: Path) -> RunningPrefect | None:
+    """The Prefect server of this stack while it runs."""
+    process, ports = _running(PREFECT_PROCESS, state_dir), remembered_ports(state_dir)
+    if process is None or ports is None:
+        return None
+    url = ports.prefect_api_url
+    env = client_env(state_dir, url, ensure_auth_string(auth_path(state_dir)))
+    return RunningPrefect(url, url.removesuffix("/api"), process, env)
+
+
+def _running(name: str, state_dir: Path) -> LocalProcess | None:
+    recorded = recorded_processes(state_dir)
+    return next((each for each in recorded if each.name == name and each.is_running()), None)
 
 
 @dataclass(frozen=True)

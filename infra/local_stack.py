@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from data_contracts.bucket_layout import inbox_bucket, plans_bucket
 from data_contracts.errors import ConsortiaError, StorageError
-from infra.attached_storage import remember_storage
+from infra.attached_storage import remember_storage, running_prefect, running_storage
 from infra.local_ports import require_free
 from infra.local_processes import refuse_second, stop_recorded
 from infra.prefect_server import PORT_OPTION as PREFECT_PORT_OPTION
@@ -92,27 +92,40 @@ _INBOX_LIFECYCLE = {
 def start_stack(
     state_dir: Path, s3_port: int, prefect_port: int, *, keep: bool
 ) -> tuple[RunningStorage, RunningPrefect]:
-    """Start both; after a fault neither runs. With `keep` they outlive this process.
+    """Start what does not run; after a fault nothing runs that was started here.
 
-    A port of 0 chooses a free one; `stack_ports` remembers both. The password of Prefect is in
-    `auth_path(state_dir)`.
+    So a stack of which one half was killed comes up again, and one that runs whole is refused. With
+    `keep` what is started outlives this process. A port of 0 chooses a free one; `stack_ports`
+    remembers both. The password of Prefect is in `auth_path(state_dir)`.
     """
-    for name in (STORAGE_PROCESS, PREFECT_PROCESS):
-        refuse_second(name, state_dir.resolve())
-    if prefect_port:
+    state_dir = state_dir.resolve()
+    storage, prefect = running_storage(state_dir), running_prefect(state_dir)
+    # With a Prefect that runs, storage that runs too is a whole stack.
+    if prefect is not None or _is_elsewhere(storage.ports.s3 if storage else None, s3_port):
+        refuse_second(STORAGE_PROCESS, state_dir)
+    if _is_elsewhere(prefect.port if prefect else None, prefect_port):
+        refuse_second(PREFECT_PROCESS, state_dir)
+    if prefect is None and prefect_port:
         require_free(prefect_port, "the Prefect server", PREFECT_PORT_OPTION)
-    automatic = StoragePorts.automatic()
-    ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
     with ExitStack() as if_it_fails:
-        storage = start_object_storage(state_dir, ports, keep=keep)
-        if_it_fails.callback(storage.stop)
-        remember_storage(storage)
-        auth = ensure_auth_string(auth_path(state_dir))
-        prefect = start_prefect_server(state_dir, prefect_port, auth, keep=keep)
-        if_it_fails.callback(prefect.stop)
+        if storage is None:
+            automatic = StoragePorts.automatic()
+            ports = StoragePorts(s3_port, automatic.master, automatic.volume, automatic.filer)
+            storage = start_object_storage(state_dir, ports, keep=keep)
+            if_it_fails.callback(storage.stop)
+            remember_storage(storage)
+        if prefect is None:
+            auth = ensure_auth_string(auth_path(state_dir))
+            prefect = start_prefect_server(state_dir, prefect_port, auth, keep=keep)
+            if_it_fails.callback(prefect.stop)
         remember_ports(state_dir, StackPorts(storage.ports.s3, prefect.port))
         if_it_fails.pop_all()
     return storage, prefect
+
+
+def _is_elsewhere(port: int | None, wanted: int) -> bool:
+    """Whether what runs on `port`, if anything, is not where it is wanted; 0 is anywhere."""
+    return port is not None and wanted not in (0, port)
 
 
 def add_federation(storage: RunningStorage, federation: str) -> S3Settings:

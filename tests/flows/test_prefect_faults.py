@@ -104,7 +104,7 @@ def test_prefects_own_words_for_no_answer_are_understood(tmp_path: Path) -> None
     command = [sys.executable, "-c", code, str(settings.home)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("data_contracts.errors.FederationOperatorError: Prefect at"), done.stderr
+    assert last.startswith("flows.prefect_faults.PrefectUnavailableError: Prefect at"), done.stderr
 
 
 def test_rounds_without_prefect_end_in_one_message(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from data_contracts.errors import ConsortiaError
+from infra.attached_storage import remember_storage
 from infra.local_processes import recorded_processes
 from infra.local_stack import (
     RunningPrefect,
@@ -77,12 +78,15 @@ def test_a_stack_whose_ports_are_taken_is_not_started(
     assert recorded_processes(tmp_path) == []
 
 
-def test_a_second_start_says_that_it_runs_and_how_to_stop_it(
+def test_storage_that_runs_is_not_started_again_on_another_port(
     object_storage: RunningStorage,
 ) -> None:
-    state = object_storage.state_dir
+    state, port = object_storage.state_dir, object_storage.ports.s3
+    remember_storage(object_storage)
     with pytest.raises(ConsortiaError, match=rf"found process \d+\. .*stack stop --state {state}"):
-        start_stack(state, object_storage.ports.s3, object_storage.ports.s3, keep=True)
+        start_stack(state, port + 1, 0, keep=True)
+    with pytest.raises(ConsortiaError, match=rf"port {port} for the Prefect .*--prefect-port"):
+        start_stack(state, port, port, keep=True)
     assert object_storage.process.is_running()
 
 

@@ -111,3 +111,11 @@ def test_an_evaluation_that_is_killed_every_time_is_a_death(tmp_path: Path) -> N
     with pytest.raises(ProcessDiedError, match=r"evaluation: .*SIGKILL"):
         silo.measure()
     assert len(silo.killed) == 1
+
+
+def test_an_evaluation_that_is_killed_once_is_done_again(tmp_path: Path) -> None:
+    silo = KilledSilo(tmp_path, evaluation, deaths=1)
+    losses = silo.measure()
+    assert len(silo.killed) == 1
+    assert losses.tokens > 0
+    assert losses.candidate != losses.base
