@@ -19,8 +19,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SLOT_ENTRY = re.compile(r"(?P<slot>[a-z0-9/-]{1,200}/)(?P<digest>[0-9a-f]{64})\.json")
 
 
+_ATTEMPT = re.compile(rf"rounds/(?P<path>{NAME_PATTERN}/[0-9]{{4,}}/[0-9]{{2}}-[0-9a-f]{{16}}/).+")
+_BLOB = re.compile(r"blobs/(?P<digest>[0-9a-f]{64})")
+
+
 MEMBERS_PREFIX = "members/"
 FEED_PREFIX = "feed/"
+STATUS_PREFIX = "status/"
+PROBE_PREFIX = "probe/"
 PLAN_DIGITS = 16
 
 
@@ -126,9 +132,21 @@ def blob_key(digest: str) -> str:
     return f"blobs/{_checked(digest, _DIGEST, 'digest')}"
 
 
+def attempt_path_in_key(key: str) -> str | None:
+    """`RoundId.path` of the attempt that a record's key belongs to; None for any other key."""
+    match = _ATTEMPT.fullmatch(key)
+    return match["path"] if match else None
+
+
+def blob_digest_in_key(key: str) -> str | None:
+    """The digest in a blob's key, or None for any other key."""
+    match = _BLOB.fullmatch(key)
+    return match["digest"] if match else None
+
+
 def status_prefix(round_id: RoundId) -> str:
     """Prefix of a silo's status records of one attempt."""
-    return f"status/{round_id.path}"
+    return f"{STATUS_PREFIX}{round_id.path}"
 
 
 def status_key(round_id: RoundId, number: int) -> str:

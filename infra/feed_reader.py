@@ -79,6 +79,12 @@ class FeedReader:
         """Memberships and feed as storage has them now; raises UntrustedInputError."""
         return self._refreshed(self._read_feed)
 
+    def last_seen(self) -> TrustedFeed:
+        """The feed as it was when it was last refreshed; storage is asked for nothing but
+        memberships before the one that was handed over, and those once."""
+        with self._lock:
+            return (self._feed or self._restored()).copy()
+
     def refresh_as_far_as_it_is_clear(self) -> TrustedFeed:
         """As `refresh`, up to the last entry that nobody can have meddled with.
 

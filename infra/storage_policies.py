@@ -3,7 +3,8 @@
 A silo reads the plans and writes its own inbox; it deletes nothing and locks nothing, so what lies
 in its inbox is what it put there. The coordinator reads the inboxes and locks versions in them; it
 writes none, and neither deletes a version nor passes over a lock. Erasing a locked version takes a
-third credential with s3:BypassGovernanceRetention, which no process of the federation has.
+third credential with s3:BypassGovernanceRetention, which no process of the federation has. Removing
+what no record needs takes one that may delete, which a person gives to that one command.
 """
 
 import json
@@ -35,6 +36,21 @@ def silo_policy(federation: str, silo: str) -> str:
         _allow(("s3:ListBucket",), [plans, inbox]),
         _allow(_READ, [f"{plans}/*", f"{inbox}/*"]),
         _allow(_WRITE, [f"{inbox}/*"]),
+    )
+
+
+def pruning_policy(federation: str) -> str:
+    """List and delete in the federation's buckets, for the person who runs `storage prune`.
+
+    It passes over no lock, and no process of the federation has it.
+    """
+    names = [plans_bucket(federation), ledger_bucket(federation), f"{federation}-inbox-*"]
+    return _document(
+        _allow(("s3:ListBucket", "s3:ListBucketVersions"), names),
+        _allow(
+            (*_READ, "s3:GetObjectRetention", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+            [f"{name}/*" for name in names],
+        ),
     )
 
 

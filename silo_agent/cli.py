@@ -304,6 +304,22 @@ def stop(home: Home = HERE) -> None:
     say(console, "The agent has stopped; the kill switch stays on.")
 
 
+@app.command()
+def disk(
+    home: Home = HERE,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove the surplus; a running agent does so itself.")
+    ] = False,
+) -> None:
+    """Show what lies in the agent's home, until when it stays, and what no round needs."""
+    from silo_agent.disk_command import prune_disk, show_silo_disk
+
+    silo = assemble_silo(home)
+    if prune:
+        say(console, prune_disk(silo))
+    show_silo_disk(console, silo)
+
+
 @app.command("forget-clock")
 def forget_clock_command(home: Home = HERE) -> None:
     """Forget the latest instant that this machine's clock has shown, when that was wrong."""

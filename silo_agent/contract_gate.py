@@ -77,6 +77,17 @@ class ContractGate:
             self.config.agent.max_restarts,
         )
 
+    def forget_unused(self) -> None:
+        """Delete outcomes and splits, which hold text, that were not used for the contract's
+        retention; a contract that cannot be read says nothing of it."""
+        try:
+            retention = timedelta(days=self.contract().terms.retention.days)
+            kept = self._kept()
+        except (DataStewardError, SiloOperatorError):
+            return
+        forget_unused_splits(self.config.home / SPLITS_DIRECTORY, retention)
+        kept.forget_unused(retention)
+
     def expected_records(self) -> int | None:
         """About how many records a check will look at; None when that is unknown."""
         return self._data(self.contract(), self._file_digests()).expected_records()

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from infra.durable_files import write_durably
 FINDINGS_NAME = "findings.sqlite"
 OUTCOME_NAME = "outcome.json"
 PROFILE_NAME = "profile.json"
+_OUTCOME_FOLDER = re.compile(r"[0-9a-f]{64}")
 MAX_OUTCOME_BYTES = 4 * 1024 * 1024
 SECONDS_PER_DAY = 86_400
 
@@ -161,13 +163,14 @@ class KeptOutcomes:
         sealed = json.dumps({"seal": self._seal(body), "kept": body.decode()}).encode()
         write_durably(folder / OUTCOME_NAME, sealed)
 
-    def forget_unused(self, retention: timedelta, *, but: str) -> None:
+    def forget_unused(self, retention: timedelta, *, but: str | None = None) -> None:
         """Delete what was not used for `retention`, but for the outcome with the key `but`."""
         before = time.time() - retention.total_seconds()
         for folder in self.directory.glob("*"):
             outcome = folder / OUTCOME_NAME
             used = outcome.stat().st_mtime if outcome.exists() else folder.stat().st_mtime
-            if folder.name != but and used < before:
+            is_own = _OUTCOME_FOLDER.fullmatch(folder.name) is not None
+            if is_own and folder.name != but and used < before:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, path: Path) -> _Kept | None:

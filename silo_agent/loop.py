@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 from threading import Thread
 
@@ -38,8 +39,9 @@ BACK_OFF_FACTOR = 2.0
 def run_agent(silo: Silo, *, once: bool = False) -> None:
     """Take part in rounds until the kill switch is on; with `once`, until one round is over."""
     with only_agent(silo.config.home), _told_when_it_stops(silo):
-        wait, last_fault = silo.config.agent.poll_seconds, ""
+        wait, last_fault, day = silo.config.agent.poll_seconds, "", None
         while not silo.is_stopped():
+            day = _forget_daily(silo, day)
             try:
                 step = poll_once(silo)
             except ConsortiaError as error:
@@ -126,6 +128,14 @@ def _pid(home: Path) -> int:
         return int((home / PID_NAME).read_text())
     except (OSError, ValueError):
         return 0
+
+
+def _forget_daily(silo: Silo, last: date | None) -> date:
+    """Let the data gate forget what is past its retention, also where no round asks for a check."""
+    today = silo.clock.now().date()
+    if today != last:
+        silo.gate.forget_unused()
+    return today
 
 
 def _needs_the_operator(error: ConsortiaError) -> bool:

@@ -43,6 +43,9 @@ from silo_agent.policy import ContractTerms
 
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
 
+OUTBOX = "outbox"
+"""Directory of the silo's home for everything that leaves."""
+
 RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
     Acceptance,
     Refusal,

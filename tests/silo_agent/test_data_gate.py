@@ -253,6 +253,26 @@ def test_retention_forgets_what_was_not_used(silo: SampleSilo) -> None:
     assert not folder.exists()
 
 
+def test_retention_needs_no_check_to_forget(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    silo.gate.splits(silo.check().findings_digest)
+    gate, splits = silo.home / GATE_DIRECTORY, silo.home / SPLITS_DIRECTORY
+    mine = gate / "my-notes"
+    mine.mkdir()
+    os.utime(mine, (1, 1))
+    silo.gate.forget_unused()
+    assert (splits / "train.jsonl").exists() and len(list(gate.iterdir())) == 2
+    for path in (*splits.iterdir(), *gate.glob(f"*/{OUTCOME_NAME}")):
+        os.utime(path, (1, 1))
+    contract = (silo.home / "contract.yaml").read_text()
+    silo.write_contract("not a contract")
+    silo.gate.forget_unused()
+    assert splits.exists()
+    silo.write_contract(contract)
+    silo.gate.forget_unused()
+    assert not splits.exists() and list(gate.iterdir()) == [mine]
+
+
 def test_retention_deletes_training_files_that_nobody_reads(silo: SampleSilo) -> None:
     silo.write_records(list(sample_records()))
     files = silo.gate.splits(silo.check().findings_digest)

@@ -37,6 +37,7 @@ class DyingGate:
 
     def __init__(self, silo: Silo) -> None:
         self.terms, self.remember = silo.gate.terms, silo.gate.remember
+        self.forget_unused = silo.gate.forget_unused
 
     def check(self, progress: Callable[[int], None]) -> GateOutcome:
         raise died(CheckDiedError)

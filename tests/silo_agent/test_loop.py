@@ -1,6 +1,7 @@
 """The agent outlives faults of others, and only one runs on a home directory."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from silo_agent.loop import only_agent, run_agent, running_agent
 from silo_agent.marks import Seen, forget_clock, remember_clock
 from tests.simulator.fake_clock import START, FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
-from tests.simulator.silo import Behaviour
+from tests.simulator.silo import Behaviour, SimulatedGate
 from tests.tiny_model import make_tiny_model
 
 
@@ -177,3 +178,26 @@ def test_an_agent_whose_clock_was_ahead_goes_on_with_the_next_plan(
     report = read_report(c, read_federation(c), second)
     assert report is not None
     assert {s.silo: s.outcome for s in report.record.silos}["silo-a"] == "admitted"
+
+
+def test_what_is_past_its_retention_is_forgotten_once_a_day(
+    federation: SimulatedFederation,
+) -> None:
+    silo = federation.silos["silo-a"]
+    agent = silo.agent(FEDERATION, federation.pinned)
+    days = []
+
+    class ForgettingGate(SimulatedGate):
+        def forget_unused(self) -> None:
+            days.append(silo.clock.now().date())
+
+    class ThreeDays(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(3600)
+            if self.now() > START + timedelta(days=3):
+                (silo.home / "STOP").touch()
+
+    silo.clock = ThreeDays()
+    gate = ForgettingGate(silo.contract, silo.behaviour, START, [])
+    run_agent(replace(agent, clock=silo.clock, gate=gate))
+    assert len(days) == len(set(days)) == 4

@@ -103,7 +103,9 @@ class SimulatedFederation:
     def bucket(self, name: str) -> InMemoryBucket:
         """The bucket, created on first use."""
         is_inbox = "-inbox-" in name and self.settings.ledger.place == "inbox"
-        return self.storage.setdefault(name, InMemoryBucket(name, versioned=is_inbox))
+        return self.storage.setdefault(
+            name, InMemoryBucket(name, versioned=is_inbox, now=self.clock.now)
+        )
 
     @property
     def plans(self) -> InMemoryBucket:

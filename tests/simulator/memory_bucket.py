@@ -6,6 +6,8 @@ taking an object out leaves its versions, as a delete marker does. A lock never 
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from data_contracts.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import StorageError
 from infra.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
+from infra.bucket_contents import StoredVersion
 from infra.object_store import (
     MAX_LISTED_KEYS,
     AccessDeniedError,
@@ -31,6 +34,43 @@ _LOCK = threading.Lock()
 _CHUNK_BYTES = 64 * 1024
 
 
+@dataclass(frozen=True)
+class InMemoryContents:
+    """Satisfies `infra.bucket_contents.BucketContents` with the rights of a storage operator."""
+
+    bucket: "InMemoryBucket"
+
+    @property
+    def name(self) -> str:
+        """Name of the bucket."""
+        return self.bucket.name
+
+    def newest(self) -> Iterator[StoredVersion]:
+        """See `BucketContents.newest`."""
+        for info in self.bucket.list_keys(""):
+            written = self.bucket.written.get(info.key, self.bucket.now())
+            yield StoredVersion(info.key, None, info.size, written)
+
+    def versions(self) -> Iterator[StoredVersion]:
+        """See `BucketContents.versions`."""
+        yield from self.bucket.stored()
+
+    def lock(self, stored: StoredVersion) -> Lock | None:
+        """See `BucketContents.lock`."""
+        return self.bucket.locks.get((stored.key, stored.version or ""))
+
+    def delete(self, stored: StoredVersion) -> None:
+        """See `BucketContents.delete`."""
+        lock = self.lock(stored)
+        if lock is not None and lock.until > self.bucket.now():
+            raise _denied(stored.key, "a version without a lock")
+        self.bucket.locks.pop((stored.key, stored.version or ""), None)
+        if stored.version is None:
+            del self.bucket.objects[stored.key]
+        else:
+            self.bucket.delete_version(stored.key, stored.version)
+
+
 class InMemoryBucket:
     """Keeps every version of every object, unless it is not `versioned`."""
 
@@ -41,6 +81,7 @@ class InMemoryBucket:
         before: FaultHook | None = None,
         *,
         versioned: bool = False,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._name = name
         self.objects = {} if objects is None else objects
@@ -48,6 +89,8 @@ class InMemoryBucket:
         self.versioned = versioned
         self.keeps_locks = True
         self.locks: dict[tuple[str, str], Lock] = {}
+        self.now = now
+        self.written: dict[str, datetime] = {}
         self._versions: dict[str, dict[str, bytes]] = {}
         self._numbers = count(1)
 
@@ -72,6 +115,7 @@ class InMemoryBucket:
         self._enter("put", key)
         with _LOCK:
             self.objects[key] = data
+            self.written[key] = self.now()
         self._read(key)
 
     def get(self, key: str, max_bytes: int) -> bytes | None:
@@ -171,12 +215,24 @@ class InMemoryBucket:
             )
         return found
 
+    def stored(self) -> list[StoredVersion]:
+        """Every version, as a listing of versions has them."""
+        found = []
+        for key in sorted(self.objects):
+            self._read(key)
+            known = self._versions.get(key, {}) if self.versioned else {None: self.objects[key]}
+            written = self.written.get(key, self.now())
+            found += [StoredVersion(key, v, len(data), written) for v, data in known.items()]
+        return found
+
     def _enter(self, operation: str, key: str) -> None:
         if self.before is not None:
             self.before(operation, key)
 
     def _create(self, key: str, data: bytes) -> None:
         with _LOCK:
+            if key not in self.objects:
+                self.written[key] = self.now()
             kept = self.objects.setdefault(key, data)
         if kept != data:
             raise StorageError(

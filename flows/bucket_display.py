@@ -1,0 +1,37 @@
+"""What lies in buckets, as a person reads it."""
+
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from aggregator.storage_pruning import BucketTally, Need
+from aggregator.storage_room import StorageTally
+from infra.disk_display import size_text
+from infra.terminal import say
+
+
+def show_buckets(console: Console, tally: StorageTally) -> None:
+    """One row for each kind and need in each bucket."""
+    table = Table("bucket", "what", "objects", "size", "needed by", "at most until")
+    for bucket in tally.buckets:
+        for kind, need in sorted(bucket.rows, key=lambda row: (row[0], row[1].value)):
+            table.add_row(bucket.bucket, *_cells(bucket, kind, need))
+    console.print(table)
+    for name in tally.absent:
+        say(console, f"{name}: there is no such bucket")
+
+
+def unneeded_text(tally: StorageTally) -> str:
+    """How much nothing needs, in all buckets."""
+    rows = [bucket.unneeded() for bucket in tally.buckets]
+    return f"{sum(r.objects for r in rows):,} objects, {size_text(sum(r.size for r in rows))}"
+
+
+def _cells(bucket: BucketTally, kind: str, need: Need) -> tuple[str, str, str, str, str]:
+    row = bucket.rows[kind, need]
+    return kind, f"{row.objects:,}", size_text(row.size), need.value, _date(row.until)
+
+
+def _date(until: datetime | None) -> str:
+    return "" if until is None else f"{until:%Y-%m-%d}"
