@@ -40,6 +40,7 @@ from infra.s3_bucket import S3Bucket
 from infra.s3_client import S3Settings
 from infra.signing_keys import ensure_key
 from infra.single_writer import claim_record
+from infra.storage_config import MORE_SETTINGS
 from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
 from infra.terminal import command_line
 from infra.toml_text import toml_string
@@ -100,6 +101,7 @@ def settings_text(terms: FederationTerms) -> str:
     model_hub = f"hub_id = {toml_string(hub_id)}" if hub_id else '# hub_id = "organisation/name"'
     values = {name: toml_string(value) for name, value in vars(terms).items()}
     return FEDERATION_TEMPLATE.format(
+        more_storage=MORE_SETTINGS,
         plain="" if terms.allow_plain_http else "# ",
         model_hub=f"{model_hub} # where a user of the adapter can have the model",
         **values,
