@@ -36,6 +36,7 @@ from aggregator.planning import PlanInputs, draft_plan
 from aggregator.published_round import publish_round
 from aggregator.report_files import ReportFiles, report_with_page, whole_files, write_report_files
 from aggregator.stage import Stage, stage_of
+from aggregator.storage_check import require_ledger
 from data_contracts.bucket_layout import feed_slot
 from data_contracts.envelope import Verified, narrowed, seal
 from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
@@ -73,6 +74,7 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
     earlier = newest if newest and newest.plan.record.round == round_number else None
     if earlier is not None and earlier.abort is None:
         return earlier.plan
+    require_ledger(c)
     inputs = PlanInputs(
         membership=feed.membership,
         head=feed.head,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from aggregator.coordinator import Coordinator
 from aggregator.transfers import several_at_a_time
 from data_contracts.errors import StorageError
-from infra.storage_probe import ProbeOutcome, probe_locks, probe_storage
+from infra.storage_probe import PROBE_PREFIX, ProbeOutcome, probe_locks, probe_storage
 
 ROLE = "coordinator"
 
@@ -33,6 +33,15 @@ def check_storage(c: Coordinator) -> StorageCheck:
     tried = [outcome for outcome in found if isinstance(outcome, ProbeOutcome)]
     untried = {silo: why for silo, why in zip(silos, found, strict=True) if isinstance(why, str)}
     return StorageCheck((*outcomes, *tried), untried)
+
+
+def require_ledger(c: Coordinator) -> None:
+    """Try that copies can be put where they will go, before anybody trains for them.
+
+    Raises StorageError. It leaves one small object, the same each time; `check_storage` tries more.
+    """
+    if c.settings.ledger.place == "copy":
+        c.ledger.put_once(f"{PROBE_PREFIX}reachable", b"reachable")
 
 
 def _inbox(c: Coordinator, silo: str) -> ProbeOutcome | str:

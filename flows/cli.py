@@ -78,9 +78,11 @@ def round_start(
     """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
     from aggregator.settings import load_settings
     from flows.prefect_settings import use_prefect_of
+    from flows.round_operations import require_place_for_copies
 
     settings = load_settings(home)
     use_prefect_of(settings)
+    require_place_for_copies(home)
     from flows.deployments import start_rounds
     from flows.next_steps import after_round_start
     from flows.round_waiting import next_round_number

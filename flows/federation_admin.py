@@ -40,7 +40,14 @@ from infra.s3_bucket import S3Bucket
 from infra.s3_client import S3Settings
 from infra.signing_keys import ensure_key
 from infra.single_writer import claim_record
-from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
+from infra.storage_config import MORE_SETTINGS
+from infra.storage_probe import (
+    PROBE_PREFIX,
+    probe_inbox,
+    probe_locks,
+    probe_storage,
+    require_promises,
+)
 from infra.terminal import command_line
 from infra.toml_text import toml_string
 
@@ -100,6 +107,7 @@ def settings_text(terms: FederationTerms) -> str:
     model_hub = f"hub_id = {toml_string(hub_id)}" if hub_id else '# hub_id = "organisation/name"'
     values = {name: toml_string(value) for name, value in vars(terms).items()}
     return FEDERATION_TEMPLATE.format(
+        more_storage=MORE_SETTINGS,
         plain="" if terms.allow_plain_http else "# ",
         model_hub=f"{model_hub} # where a user of the adapter can have the model",
         **values,
@@ -155,7 +163,9 @@ def add_silo(
     if storage is not None:
         credential = add_silo_to_storage(storage, c.settings.federation, silo)
         write_credentials(hand_over / "storage-credentials.toml", credential)
-        _require_inbox(c, silo, credential)
+        inbox = S3Bucket(credential, inbox_bucket(c.settings.federation, silo))
+        require_promises(probe_inbox(inbox, c.clock.now(), role=silo))
+    _require_inbox(c, silo)
     outcome = change_membership(c, change, root_keys=root_keys)
     filed = home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
     write_durably(filed, contract_bytes)
@@ -166,12 +176,16 @@ def add_silo(
     return hand_over, outcome
 
 
-def _require_inbox(c: Coordinator, silo: str, credential: S3Settings) -> None:
-    """Try the new inbox from both sides, before anybody counts on it."""
-    inbox = S3Bucket(credential, inbox_bucket(c.settings.federation, silo))
-    require_promises(probe_inbox(inbox, c.clock.now(), role=silo))
+def _require_inbox(c: Coordinator, silo: str) -> None:
+    """Try the inbox as the coordinator, before anybody counts on it, as far as there is something.
+
+    Raises StorageError where it is missing, or may not be read or locked.
+    """
+    if c.settings.ledger.place == "copy":
+        c.inbox(silo).list_keys(PROBE_PREFIX)
+        return
     outcome = probe_locks(c.inbox(silo), c.clock.now(), role="coordinator")
-    if outcome is not None and c.settings.ledger.place == "inbox":
+    if outcome is not None:
         require_promises(outcome)
 
 

@@ -21,8 +21,8 @@ WAITING_SECONDS = 5.0
 
 def follow_round(c: Coordinator, console: Console, number: int | None) -> None:
     """Return once round `number`, or the newest for None, is reported."""
-    _wait_for_plan(c, console, number or 1)
     storage = OutageWait(c.clock, lambda line: say(console, line))
+    _wait_for_plan(c, console, storage, number or 1)
     with Live(console=console, refresh_per_second=2) as live:
         while True:
             view = storage.through(None, lambda: view_round(c))
@@ -32,11 +32,11 @@ def follow_round(c: Coordinator, console: Console, number: int | None) -> None:
             time.sleep(WATCH_SECONDS)
 
 
-def _wait_for_plan(c: Coordinator, console: Console, number: int) -> None:
+def _wait_for_plan(c: Coordinator, console: Console, storage: OutageWait, number: int) -> None:
     """Until the plan is there, print what is waited for as often as that changes."""
     said: list[str] = []
-    while _number(view_round(c)) < number:
-        lines = what_is_waited_for(c)
+    while _number(storage.through(None, lambda: view_round(c))) < number:
+        lines = storage.through(None, lambda: what_is_waited_for(c))
         if lines != said:
             say(console, *lines)
         said = lines

@@ -82,3 +82,21 @@ def stack_use(state: State, home: Home = HERE) -> None:
 
     for line in use_stack(home, state):
         say(console, line)
+
+
+@stack_app.command("rotate")
+def stack_rotate(
+    who: Annotated[
+        str, typer.Argument(parser=values.role, help="`coordinator`, or the id of a silo.")
+    ],
+    state: State,
+    home: Home = HERE,
+    revoke_old: Annotated[
+        bool, typer.Option("--revoke-old", help="End the credential before the newest one.")
+    ] = False,
+) -> None:
+    """Change a storage credential without a stop: a new one beside the old, then --revoke-old."""
+    from flows.stack_rotation import revoke, rotate
+
+    step = revoke if revoke_old else rotate
+    say(console, *step(home.resolve(), state.resolve(), who))

@@ -11,9 +11,8 @@ trust_mode = "auditable"      # the aggregator sees each adapter
 
 [storage]
 endpoint_url = {endpoint_url}
-credentials = "keys/storage-credentials.toml"
-# ca_bundle = "ca.pem"
-{plain}allow_plain_http = true    # where the network below is encrypted
+credentials = "keys/storage-credentials.toml" # its owner may replace it while processes run
+{more_storage}{plain}allow_plain_http = true    # where the network below is encrypted
 
 [prefect]
 api_url = {prefect_api_url}

@@ -40,6 +40,7 @@ from infra.seaweedfs import (
 from infra.stack_ports import StackPorts, remember_ports
 from infra.storage_identities import (
     ADMIN,
+    StorageIdentity,
     coordinator_name,
     load_identities,
     new_identity,
@@ -161,18 +162,22 @@ def add_identity(
     SeaweedFS reads its identities again on SIGHUP; this returns once the identity can list
     `listable_bucket`, and raises ConsortiaError when it still cannot after 15 s.
     """
-    path = identities_path(storage.state_dir)
-    identities = load_identities(path)
-    known = identities.get(name)
+    known = load_identities(identities_path(storage.state_dir)).get(name)
     fresh = new_identity(name, policy)
     if known is not None:
         fresh = replace(known, policy=policy)
     if known != fresh:
-        save_identities(path, {**identities, name: fresh}.values())
-        storage.process.signal(signal.SIGHUP)
+        write_identity(storage, fresh)
     settings = storage.settings_for(name)
-    _wait_for_access(settings, listable_bucket)
+    wait_for_access(settings, listable_bucket)
     return settings
+
+
+def write_identity(storage: RunningStorage, identity: StorageIdentity) -> None:
+    """Add or replace an identity, and have the running storage read all of them again."""
+    path = identities_path(storage.state_dir)
+    save_identities(path, {**load_identities(path), identity.name: identity}.values())
+    storage.process.signal(signal.SIGHUP)
 
 
 def _admin(storage: RunningStorage) -> tuple[Any, S3Settings]:
@@ -189,7 +194,8 @@ def _create_bucket(client: Any, admin: S3Settings, name: str, **options: bool) -
                 raise
 
 
-def _wait_for_access(settings: S3Settings, bucket: str) -> None:
+def wait_for_access(settings: S3Settings, bucket: str) -> None:
+    """Return once who asks can list `bucket`; ConsortiaError when that is not so within 15 s."""
     deadline = time.monotonic() + RELOAD_TIMEOUT_SECONDS
     while True:
         try:

@@ -1,7 +1,7 @@
 """One configured S3 client, and every one of its failures as a StorageError.
 
 Guaranteed: nothing is taken from the user's AWS profiles or environment credentials unless the
-settings have no access key, which asks for AWS's default chain; secrets are in no message and no
+settings name no credential, which asks for AWS's default chain; secrets are in no message and no
 repr, connections to loopback ignore proxies, and a secret key never travels over plain HTTP beyond
 this machine unless the settings say so. HTTPS_PROXY and NO_PROXY count where `proxy` is not set.
 """
@@ -22,9 +22,10 @@ from urllib3.exceptions import HTTPError
 from data_contracts.errors import StorageError
 from data_contracts.shown_text import quoted
 from infra.addresses import address_fault, is_plain
+from infra.credential_file import CredentialFile, asked_as
 from infra.loopback import is_loopback
 from infra.s3_faults import CLIENT_FAULTS, AskedPlace, error_code, status_of, storage_fault
-from infra.s3_requests import prepare_requests
+from infra.s3_requests import prepare_requests, sign_again_after_a_change
 
 __all__ = ["S3Settings", "connect", "error_code", "status_of", "translated"]
 
@@ -39,14 +40,18 @@ STREAM_FAULTS = (BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 class S3Settings(BaseModel):
     """Where the storage is and who asks. `checksums` is botocore's request and response mode.
 
-    Without `access_key` AWS's default chain finds the credential, in `profile` if one is named.
+    The credential is in the file of `credential`, or in `access_key` and what belongs to it;
+    without either AWS's default chain finds it, in `profile` if one is named.
     """
 
     # Without hide_input_in_errors a message about one field would quote the secret of another.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
 
     endpoint_url: str
     region: str = "us-east-1"
+    credential: CredentialFile | None = None
     access_key: str = Field(default="", repr=False)
     secret_key: SecretStr = SecretStr("")
     session_token: SecretStr | None = None
@@ -65,9 +70,11 @@ class S3Settings(BaseModel):
     @property
     def asked_as(self) -> str:
         """Who asks, in words that give no key away."""
-        if not self.access_key:
-            return f"the AWS profile {self.profile}" if self.profile else "AWS's default chain"
-        return f"the access key that starts with {self.access_key[:4]!r}"
+        if self.credential is not None:
+            return self.credential.asked_as
+        if self.access_key:
+            return asked_as(self.access_key)
+        return f"the AWS profile {self.profile}" if self.profile else "AWS's default chain"
 
     @model_validator(mode="after")
     def _endpoint_is_safe(self) -> "S3Settings":
@@ -111,6 +118,8 @@ def _client(settings: S3Settings) -> Any:
         config=_client_config(settings),
     )
     prepare_requests(client)
+    if settings.credential is not None:
+        sign_again_after_a_change(client, settings.credential)
     return client
 
 
@@ -121,8 +130,11 @@ def _session(settings: S3Settings) -> botocore.session.Session:
         "credentials_file": (None, None, os.devnull, None),
     }
     no_bundle = {"ca_bundle": (None, None, None, None)}
-    if settings.access_key:
-        return botocore.session.Session(session_vars=of_nobody | no_bundle)
+    if settings.credential is not None or settings.access_key:
+        session = botocore.session.Session(session_vars=of_nobody | no_bundle)
+        if settings.credential is not None:
+            session.register_component("credential_provider", settings.credential)
+        return session
     session = botocore.session.Session(session_vars=no_bundle)
     if settings.profile is not None:
         session.set_config_variable("profile", settings.profile)

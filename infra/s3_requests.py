@@ -11,6 +11,11 @@ import hashlib
 from base64 import b64encode
 from typing import Any
 
+from infra.credential_file import CredentialFile
+
+NOT_ACCEPTED = (400, 401, 403)
+"""Statuses with which storages refuse who asks; a HEAD has no more than them."""
+
 WRITES = ("PutObject", "UploadPart", "PutObjectRetention")
 
 
@@ -19,6 +24,20 @@ def prepare_requests(client: Any) -> None:
     for operation in WRITES:
         client.meta.events.register(f"before-call.s3.{operation}", _add_digest)
     client.meta.events.register("before-call.s3", _follow_no_redirect)
+
+
+def sign_again_after_a_change(client: Any, credential: CredentialFile) -> None:
+    """Repeat a refused request, once, where its credential was replaced after it was signed.
+
+    A half-written file may be a whole one with a part missing, and whoever replaces a credential
+    may withdraw the old one within the moment that a request is under way.
+    """
+
+    def seconds_to_wait(response: Any, attempts: int, **_: object) -> float | None:
+        is_refused = response is not None and response[0].status_code in NOT_ACCEPTED
+        return 0.0 if is_refused and attempts == 1 and credential.has_changed() else None
+
+    client.meta.events.register("needs-retry.s3", seconds_to_wait)
 
 
 def _add_digest(params: dict[str, Any], **_: object) -> None:

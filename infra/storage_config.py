@@ -5,15 +5,21 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
-from data_contracts.errors import ConsortiaError
 from infra.addresses import http_address, is_plain
+from infra.credential_file import credential_file, read_credentials
 from infra.s3_client import S3Settings
-from infra.terminal import command_line
-from infra.toml_files import read_toml
 
-CREDENTIAL_FIELDS = {"access_key", "secret_key"}
-TEMPORARY = {"session_token"}
-"""What a credential of STS has besides."""
+__all__ = ["MORE_SETTINGS", "StorageSection", "read_credentials", "s3_settings"]
+
+MORE_SETTINGS = """\
+# region = "eu-central-1"              # that requests are signed for; "us-east-1" unless set
+# addressing_style = "virtual"         # the bucket in the host's name; or "auto"; "path" unless set
+# ca_bundle = "ca.pem"                 # of a private certificate authority
+# proxy = "http://proxy.example:3128"  # unless set, HTTPS_PROXY and NO_PROXY count
+# credential_source = "chain"          # environment, profile, SSO or role, as AWS finds them
+# profile = "oncology"                 # for the chain
+"""
+"""The rest of the section, as the files that are written for operators show it."""
 
 
 class StorageSection(BaseModel):
@@ -53,9 +59,11 @@ class StorageSection(BaseModel):
 
 
 def s3_settings(section: StorageSection, home: Path) -> S3Settings:
-    """Endpoint and credential; relative paths are relative to `home`. Raises ConsortiaError."""
+    """Endpoint and credential; relative paths are relative to `home`. Raises ConsortiaError.
+
+    A credential file is followed: its owner may replace it while a process uses it.
+    """
     is_file = section.credential_source == "file"
-    secrets = read_credentials(home / section.credentials) if is_file else {}
     return S3Settings.model_validate(
         {
             "endpoint_url": section.endpoint_url,
@@ -65,39 +73,6 @@ def s3_settings(section: StorageSection, home: Path) -> S3Settings:
             "profile": section.profile,
             "proxy": section.proxy,
             "allow_plain_http": section.allow_plain_http,
-            **secrets,
+            "credential": credential_file(home / section.credentials) if is_file else None,
         }
-    )
-
-
-def read_credentials(path: Path, *, is_private: bool = True) -> dict[str, str]:
-    """access_key, secret_key and perhaps session_token; ConsortiaError for anything else.
-
-    With `is_private` the file must be one that nobody else can read.
-    """
-    try:
-        secrets = read_toml(path)
-        others_can_read = path.stat().st_mode & 0o077
-    except (OSError, ValueError) as error:
-        # What a parser says might quote the secret.
-        found = getattr(error, "strerror", None) or "something else"
-        raise _unusable(path, found, "write the credential that was handed over") from None
-    if is_private and others_can_read:
-        raise _unusable(path, "a file that others can read", command_line("chmod", "600", path))
-    is_complete = set(secrets) - TEMPORARY == CREDENTIAL_FIELDS
-    if not is_complete or not all(isinstance(v, str) and v for v in secrets.values()):
-        raise _unusable(
-            path,
-            "other or empty fields",
-            "write access_key and secret_key, and session_token if it came with them",
-        )
-    return secrets
-
-
-def _unusable(path: Path, found: str, action: str) -> ConsortiaError:
-    return ConsortiaError(
-        f"storage credential {path}",
-        expected="a private TOML file with access_key and secret_key",
-        found=found,
-        action=action,
     )

@@ -20,12 +20,16 @@ ADMIN = "admin"
 
 @dataclass(frozen=True)
 class StorageIdentity:
-    """A name, its credential, and its IAM policy; the administrator has none and may do all."""
+    """A name, its credential, and its IAM policy; the administrator has none and may do all.
+
+    `replaced` is the key and secret before, while they still count beside the new ones.
+    """
 
     name: str
     access_key: str
     secret_key: str = field(repr=False)
     policy: str | None
+    replaced: tuple[str, str] | None = field(default=None, repr=False)
 
 
 def new_identity(name: str, policy: str | None) -> StorageIdentity:
@@ -76,15 +80,17 @@ def save_identities(path: Path, identities: Iterable[StorageIdentity]) -> None:
 
 
 def _from_entry(entry: dict[str, Any], policies: dict[str, str]) -> StorageIdentity:
-    credential, name = entry["credentials"][0], entry["name"]
-    return StorageIdentity(
-        name, credential["accessKey"], credential["secretKey"], policies.get(name)
-    )
+    keys = [(c["accessKey"], c["secretKey"]) for c in entry["credentials"]]
+    name, replaced = entry["name"], keys[1] if len(keys) > 1 else None
+    return StorageIdentity(name, *keys[0], policies.get(name), replaced)
 
 
 def _to_entry(identity: StorageIdentity) -> dict[str, Any]:
-    credential = {"accessKey": identity.access_key, "secretKey": identity.secret_key}
-    entry: dict[str, Any] = {"name": identity.name, "credentials": [credential]}
+    keys = [(identity.access_key, identity.secret_key)]
+    if identity.replaced is not None:
+        keys.append(identity.replaced)
+    credentials = [{"accessKey": access, "secretKey": secret} for access, secret in keys]
+    entry: dict[str, Any] = {"name": identity.name, "credentials": credentials}
     if identity.policy is None:
         return entry | {"actions": ["Admin"]}
     return entry | {"actions": [], "policyNames": [identity.name]}

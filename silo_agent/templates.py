@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.storage_config import MORE_SETTINGS
 from infra.toml_text import toml_string
 
 _CONFIG = """\
@@ -14,8 +15,7 @@ policy = "policy.toml"
 [storage]
 endpoint_url = {endpoint_url}
 credentials = "keys/storage-credentials.toml" # access_key and secret_key, mode 0600
-# ca_bundle = "ca.pem"
-{plain}allow_plain_http = true  # where the network below is encrypted
+{more_storage}{plain}allow_plain_http = true  # where the network below is encrypted
 
 [trust]
 membership = "membership.json" # handed over by the federation operator; compare fingerprints
@@ -61,6 +61,7 @@ def config_text(
         endpoint_url=toml_string(endpoint_url),
         device=toml_string(device),
         ranks=ranks,
+        more_storage=MORE_SETTINGS,
         plain="" if allow_plain_http else "# ",
     )
 

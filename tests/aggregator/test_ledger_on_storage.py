@@ -11,9 +11,10 @@ from botocore.exceptions import ClientError
 
 from aggregator.coordinator import Coordinator
 from aggregator.federated_round import close_round, finish_latest_report
+from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.settings import LedgerSection
 from data_contracts.envelope import Verified
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, StorageError
 from data_contracts.records import Close, RoundPlan
 from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
@@ -146,6 +147,13 @@ def test_storage_without_versions_keeps_copies(
     another_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:
     federation = made(another_storage, tmp_path, tiny_model, LedgerSection(place="copy"))
+    ledger = {"Bucket": federation.coordinator().ledger.name}
+    federation.admin.delete_bucket(**ledger)
+    with pytest.raises(StorageError, match=r"a bucket named .*-ledger; found no such bucket"):
+        federation.open()
+    c = federation.coordinator()
+    assert newest_attempt(c, read_federation(c)) is None
+    federation.admin.create_bucket(**ledger)
     plan = submitted(federation)
     settings = federation.settings
     federation.settings = settings.model_copy(update={"ledger": LedgerSection()})

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from data_contracts.errors import StorageError
 from flows.federation_admin import FederationTerms, Joining, add_silo, describe, init_federation
 from flows.federation_commands import federation_app
+from flows.round_operations import require_place_for_copies
 from flows.storage_commands import storage_app
 from infra.attached_storage import remember_storage
 from infra.durable_files import write_durably
@@ -148,6 +149,10 @@ def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     init_federation(home, founded, object_storage)
     one, other = (create_key(tmp_path / name).public_key_hex for name in ("one.pem", "two.pem"))
     add_silo(home, Joining("north", one, contract), object_storage)
+    admin = connect(object_storage.settings_for("admin"), "")
+    with pytest.raises(StorageError, match="a bucket named tried-inbox-elsewhere"):
+        add_silo(home, Joining("elsewhere", other, contract), None)
+    admin.create_bucket(Bucket="tried-inbox-elsewhere", ObjectLockEnabledForBucket=True)
     add_silo(home, Joining("elsewhere", other, contract), None)
 
     def check(*, fails: bool = False) -> str:
@@ -158,13 +163,19 @@ def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     said = check()
     assert "one winner of racing creates" in said
     assert "the coordinator passes over no lock" in said
-    assert "inbox of elsewhere: not tried, no such bucket" in said
+    assert "inbox of elsewhere: not tried, nothing there to try it on" in said
+    admin.delete_bucket(Bucket="tried-inbox-elsewhere")
+    assert "inbox of elsewhere: not tried, no such bucket" in check()
     settings = home / "federation.toml"
     settings.write_text(settings.read_text().replace('place = "inbox"', 'place = "copy"'))
     assert "a bucket named tried-ledger" in check(fails=True)
-    admin = connect(object_storage.settings_for("admin"), "")
+    with pytest.raises(StorageError, match="a bucket named tried-ledger"):
+        require_place_for_copies(home)
+    with pytest.raises(StorageError, match="a bucket named tried-inbox-third"):
+        add_silo(home, Joining("third", other, contract), None)
     admin.create_bucket(Bucket="tried-ledger")
     assert "tried-ledger" in check()
+    require_place_for_copies(home)
 
 
 @pytest.mark.stack

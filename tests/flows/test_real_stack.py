@@ -35,6 +35,7 @@ from tests.flows.real_federation import (
     descendants,
     wait_for,
 )
+from tests.printed_commands import printed_commands
 
 pytestmark = pytest.mark.stack
 
@@ -73,6 +74,8 @@ def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
     assert alive == [], "training must not outlive the agent"
 
     agents["silo-b"] = federation.start_agent("silo-b")
+    for who in ("coordinator", "silo-a"):
+        _rotate_storage_credential(federation, who)
     report = wait_for(
         "report of round 1",
         lambda: federation.reported(1, 1),
@@ -88,6 +91,7 @@ def test_a_round_with_a_refusal_and_an_agent_killed_in_training(
     }
     result = _training_result(federation, "silo-b", 1)
     assert result["steps"] == LOCAL_STEPS
+    assert "storage-credentials.toml was replaced" in agents["silo-a"].log_path.read_text()
     assert result["resumed_from_step"] >= CHECKPOINT_STEPS, (
         "a restarted agent goes on from the checkpoint"
     )
@@ -228,10 +232,10 @@ def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
     federation: RealFederation,
 ) -> None:
     home = federation.silo_home("silo-a")
-    done = _silo_agent("stop", home)
+    done = _silo_agent(home, "stop")
     assert "has stopped" in done.stdout
     assert running_agent(home) is None
-    shown = _silo_agent("status", home).stdout
+    shown = _silo_agent(home, "status").stdout
     assert "does not run" in shown
     assert "STOP" in shown
     (home / "STOP").unlink()
@@ -282,9 +286,9 @@ def _payload(envelope: bytes) -> bytes:
         return b""
 
 
-def _silo_agent(command: str, home: Path) -> subprocess.CompletedProcess[str]:
+def _silo_agent(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "silo_agent.cli", command, "--home", str(home)],
+        [sys.executable, "-m", "silo_agent.cli", *words, "--home", str(home)],
         capture_output=True,
         text=True,
         timeout=90,
@@ -295,6 +299,18 @@ def _silo_agent(command: str, home: Path) -> subprocess.CompletedProcess[str]:
 def _request_rounds(federation: RealFederation, until_round: int) -> None:
     federation.consortia(
         "round", "start", "--home", str(federation.home), "--until-round", str(until_round)
+    )
+
+
+def _rotate_storage_credential(federation: RealFederation, who: str) -> None:
+    """As its operators type it, while agent, runner and flow run."""
+    where = ("--state", str(federation.storage.state_dir), "--home", str(federation.home))
+    said = federation.consortia("stack", "rotate", who, *where)
+    if who != "coordinator":
+        (accept,) = (line for line in printed_commands(said) if line[0] == "silo-agent")
+        _silo_agent(federation.silo_home(who), *accept[1:3])
+    assert "is refused from now on" in federation.consortia(
+        "stack", "rotate", who, *where, "--revoke-old"
     )
 
 

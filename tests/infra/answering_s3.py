@@ -1,6 +1,6 @@
 """An S3 server on loopback that gives every request the same answer, right or wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -19,6 +19,7 @@ class SameAnswer:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     endpoint_url: str = ""
+    on_request: Callable[[], object] = lambda: None
 
     @property
     def settings(self) -> S3Settings:
@@ -46,6 +47,7 @@ def _handler(answer: SameAnswer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            answer.on_request()
             answer.requests.append((f"{self.command} {self.path}", dict(self.headers.items())))
             answer.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
             self.send_response_only(answer.status)

@@ -29,9 +29,17 @@ class StoredFederation(SimulatedFederation):
     def use(self, service: RunningStorage) -> None:
         """Create the federation's buckets and rights; with copies, a ledger and plain inboxes."""
         self.service = service
-        self.credentials = {"": add_federation(service, FEDERATION)}
+        self.credentials = {"": self.kept("", add_federation(service, FEDERATION))}
         if self.ledger.place == "copy":
             self.admin.create_bucket(Bucket=ledger_bucket(FEDERATION))
+
+    def enrolled(self, silo: str) -> S3Settings:
+        """A new silo's credential, once its inbox is there."""
+        return add_silo(self.service, FEDERATION, silo)
+
+    def kept(self, who: str, credential: S3Settings) -> S3Settings:
+        """How `who` connects, a silo or "" for the coordinator: as it was told."""
+        return credential
 
     @property
     def admin(self) -> Any:
@@ -42,7 +50,7 @@ class StoredFederation(SimulatedFederation):
         """As before, after its bucket and credential."""
         if self.ledger.place == "copy":
             self.admin.create_bucket(Bucket=inbox_bucket(FEDERATION, name))
-        self.credentials[name] = add_silo(self.service, FEDERATION, name)
+        self.credentials[name] = self.kept(name, self.enrolled(name))
         return super().add_silo(name, behaviour)
 
     def bucket(self, name: str) -> S3Bucket:  # type: ignore[override]
