@@ -70,6 +70,7 @@ def read_silo(
         submission=reading.found(Submission),
         evaluation=reading.found(Evaluation),
         equivocated=bool(reading.equivocations()),
+        is_newer=reading.is_newer,
         versions={v.digest: reading.version(kind) for kind, v in found.items() if v is not None},
     )
 

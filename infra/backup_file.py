@@ -20,10 +20,10 @@ from pydantic import Field, ValidationError
 
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.errors import ConsortiaError
+from data_contracts.program_version import is_later, program_version
 from data_contracts.shown_text import is_visible
 from data_contracts.wire_types import Count, Digest, FederationId, Instant, Part, SiloId
 from infra.durable_files import PRIVATE_MODE, new_file
-from infra.program_version import is_later, program_version
 from infra.sealed_file import (
     MAGIC,
     ByteSink,

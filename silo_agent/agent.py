@@ -15,6 +15,7 @@ from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import RoundId, attempt_of
 from data_contracts.envelope import Verified, to_base64
 from data_contracts.errors import DataStewardError, SiloOperatorError
+from data_contracts.program_version import program_version
 from data_contracts.records import (
     Acceptance,
     Candidate,
@@ -189,8 +190,10 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
             policy_digest=policy.digest or "",
             shares_individual_delta=not_shared(policy) is None,
             agreement=to_base64(context.contract.agreement) if context.contract else None,
+            program=program_version(),
         ),
     )
+    _tell_versions(plan.record)
     log.info("round %d accepted under the silo's policy", plan.record.round)
     return Step.ACCEPTED
 
@@ -206,12 +209,22 @@ def _refuse(
             policy_digest=policy.digest,
             rule=refusal.rule,
             reason=refusal.reason,
+            program=program_version(),
         )
     )
     log.warning("round %d refused by %s: %s", plan.record.round, refusal.rule, refusal.reason)
     if policy.problem:
         log.warning("the policy cannot be read: %s", policy.problem)
     return Step.REFUSED
+
+
+def _tell_versions(plan: RoundPlan) -> None:
+    if plan.program is not None and plan.program != program_version():
+        log.warning(
+            "the coordinator runs version %s, this agent %s; see docs/upgrade.md",
+            plan.program,
+            program_version(),
+        )
 
 
 def _refuse_dead(

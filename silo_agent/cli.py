@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from data_contracts.dataset.contract import DataContract
 from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
+from data_contracts.program_version import program_version
 from data_contracts.records.status import Status
 from infra import command_values as values
 from infra.backup_options import BackupFile, Out, PassphraseFile
@@ -277,6 +278,7 @@ def status(home: Home = HERE) -> None:
     config = load_config(home)
     pid = running_agent(config.home)
     say(console, f"agent   {'runs as process ' + str(pid) if pid else 'does not run'}")
+    say(console, f"version {program_version()}")
     say(console, f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
     path = config.home / STATUS_NAME
     if path.exists():
