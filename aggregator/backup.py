@@ -22,7 +22,7 @@ from infra.feed_marks import feed_files, higher_feed
 from infra.feed_reader import MEMBERS_DIRECTORY, STATE_NAME
 from infra.file_lock import held_alone
 from infra.home_backup import Backup, Kept, back_up_home, files_below, kept_in
-from infra.home_restore import Home, Restored, is_empty, restore_home
+from infra.home_restore import Home, Restored, is_empty, require_home, restore_home
 from infra.signing_keys import load_key
 
 DRAFTS = "membership-*.draft.json"
@@ -43,6 +43,7 @@ def restore_coordinator(
     whose runner does not run. Raises ConsortiaError, and has then written nothing."""
     if is_empty(home):
         return restore_home(file, _home(home, None), now, passphrase)
+    require_home(home, SETTINGS_NAME)
     settings = load_settings(home)
     refusal = FederationOperatorError(
         f"runner in {home}",

@@ -77,6 +77,17 @@ def is_empty(directory: Path) -> bool:
     return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
 
 
+def require_home(directory: Path, settings_name: str) -> None:
+    """Raise ConsortiaError for a directory that has files, but not those of a home."""
+    if not (directory / settings_name).exists():
+        raise ConsortiaError(
+            f"directory {directory}",
+            expected=f"none, an empty one, or a home with {settings_name}",
+            found="one with other files",
+            action="choose another --home; nothing was restored",
+        )
+
+
 def is_restored(directory: Path) -> bool:
     """Whether what was signed since the backup has still to be read in storage."""
     return (directory / RESTORED_NAME).exists()

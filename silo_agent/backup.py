@@ -14,7 +14,7 @@ from infra.backup_file import Manifest, Owner
 from infra.feed_marks import feed_files, higher_feed
 from infra.feed_reader import MEMBERS_DIRECTORY, STATE_NAME
 from infra.home_backup import Backup, Kept, back_up_home, files_below, kept_in
-from infra.home_restore import Home, Restored, is_empty, restore_home
+from infra.home_restore import Home, Restored, is_empty, require_home, restore_home
 from infra.signing_keys import load_key
 from silo_agent.assembly import FEED
 from silo_agent.config import CONFIG_NAME, SiloConfig, load_config
@@ -38,6 +38,7 @@ def restore_silo(file: Path, home: Path, now: datetime, passphrase: str | None =
     does not run. Raises ConsortiaError, and has then written nothing."""
     if is_empty(home):
         return restore_home(file, _home(home, None), now, passphrase)
+    require_home(home, CONFIG_NAME)
     config = load_config(home)
     with only_agent(config.home):
         owner = Owner(config.federation, config.silo)

@@ -18,7 +18,7 @@ from data_contracts.records.status import Status
 from infra import command_values as values
 from infra.backup_options import BackupFile, Out, PassphraseFile
 from infra.clock import SystemClock
-from infra.home_restore import require_reading
+from infra.home_restore import is_restored, require_reading
 from infra.signing_keys import load_key
 from infra.storage_probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
@@ -280,6 +280,8 @@ def status(home: Home = HERE) -> None:
     say(console, f"agent   {'runs as process ' + str(pid) if pid else 'does not run'}")
     say(console, f"version {program_version()}")
     say(console, f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
+    if is_restored(config.home):
+        say(console, "home    restored: what was signed since is read in storage first")
     path = config.home / STATUS_NAME
     if path.exists():
         shown = Status.model_validate_json(path.read_bytes())

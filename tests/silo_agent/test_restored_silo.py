@@ -17,6 +17,7 @@ from infra.home_restore import RESTORED_NAME, is_restored
 from silo_agent.agent import poll_once
 from silo_agent.backup import back_up_silo, restore_silo
 from silo_agent.config import CONFIG_NAME, SiloConfig
+from silo_agent.loop import only_agent
 from silo_agent.marks import CLOCK_NAME
 from silo_agent.templates import config_text
 from tests.simulator.federation import FEDERATION, RUN, STEP_SECONDS, SimulatedFederation
@@ -282,6 +283,29 @@ def test_marks_of_two_histories_are_refused(
         restore_silo(out, silo.home, federation.clock.now())
     del before[next(p for p in before if p.name == "feed.json")]
     assert all(path.read_bytes() == data for path, data in before.items())
+    assert not is_restored(silo.home)
+
+
+def test_a_directory_of_other_files_is_left_alone(
+    federation: SimulatedFederation, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "backup", tmp_path / "other"
+    config = config_of(federation, federation.silos["silo-a"])
+    back_up_silo(config, out, federation.clock.now())
+    other.mkdir()
+    (other / "letter").write_text("mine")
+    with pytest.raises(ConsortiaError, match="found one with other files"):
+        restore_silo(out, other, federation.clock.now())
+    assert [path.name for path in other.iterdir()] == ["letter"]
+
+
+def test_a_home_whose_agent_runs_is_not_restored(
+    federation: SimulatedFederation, tmp_path: Path
+) -> None:
+    silo, out = with_configuration(federation.silos["silo-a"]), tmp_path / "backup"
+    back_up_silo(config_of(federation, silo), out, federation.clock.now())
+    with only_agent(silo.home), pytest.raises(ConsortiaError, match="no other agent"):
+        restore_silo(out, silo.home, federation.clock.now())
     assert not is_restored(silo.home)
 
 
