@@ -31,7 +31,8 @@ class SiloRecords:
     could be kept, so none of its records count. `is_agreed`: what its acceptance carries is the
     agreement to the pinned contract, with both signatures. `adapter_fault`: the rule of the gate
     that refused the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter
-    in the silo's inbox, by digest. `late_refusal`: one that came after the close, which it changes
+    in the silo's inbox, by digest. `is_newer`: a later release signed what this one cannot read.
+    `late_refusal`: one that came after the close, which it changes
     nothing about; no evaluation is waited for.
     """
 
@@ -45,6 +46,7 @@ class SiloRecords:
     is_revoked: bool = False
     withdrew: bool = False
     is_agreed: bool = True
+    is_newer: bool = False
     adapter_fault: str | None = None
     late_refusal: Verified[Refusal] | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)

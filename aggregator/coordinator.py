@@ -19,6 +19,8 @@ COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")
 FEED_DIRECTORY = Path("feed")
 CONTRACTS_DIRECTORY = Path("contracts")
+REPORTS_DIRECTORY = Path("reports")
+RUNNER_LOCK = "deployment-runner.lock"
 CANDIDATES, CONTRIBUTIONS = "candidates", "contributions"
 """Directories of the workspace, besides the spool."""
 
@@ -63,7 +65,7 @@ class Coordinator:
     @property
     def reports(self) -> Path:
         """Where the round reports lie."""
-        return self.settings.home / "reports"
+        return self.settings.home / REPORTS_DIRECTORY
 
 
 def coordinator_keys(settings: FederationSettings) -> tuple[SigningKey, ...]:

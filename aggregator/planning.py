@@ -12,6 +12,7 @@ from data_contracts.artifact import ArtifactRef
 from data_contracts.envelope import Verified, canonical_bytes
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
+from data_contracts.program_version import program_version
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, MergeSpec
 from data_contracts.records.round_plan import (
@@ -107,6 +108,7 @@ def draft_plan(
             name_silos=settings.publication.name_silos,
         ),
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
+        program=program_version(),
         max_adapter_bytes=adapter_bytes_limit(inputs.layout),
         quorum=settings.round.quorum,
         submit_by=_whole_seconds(submit_by),

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from data_contracts.artifact import artifact_of_bytes, digest_of_bytes
 from data_contracts.errors import UntrustedInputError
+from data_contracts.program_version import is_later, program_version
 from data_contracts.records.base import WIRE_VERSION, Record
 
 MAX_ENVELOPE_BYTES = 2 * 1024 * 1024
@@ -41,6 +42,11 @@ REMEMBERED = 64
 bytes alone; signatures are checked every time, against the keys of that time."""
 
 _PAYLOAD_TYPE = re.compile(r"application/vnd\.consortia\.([a-z-]{1,40})\.v([0-9]{1,4})\+json")
+
+_PROGRAM = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}[a-z0-9.+-]{0,20}")
+
+NEWER = "envelope.newer"
+"""The rule of what a later release wrote, signed by whom it should be, and this one cannot read."""
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -89,7 +95,8 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 def canonical_bytes(record: Record) -> bytes:
     """RFC 8785 bytes of what is signed: the record, with a reference in place of its table."""
-    fields = record.model_dump(mode="json", exclude=set(record.table_fields))
+    unsaid = {name for name in record.added_fields if getattr(record, name) is None}
+    fields = record.model_dump(mode="json", exclude=unsaid | set(record.table_fields))
     table = table_bytes(record)
     if table is not None:
         fields[TABLE] = artifact_of_bytes(table).model_dump()
@@ -202,6 +209,7 @@ def verify_quorums(
                 f"{valid}",
                 "signature",
             )
+    _require_readable(payload_type, payload, record_type)
     record = _record_of(payload, table, record_type)
     document = envelope if table is None else envelope + b"\n" + table
     return Verified(record, digest_of_bytes(envelope), document)
@@ -245,10 +253,13 @@ def _require_length(document: bytes, record_type: type[Record]) -> None:
 
 
 def _require_type(payload_type: str, record_type: type[Record]) -> None:
-    """The kind, and the version of the wire: both are named where the version differs."""
+    """The kind, and not an earlier version of the wire; of a later one signatures are looked at
+    before it is named, so that nobody but its signers can have it said."""
     if payload_type == record_type.payload_type():
         return
     named = _PAYLOAD_TYPE.fullmatch(payload_type)
+    if named is not None and named[1] == record_type.kind and int(named[2]) > WIRE_VERSION:
+        return
     if named is not None and named[1] == record_type.kind:
         raise UntrustedInputError(
             record_type.kind,
@@ -267,6 +278,7 @@ def unverified_record(envelope: bytes, record_type: type[RecordT]) -> RecordT:
     envelope, table = _split(envelope)
     payload_type, payload, _ = _opened(envelope)
     _require_type(payload_type, record_type)
+    _require_readable(payload_type, payload, record_type)
     return _record_of(payload, table, record_type)
 
 
@@ -277,6 +289,47 @@ def signing_keys(envelope: bytes, keys: Collection[str]) -> frozenset[str]:
     return frozenset(
         key for key in keys if any(s.is_valid(bytes.fromhex(key), message) for s in signatures)
     )
+
+
+def _require_readable(payload_type: str, payload: bytes, record_type: type[Record]) -> None:
+    if payload_type != record_type.payload_type():
+        named = _PAYLOAD_TYPE.fullmatch(payload_type)
+        version = named[2] if named is not None else "?"
+        raise _newer(record_type.kind, f"version {version} of the records", _program_of(payload))
+
+
+def _require_no_later(kind: str, payload: bytes, found: str) -> None:
+    """Raise with rule NEWER where a later release says that it wrote this payload."""
+    program = _program_of(payload)
+    if program is not None and is_later(program, program_version()):
+        raise _newer(kind, found, program)
+
+
+def _program_of(payload: bytes) -> str | None:
+    """The release that a payload says it was written by, whatever else it says."""
+    fields = parse_strict(payload, MAX_ENVELOPE_BYTES)
+    program = fields.get("program") if isinstance(fields, dict) else None
+    is_one = isinstance(program, str) and _PROGRAM.fullmatch(program) is not None
+    return program if is_one else None
+
+
+def _newer(kind: str, found: str, program: str | None) -> UntrustedInputError:
+    by = f", written by {program}" if program else ""
+    to = f"to at least {program}" if program else "to the release that the others have"
+    return UntrustedInputError(
+        kind,
+        expected=f"one that version {program_version()} of Consortia reads",
+        found=f"{found}{by}",
+        action=f"upgrade Consortia on this machine (silo-agent, consortia) {to}; see "
+        "docs/upgrade.md",
+        rule=NEWER,
+    )
+
+
+def claims_kind(envelope: bytes, record_type: type[Record]) -> bool:
+    """Whether an envelope claims to hold this kind, in any version; unverified, as `peek_kind`."""
+    named = _PAYLOAD_TYPE.fullmatch(peek_kind(envelope))
+    return named is not None and named[1] == record_type.kind
 
 
 def peek_kind(envelope: bytes) -> str:
@@ -365,6 +418,7 @@ def _validated(
     try:
         record = record_type.model_validate_json(whole)
     except ValidationError as error:
+        _require_no_later(record_type.kind, payload, "what this release does not know")
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         found = f"{where}: {first['msg']}"[:200]

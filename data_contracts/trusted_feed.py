@@ -18,10 +18,11 @@ from datetime import datetime
 
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.envelope import (
+    NEWER,
     Quorum,
     Verified,
+    claims_kind,
     narrowed,
-    peek_kind,
     unverified_record,
     verify,
     verify_quorums,
@@ -256,7 +257,7 @@ class TrustedFeed:
             expected = f"digest {position.digest}"
             raise contradiction(f"feed entry {position.number}", expected, "another", "feed.chain")
         keys = {membership.record.coordinator_key for membership in self._memberships}
-        if peek_kind(envelope) == Abort.payload_type():
+        if claims_kind(envelope, Abort):
             return verify(envelope, Abort, keys)
         return verify(envelope, RoundPlan, keys)
 
@@ -277,10 +278,15 @@ class TrustedFeed:
     # How it decides
 
     def _judged(self, envelope: bytes) -> Verified[FeedEntry] | None:
-        """An entry that counts after `head`, or None for anything else that lies there."""
+        """An entry that counts after `head`, or None for anything else that lies there.
+
+        Raises where a later release has signed it: it counts, and cannot be passed over.
+        """
         try:
             return self._verified(self._head.number + 1, envelope)
-        except UntrustedInputError:
+        except UntrustedInputError as error:
+            if error.rule == NEWER:
+                raise
             return None
 
     def _require_next(self, entry: FeedEntry) -> None:
@@ -302,8 +308,7 @@ class TrustedFeed:
 
     def _signed(self, number: int, envelope: bytes) -> Verified[FeedEntry]:
         governing = self.governing(number)
-        kind = peek_kind(envelope)
-        if kind == Abort.payload_type():
+        if claims_kind(envelope, Abort):
             return verify(envelope, Abort, self._abort_keys(number, envelope))
         keys = self._unrevoked([governing.record.coordinator_key], number)
         plan = verify(envelope, RoundPlan, keys)

@@ -43,6 +43,10 @@ VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 
 SignedText = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A signed envelope inside another record, in base64."""
+ProgramVersion = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}[a-z0-9.+-]{0,20}$")
+]
+"""The release that wrote a record, as its package says it."""
 LicenceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,80}$")]
 HubId = Annotated[
     str,

@@ -1,6 +1,6 @@
 """A round as a person follows it in a terminal: one row per silo, read from signed records."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rich.progress_bar import ProgressBar
@@ -16,12 +16,14 @@ from aggregator.stage import Stage
 from data_contracts.envelope import Verified
 from data_contracts.records import RoundPlan, Status
 from flows import round_text
+from flows.round_versions import versions_line
 
 BAR_WIDTH = 24
 SILENT_AFTER = timedelta(minutes=3)
 """While it trains an agent speaks at every step, but for `status_seconds` (10 s) after the last."""
 SILENT_AFTER_STEPS = 3
 TWO_MACHINES = "signed two different records: is its key on two machines?"
+NEWER_SILO = "runs a later version than can be read here: upgrade this coordinator"
 SILENT_WITHOUT_STEPS = timedelta(minutes=15)
 """Loading a model is said once, when it begins."""
 
@@ -29,12 +31,14 @@ SILENT_WITHOUT_STEPS = timedelta(minutes=15)
 @dataclass(frozen=True)
 class SiloView:
     """One silo's part so far. `status` is what it does now: None where it does nothing, has
-    stopped, or has been silent for too long to say. `heard` is when it last said anything."""
+    stopped, or has been silent for too long to say. `heard` is when it last said anything,
+    `program` the version of its agent."""
 
     silo: str
     doing: str
     status: Status | None
     heard: datetime | None = None
+    program: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def render_round(view: RoundView) -> Table:
     plan = view.plan.record
     title = f"round {plan.round}, attempt {plan.attempt}: {view.stage.value}"
     table = Table(title=title, title_justify="left", expand=False)
+    programs = [(silo.silo, silo.program) for silo in view.silos]
+    table.caption, table.caption_justify = versions_line(plan.program, programs), "left"
     for column in ("silo", "doing", "step", "", "tokens/s", "left", "heard from"):
         right = column in ("tokens/s", "left", "heard from")
         table.add_column(column, justify="right" if right else "left")
@@ -90,13 +96,21 @@ def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Te
 
 
 def _view_silo(c: Coordinator, seen: Look, records: SiloRecords, now: datetime) -> SiloView:
+    status = read_status(c, seen.feed, seen.attempt.plan, records.silo)
+    said = (status, *(v.record for v in (records.acceptance, records.refusal) if v is not None))
+    program = next((record.program for record in said if record is not None), None)
+    return replace(_viewed(records, status, now), program=program)
+
+
+def _viewed(records: SiloRecords, status: Status | None, now: datetime) -> SiloView:
     silo = records.silo
-    status = read_status(c, seen.feed, seen.attempt.plan, silo)
     heard = max((r.record.issued_at for r in records.records()), default=None)
     if status is not None:
         heard = max(status.issued_at, heard or status.issued_at)
     if records.equivocated:
         return SiloView(silo, TWO_MACHINES, None, heard)
+    if records.is_newer:
+        return SiloView(silo, NEWER_SILO, None, heard)
     if records.evaluation is not None:
         return SiloView(silo, "evaluated", None, heard)
     refusal = records.refusal or records.late_refusal

@@ -20,8 +20,10 @@ from data_contracts.bucket_layout import (
     round_slot,
 )
 from data_contracts.envelope import (
+    NEWER,
     Quorum,
     Verified,
+    claims_kind,
     document_digest,
     max_document_bytes,
     peek_kind,
@@ -170,6 +172,12 @@ class AttemptReading:
         reading = self.readings[record_type]
         return reading.version if isinstance(reading, Found) else None
 
+    @property
+    def is_newer(self) -> bool:
+        """Whether a later release has signed something here, which this one cannot read."""
+        readings = self.readings.values()
+        return any(isinstance(r, Absent) and NEWER in r.rejected for r in readings)
+
     def equivocations(self) -> list[tuple[type[RoundRecord], Equivocation]]:
         """Types of which there are two valid records or more."""
         items = self.readings.items()
@@ -305,10 +313,11 @@ def _judge_slot(
 
 
 def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -> Verified[RecordT]:
-    kind = peek_kind(data)
-    if kind not in types:
-        raise contradiction("record", " or ".join(types), ascii(kind)[:80], "envelope.kind")
-    return verify_quorums(data, types[kind], [quorum])
+    record_type = next((kind for kind in types.values() if claims_kind(data, kind)), None)
+    if record_type is None:
+        found = ascii(peek_kind(data))[:80]
+        raise contradiction("record", " or ".join(types), found, "envelope.kind")
+    return verify_quorums(data, record_type, [quorum])
 
 
 def _stored(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:

@@ -15,6 +15,7 @@ from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import RoundId, attempt_of
 from data_contracts.envelope import Verified, to_base64
 from data_contracts.errors import DataStewardError, SiloOperatorError
+from data_contracts.program_version import program_version
 from data_contracts.records import (
     Acceptance,
     Candidate,
@@ -30,6 +31,7 @@ from data_contracts.records import (
 from data_contracts.records.verdict import VERDICT_VALIDITY
 from data_contracts.wire_types import decimal_from_float
 from silo_agent.agent_disk import prune_between_steps
+from silo_agent.catching_up import catch_up
 from silo_agent.coalition_measuring import Asked, answer_request, not_shared
 from silo_agent.collaborators import EvaluatedAdapters
 from silo_agent.coordinator_view import CoordinatorView, read_coordinator
@@ -85,6 +87,7 @@ def poll_once(silo: Silo) -> Step | None:
 
     First what no round needs is removed: nothing of this agent runs between two steps.
     """
+    catch_up(silo)
     feed = refresh_feed(silo)
     prune_between_steps(silo, feed.feed)
     plan = feed.plan
@@ -192,8 +195,10 @@ def _answer(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> Step:
             policy_digest=policy.digest or "",
             shares_individual_delta=not_shared(policy) is None,
             agreement=to_base64(context.contract.agreement) if context.contract else None,
+            program=program_version(),
         ),
     )
+    _tell_versions(plan.record)
     log.info("round %d accepted under the silo's policy", plan.record.round)
     return Step.ACCEPTED
 
@@ -209,12 +214,22 @@ def _refuse(
             policy_digest=policy.digest,
             rule=refusal.rule,
             reason=refusal.reason,
+            program=program_version(),
         )
     )
     log.warning("round %d refused by %s: %s", plan.record.round, refusal.rule, refusal.reason)
     if policy.problem:
         log.warning("the policy cannot be read: %s", policy.problem)
     return Step.REFUSED
+
+
+def _tell_versions(plan: RoundPlan) -> None:
+    if plan.program is not None and plan.program != program_version():
+        log.warning(
+            "the coordinator runs version %s, this agent %s; see docs/upgrade.md",
+            plan.program,
+            program_version(),
+        )
 
 
 def _refuse_dead(

@@ -7,6 +7,7 @@ from data_contracts.dataset.contract.agreement import agreement_path, read_agree
 from data_contracts.envelope import Verified, fingerprint
 from data_contracts.errors import ConsortiaError
 from data_contracts.licences.duo import judge_duo
+from data_contracts.program_version import is_later, program_version
 from data_contracts.records import Membership
 from infra.signing_keys import SigningKey
 from infra.terminal import command_line
@@ -23,6 +24,7 @@ def papers(facts: Facts) -> list[Item]:
     """Everything but machine, model and data, in the order in which a silo operator meets it."""
     return [
         _configuration(facts),
+        _version(facts),
         _keys(facts),
         _membership(facts),
         _credential(facts),
@@ -41,6 +43,17 @@ def _configuration(facts: Facts) -> Item:
     return there(
         "configuration", f"{config.silo} in {config.federation}, {config.home / CONFIG_NAME}"
     )
+
+
+def _version(facts: Facts) -> Item:
+    """This agent's, beside the one that made the newest plan."""
+    own, plan = program_version(), facts.plan
+    if plan is None or plan.program in (None, own):
+        return there("version", own)
+    detail = f"{own}; the newest plan was made by {plan.program}"
+    later = is_later(plan.program or "", own)
+    step = f"upgrade to {plan.program} between two rounds" if later else "see docs/upgrade.md"
+    return Item("version", "warning", detail, step)
 
 
 def _keys(facts: Facts) -> Item:

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from data_contracts.envelope import Verified
 from data_contracts.errors import StorageError
+from data_contracts.program_version import program_version
 from data_contracts.records import RoundPlan, Status
 from data_contracts.records.status import Phase
 from infra.clock import Clock
@@ -82,4 +83,5 @@ class StatusReporter:
             steps=steps,
             tokens_per_second=Decimal(f"{max(0.0, tokens_per_second):.1f}"),
             eta_seconds=max(0, round(eta_seconds)),
+            program=program_version(),
         )

@@ -30,6 +30,9 @@ class Record(Part):
     table_fields: ClassVar[tuple[str, ...]] = ()
     """Fields with a row for each silo or module: they travel in a table that the signed payload
     names by digest and size, so that the payload does not grow with the federation."""
+    added_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that earlier releases did not write: where one is None it is no part of what is
+    signed, so that their records still verify, byte for byte."""
     max_signatures: ClassVar[int] = 1
     """One signer per record, so that nobody can add a signature and so make a second envelope."""
 

@@ -26,6 +26,7 @@ from data_contracts.wire_types import (
     ModuleName,
     Part,
     PositiveCount,
+    ProgramVersion,
     RoundNumber,
     RunId,
     SiloId,
@@ -166,10 +167,11 @@ class RoundPlan(Record):
     Besides the starting adapter a round may start from a residual (a second, frozen adapter of
     `residual_layout`), from the server optimizer's state, and from the adapter of the round before
     the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
-    ball carries on.
+    ball carries on. `program` is the version of the coordinator that made it.
     """
 
     kind: ClassVar[str] = "round-plan"
+    added_fields: ClassVar[tuple[str, ...]] = ("program",)
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
     run: RunId
@@ -202,6 +204,7 @@ class RoundPlan(Record):
     evaluation_quorum: PositiveCount
     evaluate_by: Instant
     expires_at: Instant
+    program: ProgramVersion | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RoundPlan":

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from data_contracts.records.base import SiloRecord
-from data_contracts.wire_types import Count, DecimalString, PositiveCount
+from data_contracts.wire_types import Count, DecimalString, PositiveCount, ProgramVersion
 
 Phase = Literal[
     "checking_data",
@@ -27,6 +27,7 @@ class Status(SiloRecord):
     """
 
     kind: ClassVar[str] = "status"
+    added_fields: ClassVar[tuple[str, ...]] = ("program",)
 
     number: PositiveCount
     phase: Phase
@@ -34,6 +35,7 @@ class Status(SiloRecord):
     steps: Count
     tokens_per_second: DecimalString
     eta_seconds: Count
+    program: ProgramVersion | None = None
 
     @property
     def progress(self) -> str:

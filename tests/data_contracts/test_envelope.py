@@ -205,15 +205,28 @@ def test_two_groups_each_have_to_sign() -> None:
             verify_quorums(envelope, Membership, [first, second, lacking])
 
 
-@pytest.mark.parametrize("version", [1, 3, 12])
-def test_another_version_of_the_wire_is_named(version: int) -> None:
+def of_version(version: int) -> bytes:
     payload = rfc8785.dumps(PAYLOAD | {"version": version})
     kind = f"application/vnd.consortia.acceptance.v{version}+json"
-    envelope = envelope_of(payload, kind, KEYS[0])
+    return envelope_of(payload, kind, KEYS[0])
+
+
+def test_an_earlier_version_of_the_wire_is_named() -> None:
+    envelope = of_version(1)
     assert refused(envelope) == "envelope.version"
     for read in (lambda: verify(envelope, Acceptance, []), lambda: open_as(envelope)):
-        with pytest.raises(UntrustedInputError, match=f"version 2 .*found version {version}"):
+        with pytest.raises(UntrustedInputError, match=r"version 2 .*found version 1"):
             read()
+
+
+@pytest.mark.parametrize("version", [3, 12])
+def test_a_later_version_of_the_wire_is_named_where_its_signer_counts(version: int) -> None:
+    envelope = of_version(version)
+    assert refused(envelope) == "envelope.newer"
+    with pytest.raises(UntrustedInputError, match=f"found version {version} of the records"):
+        open_as(envelope)
+    with pytest.raises(UntrustedInputError, match="valid signatures by pinned keys"):
+        verify(envelope, Acceptance, [])
 
 
 def open_as(envelope: bytes) -> Record:

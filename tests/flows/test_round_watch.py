@@ -28,6 +28,7 @@ from silo_agent.loop import run_agent
 from silo_agent.status_reporter import StatusReporter
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
+from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour
 
 MINUTE = 60.0
@@ -241,10 +242,14 @@ def test_one_key_on_two_machines_stalls_nobody_and_is_told(
         waits(federation, Stage.MERGING, then=0)
     twin = replace(silo, home=tmp_path / "restored from a backup")
     shutil.copytree(silo.home, twin.home)
+    # At the same moment, so that neither sees what the other has signed.
+    inbox = federation.inbox("silo-c")
+    twin.inbox = InMemoryBucket(inbox.name, dict(inbox.objects))
     for name in (silo, twin):
         for _ in range(6):
             name.act(FEDERATION, federation.pinned)
             federation.clock.sleep(20)
+    inbox.objects.update(twin.inbox.objects)
     before = federation.clock.now()
     row = shown(view_round(federation.coordinator()))["silo-c"]
     assert row[0] == "signed two different records: is its key on two machines?"

@@ -1,0 +1,108 @@
+"""Records of an earlier release stay valid; of a later one it is said that it is later."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from data_contracts.envelope import NEWER, verify
+from data_contracts.errors import UntrustedInputError
+from data_contracts.program_version import is_later, program_version
+from data_contracts.records import Acceptance, Record, Refusal, RoundPlan, Status
+from tests.aggregator.federation_samples import federation, key
+from tests.simulator.other_releases import signed_as
+
+FED = federation()
+SILO = FED.plan.record.cohort[0]
+SILO_KEY, COORDINATOR_KEY = key(SILO), key("coordinator")
+STATUS = Status.on(
+    FED.plan,
+    FED.plan.record.issued_at,
+    silo=SILO,
+    number=1,
+    phase="training",
+    step=1,
+    steps=2,
+    tokens_per_second="1.0",
+    eta_seconds=3,
+    program="0.1.0",
+)
+REFUSAL = Refusal.on(
+    FED.plan,
+    FED.plan.record.issued_at,
+    silo=SILO,
+    policy_digest=None,
+    rule="policy.purpose",
+    reason="Not ours.",
+    program="0.1.0",
+)
+SIGNED = [
+    (FED.plan.record.model_copy(update={"program": "0.1.0"}), COORDINATOR_KEY),
+    (FED.acceptance(SILO).record.model_copy(update={"program": "0.1.0"}), SILO_KEY),
+    (REFUSAL, SILO_KEY),
+    (STATUS, SILO_KEY),
+]
+
+
+@pytest.mark.parametrize(("record", "signer"), SIGNED, ids=lambda v: getattr(v, "kind", ""))
+def test_a_record_without_the_version_still_verifies(record: Record, signer: Any) -> None:
+    digest, envelope = signed_as(record, signer, without="program")
+    verified = verify(envelope, type(record), {signer.public_key_hex})
+    assert verified.digest == digest
+    assert verified.record == record.model_copy(update={"program": None})
+
+
+@pytest.mark.parametrize(("record", "signer"), SIGNED, ids=lambda v: getattr(v, "kind", ""))
+def test_a_version_that_is_null_is_a_second_spelling(record: Record, signer: Any) -> None:
+    _, envelope = signed_as(record, signer, program=None)
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        verify(envelope, type(record), {signer.public_key_hex})
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"colour": "red"}, {"version": 2, "colour": {"deep": [1]}}, {"issued_at": 5}],
+    ids=["a field", "a nested one", "another type"],
+)
+@pytest.mark.parametrize(("record", "signer"), SIGNED, ids=lambda v: getattr(v, "kind", ""))
+def test_what_a_later_release_wrote_names_it(
+    record: Record, signer: Any, later: dict[str, Any]
+) -> None:
+    _, envelope = signed_as(record, signer, program="9.4", **later)
+    with pytest.raises(UntrustedInputError, match=r"upgrade Consortia.*to at least 9\.4") as caught:
+        verify(envelope, type(record), {signer.public_key_hex})
+    assert caught.value.rule == NEWER
+
+
+@pytest.mark.parametrize("program", [None, "0.0.9", "later", 7, "9.4; rm -rf /"])
+def test_an_unknown_field_of_no_later_release_is_a_fault(program: Any) -> None:
+    record, signer = SIGNED[1]
+    _, envelope = signed_as(record, signer, program=program, colour="red")
+    with pytest.raises(UntrustedInputError) as caught:
+        verify(envelope, Acceptance, {signer.public_key_hex})
+    assert caught.value.rule == "envelope.schema"
+
+
+def test_a_later_wire_is_named_once_its_signature_was_found_good() -> None:
+    record, signer = SIGNED[0]
+    _, envelope = signed_as(record, signer, wire=3, program="1.2.0")
+    with pytest.raises(UntrustedInputError, match=r"version 3 of the records.*at least 1\.2\.0"):
+        verify(envelope, RoundPlan, {signer.public_key_hex})
+    _, forged = signed_as(record, SILO_KEY, wire=3, program="1.2.0")
+    with pytest.raises(UntrustedInputError) as caught:
+        verify(forged, RoundPlan, {signer.public_key_hex})
+    assert caught.value.rule == "envelope.signature"
+
+
+def test_an_earlier_wire_is_refused_as_before() -> None:
+    record, signer = SIGNED[0]
+    _, envelope = signed_as(record, signer, wire=1)
+    with pytest.raises(UntrustedInputError, match="found version 1"):
+        verify(envelope, RoundPlan, {signer.public_key_hex})
+
+
+def test_the_order_of_versions() -> None:
+    order = ["0.1", "0.1.1", "0.2.0rc1", "0.10", "1", "1.0.1.dev3"]
+    assert all(is_later(b, a) and not is_later(a, b) for a, b in pairwise(order))
+    assert not is_later("0.1.0", "0.1") and not is_later("0.1", "0.1.0")
+    assert not is_later(program_version(), program_version())
