@@ -26,6 +26,10 @@ contract = "contract.yaml" # ODCS data contract, with contract.agreement.json be
 registries = "registries"  # copyright registries that the contract names
 # database = "keys/database-url" # file with an SQLAlchemy URL, for a contract over a table
 
+[disk]                     # the agent removes what no round needs: `silo-agent disk` shows it
+keep_rounds = 1            # of each run, besides the newest
+keep_other_runs_days = 90  # after the federation has gone on to another run
+
 [training]
 device = {device}        # "cpu" or "cuda"
 ranks = {ranks}            # processes, one per GPU
@@ -38,10 +42,6 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 
 # [agent]
 # max_restarts = 1         # of training, evaluation or a check that was killed, before a refusal
-
-[disk]                     # the agent removes what no round needs: `silo-agent disk` shows it
-keep_rounds = 1            # of each run, besides the newest
-keep_other_runs_days = 90  # after the federation has gone on to another run
 """
 
 
