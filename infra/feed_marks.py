@@ -42,11 +42,11 @@ def require_feed_reaches(feed: TrustedFeed, signed: Iterable[RoundRecord]) -> No
     A plan that a later membership made void is none of it any more: a record that is older than the
     newest membership, unless that is the first, proves nothing.
     """
-    for record in _beyond(feed, signed):
+    for record in records_beyond(feed, signed):
         raise UntrustedInputError(
             "plan feed in storage",
             expected=f"the plan of round {record.round} attempt {record.attempt} of {record.run}, "
-            f"on which a {record.kind} was signed",
+            f"on which {_signer(record)} signed: {record.kind}",
             found="a feed that ends before it",
             action="ask whoever runs the storage whether it was rolled back; nothing is signed "
             "until it shows that plan again",
@@ -60,7 +60,8 @@ def keys_that_count(feed: TrustedFeed, keys: Iterable[str | None]) -> frozenset[
     return frozenset(key for key in keys if key is not None and key not in revoked)
 
 
-def _beyond(feed: TrustedFeed, signed: Iterable[RoundRecord]) -> Iterator[RoundRecord]:
+def records_beyond(feed: TrustedFeed, signed: Iterable[RoundRecord]) -> Iterator[RoundRecord]:
+    """Those of what was `signed` whose plan is later than any that the feed shows."""
     newest_membership = feed.membership.record
     is_first = newest_membership.number == 1
     settled = None if is_first else newest_membership.issued_at + ALLOWED_SKEW
@@ -71,6 +72,11 @@ def _beyond(feed: TrustedFeed, signed: Iterable[RoundRecord]) -> Iterator[RoundR
         is_later = (record.round, record.attempt) > newest
         if is_later and (settled is None or record.issued_at > settled):
             yield record
+
+
+def _signer(record: RoundRecord) -> str:
+    silo = getattr(record, "silo", None)
+    return f"silo {silo}" if silo else "this coordinator"
 
 
 def _seen(state: bytes, whose: str) -> tuple[int, int, Any]:

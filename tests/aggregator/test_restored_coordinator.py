@@ -10,10 +10,13 @@ import pytest
 from aggregator.backup import back_up_coordinator, restore_coordinator
 from aggregator.federated_round import advance, finish_latest_report
 from aggregator.federation_feed import read_federation
+from data_contracts.bucket_layout import attempt_of, attempt_of_record, round_slot
+from data_contracts.envelope import seal
 from data_contracts.errors import UntrustedInputError
 from infra.home_restore import is_restored
+from infra.record_store import write_record
 from tests.silo_agent.test_restored_silo import play_until, report_of
-from tests.simulator.federation import SimulatedFederation
+from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
 from tests.simulator.slots import require_one_record_for_each_slot
@@ -103,6 +106,41 @@ def test_what_a_revoked_key_signed_holds_up_nobody(
     assert read_federation(federation.coordinator()).head.number == plan.record.feed_number
     assert not is_restored(home)
     advance(federation.coordinator(), plan)
+
+
+def signs_on_a_plan_that_never_was(federation: SimulatedFederation, silo: str) -> None:
+    """As `silo` could, of its own accord."""
+    release = federation.silos[silo].agent(FEDERATION, federation.pinned).release
+    plan = federation.open()
+    found = release.released(attempt_of(plan)).acceptance
+    assert found is not None
+    forged = found.record.model_copy(update={"round": 900, "issued_at": federation.clock.now()})
+    slot = round_slot(attempt_of_record(forged), forged.kind)
+    write_record(federation.inbox(silo), slot, seal(forged, federation.silos[silo].key))
+
+
+@pytest.mark.parametrize("lying", [1, 2])
+def test_one_silo_alone_does_not_hold_up_a_restored_coordinator(
+    federation: SimulatedFederation,
+    tmp_path: Path,
+    lying: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    home, out = federation.settings.home, tmp_path / "backup"
+    plan = federation.open()
+    federation.silos_act(2)
+    back_up_coordinator(federation.settings, out, federation.clock.now())
+    for silo in ("silo-b", "silo-c")[:lying]:
+        signs_on_a_plan_that_never_was(federation, silo)
+    shutil.rmtree(home)
+    restore_coordinator(out, home, federation.clock.now())
+    if lying == 1:
+        assert federation.open().digest == plan.digest
+        assert "silo silo-b has signed on round 900" in caplog.text
+        assert not is_restored(home)
+    else:
+        with pytest.raises(UntrustedInputError, match="on which silo silo-b signed: acceptance"):
+            federation.open()
 
 
 def test_contracts_come_back_and_what_storage_has_does_not(
