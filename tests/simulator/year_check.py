@@ -1,0 +1,207 @@
+"""Plays the year that a seed decides and holds it against every invariant, night by night.
+
+A breach ends the year with the seed, the night, what is wrong, and the events so far, so that
+`pytest -m campaign "tests/year/test_year.py::test_a_year[N]"` plays it again.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from zoneinfo import ZoneInfo
+
+from data_contracts.wire_types import INSTANT_FORMAT
+from infra.feed_reader import STATE_NAME
+from silo_agent.marks import CLOCK_NAME
+from tests.simulator import invariants as hold
+from tests.simulator.invariants import History, PlayedRound
+from tests.simulator.year import SCHEDULE, Night, YearFederation
+from tests.simulator.year_calendar import FOUNDERS, NIGHTS, calendar_of, nights_to_play
+from tests.simulator.year_events import YearEvents
+from tests.simulator.year_parts import CANARY, COORDINATOR
+
+ATTENDING = 4
+"""Silos whose machines are on in a night, besides the newcomers'; one more than the quorum."""
+THOROUGH_EVERY = 20
+"""Played nights between two checks of what takes as long as a round itself."""
+POLLS_GROW_AT_MOST = 1.25
+"""Mean requests of a poll in the last month, measured by those of the second."""
+
+FAULTS = {"expired": "federation renew", "away": "expected an answer"}
+"""What the coordinator says in a night that ends with a fault, by what the year expects."""
+
+
+class YearError(AssertionError):
+    """An invariant did not hold."""
+
+
+@dataclass
+class Year:
+    """One year of one federation; `stride` 1 plays every night, see `nights_to_play`."""
+
+    seed: int
+    directory: Path
+    model_dir: Path
+    stride: int = 1
+    attending: int = ATTENDING
+
+    def __post_init__(self) -> None:
+        self.calendar = calendar_of(self.seed)
+        self.federation = YearFederation(self.directory, self.model_dir, attendance=self._on)
+        for silo in FOUNDERS:
+            self.federation.add_silo(silo)
+        self.federation.found()
+        self.events = YearEvents(self.federation, self.calendar)
+        self.history = History()
+        self._checked = 0
+
+    def play(self) -> None:
+        """All nights; raises YearError at the first breach."""
+        todo = nights_to_play(self.calendar, self.stride)
+        with _listening() as said:
+            for number in range(NIGHTS):
+                if number not in todo:
+                    self.federation.skip_night()
+                    continue
+                night = self.federation.play_night(self.events.happen)
+                self._hold(night, self._breaches(night, said.take()))
+        self._hold(self.federation.nights[-1], self._over_the_year())
+
+    def _on(self, night: int) -> frozenset[str]:
+        drawn = Random(f"{self.seed}-{night}").sample(FOUNDERS, self.attending)
+        return frozenset(drawn)
+
+    def _hold(self, night: Night, breaches: list[str]) -> None:
+        if not breaches:
+            return
+        happened = [str(event) for event in self.calendar if event.night <= night.number]
+        raise YearError(
+            "\n".join(
+                [
+                    f"seed {self.seed}, night {night.number}:",
+                    *breaches,
+                    f"outcome {night.outcome or 'none'} {night.rule} {night.fault}",
+                    "events until then:",
+                    *happened,
+                ]
+            )
+        )
+
+    def _breaches(self, night: Night, said: bytes) -> list[str]:
+        federation = self.federation
+        new = list(self.history.new_objects(federation.storage))
+        breaches = as_expected(night)
+        secrets = self._secrets()
+        breaches += hold.nowhere(secrets, new)
+        # A silo's own log may speak of its own records.
+        del secrets["the canary"]
+        breaches += hold.nowhere(secrets, [("a log", said)])
+        breaches += self.history.nothing_is_lost(federation.storage)
+        breaches += self.history.marks_never_fall(self._marks(), federation.rewound)
+        federation.rewound.clear()
+        rounds, self._checked = federation.reports[self._checked :], len(federation.reports)
+        for plan, report in rounds:
+            played = PlayedRound(federation.coordinator(), plan, report)
+            breaches += self._of_round(played)
+        if rounds and len(federation.nights) % THOROUGH_EVERY == 0:
+            breaches += self._thoroughly(played)
+        return breaches
+
+    def _of_round(self, played: PlayedRound) -> list[str]:
+        breaches = hold.quorum_or_abort(played) + hold.only_what_may_count_counts(played)
+        breaches += hold.counted_once(played) + hold.absent_or_complete(played)
+        return breaches
+
+    def _thoroughly(self, played: PlayedRound) -> list[str]:
+        federation = self.federation
+        ends = [federation.pinned, federation.memberships[-1]]
+        head = played.c.feed.refresh().head.number
+        numbers = (head, federation.newest.number)
+        breaches = hold.merge_is_recomputed(played)
+        breaches += hold.auditor_finds_nothing(played, ends)
+        breaches += hold.log_verifies(federation.plans, federation.pinned, *numbers)
+        return breaches + hold.rerun_writes_nothing(played, federation.storage)
+
+    def _over_the_year(self) -> list[str]:
+        zone = ZoneInfo(SCHEDULE.timezone)
+        starts = [start.astimezone(zone).date() for start in self.federation.starts]
+        return hold.once_a_night(starts) + hold.polls_cost_the_same(
+            self.federation.polls, POLLS_GROW_AT_MOST
+        )
+
+    def _secrets(self) -> dict[str, bytes]:
+        """Every private key on any disk, and what only a silo's disk may have."""
+        found = {"the canary": CANARY.encode()}
+        for pattern in ("keys/*.pem", "operator/keys/*.pem", "silos/*/keys/*.pem"):
+            for path in self.directory.glob(pattern):
+                found[f"private key {path}"] = path.read_bytes().splitlines()[1]
+        return found
+
+    def _marks(self) -> dict[str, tuple[int, ...]]:
+        homes = {name: silo.home for name, silo in self.federation.silos.items()}
+        marks = {name: _feed_mark(home / "feed") + _instant(home) for name, home in homes.items()}
+        marks[COORDINATOR] = _feed_mark(self.federation.settings.home / "feed")
+        return {party: mark for party, mark in marks.items() if mark}
+
+
+def as_expected(night: Night) -> list[str]:
+    """A night ends with a report of what was to come, or with the fault that the year knows of."""
+    if night.expects in FAULTS:
+        said = FAULTS[night.expects]
+        # A storage that comes back before the round's deadline is waited for.
+        fine = said in night.fault or (night.expects == "away" and night.outcome != "")
+        return [] if fine else [f"expected a fault that says {said!r}"]
+    return [] if night.outcome == night.expects else [f"expected {night.expects}"]
+
+
+def _feed_mark(directory: Path) -> tuple[int, ...]:
+    """Membership and feed entry that a party has seen; nothing before its first poll."""
+    try:
+        found = json.loads((directory / STATE_NAME).read_bytes())
+    except FileNotFoundError:
+        return ()
+    return found["membership_number"], found["feed_number"]
+
+
+def _instant(home: Path) -> tuple[int, ...]:
+    """The latest instant that a silo has seen, in seconds."""
+    try:
+        found = json.loads((home / CLOCK_NAME).read_bytes())
+    except FileNotFoundError:
+        return ()
+    return (int(datetime.strptime(found["instant"], INSTANT_FORMAT).timestamp()),)
+
+
+class _Said(logging.Handler):
+    """What the product's loggers have said since it was last taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+    def take(self) -> bytes:
+        """Everything, once."""
+        text = "\n".join(self._lines).encode()
+        self._lines.clear()
+        return text
+
+
+@contextmanager
+def _listening() -> Iterator[_Said]:
+    """Hear every logger at the level of a service's log."""
+    root, said = logging.getLogger(), _Said()
+    before = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(said)
+    try:
+        yield said
+    finally:
+        root.removeHandler(said)
+        root.setLevel(before)
