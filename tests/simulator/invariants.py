@@ -155,8 +155,8 @@ def quorum_or_abort(played: PlayedRound) -> list[str]:
         return [f"round {plan.round} is published with {admitted} of {plan.quorum} silos"]
     if record.outcome == "aborted":
         breaches = [] if record.rule else [f"round {plan.round} is aborted without a rule"]
-        if record.published_adapter is not None:
-            breaches.append(f"round {plan.round} is aborted and has a model")
+        if record.published_adapter != plan.starting_adapter:
+            breaches.append(f"round {plan.round} is aborted and has a model of its own")
         return breaches
     return []
 

@@ -6,11 +6,15 @@ the clock, the records that a silo holds, and training. A process lives until it
 killed, as it would; what an event does is in `year_events`.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TypeVar
+
+from prefect.server.schemas.schedules import CronSchedule
 
 from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
@@ -25,7 +29,7 @@ from aggregator.federated_round import (
     report_round,
     unreported_abort,
 )
-from aggregator.federation_feed import next_round, read_federation
+from aggregator.federation_feed import next_round, read_federation, read_report
 from aggregator.membership_changes import Change
 from aggregator.settings import AdapterSection, ScheduleSection
 from aggregator.stage import Stage
@@ -35,16 +39,16 @@ from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import Membership, RoundPlan, RoundReport
 from data_contracts.records.membership import Member
 from flows.membership_signing import Published, change_membership
-from flows.schedule_words import next_start
 from flows.storage_outage import OutageWait
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key
 from silo_agent.agent import Step, poll_once
 from silo_agent.silo import Silo
+from tests.simulator.fake_clock import START
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour, SimulatedGate, SimulatedSilo
-from tests.simulator.year_calendar import FOUNDERS
+from tests.simulator.year_calendar import FOUNDERS, NIGHTS
 from tests.simulator.year_parts import (
     COORDINATOR,
     KilledError,
@@ -201,10 +205,8 @@ class YearFederation(SimulatedFederation):
         self.clock.sleep((start - self.clock.now()).total_seconds())
 
     def _start(self) -> datetime:
-        start = next_start(SCHEDULE, self.clock.now())
-        if start is None:
-            raise AssertionError("a schedule without a next start")
-        return start
+        now = self.clock.now()
+        return next(start for start in starts_of_the_year() if start > now)
 
     def _expected(self) -> str:
         return "expired" if self.newest.expires_at < self.clock.now() else self.expects
@@ -268,7 +270,9 @@ class YearFederation(SimulatedFederation):
         return found
 
     def _reported(self, wait: OutageWait, plan: Verified[RoundPlan]) -> tuple[str, str]:
-        report, _ = self.through(wait, None, lambda c: report_round(c, plan))
+        report = self.through(wait, None, lambda c: read_report(c, read_federation(c), plan))
+        if report is None:
+            raise AssertionError("reported, and without a report")
         self.reports.append((plan, report))
         return report.record.outcome, report.record.rule
 
@@ -317,6 +321,13 @@ class YearFederation(SimulatedFederation):
         if isinstance(agent.gate, SimulatedGate):
             agent.gate.expires_at = self.clock.now() + timedelta(days=1)
         return agent
+
+
+@cache
+def starts_of_the_year() -> tuple[datetime, ...]:
+    """When Prefect starts the nightly rounds, with the schedule that `flows.schedule_words` asks."""
+    schedule = CronSchedule(cron=SCHEDULE.cron or "", timezone=SCHEDULE.timezone)
+    return tuple(d.astimezone(UTC) for d in asyncio.run(schedule.get_dates(NIGHTS + 2, START)))
 
 
 ENDED = "the agent has ended: "
