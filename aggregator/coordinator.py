@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.settings import FederationSettings, load_settings
-from data_contracts.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
+from data_contracts.bucket_layout import PLAN_DIGITS, inbox_bucket, ledger_bucket, plans_bucket
 from data_contracts.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.feed_reader import FeedReader
@@ -19,6 +19,10 @@ COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")
 FEED_DIRECTORY = Path("feed")
 CONTRACTS_DIRECTORY = Path("contracts")
+CANDIDATES, CONTRIBUTIONS = "candidates", "contributions"
+"""Directories of the workspace, besides the spool."""
+REPORTS_DIRECTORY = Path("reports")
+RUNNER_LOCK = "deployment-runner.lock"
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,12 @@ class Coordinator:
 
     @property
     def workspace(self) -> Path:
-        """Local directory for spooled adapters; can be deleted between rounds."""
+        """Local directory for spooled adapters; `aggregator.disk_pruning` says what goes when."""
         return self.settings.home / "workspace"
+
+    def contributions_to(self, plan_digest: str) -> Path:
+        """Where what is measured of a plan's contributions lies on its way."""
+        return self.workspace / CONTRIBUTIONS / plan_digest[:PLAN_DIGITS]
 
     @property
     def model_digests(self) -> Path:
@@ -57,7 +65,7 @@ class Coordinator:
     @property
     def reports(self) -> Path:
         """Where the round reports lie."""
-        return self.settings.home / "reports"
+        return self.settings.home / REPORTS_DIRECTORY
 
 
 def coordinator_keys(settings: FederationSettings) -> tuple[SigningKey, ...]:

@@ -37,11 +37,10 @@ from data_contracts.records.evidence_ref import EvidenceRef
 from data_contracts.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.submission_gate import check_submission
 from data_contracts.trusted_feed import TrustedFeed
+from infra.attempt_reader import SILO_TYPES
 from infra.blob_files import refused_blob
 from infra.object_store import UNREADABLE, is_unreadable_alone
 from infra.record_store import read_records
-
-SILO_TYPES = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 
 
 def read_silo(

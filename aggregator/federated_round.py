@@ -5,6 +5,7 @@ the records that exist, writes payload before record, and can be killed and run 
 what was done and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,7 @@ from aggregator.admission import reached_quorum
 from aggregator.agreed_contracts import agreed_contracts
 from aggregator.attempt import Attempt
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
+from aggregator.disk_pruning import prune_workspace
 from aggregator.evidence_reader import gated, read_attempt
 from aggregator.federation_feed import (
     abort_of,
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from aggregator.merge.adapter_merge import ModuleMerger, ModuleProgress
 
 MAX_REASON = 400
+
+log = logging.getLogger("consortia")
 
 _T = TypeVar("_T")
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
@@ -187,7 +191,10 @@ def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision
 def report_round(
     c: Coordinator, plan: Verified[RoundPlan]
 ) -> tuple[Verified[RoundReport], ReportFiles]:
-    """Sign the report, write its files, and lay out a published adapter for its users."""
+    """Sign the report, write its files, and lay out a published adapter for its users.
+
+    Then what no round needs goes from the workspace.
+    """
     feed = read_federation(c)
     report = read_report(c, feed, plan) or _reported(c, feed, plan)
     files = whole_files(report, c.reports)
@@ -197,6 +204,8 @@ def report_round(
         files = write_report_files(report, attempt, c.reports, chain)
     if report.record.outcome == "published":
         publish_round(c, files)
+    for refusal in prune_workspace(c, feed).refused:
+        log.warning("cannot be removed, although no round needs it: %s", refusal)
     return report, files
 
 

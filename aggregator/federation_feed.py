@@ -6,6 +6,7 @@ round started from, and with its decision what the next one starts from.
 
 from collections.abc import Collection, Iterator
 
+from aggregator.catching_up import catch_up
 from aggregator.coordinator import Coordinator
 from aggregator.planning import StartingPoint
 from data_contracts.bucket_layout import attempt_of, round_slot
@@ -26,7 +27,11 @@ from infra.single_writer import Counts, claim_record, claimed_record
 
 
 def read_federation(c: Coordinator) -> TrustedFeed:
-    """Membership chain and feed, after finishing a claim that a killed coordinator left."""
+    """Membership chain and feed, after finishing a claim that a killed coordinator left.
+
+    In a home that was restored they first have to reach as far as anybody has signed.
+    """
+    catch_up(c)
     return c.feed.refresh()
 
 

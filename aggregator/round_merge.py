@@ -4,7 +4,7 @@ Every source is what the close holds, whose bytes passed the gate when the round
 layouts, compression and the merge rule are those of the signed plan.
 """
 
-from aggregator.coordinator import Coordinator
+from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.evidence_reader import local_adapter, starting_source
 from aggregator.ledger import spool_admitted
 from aggregator.merge.adapter_merge import (
@@ -62,7 +62,7 @@ def merge_admitted(
     merge_modules: ModuleMerger | None = None,
 ) -> Candidate:
     """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
-    directory = c.workspace / "candidates"
+    directory = c.workspace / CANDIDATES
     into = directory / f"{close.digest}.safetensors"
     beside = directory / f"{close.digest}.beside"
     defence = defended(merge_inputs(c, plan.record, close.record))

@@ -226,6 +226,12 @@ class LedgerSection(_Section):
     days: Annotated[int, Field(ge=1, le=36_500)] = 365
 
 
+class DiskSection(_Section):
+    """`keep_rounds`: of how many rounds that are over the workspace keeps the adapters."""
+
+    keep_rounds: Annotated[int, Field(ge=0, le=10_000)] = 1
+
+
 class ScheduleSection(_Section):
     """When the deployment starts a round by itself; without a line, only on demand."""
 
@@ -251,6 +257,7 @@ class FederationSettings(_Section):
     silo_adapters: dict[SiloId, SiloAdapterSection] = Field(default_factory=dict)
     publication: PublicationSection = PublicationSection()
     ledger: LedgerSection = LedgerSection()
+    disk: DiskSection = DiskSection()
     schedule: ScheduleSection = ScheduleSection()
     home: Path
 

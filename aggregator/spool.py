@@ -8,6 +8,8 @@ from data_contracts.bucket_layout import blob_key
 from infra.durable_files import keep_durably
 from infra.object_store import Bucket
 
+SPOOL = "spool"
+
 
 def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef, version: str | None = None) -> Path:
     """A blob on local disk, verified; of a version where one is given."""
@@ -42,4 +44,4 @@ def spool_own(c: Coordinator, file: Path, ref: ArtifactRef) -> None:
 
 def spool_path(c: Coordinator, ref: ArtifactRef) -> Path:
     """Where `spool` keeps a blob."""
-    return c.workspace / "spool" / f"{ref.digest}.safetensors"
+    return c.workspace / SPOOL / f"{ref.digest}.safetensors"

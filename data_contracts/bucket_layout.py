@@ -21,6 +21,7 @@ _SLOT_ENTRY = re.compile(r"(?P<slot>[a-z0-9/-]{1,200}/)(?P<digest>[0-9a-f]{64})\
 
 MEMBERS_PREFIX = "members/"
 FEED_PREFIX = "feed/"
+ROUNDS_PREFIX = "rounds/"
 PLAN_DIGITS = 16
 
 
@@ -50,7 +51,7 @@ class RoundId:
 
 def run_round_prefix(run: str, round_number: int) -> str:
     """Beginning of the keys of every attempt of a round."""
-    return f"rounds/{_checked(run, _NAME, 'run id')}/{round_number:04d}/"
+    return f"{ROUNDS_PREFIX}{_checked(run, _NAME, 'run id')}/{round_number:04d}/"
 
 
 def attempt_of(plan: Verified[RoundPlan]) -> RoundId:
@@ -96,7 +97,7 @@ def number_in_key(prefix: str, key: str) -> int | None:
 
 def round_prefix(round_id: RoundId) -> str:
     """Everything of one attempt in a plans bucket or an inbox."""
-    return f"rounds/{round_id.path}"
+    return f"{ROUNDS_PREFIX}{round_id.path}"
 
 
 def round_slot(round_id: RoundId, kind: str) -> str:

@@ -18,7 +18,8 @@ from flows.federation_options import Home
 from flows.stack_commands import stack_app
 from flows.storage_commands import storage_app, tell_untried
 from infra import command_values as values
-from infra.terminal import plain_console, run_command_line, say
+from infra.backup_options import BackupFile, Out, PassphraseFile
+from infra.terminal import plain_console, run_command_line, say, say_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 round_app = typer.Typer(no_args_is_help=True, help="Start, follow and abort rounds.")
@@ -239,6 +240,31 @@ def report_export(
 
     export_report(file, into)
     say(console, f"written {into}")
+
+
+@app.command()
+def backup(out: Out, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
+    """Write what of the home cannot be made again into one new file; rounds may run."""
+    from aggregator.backup import back_up_coordinator
+    from aggregator.settings import load_settings
+    from infra.backup_display import say_backup
+    from infra.clock import SystemClock
+
+    secret = values.passphrase(passphrase_file)
+    say_backup(console, back_up_coordinator(load_settings(home), out, SystemClock().now(), secret))
+
+
+@app.command()
+def restore(file: BackupFile, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
+    """Put a backup into a new home, or back into its own; what was seen is never lowered."""
+    from aggregator.backup import restore_coordinator
+    from infra.backup_display import say_restored
+    from infra.clock import SystemClock
+
+    secret = values.passphrase(passphrase_file)
+    say_restored(console, restore_coordinator(file, home, SystemClock().now(), secret), home)
+    say(console, "Never run it on two machines. How far rounds had come is read in storage by")
+    say_command(console, "consortia", "round", "status", "--home", home.resolve())
 
 
 @app.command()

@@ -30,6 +30,7 @@ from aggregator.contribution.plan import (
 from aggregator.contribution.result import Contributions, contributions_of, write_contributions
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
+from aggregator.disk_pruning import workspace_in_use
 from data_contracts.artifact import artifact_of_file, digest_of_bytes
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutLoss, HeldoutSet
 from silo_agent.training.launch import run_evaluation
@@ -61,9 +62,11 @@ def contributions(
     closed = closed_round(c, round_number)
     method: Method = "shapley" if exact else "leave-one-out"
     wanted = contribution_plan(closed.silos, method, _bound_to(closed, public))
-    directory = c.workspace / "contributions" / closed.plan.digest[:16]
+    directory = c.contributions_to(closed.plan.digest)
     measure = partial(_measured, c, closed, public, directory)
-    losses = measured(wanted, LossJournal(directory / "losses", wanted), measure, on_measured)
+    journal = LossJournal(directory / "losses", wanted)
+    with workspace_in_use(c):
+        losses = measured(wanted, journal, measure, on_measured)
     found = contributions_of(wanted, losses)
     write_contributions(c, round_number, found)
     return found

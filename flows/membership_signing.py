@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from aggregator.catching_up import catch_up
 from aggregator.coordinator import MEMBERSHIP_NAME, Coordinator
 from aggregator.federation_feed import entry_at
 from aggregator.membership_changes import Change, next_membership
@@ -65,8 +66,11 @@ def change_membership(
     """Sign and publish the next membership with the root keys in `keys/` and in `root_keys`.
 
     It begins after the newest entry of the feed that is clear, or after `after`, which the caller
-    has found in the feed. Raises FederationOperatorError where no root key is at hand.
+    has found in the feed; only with that is it signed in a home that was restored and has not yet
+    caught up. Raises FederationOperatorError where no root key is at hand.
     """
+    if after is None:
+        catch_up(c)
     for _ in range(MAX_RACES):
         feed = c.feed.refresh_as_far_as_it_is_clear()
         begin = after or feed.head
@@ -118,6 +122,7 @@ def publish_draft(c: Coordinator, draft: Path) -> Published:
     Raises FederationOperatorError when the feed has gone on since the draft was made: it would make
     what came after nothing, which only a revocation is meant to do.
     """
+    catch_up(c)
     feed = c.feed.refresh_as_far_as_it_is_clear()
     proposed = follow_membership(feed.membership, draft.read_bytes())
     if not _published(c, feed, proposed):

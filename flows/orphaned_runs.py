@@ -25,12 +25,12 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed
 
+from aggregator.coordinator import RUNNER_LOCK
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.resumed_runs import resume, resumed_line, to_resume
 from infra.file_lock import held_alone, try_lock
 
-RUNNER_LOCK = "deployment-runner.lock"
 UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 STARTED = [
     *UNFINISHED,

@@ -73,6 +73,9 @@ place = "inbox"               # "copy" where the storage has no versions or Obje
 mode = "governance"           # erasing takes a right of its own; "compliance": nobody can
 days = 365
 
+[disk]                        # what no round needs goes after its report; see docs/disk.md
+keep_rounds = 1               # whose adapters the workspace keeps, besides the next starting ones
+
 [schedule]
 cron = "0 2 * * *"            # one round every night; remove the line for rounds on demand only
 timezone = "UTC"              # `consortia deploy` tells Prefect, and says what changed

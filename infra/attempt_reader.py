@@ -3,17 +3,23 @@
 from data_contracts.bucket_layout import attempt_of
 from data_contracts.envelope import Verified
 from data_contracts.records import (
+    Acceptance,
     Candidate,
     Close,
     ContributionRequest,
     Decision,
+    Evaluation,
+    Refusal,
     RoundPlan,
     RoundRecord,
+    Submission,
+    Verdict,
 )
 from data_contracts.trusted_feed import CoordinatorTrust
 from infra.object_store import Bucket
 from infra.record_store import AttemptReading, SeenEnvelopes, read_records
 
+SILO_TYPES: tuple[type[RoundRecord], ...] = (Acceptance, Refusal, Verdict, Submission, Evaluation)
 COORDINATOR_TYPES: tuple[type[RoundRecord], ...] = (Close, Candidate, Decision, ContributionRequest)
 
 

@@ -17,6 +17,7 @@ import typer
 from data_contracts.errors import ConsortiaError
 from data_contracts.shown_text import is_visible, quoted
 
+SHORTEST_PASSPHRASE = 12
 LONGEST_WAIT_SECONDS = 30 * 86_400
 LONGEST_ANSWER_MINUTES = 1_000_000
 _KEY_DIGITS = 64
@@ -192,6 +193,20 @@ def file_to_write(text: str | Path) -> Path:
         raise _refused("the name of a file to write", text, _kind(path))
     directory(path.parent)
     return path
+
+
+def passphrase(file: Path | None) -> str | None:
+    """The first line of a private file, long enough that guessing does not pay; None without."""
+    if file is None:
+        return None
+    if _mode(file) & 0o077:
+        raise _refused("a passphrase file that others cannot read (chmod 600)", file)
+    line = file.read_text("utf-8", "replace").split("\n")[0].strip()
+    if len(line) < SHORTEST_PASSPHRASE:
+        raise _refused(
+            f"at least {SHORTEST_PASSPHRASE} characters in the first line", file, f"{len(line)}"
+        )
+    return line
 
 
 def model_directory(text: str | Path) -> Path:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from data_contracts.errors import ConsortiaError
 
@@ -36,6 +37,22 @@ def keep_durably(source: Path, path: Path) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file, mode 0600, that takes the name `path` whole and synced when the block ends.
+
+    Raises ConsortiaError where there is one of that name: nothing is written over.
+    """
+    _require_free(path)
+    with _aside(path, 0) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _require_free(path)
+
+
+@contextmanager
 def disk_faults(path: Path, size: int) -> Iterator[None]:
     """What the disk refuses inside the block becomes a ConsortiaError about writing `path`."""
     try:
@@ -56,6 +73,16 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _require_free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise ConsortiaError(
+            str(path),
+            expected="no file of that name yet",
+            found="one",
+            action="give another name, or move that one away",
+        )
 
 
 def _linked_or_copied(source: Path, temporary: Path) -> None:

@@ -19,6 +19,14 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 @contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold the lock of the file `path` beside others who share it; `try_lock` fails meanwhile."""
+    with path.open("a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
 def held_alone(path: Path, refusal: ConsortiaError) -> Iterator[None]:
     """Hold the lock of the file `path`; raises `refusal` when another process does."""
     with path.open("a") as file:

@@ -29,6 +29,8 @@ from data_contracts.records import (
 )
 from data_contracts.records.verdict import VERDICT_VALIDITY
 from data_contracts.wire_types import decimal_from_float
+from silo_agent.agent_disk import prune_between_steps
+from silo_agent.catching_up import catch_up
 from silo_agent.coalition_measuring import Asked, answer_request, not_shared
 from silo_agent.collaborators import EvaluatedAdapters
 from silo_agent.coordinator_view import CoordinatorView, read_coordinator
@@ -80,8 +82,13 @@ class Step(Enum):
 
 
 def poll_once(silo: Silo) -> Step | None:
-    """Read the feed and advance its newest plan by one step; None when no plan concerns us."""
+    """Read the feed and advance its newest plan by one step; None when no plan concerns us.
+
+    First what no round needs is removed: nothing of this agent runs between two steps.
+    """
+    catch_up(silo)
     feed = refresh_feed(silo)
+    prune_between_steps(silo, feed.feed)
     plan = feed.plan
     if plan is None or silo.name not in plan.record.cohort:
         _require_own_key(silo, feed.newest)

@@ -15,10 +15,9 @@ from silo_agent.config import SiloConfig, load_config
 from silo_agent.contract_gate import ContractGate
 from silo_agent.kill_switch import KillSwitch
 from silo_agent.local_trainer import DeepSpeedTrainer
-from silo_agent.release import Release
+from silo_agent.release import OUTBOX, Release
 from silo_agent.silo import Silo
 
-OUTBOX = Path("outbox")
 FEED = Path("feed")
 
 

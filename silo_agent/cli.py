@@ -15,7 +15,9 @@ from data_contracts.envelope import fingerprint
 from data_contracts.errors import SiloOperatorError
 from data_contracts.records.status import Status
 from infra import command_values as values
+from infra.backup_options import BackupFile, Out, PassphraseFile
 from infra.clock import SystemClock
+from infra.home_restore import require_reading
 from infra.signing_keys import load_key
 from infra.storage_probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
@@ -25,7 +27,7 @@ from silo_agent.compression.residual_state import ErrorFeedback
 from silo_agent.config import MAX_RANKS, Device, SiloConfig, load_config
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
-from silo_agent.loop import run_agent, running_agent
+from silo_agent.loop import only_agent, run_agent, running_agent
 from silo_agent.marks import forget_clock
 from silo_agent.readiness import refusals
 from silo_agent.readiness_display import show_items
@@ -332,6 +334,40 @@ def reset_error_feedback(
         )
     ErrorFeedback(config.home / STATE_DIRECTORY, run).reset()
     say(console, f"The residuals of {run} are forgotten.")
+
+
+@app.command()
+def backup(out: Out, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
+    """Write what of the home cannot be made again into one new file; the agent may run."""
+    from infra.backup_display import say_backup
+    from silo_agent.backup import back_up_silo
+
+    secret = values.passphrase(passphrase_file)
+    say_backup(console, back_up_silo(load_config(home), out, SystemClock().now(), secret))
+
+
+@app.command()
+def restore(file: BackupFile, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
+    """Put a backup into a new home, or back into its own; what was seen is never lowered."""
+    from infra.backup_display import say_restored
+    from silo_agent.backup import restore_silo
+    from silo_agent.next_steps import check_command
+
+    secret = values.passphrase(passphrase_file)
+    say_restored(console, restore_silo(file, home, SystemClock().now(), secret), home)
+    say(console, "Never run it on two machines. The agent first reads in storage what it signed")
+    say(console, "since then. What is there and what is missing is said by")
+    say(console, COMMAND_INDENT + check_command(load_config(home)))
+
+
+@app.command("catch-up")
+def catch_up_command(home: Home = HERE) -> None:
+    """Have the agent take over what this silo has signed on another machine, which has stopped for
+    good: it reads that in storage before it signs anything."""
+    config = load_config(home)
+    with only_agent(config.home):
+        require_reading(config.home, SystemClock().now())
+    say(console, "The agent will read in storage what this silo has signed, then go on.")
 
 
 def main() -> None:

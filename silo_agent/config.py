@@ -80,6 +80,17 @@ class AgentSection(_Section):
     max_restarts: Annotated[int, Field(ge=0, le=MAX_RESTARTS)] = 1
 
 
+class DiskSection(_Section):
+    """What stays on this silo's disk of rounds that are over; see `silo_agent.disk_rule`.
+
+    `keep_rounds`: how many of each run before its newest. `keep_other_runs_days`: how long a run
+    stays once the federation has gone on to another.
+    """
+
+    keep_rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
+    keep_other_runs_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+
+
 class SiloConfig(_Section):
     """Everything in `silo-agent.toml`."""
 
@@ -92,6 +103,7 @@ class SiloConfig(_Section):
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
     agent: AgentSection = AgentSection()
+    disk: DiskSection = DiskSection()
     home: Path
 
     def path(self, relative: Path) -> Path:

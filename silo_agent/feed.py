@@ -52,7 +52,7 @@ def refresh_feed(silo: Silo) -> FeedView:
     """Read memberships and feed; raises when the clock went back or the newest has expired."""
     now = silo.clock.now()
     feed = silo.feed.refresh()
-    remember_clock(silo.config.home, now, _newest_entry(feed))
+    remember_clock(silo.config.home, now, newest_entry(feed))
     feed.require_current(now)
     _tell_before_expiry(feed.membership.record, now)
     attempt = feed.attempt
@@ -61,7 +61,8 @@ def refresh_feed(silo: Silo) -> FeedView:
     return FeedView(feed, attempt.plan, aborted=attempt.abort is not None)
 
 
-def _newest_entry(feed: TrustedFeed) -> Seen:
+def newest_entry(feed: TrustedFeed) -> Seen:
+    """The newest entry of the feed, as a mark of the clock names it."""
     attempt = feed.attempt
     if attempt is None:
         return Seen(feed.head.number, None)

@@ -15,6 +15,8 @@ from data_contracts.records.contribution_request import CoalitionAdapter
 from infra.object_store import Bucket
 from silo_agent.collaborators import GlobalAdapter
 
+GLOBAL_ADAPTERS = "global-adapters"
+
 
 @dataclass(frozen=True)
 class GlobalAdapters:
@@ -38,7 +40,7 @@ class GlobalAdapters:
     @staticmethod
     def kept(home: Path, ref: ArtifactRef) -> Path:
         """Where an adapter is once it was fetched."""
-        return home / "global-adapters" / f"{ref.digest}.safetensors"
+        return home / GLOBAL_ADAPTERS / f"{ref.digest}.safetensors"
 
     def _fetch(
         self, plan: RoundPlan, adapter: ArtifactRef | None, residual: ArtifactRef | None

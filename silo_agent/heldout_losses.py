@@ -23,6 +23,8 @@ from silo_agent.training.record_sums import RecordSums, mean_loss
 
 LOSSES_NAME = "heldout-losses.json"
 SUMS_NAME = "heldout-record-sums.json"
+MAX_LOSSES = 4096
+"""The newest are kept: more than a request for coalitions and a year of nightly rounds need."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, strict=True)]
@@ -66,8 +68,11 @@ class LossBook:
             # Before the loss, without which they do not count: never a loss that has lost its sums.
             sums = self._sums().having(key, measured.records)
             write_durably(self._sums_path, sums.model_dump_json().encode())
-        losses = self._losses() | {key: (measured.loss, measured.tokens)}
-        write_durably(self._losses_path, json.dumps(losses, indent=1).encode())
+        losses = self._losses()
+        losses.pop(key, None)
+        losses[key] = (measured.loss, measured.tokens)
+        newest = dict(list(losses.items())[-MAX_LOSSES:])
+        write_durably(self._losses_path, json.dumps(newest, indent=1).encode())
 
     def without_records(self, adapters: Sequence[EvaluatedAdapter]) -> tuple[EvaluatedAdapter, ...]:
         """Those of whose records nothing is known, of the same model under two names the first."""

@@ -27,6 +27,8 @@ from silo_agent.training.job import (
 )
 
 HELDOUT = "heldout"
+WORK, SILO_ONLY = "work", "silo-only"
+"""Directories of the home, with one for each run below."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class LocalJobs:
 
     def silo_only_path(self, round_number: int) -> Path:
         """Where the silo-only adapter of a round is kept for the next one."""
-        directory = self.config.home / "silo-only" / self.plan.run
+        directory = self.config.home / SILO_ONLY / self.plan.run
         return directory / f"round-{round_number:04d}.safetensors"
 
     def book(self, heldout: Path) -> LossBook:
@@ -135,7 +137,7 @@ class LocalJobs:
 
     def _work_dir(self) -> Path:
         """One directory per round, not per attempt: a retry finds what was trained before."""
-        return self.config.home / "work" / self.plan.run / f"round-{self.plan.round:04d}"
+        return self.config.home / WORK / self.plan.run / f"round-{self.plan.round:04d}"
 
 
 BASE = EvaluatedAdapter(name="base", path=None)

@@ -18,6 +18,7 @@ from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import RoundPlan
 from infra.durable_files import write_durably
 from infra.file_lock import try_lock
+from infra.home_restore import is_restored
 from silo_agent.agent import Step, poll_once
 from silo_agent.feed import refresh_feed
 from silo_agent.release import ReleaseForbiddenError
@@ -80,6 +81,8 @@ def _say_stopped(silo: Silo) -> None:
 
 
 def _say_stopped_in_round(silo: Silo) -> None:
+    if is_restored(silo.config.home):
+        return
     feed = refresh_feed(silo)
     plan = feed.plan
     if plan is None or feed.aborted or silo.name not in plan.record.cohort:

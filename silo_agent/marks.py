@@ -58,8 +58,23 @@ def remember_clock(home: Path, now: datetime, seen: Seen) -> None:
         )
         mark = None
     if mark is None or now > mark.instant:
-        written = {"instant": now.strftime(INSTANT_FORMAT), "feed_number": seen.number}
-        write_durably(home / CLOCK_NAME, json.dumps(written).encode())
+        _write(home, now, seen)
+
+
+def raise_clock(home: Path, instant: datetime, seen: Seen) -> None:
+    """Write down an instant that this silo has signed, if it is the latest; as `remember_clock`."""
+    mark = _mark(home)
+    if mark is None or instant > mark.instant:
+        _write(home, instant, seen)
+
+
+def higher_clock(ours: bytes, theirs: bytes) -> bytes:
+    """Which of two files names the later instant: of the home, and of a backup of it."""
+    home, backup = (
+        _parsed(data, f"latest instant of {whose}")
+        for data, whose in ((ours, "the home"), (theirs, "the backup"))
+    )
+    return theirs if backup.instant > home.instant else ours
 
 
 def forget_clock(home: Path) -> datetime | None:
@@ -85,20 +100,36 @@ def _shows_that_mark_was_ahead(mark: _Mark, now: datetime, seen: Seen) -> bool:
 
 def _mark(home: Path) -> _Mark | None:
     path = home / CLOCK_NAME
+    forget = command_line("silo-agent", "forget-clock", "--home", home)
     try:
-        found = json.loads(path.read_bytes())
-        instant = datetime.strptime(found["instant"], INSTANT_FORMAT).replace(tzinfo=UTC)
-        return _Mark(instant, int(found["feed_number"]))
+        return _parsed(path.read_bytes(), f"latest instant {path}", forget)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SiloOperatorError(
-            f"latest instant {path}",
-            expected="the file this agent wrote",
-            found=str(error)[:100],
-            action="restore it from a backup; or, when the machine's clock is right, run "
-            f"`{command_line('silo-agent', 'forget-clock', '--home', home)}`",
-        ) from None
+    except OSError as error:
+        raise _damaged(f"latest instant {path}", str(error), forget) from None
+
+
+def _write(home: Path, instant: datetime, seen: Seen) -> None:
+    written = {"instant": instant.strftime(INSTANT_FORMAT), "feed_number": seen.number}
+    write_durably(home / CLOCK_NAME, json.dumps(written).encode())
+
+
+def _parsed(data: bytes, what: str, forget: str = "silo-agent forget-clock") -> _Mark:
+    try:
+        found = json.loads(data)
+        instant = datetime.strptime(found["instant"], INSTANT_FORMAT).replace(tzinfo=UTC)
+        return _Mark(instant, int(found["feed_number"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(what, str(error), forget) from None
+
+
+def _damaged(what: str, found: str, forget: str) -> SiloOperatorError:
+    return SiloOperatorError(
+        what,
+        expected="the file this agent wrote",
+        found=found[:100],
+        action=f"restore it from a backup; or, when the machine's clock is right, run `{forget}`",
+    )
 
 
 def _went_back(home: Path, mark: _Mark, now: datetime) -> SiloOperatorError:

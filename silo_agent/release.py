@@ -6,6 +6,7 @@ written to the local outbox and synced, blob before record. A retry sends those 
 else in this package holds the inbox for writing.
 """
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,20 @@ from data_contracts.records import (
 )
 from infra.clock import Clock
 from infra.durable_files import keep_durably, write_durably
+from infra.newest_records import newest_records
 from infra.object_store import Bucket
-from infra.record_store import write_record
+from infra.record_store import Equivocation, Found, SlotReading, read_slot, write_record
 from infra.signing_keys import SigningKey
+from infra.terminal import command_line
 from silo_agent.doors import objection
 from silo_agent.policy import ContractTerms
 
+log = logging.getLogger("silo-agent")
+
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+
+OUTBOX = "outbox"
+"""Directory of the silo's home for everything that leaves."""
 
 RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
     Acceptance,
@@ -152,6 +160,22 @@ class Release:
             coalition_losses=self._read(round_id, CoalitionLosses),
         )
 
+    def read_back(self, silo: str, keys: Collection[str]) -> list[SiloRecord]:
+        """What this silo has signed with any of `keys` in its newest rounds, as its inbox has it.
+
+        From now on the outbox holds just that of those slots, as sent. Raises StorageError.
+        """
+        found = newest_records(self._inbox, RELEASED_TYPES, keys, silo)
+        kept: dict[Path, str] = {}
+        for verified in found:
+            path = self._path(attempt_of_record(verified.record), verified.record.kind)
+            if kept.setdefault(path, verified.digest) != verified.digest:
+                log.error("%s was signed twice: is the key on two machines?", path.stem)
+                continue
+            write_durably(path, verified.envelope)
+            write_durably(_sent_marker(path), b"")
+        return [v.record for v in found if isinstance(v.record, SiloRecord)]
+
     def last_submission(
         self, run: str, round_number: int, keys: Collection[str]
     ) -> Submission | None:
@@ -218,10 +242,26 @@ class Release:
     def _send(self, round_id: RoundId, verified: Verified[SiloRecordT]) -> None:
         record = verified.record
         self._require_running(record.kind)
+        self._require_first(round_id, verified)
         if isinstance(record, Submission):
             self._inbox.put_blob(self._blob_path(record.adapter), record.adapter)
         write_record(self._inbox, round_slot(round_id, record.kind), verified)
         write_durably(_sent_marker(self._path(round_id, record.kind)), b"")
+
+    def _require_first(self, round_id: RoundId, verified: Verified[SiloRecordT]) -> None:
+        """A second record in a slot takes this silo's part in the round from it."""
+        kind, key = type(verified.record), self._key.public_key_hex
+        reading = read_slot(self._inbox, round_slot(round_id, kind.kind), kind, {key})
+        there = _digests(reading)
+        if there and verified.digest not in there:
+            home = self._directory.parent
+            raise SiloOperatorError(
+                f"{kind.kind} of round {verified.record.round}",
+                expected="none in storage that this silo has signed elsewhere",
+                found="another one, signed with this silo's key: it is on two machines",
+                action="stop the agent on one of them for good, then on the other run "
+                f"`{command_line('silo-agent', 'catch-up', '--home', home)}` and start it again",
+            )
 
     def _read(
         self, round_id: RoundId, record_type: type[SiloRecordT]
@@ -237,6 +277,13 @@ class Release:
 
     def _blob_path(self, ref: ArtifactRef) -> Path:
         return self._directory / blob_key(ref.digest)
+
+
+def _digests(reading: SlotReading[SiloRecordT]) -> tuple[str, ...]:
+    """Every valid record that a slot holds."""
+    if isinstance(reading, Equivocation):
+        return reading.digests
+    return (reading.verified.digest,) if isinstance(reading, Found) else ()
 
 
 def _sent_marker(path: Path) -> Path:

@@ -38,6 +38,10 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 
 # [agent]
 # max_restarts = 1         # of training, evaluation or a check that was killed, before a refusal
+
+[disk]                     # the agent removes what no round needs: `silo-agent disk` shows it
+keep_rounds = 1            # of each run, besides the newest
+keep_other_runs_days = 90  # after the federation has gone on to another run
 """
 
 

@@ -18,6 +18,7 @@ from aggregator.contribution.coalition_merge import MergedFiles, merge_coalition
 from aggregator.contribution.coalitions import Coalition
 from aggregator.contribution.plan import ContributionPlan, OnMeasured, batches
 from aggregator.coordinator import Coordinator
+from aggregator.disk_pruning import workspace_in_use
 from aggregator.federation_feed import claim_on_plan, own_records, signing_key
 from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.envelope import Verified, seal
@@ -58,7 +59,8 @@ def make_request(
     _require_measuring(closed)
     _require_followed(closed)
     _require_fits(c, closed, wanted, answer_within)
-    parts = _stored(c, closed, wanted, on_merged)
+    with workspace_in_use(c):
+        parts = _stored(c, closed, wanted, on_merged)
     request = _request(c, closed, parts, answer_within)
     membership = closed.feed.membership_of(closed.plan).record
     key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
@@ -151,7 +153,7 @@ def _stored(
     c: Coordinator, closed: ClosedRound, wanted: ContributionPlan, on_merged: OnMeasured | None
 ) -> list[CoalitionAdapter]:
     """Every coalition's adapter as a blob of the plans bucket, in the order of the plan."""
-    directory = c.workspace / "contributions" / closed.plan.digest[:16]
+    directory = c.contributions_to(closed.plan.digest)
     stored, coalitions = directory / "stored", wanted.coalitions
     journal = {each: stored / f"{wanted.key(each)}.json" for each in coalitions}
     known = {each: part for each, path in journal.items() if (part := _read(path)) is not None}

@@ -88,7 +88,7 @@ def test_a_submission_leaves_with_its_blob_first(desk: Desk) -> None:
     desk.inbox.before = lambda operation, key: order.append(operation)
     verdict = desk.release().record(desk.verdict())
     desk.release().record(desk.submission(verdict.digest), desk.grounds())
-    assert order == ["put_once", "put_blob", "put_once"]
+    assert order == ["list_keys", "put_once", "list_keys", "put_blob", "put_once"]
 
 
 def test_no_submission_without_a_passing_verdict(desk: Desk) -> None:

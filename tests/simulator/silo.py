@@ -22,6 +22,7 @@ from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import Membership, RoundPlan, Verdict
 from data_contracts.records.verdict import LicenceCount, RuleOutcome
 from data_contracts.starting_adapter import InitialAdapter, narrowed
+from infra.durable_files import write_durably
 from infra.feed_reader import FeedReader
 from infra.object_store import Bucket
 from infra.signing_keys import SigningKey
@@ -37,15 +38,18 @@ from silo_agent.collaborators import (
 from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.kill_switch import KillSwitch
+from silo_agent.local_jobs import SILO_ONLY
 from silo_agent.policy import ContractTerms
 from silo_agent.release import Release
 from silo_agent.silo import Silo
 from silo_agent.status_reporter import StatusReporter
+from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
 
 BASE_LOSS = 3.0
 HELDOUT_RECORDS = 20
+CHECKPOINT_BYTES = 30_000
 CHANGE_ERROR = 0.02
 """Standard error of a change of the loss in nats per token."""
 
@@ -87,12 +91,17 @@ class SimulatedTrainer:
         starting_adapter: Path | None,
         report: StatusReporter,
     ) -> LocalTraining:
-        """A random adapter of the silo's layout; deterministic per silo and round."""
+        """A random adapter of the silo's layout; deterministic per silo and round.
+
+        What lies beside it is what the real trainer leaves: checkpoints, log, silo-only adapter.
+        """
         report.show("training", step=1, steps=plan.recipe.local_steps, tokens_per_second=100.0)
-        path = self.directory / f"{plan.run}-{plan.round}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files = RunFiles(self.directory / plan.run / f"round-{plan.round:04d}")
+        files.prepare()
+        path = files.adapter
         path.unlink(missing_ok=True)
         save_file(self._tensors(plan, starting_adapter), path)
+        self._leave(plan, files)
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
         return LocalTraining(
@@ -135,6 +144,12 @@ class SimulatedTrainer:
         """Losses that silo and adapter decide, over as many tokens as the silo's name says."""
         tokens = 100 + _drawn(self.silo) % 900
         return AdapterLosses(tokens, tuple(self._loss(adapter) for adapter in adapters))
+
+    def _leave(self, plan: RoundPlan, files: RunFiles) -> None:
+        write_durably(files.checkpoints / "step-1" / "state.pt", b"c" * CHECKPOINT_BYTES)
+        write_durably(files.torchrun_log, b"step 1\n")
+        kept = self.directory.parent / SILO_ONLY / plan.run / f"round-{plan.round:04d}.safetensors"
+        write_durably(kept, files.adapter.read_bytes())
 
     def _loss(self, adapter: GlobalAdapter) -> float:
         digest = artifact_of_file(adapter.path).digest if adapter.path else "base"

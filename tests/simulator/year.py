@@ -296,7 +296,7 @@ class YearFederation(SimulatedFederation):
         self.weather.requests[name] = 0
         try:
             with self.weather.asked_by(name):
-                step = poll_once(self._agent(name))
+                step = poll_once(self.agent(name))
             self.polls.append((self.night, self.weather.requests[name]))
             return step
         except KilledError:
@@ -313,7 +313,8 @@ class YearFederation(SimulatedFederation):
             self.restart(name)
         faults.clear()
 
-    def _agent(self, name: str) -> Silo:
+    def agent(self, name: str) -> Silo:
+        """The agent's running process."""
         silo = self.silos[name]
         if name not in self.agents:
             self.agents[name] = yearlong(silo.agent(FEDERATION, self.pinned))
@@ -325,7 +326,7 @@ class YearFederation(SimulatedFederation):
 
 @cache
 def starts_of_the_year() -> tuple[datetime, ...]:
-    """When Prefect starts the nightly rounds, with the schedule that `flows.schedule_words` asks."""
+    """When Prefect starts the nightly rounds; `flows.schedule_words` asks the same schedule."""
     schedule = CronSchedule(cron=SCHEDULE.cron or "", timezone=SCHEDULE.timezone)
     return tuple(d.astimezone(UTC) for d in asyncio.run(schedule.get_dates(NIGHTS + 2, START)))
 

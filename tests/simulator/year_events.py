@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from aggregator.backup import back_up_coordinator, restore_coordinator
 from aggregator.federation_feed import newest_attempt, read_federation, starting_point
 from aggregator.membership_changes import (
     renewed,
@@ -27,6 +28,7 @@ from data_contracts.trusted_feed import FeedPosition
 from flows.coordinator_keys import genuine_until, revoke_coordinator_key, rotate_coordinator_key
 from infra.record_store import write_record
 from infra.signing_keys import SigningKey, create_key, load_key
+from silo_agent.backup import back_up_silo, restore_silo
 from tests.simulator.silo import SimulatedSilo
 from tests.simulator.year import YearFederation
 from tests.simulator.year_calendar import Event, Kind
@@ -35,6 +37,7 @@ from tests.simulator.year_parts import COORDINATOR, SiloClock
 OUTAGE_MINUTES = 7
 CONTRACT_RUN = timedelta(days=400)
 DAY = timedelta(days=1)
+PASSPHRASE = "a passphrase of a year"
 KILLED_WITHIN = 12
 """Requests, of which the victim does not survive one that the night decides."""
 
@@ -203,36 +206,42 @@ class YearEvents:
         self.federation.weather.away_until = self.federation.clock.now() + DAY / 2
         self.federation.expects = "away"
 
-    def _home(self, event: Event) -> Path:
-        if event.silo:
-            return self.federation.silos[event.silo].home
-        return self.federation.settings.home
-
     def _copy(self, event: Event) -> None:
         self._copies.add(event.silo)
-        self._take_copy(event.silo, self._home(event))
+        self._back_up(event.silo)
 
     def _copy_again(self) -> None:
-        """A copy of the coordinator's home without its newest key would be none."""
+        """A backup without the coordinator's newest key would be none."""
         if "" in self._copies:
-            self._take_copy("", self.federation.settings.home)
+            self._back_up("")
 
-    def _take_copy(self, whose: str, home: Path) -> None:
-        copy = self.federation.directory / "copies" / (whose or COORDINATOR)
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(home, copy)
+    def _backup_of(self, silo: str) -> Path:
+        return self.federation.directory / "backups" / f"{silo or COORDINATOR}.backup"
+
+    def _back_up(self, silo: str) -> None:
+        file, now = self._backup_of(silo), self.federation.clock.now()
+        file.parent.mkdir(exist_ok=True)
+        file.unlink(missing_ok=True)
+        if silo:
+            back_up_silo(self.federation.agent(silo).config, file, now, PASSPHRASE)
+        else:
+            back_up_coordinator(self.federation.settings, file, now, PASSPHRASE)
 
     def _disk(self, event: Event) -> None:
-        """Everything since the copy is gone; contracts that were signed since are filed again."""
-        home, whose = self._home(event), event.silo or COORDINATOR
-        shutil.rmtree(home)
-        shutil.copytree(self.federation.directory / "copies" / whose, home)
-        self._copies.discard(event.silo)
-        self.federation.restart(whose)
-        self.federation.rewound.add(whose)
-        if not event.silo:
-            for silo in self.federation.silos:
-                self.federation.file_contract_again(silo)
+        """Everything since the backup is gone; contracts that were signed since are filed again."""
+        file, now, whose = self._backup_of(event.silo), self.federation.clock.now(), event.silo
+        self.federation.restart(whose or COORDINATOR)
+        self.federation.rewound.add(whose or COORDINATOR)
+        self._copies.discard(whose)
+        if whose:
+            home = self.federation.silos[whose].home
+            shutil.rmtree(home)
+            restore_silo(file, home, now, PASSPHRASE)
+            return
+        shutil.rmtree(self.federation.settings.home)
+        restore_coordinator(file, self.federation.settings.home, now, PASSPHRASE)
+        for silo in self.federation.silos:
+            self.federation.file_contract_again(silo)
 
     def _upgrade(self, event: Event) -> None:
         """A fifth of the silos each night, the coordinator in the middle."""

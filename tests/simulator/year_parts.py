@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from data_contracts.records import RoundPlan, Verdict
 from infra.object_store import StorageUnavailableError
-from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
+from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.silo import Silo
 from silo_agent.status_reporter import StatusReporter
@@ -50,19 +49,7 @@ class SiloClock(FakeClock):
 
 @dataclass
 class YearlongTrainer(SimulatedTrainer):
-    """Losses that fall for longer than a year, and a work directory that keeps one round."""
-
-    def train(
-        self,
-        plan: RoundPlan,
-        verdict: Verdict,
-        starting_adapter: Path | None,
-        report: StatusReporter,
-    ) -> LocalTraining:
-        """As simulated; what was trained in earlier rounds is gone, as a real trainer's is."""
-        for old in self.directory.glob("*.safetensors"):
-            old.unlink()
-        return super().train(plan, verdict, starting_adapter, report)
+    """Losses that fall for longer than a year."""
 
     def evaluate(
         self,
