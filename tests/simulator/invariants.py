@@ -221,6 +221,13 @@ def polls_cost_the_same(polls: Sequence[tuple[int, int]], at_most: float) -> lis
     return [] if growth <= at_most else [f"a poll costs {growth:.2f} times what it did"]
 
 
+def flat(what: str, sizes: Sequence[tuple[int, float]], per_round: float) -> list[str]:
+    """From the first to the last of `sizes`, pairs of rounds and size, growth a round is small."""
+    (began, before), (ended, after) = sizes[0], sizes[-1]
+    growth = (after - before) / max(1, ended - began)
+    return [] if growth <= per_round else [f"{what} grows by {growth:.2f} a round"]
+
+
 @dataclass
 class History:
     """What was there before: nothing committed is lost or changed, and marks never fall."""

@@ -211,6 +211,12 @@ class InMemoryBucket:
             if newest == version:
                 self.objects.pop(key, None)
 
+    def erase(self, key: str) -> None:
+        """Take an object and all its versions away, locked or not, as its disk would."""
+        with _LOCK:
+            self._versions.pop(key, None)
+            self.objects.pop(key, None)
+
     def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """See `Bucket.list_keys`."""
         self._enter("list_keys", prefix)

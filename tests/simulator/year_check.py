@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from random import Random
+from statistics import mean
 from zoneinfo import ZoneInfo
+
+from psutil import Process
 
 from data_contracts.wire_types import INSTANT_FORMAT
 from infra.feed_reader import STATE_NAME
@@ -31,6 +34,14 @@ THOROUGH_EVERY = 20
 POLLS_GROW_AT_MOST = 1.25
 """Mean requests of a poll in the last month, measured by those of the second."""
 
+GROWTH = {
+    "a silo's disk": 1_000,
+    "the coordinator's disk": 5_000,
+    "reports on disk": 400_000,
+    "memory": 500_000,
+}
+"""Bytes by which each may grow with a round. Reports are kept for good; the others are flat, but
+for a key or a membership now and then."""
 FAULTS = {"expired": "federation renew", "away": "expected an answer"}
 """What the coordinator says in a night that ends with a fault, by what the year expects."""
 
@@ -58,6 +69,7 @@ class Year:
         self.events = YearEvents(self.federation, self.calendar)
         self.history = History()
         self._checked = 0
+        self.sizes: dict[str, list[tuple[int, float]]] = {name: [] for name in GROWTH}
 
     def play(self) -> None:
         """All nights; raises YearError at the first breach."""
@@ -69,6 +81,8 @@ class Year:
                     continue
                 night = self.federation.play_night(self.events.happen)
                 self._hold(night, self._breaches(night, said.take()))
+                if len(self.federation.nights) % THOROUGH_EVERY == 0:
+                    self._measure()
         self._hold(self.federation.nights[-1], self._over_the_year())
 
     def _on(self, night: int) -> frozenset[str]:
@@ -129,9 +143,26 @@ class Year:
     def _over_the_year(self) -> list[str]:
         zone = ZoneInfo(SCHEDULE.timezone)
         starts = [start.astimezone(zone).date() for start in self.federation.starts]
-        return hold.once_a_night(starts) + hold.polls_cost_the_same(
-            self.federation.polls, POLLS_GROW_AT_MOST
-        )
+        breaches = hold.once_a_night(starts)
+        breaches += hold.polls_cost_the_same(self.federation.polls, POLLS_GROW_AT_MOST)
+        for what, per_round in GROWTH.items():
+            breaches += hold.flat(what, self.sizes[what][1:], per_round)
+        return breaches
+
+    def _measure(self) -> None:
+        """Sizes in bytes; what storage holds is memory only here, and no process's own."""
+        federation = self.federation
+        reports = federation.settings.home / "reports"
+        homes = [silo.home for name, silo in federation.silos.items() if federation.is_on(name)]
+        stored = sum(len(o) for b in federation.storage.values() for o in b.objects.values())
+        found = {
+            "a silo's disk": mean(map(_size, homes)),
+            "the coordinator's disk": _size(federation.settings.home) - _size(reports),
+            "reports on disk": _size(reports),
+            "memory": Process().memory_info().rss - stored,
+        }
+        for what, size in found.items():
+            self.sizes[what].append((len(federation.nights), size))
 
     def _secrets(self) -> dict[str, bytes]:
         """Every private key on any disk, and what only a silo's disk may have."""
@@ -146,6 +177,10 @@ class Year:
         marks = {name: _feed_mark(home / "feed") + _instant(home) for name, home in homes.items()}
         marks[COORDINATOR] = _feed_mark(self.federation.settings.home / "feed")
         return {party: mark for party, mark in marks.items() if mark}
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def as_expected(night: Night) -> list[str]:

@@ -8,6 +8,7 @@ from tempfile import mkdtemp
 import pytest
 
 from tests.simulator.fixtures import tiny_model as tiny_model
+from tests.simulator.year_check import Year
 
 IN_MEMORY = Path("/dev/shm")
 
@@ -21,3 +22,8 @@ def year_folder(tmp_path: Path) -> Iterator[Path]:
     folder = Path(mkdtemp(prefix="consortia-year-", dir=IN_MEMORY))
     yield folder
     shutil.rmtree(folder)
+
+
+def make_year(folder: Path, model: Path) -> Year:
+    """A year that has not begun."""
+    return Year(7, folder, model)
