@@ -328,7 +328,8 @@ class YearFederation(SimulatedFederation):
 def starts_of_the_year() -> tuple[datetime, ...]:
     """When Prefect starts the nightly rounds; `flows.schedule_words` asks the same schedule."""
     schedule = CronSchedule(cron=SCHEDULE.cron or "", timezone=SCHEDULE.timezone)
-    return tuple(d.astimezone(UTC) for d in asyncio.run(schedule.get_dates(NIGHTS + 2, START)))
+    dates = asyncio.run(schedule.get_dates(NIGHTS + 2, START))
+    return tuple(datetime.fromtimestamp(date.timestamp(), UTC) for date in dates)
 
 
 ENDED = "the agent has ended: "
