@@ -72,7 +72,8 @@ _T = TypeVar("_T")
 class Night:
     """What became of one night: outcome and rule of its last attempt, or the fault that ended it.
 
-    `expects` is what the year knew would come: `published`, `aborted`, `expired` or `away`.
+    `expects` is what the year knew would come: `published`, `aborted`, `expired`, `away`, or `late`
+    for a round whose deadlines went by while storage was away.
     """
 
     number: int
@@ -180,7 +181,8 @@ class YearFederation(SimulatedFederation):
         """One scheduled start; `happen(step)` lets the night's events happen."""
         self.night += 1
         self._wait_for_start()
-        started_at, self.expects = self.clock.now(), "published"
+        cut_off = bool(self.nights) and self.nights[-1].outcome == "" and self.expects == "away"
+        started_at, self.expects = self.clock.now(), "late" if cut_off else "published"
         for name in self.silos:
             self.restart_if_ended(name)
         self.happen = happen
@@ -263,11 +265,12 @@ class YearFederation(SimulatedFederation):
                 break
             if found in (Stage.REPORTED, Stage.VOID):
                 return found
-        if jump and not self.weather.is_away():
-            collecting = found is Stage.COLLECTING
-            until = plan.record.submit_by if collecting else plan.record.evaluate_by
-            self.clock.sleep(max(0.0, (until - self.clock.now()).total_seconds()))
-        return found
+        until = plan.record.submit_by if found is Stage.COLLECTING else plan.record.evaluate_by
+        left = (until - self.clock.now()).total_seconds()
+        if not jump or left <= 0 or self.weather.is_away():
+            return found
+        self.clock.sleep(left)
+        return self._go_on(wait, plan, jump=False)
 
     def _reported(self, wait: OutageWait, plan: Verified[RoundPlan]) -> tuple[str, str]:
         report = self.through(wait, None, lambda c: read_report(c, read_federation(c), plan))

@@ -82,14 +82,17 @@ def calendar_of(seed: int) -> tuple[Event, ...]:
 
 
 def nights_to_play(calendar: tuple[Event, ...], stride: int) -> frozenset[int]:
-    """All nights on which something happens or ends, the next two, and every `stride`-th other."""
+    """All nights on which something happens or ends, the next one, and every `stride`-th other."""
     busy = {
-        night
-        for event in calendar
-        for begin in {event.night, event.night + event.nights}
-        for night in range(begin, begin + 3)
+        night for event in calendar for begin in _moments(event) for night in (begin, begin + 1)
     }
     return frozenset(busy | set(range(0, NIGHTS, stride))) & frozenset(range(NIGHTS))
+
+
+def _moments(event: Event) -> set[int]:
+    """What lasts for some nights is looked at in all of them, what lasts for weeks at both ends."""
+    last = event.night + event.nights
+    return set(range(event.night, last + 1)) if event.nights <= 3 else {event.night, last}
 
 
 class _Draw:

@@ -13,7 +13,7 @@ from tests.simulator.year_calendar import NIGHTS, Kind, calendar_of, nights_to_p
 from tests.simulator.year_check import Year
 
 SEEDS, ALWAYS = 200, 3
-QUIET_NIGHTS_PLAYED = 30
+QUIET_NIGHTS_PLAYED = 60
 """In every run, one quiet night in so many is played, and all on which something happens."""
 
 
