@@ -6,15 +6,9 @@ the clock, the records that a silo holds, and training. A process lives until it
 killed, as it would; what an event does is in `year_events`.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import TypeVar
-
-from prefect.server.schemas.schedules import CronSchedule
+from datetime import datetime, timedelta
 
 from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
@@ -22,33 +16,22 @@ from aggregator.coordinator import (
     Coordinator,
     coordinator_keys,
 )
-from aggregator.federated_round import (
-    advance,
-    finish_latest_report,
-    open_round,
-    report_round,
-    unreported_abort,
-)
-from aggregator.federation_feed import next_round, read_federation, read_report
 from aggregator.membership_changes import Change
-from aggregator.settings import AdapterSection, ScheduleSection
-from aggregator.stage import Stage
+from aggregator.settings import AdapterSection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import Membership, RoundPlan, RoundReport
 from data_contracts.records.membership import Member
 from flows.membership_signing import Published, change_membership
-from flows.storage_outage import OutageWait
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key
 from silo_agent.agent import Step, poll_once
 from silo_agent.silo import Silo
-from tests.simulator.fake_clock import START
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour, SimulatedGate, SimulatedSilo
-from tests.simulator.year_calendar import FOUNDERS, NIGHTS
+from tests.simulator.year_calendar import FOUNDERS
 from tests.simulator.year_parts import (
     COORDINATOR,
     KilledError,
@@ -57,15 +40,7 @@ from tests.simulator.year_parts import (
     yearlong,
 )
 
-SCHEDULE = ScheduleSection(cron="30 2 * * *", timezone="Europe/Berlin")
 QUORUM = 3
-STEP_SECONDS = 60
-MOST_STEPS = 60
-FIRST_ADVANCE = 3
-"""Before the third step no silo has submitted; asking earlier would only take time."""
-
-log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -175,110 +150,6 @@ class YearFederation(SimulatedFederation):
         """A silo's row in the newest membership."""
         return next(member for member in self.newest.silos if member.silo == silo)
 
-    # A night
-
-    def play_night(self, happen: Callable[[int], None]) -> Night:
-        """One scheduled start; `happen(step)` lets the night's events happen."""
-        self.night += 1
-        self._wait_for_start()
-        cut_off = bool(self.nights) and self.nights[-1].outcome == "" and self.expects == "away"
-        started_at, self.expects = self.clock.now(), "late" if cut_off else "published"
-        for name in self.silos:
-            self.restart_if_ended(name)
-        self.happen = happen
-        try:
-            happen(0)
-            outcome, rule = self._training()
-            fault = ""
-        except ConsortiaError as error:
-            outcome, rule, fault = "", "", str(error)
-        night = Night(self.night, started_at, self._expected(), outcome, rule, fault)
-        self.nights.append(night)
-        return night
-
-    def skip_night(self) -> None:
-        """A night without a round; everybody is on, and nobody has anything to do."""
-        self.night += 1
-        self._wait_for_start()
-
-    def _wait_for_start(self) -> None:
-        start = self._start()
-        self.starts.append(start)
-        self.clock.sleep((start - self.clock.now()).total_seconds())
-
-    def _start(self) -> datetime:
-        now = self.clock.now()
-        return next(start for start in starts_of_the_year() if start > now)
-
-    def _expected(self) -> str:
-        return "expired" if self.newest.expires_at < self.clock.now() else self.expects
-
-    def _training(self) -> tuple[str, str]:
-        """As `flows.federated_training` does on a scheduled night."""
-        wait = OutageWait(self.clock, log.warning)
-        self.through(wait, None, finish_latest_report)
-        last = self.through(wait, None, _upcoming)
-        outcome, rule, attempts = "", "", 0
-        while self.through(wait, None, _upcoming) <= last:
-            outcome, rule = self._round(wait, last)
-            attempts += outcome == "aborted"
-            if attempts >= self.settings.round.max_attempts:
-                break
-        return outcome, rule
-
-    def through(
-        self, wait: OutageWait, deadline: datetime | None, step: Callable[[Coordinator], _T]
-    ) -> _T:
-        """A step of the coordinator, begun again where it was killed in it."""
-        while True:
-            try:
-                with self.weather.asked_by(COORDINATOR):
-                    return wait.through(deadline, lambda: step(self.process()))
-            except KilledError:
-                self.restart(COORDINATOR)
-
-    def _round(self, wait: OutageWait, number: int) -> tuple[str, str]:
-        """Open, and go on until there is a report."""
-        aborted = self.through(wait, None, unreported_abort)
-        if aborted is not None:
-            self.through(wait, None, lambda c: report_round(c, aborted))
-        plan = self.through(wait, None, lambda c: open_round(c, number))
-        for step in range(1, MOST_STEPS):
-            self.happen(step)
-            acted = self.poll_all()
-            self.clock.sleep(STEP_SECONDS)
-            if acted and step < FIRST_ADVANCE:
-                continue
-            found = self._go_on(wait, plan, jump=not acted)
-            if found is Stage.VOID:
-                return "void", ""
-            if found is Stage.REPORTED:
-                return self._reported(wait, plan)
-        raise AssertionError(f"night {self.night}: round {number} is not over")
-
-    def _go_on(self, wait: OutageWait, plan: Verified[RoundPlan], *, jump: bool) -> Stage:
-        """All that is due; where everybody only waits, time passes until the deadline."""
-        deadline = plan.record.expires_at
-        while True:
-            found = self.through(wait, deadline, lambda c: advance(c, plan))
-            if found in (Stage.COLLECTING, Stage.EVALUATING):
-                break
-            if found in (Stage.REPORTED, Stage.VOID):
-                return found
-        until = plan.record.submit_by if found is Stage.COLLECTING else plan.record.evaluate_by
-        left = (until - self.clock.now()).total_seconds()
-        if not jump or left <= 0 or self.weather.is_away():
-            return found
-        self.clock.sleep(left)
-        return self._go_on(wait, plan, jump=False)
-
-    def _reported(self, wait: OutageWait, plan: Verified[RoundPlan]) -> tuple[str, str]:
-        report = self.through(wait, None, lambda c: read_report(c, read_federation(c), plan))
-        if report is None:
-            raise AssertionError("reported, and without a report")
-        self.reports.append((plan, report))
-        return report.record.outcome, report.record.rule
-
     # Silos
 
     def is_on(self, name: str) -> bool:
@@ -327,16 +198,4 @@ class YearFederation(SimulatedFederation):
         return agent
 
 
-@cache
-def starts_of_the_year() -> tuple[datetime, ...]:
-    """When Prefect starts the nightly rounds; `flows.schedule_words` asks the same schedule."""
-    schedule = CronSchedule(cron=SCHEDULE.cron or "", timezone=SCHEDULE.timezone)
-    dates = asyncio.run(schedule.get_dates(NIGHTS + 2, START))
-    return tuple(datetime.fromtimestamp(date.timestamp(), UTC) for date in dates)
-
-
 ENDED = "the agent has ended: "
-
-
-def _upcoming(c: Coordinator) -> int:
-    return next_round(c, read_federation(c))

@@ -6,7 +6,7 @@ A breach ends the year with the seed, the night, what is wrong, and the events s
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,9 +22,10 @@ from infra.feed_reader import STATE_NAME
 from silo_agent.marks import CLOCK_NAME
 from tests.simulator import invariants as hold
 from tests.simulator.invariants import History, PlayedRound
-from tests.simulator.year import SCHEDULE, Night, YearFederation
+from tests.simulator.year import Night, YearFederation
 from tests.simulator.year_calendar import FOUNDERS, NIGHTS, calendar_of, nights_to_play
 from tests.simulator.year_events import YearEvents
+from tests.simulator.year_nights import SCHEDULE, Nights
 from tests.simulator.year_parts import CANARY, COORDINATOR
 
 ATTENDING = 4
@@ -34,14 +35,15 @@ THOROUGH_EVERY = 20
 POLLS_GROW_AT_MOST = 1.25
 """Mean requests of a poll in the last month, measured by those of the second."""
 
+KEPT = {"members", "keys", "contracts"}
 GROWTH = {
-    "a silo's disk": 1_000,
-    "the coordinator's disk": 5_000,
-    "reports on disk": 400_000,
-    "memory": 500_000,
+    "a silo's disk": 300,
+    "the coordinator's disk": 500,
+    "reports on disk": 800_000,
+    "memory": 600_000,
 }
-"""Bytes by which each may grow with a round. Reports are kept for good; the others are flat, but
-for a key or a membership now and then."""
+"""Bytes by which each may grow with a round. Reports are kept for good, and each has all memberships
+until then; the disks are flat, but for memberships, contracts and keys, which are not counted."""
 FAULTS = {"expired": "federation renew", "away": "expected an answer"}
 """What the coordinator says in a night that ends with a fault, by what the year expects."""
 
@@ -66,6 +68,7 @@ class Year:
         for silo in FOUNDERS:
             self.federation.add_silo(silo)
         self.federation.found()
+        self.nights = Nights(self.federation)
         self.events = YearEvents(self.federation, self.calendar)
         self.history = History()
         self._checked = 0
@@ -77,9 +80,9 @@ class Year:
         with _listening() as said:
             for number in range(NIGHTS):
                 if number not in todo:
-                    self.federation.skip_night()
+                    self.nights.skip()
                     continue
-                night = self.federation.play_night(self.events.happen)
+                night = self.nights.play(self.events.happen)
                 self._hold(night, self._breaches(night, said.take()))
                 if len(self.federation.nights) % THOROUGH_EVERY == 0:
                     self._measure()
@@ -156,8 +159,8 @@ class Year:
         homes = [silo.home for name, silo in federation.silos.items() if federation.is_on(name)]
         stored = sum(len(o) for b in federation.storage.values() for o in b.objects.values())
         found = {
-            "a silo's disk": mean(map(_size, homes)),
-            "the coordinator's disk": _size(federation.settings.home) - _size(reports),
+            "a silo's disk": mean(_size(home, KEPT) for home in homes),
+            "the coordinator's disk": _size(federation.settings.home, {"reports", *KEPT}),
             "reports on disk": _size(reports),
             "memory": Process().memory_info().rss - stored,
         }
@@ -179,8 +182,13 @@ class Year:
         return {party: mark for party, mark in marks.items() if mark}
 
 
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+def _size(directory: Path, but_for: Collection[str] = ()) -> int:
+    """Bytes of all files below a directory, without those in folders of these names."""
+    return sum(
+        path.stat().st_size
+        for path in directory.rglob("*")
+        if path.is_file() and not set(path.parts) & set(but_for)
+    )
 
 
 def as_expected(night: Night) -> list[str]:

@@ -24,7 +24,7 @@ from tests.year.conftest import make_year
 def federation(year_folder: Path, tiny_model: Path) -> YearFederation:
     """One that has played a night."""
     year = make_year(year_folder, tiny_model)
-    year.federation.play_night(lambda step: None)
+    year.nights.play(lambda step: None)
     return year.federation
 
 

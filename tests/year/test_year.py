@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flows.schedule_words import next_start
-from tests.simulator.year import SCHEDULE, starts_of_the_year
 from tests.simulator.year_calendar import NIGHTS, Kind, calendar_of, nights_to_play
 from tests.simulator.year_check import Year
+from tests.simulator.year_nights import SCHEDULE, starts_of_the_year
 
 SEEDS, ALWAYS = 200, 3
 QUIET_NIGHTS_PLAYED = 60
