@@ -42,8 +42,9 @@ GROWTH = {
     "reports on disk": 800_000,
     "memory": 600_000,
 }
-"""Bytes by which each may grow with a round. Reports are kept for good, and each has all memberships
-until then; the disks are flat, but for memberships, contracts and keys, which are not counted."""
+"""Bytes by which each may grow with a round. Reports are kept for good, and each has every version
+of the membership until then; the disks are flat, but for memberships, contracts and keys, which are
+not counted."""
 FAULTS = {"expired": "federation renew", "away": "expected an answer"}
 """What the coordinator says in a night that ends with a fault, by what the year expects."""
 
@@ -89,8 +90,18 @@ class Year:
         self._hold(self.federation.nights[-1], self._over_the_year())
 
     def _on(self, night: int) -> frozenset[str]:
-        drawn = Random(f"{self.seed}-{night}").sample(FOUNDERS, self.attending)
-        return frozenset(drawn)
+        """Enough founders for a quorum of whom nothing is amiss, and all of whom something is."""
+        able = [silo for silo in FOUNDERS if self._is_able(silo, night)]
+        drawn = Random(f"{self.seed}-{night}").sample(able, min(self.attending, len(able)))
+        return frozenset(drawn) | (frozenset(FOUNDERS) - frozenset(able))
+
+    def _is_able(self, silo: str, night: int) -> bool:
+        federation = self.federation
+        contract, clock = federation.silos[silo].contract, federation.silos[silo].clock
+        now = federation.clock.now()
+        is_right = clock.now() == now and now < contract.expires_at
+        is_member = any(member.silo == silo for member in federation.newest.silos)
+        return is_right and is_member and federation.offline.get(silo, -1) < night
 
     def _hold(self, night: Night, breaches: list[str]) -> None:
         if not breaches:

@@ -55,8 +55,9 @@ class YearEvents:
     def happen(self, step: int) -> None:
         """Let all that is due before this step of the night happen, once."""
         night = self.federation.night
-        for errand in self._errands.pop(night, []):
-            errand()
+        for due in sorted(due for due in self._errands if due <= night):
+            for errand in self._errands.pop(due):
+                errand()
         while self._happened < len(self.calendar):
             event = self.calendar[self._happened]
             if (event.night, event.step) > (night, step):
