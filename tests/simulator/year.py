@@ -1,9 +1,9 @@
-"""A federation's year: one round a night, and everything that happens in between.
+"""A federation that lives for a year: its processes, its members and its agents' polls.
 
 Coordinator, agents, records, signatures, gate, merge and marks are the product's own, and so are
 schedule, membership commands and the wait for a storage that is away. Simulated are the buckets,
 the clock, the records that a silo holds, and training. A process lives until it is restarted or
-killed, as it would; what an event does is in `year_events`.
+killed, as it would. Its nights are in `year_nights`, what an event does is in `year_events`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import Membership, RoundPlan, RoundReport
-from data_contracts.records.membership import Member
 from flows.membership_signing import Published, change_membership
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key
@@ -145,10 +144,6 @@ class YearFederation(SimulatedFederation):
         path = self.settings.path(CONTRACTS_DIRECTORY) / f"{silo}.yaml"
         write_durably(path, contract.data)
         write_durably(agreement_path(path), contract.agreed)
-
-    def member(self, silo: str) -> Member:
-        """A silo's row in the newest membership."""
-        return next(member for member in self.newest.silos if member.silo == silo)
 
     # Silos
 
