@@ -212,10 +212,11 @@ def once_a_night(dates: Sequence[date]) -> list[str]:
 
 
 def polls_cost_the_same(polls: Sequence[tuple[int, int]], at_most: float) -> list[str]:
-    """Mean requests of a poll in the last 30 nights, by those of the second 30; `polls` are pairs
-    of night and requests."""
+    """Mean requests of a poll in the last 30 nights, by those of the second 30, or the next that
+    had any; `polls` are pairs of night and requests."""
     last = max(night for night, _ in polls)
-    second = [count for night, count in polls if 30 <= night < 60]
+    month = min(night // 30 for night, _ in polls if night >= 30)
+    second = [count for night, count in polls if night // 30 == month]
     newest = [count for night, count in polls if night > last - 30]
     growth = mean(newest) / mean(second)
     return [] if growth <= at_most else [f"a poll costs {growth:.2f} times what it did"]

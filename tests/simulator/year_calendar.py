@@ -82,17 +82,18 @@ def calendar_of(seed: int) -> tuple[Event, ...]:
 
 
 def nights_to_play(calendar: tuple[Event, ...], stride: int) -> frozenset[int]:
-    """All nights on which something happens or ends, the next one, and every `stride`-th other."""
-    busy = {
-        night for event in calendar for begin in _moments(event) for night in (begin, begin + 1)
-    }
+    """All nights on which something happens or ends, and every `stride`-th other."""
+    busy = {night for event in calendar for night in _moments(event)}
     return frozenset(busy | set(range(0, NIGHTS, stride))) & frozenset(range(NIGHTS))
 
 
 def _moments(event: Event) -> set[int]:
-    """What lasts for some nights is looked at in all of them, what lasts for weeks at both ends."""
+    """What lasts for some nights is looked at in all of them and the next one, what lasts for weeks
+    at both ends."""
     last = event.night + event.nights
-    return set(range(event.night, last + 1)) if event.nights <= 3 else {event.night, last}
+    if 0 < event.nights <= 3:
+        return set(range(event.night, last + 2))
+    return {event.night, last} | ({last + 1} if event.kind is Kind.LONG_OUTAGE else set())
 
 
 class _Draw:

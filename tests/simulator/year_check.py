@@ -32,6 +32,7 @@ ATTENDING = 4
 """Silos whose machines are on in a night, besides the newcomers'; one more than the quorum."""
 THOROUGH_EVERY = 20
 """Played nights between two checks of what takes as long as a round itself."""
+MEASURED_EVERY = 10
 POLLS_GROW_AT_MOST = 1.25
 """Mean requests of a poll in the last month, measured by those of the second."""
 
@@ -85,7 +86,7 @@ class Year:
                     continue
                 night = self.nights.play(self.events.happen)
                 self._hold(night, self._breaches(night, said.take()))
-                if len(self.federation.nights) % THOROUGH_EVERY == 0:
+                if len(self.federation.nights) % MEASURED_EVERY == 0:
                     self._measure()
         self._hold(self.federation.nights[-1], self._over_the_year())
 
