@@ -150,7 +150,7 @@ class YearFederation(SimulatedFederation):
     def is_on(self, name: str) -> bool:
         """Whether the machine of a silo is on in this night."""
         away = self.offline.get(name, -1) >= self.night
-        return not away and (name not in FOUNDERS or name in self.attendance(self.night))
+        return not away and name in self.attendance(self.night)
 
     def poll_all(self) -> bool:
         """One poll of every agent whose machine is on; whether any of them did something."""

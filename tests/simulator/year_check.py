@@ -29,7 +29,7 @@ from tests.simulator.year_nights import SCHEDULE, Nights
 from tests.simulator.year_parts import CANARY, COORDINATOR
 
 ATTENDING = 4
-"""Silos whose machines are on in a night, besides the newcomers'; one more than the quorum."""
+"""Silos whose machines are on in a night, one more than the quorum."""
 THOROUGH_EVERY = 20
 """Played nights between two checks of what takes as long as a round itself."""
 MEASURED_EVERY = 10
@@ -74,6 +74,7 @@ class Year:
         self.events = YearEvents(self.federation, self.calendar)
         self.history = History()
         self._checked = 0
+        self._attendance: dict[int, frozenset[str]] = {}
         self.sizes: dict[str, list[tuple[int, float]]] = {name: [] for name in GROWTH}
 
     def play(self) -> None:
@@ -91,18 +92,24 @@ class Year:
         self._hold(self.federation.nights[-1], self._over_the_year())
 
     def _on(self, night: int) -> frozenset[str]:
-        """Enough founders for a quorum of whom nothing is amiss, and all of whom something is."""
-        able = [silo for silo in FOUNDERS if self._is_able(silo, night)]
+        """As drawn when the night's first poll is due: who is on then stays on."""
+        if night not in self._attendance:
+            self._attendance[night] = self._drawn(night)
+        return self._attendance[night]
+
+    def _drawn(self, night: int) -> frozenset[str]:
+        """Enough for a quorum of whom nothing is amiss, and all members of whom something is."""
+        members = {member.silo for member in self.federation.newest.silos}
+        able = sorted(silo for silo in members if self._is_able(silo, night))
         drawn = Random(f"{self.seed}-{night}").sample(able, min(self.attending, len(able)))
-        return frozenset(drawn) | (frozenset(FOUNDERS) - frozenset(able))
+        return frozenset(drawn) | (members - set(able))
 
     def _is_able(self, silo: str, night: int) -> bool:
         federation = self.federation
         contract, clock = federation.silos[silo].contract, federation.silos[silo].clock
         now = federation.clock.now()
         is_right = clock.now() == now and now < contract.expires_at
-        is_member = any(member.silo == silo for member in federation.newest.silos)
-        return is_right and is_member and federation.offline.get(silo, -1) < night
+        return is_right and federation.offline.get(silo, -1) < night
 
     def _hold(self, night: Night, breaches: list[str]) -> None:
         if not breaches:
