@@ -8,7 +8,7 @@ import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -155,14 +155,20 @@ def signed_page(report: ReportFile) -> bytes | None:
     None where that cannot be: another version rendered it, or a record is not there any more.
     """
     record = unverified_record(report.bundle.report, RoundReport)
-    shown = rendered_again(record, listed_evidence(report.bundle, record))
-    candidates = [report.page.shown] if report.page else []
-    candidates += [shown] if shown else []
-    for found in candidates:
-        page = Page(found, pack_bundle(report.bundle))
+    for shown in _candidates(report, record):
+        page = Page(shown, pack_bundle(report.bundle))
         if record.page is not None and page.digest == record.page.digest:
             return page.whole
     return None
+
+
+def _candidates(report: ReportFile, record: RoundReport) -> Iterator[bytes]:
+    """What the page may have shown, the cheaper to have first."""
+    if report.page is not None:
+        yield report.page.shown
+    shown = rendered_again(record, listed_evidence(report.bundle, record))
+    if shown is not None:
+        yield shown
 
 
 def rendered_again(
@@ -200,7 +206,8 @@ def write_report_files(
         write_durably(files.page, shown, READABLE)
     else:
         log.warning("%s cannot be made again; the signed report is in %s", files.page, files.bundle)
-    export_archive(whole, files.archive)
+    signed = whole if shown is None else ReportFile(bundle, split_page(shown))
+    export_archive(signed, files.archive)
     return ReportFiles(files.bundle, files.page if shown else None, files.archive)
 
 

@@ -16,10 +16,10 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from functools import lru_cache, wraps
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature
@@ -39,8 +39,14 @@ MAX_DEPTH = 8
 REMEMBERED_TABLES = 4
 REMEMBERED = 64
 """Documents whose parsed form is kept: a plan is read at every poll. What is kept follows from the
-bytes alone; signatures are checked every time, against the keys of that time."""
+bytes alone; which keys may have signed is asked every time."""
+SMALL_BYTES = 16 * 1024
+REMEMBERED_SMALL = 512
+"""Most records are small, and a coordinator reads those of every silo at every look."""
 
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""Also one that does not end: nothing after it is outside of a string."""
+_BRACKETS = re.compile(rb"[\[\]{}]")
 _PAYLOAD_TYPE = re.compile(r"application/vnd\.consortia\.([a-z-]{1,40})\.v([0-9]{1,4})\+json")
 
 _PROGRAM = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}[a-z0-9.+-]{0,20}")
@@ -49,6 +55,21 @@ NEWER = "envelope.newer"
 """The rule of what a later release wrote, signed by whom it should be, and this one cannot read."""
 
 RecordT = TypeVar("RecordT", bound=Record)
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def _remembered(
+    function: Callable[Concatenate[bytes, _Given], _Result],
+) -> Callable[Concatenate[bytes, _Given], _Result]:
+    """Keep the last results of a pure function of bytes, many for small ones and few for others."""
+    small, large = lru_cache(REMEMBERED_SMALL)(function), lru_cache(REMEMBERED)(function)
+
+    @wraps(function)
+    def call(data: bytes, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        return (small if len(data) <= SMALL_BYTES else large)(data, *args, **kwargs)  # type: ignore[arg-type]
+
+    return call
 
 
 class Signer(Protocol):
@@ -366,13 +387,13 @@ def parse_strict(data: bytes, max_bytes: int) -> Any:
         raise _refused("JSON document", "strict JSON", str(error)[:200], "json") from None
 
 
-@lru_cache(maxsize=REMEMBERED)
+@_remembered
 def _opened(envelope: bytes) -> tuple[str, bytes, tuple["_Signature", ...]]:
     """Payload type, payload and signatures of an envelope, none of them verified."""
     return _envelope_fields(parse_strict(envelope, MAX_ENVELOPE_BYTES))
 
 
-@lru_cache(maxsize=REMEMBERED)
+@_remembered
 def _require_canonical(data: bytes, max_bytes: int, what: str) -> None:
     if _canonical(parse_strict(data, max_bytes), what) != data:
         raise _refused(what, "RFC 8785 canonical bytes", "another encoding", "canonical")
@@ -394,7 +415,7 @@ def _record_of(payload: bytes, table: bytes | None, record_type: type[RecordT]) 
     return record
 
 
-@lru_cache(maxsize=REMEMBERED)
+@_remembered
 def _record_without_table(payload: bytes, record_type: type[RecordT]) -> RecordT:
     _require_canonical(payload, record_type.max_payload_bytes, "payload")
     return _validated(payload, payload, None, record_type)
@@ -477,32 +498,24 @@ class _Signature:
         """The key id must be the key's own: it adds nothing to trust, but must not be malleable."""
         if self.keyid != key_id(public_key.hex()):
             return False
-        try:
-            Ed25519PublicKey.from_public_bytes(public_key).verify(self.value, message)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return _is_signed(message, public_key, self.value)
+
+
+@_remembered
+def _is_signed(message: bytes, public_key: bytes, signature: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _depth(data: bytes) -> int:
     """Deepest bracket nesting outside strings, found without recursion."""
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
     return deepest
 
 

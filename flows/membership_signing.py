@@ -8,6 +8,7 @@ of the first.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,7 +32,6 @@ from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor
 from data_contracts.trusted_feed import FeedPosition, TrustedFeed, follow_membership
-from infra.clock import SystemClock
 from infra.durable_files import write_durably
 from infra.signing_keys import SigningKey, load_key
 from infra.single_writer import claim_key, claim_record, claimed_record
@@ -76,7 +76,7 @@ def change_membership(
         begin = after or feed.head
         _require_later(feed.membership.record, begin)
         _require_in_feed(c, feed, begin)
-        record = _changed(feed, change, begin)
+        record = _changed(feed, change, begin, c.clock.now())
         if record is None:
             return _told(c, feed.membership, changed=False)
         signers = _signers(c.settings.home, feed.membership.record, record, root_keys)
@@ -165,13 +165,15 @@ def changes(before: Membership, after: Membership) -> list[str]:
     return [*lines, f"expires {after.expires_at:%Y-%m-%d}"]
 
 
-def _changed(feed: TrustedFeed, change: Change, after: FeedPosition) -> Membership | None:
+def _changed(
+    feed: TrustedFeed, change: Change, after: FeedPosition, now: datetime
+) -> Membership | None:
     """The next version, or None where the newest says so already."""
     try:
         fields = change(feed.membership.record)
         if not fields:
             return None
-        record = next_membership(feed.membership, after, fields, SystemClock().now())
+        record = next_membership(feed.membership, after, fields, now)
     except ValidationError as error:
         raise FederationOperatorError(
             "next membership",

@@ -17,6 +17,8 @@ from aggregator.settings import ScheduleSection
 
 YEAR_HOURS = 366 * 24
 _MINUTE = timedelta(minutes=1)
+_MOST_MOVED = 60
+"""Starts that an hour can have."""
 
 
 def usual_words(schedule: ScheduleSection) -> str:
@@ -34,8 +36,14 @@ def next_start(schedule: ScheduleSection, now: datetime) -> datetime | None:
     """The first start after `now`, in UTC; None without a schedule."""
     if schedule.cron is None:
         return None
-    found = asyncio.run(_cron(schedule.cron, schedule.timezone).get_dates(1, now + _MINUTE))
-    return found[0].astimezone(UTC)
+    # Within a skipped hour the first ones that are given have been: that hour's starts, moved.
+    cron = _cron(schedule.cron, schedule.timezone)
+    for count in (1, _MOST_MOVED + 1):
+        found = asyncio.run(cron.get_dates(count, now + _MINUTE))
+        to_come = [start for start in (each.astimezone(UTC) for each in found) if start > now]
+        if to_come:
+            return to_come[0]
+    return None
 
 
 def clock_change_words(schedule: ScheduleSection, now: datetime) -> list[str]:

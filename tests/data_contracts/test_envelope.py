@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from data_contracts.artifact import artifact_of_bytes, digest_of_bytes
 from data_contracts.envelope import (
     MAX_ENVELOPE_BYTES,
     Quorum,
+    _depth,
     canonical_bytes,
     countersign,
     document_digest,
@@ -25,6 +27,7 @@ from data_contracts.envelope import (
     pre_authentication_encoding,
     seal,
     table_bytes,
+    to_base64,
     unverified_record,
     verify,
     verify_quorums,
@@ -416,6 +419,47 @@ class TestTables:
 def test_depth_counts_brackets_outside_strings_only() -> None:
     assert parse_strict(b'{"a":"[[[[[[[[[[[[\\"[["}', 100) == {"a": '[[[[[[[[[[[["[['}
     assert parse_strict(b"[[[[[[[[]]]]]]]]", 100) == [[[[[[[[]]]]]]]]
+
+
+def counted_depth(data: bytes) -> int:
+    """Byte by byte, as the definition says."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in data:
+        if escaped:
+            escaped = False
+        elif byte == ord('"'):
+            in_string = not in_string
+        elif in_string:
+            escaped = byte == ord("\\")
+        else:
+            depth += (byte in b"[{") - (byte in b"]}")
+            deepest = max(deepest, depth)
+    return deepest
+
+
+@given(st.lists(st.sampled_from([b'"', b"\\", b"[", b"{", b"]", b"}", b"a", b"\n"])))
+def test_depth_is_that_of_a_count_byte_by_byte(parts: list[bytes]) -> None:
+    assert _depth(b"".join(parts)) == counted_depth(b"".join(parts))
+
+
+@pytest.mark.parametrize("part", [b"\\", b'"', b"a", b"["])
+def test_depth_of_the_longest_bytes_is_found_in_time(part: bytes) -> None:
+    began = time.process_time()
+    _depth(b'"' + part * MAX_ENVELOPE_BYTES)
+    assert time.process_time() - began < 3
+
+
+def test_what_was_verified_once_is_still_refused_for_other_keys_and_bytes() -> None:
+    first = seal(AGREEMENT, KEYS[0])
+    for _ in range(2):
+        verify(first.envelope, ContractAgreement, [KEYS[0].public_key_hex])
+        with pytest.raises(UntrustedInputError, match="valid signatures by pinned keys"):
+            verify(first.envelope, ContractAgreement, [KEYS[1].public_key_hex])
+        forged = json.loads(first.envelope)
+        forged["signatures"][0]["sig"] = to_base64(bytes(64))
+        with pytest.raises(UntrustedInputError, match="valid signatures by pinned keys"):
+            verify(rfc8785.dumps(forged), ContractAgreement, [KEYS[0].public_key_hex])
 
 
 def test_a_value_has_one_spelling_on_the_wire() -> None:

@@ -41,6 +41,17 @@ def test_a_night_of_changing_clocks_has_one_round(
     assert {f"{at.astimezone(UTC):%Y-%m-%d %H:%M}" for at in seen} == {start}
 
 
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0 2 * * *", "59 2 * * *", "*/30 1-3 * * *"])
+@pytest.mark.parametrize("day", ["2027-03-27", "2027-10-30"])
+def test_the_next_start_is_never_one_that_has_been(cron: str, day: str) -> None:
+    """Asked every few minutes of the night: also within the hour that is skipped or repeated."""
+    schedule = ScheduleSection(cron=cron, timezone=BERLIN)
+    evening = datetime.fromisoformat(f"{day}T21:00+00:00")
+    for now in (evening + timedelta(minutes=7) * n for n in range(60)):
+        start = next_start(schedule, now)
+        assert start is not None and now < start <= now + timedelta(days=1, hours=1)
+
+
 @pytest.mark.parametrize(
     ("cron", "zone", "words"),
     [

@@ -71,9 +71,9 @@ class TestSlot:
 
     def test_an_object_that_changes_after_the_listing_is_rejected(self) -> None:
         valid = acceptance()
-        objects: dict[str, bytes] = {}
-        bucket = InMemoryBucket("inbox", objects)
+        bucket = InMemoryBucket("inbox")
         write_record(bucket, SLOT, valid)
+        objects = bucket.objects
         key = record_key(SLOT, valid.digest)
 
         def grow(operation: str, _: str) -> None:

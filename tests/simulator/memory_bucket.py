@@ -5,11 +5,13 @@ taking an object out leaves its versions, as a delete marker does. A lock never 
 """
 
 import threading
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, islice, takewhile
 from pathlib import Path
+from typing import Any
 
 from data_contracts.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.bucket_layout import blob_key
@@ -71,6 +73,53 @@ class InMemoryContents:
             self.bucket.delete_version(stored.key, stored.version)
 
 
+class _Objects(dict[str, bytes]):
+    """Objects by key, which are listed in the time that what is listed takes.
+
+    A change through any of the methods below keeps `_keys` sorted; a bucket lives through thousands
+    of rounds.
+    """
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        super().__init__(objects)
+        self._keys = sorted(objects)
+
+    def below(self, prefix: str, after: str) -> list[str]:
+        """Keys that begin with `prefix` and come after `after`, sorted."""
+        begin = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after))
+        found = islice(self._keys, begin, None)
+        return list(takewhile(lambda key: key.startswith(prefix), found))
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        if key not in self:
+            insort(self._keys, key)
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        del self._keys[bisect_left(self._keys, key)]
+
+    def setdefault(self, key: str, default: bytes = b"") -> bytes:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key not in self:
+            return super().pop(key, *default)
+        value = self[key]
+        del self[key]
+        return value
+
+    def update(self, *others: Any, **more: bytes) -> None:
+        for key, value in dict(*others, **more).items():
+            self[key] = value
+
+    def clear(self) -> None:
+        super().clear()
+        self._keys.clear()
+
+
 class InMemoryBucket:
     """Keeps every version of every object, unless it is not `versioned`."""
 
@@ -84,7 +133,7 @@ class InMemoryBucket:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._name = name
-        self.objects = {} if objects is None else objects
+        self.objects = objects or {}
         self.before = before
         self.versioned = versioned
         self.keeps_locks = True
@@ -98,6 +147,15 @@ class InMemoryBucket:
     def name(self) -> str:
         """Name of the bucket."""
         return self._name
+
+    @property
+    def objects(self) -> dict[str, bytes]:
+        """What lies in the bucket now, by key."""
+        return self._objects
+
+    @objects.setter
+    def objects(self, objects: dict[str, bytes]) -> None:
+        self._objects = _Objects(objects)
 
     def put_once(self, key: str, data: bytes) -> None:
         """See `Bucket.put_once`."""
@@ -197,14 +255,19 @@ class InMemoryBucket:
             if newest == version:
                 self.objects.pop(key, None)
 
+    def erase(self, key: str) -> None:
+        """Take an object and all its versions away, locked or not, as its disk would."""
+        with _LOCK:
+            self._versions.pop(key, None)
+            self.objects.pop(key, None)
+
     def list_keys(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """See `Bucket.list_keys`."""
         self._enter("list_keys", prefix)
         with _LOCK:
             found = [
-                ObjectInfo(key, len(data))
-                for key, data in self.objects.items()
-                if key.startswith(prefix) and key > after
+                ObjectInfo(key, len(self.objects[key]))
+                for key in self._objects.below(prefix, after)
             ]
         if len(found) > MAX_LISTED_KEYS:
             raise BoundExceededError(
