@@ -104,7 +104,9 @@ class LocalProcess:
             process = psutil.Process(self.pid)
             if abs(process.create_time() - self.started_at) > SAME_START_SECONDS:
                 return None
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
+            # The first thread of several can be a zombie while others still hold files and ports.
+            is_over = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+            return None if is_over else process
         except psutil.NoSuchProcess:
             return None
 

@@ -32,6 +32,14 @@ STUBBORN = [
     "time.sleep(60)",
 ]
 
+OUTLIVED = [
+    sys.executable,
+    "-c",
+    "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
+    "print('up', flush=True); ctypes.CDLL(None).pthread_exit(None)",
+]
+"""Its first thread ends and the second one goes on, with whatever files and ports there are."""
+
 
 def test_a_later_command_stops_what_an_earlier_one_started(tmp_path: Path) -> None:
     first = start_process("first", SLEEPER, tmp_path, env=ENV)
@@ -47,6 +55,15 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = start_process("stubborn", STUBBORN, tmp_path, env=ENV)
     _wait(lambda: process.log_tail() == "up")
     process.stop(grace_seconds=0.3)
+    assert not process.is_running()
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_a_process_runs_until_its_last_thread_has_ended(tmp_path: Path) -> None:
+    process = start_process("outlived", OUTLIVED, tmp_path, env=ENV)
+    _wait(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+    assert process.is_running()
+    process.kill()
     assert not process.is_running()
     assert not psutil.pid_exists(process.pid)
 
