@@ -89,7 +89,15 @@ def poll_once(silo: Silo) -> Step | None:
     """
     catch_up(silo)
     feed = refresh_feed(silo)
-    prune_between_steps(silo, feed.feed)
+    if silo.pruning.is_due(feed.feed, silo.clock.now()):
+        prune_between_steps(silo, feed.feed)
+    step = _step(silo, feed)
+    if step not in (None, Step.WAITING, Step.FINISHED):
+        silo.pruning.stepped()
+    return step
+
+
+def _step(silo: Silo, feed: FeedView) -> Step | None:
     plan = feed.plan
     if plan is None or silo.name not in plan.record.cohort:
         _require_own_key(silo, feed.newest)

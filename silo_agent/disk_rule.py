@@ -10,11 +10,11 @@ seen is left alone.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from data_contracts.artifact import ArtifactRef
 from data_contracts.records import RoundPlan
-from data_contracts.trusted_feed import TrustedFeed
+from data_contracts.trusted_feed import FeedPosition, TrustedFeed
 from silo_agent.config import DiskSection
 
 
@@ -36,6 +36,23 @@ class SeenRounds:
         """What the rounds of the newest plans start from."""
         refs = [ref for plan in self.plans.values() for ref in _starting(plan)]
         return frozenset(ref.digest for ref in refs if ref is not None)
+
+
+@dataclass
+class PruningTurn:
+    """When a running agent looks for what no round needs: first, after each step of its own, with a
+    new entry of the feed, and once a day. What is surplus follows from nothing else."""
+
+    _seen: tuple[FeedPosition, date] | None = None
+
+    def is_due(self, feed: TrustedFeed, now: datetime) -> bool:
+        """Whether to look now; it counts as done."""
+        seen, self._seen = self._seen, (feed.head, now.date())
+        return seen != self._seen
+
+    def stepped(self) -> None:
+        """The agent has done something: look again."""
+        self._seen = None
 
 
 def newest_plans(feed: TrustedFeed) -> dict[str, RoundPlan]:

@@ -12,6 +12,7 @@ from infra.object_store import Bucket
 from infra.record_store import SeenEnvelopes
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
+from silo_agent.disk_rule import PruningTurn
 from silo_agent.policy import ContractTerms, PolicyFile, read_policy
 from silo_agent.release import Release
 from silo_agent.status_reporter import StatusReporter
@@ -30,6 +31,7 @@ class Silo:
     clock: Clock
     is_stopped: Callable[[], bool]
     seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
+    pruning: PruningTurn = field(default_factory=PruningTurn)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from aggregator.stage import Stage
 from data_contracts.bucket_layout import blob_key
 from data_contracts.records import Submission
 from infra.own_files import remove_all
+from silo_agent.agent import poll_once
 from silo_agent.agent_disk import silo_disk
 from silo_agent.config import DiskSection
 from silo_agent.disk_pruning import SiloDisk, prune_home, surplus
@@ -65,6 +66,32 @@ def test_of_every_kind_the_last_rounds_stay(make_federation: MakeFederation) -> 
     assert work_of(silo, 4).adapter.exists() and work_of(silo, 3).torchrun_log.exists()
     # The adapter that round 4 started from, and its candidate.
     assert len(names_in(home / "global-adapters")) == 2
+
+
+def test_a_running_agent_looks_when_there_may_be_something(
+    make_federation: MakeFederation,
+) -> None:
+    """Not at every poll, of which there are thousands a day; a new process looks at once."""
+    federation = make_federation(**HONEST)
+    silo = federation.silos["silo-a"]
+    agent = silo.agent(FEDERATION, federation.pinned)
+    left = silo.home / "global-adapters" / f"{'0' * 64}.safetensors"
+
+    def looks() -> bool:
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
+        poll_once(agent)
+        return not left.exists()
+
+    assert looks(), "for the first time"
+    assert not looks(), "nothing has happened"
+    silo.clock.sleep(86_400)
+    assert looks(), "a day later"
+    federation.open()
+    assert looks(), "a plan is new, which is then accepted"
+    assert looks(), "after a step"
+    agent = silo.agent(FEDERATION, federation.pinned)
+    assert looks(), "in a new process"
 
 
 def test_what_nobody_may_remove_stays(make_federation: MakeFederation) -> None:
