@@ -1,7 +1,8 @@
 """The agreement to its data contract that a silo's acceptance carries: who agreed, and when."""
 
 from data_contracts.dataset.contract.agreement import Parties, open_agreement
-from data_contracts.envelope import Verified, from_base64
+from data_contracts.dsse import from_base64
+from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, UntrustedInputError
 from data_contracts.records import Acceptance, ContractAgreement, RoundPlan
 

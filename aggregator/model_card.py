@@ -21,10 +21,11 @@ from aggregator.markdown_text import as_block, as_code, as_text, verbatim
 from aggregator.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
 from aggregator.report import outcome_counts
 from aggregator.report_bundle import Bundle
-from data_contracts.envelope import RecordT, document_digest, unverified_record
+from data_contracts.envelope import document_digest, unverified_record
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence
+from data_contracts.payload import RecordT
 from data_contracts.records import Candidate, Evaluation, Membership, RoundPlan, RoundReport
 from data_contracts.records.round_report import SiloLosses
 from infra.page_templates import page_environment

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from aggregator.settings import FederationSettings
 from data_contracts.adapter_format import adapter_bytes_limit
 from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import Verified, canonical_bytes
+from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
+from data_contracts.payload import canonical_bytes
 from data_contracts.program_version import program_version
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.merge_spec import MIXED_RANK_RULES, MergeSpec

@@ -12,17 +12,13 @@ from typing import Any
 
 from aggregator.attempt import Attempt
 from aggregator.report import evidence_list, settled
-from data_contracts.envelope import (
-    MAX_ENVELOPE_BYTES,
-    MAX_TABLE_BYTES,
-    Verified,
-    document_digest,
-    parse_strict,
-    to_base64,
-)
+from data_contracts.dsse import MAX_ENVELOPE_BYTES, to_base64
+from data_contracts.envelope import Verified, document_digest
 from data_contracts.errors import UntrustedInputError
+from data_contracts.payload import MAX_TABLE_BYTES
 from data_contracts.records import RoundReport
 from data_contracts.records.evidence_ref import EvidenceRef
+from data_contracts.strict_json import parse_strict
 
 FORMAT = "consortia-report-2"
 MAX_BUNDLE_BYTES = 64 * 1024 * 1024

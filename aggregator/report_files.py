@@ -35,11 +35,7 @@ from aggregator.report_bundle import (
     pack_bundle,
     unpack_bundle,
 )
-from data_contracts.envelope import (
-    Verified,
-    document_digest,
-    unverified_record,
-)
+from data_contracts.envelope import Verified, document_digest, unverified_record
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import RoundReport
 from data_contracts.records.evidence_ref import EvidenceRef

@@ -18,7 +18,6 @@ from datetime import datetime
 
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.envelope import (
-    NEWER,
     Quorum,
     Verified,
     claims_kind,
@@ -28,6 +27,7 @@ from data_contracts.envelope import (
     verify_quorums,
 )
 from data_contracts.errors import FederationOperatorError, UntrustedInputError, contradiction
+from data_contracts.payload import NEWER
 from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.records.membership import MAX_EARLIER, EarlierMembership, Revocation
 from data_contracts.trust_anchor import open_trust_anchor

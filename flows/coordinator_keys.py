@@ -12,7 +12,8 @@ from aggregator.membership_changes import (
     revoking_key,
     with_coordinator_key,
 )
-from data_contracts.envelope import Verified, fingerprint, narrowed
+from data_contracts.dsse import fingerprint
+from data_contracts.envelope import Verified, narrowed
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Close, Decision, RoundPlan
 from data_contracts.records.membership import Revocation

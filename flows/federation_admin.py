@@ -24,7 +24,8 @@ from data_contracts.bucket_layout import inbox_bucket, membership_slot
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.dataset.contract.strict_yaml import read_limited
-from data_contracts.envelope import Verified, fingerprint, seal
+from data_contracts.dsse import fingerprint
+from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member

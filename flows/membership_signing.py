@@ -18,16 +18,10 @@ from aggregator.coordinator import MEMBERSHIP_NAME, Coordinator
 from aggregator.federation_feed import entry_at
 from aggregator.membership_changes import Change, next_membership
 from data_contracts.bucket_layout import membership_slot
-from data_contracts.envelope import (
-    Verified,
-    canonical_bytes,
-    countersign,
-    fingerprint,
-    seal,
-    signing_keys,
-    unverified_record,
-)
+from data_contracts.dsse import countersign, fingerprint, signing_keys
+from data_contracts.envelope import Verified, seal, unverified_record
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from data_contracts.payload import canonical_bytes
 from data_contracts.records import Membership
 from data_contracts.records.membership import Member
 from data_contracts.trust_anchor import load_trust_anchor

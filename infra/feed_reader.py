@@ -22,13 +22,8 @@ from data_contracts.bucket_layout import (
     number_in_key,
     record_key,
 )
-from data_contracts.envelope import (
-    MAX_ENVELOPE_BYTES,
-    Verified,
-    narrowed,
-    unverified_record,
-    verify,
-)
+from data_contracts.dsse import MAX_ENVELOPE_BYTES
+from data_contracts.envelope import Verified, narrowed, unverified_record, verify
 from data_contracts.errors import (
     ConsortiaError,
     FederationOperatorError,

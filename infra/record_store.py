@@ -20,7 +20,6 @@ from data_contracts.bucket_layout import (
     round_slot,
 )
 from data_contracts.envelope import (
-    NEWER,
     Quorum,
     Verified,
     claims_kind,
@@ -31,6 +30,7 @@ from data_contracts.envelope import (
     verify_quorums,
 )
 from data_contracts.errors import UntrustedInputError, contradiction
+from data_contracts.payload import NEWER
 from data_contracts.records import Record, RoundRecord, Status
 from infra.object_store import (
     UNREADABLE,

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from data_contracts.bucket_layout import record_key
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, MAX_TABLE_BYTES, Verified
+from data_contracts.dsse import MAX_ENVELOPE_BYTES
+from data_contracts.envelope import Verified
 from data_contracts.errors import StorageError, UntrustedInputError
+from data_contracts.payload import MAX_TABLE_BYTES
 from data_contracts.records import Record
 from infra.object_store import BoundExceededError, Bucket
 

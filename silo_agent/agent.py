@@ -13,7 +13,8 @@ from enum import Enum
 
 from data_contracts.artifact import artifact_of_file
 from data_contracts.bucket_layout import RoundId, attempt_of
-from data_contracts.envelope import Verified, to_base64
+from data_contracts.dsse import to_base64
+from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.program_version import program_version
 from data_contracts.records import (

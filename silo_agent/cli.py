@@ -11,7 +11,7 @@ import typer
 from rich.logging import RichHandler
 
 from data_contracts.dataset.contract import DataContract
-from data_contracts.envelope import fingerprint
+from data_contracts.dsse import fingerprint
 from data_contracts.errors import SiloOperatorError
 from data_contracts.program_version import program_version
 from data_contracts.records.status import Status

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_contracts.dataset.contract import load_contract
 from data_contracts.dataset.contract.agreement import Parties, agreement_path, read_agreement
-from data_contracts.envelope import Verified, fingerprint
+from data_contracts.dsse import fingerprint
+from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, SiloOperatorError, UntrustedInputError
 from data_contracts.records import Membership
 from data_contracts.trust_anchor import load_trust_anchor

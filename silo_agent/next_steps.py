@@ -1,7 +1,7 @@
 """What a silo operator does between `silo-agent init` and the first round, with exact paths."""
 
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import fingerprint
+from data_contracts.dsse import fingerprint
 from infra.signing_keys import SigningKey
 from infra.terminal import command_line
 from silo_agent.config import CONFIG_NAME, SiloConfig

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.contract.agreement import agreement_path, read_agreement
-from data_contracts.envelope import Verified, fingerprint
+from data_contracts.dsse import fingerprint
+from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError
 from data_contracts.licences.duo import judge_duo
 from data_contracts.program_version import is_later, program_version

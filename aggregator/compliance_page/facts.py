@@ -17,7 +17,8 @@ from aggregator.compliance_page.wording import (
     refusal_by_contract,
     rejection,
 )
-from data_contracts.envelope import fingerprint, from_base64, unverified_record
+from data_contracts.dsse import fingerprint, from_base64
+from data_contracts.envelope import unverified_record
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import (
     RECORD_TYPES,

@@ -17,7 +17,8 @@ from aggregator.report_bundle import Bundle, bundle_of
 from aggregator.report_files import ReportFile, ReportFiles, report_with_page, signed_page
 from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
-from data_contracts.envelope import Verified, seal, to_base64
+from data_contracts.dsse import to_base64
+from data_contracts.envelope import Verified, seal
 from data_contracts.records import (
     Abort,
     Acceptance,

@@ -10,7 +10,7 @@ from aggregator.agreed_contracts import AgreedContracts, agreed_contracts
 from aggregator.federated_round import abort_round
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import key_id
+from data_contracts.dsse import key_id
 from data_contracts.errors import FederationOperatorError
 from data_contracts.records.membership import Revocation
 from data_contracts.trusted_feed import TrustedFeed

@@ -10,7 +10,8 @@ from aggregator.federation_feed import read_federation, read_report
 from aggregator.report_audit import audit
 from aggregator.report_files import read_report_file
 from data_contracts.dataset.contract.agreement import Parties
-from data_contracts.envelope import Verified, countersign, seal, to_base64
+from data_contracts.dsse import countersign, to_base64
+from data_contracts.envelope import Verified, seal
 from data_contracts.records import Acceptance, Membership
 from data_contracts.records.membership import Revocation
 from tests.aggregator.federation_samples import (

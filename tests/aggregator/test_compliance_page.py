@@ -38,7 +38,8 @@ from aggregator.report_files import (
     write_report_files,
 )
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.envelope import Verified, fingerprint, seal, to_base64
+from data_contracts.dsse import fingerprint, to_base64
+from data_contracts.envelope import Verified, seal
 from data_contracts.records import RoundReport
 from data_contracts.records.candidate import SiloInfluence
 from data_contracts.records.round_report import PageRef

@@ -11,8 +11,9 @@ from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
 from aggregator.stage import Stage
 from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import MAX_TABLE_BYTES, canonical_bytes, seal, table_bytes, verify
+from data_contracts.envelope import seal, verify
 from data_contracts.errors import FederationOperatorError
+from data_contracts.payload import MAX_TABLE_BYTES, canonical_bytes, table_bytes
 from data_contracts.records import Candidate, Close, Decision, Membership, RoundPlan, RoundReport
 from data_contracts.records.candidate import ModuleExactness, SiloInfluence
 from data_contracts.records.close import Admitted

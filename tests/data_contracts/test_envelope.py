@@ -14,25 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.artifact import artifact_of_bytes, digest_of_bytes
-from data_contracts.envelope import (
+from data_contracts.dsse import (
     MAX_ENVELOPE_BYTES,
-    Quorum,
-    _depth,
-    canonical_bytes,
     countersign,
-    document_digest,
     key_id,
-    parse_strict,
-    peek_kind,
     pre_authentication_encoding,
-    seal,
-    table_bytes,
     to_base64,
+)
+from data_contracts.envelope import (
+    Quorum,
+    document_digest,
+    peek_kind,
+    seal,
     unverified_record,
     verify,
     verify_quorums,
 )
 from data_contracts.errors import UntrustedInputError
+from data_contracts.payload import canonical_bytes, table_bytes
 from data_contracts.records import (
     RECORD_TYPES,
     Acceptance,
@@ -40,6 +39,7 @@ from data_contracts.records import (
     Membership,
     Record,
 )
+from data_contracts.strict_json import _depth, parse_strict
 from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import SAMPLES
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from data_contracts.envelope import NEWER, verify
+from data_contracts.envelope import verify
 from data_contracts.errors import UntrustedInputError
+from data_contracts.payload import NEWER
 from data_contracts.program_version import is_later, program_version
 from data_contracts.records import Acceptance, Record, Refusal, RoundPlan, Status
 from tests.aggregator.federation_samples import federation, key

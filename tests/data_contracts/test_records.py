@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from data_contracts.envelope import canonical_bytes, seal, table_bytes, verify
+from data_contracts.envelope import seal, verify
+from data_contracts.payload import canonical_bytes, table_bytes
 from data_contracts.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
 from data_contracts.records.membership import EarlierMembership, Member, Revocation
 from data_contracts.wire_types import decimal_from_float

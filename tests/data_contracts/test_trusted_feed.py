@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import rfc8785
 
-from data_contracts.envelope import Verified, key_id, seal
+from data_contracts.dsse import key_id
+from data_contracts.envelope import Verified, seal
 from data_contracts.errors import UntrustedInputError
 from data_contracts.records import Abort, Membership, RoundPlan
 from data_contracts.records.membership import EarlierMembership, Member, Revocation

@@ -22,7 +22,8 @@ from aggregator.membership_changes import (
 from aggregator.report_audit import audit
 from aggregator.report_files import read_bundle
 from data_contracts.bucket_layout import feed_slot
-from data_contracts.envelope import fingerprint, seal
+from data_contracts.dsse import fingerprint
+from data_contracts.envelope import seal
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.records import Membership
 from data_contracts.records.membership import Revocation

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.envelope import fingerprint
+from data_contracts.dsse import fingerprint
 from infra.signing_keys import create_key, load_key
 from silo_agent.config import load_config
 from silo_agent.policy import read_policy

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import Signer, seal
+from data_contracts.dsse import Signer
+from data_contracts.envelope import seal
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.records import Membership
 from data_contracts.trust_anchor import load_trust_anchor

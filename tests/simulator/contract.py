@@ -11,7 +11,8 @@ from pathlib import Path
 from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract.agreement import Parties, agreement_path
 from data_contracts.dataset.contract.terms import EGRESS
-from data_contracts.envelope import Signer, seal
+from data_contracts.dsse import Signer
+from data_contracts.envelope import seal
 from data_contracts.licences.terms import LicenceTerms
 from data_contracts.records import ContractAgreement
 from infra.durable_files import write_durably

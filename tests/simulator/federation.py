@@ -32,7 +32,8 @@ from data_contracts.bucket_layout import (
     plans_bucket,
 )
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import Signer, Verified, seal
+from data_contracts.dsse import Signer
+from data_contracts.envelope import Verified, seal
 from data_contracts.records import Membership, RoundPlan
 from data_contracts.records.membership import Member
 from data_contracts.trusted_feed import FeedPosition, earlier_after

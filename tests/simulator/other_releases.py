@@ -6,7 +6,8 @@ from typing import Any
 import rfc8785
 
 from data_contracts.artifact import digest_of_bytes
-from data_contracts.envelope import canonical_bytes, key_id, pre_authentication_encoding, to_base64
+from data_contracts.dsse import key_id, pre_authentication_encoding, to_base64
+from data_contracts.payload import canonical_bytes
 from data_contracts.records import Record
 from infra.signing_keys import SigningKey
 

@@ -10,16 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from data_contracts.dataset.contract.document import DataContract
-from data_contracts.envelope import (
-    MAX_ENVELOPE_BYTES,
-    Quorum,
-    Signer,
-    Verified,
-    countersign,
-    seal,
-    verify,
-    verify_quorums,
-)
+from data_contracts.dsse import MAX_ENVELOPE_BYTES, Signer, countersign
+from data_contracts.envelope import Quorum, Verified, seal, verify, verify_quorums
 from data_contracts.errors import DataStewardError, UntrustedInputError
 from data_contracts.records.contract_agreement import ContractAgreement
 from data_contracts.records.membership import Membership

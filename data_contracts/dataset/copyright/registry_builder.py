@@ -34,7 +34,8 @@ from data_contracts.dataset.copyright.tiles import (
     registry_tiles,
 )
 from data_contracts.dataset.word_hashes import NORMALISER_VERSION, hash_words
-from data_contracts.envelope import Signer, Verified, seal
+from data_contracts.dsse import Signer
+from data_contracts.envelope import Verified, seal
 from data_contracts.errors import DataStewardError
 from data_contracts.records.copyright_registry import CopyrightRegistry
 from data_contracts.wire_types import DecimalString, FederationId, Instant, Part, RuleId, Text

@@ -15,7 +15,8 @@ from data_contracts.dataset.contract.agreement import (
     read_agreement,
     second_signature,
 )
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Verified, verify
+from data_contracts.dsse import MAX_ENVELOPE_BYTES
+from data_contracts.envelope import Verified, verify
 from data_contracts.errors import DataStewardError, UntrustedInputError
 from data_contracts.records import ContractAgreement
 from infra.signing_keys import SigningKey
