@@ -17,17 +17,18 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from data_contracts.errors import SiloOperatorError
 from infra.terminal import say
 from silo_agent.contract_gate import ContractGate
 from silo_agent.gate_outcome import GateOutcome
 from silo_agent.steward_page import expiry_words, open_in_browser, write_page
-from silo_agent.steward_view import RuleState, ShownRow, ShownRule, StewardView
+from silo_agent.steward_view import RuleState, ShownRow, ShownRule, StewardView, steward_view
 
 ROWS_IN_TERMINAL = 5
 _STYLES: dict[RuleState, str] = {"fails": "bold red", "warns": "yellow", "holds": "green"}
 
 
-def check_with_progress(gate: ContractGate, console: Console) -> GateOutcome:
+def _check_with_progress(gate: ContractGate, console: Console) -> GateOutcome:
     """Run the gate with a bar, the records so far and the time that is left."""
     columns = (
         TextColumn("checking data"),
@@ -101,3 +102,26 @@ def _print_rows(rows: tuple[ShownRow, ...], more: int, other_kind: str, console:
 
 def _named(row: int, record: str) -> str:
     return f"row {row} ({record})" if record else f"row {row}"
+
+
+def check_shown(gate: ContractGate, console: Console, *, open_page: bool) -> GateOutcome:
+    """Check the data and show what was found, in a browser too where `open_page` says so."""
+    outcome = _check_with_progress(gate, console)
+    view = steward_view(gate, outcome)
+    print_view(view, console)
+    if open_page:
+        show_page(view, gate.config.home, console)
+    return outcome
+
+
+def require_passed(outcome: GateOutcome) -> None:
+    """Raise SiloOperatorError for an outcome with which a round would be refused."""
+    if not outcome.passed:
+        raise SiloOperatorError(
+            "data contract",
+            expected="every critical rule to hold",
+            found=", ".join(
+                o.rule for o in outcome.outcomes if not o.success and o.severity == "critical"
+            ),
+            action="correct the data or the contract; rounds are refused until then",
+        )

@@ -16,28 +16,24 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.program_version import program_version
 from data_contracts.records.status import Status
 from infra import command_values as values
-from infra.backup_options import BackupFile, Out, PassphraseFile
 from infra.clock import SystemClock
-from infra.home_restore import is_restored, require_reading
+from infra.home_restore import is_restored
 from infra.signing_keys import load_key
 from infra.storage_probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
+from silo_agent.agent_options import HERE, Home
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
-from silo_agent.check_display import check_with_progress, print_view, show_page
-from silo_agent.compression.residual_state import ErrorFeedback
-from silo_agent.config import MAX_RANKS, Device, SiloConfig, load_config
-from silo_agent.gate_outcome import GateOutcome
+from silo_agent.check_display import check_shown, require_passed
+from silo_agent.config import MAX_RANKS, Device, load_config
+from silo_agent.home_commands import home_app
 from silo_agent.kill_switch import KillSwitch
-from silo_agent.loop import only_agent, run_agent, running_agent
-from silo_agent.marks import forget_clock
+from silo_agent.loop import run_agent, running_agent
 from silo_agent.readiness import refusals
 from silo_agent.readiness_display import show_items
 from silo_agent.readiness_facts import look
 from silo_agent.readiness_machine import machine
 from silo_agent.readiness_papers import papers
-from silo_agent.sent_adapter import STATE_DIRECTORY
 from silo_agent.status_reporter import STATUS_NAME
-from silo_agent.steward_view import steward_view
 from silo_agent.storage_wait import probe_when_reachable
 from silo_agent.templates import LocalModel
 
@@ -45,13 +41,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = plain_console()
 log = logging.getLogger("silo-agent")
 
-Home = Annotated[
-    Path,
-    typer.Option(
-        parser=values.directory, help="The agent's home directory.", envvar="SILO_AGENT_HOME"
-    ),
-]
-HERE = Path()
 STOP_WAIT_SECONDS = 60
 
 
@@ -185,13 +174,13 @@ def check(
         return
     config = load_config(home)
     if data:
-        _require_passed(_check_data(config, open_page=open_page))
+        require_passed(check_shown(contract_gate(config), console, open_page=open_page))
         return
     facts = look(config, SystemClock().now(), storage=storage)
     items = [*papers(facts), *machine(facts)]
     show_items(console, items)
     readable = isinstance(facts.contract, DataContract)
-    outcome = _check_data(config, open_page=open_page) if readable else None
+    outcome = check_shown(contract_gate(config), console, open_page=open_page) if readable else None
     if refused := refusals(items):
         broken = ["data contract"] if outcome is not None and not outcome.passed else []
         raise SiloOperatorError(
@@ -201,29 +190,7 @@ def check(
             action="do what is named above as next, from the top; rounds are refused until then",
         )
     if outcome is not None:
-        _require_passed(outcome)
-
-
-def _check_data(config: SiloConfig, *, open_page: bool) -> GateOutcome:
-    gate = contract_gate(config)
-    outcome = check_with_progress(gate, console)
-    view = steward_view(gate, outcome)
-    print_view(view, console)
-    if open_page:
-        show_page(view, config.home, console)
-    return outcome
-
-
-def _require_passed(outcome: GateOutcome) -> None:
-    if not outcome.passed:
-        raise SiloOperatorError(
-            "data contract",
-            expected="every critical rule to hold",
-            found=", ".join(
-                o.rule for o in outcome.outcomes if not o.success and o.severity == "critical"
-            ),
-            action="correct the data or the contract; rounds are refused until then",
-        )
+        require_passed(outcome)
 
 
 @app.command()
@@ -310,84 +277,7 @@ def stop(home: Home = HERE) -> None:
     say(console, "The agent has stopped; the kill switch stays on.")
 
 
-@app.command()
-def disk(
-    home: Home = HERE,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove the surplus; a running agent does so itself.")
-    ] = False,
-) -> None:
-    """Show what lies in the agent's home, until when it stays, and what no round needs."""
-    from silo_agent.disk_command import prune_disk, show_silo_disk
-
-    silo = assemble_silo(home)
-    if prune:
-        say(console, prune_disk(silo))
-    show_silo_disk(console, silo)
-
-
-@app.command("forget-clock")
-def forget_clock_command(home: Home = HERE) -> None:
-    """Forget the latest instant that this machine's clock has shown, when that was wrong."""
-    config = load_config(home)
-    forgotten = forget_clock(config.home)
-    say(console, f"forgotten  {forgotten:%Y-%m-%d %H:%M:%S} UTC" if forgotten else "none was kept")
-    say(console, f"now        {SystemClock().now():%Y-%m-%d %H:%M:%S} UTC: compare it with a watch")
-
-
-@app.command("reset-error-feedback")
-def reset_error_feedback(
-    run: Annotated[
-        str, typer.Argument(parser=values.run_id, help="Run whose unsent residuals are forgotten.")
-    ],
-    home: Home = HERE,
-) -> None:
-    """Forget what compression left unsent, say after restoring a backup; the next round starts
-    from none."""
-    config = load_config(home)
-    if running_agent(config.home) is not None:
-        raise SiloOperatorError(
-            "error feedback",
-            expected="an agent that does not run",
-            found=f"process {running_agent(config.home)}",
-            action=f"run `{command_line('silo-agent', 'stop', '--home', config.home)}` first",
-        )
-    ErrorFeedback(config.home / STATE_DIRECTORY, run).reset()
-    say(console, f"The residuals of {run} are forgotten.")
-
-
-@app.command()
-def backup(out: Out, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
-    """Write what of the home cannot be made again into one new file; the agent may run."""
-    from infra.backup_display import say_backup
-    from silo_agent.backup import back_up_silo
-
-    secret = values.passphrase(passphrase_file)
-    say_backup(console, back_up_silo(load_config(home), out, SystemClock().now(), secret))
-
-
-@app.command()
-def restore(file: BackupFile, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
-    """Put a backup into a new home, or back into its own; what was seen is never lowered."""
-    from infra.backup_display import say_restored
-    from silo_agent.backup import restore_silo
-    from silo_agent.next_steps import check_command
-
-    secret = values.passphrase(passphrase_file)
-    say_restored(console, restore_silo(file, home, SystemClock().now(), secret), home)
-    say(console, "Never run it on two machines. The agent first reads in storage what it signed")
-    say(console, "since then. What is there and what is missing is said by")
-    say(console, COMMAND_INDENT + check_command(load_config(home)))
-
-
-@app.command("catch-up")
-def catch_up_command(home: Home = HERE) -> None:
-    """Have the agent take over what this silo has signed on another machine, which has stopped for
-    good: it reads that in storage before it signs anything."""
-    config = load_config(home)
-    with only_agent(config.home):
-        require_reading(config.home, SystemClock().now())
-    say(console, "The agent will read in storage what this silo has signed, then go on.")
+app.add_typer(home_app)
 
 
 def main() -> None:

@@ -67,8 +67,10 @@ def commands(program: str, app: typer.Typer, words: tuple[str, ...] = ()) -> Ite
         name = found.name or found.callback.__name__.replace("_", "-")
         yield Command(program, (*words, name), tuple(_given(found.callback)))
     for group in app.registered_groups:
-        assert group.typer_instance is not None and group.name is not None
-        yield from commands(program, group.typer_instance, (*words, group.name))
+        assert group.typer_instance is not None
+        # Without a name its commands are the program's own.
+        named = (group.name,) if isinstance(group.name, str) else ()
+        yield from commands(program, group.typer_instance, (*words, *named))
 
 
 def _given(callback: Callable[..., Any]) -> Iterator[Given]:
