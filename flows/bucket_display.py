@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from aggregator.storage_pruning import BucketTally, Need
 from aggregator.storage_room import StorageTally
@@ -13,10 +13,12 @@ from infra.terminal import say
 
 def show_buckets(console: Console, tally: StorageTally) -> None:
     """One row for each kind and need in each bucket."""
-    table = Table("bucket", "what", "objects", "size", "needed by", "at most until")
-    for bucket in tally.buckets:
-        for kind, need in sorted(bucket.rows, key=lambda row: (row[0], row[1].value)):
-            table.add_row(bucket.bucket, *_cells(bucket, kind, need))
+    # Whoever looks for a bucket needs its whole name, however narrow the terminal is.
+    bucket = Column("bucket", no_wrap=True)
+    table = Table(bucket, "what", "objects", "size", "needed by", "at most until")
+    for found in tally.buckets:
+        for kind, need in sorted(found.rows, key=lambda row: (row[0], row[1].value)):
+            table.add_row(found.bucket, *_cells(found, kind, need))
     console.print(table)
     for name in tally.absent:
         say(console, f"{name}: there is no such bucket")

@@ -83,7 +83,7 @@ def round_start(
 
     settings = load_settings(home)
     use_prefect_of(settings)
-    require_place_for_copies(home)
+    require_place_for_copies(settings)
     from flows.deployments import start_rounds
     from flows.next_steps import after_round_start
     from flows.round_waiting import next_round_number

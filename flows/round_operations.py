@@ -7,17 +7,19 @@ from aggregator.attempt import Attempt
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.federated_round import abort_round, close_round, decide_round, look
 from aggregator.federation_feed import newest_attempt, read_federation, read_report
+from aggregator.settings import FederationSettings
 from aggregator.stage import Stage, owing_answer, owing_evaluation
 from aggregator.storage_check import require_ledger
 from data_contracts.errors import FederationOperatorError
 from infra.object_store import StorageUnavailableError
 
 
-def require_place_for_copies(home: Path) -> None:
+def require_place_for_copies(settings: FederationSettings) -> None:
     """Raise StorageError where a round could not keep its copies; one that is away is waited for
     by the round itself."""
-    with suppress(StorageUnavailableError):
-        require_ledger(load_coordinator(home))
+    if settings.ledger.place == "copy":
+        with suppress(StorageUnavailableError):
+            require_ledger(load_coordinator(settings.home))
 
 
 def abort_newest(c: Coordinator, reason: str) -> str:

@@ -21,7 +21,7 @@ from infra.feed_reader import FeedReader
 from infra.s3_bucket import S3Bucket
 from infra.s3_client import S3Settings
 from infra.signing_keys import SigningKey, load_key
-from infra.storage_config import s3_settings
+from infra.storage_config import read_credentials, s3_settings
 from infra.storage_probe import probe_inbox, require_promises
 from silo_agent.assembly import FEED, own_inbox
 from silo_agent.config import SiloConfig
@@ -71,9 +71,16 @@ class Facts:
         return Parties(membership.federation, silo, own, theirs)
 
 
+def _credential(config: SiloConfig) -> S3Settings:
+    """As the file is now; what a process has read before it would go on using."""
+    if config.storage.credential_source == "file":
+        read_credentials(config.path(config.storage.credentials))
+    return s3_settings(config.storage, config.home)
+
+
 def look(config: SiloConfig, now: datetime, *, storage: bool) -> Facts:
     """Read what there is; only with `storage` is anything outside this machine asked."""
-    credential = tried(lambda: s3_settings(config.storage, config.home))
+    credential = tried(lambda: _credential(config))
     pinned = tried(lambda: load_trust_anchor(config.path(config.trust.membership)))
     reached = storage and isinstance(credential, S3Settings)
     return Facts(

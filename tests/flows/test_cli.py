@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from aggregator.settings import load_settings
 from data_contracts.errors import StorageError
 from flows.federation_admin import FederationTerms, Joining, add_silo, describe, init_federation
 from flows.federation_commands import federation_app
@@ -170,12 +171,12 @@ def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     settings.write_text(settings.read_text().replace('place = "inbox"', 'place = "copy"'))
     assert "a bucket named tried-ledger" in check(fails=True)
     with pytest.raises(StorageError, match="a bucket named tried-ledger"):
-        require_place_for_copies(home)
+        require_place_for_copies(load_settings(home))
     with pytest.raises(StorageError, match="a bucket named tried-inbox-third"):
         add_silo(home, Joining("third", other, contract), None)
     admin.create_bucket(Bucket="tried-ledger")
     assert "tried-ledger" in check()
-    require_place_for_copies(home)
+    require_place_for_copies(load_settings(home))
 
 
 @pytest.mark.stack

@@ -72,7 +72,7 @@ def test_the_storage_of_a_federation_is_counted_and_pruned(
 
     said = typed(storage_app, "usage", "--home", home)
     assert f"{name}-plans │ members │ 4" in said
-    assert f"{name}-inbox-north │ other │ 1 │ 4 B │ not of this program" in said
+    assert f"{name}-inbox-north │ other │ 1 │ 4 B │ not of" in said, "also where it is narrow"
     said = typed(storage_app, "prune", "--home", home, fails=True)
     assert "a credential that may delete" in said and "--credentials" in said
 
