@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from aggregator.coordinator import FEED_DIRECTORY, Coordinator
+from aggregator.coordinator import (
+    CONTRACTS_DIRECTORY,
+    COORDINATOR_KEY,
+    FEED_DIRECTORY,
+    REPORTS_DIRECTORY,
+    Coordinator,
+)
 from aggregator.storage_room import Opener
 from data_contracts.errors import FederationOperatorError
 from infra.attached_storage import attach_storage
@@ -16,10 +22,12 @@ COORDINATOR_DISK = (
     DiskPart(
         "workspace", ("workspace",), "[disk] keep_rounds, and what the next round starts from"
     ),
-    DiskPart("reports", ("reports",), "until you remove them"),
+    DiskPart("reports", (str(REPORTS_DIRECTORY),), "until you remove them"),
     DiskPart("published adapter", ("published",), "the newest"),
     DiskPart("feed", (str(FEED_DIRECTORY),), "always"),
-    DiskPart("contracts and keys", ("contracts", "keys"), "always"),
+    DiskPart(
+        "contracts and keys", (str(CONTRACTS_DIRECTORY), str(COORDINATOR_KEY.parent)), "always"
+    ),
 )
 
 
