@@ -1,6 +1,7 @@
 """Rounds on a real storage, where each side has its own rights and no more."""
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +21,7 @@ from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
 from infra.object_store import AccessDeniedError, Bucket, Lock
 from infra.s3_bucket import S3Bucket
+from infra.s3_client import S3Settings
 from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.stored_federation import StoredFederation
 
@@ -38,28 +40,33 @@ def made(
 
 
 class Meddled(S3Bucket):
-    """An inbox whose silo acts right before the coordinator's first lock in it."""
+    """An inbox whose silo acts right before the coordinator's first lock in it.
+
+    Locks are placed side by side: the others wait until the silo has acted.
+    """
 
     act: Callable[[], object] | None = None
 
+    def __init__(self, settings: S3Settings, name: str) -> None:
+        super().__init__(settings, name)
+        self.acting = threading.Lock()
+
     def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
-        act, self.act = self.act, None
-        if act is not None:
-            act()
+        with self.acting:
+            act, self.act = self.act, None
+            if act is not None:
+                act()
         super().retain(key, version, lock, bypass=bypass)
 
 
 def meddled(federation: StoredFederation, acts: dict[str, Callable[[], object]]) -> Coordinator:
     def inbox(silo: str) -> Bucket:
         bucket = Meddled(federation.credentials[""], federation.inbox(silo).name)
-        bucket.act = acts.pop(silo, None)
+        bucket.act = acts.get(silo)
         return bucket
 
-    kept: dict[str, Bucket] = {}
-    return replace(
-        federation.coordinator(),
-        inbox=lambda silo: kept.get(silo) or kept.setdefault(silo, inbox(silo)),
-    )
+    inboxes = {silo: inbox(silo) for silo in SILOS}
+    return replace(federation.coordinator(), inbox=lambda silo: inboxes[silo])
 
 
 def close_with(c: Coordinator, plan: Verified[RoundPlan]) -> dict[tuple[str, str], EvidenceRef]:
