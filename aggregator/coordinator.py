@@ -5,15 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.settings import FederationSettings, load_settings
-from data_contracts.bucket_layout import PLAN_DIGITS, inbox_bucket, ledger_bucket, plans_bucket
-from data_contracts.trust_anchor import load_trust_anchor
+from data_contracts.protocol.bucket_layout import (
+    PLAN_DIGITS,
+    inbox_bucket,
+    ledger_bucket,
+    plans_bucket,
+)
+from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
-from infra.feed_reader import FeedReader
-from infra.object_store import Bucket
-from infra.record_store import SeenEnvelopes, SeenStatuses
-from infra.s3_bucket import S3Bucket
+from infra.records.feed_reader import FeedReader
+from infra.records.record_store import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey, load_key
-from infra.storage_config import s3_settings
+from infra.storage.object_store import Bucket
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.storage_config import s3_settings
 
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")
@@ -45,7 +50,7 @@ class Coordinator:
 
     @property
     def workspace(self) -> Path:
-        """Local directory for spooled adapters; `aggregator.disk_pruning` says what goes when."""
+        """Where adapters are spooled; `aggregator.upkeep.disk_pruning` says what goes when."""
         return self.settings.home / "workspace"
 
     def contributions_to(self, plan_digest: str) -> Path:
@@ -59,7 +64,7 @@ class Coordinator:
 
     @property
     def published(self) -> Path:
-        """The published adapter, as a model user takes it; see `aggregator.publish`."""
+        """The published adapter, as a model user takes it; see `aggregator.publishing.publish`."""
         return self.settings.home / "published"
 
     @property

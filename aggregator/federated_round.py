@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from aggregator.adapter_layout import adapter_targets
-from aggregator.admission import reached_quorum
-from aggregator.agreed_contracts import agreed_contracts
-from aggregator.attempt import Attempt
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
-from aggregator.disk_pruning import prune_workspace
-from aggregator.evidence_reader import gated, read_attempt
-from aggregator.federation_feed import (
+from aggregator.decisions.admission import reached_quorum
+from aggregator.decisions.held_judgement import close_on_held, decide_on_held, listed_and_held
+from aggregator.evidence.attempt import Attempt
+from aggregator.evidence.interruption import interruption_of
+from aggregator.evidence.reader import gated, read_attempt
+from aggregator.evidence.stage import Stage, stage_of
+from aggregator.planning.agreed_contracts import agreed_contracts
+from aggregator.planning.base_model_layout import adapter_targets
+from aggregator.planning.federation_feed import (
     abort_of,
     attempts_back,
     claim_on_plan,
@@ -30,17 +32,15 @@ from aggregator.federation_feed import (
     signing_key,
     starting_point,
 )
-from aggregator.held_judgement import close_on_held, decide_on_held, listed_and_held
-from aggregator.interruption import interruption_of
-from aggregator.planning import PlanInputs, draft_plan
-from aggregator.published_round import publish_round
-from aggregator.report_files import ReportFiles, report_with_page, whole_files, write_report_files
-from aggregator.stage import Stage, stage_of
-from aggregator.storage_check import require_ledger
-from data_contracts.bucket_layout import feed_slot
-from data_contracts.envelope import Verified, narrowed, seal
+from aggregator.planning.planning import PlanInputs, draft_plan
+from aggregator.publishing.published_round import publish_round
+from aggregator.report.files import ReportFiles, report_with_page, whole_files, write_report_files
+from aggregator.upkeep.disk_pruning import prune_workspace
+from aggregator.upkeep.storage_check import require_ledger
 from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
-from data_contracts.records import (
+from data_contracts.protocol.bucket_layout import feed_slot
+from data_contracts.protocol.envelope import Verified, narrowed, seal
+from data_contracts.protocol.records import (
     Abort,
     Candidate,
     Close,
@@ -49,10 +49,10 @@ from data_contracts.records import (
     RoundRecord,
     RoundReport,
 )
-from data_contracts.records.round_plan import AdapterLayout, BaseModelRef
-from data_contracts.trusted_feed import FedAttempt, TrustedFeed
-from infra.model_files import model_digest
-from infra.single_writer import claim_record
+from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from data_contracts.protocol.trusted_feed import FedAttempt, TrustedFeed
+from infra.disk.model_files import model_digest
+from infra.storage.single_writer import claim_record
 
 if TYPE_CHECKING:
     from aggregator.merge.adapter_merge import ModuleMerger, ModuleProgress
@@ -163,7 +163,7 @@ def merge_round(
         return attempt.candidate
     close = _required(attempt.close, "a close record", "close the round first")
     # Imports torch: seconds, which a step that merges nothing need not wait for.
-    from aggregator.round_merge import merge_admitted
+    from aggregator.merge.round_merge import merge_admitted
 
     candidate = merge_admitted(c, plan, close, on_module, merge_modules)
     return _claimed(c, feed, plan, candidate)

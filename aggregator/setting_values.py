@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from data_contracts.limits import MAX_COUNT, MAX_ROUND
-from data_contracts.records.round_plan import MAX_COHORT
-from data_contracts.wire_types import DecimalString, Line
+from data_contracts.protocol.records.round_plan import MAX_COHORT
+from data_contracts.protocol.wire_types import DecimalString, Line
 
 _MAX_MAGNITUDE = 20
 

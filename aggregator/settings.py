@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from aggregator.schedule import CronLine, TimeZone
+from aggregator.planning.schedule import CronLine, TimeZone
 from aggregator.setting_values import (
     Alpha,
     Minutes,
@@ -31,15 +31,15 @@ from aggregator.setting_values import (
 )
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.uses import Use
-from data_contracts.records.merge_spec import (
+from data_contracts.protocol.records.merge_spec import (
     FedAvg,
     HeavyBall,
     MergeRule,
     MergeSpec,
     ServerOptimizer,
 )
-from data_contracts.records.round_plan import Compression, TrustMode
-from data_contracts.wire_types import (
+from data_contracts.protocol.records.round_plan import Compression, TrustMode
+from data_contracts.protocol.wire_types import (
     BaseModelName,
     Count,
     FederationId,
@@ -53,8 +53,8 @@ from data_contracts.wire_types import (
     Text,
 )
 from infra.addresses import prefect_api
-from infra.storage_config import StorageSection
-from infra.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from infra.storage.storage_config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
 
@@ -104,7 +104,7 @@ class AdapterSection(_Section):
 
 
 class SiloAdapterSection(_Section):
-    """A silo's own layout; see `data_contracts.records.round_plan.SiloLayout`.
+    """A silo's own layout; see `data_contracts.protocol.records.round_plan.SiloLayout`.
 
     `target_modules` None means all modules of the run.
     """
@@ -115,7 +115,7 @@ class SiloAdapterSection(_Section):
 
 
 class RecipeSection(_Section):
-    """Local training; see `data_contracts.records.round_plan.TrainingRecipe`."""
+    """Local training; see `data_contracts.protocol.records.round_plan.TrainingRecipe`."""
 
     local_steps: PositiveCount
     sequences_per_step: PositiveCount
@@ -129,7 +129,7 @@ class RecipeSection(_Section):
 
 
 class RobustSection(_Section):
-    """The defence; see `data_contracts.records.merge_spec.RobustSpec` for choices and defaults."""
+    """The defence; see `protocol.records.merge_spec.RobustSpec` for choices and defaults."""
 
     tolerated_silos: Count
     clip: str = "median_norm"
@@ -140,7 +140,7 @@ class RobustSection(_Section):
 class OptimizerSection(_Section):
     """The server optimizer by name; what is left out has its published value.
 
-    See `data_contracts.records.merge_spec`.
+    See `data_contracts.protocol.records.merge_spec`.
     """
 
     name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
@@ -152,7 +152,7 @@ class OptimizerSection(_Section):
 
 
 class MergeSection(_Section):
-    """How rounds merge; see `data_contracts.records.merge_spec`.
+    """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
     elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
@@ -204,7 +204,7 @@ class RoundSection(_Section):
 
 
 class PublicationSection(_Section):
-    """See `data_contracts.records.round_plan.PublicationRule`; nats per token.
+    """See `data_contracts.protocol.records.round_plan.PublicationRule`; nats per token.
 
     `name_silos` needs every silo's consent (`may_be_named` in its policy): others refuse the plan.
     """
@@ -218,7 +218,7 @@ class LedgerSection(_Section):
     """Where decisions' evidence is kept under lock: as versions in the inboxes, or as copies.
 
     "copy" is for storage without versions or Object Lock. Mode and days: see
-    `data_contracts.records.round_plan.Retention`; of copies they are what the ledger bucket says.
+    `protocol.records.round_plan.Retention`; of copies they are what the ledger bucket says.
     """
 
     place: Literal["inbox", "copy"] = "inbox"

@@ -9,15 +9,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_contracts.dataset.copyright.registry_builder import RegistryTerms, build_registry
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import Verdict
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Verdict
 from infra.clock import SystemClock
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key, load_key
-from infra.storage_config import StorageSection
+from infra.storage.storage_config import StorageSection
 from silo_agent.config import SiloConfig
-from silo_agent.contract_gate import ContractGate
-from silo_agent.gate_outcome import GateOutcome
+from silo_agent.gate.contract_gate import ContractGate
+from silo_agent.gate.outcome import GateOutcome
 
 FEDERATION, SILO, REGISTRY = "benchmark", "silo-one", "works"
 REGISTERED_WORKS = 500

@@ -19,7 +19,7 @@ from rich.console import Console
 from aggregator.merge.adapter_merge import ModuleMerger, merge_adapters, merge_on_threads
 from aggregator.merge.merge_inputs import MergeInputs
 from benchmarks.merge_clocks.samples import adapter_files, inputs_of
-from infra.local_stack import ensure_auth_string, start_prefect_server
+from infra.stack.local_stack import ensure_auth_string, start_prefect_server
 
 SILOS, WORKERS = 16, 2
 OUTPUT = Path(".consortia/bench/dask_merge.json")
@@ -41,7 +41,7 @@ def measure(inputs: MergeInputs, into: Path, merger: ModuleMerger) -> dict[str, 
 
 def measure_both(silos: int) -> dict[str, dict[str, float | str]]:
     """Threads, then Dask; Prefect reads its settings on import, so it is imported last."""
-    from flows.distributed_merge import merge_on_dask
+    from flows.round.distributed_merge import merge_on_dask
 
     mergers: dict[str, ModuleMerger] = {
         "threads": partial(merge_on_threads, workers=WORKERS),

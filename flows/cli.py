@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from data_contracts.limits import MAX_ROUND
-from flows.contract_commands import contract_app, registry_app
-from flows.federation_commands import federation_app
-from flows.federation_options import Home
-from flows.stack_commands import stack_app
-from flows.storage_commands import storage_app, tell_untried
+from flows.commands.contract_commands import contract_app, registry_app
+from flows.commands.federation_commands import federation_app
+from flows.commands.federation_options import Home
+from flows.commands.stack_commands import stack_app
+from flows.commands.storage_commands import storage_app, tell_untried
 from infra import command_values as values
-from infra.backup_options import BackupFile, Out, PassphraseFile
+from infra.backup.options import BackupFile, Out, PassphraseFile
 from infra.terminal import plain_console, run_command_line, say, say_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -44,9 +44,9 @@ def deploy(
 ) -> None:
     """Register the federation's deployment with Prefect and run what it schedules."""
     from aggregator.coordinator import load_coordinator
-    from aggregator.storage_check import check_storage
-    from flows.prefect_settings import use_prefect_of
-    from infra.storage_probe import require_promises
+    from aggregator.upkeep.storage_check import check_storage
+    from flows.deployment.prefect_settings import use_prefect_of
+    from infra.storage.storage_probe import require_promises
 
     coordinator = load_coordinator(home)
     settings = coordinator.settings
@@ -55,7 +55,7 @@ def deploy(
         require_promises(outcome)
     tell_untried(check)
     use_prefect_of(settings)
-    from flows.deployments import deployment_name, register, serve_rounds
+    from flows.deployment.deployments import deployment_name, register, serve_rounds
 
     name = deployment_name(settings)
     if register_only:
@@ -78,15 +78,15 @@ def round_start(
 ) -> None:
     """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
     from aggregator.settings import load_settings
-    from flows.prefect_settings import use_prefect_of
-    from flows.round_operations import require_place_for_copies
+    from flows.deployment.prefect_settings import use_prefect_of
+    from flows.round.round_operations import require_place_for_copies
 
     settings = load_settings(home)
     use_prefect_of(settings)
     require_place_for_copies(settings)
-    from flows.deployments import start_rounds
-    from flows.next_steps import after_round_start
-    from flows.round_waiting import next_round_number
+    from flows.commands.next_steps import after_round_start
+    from flows.deployment.deployments import start_rounds
+    from flows.round.round_waiting import next_round_number
 
     number = next_round_number(home)
     run = start_rounds(settings, until_round)
@@ -98,8 +98,8 @@ def round_start(
 def round_status(home: Home = HERE) -> None:
     """Show the newest round once, or what the first one waits for."""
     from aggregator.coordinator import load_coordinator
-    from flows.round_waiting import what_is_waited_for
-    from flows.round_watch import render_round, view_round
+    from flows.round.round_waiting import what_is_waited_for
+    from flows.round.round_watch import render_round, view_round
 
     coordinator = load_coordinator(home)
     view = view_round(coordinator)
@@ -119,7 +119,7 @@ def round_watch(
 ) -> None:
     """Follow a round until it is reported; before its plan, say what it waits for."""
     from aggregator.coordinator import load_coordinator
-    from flows.round_follow import follow_round
+    from flows.round.round_follow import follow_round
 
     follow_round(load_coordinator(home), console, round_number)
 
@@ -133,7 +133,7 @@ def round_abort(
 ) -> None:
     """End the newest attempt without a model; a retry is the next attempt."""
     from aggregator.coordinator import load_coordinator
-    from flows.round_operations import abort_newest
+    from flows.round.round_operations import abort_newest
 
     say(console, f"aborted: {abort_newest(load_coordinator(home), reason)}")
 
@@ -142,7 +142,7 @@ def round_abort(
 def round_go_on(home: Home = HERE) -> None:
     """Stop waiting for silos that have not answered; needs the plan's quorum of those that have."""
     from aggregator.coordinator import load_coordinator
-    from flows.round_operations import stop_waiting
+    from flows.round.round_operations import stop_waiting
 
     say(console, stop_waiting(load_coordinator(home)))
 
@@ -181,8 +181,8 @@ def round_contributions(
     from aggregator.contribution.by_silos import Question, Waiting, contributions_by_silos
     from aggregator.contribution.result import Contributions
     from aggregator.coordinator import load_coordinator
-    from flows.contribution import PublicSet, contributions
-    from flows.contribution_view import render_contributions
+    from flows.round.contribution import PublicSet, contributions
+    from flows.round.contribution_view import render_contributions
 
     if by_silos == (public is not None):
         raise typer.BadParameter("give either --public FILE or --by-silos")
@@ -216,9 +216,9 @@ def report_verify(
     ] = None,
 ) -> None:
     """Check a report offline: one line per claim, exit 1 if any fails."""
-    from aggregator.report_audit import audit
-    from aggregator.report_files import read_report_file
-    from data_contracts.trust_anchor import load_trust_anchor
+    from aggregator.audit.report_audit import audit
+    from aggregator.report.files import read_report_file
+    from data_contracts.protocol.trust_anchor import load_trust_anchor
 
     report = read_report_file(file)
     claims = audit(report.bundle, load_trust_anchor(trust), adapter, report.page)
@@ -240,7 +240,7 @@ def report_export(
     into: Annotated[Path, typer.Option(parser=values.file_to_write, help="Archive to write.")],
 ) -> None:
     """Pack a round's records into one archive."""
-    from flows.round_operations import export_report
+    from flows.round.round_operations import export_report
 
     export_report(file, into)
     say(console, f"written {into}")
@@ -249,9 +249,9 @@ def report_export(
 @app.command()
 def backup(out: Out, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
     """Write what of the home cannot be made again into one new file; rounds may run."""
-    from aggregator.backup import back_up_coordinator
     from aggregator.settings import load_settings
-    from infra.backup_display import say_backup
+    from aggregator.upkeep.backup import back_up_coordinator
+    from infra.backup.display import say_backup
     from infra.clock import SystemClock
 
     secret = values.passphrase(passphrase_file)
@@ -261,8 +261,8 @@ def backup(out: Out, home: Home = HERE, passphrase_file: PassphraseFile = None) 
 @app.command()
 def restore(file: BackupFile, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
     """Put a backup into a new home, or back into its own; what was seen is never lowered."""
-    from aggregator.backup import restore_coordinator
-    from infra.backup_display import say_restored
+    from aggregator.upkeep.backup import restore_coordinator
+    from infra.backup.display import say_restored
     from infra.clock import SystemClock
 
     secret = values.passphrase(passphrase_file)

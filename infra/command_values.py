@@ -27,49 +27,49 @@ _NAME = "2 to 24 lower-case letters, digits and -, a letter first"
 
 def federation_id(text: str) -> str:
     """Id of a federation."""
-    from data_contracts.wire_types import FederationId
+    from data_contracts.protocol.wire_types import FederationId
 
     return _value(FederationId, text, f"{_NAME}, and no -inbox in it")
 
 
 def run_id(text: str) -> str:
     """Id of a run."""
-    from data_contracts.wire_types import RunId
+    from data_contracts.protocol.wire_types import RunId
 
     return _value(RunId, text, _NAME)
 
 
 def silo_id(text: str) -> str:
     """Id of a silo."""
-    from data_contracts.wire_types import SiloId
+    from data_contracts.protocol.wire_types import SiloId
 
     return _value(SiloId, text, f"{_NAME}, and not coordinator")
 
 
 def role(text: str) -> str:
     """`coordinator`, or the id of a silo."""
-    from data_contracts.wire_types import Name
+    from data_contracts.protocol.wire_types import Name
 
     return _value(Name, text, f"coordinator, or the id of a silo: {_NAME}")
 
 
 def registry_name(text: str) -> str:
     """Name of a registry, of which its files are called."""
-    from data_contracts.wire_types import RuleId
+    from data_contracts.protocol.wire_types import RuleId
 
     return _value(RuleId, text, "1 to 80 lower-case letters, digits, _, . and -, a letter first")
 
 
 def line(text: str) -> str:
     """Text for people, which is signed or written into a file that they edit."""
-    from data_contracts.wire_types import Line
+    from data_contracts.protocol.wire_types import Line
 
     return _value(Line, text, "1 to 400 visible characters on one line")
 
 
 def institution_name(text: str) -> str:
     """What an institution is called, in reports."""
-    from data_contracts.wire_types import InstitutionName
+    from data_contracts.protocol.wire_types import InstitutionName
 
     expected = "1 to 100 printable characters with single spaces between words"
     return _value(InstitutionName, text, expected)
@@ -77,14 +77,14 @@ def institution_name(text: str) -> str:
 
 def model_name(text: str) -> str:
     """What a base model is called."""
-    from data_contracts.wire_types import BaseModelName
+    from data_contracts.protocol.wire_types import BaseModelName
 
     return _value(BaseModelName, text, "a name of 1 to 400 visible characters, and no path")
 
 
 def hub_id(text: str) -> str:
     """Where a model lies on a hub."""
-    from data_contracts.wire_types import HubId
+    from data_contracts.protocol.wire_types import HubId
 
     return _value(HubId, text, "organisation/name")
 
@@ -92,7 +92,7 @@ def hub_id(text: str) -> str:
 def model_licence(text: str) -> str:
     """An SPDX id, or a LicenseRef-, whose terms are known."""
     from data_contracts.licences.model_licence import judge_model
-    from data_contracts.wire_types import LicenceId
+    from data_contracts.protocol.wire_types import LicenceId
 
     licence = _value(LicenceId, text, "an SPDX id such as Apache-2.0")
     if judge_model(licence, "research", None).rule == "model_licence.unknown":
@@ -102,7 +102,7 @@ def model_licence(text: str) -> str:
 
 def public_key(text: str) -> str:
     """Ed25519 public key in hex, as it is printed by init and new-root-key."""
-    from data_contracts.wire_types import PublicKeyHex
+    from data_contracts.protocol.wire_types import PublicKeyHex
 
     key = text.strip().lower()
     expected = "64 hex digits of an Ed25519 public key, copied from where it was printed"
@@ -121,7 +121,7 @@ def key_or_fingerprint(text: str) -> str:
 
 def digest(text: str) -> str:
     """SHA-256 of a record, in hex."""
-    from data_contracts.wire_types import Digest
+    from data_contracts.protocol.wire_types import Digest
 
     return _value(Digest, text.lower(), "64 hex digits of a SHA-256")
 
@@ -211,7 +211,7 @@ def passphrase(file: Path | None) -> str | None:
 
 def model_directory(text: str | Path) -> Path:
     """A base model: a directory with config.json and safetensors, and without code."""
-    from infra.model_files import CONFIG_FILE, model_files
+    from infra.disk.model_files import CONFIG_FILE, model_files
 
     path = existing_directory(text)
     try:

@@ -18,7 +18,7 @@ from infra.terminal import command_line
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key that can sign; satisfies `data_contracts.dsse.Signer`."""
+    """A private key that can sign; satisfies `data_contracts.protocol.dsse.Signer`."""
 
     private_key: Ed25519PrivateKey
 

@@ -11,13 +11,13 @@ import logging
 from decimal import Decimal
 from enum import Enum
 
-from data_contracts.artifact import artifact_of_file
-from data_contracts.bucket_layout import RoundId, attempt_of
-from data_contracts.dsse import to_base64
-from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from data_contracts.program_version import program_version
-from data_contracts.records import (
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.bucket_layout import RoundId, attempt_of
+from data_contracts.protocol.dsse import to_base64
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.program_version import program_version
+from data_contracts.protocol.records import (
     Acceptance,
     Candidate,
     CoalitionLosses,
@@ -29,14 +29,23 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
-from data_contracts.records.verdict import VERDICT_VALIDITY
-from data_contracts.wire_types import decimal_from_float
-from silo_agent.agent_disk import prune_between_steps
-from silo_agent.catching_up import catch_up
-from silo_agent.coalition_measuring import Asked, answer_request, not_shared
+from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
+from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.collaborators import EvaluatedAdapters
-from silo_agent.coordinator_view import CoordinatorView, read_coordinator
-from silo_agent.doors import (
+from silo_agent.compression.sent_adapter import SentAdapters
+from silo_agent.contribution.coalition_measuring import Asked, answer_request, not_shared
+from silo_agent.federation.coordinator_view import CoordinatorView, read_coordinator
+from silo_agent.federation.feed import FeedView, refresh_feed
+from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.home.agent_disk import prune_between_steps
+from silo_agent.home.catching_up import catch_up
+from silo_agent.policy.policy import (
+    PlanContext,
+    PolicyFile,
+    PolicyRefusal,
+    judge_plan,
+)
+from silo_agent.release.doors import (
     CHECK_FAILED,
     DATA_UNUSABLE,
     EVALUATION_FAILED,
@@ -48,23 +57,14 @@ from silo_agent.doors import (
     objection,
     refusal_for,
 )
-from silo_agent.egress import (
+from silo_agent.release.egress import (
     leaving_licences,
     leaving_losses,
     leaving_outcomes,
     leaving_records,
 )
-from silo_agent.feed import FeedView, refresh_feed
-from silo_agent.global_adapters import GlobalAdapters
-from silo_agent.policy import (
-    PlanContext,
-    PolicyFile,
-    PolicyRefusal,
-    judge_plan,
-)
-from silo_agent.release import Grounds, Released
+from silo_agent.release.release import Grounds, Released
 from silo_agent.restarts import ProcessDiedError
-from silo_agent.sent_adapter import SentAdapters
 from silo_agent.silo import Silo
 
 log = logging.getLogger("silo-agent")

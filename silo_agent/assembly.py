@@ -3,20 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
-from data_contracts.bucket_layout import inbox_bucket, plans_bucket
 from data_contracts.errors import SiloOperatorError
-from data_contracts.trust_anchor import load_trust_anchor
+from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
+from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import SystemClock
-from infra.feed_reader import FeedReader
-from infra.s3_bucket import S3Bucket
+from infra.records.feed_reader import FeedReader
 from infra.signing_keys import load_key
-from infra.storage_config import s3_settings
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.storage_config import s3_settings
 from silo_agent.config import SiloConfig, load_config
-from silo_agent.contract_gate import ContractGate
-from silo_agent.kill_switch import KillSwitch
-from silo_agent.local_trainer import DeepSpeedTrainer
-from silo_agent.release import OUTBOX, Release
+from silo_agent.gate.contract_gate import ContractGate
+from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.release import OUTBOX, Release
 from silo_agent.silo import Silo
+from silo_agent.training.trainer import DeepSpeedTrainer
 
 FEED = Path("feed")
 

@@ -11,31 +11,31 @@ import typer
 from rich.logging import RichHandler
 
 from data_contracts.dataset.contract import DataContract
-from data_contracts.dsse import fingerprint
 from data_contracts.errors import SiloOperatorError
-from data_contracts.program_version import program_version
-from data_contracts.records.status import Status
+from data_contracts.protocol.dsse import fingerprint
+from data_contracts.protocol.program_version import program_version
+from data_contracts.protocol.records.status import Status
 from infra import command_values as values
+from infra.backup.home_restore import is_restored
 from infra.clock import SystemClock
-from infra.home_restore import is_restored
 from infra.signing_keys import load_key
-from infra.storage_probe import require_promises
+from infra.storage.storage_probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
-from silo_agent.agent_options import HERE, Home
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
-from silo_agent.check_display import check_shown, require_passed
+from silo_agent.command_options import HERE, Home
 from silo_agent.config import MAX_RANKS, Device, load_config
-from silo_agent.home_commands import home_app
-from silo_agent.kill_switch import KillSwitch
+from silo_agent.federation.storage_wait import probe_when_reachable
+from silo_agent.first_day.templates import LocalModel
+from silo_agent.gate.check_display import check_shown, require_passed
+from silo_agent.home.commands import home_app
 from silo_agent.loop import run_agent, running_agent
-from silo_agent.readiness import refusals
-from silo_agent.readiness_display import show_items
-from silo_agent.readiness_facts import look
-from silo_agent.readiness_machine import machine
-from silo_agent.readiness_papers import papers
-from silo_agent.status_reporter import STATUS_NAME
-from silo_agent.storage_wait import probe_when_reachable
-from silo_agent.templates import LocalModel
+from silo_agent.readiness.checklist import refusals
+from silo_agent.readiness.display import show_items
+from silo_agent.readiness.facts import look
+from silo_agent.readiness.machine import machine
+from silo_agent.readiness.papers import papers
+from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.status_reporter import STATUS_NAME
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = plain_console()
@@ -91,8 +91,8 @@ def init(
 ) -> None:
     """Create keys, configuration, a draft of the contract, a policy that refuses everything until
     it is edited, and NEXT-STEPS.md."""
-    from silo_agent.new_home import NewSilo, create_home, require_new
-    from silo_agent.next_steps import CHECKLIST_NAME, check_command
+    from silo_agent.first_day.new_home import NewSilo, create_home, require_new
+    from silo_agent.first_day.next_steps import CHECKLIST_NAME, check_command
 
     if (model is None) != (not model_licence):
         raise typer.BadParameter("give --model and --model-licence together, or neither")
@@ -112,7 +112,7 @@ def init(
 
 
 def _local_model(path: Path, name: str | None, licence: str) -> LocalModel:
-    from infra.model_files import model_digest
+    from infra.disk.model_files import model_digest
 
     path = path.resolve()
     return LocalModel(name or path.name, licence, model_digest(path), path)
@@ -137,8 +137,8 @@ def accept(
     home: Home = HERE,
 ) -> None:
     """Put membership, storage credential and agreement where the agent looks for them."""
-    from silo_agent.hand_over import accept_hand_over, fingerprints_of
-    from silo_agent.next_steps import check_command, sign_command
+    from silo_agent.first_day.hand_over import accept_hand_over, fingerprints_of
+    from silo_agent.first_day.next_steps import check_command, sign_command
 
     config = load_config(home)
     membership = accept_hand_over(config, folder)
@@ -168,7 +168,7 @@ def check(
     """Say for everything that a round needs whether it is there, and what to do next; exit 1 if a
     round would be refused. Takes part in nothing."""
     if model is not None:
-        from infra.model_files import model_digest
+        from infra.disk.model_files import model_digest
 
         say(console, model_digest(model))
         return

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 from data_contracts.dataset.contract.agreement import Parties
-from data_contracts.records import RoundPlan, Verdict
-from silo_agent.gate_outcome import GateOutcome
-from silo_agent.policy import ContractTerms
-from silo_agent.status_reporter import StatusReporter
+from data_contracts.protocol.records import RoundPlan, Verdict
+from silo_agent.gate.outcome import GateOutcome
+from silo_agent.policy.policy import ContractTerms
+from silo_agent.release.status_reporter import StatusReporter
 
 
 @dataclass(frozen=True)

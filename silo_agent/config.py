@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import SiloOperatorError
-from data_contracts.wire_types import FederationId, PositiveCount, SiloId
-from infra.storage_config import StorageSection
-from infra.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from data_contracts.protocol.wire_types import FederationId, PositiveCount, SiloId
+from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from infra.storage.storage_config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
@@ -81,7 +81,7 @@ class AgentSection(_Section):
 
 
 class DiskSection(_Section):
-    """What stays on this silo's disk of rounds that are over; see `silo_agent.disk_rule`.
+    """What stays on this silo's disk of rounds that are over; see `silo_agent.home.disk_rule`.
 
     `keep_rounds`: how many of each run before its newest. `keep_other_runs_days`: how long a run
     stays once the federation has gone on to another.

@@ -13,19 +13,19 @@ from datetime import date
 from pathlib import Path
 from threading import Thread
 
-from data_contracts.bucket_layout import attempt_of
-from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError, SiloOperatorError
-from data_contracts.records import RoundPlan
-from infra.durable_files import write_durably
-from infra.file_lock import try_lock
-from infra.home_restore import is_restored
+from data_contracts.protocol.bucket_layout import attempt_of
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import RoundPlan
+from infra.backup.home_restore import is_restored
+from infra.disk.durable_files import write_durably
+from infra.disk.file_lock import try_lock
 from silo_agent.agent import Step, poll_once
-from silo_agent.feed import refresh_feed
-from silo_agent.release import ReleaseForbiddenError
+from silo_agent.federation.feed import refresh_feed
+from silo_agent.release.release import ReleaseForbiddenError
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
-from silo_agent.training.launch import TrainingInterruptedError
+from silo_agent.training.processes.launch import TrainingInterruptedError
 
 log = logging.getLogger("silo-agent")
 

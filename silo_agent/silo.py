@@ -4,18 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from data_contracts.dataset.contract.agreement import Parties
-from data_contracts.envelope import Verified
-from data_contracts.records import RoundPlan
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import RoundPlan
 from infra.clock import Clock
-from infra.feed_reader import FeedReader
-from infra.object_store import Bucket
-from infra.record_store import SeenEnvelopes
+from infra.records.feed_reader import FeedReader
+from infra.records.record_store import SeenEnvelopes
+from infra.storage.object_store import Bucket
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
-from silo_agent.disk_rule import PruningTurn
-from silo_agent.policy import ContractTerms, PolicyFile, read_policy
-from silo_agent.release import Release
-from silo_agent.status_reporter import StatusReporter
+from silo_agent.home.disk_rule import PruningTurn
+from silo_agent.policy.policy import ContractTerms, PolicyFile, read_policy
+from silo_agent.release.release import Release
+from silo_agent.release.status_reporter import StatusReporter
 
 
 @dataclass(frozen=True)

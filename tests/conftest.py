@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from infra.local_processes import stop_recorded
-from infra.local_stack import (
+from infra.processes.local_processes import stop_recorded
+from infra.stack.local_stack import (
     RunningPrefect,
     RunningStorage,
     StoragePorts,

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from infra.local_ports import free_port
 from infra.loopback import LOOPBACK
+from infra.stack.local_ports import free_port
 
 USER = "consortia"
 PASSWORD = "pa55-of-the-tests"

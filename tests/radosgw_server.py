@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from infra.local_ports import free_port
-from infra.local_processes import LocalProcess, start_process
 from infra.loopback import LOOPBACK
-from infra.s3_client import S3Settings
+from infra.processes.local_processes import LocalProcess, start_process
+from infra.stack.local_ports import free_port
+from infra.storage.s3_client import S3Settings
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "ceph-authtool")
 READY_SECONDS = 180.0

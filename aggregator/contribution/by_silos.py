@@ -23,9 +23,9 @@ from aggregator.contribution.silo_request import (
     measuring_silos,
 )
 from aggregator.coordinator import Coordinator
-from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import ContributionRequest
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import ContributionRequest
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from aggregator.attempt import Attempt
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import read_attempt
-from aggregator.federation_feed import attempts_back, read_federation
-from data_contracts.artifact import digest_of_bytes
-from data_contracts.envelope import Verified
+from aggregator.evidence.attempt import Attempt
+from aggregator.evidence.reader import read_attempt
+from aggregator.planning.federation_feed import attempts_back, read_federation
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Close, RoundPlan
-from data_contracts.trusted_feed import TrustedFeed
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Close, RoundPlan
+from data_contracts.protocol.trusted_feed import TrustedFeed
 
 
 @dataclass(frozen=True)

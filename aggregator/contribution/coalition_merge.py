@@ -10,12 +10,12 @@ from pathlib import Path
 
 from aggregator.contribution.coalitions import Coalition
 from aggregator.coordinator import Coordinator
+from aggregator.evidence.spool import spool
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.merge_inputs import MergeInputs
-from aggregator.round_merge import merge_inputs
-from aggregator.spool import spool
-from data_contracts.artifact import ArtifactRef, digest_of_bytes
-from data_contracts.records import Close, RoundPlan
+from aggregator.merge.round_merge import merge_inputs
+from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
+from data_contracts.protocol.records import Close, RoundPlan
 
 
 @dataclass(frozen=True)

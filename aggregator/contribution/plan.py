@@ -21,7 +21,7 @@ from aggregator.contribution.coalitions import (
     leave_one_out_coalitions,
 )
 from aggregator.contribution.values import Contribution, SequenceLosses, leave_one_out, shapley
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 
 BATCH_COALITIONS = 16
 """Merged, measured and remembered together: the model is loaded once for all of them, and no more

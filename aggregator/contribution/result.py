@@ -9,7 +9,7 @@ from aggregator.contribution.coalitions import Coalition
 from aggregator.contribution.plan import ContributionPlan
 from aggregator.contribution.values import Contribution, SequenceLosses
 from aggregator.coordinator import Coordinator
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 
 AT_COORDINATOR = "the coordinator"
 """No silo can be called so."""

@@ -12,12 +12,12 @@ from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import Losses
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
-from aggregator.ledger import Exhibit, keep
-from data_contracts.bucket_layout import attempt_of
-from data_contracts.envelope import Verified
-from data_contracts.records import CoalitionLosses, ContributionRequest
-from data_contracts.records.evidence_ref import EvidenceRef
-from infra.record_store import Found, read_record
+from aggregator.evidence.ledger import Exhibit, keep
+from data_contracts.protocol.bucket_layout import attempt_of
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import CoalitionLosses, ContributionRequest
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from infra.records.record_store import Found, read_record
 
 Answers = Mapping[str, Found[CoalitionLosses]]
 

@@ -18,18 +18,18 @@ from aggregator.contribution.coalition_merge import MergedFiles, merge_coalition
 from aggregator.contribution.coalitions import Coalition
 from aggregator.contribution.plan import ContributionPlan, OnMeasured, batches
 from aggregator.coordinator import Coordinator
-from aggregator.disk_pruning import workspace_in_use
-from aggregator.federation_feed import claim_on_plan, own_records, signing_key
-from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.envelope import Verified, seal
+from aggregator.planning.federation_feed import claim_on_plan, own_records, signing_key
+from aggregator.upkeep.disk_pruning import workspace_in_use
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import ContributionRequest
-from data_contracts.records.contribution_request import (
+from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import ContributionRequest
+from data_contracts.protocol.records.contribution_request import (
     MAX_COALITIONS,
     CoalitionAdapter,
     member_digits,
 )
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 
 LEAST_MEASURING = 2
 """The mean of one silo would be that silo's own losses."""

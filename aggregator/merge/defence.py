@@ -20,14 +20,14 @@ from aggregator.robust.by_coordinates import entries_kept, most_trimmed
 from aggregator.robust.centred_clipping import Centre
 from aggregator.robust.kernel import norms
 from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE, RobustWeights, robust_weights
-from data_contracts.records.merge_spec import RobustSpec
-from data_contracts.records.round_plan import AdapterTarget
-from infra.worker_threads import default_workers
+from data_contracts.protocol.records.merge_spec import RobustSpec
+from data_contracts.protocol.records.round_plan import AdapterTarget
+from infra.processes.worker_threads import default_workers
 
 
 @dataclass(frozen=True)
 class SiloPart:
-    """What a defence made of one silo; see `data_contracts.records.candidate.SiloInfluence`."""
+    """What a defence made of one silo; see `protocol.records.candidate.SiloInfluence`."""
 
     influence: float
     kept: float

@@ -20,14 +20,19 @@ import torch
 from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import MIXED_RANK_RULES, FedAvg, HeavyBall, MergeSpec
-from data_contracts.records.round_plan import (
+from data_contracts.protocol.records.merge_spec import (
+    MIXED_RANK_RULES,
+    FedAvg,
+    HeavyBall,
+    MergeSpec,
+)
+from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     TrainedFactors,
     trained_factors,
 )
-from data_contracts.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 
 
 @dataclass(frozen=True)

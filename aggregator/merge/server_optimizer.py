@@ -8,7 +8,7 @@ itself, which is called and not written again.
 
 import torch
 
-from data_contracts.records.merge_spec import (
+from data_contracts.protocol.records.merge_spec import (
     OPTIMIZER_STATE,
     DiLoCo,
     FedAdam,

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from aggregator.merge.server_optimizer import State, state_names
-from data_contracts.records.merge_spec import ServerOptimizer
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.tensor_layout import Entry, open_layout, rejected
+from data_contracts.adapters.tensor_layout import Entry, open_layout, rejected
+from data_contracts.protocol.records.merge_spec import ServerOptimizer
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 
 def state_entries(target: AdapterTarget, optimizer: ServerOptimizer) -> dict[str, Entry]:

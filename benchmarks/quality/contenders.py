@@ -10,7 +10,7 @@ from typing import Literal
 
 from aggregator.settings import MergeSection
 from benchmarks.quality.settings import Settings
-from data_contracts.records.merge_spec import (
+from data_contracts.protocol.records.merge_spec import (
     DiLoCo,
     FedAdam,
     FedAvg,
@@ -20,7 +20,7 @@ from data_contracts.records.merge_spec import (
     MergeSpec,
     ServerOptimizer,
 )
-from data_contracts.records.round_plan import Compression
+from data_contracts.protocol.records.round_plan import Compression
 
 DEFAULT = "heavy_ball"
 """The product's default, whose figures are the `federated` ones."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from data_contracts.artifact import artifact_of_file
+from data_contracts.protocol.artifact import artifact_of_file
 from flows.demo.packages import ICD_WHEEL
 from tests import real_packages
 

@@ -8,7 +8,7 @@ Hundepool et al., Statistical Disclosure Control, 2012, chapter 4).
 
 from collections.abc import Mapping
 
-from data_contracts.records.verdict import LicenceCount
+from data_contracts.protocol.records.verdict import LicenceCount
 
 SMALL_CELL = 10
 

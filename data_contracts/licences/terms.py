@@ -4,7 +4,7 @@ A row of this kind is a careful reading of a licence and no legal advice; `sourc
 read it in full. Every flag must be stated: a default would be an assumption about somebody's terms.
 """
 
-from data_contracts.wire_types import LicenceId, Part, Text
+from data_contracts.protocol.wire_types import LicenceId, Part, Text
 
 LICENSE_REF = "LicenseRef-"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import fmean
 
 from aggregator.coordinator import Coordinator
-from aggregator.federation_feed import newest_attempt, read_federation, read_report
-from data_contracts.envelope import Verified
+from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import RoundPlan, RoundReport
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import RoundPlan, RoundReport
 from flows.demo.federation import HELDOUT_SEQUENCES
 from flows.demo.layout import DemoPaths
 from silo_agent.training.job import (
@@ -22,7 +22,7 @@ from silo_agent.training.job import (
     HeldoutSet,
     Progress,
 )
-from silo_agent.training.launch import run_evaluation
+from silo_agent.training.processes.launch import run_evaluation
 
 
 @dataclass(frozen=True)

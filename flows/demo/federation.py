@@ -12,7 +12,6 @@ from pathlib import Path
 from aggregator.coordinator import CONTRACTS_DIRECTORY
 from aggregator.settings import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
-from flows.contract_signing import sign_on_both_sides
 from flows.demo.base_model import MODEL_HUB_ID, MODEL_NAME
 from flows.demo.institutions import (
     CONTRACT_FILE,
@@ -24,12 +23,13 @@ from flows.demo.layout import DemoPaths
 from flows.demo.packages import BANK_WHEEL
 from flows.demo.rights_holder import hand_over as give_registry
 from flows.demo.rights_holder import write_registry
-from flows.federation_admin import FederationTerms, Joining, add_silo, init_federation
-from infra.durable_files import write_durably
-from infra.model_files import model_digest
-from infra.seaweedfs import RunningStorage
+from flows.federation.contract_signing import sign_on_both_sides
+from flows.federation.federation_admin import FederationTerms, Joining, add_silo, init_federation
+from infra.disk.durable_files import write_durably
+from infra.disk.model_files import model_digest
+from infra.disk.toml_text import toml_string
 from infra.signing_keys import load_key
-from infra.toml_text import toml_string
+from infra.stack.seaweedfs import RunningStorage
 
 FEDERATION = "demo"
 RUN = "run-1"

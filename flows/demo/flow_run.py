@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import State
 
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
-from flows.deployments import NotDeployedError, deployment_name, start_rounds
-from flows.prefect_faults import prefect_answers
+from flows.deployment.deployments import NotDeployedError, deployment_name, start_rounds
+from flows.deployment.prefect_faults import prefect_answers
 
 REGISTRATION_SECONDS = 90.0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aggregator.settings import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
-from infra.durable_files import disk_faults, write_durably
-from infra.file_lock import held_alone
-from infra.stack_ports import StackPorts, remember_ports, remembered_ports, with_addresses
+from infra.disk.durable_files import disk_faults, write_durably
+from infra.disk.file_lock import held_alone
+from infra.stack.stack_ports import StackPorts, remember_ports, remembered_ports, with_addresses
 
 
 @dataclass(frozen=True)

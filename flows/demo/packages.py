@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.artifact import artifact_of_file
 
 
 @dataclass(frozen=True)

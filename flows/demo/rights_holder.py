@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_contracts.dataset.copyright.registry_builder import RegistryTerms, build_registry
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey
 
 REGISTRY = "evaluation-guides"

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.coordinator import Coordinator
-from aggregator.publish import CARD_NAME
+from aggregator.publishing.publish import CARD_NAME
 from flows.demo.comparison import Comparison
 from infra.terminal import command_line, say
 

@@ -10,13 +10,13 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.artifact import ArtifactRef
-from data_contracts.block_quantisation import Blocks, Scheme
+from data_contracts.adapters.block_quantisation import Blocks, Scheme
+from data_contracts.adapters.quantised_format import quantised_entries
+from data_contracts.adapters.tensor_layout import safetensors_header
 from data_contracts.errors import SiloOperatorError
-from data_contracts.quantised_format import quantised_entries
-from data_contracts.records.round_plan import AdapterLayout
-from data_contracts.tensor_layout import safetensors_header
-from infra.durable_files import sync_directory
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.round_plan import AdapterLayout
+from infra.disk.durable_files import sync_directory
 
 PRIVATE_MODE = 0o600
 

@@ -11,10 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import SiloOperatorError
-from data_contracts.records.round_plan import AdapterLayout, TrainingRecipe
-from silo_agent.training.record_sums import RecordSums
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
+from silo_agent.training.ranks.record_sums import RecordSums
 
 Device = Literal["cpu", "cuda"]
 PositiveInt = Annotated[int, Field(ge=1)]

@@ -18,7 +18,7 @@ from data_contracts.errors import (
     SiloOperatorError,
     UntrustedInputError,
 )
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from silo_agent.training.job import Progress
 
 ValueT = TypeVar("ValueT", bound=BaseModel)

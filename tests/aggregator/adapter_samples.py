@@ -8,11 +8,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
-from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
-from data_contracts.artifact import artifact_of_file
-from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.adapters.adapter_format import (
+    AdapterFile,
+    lora_a_name,
+    lora_b_name,
+    open_adapter,
+)
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 
 TARGETS = (
     AdapterTarget(module="model.layers.0.self_attn.q_proj", in_features=12, out_features=10),

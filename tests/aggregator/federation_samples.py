@@ -10,16 +10,16 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from aggregator.admission import judge
-from aggregator.attempt import Attempt, SiloRecords
-from aggregator.publication import decide
-from aggregator.report_bundle import Bundle, bundle_of
-from aggregator.report_files import ReportFile, ReportFiles, report_with_page, signed_page
-from data_contracts.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
+from aggregator.decisions.admission import judge
+from aggregator.decisions.publication import decide
+from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.report.bundle import Bundle, bundle_of
+from aggregator.report.files import ReportFile, ReportFiles, report_with_page, signed_page
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
-from data_contracts.dsse import to_base64
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import (
+from data_contracts.protocol.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
+from data_contracts.protocol.dsse import to_base64
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import (
     Abort,
     Acceptance,
     Candidate,
@@ -34,10 +34,10 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
-from data_contracts.records.candidate import ModuleExactness
-from data_contracts.records.membership import Member
-from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import (
+from data_contracts.protocol.records.candidate import ModuleExactness
+from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     BaseModelRef,
@@ -45,7 +45,7 @@ from data_contracts.records.round_plan import (
     PublicationRule,
     TrainingRecipe,
 )
-from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from infra.signing_keys import SigningKey
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -1,12 +1,12 @@
 """What the tests of the ledger ask of a federation, in memory or on a real storage."""
 
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from data_contracts.bucket_layout import attempt_of, blob_key, record_key, round_slot
-from data_contracts.envelope import Verified
-from data_contracts.records import RoundPlan, RoundReport
-from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
+from aggregator.audit.report_audit import audit
+from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.report.files import read_bundle
+from data_contracts.protocol.bucket_layout import attempt_of, blob_key, record_key, round_slot
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import RoundPlan, RoundReport
+from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from tests.simulator.federation import SimulatedFederation
 
 SILOS = ("silo-a", "silo-b", "silo-c")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.agreed_contracts import AgreedContracts, agreed_contracts
 from aggregator.federated_round import abort_round
-from data_contracts.artifact import digest_of_bytes
+from aggregator.planning.agreed_contracts import AgreedContracts, agreed_contracts
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.dsse import key_id
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.membership import Revocation
-from data_contracts.trusted_feed import TrustedFeed
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.dsse import key_id
+from data_contracts.protocol.records.membership import Revocation
+from data_contracts.protocol.trusted_feed import TrustedFeed
 from tests.aggregator.federation_samples import COHORT, key, membership, minutes
 from tests.simulator.contract import SimulatedContract, file_contract
 from tests.simulator.fixtures import MakeFederation

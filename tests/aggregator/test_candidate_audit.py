@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from aggregator.candidate_audit import unplanned
-from data_contracts.records import Candidate, Close
-from data_contracts.records.candidate import ModuleExactness, SiloInfluence
-from data_contracts.records.merge_spec import FedAvgM, MergeSpec, RobustSpec
+from aggregator.audit.candidate_audit import unplanned
+from data_contracts.protocol.records import Candidate, Close
+from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
+from data_contracts.protocol.records.merge_spec import FedAvgM, MergeSpec, RobustSpec
 from tests.aggregator.federation_samples import COHORT, Federation, adapter_ref, federation
 
 OUTLIER = "hospital-c"

@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from aggregator.admission import judge
-from aggregator.carried_agreement import is_agreed
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.report_audit import audit
-from aggregator.report_files import read_report_file
+from aggregator.audit.report_audit import audit
+from aggregator.decisions.admission import judge
+from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.report.carried_agreement import is_agreed
+from aggregator.report.files import read_report_file
 from data_contracts.dataset.contract.agreement import Parties
-from data_contracts.dsse import countersign, to_base64
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import Acceptance, Membership
-from data_contracts.records.membership import Revocation
+from data_contracts.protocol.dsse import countersign, to_base64
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Acceptance, Membership
+from data_contracts.protocol.records.membership import Revocation
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,

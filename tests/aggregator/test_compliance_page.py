@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aggregator import admission
-from aggregator.attempt import Attempt, SiloRecords
-from aggregator.audit_limits import NOT_COVERED, UNCHECKED
-from aggregator.compliance_page import page as renderer
-from aggregator.compliance_page.loss_change import (
+from aggregator.audit.limits import NOT_COVERED, UNCHECKED
+from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS
+from aggregator.audit.report_audit import audit
+from aggregator.decisions import admission
+from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.report.bundle import Bundle, bundle_of, pack_bundle
+from aggregator.report.compliance_page import page as renderer
+from aggregator.report.compliance_page.loss_change import (
     Error,
     LossRow,
     loss_row,
@@ -23,13 +26,9 @@ from aggregator.compliance_page.loss_change import (
     pooled_error,
     student_quantile,
 )
-from aggregator.compliance_page.page import Page, render, split_page
-from aggregator.compliance_page.wording import duration, rejection
-from aggregator.page_audit import AS_SIGNED, FOLLOWS
-from aggregator.report import evidence_list, settled
-from aggregator.report_audit import audit
-from aggregator.report_bundle import Bundle, bundle_of, pack_bundle
-from aggregator.report_files import (
+from aggregator.report.compliance_page.page import Page, render, split_page
+from aggregator.report.compliance_page.wording import duration, rejection
+from aggregator.report.files import (
     ReportFile,
     read_report_file,
     report_with_page,
@@ -37,13 +36,14 @@ from aggregator.report_files import (
     whole_files,
     write_report_files,
 )
-from data_contracts.artifact import digest_of_bytes
-from data_contracts.dsse import fingerprint, to_base64
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import RoundReport
-from data_contracts.records.candidate import SiloInfluence
-from data_contracts.records.round_report import PageRef
-from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from aggregator.report.report import evidence_list, settled
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.dsse import fingerprint, to_base64
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import RoundReport
+from data_contracts.protocol.records.candidate import SiloInfluence
+from data_contracts.protocol.records.round_report import PageRef
+from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from tests.aggregator.federation_samples import (
     COHORT,
     OTHER_RULES,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.audit.report_audit import audit
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     abort_round,
     advance,
@@ -16,15 +18,13 @@ from aggregator.federated_round import (
     stage,
     unreported_abort,
 )
-from aggregator.federation_feed import next_round, read_federation, read_report
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, round_slot
-from data_contracts.envelope import Verified, seal
+from aggregator.planning.federation_feed import next_round, read_federation, read_report
+from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
-from data_contracts.records import Close, RoundPlan, RoundReport, Submission, Verdict
-from infra.record_store import write_record
+from data_contracts.protocol.bucket_layout import attempt_of, round_slot
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Close, RoundPlan, RoundReport, Submission, Verdict
+from infra.records.record_store import write_record
 from infra.signing_keys import create_key
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.stage import Stage
-from infra.credential_file import credential_file
-from infra.durable_files import write_durably
-from infra.local_stack import RunningStorage
-from infra.object_store import UnusableCredentialError
-from infra.s3_bucket import S3Bucket
-from infra.s3_client import S3Settings
-from infra.stack_credentials import renew_credential, revoke_replaced
-from infra.storage_identities import coordinator_name, silo_name
+from infra.disk.durable_files import write_durably
+from infra.stack.local_stack import RunningStorage
+from infra.stack.stack_credentials import renew_credential, revoke_replaced
+from infra.stack.storage_identities import coordinator_name, silo_name
+from infra.storage.credential_file import credential_file
+from infra.storage.object_store import UnusableCredentialError
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.s3_client import S3Settings
 from tests.aggregator.ledger_samples import SILOS
 from tests.simulator.federation import FEDERATION, STEP_SECONDS
 from tests.simulator.stored_federation import StoredFederation

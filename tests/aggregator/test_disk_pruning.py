@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.disk_pruning import prune_workspace, surplus, workspace_in_use
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     abort_round,
     advance,
@@ -12,9 +12,9 @@ from aggregator.federated_round import (
     merge_round,
     report_round,
 )
-from aggregator.federation_feed import read_federation
+from aggregator.planning.federation_feed import read_federation
 from aggregator.settings import DiskSection
-from aggregator.stage import Stage
+from aggregator.upkeep.disk_pruning import prune_workspace, surplus, workspace_in_use
 from tests.simulator.disk import files_below, names_in, play_rounds, size_of
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     abort_round,
     advance,
@@ -17,13 +18,12 @@ from aggregator.federated_round import (
     merge_round,
 )
 from aggregator.settings import LedgerSection
-from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, ledger_bucket, record_key, round_slot
-from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError, StorageError
-from data_contracts.records import Abort, Close, RoundPlan
-from data_contracts.records.evidence_ref import LOCAL_ADAPTER
-from infra.object_store import AccessDeniedError, Lock, RefusedRequestError
+from data_contracts.protocol.bucket_layout import attempt_of, ledger_bucket, record_key, round_slot
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Abort, Close, RoundPlan
+from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER
+from infra.storage.object_store import AccessDeniedError, Lock, RefusedRequestError
 from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -12,16 +12,16 @@ from botocore.exceptions import ClientError
 
 from aggregator.coordinator import Coordinator
 from aggregator.federated_round import close_round, finish_latest_report
-from aggregator.federation_feed import newest_attempt, read_federation
+from aggregator.planning.federation_feed import newest_attempt, read_federation
 from aggregator.settings import LedgerSection
-from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError, StorageError
-from data_contracts.records import Close, RoundPlan
-from data_contracts.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
-from infra.local_stack import RunningStorage, StoragePorts, start_object_storage
-from infra.object_store import AccessDeniedError, Bucket, Lock
-from infra.s3_bucket import S3Bucket
-from infra.s3_client import S3Settings
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Close, RoundPlan
+from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
+from infra.stack.local_stack import RunningStorage, StoragePorts, start_object_storage
+from infra.storage.object_store import AccessDeniedError, Bucket, Lock
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.s3_client import S3Settings
 from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.stored_federation import StoredFederation
 

@@ -5,22 +5,29 @@ from typing import Any
 
 import pytest
 
+from aggregator.audit.report_audit import audit
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from aggregator.stage import Stage
-from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import seal, verify
+from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError
-from data_contracts.payload import MAX_TABLE_BYTES, canonical_bytes, table_bytes
-from data_contracts.records import Candidate, Close, Decision, Membership, RoundPlan, RoundReport
-from data_contracts.records.candidate import ModuleExactness, SiloInfluence
-from data_contracts.records.close import Admitted
-from data_contracts.records.evidence_ref import EvidenceRef
-from data_contracts.records.membership import EarlierMembership, Member
-from data_contracts.records.round_plan import AdapterTarget
-from data_contracts.records.round_report import SiloLosses, SiloSummary
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.envelope import seal, verify
+from data_contracts.protocol.payload import MAX_TABLE_BYTES, canonical_bytes, table_bytes
+from data_contracts.protocol.records import (
+    Candidate,
+    Close,
+    Decision,
+    Membership,
+    RoundPlan,
+    RoundReport,
+)
+from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
+from data_contracts.protocol.records.close import Admitted
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.membership import EarlierMembership, Member
+from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.round_report import SiloLosses, SiloSummary
 from tests.aggregator.federation_samples import federation as sample_federation
 from tests.aggregator.federation_samples import key
 from tests.aggregator.test_planning import drafted

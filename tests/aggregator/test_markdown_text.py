@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from aggregator.markdown_text import as_block, as_code, as_text, one_line
+from aggregator.publishing.markdown_text import as_block, as_code, as_text, one_line
 
 HOSTILE = (
     "plain words",

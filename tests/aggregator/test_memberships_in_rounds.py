@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from aggregator.audit.report_audit import audit
+from aggregator.evidence.interruption import REVOKED_COORDINATOR
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     abort_round,
     advance,
@@ -17,26 +20,23 @@ from aggregator.federated_round import (
     merge_round,
     stage,
 )
-from aggregator.federation_feed import (
+from aggregator.planning.federation_feed import (
     newest_attempt,
     next_round,
     read_federation,
     read_report,
     starting_point,
 )
-from aggregator.interruption import REVOKED_COORDINATOR
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, feed_slot, record_key, round_slot
-from data_contracts.envelope import Verified, seal
+from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
-from data_contracts.records import Abort, Decision, Membership, RoundPlan, RoundReport
-from data_contracts.records.membership import Member, Revocation
-from data_contracts.trusted_feed import FeedPosition
-from infra.record_store import write_record
+from data_contracts.protocol.bucket_layout import attempt_of, feed_slot, record_key, round_slot
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Abort, Decision, Membership, RoundPlan, RoundReport
+from data_contracts.protocol.records.membership import Member, Revocation
+from data_contracts.protocol.trusted_feed import FeedPosition
+from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey
-from infra.single_writer import claim_key
+from infra.storage.single_writer import claim_key
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
@@ -607,7 +607,7 @@ class TestRequests:
 
 
 def read_abort(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Abort | None:
-    from aggregator.federation_feed import abort_of
+    from aggregator.planning.federation_feed import abort_of
 
     c = federation.coordinator()
     found = abort_of(c, read_federation(c), plan)

@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregator.evidence_reader import read_attempt
+from aggregator.evidence.reader import read_attempt
+from aggregator.evidence.spool import spool
 from aggregator.federated_round import close_round, report_round
-from aggregator.federation_feed import read_federation
+from aggregator.merge.round_merge import merge_inputs
 from aggregator.merge.weighted_sum import WeightedSum
-from aggregator.round_merge import merge_inputs
+from aggregator.planning.federation_feed import read_federation
 from aggregator.settings import (
     MergeSection,
     OptimizerSection,
     RobustSection,
     SiloAdapterSection,
 )
-from aggregator.spool import spool
-from data_contracts.adapter_format import open_adapter
-from data_contracts.bucket_layout import blob_key
-from data_contracts.envelope import Verified
+from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import Candidate, RoundPlan, RoundReport
-from data_contracts.starting_adapter import AdapterSource
+from data_contracts.protocol.bucket_layout import blob_key
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Candidate, RoundPlan, RoundReport
+from data_contracts.protocol.starting_adapter import AdapterSource
 from tests.aggregator.adapter_samples import dense
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

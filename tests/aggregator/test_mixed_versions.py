@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_contracts.bucket_layout import attempt_of, feed_slot, record_key, round_slot
 from data_contracts.errors import UntrustedInputError
-from data_contracts.program_version import program_version
-from data_contracts.records import Acceptance
-from flows.round_versions import versions_line
-from flows.round_watch import NEWER_SILO, render_round, view_round
+from data_contracts.protocol.bucket_layout import attempt_of, feed_slot, record_key, round_slot
+from data_contracts.protocol.program_version import program_version
+from data_contracts.protocol.records import Acceptance
+from flows.round.round_versions import versions_line
+from flows.round.round_watch import NEWER_SILO, render_round, view_round
 from silo_agent.agent import poll_once
-from silo_agent.release import Release
+from silo_agent.release.release import Release
 from tests.silo_agent.test_restored_silo import report_of
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -9,18 +9,18 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 
-from aggregator.attempt import Attempt, SiloRecords
-from aggregator.model_card import card_records, loss_rows, render_card
-from aggregator.prompt_format import PromptFormat, PromptSample
-from aggregator.report_bundle import bundle_of
-from data_contracts.artifact import artifact_of_bytes
-from data_contracts.envelope import document_digest, seal
+from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.publishing.model_card import card_records, loss_rows, render_card
+from aggregator.publishing.prompt_format import PromptFormat, PromptSample
+from aggregator.report.bundle import bundle_of
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Evaluation
-from data_contracts.records.merge_spec import MergeSpec, RobustSpec
-from data_contracts.records.round_plan import BaseModelRef, PublicationRule
-from data_contracts.records.round_report import SiloLosses
-from data_contracts.records.verdict import LicenceCount
+from data_contracts.protocol.artifact import artifact_of_bytes
+from data_contracts.protocol.envelope import document_digest, seal
+from data_contracts.protocol.records import Evaluation
+from data_contracts.protocol.records.merge_spec import MergeSpec, RobustSpec
+from data_contracts.protocol.records.round_plan import BaseModelRef, PublicationRule
+from data_contracts.protocol.records.round_report import SiloLosses
+from data_contracts.protocol.records.verdict import LicenceCount
 from tests.aggregator.federation_samples import (
     COHORT,
     NAMES,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.planning import PlanInputs, StartingPoint, draft_plan
+from aggregator.planning.planning import PlanInputs, StartingPoint, draft_plan
 from aggregator.settings import (
     BaseModelSection,
     FederationSettings,
@@ -15,14 +15,14 @@ from aggregator.settings import (
     RecipeSection,
     RoundSection,
 )
-from data_contracts.envelope import Verified
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Membership, RoundPlan
-from data_contracts.records.membership import Member
-from data_contracts.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
-from data_contracts.records.round_plan import AdapterTarget, BaseModelRef, trained_factors
-from data_contracts.trusted_feed import FeedPosition
-from infra.storage_config import StorageSection
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
+from data_contracts.protocol.records.round_plan import AdapterTarget, BaseModelRef, trained_factors
+from data_contracts.protocol.trusted_feed import FeedPosition
+from infra.storage.storage_config import StorageSection
 from tests.aggregator.federation_samples import (
     COHORT,
     START,

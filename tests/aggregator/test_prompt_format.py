@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.prompt_format import ANSWER, PROMPT, TODAY, prompt_format, render_sample
-from data_contracts.artifact import artifact_of_file
-from infra.model_files import model_digest
+from aggregator.publishing.prompt_format import ANSWER, PROMPT, TODAY, prompt_format, render_sample
+from data_contracts.protocol.artifact import artifact_of_file
+from infra.disk.model_files import model_digest
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}"
 TURN = PLAIN + "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -126,9 +126,10 @@ def test_another_model_says_nothing_of_the_plans(model: Path, tmp_path: Path) ->
 
 def test_no_torch_is_loaded(model: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from aggregator.prompt_format import render_sample;"
+        "import sys; from pathlib import Path;"
+        "from aggregator.publishing.prompt_format import render_sample;"
         "assert render_sample(Path(sys.argv[1])); assert 'torch' not in sys.modules;"
-        "import aggregator.published_round; assert 'torch' not in sys.modules"
+        "import aggregator.publishing.published_round; assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

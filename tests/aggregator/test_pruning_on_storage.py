@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.storage_pruning import Need
-from aggregator.storage_room import prune_storage, storage_usage
-from data_contracts.bucket_layout import blob_key, inbox_bucket, plans_bucket
-from infra.bucket_contents import S3Contents
-from infra.local_stack import add_identity, start_object_storage
-from infra.object_store import AccessDeniedError
-from infra.s3_bucket import S3Bucket
-from infra.seaweedfs import RunningStorage, StoragePorts
-from infra.storage_identities import ADMIN
-from infra.storage_policies import pruning_policy
+from aggregator.upkeep.storage_pruning import Need
+from aggregator.upkeep.storage_room import prune_storage, storage_usage
+from data_contracts.protocol.bucket_layout import blob_key, inbox_bucket, plans_bucket
+from infra.stack.local_stack import add_identity, start_object_storage
+from infra.stack.seaweedfs import RunningStorage, StoragePorts
+from infra.stack.storage_identities import ADMIN
+from infra.storage.bucket_contents import S3Contents
+from infra.storage.object_store import AccessDeniedError
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.storage_policies import pruning_policy
 from tests.simulator.disk import play_rounds
 from tests.simulator.federation import FEDERATION
 from tests.simulator.stored_federation import StoredFederation

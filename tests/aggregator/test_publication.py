@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from aggregator.attempt import SiloRecords
-from aggregator.publication import decide
-from data_contracts.envelope import Verified
-from data_contracts.records import Candidate, Decision, Evaluation
+from aggregator.decisions.publication import decide
+from aggregator.evidence.attempt import SiloRecords
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Candidate, Decision, Evaluation
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,

@@ -14,9 +14,9 @@ from huggingface_hub import ModelCard
 
 from aggregator.federated_round import finish_latest_report, report_round
 from aggregator.settings import BaseModelSection, MergeSection, PublicationSection
-from data_contracts.artifact import artifact_of_file
-from data_contracts.records.round_plan import BaseModelRef
-from infra.durable_files import write_durably
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.round_plan import BaseModelRef
+from infra.disk.durable_files import write_durably
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour

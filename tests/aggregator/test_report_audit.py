@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
-from aggregator.audit_claim import Claim
-from aggregator.report import build_report, evidence_list
-from aggregator.report_audit import audit, holds
-from aggregator.report_bundle import Bundle, bundle_of
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import Close, Decision, Evaluation, Membership, RoundReport
-from data_contracts.records.membership import Revocation
-from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import Retention
-from data_contracts.records.round_report import InheritedLicence, PageRef
-from data_contracts.trusted_feed import earlier_after
+from aggregator.audit.claim import Claim
+from aggregator.audit.report_audit import audit, holds
+from aggregator.evidence.attempt import RECORD_FIELDS, Attempt, SiloRecords
+from aggregator.report.bundle import Bundle, bundle_of
+from aggregator.report.report import build_report, evidence_list
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Close, Decision, Evaluation, Membership, RoundReport
+from data_contracts.protocol.records.membership import Revocation
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import Retention
+from data_contracts.protocol.records.round_report import InheritedLicence, PageRef
+from data_contracts.protocol.trusted_feed import earlier_after
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,

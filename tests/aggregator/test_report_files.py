@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from aggregator.attempt import Attempt, SiloRecords
-from aggregator.report_audit import audit, holds
-from aggregator.report_bundle import Bundle, bundle_of, pack_bundle, unpack_bundle
-from aggregator.report_files import (
+from aggregator.audit.report_audit import audit, holds
+from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.report.bundle import Bundle, bundle_of, pack_bundle, unpack_bundle
+from aggregator.report.files import (
     ReportFile,
     export_archive,
     read_bundle,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.backup import back_up_coordinator, restore_coordinator
 from aggregator.federated_round import advance, finish_latest_report
-from aggregator.federation_feed import read_federation
-from data_contracts.bucket_layout import attempt_of, attempt_of_record, round_slot
-from data_contracts.envelope import seal
+from aggregator.planning.federation_feed import read_federation
+from aggregator.upkeep.backup import back_up_coordinator, restore_coordinator
 from data_contracts.errors import UntrustedInputError
-from infra.home_restore import is_restored
-from infra.record_store import write_record
+from data_contracts.protocol.bucket_layout import attempt_of, attempt_of_record, round_slot
+from data_contracts.protocol.envelope import seal
+from infra.backup.home_restore import is_restored
+from infra.records.record_store import write_record
 from tests.silo_agent.test_restored_silo import play_until, report_of
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from aggregator.storage_check import check_storage
-from data_contracts.bucket_layout import inbox_bucket, plans_bucket
+from aggregator.upkeep.storage_check import check_storage
 from data_contracts.errors import StorageError
-from infra.s3_bucket import S3Bucket
-from infra.s3_client import S3Settings, connect
-from infra.storage_policies import coordinator_policy, silo_policy
-from infra.storage_probe import probe_inbox, require_promises
+from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.s3_client import S3Settings, connect
+from infra.storage.storage_policies import coordinator_policy, silo_policy
+from infra.storage.storage_probe import probe_inbox, require_promises
 from tests.aggregator.ledger_samples import SILOS, reported
 from tests.radosgw_server import RadosGateway, missing_programs, running_gateway
 from tests.simulator.federation import FEDERATION

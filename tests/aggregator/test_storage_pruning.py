@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.audit.report_audit import audit
 from aggregator.contribution.closed_round import closed_round
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import abort_round, advance, finish_latest_report, report_round
-from aggregator.federation_feed import attempts_back, read_federation
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from aggregator.round_merge import merge_inputs
+from aggregator.merge.round_merge import merge_inputs
+from aggregator.planning.federation_feed import attempts_back, read_federation
+from aggregator.report.files import read_bundle
 from aggregator.settings import LedgerSection
-from aggregator.stage import Stage
-from aggregator.storage_needs import GRACE, NO_END, StorageNeeds, read_needs
-from aggregator.storage_pruning import BucketKind, Need, judged
-from aggregator.storage_room import StorageTally, prune_storage, storage_usage
-from data_contracts.bucket_layout import blob_key
-from data_contracts.records.membership import Member
-from data_contracts.trust_anchor import load_trust_anchor
-from infra.bucket_contents import NoBucketError, StoredVersion
-from infra.feed_reader import FeedReader
-from infra.object_store import Lock
+from aggregator.upkeep.storage_needs import GRACE, NO_END, StorageNeeds, read_needs
+from aggregator.upkeep.storage_pruning import BucketKind, Need, judged
+from aggregator.upkeep.storage_room import StorageTally, prune_storage, storage_usage
+from data_contracts.protocol.bucket_layout import blob_key
+from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.trust_anchor import load_trust_anchor
+from infra.records.feed_reader import FeedReader
+from infra.storage.bucket_contents import NoBucketError, StoredVersion
+from infra.storage.object_store import Lock
 from tests.simulator.disk import play_rounds
 from tests.simulator.fake_clock import START
 from tests.simulator.federation import SimulatedFederation

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.evidence.transfers import several_at_a_time
 from aggregator.federated_round import report_round
-from aggregator.transfers import several_at_a_time
-from data_contracts.artifact import ArtifactRef, digest_of_bytes
-from infra.blob_files import receive_blob
+from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
+from infra.disk.blob_files import receive_blob
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
 

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_contracts.adapter_format import (
+from data_contracts.adapters.adapter_format import (
     expected_shapes,
     lora_a_name,
     lora_b_name,
 )
-from data_contracts.block_quantisation import SCHEMES, Scheme, quantise
-from data_contracts.errors import UntrustedInputError
-from data_contracts.quantised_format import (
+from data_contracts.adapters.block_quantisation import SCHEMES, Scheme, quantise
+from data_contracts.adapters.quantised_format import (
     check_quantised,
     codes_name,
     scales_name,
 )
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.starting_adapter import (
+from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import (
     AdapterSource,
     Float32Array,
     InitialAdapter,

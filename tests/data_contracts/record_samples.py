@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from data_contracts.artifact import ArtifactRef
 from data_contracts.licences.terms import LicenceTerms
-from data_contracts.records import (
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records import (
     Abort,
     Acceptance,
     Candidate,
@@ -26,13 +26,13 @@ from data_contracts.records import (
     Submission,
     Verdict,
 )
-from data_contracts.records.candidate import ModuleExactness
-from data_contracts.records.close import Admitted, Refused, Rejected
-from data_contracts.records.contribution_request import CoalitionAdapter
-from data_contracts.records.evidence_ref import EvidenceRef
-from data_contracts.records.membership import Member
-from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import (
+from data_contracts.protocol.records.candidate import ModuleExactness
+from data_contracts.protocol.records.close import Admitted, Refused, Rejected
+from data_contracts.protocol.records.contribution_request import CoalitionAdapter
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     BaseModelRef,
@@ -40,12 +40,12 @@ from data_contracts.records.round_plan import (
     PublicationRule,
     TrainingRecipe,
 )
-from data_contracts.records.round_report import (
+from data_contracts.protocol.records.round_report import (
     InheritedLicence,
     SiloLosses,
     SiloSummary,
 )
-from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 D0, D1, D2 = "0" * 64, "1" * 64, "2" * 64

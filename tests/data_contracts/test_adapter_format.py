@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
-from data_contracts.adapter_format import (
+from data_contracts.adapters.adapter_format import (
     AdapterFile,
     adapter_bytes_limit,
     check_adapter,
@@ -21,7 +21,7 @@ from data_contracts.adapter_format import (
     open_adapter,
 )
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 LAYOUT = AdapterLayout(
     rank=2,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.block_quantisation import (
+from data_contracts.adapters.block_quantisation import (
     SCHEMES,
     SMALLEST_SCALE,
     Blocks,
@@ -13,7 +13,7 @@ from data_contracts.block_quantisation import (
     dequantise,
     quantise,
 )
-from data_contracts.starting_adapter import Float32Array
+from data_contracts.protocol.starting_adapter import Float32Array
 
 BOTH = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from data_contracts import bucket_layout as layout
-from data_contracts.bucket_layout import RoundId
 from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol import bucket_layout as layout
+from data_contracts.protocol.bucket_layout import RoundId
 
 DIGEST = "ab" * 32
 PLAN = "ab" * 32

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.contribution.coalitions import all_coalitions
-from data_contracts.artifact import ArtifactRef
-from data_contracts.envelope import max_document_bytes, seal, verify
-from data_contracts.records import Acceptance, CoalitionLosses, ContributionRequest
-from data_contracts.records.contribution_request import (
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.envelope import max_document_bytes, seal, verify
+from data_contracts.protocol.records import Acceptance, CoalitionLosses, ContributionRequest
+from data_contracts.protocol.records.contribution_request import (
     MAX_COALITIONS,
     CoalitionAdapter,
     member_digits,

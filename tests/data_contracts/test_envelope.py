@@ -13,15 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.artifact import artifact_of_bytes, digest_of_bytes
-from data_contracts.dsse import (
+from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.artifact import artifact_of_bytes, digest_of_bytes
+from data_contracts.protocol.dsse import (
     MAX_ENVELOPE_BYTES,
     countersign,
     key_id,
     pre_authentication_encoding,
     to_base64,
 )
-from data_contracts.envelope import (
+from data_contracts.protocol.envelope import (
     Quorum,
     document_digest,
     peek_kind,
@@ -30,16 +31,15 @@ from data_contracts.envelope import (
     verify,
     verify_quorums,
 )
-from data_contracts.errors import UntrustedInputError
-from data_contracts.payload import canonical_bytes, table_bytes
-from data_contracts.records import (
+from data_contracts.protocol.payload import canonical_bytes, table_bytes
+from data_contracts.protocol.records import (
     RECORD_TYPES,
     Acceptance,
     ContractAgreement,
     Membership,
     Record,
 )
-from data_contracts.strict_json import _depth, parse_strict
+from data_contracts.protocol.strict_json import _depth, parse_strict
 from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import SAMPLES
 

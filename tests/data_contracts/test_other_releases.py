@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from data_contracts.envelope import verify
 from data_contracts.errors import UntrustedInputError
-from data_contracts.payload import NEWER
-from data_contracts.program_version import is_later, program_version
-from data_contracts.records import Acceptance, Record, Refusal, RoundPlan, Status
+from data_contracts.protocol.envelope import verify
+from data_contracts.protocol.payload import NEWER
+from data_contracts.protocol.program_version import is_later, program_version
+from data_contracts.protocol.records import Acceptance, Record, Refusal, RoundPlan, Status
 from tests.aggregator.federation_samples import federation, key
 from tests.simulator.other_releases import signed_as
 

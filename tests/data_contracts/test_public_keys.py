@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from data_contracts.public_keys import key_fault
-from data_contracts.records.membership import Member
+from data_contracts.protocol.public_keys import key_fault
+from data_contracts.protocol.records.membership import Member
 
 P = 2**255 - 19
 

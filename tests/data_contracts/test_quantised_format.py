@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from data_contracts.adapter_format import (
+from data_contracts.adapters.adapter_format import (
     MAX_ABSOLUTE_VALUE,
     adapter_bytes_limit,
     expected_shapes,
 )
-from data_contracts.block_quantisation import SCHEMES, Scheme, SchemeName, dequantise, quantise
-from data_contracts.quantised_format import (
+from data_contracts.adapters.block_quantisation import (
+    SCHEMES,
+    Scheme,
+    SchemeName,
+    dequantise,
+    quantise,
+)
+from data_contracts.adapters.quantised_format import (
     QuantisedFile,
     check_quantised,
     codes_name,
@@ -20,13 +26,13 @@ from data_contracts.quantised_format import (
     quantised_entries,
     scales_name,
 )
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.starting_adapter import (
+from data_contracts.adapters.tensor_layout import payload_bytes, safetensors_header
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import (
     InitialAdapter,
     narrowed,
     tensors_of,
 )
-from data_contracts.tensor_layout import payload_bytes, safetensors_header
 from tests.data_contracts.quantised_samples import (
     A_NAME,
     B_NAME,

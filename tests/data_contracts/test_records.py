@@ -9,11 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from data_contracts.envelope import seal, verify
-from data_contracts.payload import canonical_bytes, table_bytes
-from data_contracts.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
-from data_contracts.records.membership import EarlierMembership, Member, Revocation
-from data_contracts.wire_types import decimal_from_float
+from data_contracts.protocol.envelope import seal, verify
+from data_contracts.protocol.payload import canonical_bytes, table_bytes
+from data_contracts.protocol.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
+from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
+from data_contracts.protocol.wire_types import decimal_from_float
 from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import PLAN, SAMPLES
 

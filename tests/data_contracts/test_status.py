@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data_contracts.records import Status
+from data_contracts.protocol.records import Status
 from tests.aggregator.federation_samples import federation, minutes
 
 PLACE: dict[str, Any] = {"silo": "bank-a", "number": 1}

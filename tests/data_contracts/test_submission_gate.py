@@ -5,20 +5,20 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records.round_plan import (
+from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     TrainedFactors,
     TrainingRecipe,
 )
-from data_contracts.starting_adapter import (
+from data_contracts.protocol.starting_adapter import (
     AdapterSource,
     Float32Array,
     InitialAdapter,
     NarrowedAdapter,
 )
-from data_contracts.submission_gate import check_submission
 from tests.tiny_model import tiny_adapter_layout
 
 LAYOUT = tiny_adapter_layout()

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from data_contracts.adapter_format import (
+from data_contracts.adapters.adapter_format import (
     MAX_ABSOLUTE_VALUE,
 )
-from data_contracts.block_quantisation import Scheme
-from data_contracts.errors import UntrustedInputError
-from data_contracts.quantised_format import (
+from data_contracts.adapters.block_quantisation import Scheme
+from data_contracts.adapters.quantised_format import (
     check_quantised,
     codes_name,
     open_quantised,
     scales_name,
 )
+from data_contracts.errors import UntrustedInputError
 from tests.data_contracts.quantised_samples import (
     A_NAME,
     BOTH,

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import rfc8785
 
-from data_contracts.dsse import key_id
-from data_contracts.envelope import Verified, seal
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import Abort, Membership, RoundPlan
-from data_contracts.records.membership import EarlierMembership, Member, Revocation
-from data_contracts.trusted_feed import (
+from data_contracts.protocol.dsse import key_id
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Abort, Membership, RoundPlan
+from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
+from data_contracts.protocol.trusted_feed import (
     CoordinatorTrust,
     FedAttempt,
     FeedPosition,

@@ -27,7 +27,7 @@ from data_contracts.dataset.personal_data.kinds import KINDS
 from data_contracts.dataset.personal_data.safe_harbor import coverage_table
 from data_contracts.dataset.sources.data_source import FIELD_TYPES
 from data_contracts.dataset.suite.built_in_rules import built_in_rules, summary_rules
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
 from tests.data_contracts.dataset.contract_samples import write_lines
 from tests.silo_agent.gate_samples import NOW, SampleSilo, failing

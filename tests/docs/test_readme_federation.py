@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.local_processes import stop_recorded
-from infra.stack_ports import StackPorts, remember_ports
+from infra.processes.local_processes import stop_recorded
+from infra.stack.stack_ports import StackPorts, remember_ports
 from tests.printed_commands import require_pasteable
 from tests.tiny_model import make_tiny_model
 

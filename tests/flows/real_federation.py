@@ -19,16 +19,16 @@ from typing import Any, TypeVar
 import psutil
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
-from aggregator.federation_feed import newest_attempt, read_federation, read_report
-from data_contracts.records import RoundReport
-from flows.contract_signing import sign_on_both_sides
-from flows.federation_admin import FederationTerms, Joining, add_silo, init_federation
-from infra.attached_storage import remember_storage
-from infra.durable_files import write_durably
-from infra.local_processes import LocalProcess, start_process
-from infra.local_stack import RunningPrefect, RunningStorage, ensure_auth_string
-from infra.model_files import model_digest
+from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
+from data_contracts.protocol.records import RoundReport
+from flows.federation.contract_signing import sign_on_both_sides
+from flows.federation.federation_admin import FederationTerms, Joining, add_silo, init_federation
+from infra.disk.durable_files import write_durably
+from infra.disk.model_files import model_digest
+from infra.processes.local_processes import LocalProcess, start_process
 from infra.signing_keys import load_key
+from infra.stack.attached_storage import remember_storage
+from infra.stack.local_stack import RunningPrefect, RunningStorage, ensure_auth_string
 from tests.tiny_model import make_tiny_model
 
 _T = TypeVar("_T")

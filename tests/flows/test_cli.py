@@ -13,15 +13,21 @@ from typer.testing import CliRunner
 
 from aggregator.settings import load_settings
 from data_contracts.errors import StorageError
-from flows.federation_admin import FederationTerms, Joining, add_silo, describe, init_federation
-from flows.federation_commands import federation_app
-from flows.round_operations import require_place_for_copies
-from flows.storage_commands import storage_app
-from infra.attached_storage import remember_storage
-from infra.durable_files import write_durably
-from infra.local_stack import RunningStorage
-from infra.s3_client import connect
+from flows.commands.federation_commands import federation_app
+from flows.commands.storage_commands import storage_app
+from flows.federation.federation_admin import (
+    FederationTerms,
+    Joining,
+    add_silo,
+    describe,
+    init_federation,
+)
+from flows.round.round_operations import require_place_for_copies
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
+from infra.stack.attached_storage import remember_storage
+from infra.stack.local_stack import RunningStorage
+from infra.storage.s3_client import connect
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 
 
@@ -240,8 +246,8 @@ def test_a_report_of_somebody_else_fails_with_exit_1(tmp_path: Path) -> None:
     ("modules", "heavy"),
     [
         ("flows.cli, silo_agent.cli", "prefect torch transformers great_expectations deepspeed"),
-        ("flows.round_operations", "prefect torch"),
-        ("flows.federated_training, flows.deployments", "torch"),
+        ("flows.round.round_operations", "prefect torch"),
+        ("flows.round.federated_training, flows.deployment.deployments", "torch"),
     ],
 )
 def test_only_what_is_used_is_loaded(modules: str, heavy: str) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from aggregator.settings import parse_settings
-from flows.federation_admin import FederationTerms, settings_text
-from infra.s3_bucket import S3Bucket
-from infra.storage_config import StorageSection, s3_settings
+from flows.federation.federation_admin import FederationTerms, settings_text
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.storage_config import StorageSection, s3_settings
 from silo_agent.config import parse_config
-from silo_agent.policy import read_policy, require_policy
-from silo_agent.templates import config_text, policy_text
+from silo_agent.first_day.templates import config_text, policy_text
+from silo_agent.policy.policy import read_policy, require_policy
 
 ADDRESS = "http://127.0.0.1:9"
 SETTING = re.compile(r"# (?=\[|[a-z_]+ = )")

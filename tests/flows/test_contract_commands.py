@@ -10,15 +10,15 @@ from data_contracts.dataset.contract.agreement import Parties, agreement_path, r
 from data_contracts.dataset.copyright.overlap import find_overlap
 from data_contracts.dataset.copyright.registry import load_registry
 from data_contracts.dataset.word_hashes import hash_words
-from data_contracts.envelope import seal
 from data_contracts.errors import DataStewardError
-from data_contracts.records import Membership
-from data_contracts.records.membership import Member
-from flows.contract_signing import sign_contract
-from flows.federation_admin import FederationTerms, settings_text
-from infra.durable_files import write_durably
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records import Membership
+from data_contracts.protocol.records.membership import Member
+from flows.federation.contract_signing import sign_contract
+from flows.federation.federation_admin import FederationTerms, settings_text
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
-from silo_agent.templates import config_text
+from silo_agent.first_day.templates import config_text
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 from tests.flows.test_cli import assert_one_message, consortia
 

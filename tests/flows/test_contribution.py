@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from aggregator.contribution.plan import LossJournal, contribution_plan
-from aggregator.evidence_reader import read_attempt
+from aggregator.evidence.reader import read_attempt
 from aggregator.federated_round import close_round
-from aggregator.federation_feed import read_federation
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.round_merge import merge_inputs
+from aggregator.merge.round_merge import merge_inputs
+from aggregator.planning.federation_feed import read_federation
 from aggregator.settings import MergeSection
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records import Close
-from flows.contribution import PublicSet, contributions
+from data_contracts.protocol.records import Close
+from flows.round.contribution import PublicSet, contributions
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
-from silo_agent.training.launch import run_evaluation
+from silo_agent.training.processes.launch import run_evaluation
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import tiny_model as tiny_model
 from tests.simulator.silo import Behaviour

@@ -7,7 +7,7 @@ from rich.console import Console
 from aggregator.contribution.by_silos import Waiting
 from aggregator.contribution.result import Contributions
 from aggregator.contribution.values import Contribution
-from flows.contribution_view import render_contributions
+from flows.round.contribution_view import render_contributions
 
 VALUES = (Contribution("silo-a", 0.25, -0.5, 1.0),)
 

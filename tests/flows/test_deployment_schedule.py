@@ -21,9 +21,9 @@ from prefect.settings import (
 )
 
 from aggregator.settings import FederationSettings, ScheduleSection, parse_settings
-from flows.deployments import Registration, register
-from flows.federation_admin import FederationTerms, settings_text
-from infra.local_stack import RunningPrefect
+from flows.deployment.deployments import Registration, register
+from flows.federation.federation_admin import FederationTerms, settings_text
+from infra.stack.local_stack import RunningPrefect
 
 pytestmark = pytest.mark.stack
 

@@ -32,10 +32,10 @@ from prefect.settings import (
 from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule
-from data_contracts.adapter_format import open_adapter
+from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.errors import FederationOperatorError
-from flows.distributed_merge import merge_on_dask
-from infra.local_stack import RunningPrefect
+from flows.round.distributed_merge import merge_on_dask
+from infra.stack.local_stack import RunningPrefect
 from tests.aggregator.adapter_samples import dense
 from tests.aggregator.merge.test_merge_resume import KilledError, inputs
 
@@ -180,7 +180,7 @@ def other_machine(tmp_path_factory: pytest.TempPathFactory) -> str:
         "from pathlib import Path\n"
         "sys.modules['prefect_dask'] = None\n"
         "from data_contracts.errors import FederationOperatorError\n"
-        "from flows.distributed_merge import merge_on_dask, merge_slice\n"
+        "from flows.round.distributed_merge import merge_on_dask, merge_slice\n"
         "payload = Path(sys.argv[1]).read_bytes()\n"
         "for use in (lambda: merge_slice.fn(payload, [0]), merge_on_dask):\n"
         "    try:\n"

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from aggregator.settings import load_settings
-from infra.local_processes import recorded_processes, stop_recorded
 from infra.loopback import LOOPBACK
-from infra.stack_ports import remembered_ports
+from infra.processes.local_processes import recorded_processes, stop_recorded
+from infra.stack.stack_ports import remembered_ports
 from tests.loopback_server import answering
 from tests.printed_commands import printed_commands, require_pasteable
 from tests.tiny_model import make_tiny_model

@@ -17,18 +17,18 @@ from typing import Literal
 import psutil
 import pytest
 
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import look
-from aggregator.federation_feed import (
+from aggregator.planning.federation_feed import (
     newest_attempt,
     next_round,
     read_federation,
     read_report,
 )
-from aggregator.stage import Stage
-from data_contracts.records import RoundReport
-from flows.orphaned_processes import RUNNER_HOME
-from infra.local_processes import LocalProcess, stop_recorded
-from infra.local_stack import (
+from data_contracts.protocol.records import RoundReport
+from flows.deployment.orphaned_processes import RUNNER_HOME
+from infra.processes.local_processes import LocalProcess, stop_recorded
+from infra.stack.local_stack import (
     RunningPrefect,
     StoragePorts,
     ensure_auth_string,
@@ -197,7 +197,7 @@ def test_what_storage_says_for_good_ends_a_step_at_once(federation: CutOff) -> N
         "import sys\n"
         "from pathlib import Path\n"
         "from aggregator.coordinator import load_coordinator\n"
-        "from flows.federated_round import open_task, outage_wait\n"
+        "from flows.round.federated_round import open_task, outage_wait\n"
         "c = load_coordinator(Path(sys.argv[1]))\n"
         "open_task(c, outage_wait(c), 1)\n"
     )

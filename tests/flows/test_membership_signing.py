@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.audit.report_audit import audit
 from aggregator.coordinator import Coordinator
-from aggregator.federation_feed import next_round
-from aggregator.membership_changes import (
+from aggregator.planning.federation_feed import next_round
+from aggregator.planning.membership_changes import (
     Change,
     renewed,
     revoking_coordinator,
@@ -19,24 +20,23 @@ from aggregator.membership_changes import (
     with_silo_key,
     without_silo,
 )
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from data_contracts.bucket_layout import feed_slot
-from data_contracts.dsse import fingerprint
-from data_contracts.envelope import seal
+from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
-from data_contracts.records import Membership
-from data_contracts.records.membership import Revocation
-from data_contracts.trust_anchor import load_trust_anchor
-from data_contracts.trusted_feed import FeedPosition
-from flows.coordinator_keys import (
+from data_contracts.protocol.bucket_layout import feed_slot
+from data_contracts.protocol.dsse import fingerprint
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records import Membership
+from data_contracts.protocol.records.membership import Revocation
+from data_contracts.protocol.trust_anchor import load_trust_anchor
+from data_contracts.protocol.trusted_feed import FeedPosition
+from flows.federation.coordinator_keys import (
     genuine_until,
     last_entry_of,
     named_key,
     revoke_coordinator_key,
     revoke_earlier_key,
 )
-from flows.membership_signing import (
+from flows.federation.membership_signing import (
     Draft,
     Published,
     change_membership,
@@ -44,7 +44,7 @@ from flows.membership_signing import (
     publish_draft,
     sign_draft,
 )
-from infra.record_store import write_record
+from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key, load_key
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -12,9 +12,9 @@ import pytest
 
 from aggregator.settings import FederationSettings, load_settings
 from data_contracts.errors import FederationOperatorError
-from flows.federation_admin import FederationTerms, settings_text
-from flows.prefect_faults import prefect_answers
-from infra.durable_files import write_durably
+from flows.deployment.prefect_faults import prefect_answers
+from flows.federation.federation_admin import FederationTerms, settings_text
+from infra.disk.durable_files import write_durably
 from infra.loopback import LOOPBACK
 from tests.loopback_server import answering
 
@@ -94,17 +94,19 @@ def test_prefects_own_words_for_no_answer_are_understood(tmp_path: Path) -> None
     code = (
         "import sys; from pathlib import Path\n"
         "from aggregator.settings import load_settings\n"
-        "from flows.prefect_settings import use_prefect_of\n"
+        "from flows.deployment.prefect_settings import use_prefect_of\n"
         "settings = load_settings(Path(sys.argv[1])); use_prefect_of(settings)\n"
         "from prefect.client.orchestration import get_client\n"
-        "from flows.prefect_faults import prefect_answers\n"
+        "from flows.deployment.prefect_faults import prefect_answers\n"
         "with prefect_answers(settings), get_client(sync_client=True) as client:\n"
         "    client.raise_for_api_version_mismatch()\n"
     )
     command = [sys.executable, "-c", code, str(settings.home)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("flows.prefect_faults.PrefectUnavailableError: Prefect at"), done.stderr
+    assert last.startswith("flows.deployment.prefect_faults.PrefectUnavailableError: Prefect at"), (
+        done.stderr
+    )
 
 
 def test_rounds_without_prefect_end_in_one_message(tmp_path: Path) -> None:

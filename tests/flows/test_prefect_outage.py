@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from data_contracts.errors import FederationOperatorError
-from flows.prefect_faults import PrefectUnavailableError
-from flows.prefect_outage import RETRY_SECONDS, SAY_EVERY_TRIES, serve_through_outages
+from flows.deployment.prefect_faults import PrefectUnavailableError
+from flows.deployment.prefect_outage import RETRY_SECONDS, SAY_EVERY_TRIES, serve_through_outages
 from tests.simulator.fake_clock import FakeClock
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

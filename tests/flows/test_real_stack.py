@@ -16,16 +16,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import close_round, merge_round, open_round, stage
-from aggregator.federation_feed import newest_attempt, read_federation
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.round_merge import merge_inputs
-from aggregator.stage import Stage
-from data_contracts.bucket_layout import attempt_of, round_slot
-from data_contracts.envelope import Verified
-from data_contracts.records import Candidate, Close, RoundPlan
-from infra.local_processes import recorded_processes, stop_recorded
-from infra.local_stack import RunningPrefect, RunningStorage
+from aggregator.merge.round_merge import merge_inputs
+from aggregator.planning.federation_feed import newest_attempt, read_federation
+from data_contracts.protocol.bucket_layout import attempt_of, round_slot
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Candidate, Close, RoundPlan
+from infra.processes.local_processes import recorded_processes, stop_recorded
+from infra.stack.local_stack import RunningPrefect, RunningStorage
 from silo_agent.loop import running_agent
 from tests.flows.real_federation import (
     CANARY,
@@ -239,7 +239,9 @@ def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
     assert "does not run" in shown
     assert "STOP" in shown
     (home / "STOP").unlink()
-    script = "import sys; from flows.silo_round import silo_round; print(silo_round(sys.argv[1]))"
+    script = (
+        "import sys; from flows.round.silo_round import silo_round; print(silo_round(sys.argv[1]))"
+    )
     flow = subprocess.run(
         [sys.executable, "-c", script, str(home)],
         env=dict(os.environ) | dict(federation.prefect.env),

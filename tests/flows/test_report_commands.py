@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.attempt import SiloRecords
-from aggregator.report_files import ReportFiles, write_report_files
-from infra.durable_files import write_durably
+from aggregator.evidence.attempt import SiloRecords
+from aggregator.report.files import ReportFiles, write_report_files
+from infra.disk.durable_files import write_durably
 from tests.aggregator.federation_samples import federation, page_file
 
 FED = federation()

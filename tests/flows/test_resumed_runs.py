@@ -12,8 +12,8 @@ import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from flows.orphaned_processes import RUNNER_HOME, end_orphans
-from flows.resumed_runs import (
+from flows.deployment.orphaned_processes import RUNNER_HOME, end_orphans
+from flows.deployment.resumed_runs import (
     LAST_ROUND_NAME,
     LastRound,
     remember_last_round,

@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from flows import round_text
-from silo_agent import doors
+from flows.round import round_text
+from silo_agent.release import doors
 from tests.aggregator.federation_samples import federation
 
 FED = federation()

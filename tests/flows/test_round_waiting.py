@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from aggregator.settings import FederationSettings, load_settings
-from flows.federation_admin import FederationTerms, settings_text
-from flows.next_steps import after_draft, after_init, after_round_start
-from flows.round_waiting import Cohort, Runner, waiting_lines
-from infra.durable_files import write_durably
+from flows.commands.next_steps import after_draft, after_init, after_round_start
+from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.round.round_waiting import Cohort, Runner, waiting_lines
+from infra.disk.durable_files import write_durably
 from tests.printed_commands import printed_commands, require_pasteable
 
 ENOUGH = Cohort(1, ("a", "b"), {})

@@ -13,19 +13,19 @@ from threading import Event
 import pytest
 from rich.console import Console
 
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.stage import Stage
+from aggregator.planning.federation_feed import read_federation, read_report
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
-from data_contracts.records import Status
-from data_contracts.records.status import Phase
-from flows.round_operations import stop_waiting
-from flows.round_watch import RoundView, render_round, view_round
+from data_contracts.protocol.records import Status
+from data_contracts.protocol.records.status import Phase
+from flows.round.round_operations import stop_waiting
+from flows.round.round_watch import RoundView, render_round, view_round
 from silo_agent import loop
-from silo_agent.feed import refresh_feed
-from silo_agent.kill_switch import KillSwitch
+from silo_agent.federation.feed import refresh_feed
 from silo_agent.loop import run_agent
-from silo_agent.status_reporter import StatusReporter
+from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.status_reporter import StatusReporter
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.memory_bucket import InMemoryBucket

@@ -7,7 +7,7 @@ import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
 from aggregator.settings import ScheduleSection
-from flows.schedule_words import clock_change_words, next_start, usual_words
+from flows.deployment.schedule_words import clock_change_words, next_start, usual_words
 
 NEW_YEAR = datetime(2027, 1, 1, 12, tzinfo=UTC)
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"

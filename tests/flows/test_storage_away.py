@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.federation_admin import init_federation
-from infra.local_ports import free_port
-from infra.local_stack import RunningStorage
+from flows.federation.federation_admin import init_federation
+from infra.stack.local_ports import free_port
+from infra.stack.local_stack import RunningStorage
 from tests.flows.test_cli import terms
 
 pytestmark = pytest.mark.stack

@@ -7,21 +7,21 @@ from threading import Thread
 import pytest
 
 from data_contracts.errors import StorageError
-from flows.storage_outage import (
+from flows.round.storage_outage import (
     LONGEST_PAUSE_SECONDS,
     SHORTEST_WAIT,
     OutageWait,
     pause_seconds,
     waits_until,
 )
-from infra.local_ports import free_port
-from infra.object_store import (
+from infra.stack.local_ports import free_port
+from infra.storage.object_store import (
     AccessDeniedError,
     RefusedRequestError,
     StorageUnavailableError,
     UnusableCredentialError,
 )
-from infra.s3_bucket import S3Bucket, S3Settings
+from infra.storage.s3_bucket import S3Bucket, S3Settings
 from tests.loopback_server import answering
 from tests.simulator.fake_clock import START, FakeClock
 

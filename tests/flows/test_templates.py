@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.settings import parse_settings
-from flows.federation_admin import FederationTerms, settings_text
-from silo_agent.templates import config_text
+from flows.federation.federation_admin import FederationTerms, settings_text
+from silo_agent.first_day.templates import config_text
 
 TEXTS = ['Coding "assistant"', "C:\\new", "a # b", "line\nbreak", "h\u00e4uslich", "\x7f{x}", ""]
 

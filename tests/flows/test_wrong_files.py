@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import StorageError
-from flows.federation_admin import init_federation, settings_text
+from flows.federation.federation_admin import init_federation, settings_text
 from infra import command_values as values
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 from tests.flows.command_walk import PROGRAMS, Parser, ended, everything_below, one_message
 from tests.flows.test_cli import terms

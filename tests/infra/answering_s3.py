@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from infra.s3_client import S3Settings
+from infra.storage.s3_client import S3Settings
 from tests.loopback_server import serving
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Literal
 
-from infra.s3_client import S3Settings
+from infra.storage.s3_client import S3Settings
 from tests.loopback_server import serving
 
 Fault = Literal["breaks_off", "ignores_range", "ignores_conditions", "conflicts_once"]

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from data_contracts.artifact import digest_of_bytes
 from data_contracts.errors import ConsortiaError
-from infra.backup_file import (
+from data_contracts.protocol.artifact import digest_of_bytes
+from infra.backup.backup_file import (
     Manifest,
     Owner,
     manifest_of,
     unpack_backup,
     write_backup,
 )
-from infra.home_restore import Home, restore_home
-from infra.sealed_file import CHUNK_BYTES, MAGIC, TAG_BYTES
+from infra.backup.home_restore import Home, restore_home
+from infra.backup.sealed_file import CHUNK_BYTES, MAGIC, TAG_BYTES
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 OWNER = Owner("oncology", "north")

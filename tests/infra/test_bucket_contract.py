@@ -1,4 +1,4 @@
-"""The promises of `infra.object_store.Bucket`, on memory and on a real S3 storage."""
+"""The promises of `infra.storage.object_store.Bucket`, on memory and on a real S3 storage."""
 
 import os
 import resource
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import ArtifactRef, artifact_of_bytes, artifact_of_file
-from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import ConsortiaError, StorageError, UntrustedInputError
-from infra.local_stack import RunningStorage, add_federation
-from infra.object_store import BoundExceededError, Bucket
-from infra.s3_bucket import S3Bucket
-from infra.storage_probe import probe_storage, require_promises
+from data_contracts.protocol.artifact import ArtifactRef, artifact_of_bytes, artifact_of_file
+from data_contracts.protocol.bucket_layout import blob_key
+from infra.stack.local_stack import RunningStorage, add_federation
+from infra.storage.object_store import BoundExceededError, Bucket
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.storage_probe import probe_storage, require_promises
 from tests.simulator.memory_bucket import InMemoryBucket
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from infra.durable_files import keep_durably, write_durably
+from infra.disk.durable_files import keep_durably, write_durably
 
 
 def test_a_kept_file_is_the_same_file_and_outlives_the_first_name(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import digest_of_bytes
-from data_contracts.bucket_layout import feed_slot, membership_slot, record_key
-from data_contracts.envelope import Verified, seal
 from data_contracts.errors import FederationOperatorError, SiloOperatorError, UntrustedInputError
-from data_contracts.records import Abort, Membership, RoundPlan
-from data_contracts.trusted_feed import FedAttempt, FeedPosition
-from infra.feed_reader import FeedReader
-from infra.record_store import write_record
-from infra.single_writer import claim_key, claim_record
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.bucket_layout import feed_slot, membership_slot, record_key
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Abort, Membership, RoundPlan
+from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition
+from infra.records.feed_reader import FeedReader
+from infra.records.record_store import write_record
+from infra.storage.single_writer import claim_key, claim_record
 from tests.infra.record_samples import (
     COORDINATOR,
     FIRST,
@@ -290,7 +290,7 @@ def test_a_version_of_the_wire_from_before_is_named_at_start(
 ) -> None:
     old = json.loads(seal(FIRST.record, new_key()).envelope)
     old["payloadType"] = old["payloadType"].replace(".v2+", ".v1+")
-    from data_contracts.trust_anchor import load_trust_anchor
+    from data_contracts.protocol.trust_anchor import load_trust_anchor
 
     (tmp_path / "membership.json").write_text(json.dumps(old, separators=(",", ":")))
     with pytest.raises(UntrustedInputError, match=r"expected version 2 .*found version 1"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import SiloOperatorError
-from infra.file_digests import MAX_CACHE_BYTES, FileDigests
+from data_contracts.protocol.artifact import artifact_of_file
+from infra.disk.file_digests import MAX_CACHE_BYTES, FileDigests
 
 
 @pytest.fixture

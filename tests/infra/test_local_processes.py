@@ -14,14 +14,14 @@ import psutil
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from infra.local_ports import free_port, is_free, require_free
-from infra.local_processes import (
+from infra.processes.local_processes import (
     LocalProcess,
     recorded_processes,
     start_process,
     stop_recorded,
     wait_until,
 )
+from infra.stack.local_ports import free_port, is_free, require_free
 
 ENV = {"PATH": os.environ["PATH"]}
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -104,7 +104,7 @@ def test_a_failed_start_shows_the_log(tmp_path: Path) -> None:
 def test_a_child_outlives_a_killed_parent_only_when_kept(tmp_path: Path, keep: bool) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from infra.local_processes import start_process\n"
+        "from infra.processes.local_processes import start_process\n"
         f"start_process('child', [sys.executable, '-c', 'import time; time.sleep(60)'],"
         f" Path({str(tmp_path)!r}), env={{}}, keep={keep})\n"
         "time.sleep(60)"

@@ -14,9 +14,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from data_contracts.errors import ConsortiaError
-from infra.attached_storage import remember_storage
-from infra.local_processes import recorded_processes
-from infra.local_stack import (
+from infra.processes.local_processes import recorded_processes
+from infra.stack.attached_storage import remember_storage
+from infra.stack.local_stack import (
     RunningPrefect,
     RunningStorage,
     StoragePorts,
@@ -26,9 +26,9 @@ from infra.local_stack import (
     start_object_storage,
     start_stack,
 )
-from infra.s3_bucket import S3Bucket
-from infra.s3_client import connect
-from infra.seaweedfs import identities_path
+from infra.stack.seaweedfs import identities_path
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.s3_client import connect
 
 pytestmark = pytest.mark.stack
 

@@ -11,7 +11,7 @@ import pytest
 import rfc8785
 
 from data_contracts.errors import SiloOperatorError
-from infra.model_files import model_digest
+from infra.disk.model_files import model_digest
 
 FILES = {
     "config.json": b"{}",
@@ -110,5 +110,5 @@ def test_damaged_cache_is_made_again(model: Path, tmp_path: Path, damage: str) -
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, infra.model_files; sys.exit('torch' in sys.modules)"
+    code = "import sys, infra.disk.model_files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

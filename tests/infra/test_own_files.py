@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from infra.own_files import (
+from infra.disk.own_files import (
     DiskCounter,
     DiskUsage,
     leads_through_no_link,

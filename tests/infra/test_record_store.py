@@ -4,11 +4,11 @@ from decimal import Decimal
 
 import pytest
 
-from data_contracts.bucket_layout import record_key, round_slot, status_key, status_prefix
-from data_contracts.envelope import Verified, max_document_bytes, seal
 from data_contracts.errors import StorageError
-from data_contracts.records import Acceptance, Status
-from infra.record_store import (
+from data_contracts.protocol.bucket_layout import record_key, round_slot, status_key, status_prefix
+from data_contracts.protocol.envelope import Verified, max_document_bytes, seal
+from data_contracts.protocol.records import Acceptance, Status
+from infra.records.record_store import (
     MAX_SLOT_OBJECTS,
     Absent,
     Equivocation,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import artifact_of_bytes, artifact_of_file
-from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import StorageError
-from infra.local_ports import free_port
-from infra.local_stack import RunningStorage, add_federation, add_silo
-from infra.object_store import AccessDeniedError, UnusableCredentialError
-from infra.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket, S3Settings
-from infra.s3_client import connect
-from infra.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
+from data_contracts.protocol.artifact import artifact_of_bytes, artifact_of_file
+from data_contracts.protocol.bucket_layout import blob_key
+from infra.stack.local_ports import free_port
+from infra.stack.local_stack import RunningStorage, add_federation, add_silo
+from infra.storage.object_store import AccessDeniedError, UnusableCredentialError
+from infra.storage.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket, S3Settings
+from infra.storage.s3_client import connect
+from infra.storage.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
 from tests.infra.misbehaving_s3 import running
 
 SECRET = "the-secret-that-must-not-show"

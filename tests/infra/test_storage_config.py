@@ -6,11 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from data_contracts.errors import ConsortiaError, StorageError
-from infra.local_ports import free_port
-from infra.object_store import StorageUnavailableError, UnusableCredentialError
-from infra.s3_bucket import S3Bucket
-from infra.s3_client import connect
-from infra.storage_config import StorageSection, s3_settings
+from infra.stack.local_ports import free_port
+from infra.storage.object_store import StorageUnavailableError, UnusableCredentialError
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.s3_client import connect
+from infra.storage.storage_config import StorageSection, s3_settings
 from tests.infra.answering_s3 import always
 
 ELSEWHERE = "https://storage.example"

@@ -7,8 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from data_contracts.errors import StorageError
-from infra.object_store import AccessDeniedError, Lock, RefusedRequestError
-from infra.storage_probe import RACES, probe_inbox, probe_locks, probe_storage, require_promises
+from infra.storage.object_store import AccessDeniedError, Lock, RefusedRequestError
+from infra.storage.storage_probe import (
+    RACES,
+    probe_inbox,
+    probe_locks,
+    probe_storage,
+    require_promises,
+)
 from tests.simulator.memory_bucket import InMemoryBucket
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.toml_text import toml_string
+from infra.disk.toml_text import toml_string
 
 WHOLE = st.characters(exclude_categories=["Cs"])
 EVERY_CONTROL = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, 0xFEFF]))

@@ -1,4 +1,4 @@
-"""Versions and locks as `infra.object_store.Bucket` promises them, in memory and on a real S3."""
+"""Versions and locks as `infra.storage.object_store.Bucket` promises them, in memory and on a real S3."""
 
 import os
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from data_contracts.artifact import artifact_of_bytes, artifact_of_file
-from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import UntrustedInputError
-from infra.local_stack import RunningStorage, add_federation, add_silo
-from infra.object_store import (
+from data_contracts.protocol.artifact import artifact_of_bytes, artifact_of_file
+from data_contracts.protocol.bucket_layout import blob_key
+from infra.stack.local_stack import RunningStorage, add_federation, add_silo
+from infra.storage.object_store import (
     AccessDeniedError,
     Bucket,
     Lock,
     ObjectVersion,
     VersionGoneError,
 )
-from infra.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket
-from infra.s3_client import connect
+from infra.storage.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket
+from infra.storage.s3_client import connect
 from tests.simulator.memory_bucket import InMemoryBucket
 
 IN_A_DAY = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)

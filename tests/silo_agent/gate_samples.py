@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
-from infra.storage_config import StorageSection
+from infra.storage.storage_config import StorageSection
 from silo_agent.config import DataSection, SiloConfig
-from silo_agent.contract_gate import ContractGate
-from silo_agent.gate_outcome import GateOutcome
-from silo_agent.templates import config_text
+from silo_agent.first_day.templates import config_text
+from silo_agent.gate.contract_gate import ContractGate
+from silo_agent.gate.outcome import GateOutcome
 from tests.data_contracts.dataset.contract_samples import CONTRACT, write_lines
 from tests.simulator.fake_clock import FakeClock
 

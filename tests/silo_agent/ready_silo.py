@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from data_contracts.envelope import seal
-from data_contracts.records import Membership
-from data_contracts.records.membership import Member
-from flows.contract_signing import sign_contract
-from flows.federation_admin import FederationTerms, settings_text
-from infra.durable_files import write_durably
-from infra.model_files import model_digest
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records import Membership
+from data_contracts.protocol.records.membership import Member
+from flows.federation.contract_signing import sign_contract
+from flows.federation.federation_admin import FederationTerms, settings_text
+from infra.disk.durable_files import write_durably
+from infra.disk.model_files import model_digest
 from infra.signing_keys import create_key, load_key
 from silo_agent.config import load_config
-from silo_agent.hand_over import accept_hand_over
-from silo_agent.new_home import NewSilo, create_home
-from silo_agent.readiness import Item
-from silo_agent.readiness_facts import look
-from silo_agent.readiness_machine import machine
-from silo_agent.readiness_papers import papers
-from silo_agent.templates import LocalModel
+from silo_agent.first_day.hand_over import accept_hand_over
+from silo_agent.first_day.new_home import NewSilo, create_home
+from silo_agent.first_day.templates import LocalModel
+from silo_agent.readiness.checklist import Item
+from silo_agent.readiness.facts import look
+from silo_agent.readiness.machine import machine
+from silo_agent.readiness.papers import papers
 
 PURPOSE = "Coding assistant, research"
 NOW = datetime.now(UTC)

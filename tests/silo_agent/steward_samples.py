@@ -1,6 +1,6 @@
 """A check as its steward reads it, of a silo over a real home directory."""
 
-from silo_agent.steward_view import ShownRule, StewardView, steward_view
+from silo_agent.gate.steward_view import ShownRule, StewardView, steward_view
 from tests.silo_agent.gate_samples import SampleSilo
 
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 
 from aggregator.federated_round import close_round, merge_round
-from data_contracts.bucket_layout import attempt_of
 from data_contracts.dataset.contract.terms import EGRESS
-from data_contracts.envelope import Verified
 from data_contracts.errors import DataStewardError, StorageError
-from data_contracts.records import Close, Refusal, RoundPlan, Verdict
+from data_contracts.protocol.bucket_layout import attempt_of
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Close, Refusal, RoundPlan, Verdict
 from silo_agent.agent import Step
-from silo_agent.release import Released
+from silo_agent.release.release import Released
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import FINDINGS, Behaviour, SimulatedSilo

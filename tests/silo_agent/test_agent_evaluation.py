@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from aggregator.federated_round import close_round, merge_round
-from data_contracts.bucket_layout import attempt_of
-from data_contracts.records import Evaluation, RoundPlan, Verdict
+from data_contracts.protocol.bucket_layout import attempt_of
+from data_contracts.protocol.records import Evaluation, RoundPlan, Verdict
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses
-from silo_agent.status_reporter import StatusReporter
+from silo_agent.release.status_reporter import StatusReporter
 from tests.simulator.federation import FEDERATION
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import (

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from silo_agent.check_process import ORPHANED_EXIT_CODE, REPORT_EVERY, check_in_child
 from silo_agent.config import AgentSection
-from silo_agent.contract_gate import GATE_DIRECTORY
+from silo_agent.gate.check_process import ORPHANED_EXIT_CODE, REPORT_EVERY, check_in_child
+from silo_agent.gate.contract_gate import GATE_DIRECTORY
 from silo_agent.restarts import CheckDiedError
 from tests.data_contracts.dataset.contract_samples import sample_record, sample_records
 from tests.silo_agent.gate_samples import SampleSilo, failing
@@ -72,7 +72,7 @@ def each_child(act: Callable[[psutil.Process], None], times: int) -> Iterator[li
         while not over.wait(0.01):
             for child in psutil.Process().children():
                 with suppress(psutil.Error):
-                    if child.pid not in seen and "silo_agent.check_process" in child.cmdline():
+                    if child.pid not in seen and "silo_agent.gate.check_process" in child.cmdline():
                         seen.append(child.pid)
                         if len(seen) <= times:
                             act(child)
@@ -132,7 +132,7 @@ def test_the_kill_switch_ends_the_child(silo: SampleSilo) -> None:
 
 def test_the_child_ends_with_its_agent(silo: SampleSilo) -> None:
     """Its end of the pipe is closed by the kernel, however the agent ended."""
-    command = [sys.executable, "-m", "silo_agent.check_process", str(silo.home)]
+    command = [sys.executable, "-m", "silo_agent.gate.check_process", str(silo.home)]
     silo.write_records(
         [sample_record(n, prompt="Which?", answer=words(n)) for n in range(REPORT_EVERY + 4_000)]
     )

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.records import RoundPlan
+from data_contracts.protocol.records import RoundPlan
 from infra.clock import SystemClock
 from silo_agent.collaborators import GlobalAdapter, Splits
-from silo_agent.local_jobs import HELDOUT, LocalJobs, coalition_adapters
-from silo_agent.local_trainer import DeepSpeedTrainer
-from silo_agent.status_reporter import StatusReporter
+from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
-from silo_agent.training.launch import run_evaluation
+from silo_agent.training.jobs import HELDOUT, LocalJobs, coalition_adapters
+from silo_agent.training.processes.launch import run_evaluation
+from silo_agent.training.trainer import DeepSpeedTrainer
 from tests.aggregator.federation_samples import Federation
 from tests.silo_agent.test_silo_layout import drawn_adapter, jobs_of
 from tests.silo_agent.tiny_federation import tiny_federation

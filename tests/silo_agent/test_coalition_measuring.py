@@ -9,21 +9,21 @@ import pytest
 
 from aggregator.contribution.by_silos import Question, contributions_by_silos
 from aggregator.contribution.closed_round import closed_round
-from data_contracts.artifact import artifact_of_bytes
-from data_contracts.bucket_layout import attempt_of, blob_key, round_slot
 from data_contracts.dataset.contract.terms import EGRESS
-from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import StorageError
-from data_contracts.records import CoalitionLosses, ContributionRequest, RoundPlan
-from data_contracts.records.contribution_request import CoalitionAdapter
-from data_contracts.wire_types import decimal_from_float
-from infra.record_store import write_record
+from data_contracts.protocol.artifact import artifact_of_bytes
+from data_contracts.protocol.bucket_layout import attempt_of, blob_key, round_slot
+from data_contracts.protocol.envelope import Verified, seal, verify
+from data_contracts.protocol.records import CoalitionLosses, ContributionRequest, RoundPlan
+from data_contracts.protocol.records.contribution_request import CoalitionAdapter
+from data_contracts.protocol.wire_types import decimal_from_float
+from infra.records.record_store import write_record
 from silo_agent.agent import Step
-from silo_agent.coalition_measuring import BATCH_COALITIONS, LOSS_DECIMALS
 from silo_agent.collaborators import GlobalAdapter
-from silo_agent.kill_switch import KillSwitch
-from silo_agent.release import Released
-from silo_agent.status_reporter import StatusReporter
+from silo_agent.contribution.coalition_measuring import BATCH_COALITIONS, LOSS_DECIMALS
+from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.release import Released
+from silo_agent.release.status_reporter import StatusReporter
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour, SimulatedSilo

@@ -15,9 +15,9 @@ import pytest
 from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.licence import canonical_licence_id
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from data_contracts.records.verdict import MAX_LICENCES
-from silo_agent.contract_gate import BASELINE_NAME, GATE_DIRECTORY, SPLITS_DIRECTORY
-from silo_agent.gate_outcome import OUTCOME_NAME
+from data_contracts.protocol.records.verdict import MAX_LICENCES
+from silo_agent.gate.contract_gate import BASELINE_NAME, GATE_DIRECTORY, SPLITS_DIRECTORY
+from silo_agent.gate.outcome import OUTCOME_NAME
 from tests.data_contracts.dataset.contract_samples import (
     replaced,
     sample_contract,

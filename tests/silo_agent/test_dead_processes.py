@@ -6,18 +6,18 @@ from typing import NoReturn
 
 import pytest
 
+from aggregator.evidence.stage import owing_evaluation
 from aggregator.federated_round import abort_round, close_round, look, merge_round
-from aggregator.federation_feed import read_federation, read_report
-from aggregator.stage import owing_evaluation
-from data_contracts.bucket_layout import attempt_of
-from data_contracts.envelope import Verified
+from aggregator.planning.federation_feed import read_federation, read_report
 from data_contracts.errors import SiloOperatorError
-from data_contracts.records import Close, Refusal, RoundPlan
-from flows.round_watch import view_round
+from data_contracts.protocol.bucket_layout import attempt_of
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Close, Refusal, RoundPlan
+from flows.round.round_watch import view_round
 from silo_agent.agent import Step, poll_once
-from silo_agent.gate_outcome import GateOutcome
+from silo_agent.gate.outcome import GateOutcome
 from silo_agent.loop import run_agent
-from silo_agent.release import Released
+from silo_agent.release.release import Released
 from silo_agent.restarts import CheckDiedError, ProcessDiedError, described_exit, with_restarts
 from silo_agent.silo import Silo
 from tests.simulator.fake_clock import FakeClock

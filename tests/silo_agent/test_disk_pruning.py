@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import abort_round, advance
 from aggregator.settings import MergeSection
-from aggregator.stage import Stage
-from data_contracts.bucket_layout import blob_key
-from data_contracts.records import Submission
-from infra.own_files import remove_all
+from data_contracts.protocol.bucket_layout import blob_key
+from data_contracts.protocol.records import Submission
+from infra.disk.own_files import remove_all
 from silo_agent.agent import poll_once
-from silo_agent.agent_disk import silo_disk
 from silo_agent.config import DiskSection
-from silo_agent.disk_pruning import SiloDisk, prune_home, surplus
-from silo_agent.disk_rule import SeenRounds, kept_rounds
+from silo_agent.home.agent_disk import silo_disk
+from silo_agent.home.disk_pruning import SiloDisk, prune_home, surplus
+from silo_agent.home.disk_rule import SeenRounds, kept_rounds
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.disk import files_below, names_in, play_rounds, size_of
 from tests.simulator.fake_clock import START

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from silo_agent.doors import NO_CONTRACT, objection
-from silo_agent.policy import ContractTerms
+from silo_agent.policy.policy import ContractTerms
+from silo_agent.release.doors import NO_CONTRACT, objection
 from tests.aggregator.federation_samples import digest, federation, minutes
 
 FED = federation()

@@ -6,15 +6,15 @@ import pytest
 
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.dataset.small_cells import SMALL_CELL
-from data_contracts.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.collaborators import HeldoutLosses
-from silo_agent.egress import (
+from silo_agent.gate.outcome import GateOutcome
+from silo_agent.release.egress import (
     leaving_licences,
     leaving_losses,
     leaving_outcomes,
     leaving_records,
 )
-from silo_agent.gate_outcome import GateOutcome
 from tests.aggregator.federation_samples import digest, minutes
 
 HOLDS = RuleOutcome(

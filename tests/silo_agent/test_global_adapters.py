@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_contracts.artifact import ArtifactRef, artifact_of_file
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records import RoundPlan
-from data_contracts.records.merge_spec import MergeSpec
-from data_contracts.records.round_plan import AdapterLayout
-from data_contracts.starting_adapter import InitialAdapter, tensors_of
+from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.starting_adapter import InitialAdapter, tensors_of
 from silo_agent.collaborators import GlobalAdapter
-from silo_agent.global_adapters import GlobalAdapters
-from silo_agent.training.adapter_file import write_adapter
+from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.training.ranks.adapter_file import write_adapter
 from tests.aggregator.federation_samples import federation
 from tests.simulator.memory_bucket import InMemoryBucket
 

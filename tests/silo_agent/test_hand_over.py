@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.dsse import Signer
-from data_contracts.envelope import seal
 from data_contracts.errors import ConsortiaError, SiloOperatorError
-from data_contracts.records import Membership
-from data_contracts.trust_anchor import load_trust_anchor
-from data_contracts.trusted_feed import earlier_after
-from infra.durable_files import write_durably
+from data_contracts.protocol.dsse import Signer
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records import Membership
+from data_contracts.protocol.trust_anchor import load_trust_anchor
+from data_contracts.protocol.trusted_feed import earlier_after
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
 from silo_agent.config import load_config
-from silo_agent.hand_over import accept_hand_over
+from silo_agent.first_day.hand_over import accept_hand_over
 from tests.silo_agent.ready_silo import ReadySilo
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_contracts.records import RoundPlan
-from silo_agent.heldout_losses import LOSSES_NAME, SUMS_NAME, LossBook, Measured
+from data_contracts.protocol.records import RoundPlan
 from silo_agent.training.job import EvaluatedAdapter
-from silo_agent.training.record_sums import mean_loss
+from silo_agent.training.losses import LOSSES_NAME, SUMS_NAME, LossBook, Measured
+from silo_agent.training.ranks.record_sums import mean_loss
 from tests.aggregator.federation_samples import federation
 
 PLAN = federation().plan.record

@@ -12,10 +12,10 @@ import pytest
 from infra.clock import SystemClock
 from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining, Splits
 from silo_agent.config import AgentSection, TrainingSection
-from silo_agent.local_trainer import DeepSpeedTrainer
+from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import ProcessDiedError
-from silo_agent.status_reporter import StatusReporter
 from silo_agent.training.run_files import RunFiles
+from silo_agent.training.trainer import DeepSpeedTrainer
 from tests.silo_agent.test_local_trainer import BASE_MODEL, TinyEvaluation
 from tests.silo_agent.training.tiny_jobs import job_processes
 from tests.tiny_model import write_records
@@ -83,7 +83,7 @@ def evaluation(silo: KilledSilo) -> list[psutil.Process]:
     for child in psutil.Process().children():
         # Ended meanwhile, and not collected yet.
         with suppress(psutil.Error):
-            found += [child] if "silo_agent.training.evaluate" in child.cmdline() else []
+            found += [child] if "silo_agent.training.ranks.evaluate" in child.cmdline() else []
     return found
 
 

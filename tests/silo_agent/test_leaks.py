@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from silo_agent.gate_outcome import GateOutcome
+from silo_agent.gate.outcome import GateOutcome
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced, sample_record
 from tests.silo_agent.gate_samples import SampleSilo, failing
 
@@ -118,7 +118,7 @@ def test_the_child_process_says_nothing_of_the_data(tmp_path: Path) -> None:
     silo = SampleSilo(tmp_path, CONTRACT)
     silo.write_config()
     silo.write_records([*planted(), b"broken"])
-    command = [sys.executable, "-m", "silo_agent.check_process", str(tmp_path)]
+    command = [sys.executable, "-m", "silo_agent.gate.check_process", str(tmp_path)]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

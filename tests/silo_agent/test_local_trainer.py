@@ -7,14 +7,14 @@ import pytest
 
 from infra.clock import SystemClock
 from silo_agent.collaborators import EvaluatedAdapters, GlobalAdapter, HeldoutLosses, Splits
-from silo_agent.heldout_losses import SUMS_NAME, Measured
-from silo_agent.local_jobs import BASE, HELDOUT, measured
-from silo_agent.local_trainer import DeepSpeedTrainer
-from silo_agent.status_reporter import StatusReporter
-from silo_agent.training.evaluate import evaluate
+from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.training.job import EvaluationJob
-from silo_agent.training.record_sums import RecordSums, change_error, mean_loss
+from silo_agent.training.jobs import BASE, HELDOUT, measured
+from silo_agent.training.losses import SUMS_NAME, Measured
+from silo_agent.training.ranks.evaluate import evaluate
+from silo_agent.training.ranks.record_sums import RecordSums, change_error, mean_loss
 from silo_agent.training.run_files import ProgressWriter
+from silo_agent.training.trainer import DeepSpeedTrainer
 from tests.silo_agent.test_silo_layout import drawn_adapter, jobs_of
 from tests.silo_agent.tiny_federation import tiny_federation
 from tests.tiny_model import write_records

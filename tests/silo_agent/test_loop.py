@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.federation_feed import read_federation, read_report
+from aggregator.planning.federation_feed import read_federation, read_report
 from data_contracts.errors import SiloOperatorError, StorageError
 from infra.signing_keys import create_key
 from silo_agent.agent import poll_once
+from silo_agent.federation.marks import Seen, forget_clock, remember_clock
 from silo_agent.loop import only_agent, run_agent, running_agent
-from silo_agent.marks import Seen, forget_clock, remember_clock
 from tests.simulator.fake_clock import START, FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import Behaviour, SimulatedGate

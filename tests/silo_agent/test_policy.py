@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from data_contracts.adapter_format import adapter_bytes_limit
-from data_contracts.records import Membership, RoundPlan
-from data_contracts.records.membership import Member
-from data_contracts.records.round_plan import Retention, SiloLayout
-from silo_agent.policy import (
+from data_contracts.adapters.adapter_format import adapter_bytes_limit
+from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.records.round_plan import Retention, SiloLayout
+from silo_agent.first_day.templates import policy_text
+from silo_agent.policy.policy import (
     ContractTerms,
     PlanContext,
     PolicyFile,
@@ -20,7 +21,6 @@ from silo_agent.policy import (
     read_policy,
     require_policy,
 )
-from silo_agent.templates import policy_text
 from tests.aggregator.federation_samples import federation, key, membership
 
 FED = federation()

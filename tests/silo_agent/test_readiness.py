@@ -12,7 +12,7 @@ import pytest
 
 from data_contracts.errors import SiloOperatorError
 from infra.signing_keys import create_key
-from silo_agent.readiness import refusals
+from silo_agent.readiness.checklist import refusals
 from tests.printed_commands import printed_commands, require_pasteable
 from tests.silo_agent.ready_silo import NOW, PURPOSE, ReadySilo
 

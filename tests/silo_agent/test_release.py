@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from data_contracts.artifact import artifact_of_file
-from data_contracts.envelope import seal
 from data_contracts.errors import StorageError, UntrustedInputError
-from data_contracts.records import Submission, Verdict
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records import Submission, Verdict
 from infra.signing_keys import SigningKey, create_key
-from silo_agent.kill_switch import KillSwitch
-from silo_agent.policy import ContractTerms
-from silo_agent.release import Grounds, Release, ReleaseForbiddenError
+from silo_agent.policy.policy import ContractTerms
+from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.release import Grounds, Release, ReleaseForbiddenError
 from tests.aggregator.federation_samples import federation
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket

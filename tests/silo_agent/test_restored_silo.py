@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from aggregator.federated_round import advance
-from aggregator.federation_feed import read_federation, read_report
+from aggregator.planning.federation_feed import read_federation, read_report
 from data_contracts.errors import ConsortiaError, StorageError
-from data_contracts.records import RoundReport
-from infra.home_restore import RESTORED_NAME, is_restored
+from data_contracts.protocol.records import RoundReport
+from infra.backup.home_restore import RESTORED_NAME, is_restored
 from silo_agent.agent import poll_once
-from silo_agent.backup import back_up_silo, restore_silo
 from silo_agent.config import CONFIG_NAME, SiloConfig
+from silo_agent.federation.marks import CLOCK_NAME
+from silo_agent.first_day.templates import config_text
+from silo_agent.home.backup import back_up_silo, restore_silo
 from silo_agent.loop import only_agent
-from silo_agent.marks import CLOCK_NAME
-from silo_agent.templates import config_text
 from tests.simulator.federation import FEDERATION, RUN, STEP_SECONDS, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour, SimulatedSilo

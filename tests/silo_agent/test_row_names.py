@@ -13,7 +13,7 @@ from data_contracts.dataset.sources.data_source import (
     DataUnavailableError,
     FieldMapping,
 )
-from silo_agent.row_names import RowNames, meaning_of_row, names_of
+from silo_agent.gate.row_names import RowNames, meaning_of_row, names_of
 from tests.data_contracts.dataset.contract_samples import replaced, sample_record
 from tests.silo_agent.gate_samples import SampleSilo
 from tests.silo_agent.steward_samples import view_of

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from PIL import Image
 
 from data_contracts.dataset.copyright.registry_builder import RegistryTerms, build_registry
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key
 from tests.data_contracts.dataset.contract_samples import (
     CONTRACT,

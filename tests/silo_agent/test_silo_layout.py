@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_contracts.adapter_format import check_adapter
-from data_contracts.records import RoundPlan
-from data_contracts.records.round_plan import AdapterLayout, SiloLayout
-from data_contracts.starting_adapter import InitialAdapter, tensors_of
-from infra.model_files import model_digest
+from data_contracts.adapters.adapter_format import check_adapter
+from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.round_plan import AdapterLayout, SiloLayout
+from data_contracts.protocol.starting_adapter import InitialAdapter, tensors_of
+from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter, Splits
 from silo_agent.config import SiloConfig
-from silo_agent.heldout_losses import Measured
-from silo_agent.local_jobs import BASE, LocalJobs, measured
-from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import EvaluatedAdapter
+from silo_agent.training.jobs import BASE, LocalJobs, measured
+from silo_agent.training.losses import Measured
+from silo_agent.training.ranks.adapter_file import write_adapter
 from tests.aggregator.federation_samples import federation
 from tests.silo_agent.test_policy import EXACT, POLICY
 

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from data_contracts.dataset.contract.terms import EGRESS
-from silo_agent.check_display import print_view, show_page
-from silo_agent.steward_page import expiry_words, open_in_browser, render_page, write_page
-from silo_agent.steward_view import StewardView
+from silo_agent.gate.check_display import print_view, show_page
+from silo_agent.gate.steward_page import expiry_words, open_in_browser, render_page, write_page
+from silo_agent.gate.steward_view import StewardView
 from tests.data_contracts.dataset.contract_samples import (
     CONTRACT,
     replaced,

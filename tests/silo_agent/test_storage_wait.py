@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import StorageError
-from infra.object_store import AccessDeniedError, StorageUnavailableError, UnusableCredentialError
-from silo_agent.storage_wait import probe_when_reachable
+from infra.storage.object_store import (
+    AccessDeniedError,
+    StorageUnavailableError,
+    UnusableCredentialError,
+)
+from silo_agent.federation.storage_wait import probe_when_reachable
 from tests.silo_agent.ready_silo import ReadySilo
 from tests.simulator.fake_clock import START, FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket

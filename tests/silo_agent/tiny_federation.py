@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from data_contracts.records.merge_spec import MergeSpec
-from infra.model_files import model_digest
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from infra.disk.model_files import model_digest
 from tests.aggregator.federation_samples import Federation, federation
 from tests.silo_agent.test_policy import EXACT, POLICY
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout

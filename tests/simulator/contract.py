@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract.agreement import Parties, agreement_path
 from data_contracts.dataset.contract.terms import EGRESS
-from data_contracts.dsse import Signer
-from data_contracts.envelope import seal
 from data_contracts.licences.terms import LicenceTerms
-from data_contracts.records import ContractAgreement
-from infra.durable_files import write_durably
-from silo_agent.policy import ContractTerms
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.dsse import Signer
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records import ContractAgreement
+from infra.disk.durable_files import write_durably
+from silo_agent.policy.policy import ContractTerms
 
 PURPOSE = "testing"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from infra.own_files import DiskCounter
+from infra.disk.own_files import DiskCounter
 from tests.simulator.federation import SimulatedFederation
 
 

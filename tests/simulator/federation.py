@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, FEED_DIRECTORY, Coordinator
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import advance, open_round
 from aggregator.settings import (
     BaseModelSection,
@@ -23,26 +24,25 @@ from aggregator.settings import (
     RoundSection,
     SiloAdapterSection,
 )
-from aggregator.stage import Stage
-from data_contracts.artifact import digest_of_bytes
-from data_contracts.bucket_layout import (
+from data_contracts.dataset.contract.agreement import agreement_path
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.bucket_layout import (
     inbox_bucket,
     ledger_bucket,
     membership_slot,
     plans_bucket,
 )
-from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.dsse import Signer
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import Membership, RoundPlan
-from data_contracts.records.membership import Member
-from data_contracts.trusted_feed import FeedPosition, earlier_after
-from infra.durable_files import write_durably
-from infra.feed_reader import FeedReader
-from infra.model_files import model_digest
-from infra.record_store import write_record
+from data_contracts.protocol.dsse import Signer
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.trusted_feed import FeedPosition, earlier_after
+from infra.disk.durable_files import write_durably
+from infra.disk.model_files import model_digest
+from infra.records.feed_reader import FeedReader
+from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
-from infra.storage_config import StorageSection
+from infra.storage.storage_config import StorageSection
 from tests.simulator.contract import PURPOSE, SimulatedContract, file_contract
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket

@@ -14,23 +14,23 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
+from aggregator.audit.report_audit import audit
 from aggregator.coordinator import Coordinator
-from aggregator.evidence_reader import read_attempt
+from aggregator.evidence.reader import read_attempt
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import advance, report_round, stage
-from aggregator.federation_feed import read_federation
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.defence import defended
-from aggregator.report_audit import audit
-from aggregator.report_files import read_bundle
-from aggregator.round_merge import merge_inputs
-from aggregator.stage import Stage
-from data_contracts.artifact import artifact_of_file, digest_of_bytes
-from data_contracts.bucket_layout import attempt_of, blob_key, round_slot
-from data_contracts.envelope import Verified
+from aggregator.merge.round_merge import merge_inputs
+from aggregator.planning.federation_feed import read_federation
+from aggregator.report.files import read_bundle
 from data_contracts.errors import ConsortiaError
-from data_contracts.records import Close, Membership, RoundPlan, RoundReport
-from infra.feed_reader import FeedReader
-from infra.object_store import Bucket
+from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
+from data_contracts.protocol.bucket_layout import attempt_of, blob_key, round_slot
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Close, Membership, RoundPlan, RoundReport
+from infra.records.feed_reader import FeedReader
+from infra.storage.object_store import Bucket
 from tests.simulator.memory_bucket import InMemoryBucket
 
 SIGNED_BY_NOBODY = ("status/",)

@@ -1,4 +1,4 @@
-"""A bucket in memory with the promises of `infra.object_store.Bucket`, and faults on request.
+"""A bucket in memory with the promises of `infra.storage.object_store.Bucket`, and faults on request.
 
 Tests may change `objects` as somebody would who writes to the bucket: that is a new version, and
 taking an object out leaves its versions, as a delete marker does. A lock never ends here.
@@ -13,12 +13,12 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from data_contracts.artifact import ArtifactRef, digest_of_bytes
-from data_contracts.bucket_layout import blob_key
 from data_contracts.errors import StorageError
-from infra.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
-from infra.bucket_contents import StoredVersion
-from infra.object_store import (
+from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
+from data_contracts.protocol.bucket_layout import blob_key
+from infra.disk.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
+from infra.storage.bucket_contents import StoredVersion
+from infra.storage.object_store import (
     MAX_LISTED_KEYS,
     AccessDeniedError,
     BoundExceededError,
@@ -38,7 +38,7 @@ _CHUNK_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class InMemoryContents:
-    """Satisfies `infra.bucket_contents.BucketContents` with the rights of a storage operator."""
+    """Satisfies `infra.storage.bucket_contents.BucketContents` with the rights of a storage operator."""
 
     bucket: "InMemoryBucket"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import rfc8785
 
-from data_contracts.artifact import digest_of_bytes
-from data_contracts.dsse import key_id, pre_authentication_encoding, to_base64
-from data_contracts.payload import canonical_bytes
-from data_contracts.records import Record
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.dsse import key_id, pre_authentication_encoding, to_base64
+from data_contracts.protocol.payload import canonical_bytes
+from data_contracts.protocol.records import Record
 from infra.signing_keys import SigningKey
 
 

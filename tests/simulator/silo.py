@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from data_contracts.adapter_format import lora_a_name, lora_b_name, open_adapter
-from data_contracts.artifact import artifact_of_file, digest_of_bytes
+from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
-from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError, SiloOperatorError
-from data_contracts.records import Membership, RoundPlan, Verdict
-from data_contracts.records.verdict import LicenceCount, RuleOutcome
-from data_contracts.starting_adapter import InitialAdapter, narrowed
-from infra.durable_files import write_durably
-from infra.feed_reader import FeedReader
-from infra.object_store import Bucket
+from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Membership, RoundPlan, Verdict
+from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.protocol.starting_adapter import InitialAdapter, narrowed
+from infra.disk.durable_files import write_durably
+from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey
-from infra.storage_config import StorageSection
+from infra.storage.object_store import Bucket
+from infra.storage.storage_config import StorageSection
 from silo_agent.agent import Step, poll_once
 from silo_agent.collaborators import (
     AdapterLosses,
@@ -36,13 +36,13 @@ from silo_agent.collaborators import (
     LocalTraining,
 )
 from silo_agent.config import AgentSection, SiloConfig
-from silo_agent.gate_outcome import GateOutcome
-from silo_agent.kill_switch import KillSwitch
-from silo_agent.local_jobs import SILO_ONLY
-from silo_agent.policy import ContractTerms
-from silo_agent.release import Release
+from silo_agent.gate.outcome import GateOutcome
+from silo_agent.policy.policy import ContractTerms
+from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.release import Release
+from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
-from silo_agent.status_reporter import StatusReporter
+from silo_agent.training.jobs import SILO_ONLY
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock

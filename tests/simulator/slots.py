@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from data_contracts.bucket_layout import digest_in_key
+from data_contracts.protocol.bucket_layout import digest_in_key
 from tests.simulator.federation import SimulatedFederation
 
 

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aggregator.coordinator import Coordinator
-from data_contracts.bucket_layout import inbox_bucket, ledger_bucket
-from infra.local_stack import add_federation, add_silo
-from infra.s3_bucket import S3Bucket
-from infra.s3_client import S3Settings, connect
-from infra.seaweedfs import RunningStorage
+from data_contracts.protocol.bucket_layout import inbox_bucket, ledger_bucket
 from infra.signing_keys import SigningKey
-from infra.storage_identities import ADMIN
+from infra.stack.local_stack import add_federation, add_silo
+from infra.stack.seaweedfs import RunningStorage
+from infra.stack.storage_identities import ADMIN
+from infra.storage.s3_bucket import S3Bucket
+from infra.storage.s3_client import S3Settings, connect
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import Behaviour, SimulatedSilo

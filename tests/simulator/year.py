@@ -16,14 +16,14 @@ from aggregator.coordinator import (
     Coordinator,
     coordinator_keys,
 )
-from aggregator.membership_changes import Change
+from aggregator.planning.membership_changes import Change
 from aggregator.settings import AdapterSection
 from data_contracts.dataset.contract.agreement import agreement_path
-from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError, SiloOperatorError
-from data_contracts.records import Membership, RoundPlan, RoundReport
-from flows.membership_signing import Published, change_membership
-from infra.durable_files import write_durably
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Membership, RoundPlan, RoundReport
+from flows.federation.membership_signing import Published, change_membership
+from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key
 from silo_agent.agent import Step, poll_once
 from silo_agent.silo import Silo

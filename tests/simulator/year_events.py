@@ -11,9 +11,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from aggregator.backup import back_up_coordinator, restore_coordinator
-from aggregator.federation_feed import newest_attempt, read_federation, starting_point
-from aggregator.membership_changes import (
+from aggregator.planning.federation_feed import newest_attempt, read_federation, starting_point
+from aggregator.planning.membership_changes import (
     renewed,
     revoking_silo,
     with_root_keys,
@@ -21,14 +20,19 @@ from aggregator.membership_changes import (
     with_silo_key,
     without_silo,
 )
-from data_contracts.bucket_layout import feed_slot
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import RoundPlan
-from data_contracts.trusted_feed import FeedPosition
-from flows.coordinator_keys import genuine_until, revoke_coordinator_key, rotate_coordinator_key
-from infra.record_store import write_record
+from aggregator.upkeep.backup import back_up_coordinator, restore_coordinator
+from data_contracts.protocol.bucket_layout import feed_slot
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.trusted_feed import FeedPosition
+from flows.federation.coordinator_keys import (
+    genuine_until,
+    revoke_coordinator_key,
+    rotate_coordinator_key,
+)
+from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key, load_key
-from silo_agent.backup import back_up_silo, restore_silo
+from silo_agent.home.backup import back_up_silo, restore_silo
 from tests.simulator.silo import SimulatedSilo
 from tests.simulator.year import YearFederation
 from tests.simulator.year_calendar import Event, Kind

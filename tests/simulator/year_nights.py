@@ -1,4 +1,4 @@
-"""A federation's nights: one scheduled start each, as `flows.federated_training` serves it.
+"""A federation's nights: one scheduled start each, as `flows.round.federated_training` serves it.
 
 A step of the coordinator that is killed begins again, storage that is away is waited for as the
 flow waits, and where everybody only waits for a deadline the clock jumps there.
@@ -15,6 +15,7 @@ from typing import TypeVar
 from prefect.server.schemas.schedules import CronSchedule
 
 from aggregator.coordinator import Coordinator
+from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     advance,
     finish_latest_report,
@@ -22,13 +23,12 @@ from aggregator.federated_round import (
     report_round,
     unreported_abort,
 )
-from aggregator.federation_feed import next_round, read_federation, read_report
+from aggregator.planning.federation_feed import next_round, read_federation, read_report
 from aggregator.settings import ScheduleSection
-from aggregator.stage import Stage
-from data_contracts.envelope import Verified
 from data_contracts.errors import ConsortiaError
-from data_contracts.records import RoundPlan
-from flows.storage_outage import OutageWait
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import RoundPlan
+from flows.round.storage_outage import OutageWait
 from tests.simulator.fake_clock import START
 from tests.simulator.year import Night, YearFederation
 from tests.simulator.year_calendar import NIGHTS
@@ -110,7 +110,7 @@ class Nights:
         )
 
     def _training(self) -> tuple[str, str]:
-        """As `flows.federated_training` does on a scheduled night."""
+        """As `flows.round.federated_training` does on a scheduled night."""
         wait = OutageWait(self.federation.clock, log.warning)
         self.through(wait, None, finish_latest_report)
         last = self.through(wait, None, _upcoming)
@@ -178,7 +178,7 @@ class Nights:
 
 @cache
 def starts_of_the_year() -> tuple[datetime, ...]:
-    """When Prefect starts the nightly rounds; `flows.schedule_words` asks the same schedule."""
+    """When Prefect starts the nightly rounds; `flows.deployment.schedule_words` asks the same schedule."""
     schedule = CronSchedule(cron=SCHEDULE.cron or "", timezone=SCHEDULE.timezone)
     dates = asyncio.run(schedule.get_dates(NIGHTS + 2, START))
     return tuple(datetime.fromtimestamp(date.timestamp(), UTC) for date in dates)

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from data_contracts.records import RoundPlan, Verdict
-from infra.object_store import StorageUnavailableError
+from data_contracts.protocol.records import RoundPlan, Verdict
+from infra.storage.object_store import StorageUnavailableError
 from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses
-from silo_agent.gate_outcome import GateOutcome
+from silo_agent.gate.outcome import GateOutcome
+from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
-from silo_agent.status_reporter import StatusReporter
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.silo import (
     BASE_LOSS,

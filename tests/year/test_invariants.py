@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from aggregator.federated_round import look
-from data_contracts.artifact import ArtifactRef
-from data_contracts.bucket_layout import attempt_of, blob_key, feed_slot, round_slot
-from data_contracts.envelope import Verified, seal
-from data_contracts.records import Candidate, Close
-from infra.record_store import write_record
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.bucket_layout import attempt_of, blob_key, feed_slot, round_slot
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import Candidate, Close
+from infra.records.record_store import write_record
 from tests.simulator import invariants as hold
 from tests.simulator.invariants import History, PlayedRound
 from tests.simulator.year import YearFederation

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flows.schedule_words import next_start
+from flows.deployment.schedule_words import next_start
 from tests.simulator.year_calendar import NIGHTS, Kind, calendar_of, nights_to_play
 from tests.simulator.year_check import Year
 from tests.simulator.year_nights import SCHEDULE, starts_of_the_year

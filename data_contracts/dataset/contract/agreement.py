@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 
 from data_contracts.dataset.contract.document import DataContract
-from data_contracts.dsse import MAX_ENVELOPE_BYTES, Signer, countersign
-from data_contracts.envelope import Quorum, Verified, seal, verify, verify_quorums
 from data_contracts.errors import DataStewardError, UntrustedInputError
-from data_contracts.records.contract_agreement import ContractAgreement
-from data_contracts.records.membership import Membership
+from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES, Signer, countersign
+from data_contracts.protocol.envelope import Quorum, Verified, seal, verify, verify_quorums
+from data_contracts.protocol.records.contract_agreement import ContractAgreement
+from data_contracts.protocol.records.membership import Membership
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract.data_section import read_source
 from data_contracts.dataset.contract.odcs_schema import refuse_unless_odcs
 from data_contracts.dataset.contract.quality_rules import QualityRule, read_rules
@@ -28,7 +27,8 @@ from data_contracts.dataset.sources.data_source import DataSource
 from data_contracts.errors import DataStewardError
 from data_contracts.licences.duo import DUO_CODES
 from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.wire_types import Digest, Line, Part, Text
+from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.wire_types import Digest, Line, Part, Text
 
 CONTRACTS_KEPT = 8
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
-from data_contracts.wire_types import Part, RuleId
+from data_contracts.protocol.wire_types import Part, RuleId
 
 MAX_SET_VALUES = 100
 MAX_RULES = 30

@@ -15,7 +15,7 @@ from data_contracts.dataset.contract.refused_key import KeyRefusedError
 from data_contracts.dataset.personal_data.kinds import DEFAULT_KINDS, KINDS
 from data_contracts.licences.terms import LicenceTerms
 from data_contracts.licences.uses import Use
-from data_contracts.wire_types import (
+from data_contracts.protocol.wire_types import (
     Instant,
     LicenceId,
     Part,

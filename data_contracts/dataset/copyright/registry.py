@@ -13,7 +13,6 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
-from data_contracts.artifact import artifact_of_bytes
 from data_contracts.dataset.copyright.block_bloom import (
     BLOCK_BITS,
     BlockBloom,
@@ -28,9 +27,10 @@ from data_contracts.dataset.copyright.tiles import (
     derive_tile_key,
 )
 from data_contracts.dataset.word_hashes import NORMALISER_VERSION
-from data_contracts.envelope import max_document_bytes, verify
 from data_contracts.errors import DataStewardError, UntrustedInputError
-from data_contracts.records.copyright_registry import CopyrightRegistry
+from data_contracts.protocol.artifact import artifact_of_bytes
+from data_contracts.protocol.envelope import max_document_bytes, verify
+from data_contracts.protocol.records.copyright_registry import CopyrightRegistry
 
 MAX_ERROR_RATE = Decimal("0.0001")
 """Beyond it two chance hits 13 words apart are no longer negligible over a large data set."""

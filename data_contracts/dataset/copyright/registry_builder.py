@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from data_contracts.artifact import artifact_of_bytes
 from data_contracts.dataset.copyright.block_bloom import (
     BLOCK_BITS,
     BlockBloom,
@@ -34,11 +33,19 @@ from data_contracts.dataset.copyright.tiles import (
     registry_tiles,
 )
 from data_contracts.dataset.word_hashes import NORMALISER_VERSION, hash_words
-from data_contracts.dsse import Signer
-from data_contracts.envelope import Verified, seal
 from data_contracts.errors import DataStewardError
-from data_contracts.records.copyright_registry import CopyrightRegistry
-from data_contracts.wire_types import DecimalString, FederationId, Instant, Part, RuleId, Text
+from data_contracts.protocol.artifact import artifact_of_bytes
+from data_contracts.protocol.dsse import Signer
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records.copyright_registry import CopyrightRegistry
+from data_contracts.protocol.wire_types import (
+    DecimalString,
+    FederationId,
+    Instant,
+    Part,
+    RuleId,
+    Text,
+)
 
 DEFAULT_ERROR_RATE = Decimal("0.000001")
 MIN_ERROR_RATE = Decimal("0.000000001")

@@ -12,7 +12,7 @@ import sqlite3
 
 from data_contracts.dataset.findings.columns import TABLE
 from data_contracts.dataset.findings.keyed import Keyed
-from data_contracts.wire_types import Part
+from data_contracts.protocol.wire_types import Part
 
 ABSENT = ""
 MAX_BINS = 500

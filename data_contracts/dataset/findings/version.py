@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import rfc8785
 
-from data_contracts.artifact import digest_of_bytes
+from data_contracts.protocol.artifact import digest_of_bytes
 
 FINDINGS_VERSION = 5
 """Raised whenever the same data would give other findings, so that no old outcome is used."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from data_contracts.errors import DataStewardError
-from data_contracts.wire_types import Part
+from data_contracts.protocol.wire_types import Part
 
 SourceFormat = Literal["jsonl", "csv", "parquet", "huggingface", "sql", "image-text"]
 

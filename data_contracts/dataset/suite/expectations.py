@@ -28,7 +28,7 @@ from data_contracts.dataset.small_cells import reported_total, reported_unexpect
 from data_contracts.dataset.suite.built_in_rules import OF_RECORDS, suites_of
 from data_contracts.dataset.suite.counts import broken_counts
 from data_contracts.errors import DataStewardError
-from data_contracts.records.verdict import RuleOutcome
+from data_contracts.protocol.records.verdict import RuleOutcome
 
 for _name in ("great_expectations", "great_expectations.datasource.fluent"):
     logging.getLogger(_name).setLevel(logging.WARNING)

@@ -12,12 +12,12 @@ import pytest
 from aggregator.contribution.by_silos import Question, Waiting, contributions_by_silos
 from aggregator.contribution.coalitions import leave_one_out_coalitions
 from aggregator.contribution.result import Contributions
-from data_contracts.bucket_layout import attempt_of, blob_key, round_slot
 from data_contracts.dataset.contract.terms import EGRESS
-from data_contracts.envelope import Verified, seal, verify
 from data_contracts.errors import FederationOperatorError, StorageError
-from data_contracts.records import CoalitionLosses, ContributionRequest, RoundPlan
-from infra.record_store import write_record
+from data_contracts.protocol.bucket_layout import attempt_of, blob_key, round_slot
+from data_contracts.protocol.envelope import Verified, seal, verify
+from data_contracts.protocol.records import CoalitionLosses, ContributionRequest, RoundPlan
+from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -4,16 +4,16 @@ from datetime import timedelta
 
 import pytest
 
-from aggregator.attempt import SiloRecords
 from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import contribution_plan
 from aggregator.contribution.silo_request import make_request
-from aggregator.ledger import ErasedAdapterError
-from data_contracts.envelope import seal
+from aggregator.evidence.attempt import SiloRecords
+from aggregator.evidence.ledger import ErasedAdapterError
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.close import Admitted
-from data_contracts.records.evidence_ref import EvidenceRef
-from data_contracts.trusted_feed import TrustedFeed
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records.close import Admitted
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.trusted_feed import TrustedFeed
 from tests.aggregator.federation_samples import COHORT, adapter_ref, digest, federation, key
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
 from aggregator.merge.adapter_merge import merge_adapters
-from data_contracts.adapter_format import AdapterFile, check_adapter, open_adapter
-from data_contracts.artifact import artifact_of_file
+from data_contracts.adapters.adapter_format import AdapterFile, check_adapter, open_adapter
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.round_plan import AdapterTarget
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

@@ -11,10 +11,15 @@ from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.defence import Defended, defended, delta_kernel
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.weighted_sum import Float64Array
-from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
+from data_contracts.adapters.adapter_format import (
+    AdapterFile,
+    lora_a_name,
+    lora_b_name,
+    open_adapter,
+)
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import MergeRule, RobustSpec
-from data_contracts.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec
+from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

@@ -15,8 +15,8 @@ import pytest
 from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule
-from data_contracts.adapter_format import open_adapter
-from data_contracts.records.round_plan import AdapterTarget
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
 TARGETS = tuple(

@@ -13,12 +13,22 @@ from aggregator.merge.factor_sources import PaddedSource
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import RULES
 from aggregator.merge.weighted_sum import Float64Array
-from data_contracts.adapter_format import AdapterFile, lora_a_name, lora_b_name, open_adapter
-from data_contracts.artifact import artifact_of_file
+from data_contracts.adapters.adapter_format import (
+    AdapterFile,
+    lora_a_name,
+    lora_b_name,
+    open_adapter,
+)
 from data_contracts.errors import FederationOperatorError, UnusableMergeError
-from data_contracts.records.merge_spec import FedAvg, MergeRule
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.starting_adapter import AdapterSource, InitialAdapter, narrowed, tensors_of
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.merge_spec import FedAvg, MergeRule
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import (
+    AdapterSource,
+    InitialAdapter,
+    narrowed,
+    tensors_of,
+)
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

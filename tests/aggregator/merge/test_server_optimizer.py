@@ -12,11 +12,17 @@ from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.server_optimizer import State, server_step, state_names
 from aggregator.merge.server_state import open_server_state
-from data_contracts.adapter_format import open_adapter
+from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.errors import UntrustedInputError
-from data_contracts.records.merge_spec import DiLoCo, FedAdam, FedAvgM, HeavyBall, StatefulOptimizer
-from data_contracts.records.round_plan import AdapterTarget
-from data_contracts.starting_adapter import narrowed
+from data_contracts.protocol.records.merge_spec import (
+    DiLoCo,
+    FedAdam,
+    FedAvgM,
+    HeavyBall,
+    StatefulOptimizer,
+)
+from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.starting_adapter import narrowed
 from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, layout_with, write_adapter
 
 LAYOUT = layout_with(rank=3, alpha=3)

@@ -20,8 +20,8 @@ from aggregator.merge.truncation import (
 )
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.starting_adapter import Float32Array
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import Float32Array
 
 IN_FEATURES, OUT_FEATURES = 14, 11
 

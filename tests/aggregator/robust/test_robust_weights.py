@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aggregator.robust.centred_clipping import Centre, split_centre
 from aggregator.robust.robust_weights import RobustWeights, robust_weights
 from data_contracts.errors import FederationOperatorError
-from data_contracts.records.merge_spec import RobustSpec
+from data_contracts.protocol.records.merge_spec import RobustSpec
 from tests.aggregator.robust.delta_samples import (
     Array,
     dense,

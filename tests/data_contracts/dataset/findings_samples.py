@@ -12,7 +12,7 @@ from data_contracts.dataset.findings.collect import Findings, collect_findings
 from data_contracts.dataset.findings.profile import Profile
 from data_contracts.dataset.sources.reading import read_source
 from data_contracts.dataset.suite.expectations import evaluate
-from data_contracts.records.verdict import RuleOutcome
+from data_contracts.protocol.records.verdict import RuleOutcome
 from tests.data_contracts.dataset.contract_samples import sample_contract
 
 KEY = b"k" * 32

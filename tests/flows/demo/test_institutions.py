@@ -17,11 +17,11 @@ from flows.demo.institutions import (
 )
 from flows.demo.packages import ICD_WHEEL
 from flows.demo.rights_holder import REGISTRY, guides, hand_over, signing_key, write_registry
-from infra.durable_files import write_durably
-from infra.storage_config import StorageSection
+from infra.disk.durable_files import write_durably
+from infra.storage.storage_config import StorageSection
 from silo_agent.config import SiloConfig
-from silo_agent.contract_gate import ContractGate
-from silo_agent.gate_outcome import GateOutcome
+from silo_agent.gate.contract_gate import ContractGate
+from silo_agent.gate.outcome import GateOutcome
 from tests.silo_agent.gate_samples import failing
 from tests.simulator.fake_clock import FakeClock
 from tests.wheel_samples import build_wheel

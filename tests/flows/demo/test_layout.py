@@ -13,9 +13,9 @@ import pytest
 
 from data_contracts.errors import ConsortiaError
 from flows.demo.layout import DemoPaths, demo_ports, only_demo
-from infra.durable_files import write_durably
+from infra.disk.durable_files import write_durably
 from infra.loopback import LOOPBACK
-from infra.stack_ports import StackPorts
+from infra.stack.stack_ports import StackPorts
 
 HOLDER = (
     "import sys, time\nfrom pathlib import Path\n"

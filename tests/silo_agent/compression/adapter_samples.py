@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.adapter_format import (
+from data_contracts.adapters.adapter_format import (
     AdapterFile,
     expected_shapes,
     lora_a_name,
     lora_b_name,
     open_adapter,
 )
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.starting_adapter import Float32Array
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import Float32Array
 from silo_agent.compression.error_feedback import Compressed, LocalRound, RoundFiles, compress
 
 LAYOUT = AdapterLayout(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import digest_of_bytes
-from data_contracts.block_quantisation import SCHEMES
+from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.artifact import digest_of_bytes
 from silo_agent.compression.error_feedback import Compressed, LocalRound, compress
 from silo_agent.compression.residual_state import Carry, ErrorFeedback, RoundBefore
 from tests.silo_agent.compression.adapter_samples import LAYOUT, moved, random_adapter

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_contracts.artifact import artifact_of_file
-from data_contracts.block_quantisation import SCHEMES, Blocks, quantise
+from data_contracts.adapters.block_quantisation import SCHEMES, Blocks, quantise
+from data_contracts.adapters.quantised_format import check_quantised
 from data_contracts.errors import SiloOperatorError
-from data_contracts.quantised_format import check_quantised
-from data_contracts.starting_adapter import InitialAdapter
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.starting_adapter import InitialAdapter
 from silo_agent.compression.streamed_file import streamed_file, write_quantised
 from tests.silo_agent.compression.adapter_samples import LAYOUT, random_adapter
 

@@ -10,19 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_contracts.adapter_format import open_adapter
-from data_contracts.records.round_plan import TrainingRecipe
-from data_contracts.starting_adapter import Float32Array
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.starting_adapter import Float32Array
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.lora_model import (
+from silo_agent.training.ranks.lora_model import (
     adapter_parameters,
     answer_nll,
     load_lora_model,
     load_tokenizer,
     set_adapter,
 )
-from silo_agent.training.packing import PackedSequence, answer_tokens, pack_heldout, pack_training
-from silo_agent.training.starting_tensors import starting_tensors
+from silo_agent.training.ranks.packing import (
+    PackedSequence,
+    answer_tokens,
+    pack_heldout,
+    pack_training,
+)
+from silo_agent.training.ranks.starting_tensors import starting_tensors
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.rank_processes import RENDEZVOUS_VARIABLE, Launch, RankProcesses
+from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE, Launch, RankProcesses
 from silo_agent.training.run_files import RunFiles
 
 ROOT = Path(__file__).parents[3]
@@ -77,7 +77,7 @@ def main(paths: list[str]) -> None:
     os.environ["DS_ACCELERATOR"] = "cpu"
     import torch.distributed as dist
 
-    from silo_agent.training.process_group import join_ranks
+    from silo_agent.training.ranks.process_group import join_ranks
 
     jobs = [TrainingJob.model_validate_json(Path(path).read_bytes()) for path in paths]
     join_ranks(jobs[0])
@@ -90,11 +90,11 @@ def main(paths: list[str]) -> None:
 def _train(job: TrainingJob) -> None:
     import torch.distributed as dist
 
-    from silo_agent.training.adapter_file import write_adapter
-    from silo_agent.training.engine import LoraEngine
-    from silo_agent.training.lora_model import load_tokenizer
-    from silo_agent.training.packing import pack_heldout, pack_training
-    from silo_agent.training.record_sums import mean_loss
+    from silo_agent.training.ranks.adapter_file import write_adapter
+    from silo_agent.training.ranks.engine import LoraEngine
+    from silo_agent.training.ranks.lora_model import load_tokenizer
+    from silo_agent.training.ranks.packing import pack_heldout, pack_training
+    from silo_agent.training.ranks.record_sums import mean_loss
 
     size, tokenizer = job.recipe.sequences_per_step, load_tokenizer(job.model_dir)
     length, steps = job.recipe.sequence_length, job.recipe.local_steps

@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from data_contracts.errors import ConsortiaError, FederationOperatorError, SiloOperatorError
-from data_contracts.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 from infra.clock import SystemClock
-from silo_agent.training.failed_process import FailedProcess, first_failed
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.launch import TrainingInterruptedError, run_training
-from silo_agent.training.rank_log import rank_log
-from silo_agent.training.watchdog import ORPHANED_EXIT_CODE
+from silo_agent.training.processes.failed_process import FailedProcess, first_failed
+from silo_agent.training.processes.launch import TrainingInterruptedError, run_training
+from silo_agent.training.processes.rank_log import rank_log
+from silo_agent.training.processes.watchdog import ORPHANED_EXIT_CODE
 from tests.silo_agent.training.tiny_jobs import TinySilo, job_processes
 from tests.tiny_model import make_tiny_model
 
@@ -36,8 +36,8 @@ def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def test_the_agent_never_imports_torch() -> None:
     check = (
-        "import sys, silo_agent.training.launch, silo_agent.training.child, "
-        "silo_agent.training.evaluate, silo_agent.training.packing\n"
+        "import sys, silo_agent.training.processes.launch, silo_agent.training.ranks.child, "
+        "silo_agent.training.ranks.evaluate, silo_agent.training.ranks.packing\n"
         "print(sorted({'torch', 'deepspeed', 'transformers', 'peft'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, check=True)
@@ -127,7 +127,7 @@ def test_a_rank_that_starts_after_the_agent_died_ends(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     wait = (
         "import sys, time; from pathlib import Path; "
-        "from silo_agent.training.watchdog import end_with_agent; "
+        "from silo_agent.training.processes.watchdog import end_with_agent; "
         "end_with_agent(Path(sys.argv[1])); time.sleep(20)"
     )
     ran = subprocess.run([sys.executable, "-c", wait, str(tmp_path / "pipe")], check=False)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from silo_agent.training.packing import (
+from silo_agent.training.ranks.packing import (
     IGNORED,
     PackedSequence,
     RecordFile,
@@ -19,7 +19,7 @@ from tests.silo_agent.training.tiny_jobs import TinySilo
 
 @pytest.fixture(scope="module")
 def tokenizer(silo: TinySilo) -> Any:
-    from silo_agent.training.lora_model import load_tokenizer
+    from silo_agent.training.ranks.lora_model import load_tokenizer
 
     return load_tokenizer(silo.model_dir)
 
@@ -119,7 +119,7 @@ def test_no_records_at_all(tmp_path: Path) -> None:
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(silo: TinySilo) -> None:
-    from silo_agent.training.lora_model import load_tokenizer
+    from silo_agent.training.ranks.lora_model import load_tokenizer
 
     tokenizer: Any = load_tokenizer(silo.model_dir)
     tokenizer.chat_template = (
@@ -130,7 +130,7 @@ def test_a_template_that_rewrites_the_prompt_is_refused(silo: TinySilo) -> None:
 
 
 def test_a_tokenizer_without_a_template_is_refused(silo: TinySilo) -> None:
-    from silo_agent.training.lora_model import load_tokenizer
+    from silo_agent.training.ranks.lora_model import load_tokenizer
 
     tokenizer = load_tokenizer(silo.model_dir)
     tokenizer.chat_template = None
@@ -142,7 +142,7 @@ def test_a_tokenizer_without_a_template_is_refused(silo: TinySilo) -> None:
 def test_packed_loss_equals_unpacked_loss(tokenizer: Any, silo: TinySilo, attention: str) -> None:
     import torch
 
-    from silo_agent.training.lora_model import answer_nll, load_lora_model
+    from silo_agent.training.ranks.lora_model import answer_nll, load_lora_model
     from tests.tiny_model import tiny_adapter_layout
 
     model = load_lora_model(silo.model_dir, tiny_adapter_layout(), "cpu").eval()

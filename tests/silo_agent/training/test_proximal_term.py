@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from silo_agent.training.proximal_term import ProximalTerm
+from silo_agent.training.ranks.proximal_term import ProximalTerm
 
 MU, PASSES, RATE = 0.3, 4, 0.1
 

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_contracts.records.round_plan import AdapterLayout, TrainedFactors
-from data_contracts.starting_adapter import (
+from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
+from data_contracts.protocol.starting_adapter import (
     Float32Array,
     InitialAdapter,
     narrowed,
     tensors_of,
 )
-from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.evaluate import evaluate
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
@@ -29,9 +27,11 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.launch import run_training
+from silo_agent.training.processes.launch import run_training
+from silo_agent.training.ranks.adapter_file import write_adapter
+from silo_agent.training.ranks.evaluate import evaluate
+from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.run_files import ProgressWriter, RunFiles
-from silo_agent.training.starting_tensors import starting_tensors
 from tests.silo_agent.training.plain_torch import (
     PlainTraining,
     plain_heldout,

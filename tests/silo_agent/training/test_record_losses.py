@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from silo_agent.training.evaluate import WORST_LOSS, evaluate
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, EvaluationResult, HeldoutSet
-from silo_agent.training.packing import (
+from silo_agent.training.ranks.evaluate import WORST_LOSS, evaluate
+from silo_agent.training.ranks.packing import (
     RecordFile,
     pack_heldout,
     tokenize_conversation,
 )
-from silo_agent.training.record_sums import RecordSums, change_error, mean_loss
+from silo_agent.training.ranks.record_sums import RecordSums, change_error, mean_loss
 from silo_agent.training.run_files import ProgressWriter
 from tests.silo_agent.training.test_recipes import drawn_adapter
 from tests.silo_agent.training.tiny_jobs import TinySilo
@@ -65,7 +65,7 @@ def one_by_one(silo: TinySilo, records: Path) -> RecordSums:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from silo_agent.training.lora_model import load_tokenizer
+    from silo_agent.training.ranks.lora_model import load_tokenizer
 
     model: Any = AutoModelForCausalLM.from_pretrained(silo.model_dir, dtype=torch.float32)
     tokenizer, file = load_tokenizer(silo.model_dir), RecordFile(records)
@@ -105,7 +105,7 @@ def test_sequences_and_the_mean_are_sums_of_records(silo: TinySilo) -> None:
 def test_a_sequence_s_records_add_up_to_what_training_minimises(silo: TinySilo) -> None:
     import torch
 
-    from silo_agent.training.lora_model import (
+    from silo_agent.training.ranks.lora_model import (
         answer_nll,
         load_lora_model,
         load_tokenizer,

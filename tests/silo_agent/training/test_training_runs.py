@@ -12,8 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from data_contracts.adapter_format import check_adapter
-from data_contracts.records.round_plan import AdapterLayout
+from data_contracts.adapters.adapter_format import check_adapter
+from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.clock import SystemClock
 from silo_agent.training.job import (
     EvaluatedAdapter,
@@ -24,8 +24,8 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.launch import run_evaluation, run_training
-from silo_agent.training.record_sums import mean_loss
+from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.ranks.record_sums import mean_loss
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.shared_ranks import (
     measured,
@@ -43,7 +43,7 @@ import os, signal, sys
 from pathlib import Path
 import psutil
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.launch import run_training
+from silo_agent.training.processes.launch import run_training
 
 def die_at_step_3(progress):
     if progress.step >= 3:
@@ -309,8 +309,8 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from silo_agent.training.lora_model import load_tokenizer
-    from silo_agent.training.packing import pack_heldout
+    from silo_agent.training.ranks.lora_model import load_tokenizer
+    from silo_agent.training.ranks.packing import pack_heldout
 
     directory.mkdir()
     (directory / "adapter_model.safetensors").write_bytes(adapter.read_bytes())

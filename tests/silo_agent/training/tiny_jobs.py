@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from data_contracts.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.round_plan import TrainingRecipe
 from silo_agent.training.job import TrainingJob
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
 

@@ -15,10 +15,10 @@ from data_contracts.dataset.contract.agreement import (
     read_agreement,
     second_signature,
 )
-from data_contracts.dsse import MAX_ENVELOPE_BYTES
-from data_contracts.envelope import Verified, verify
 from data_contracts.errors import DataStewardError, UntrustedInputError
-from data_contracts.records import ContractAgreement
+from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES
+from data_contracts.protocol.envelope import Verified, verify
+from data_contracts.protocol.records import ContractAgreement
 from infra.signing_keys import SigningKey
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 

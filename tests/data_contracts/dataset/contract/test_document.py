@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.artifact import digest_of_bytes
 from data_contracts.dataset.contract import load_contract, parse_contract
 from data_contracts.dataset.contract.terms import DEFAULT_MINIMUM_COHORT
 from data_contracts.errors import DataStewardError
+from data_contracts.protocol.artifact import digest_of_bytes
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced, sample_contract
 
 NO_COHORT = ("  - property: fl.minimumCohort\n    value: 12\n", "")

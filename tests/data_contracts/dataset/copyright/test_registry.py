@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from data_contracts.artifact import artifact_of_bytes, artifact_of_file
 from data_contracts.dataset.copyright.block_bloom import own_error_rate
 from data_contracts.dataset.copyright.registry_builder import RegistryFiles, RegistryTerms
-from data_contracts.envelope import seal
 from data_contracts.errors import DataStewardError, UntrustedInputError
-from data_contracts.payload import canonical_bytes
-from data_contracts.records.copyright_registry import CopyrightRegistry
+from data_contracts.protocol.artifact import artifact_of_bytes, artifact_of_file
+from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.payload import canonical_bytes
+from data_contracts.protocol.records.copyright_registry import CopyrightRegistry
 from tests.data_contracts.dataset.copyright.samples import (
     KEY,
     NOW,

@@ -14,7 +14,7 @@ from data_contracts.dataset.findings.columns import SUMMARY, TABLE
 from data_contracts.dataset.suite.built_in_rules import suites_of
 from data_contracts.dataset.suite.expectations import evaluate
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
-from data_contracts.records.verdict import RuleOutcome
+from data_contracts.protocol.records.verdict import RuleOutcome
 from tests.data_contracts.dataset.contract_samples import (
     sample_contract,
     sample_record,

@@ -1,0 +1,38 @@
+"""What a candidate claims of its merge, against the signed plan and the close record.
+
+The arithmetic cannot be repeated without the local adapters; this can: that the merge was the one
+that the plan announced, in the plan's layout, over the admitted silos and nobody else, and that an
+alarm that calls for a person was not passed over.
+"""
+
+from collections.abc import Iterator
+
+from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE
+from data_contracts.protocol.records import Candidate, Close, RoundPlan
+
+
+def unplanned(plan: RoundPlan, close: Close, candidate: Candidate) -> Iterator[str]:
+    """A sentence for everything in the candidate that plan and close do not allow."""
+    if candidate.merge_rule != plan.merge.rule:
+        yield f"merged by {candidate.merge_rule}, but the plan says {plan.merge.rule}"
+    if [m.module for m in candidate.modules] != [t.module for t in plan.layout.targets]:
+        yield "the merged modules are not those of the plan"
+    yield from _unplanned_files(plan, candidate)
+    yield from _unplanned_influences(plan, close, candidate)
+
+
+def _unplanned_files(plan: RoundPlan, candidate: Candidate) -> Iterator[str]:
+    merge = plan.merge
+    if (candidate.residual is not None) != (merge.residual_rank is not None):
+        yield "a residual goes with the rule residual and with no other"
+    if (candidate.server_state is not None) != bool(merge.optimizer_state):
+        yield f"the optimizer {merge.optimizer.name} does not keep what the candidate names"
+
+
+def _unplanned_influences(plan: RoundPlan, close: Close, candidate: Candidate) -> Iterator[str]:
+    admitted = [item.silo for item in close.admitted] if plan.merge.robust else []
+    if [part.silo for part in candidate.influences] != admitted:
+        yield "influences are not those of the admitted silos under the plan's defence"
+    alarmed = any(part.alarm for part in candidate.influences)
+    if candidate.needs_person != (alarmed and len(admitted) < SILOS_FOR_A_VOTE):
+        yield "whether a person has to look does not follow from the alarms"

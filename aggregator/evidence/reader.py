@@ -1,0 +1,218 @@
+"""Reads an attempt from the buckets, verified."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from aggregator.coordinator import Coordinator
+from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.evidence.ledger import held_records
+from aggregator.evidence.spool import spool, spool_submitted
+from aggregator.evidence.transfers import several_at_a_time
+from aggregator.planning.federation_feed import abort_of, own_records
+from aggregator.report.carried_agreement import is_agreed
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.block_quantisation import SCHEMES
+from data_contracts.adapters.quantised_format import open_quantised
+from data_contracts.adapters.submission_gate import check_submission
+from data_contracts.dataset.contract.agreement import Parties
+from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.bucket_layout import attempt_of, blob_key, status_prefix
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import (
+    Acceptance,
+    Candidate,
+    Close,
+    Decision,
+    Evaluation,
+    Refusal,
+    RoundPlan,
+    RoundReport,
+    SiloRecord,
+    Status,
+    Submission,
+    Verdict,
+)
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.protocol.trusted_feed import TrustedFeed
+from infra.disk.blob_files import refused_blob
+from infra.records.attempt_reader import SILO_TYPES
+from infra.records.record_store import read_records
+from infra.storage.object_store import UNREADABLE, is_unreadable_alone
+
+
+def read_silo(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str
+) -> SiloRecords:
+    """Verified records of one silo; one whose key does not count, or counts no more, has none."""
+    key = feed.silo_key(plan, silo)
+    if key is None:
+        named = feed.membership_of(plan).record.key_of(silo)
+        return SiloRecords(silo, is_revoked=named is not None)
+    reading = read_records(
+        c.inbox(silo),
+        attempt_of(plan),
+        dict.fromkeys(SILO_TYPES, frozenset({key})),
+        lambda verified: isinstance(verified.record, SiloRecord) and verified.record.silo == silo,
+        c.seen,
+    )
+    found = {kind: reading.found(kind) for kind in SILO_TYPES}
+    members = feed.membership_of(plan).record
+    parties = Parties.at_plan(members, (m.record for m in feed.memberships), silo)
+    return SiloRecords(
+        silo,
+        acceptance=reading.found(Acceptance),
+        is_agreed=is_agreed(reading.found(Acceptance), plan.record, parties),
+        refusal=reading.found(Refusal),
+        verdict=reading.found(Verdict),
+        submission=reading.found(Submission),
+        evaluation=reading.found(Evaluation),
+        equivocated=bool(reading.equivocations()),
+        is_newer=reading.is_newer,
+        versions={v.digest: reading.version(kind) for kind, v in found.items() if v is not None},
+    )
+
+
+def read_attempt(
+    c: Coordinator,
+    feed: TrustedFeed,
+    plan: Verified[RoundPlan],
+    report: Verified[RoundReport] | None = None,
+) -> Attempt:
+    """All verified records of the attempt, the coordinator's and the silos'.
+
+    Once the round is closed, what a silo was judged by is what the close holds, and once there is
+    a `report`, what that lists: whatever else is in an inbox came too late.
+    """
+    own = own_records(c, feed, plan)
+    close, decision = own.found(Close), own.found(Decision)
+    if report is not None:
+        silos = _held(c, feed, plan, report.record.evidence)
+    else:
+        silos = {silo: read_silo(c, feed, plan, silo) for silo in plan.record.cohort}
+        if close is not None:
+            judged = _held(c, feed, plan, close.record.held)
+            silos = {s: _as_judged(judged.get(s), inbox) for s, inbox in silos.items()}
+        if decision is not None:
+            used = _held(c, feed, plan, decision.record.evaluations)
+            silos = {s: _as_decided(r, used.get(s)) for s, r in silos.items()}
+    return Attempt(
+        membership=feed.membership_of(plan),
+        plan=plan,
+        silos=silos,
+        close=close,
+        candidate=own.found(Candidate),
+        decision=decision,
+        abort=abort_of(c, feed, plan),
+    )
+
+
+def _held(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], refs: Iterable[EvidenceRef]
+) -> dict[str, SiloRecords]:
+    """As kept; signed with the keys of the plan's membership, whatever became of them since."""
+    members = feed.membership_of(plan).record
+    keys = {silo: members.key_of(silo) for silo in plan.record.cohort}
+    return held_records(c, plan, refs, {silo: key for silo, key in keys.items() if key})
+
+
+def _as_judged(judged: SiloRecords | None, inbox: SiloRecords) -> SiloRecords:
+    """Only the evaluation still comes from the inbox, and whether two sign as this silo."""
+    judged = judged or SiloRecords(inbox.silo)
+    return replace(
+        judged,
+        evaluation=inbox.evaluation,
+        equivocated=inbox.equivocated,
+        is_revoked=inbox.is_revoked,
+        versions=dict(inbox.versions) | dict(judged.versions),
+        # Of no weight: it only ends the wait for an evaluation that will not come.
+        late_refusal=inbox.refusal if judged.refusal is None else None,
+    )
+
+
+def _as_decided(judged: SiloRecords, used: SiloRecords | None) -> SiloRecords:
+    used = used or SiloRecords(judged.silo)
+    versions = dict(judged.versions) | dict(used.versions)
+    return replace(judged, evaluation=used.evaluation, versions=versions)
+
+
+def read_status(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str
+) -> Status | None:
+    """The silo's newest signed status of this attempt; for display only."""
+    key = feed.silo_key(plan, silo)
+    if key is None:
+        return None
+    prefix = status_prefix(attempt_of(plan))
+    status = c.statuses.read(c.inbox(silo), prefix, {key})
+    return status.record if status is not None else None
+
+
+def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
+    """The silos' records for admission; each submitted adapter is spooled and gated here.
+
+    Raises UntrustedInputError when the coordinator's own starting adapter is not what its plan
+    names: no silo is to be judged by that.
+    """
+    starting = starting_source(c, attempt.plan.record)
+
+    def judged(own: SiloRecords) -> SiloRecords:
+        fault, versions = _adapter_fault(c, attempt.plan, own, starting)
+        return replace(own, adapter_fault=fault, versions=dict(own.versions) | versions)
+
+    return several_at_a_time(judged, attempt.cohort())
+
+
+def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
+    """The adapter that silos of the plan start from, in the run's layout."""
+    if plan.starting_adapter is None:
+        return InitialAdapter(plan.layout)
+    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.layout)
+
+
+def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSource) -> AdapterSource:
+    """A submitted file in the layout that the plan gives its silo, decoded module by module.
+
+    `starting` is what the plan's silos start from. Raises UntrustedInputError when the header of
+    the file does not pass the gate.
+    """
+    layout = plan.layout_of(silo)
+    if plan.compression == "none":
+        return open_adapter(path, layout)
+    return open_quantised(path, layout, SCHEMES[plan.compression], starting)
+
+
+def _adapter_fault(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    own: SiloRecords,
+    starting: AdapterSource,
+) -> tuple[str | None, dict[str, str | None]]:
+    """Why the submitted adapter cannot be admitted, or None, and its version by digest.
+
+    Size is checked before bytes.
+    """
+    if own.submission is None:
+        return None, {}
+    ref = own.submission.record.adapter
+    if ref.size > plan.record.max_adapter_bytes:
+        return "adapter.too_large", {}
+    try:
+        path, version = _submitted(c, own.silo, ref)
+        source = local_adapter(plan.record, own.silo, path, starting)
+        check_submission(source, starting, plan.record.recipe)
+    except UntrustedInputError as error:
+        return error.rule, {}
+    return None, {ref.digest: version}
+
+
+def _submitted(c: Coordinator, silo: str, ref: ArtifactRef) -> tuple[Path, str | None]:
+    inbox = c.inbox(silo)
+    try:
+        return spool_submitted(c, inbox, ref)
+    except UNREADABLE as error:
+        if not is_unreadable_alone(inbox, blob_key(ref.digest)):
+            raise
+        raise refused_blob(ref, error.found, "unreadable") from None

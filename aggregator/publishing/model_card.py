@@ -1,0 +1,176 @@
+"""The model card of a published adapter: a README for people who know nothing of the federation.
+
+A pure function of the signed report's bundle and of the base model's tokenizer files, so a restart
+writes the same bytes. Whoever reads it is outside: silos are counted, and named with their losses
+only where the plan says so, which each silo's policy had to allow. No local path is in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jinja2 import Template
+from markupsafe import Markup
+
+from aggregator.audit.limits import UNCHECKED
+from aggregator.publishing.markdown_text import as_block, as_code, as_text, verbatim
+from aggregator.publishing.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
+from aggregator.report.bundle import Bundle
+from aggregator.report.compliance_page.page import report_stem
+from aggregator.report.report import outcome_counts
+from data_contracts.errors import FederationOperatorError
+from data_contracts.licences.adapter_licence import NO_LICENCE
+from data_contracts.licences.hub_licence import hub_licence
+from data_contracts.protocol.envelope import document_digest, unverified_record
+from data_contracts.protocol.payload import RecordT
+from data_contracts.protocol.records import (
+    Candidate,
+    Evaluation,
+    Membership,
+    RoundPlan,
+    RoundReport,
+)
+from data_contracts.protocol.records.round_report import SiloLosses
+from infra.page_templates import page_environment
+
+TEMPLATE_NAME = "model_card.md.j2"
+LOSS_PLACES = 4
+TAGS = ("consortia", "federated-learning", "lora")
+
+
+@dataclass(frozen=True)
+class CardRecords:
+    """What a card is made of. `evaluations`: those of the report that are still there, by silo."""
+
+    membership: Membership
+    plan: RoundPlan
+    candidate: Candidate
+    report: RoundReport
+    report_digest: str
+    evaluations: Mapping[str, Evaluation]
+
+
+@dataclass(frozen=True)
+class AdapterLoss:
+    """Held-out losses of one adapter, nats per answer token: the plain mean, and by silo."""
+
+    adapter: str
+    mean: Decimal
+    by_silo: Mapping[str, Decimal]
+
+
+def card_records(bundle: Bundle) -> CardRecords:
+    """The records that a card needs; raises FederationOperatorError when the bundle lacks one.
+
+    Nothing is verified here: whoever read the bundle's records from storage did that.
+    """
+    report = unverified_record(bundle.report, RoundReport)
+    kinds = {ref.digest: ref for ref in report.evidence}
+    evaluations = {
+        ref.silo: unverified_record(envelope, Evaluation)
+        for envelope in bundle.evidence
+        if (ref := kinds[document_digest(envelope)]).kind == Evaluation.kind and ref.silo
+    }
+    return CardRecords(
+        membership=_own(bundle, report, Membership),
+        plan=_own(bundle, report, RoundPlan),
+        candidate=_own(bundle, report, Candidate),
+        report=report,
+        report_digest=document_digest(bundle.report),
+        evaluations=evaluations,
+    )
+
+
+def render_card(records: CardRecords, prompt: PromptFormat | None) -> bytes:
+    """UTF-8 bytes of the card; `prompt` is None where the base model's files are not at hand."""
+    report = records.report
+    losses = {silo.silo: silo.losses for silo in report.silos if silo.losses is not None}
+    card = _template().render(
+        metadata=_metadata(records),
+        name_of=records.membership.name_of,
+        plan=records.plan,
+        candidate=records.candidate,
+        report=report,
+        report_digest=records.report_digest,
+        report_page=f"{report_stem(report)}.html",
+        outcomes=outcome_counts(report),
+        admitted=[silo for silo in report.silos if silo.outcome == "admitted"],
+        measured=sorted(losses),
+        loss_rows=loss_rows(losses, is_first=records.plan.starting_adapter is None),
+        answer_tokens=_answer_tokens(records, losses),
+        no_licence=NO_LICENCE,
+        unchecked=UNCHECKED,
+        prompt=prompt,
+        placeholders=(PROMPT, ANSWER, TODAY),
+    )
+    return card.encode()
+
+
+@cache
+def _template() -> Template:
+    """Every text that the template shows is made safe for Markdown, unless a filter did it."""
+    environment = page_environment(Path(__file__).parent, finalize=as_text)
+    environment.filters |= {
+        "code": as_code,
+        "block": as_block,
+        "count": lambda number: f"{number:,}",
+        "loss": lambda value: f"{value:.{LOSS_PLACES}f}",
+        "percent": lambda share: f"{share * 100:.2f} %",
+        "scaling": lambda layout: f"{layout.scaling:.4g}",
+    }
+    return environment.get_template(TEMPLATE_NAME)
+
+
+def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[AdapterLoss]:
+    """A row for each adapter, none where nobody measured.
+
+    A run's first round starts from the base model, so there is no starting adapter to compare with.
+    """
+    names = [
+        ("none: the base model alone", "base"),
+        ("the one that the round began with", "starting"),
+    ]
+    names = [*names[: 1 if is_first else 2], ("this adapter", "candidate")]
+    rows = []
+    for adapter, field in names if losses else ():
+        by_silo = {silo: Decimal(getattr(own, field)) for silo, own in losses.items()}
+        rows.append(AdapterLoss(adapter, sum(by_silo.values(), Decimal()) / len(by_silo), by_silo))
+    return rows
+
+
+def _metadata(records: CardRecords) -> Markup:
+    """YAML between its two rules, as a model hub reads it."""
+    base, inherited = records.plan.base_model, records.report.adapter_licence
+    fields: dict[str, object] = {}
+    if base.hub_id is not None:
+        fields |= {"base_model": base.hub_id, "base_model_relation": "adapter"}
+    named = hub_licence(inherited.expression if inherited else NO_LICENCE)
+    fields |= {"license": named.licence}
+    if named.name is not None:
+        fields |= {"license_name": named.name, "license_link": "README.md"}
+    fields |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": list(TAGS)}
+    return verbatim(f"---\n{yaml.safe_dump(fields, sort_keys=False)}---")
+
+
+def _answer_tokens(records: CardRecords, losses: Mapping[str, SiloLosses]) -> int | None:
+    """Over how many the losses are means; None where an evaluation was erased from storage."""
+    if not losses.keys() <= records.evaluations.keys():
+        return None
+    return sum(records.evaluations[silo].tokens for silo in losses)
+
+
+def _own(bundle: Bundle, report: RoundReport, record_type: type[RecordT]) -> RecordT:
+    """The coordinator's record of one kind."""
+    listed = {ref.digest for ref in report.evidence if ref.kind == record_type.kind}
+    found: Sequence[bytes] = [e for e in bundle.evidence if document_digest(e) in listed]
+    if len(found) != 1:
+        raise FederationOperatorError(
+            f"model card of round {report.round}",
+            expected=f"one {record_type.kind} in the report's bundle",
+            found=f"{len(found)}",
+            action="find out why storage withholds the coordinator's own records",
+        )
+    return unverified_record(found[0], record_type)

@@ -1,0 +1,97 @@
+"""The published folder: an adapter in the layout that plain PEFT loads, with its model card.
+
+    README.md                   the model card
+    adapter_config.json         LoRA as PEFT reads it, and where the base model can be had
+    adapter_model.safetensors   the adapter
+    residual/                   a second adapter of the same two files, under the rule `residual`
+
+No Consortia is needed to use it. The configuration is built from the plan, never from a file that a
+peer wrote. The folder is absent or complete: it is written aside, synced, and renamed into place.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from infra.disk.durable_files import sync_directory, write_durably
+
+CARD_NAME = "README.md"
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+RESIDUAL_NAME = "residual"
+READABLE = 0o644
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """A verified safetensors file of `layout`, an adapter of `base_model`."""
+
+    file: Path
+    layout: AdapterLayout
+    base_model: BaseModelRef
+
+
+def write_published(
+    into: Path, adapter: PeftAdapter, card: bytes, residual: PeftAdapter | None = None
+) -> None:
+    """Write the folder `into`; both adapters and the card in one step.
+
+    An earlier folder is replaced as a whole; a crash in the middle leaves the old one, none, or
+    the new one, never a mixture.
+    """
+    into.parent.mkdir(parents=True, exist_ok=True)
+    aside = into.with_name(f".{into.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    _write_adapter(aside, adapter)
+    if residual is not None:
+        _write_adapter(aside / RESIDUAL_NAME, residual)
+    write_durably(aside / CARD_NAME, card, READABLE)
+    _replace_directory(aside, into)
+
+
+def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, object]:
+    """PEFT's LoraConfig as JSON values; every field that matters is explicit.
+
+    Without a `hub_id` the base model's name stands where PEFT looks for one: it tells a reader what
+    to load, and PEFT loads the adapter onto whatever model it is given.
+    """
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model.hub_id or base_model.name,
+        "revision": base_model.hub_revision,
+        "inference_mode": True,
+        "r": layout.rank,
+        "lora_alpha": layout.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": layout.use_rslora,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "target_modules": sorted(target.module for target in layout.targets),
+    }
+
+
+def _write_adapter(directory: Path, adapter: PeftAdapter) -> None:
+    directory.mkdir()
+    config = json.dumps(peft_config(adapter.layout, adapter.base_model), indent=2) + "\n"
+    write_durably(directory / CONFIG_NAME, config.encode(), READABLE)
+    shutil.copyfile(adapter.file, directory / WEIGHTS_NAME)
+    with (directory / WEIGHTS_NAME).open("rb+") as file:
+        os.fsync(file.fileno())
+    sync_directory(directory)
+
+
+def _replace_directory(new: Path, into: Path) -> None:
+    old = into.with_name(f".{into.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if into.exists():
+        into.rename(old)
+    new.rename(into)
+    sync_directory(into.parent)
+    shutil.rmtree(old, ignore_errors=True)

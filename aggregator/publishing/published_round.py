@@ -1,0 +1,32 @@
+"""From a reported round to the folder that a model user takes.
+
+Everything comes from the report's bundle, so a coordinator that was killed between the decision and
+the folder writes the same bytes afterwards, also where evidence was erased from storage since.
+"""
+
+import shutil
+
+from aggregator.coordinator import Coordinator
+from aggregator.evidence.spool import spool
+from aggregator.publishing.model_card import card_records, render_card
+from aggregator.publishing.prompt_format import prompt_format
+from aggregator.publishing.publish import PeftAdapter, write_published
+from aggregator.report.files import ReportFiles, read_bundle
+
+FORMER_RESIDUAL = "published-residual"
+"""Where the residual lay before it came into the published folder."""
+
+
+def publish_round(c: Coordinator, files: ReportFiles) -> None:
+    """Lay out the adapter of a round whose report says "published", with residual and card."""
+    records = card_records(read_bundle(files.bundle))
+    plan, candidate = records.plan, records.candidate
+    adapter = PeftAdapter(spool(c, c.plans, candidate.adapter), plan.layout, plan.base_model)
+    residual = None
+    if candidate.residual is not None and plan.residual_layout is not None:
+        file = spool(c, c.plans, candidate.residual)
+        residual = PeftAdapter(file, plan.residual_layout, plan.base_model)
+    model_dir = c.settings.path(c.settings.base_model.path)
+    prompt = prompt_format(model_dir, plan.base_model.digest, c.model_digests)
+    write_published(c.published, adapter, render_card(records, prompt), residual)
+    shutil.rmtree(c.settings.home / FORMER_RESIDUAL, ignore_errors=True)

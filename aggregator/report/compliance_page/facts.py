@@ -1,0 +1,288 @@
+"""What the page says, taken from the report and the records that it lists, and from nothing else.
+
+Records are read as they stand: whoever verifies the report verifies their signatures. So the facts,
+like the report, are a pure function of the evidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+from aggregator.report.compliance_page.loss_change import LossRow, loss_row, mean_row
+from aggregator.report.compliance_page.wording import (
+    DECISIONS,
+    RECORDS,
+    refusal_by_contract,
+    rejection,
+)
+from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.dsse import fingerprint, from_base64
+from data_contracts.protocol.envelope import unverified_record
+from data_contracts.protocol.records import (
+    RECORD_TYPES,
+    Abort,
+    Acceptance,
+    Close,
+    ContractAgreement,
+    Decision,
+    Evaluation,
+    Membership,
+    Record,
+    Refusal,
+    RoundPlan,
+    RoundReport,
+    Submission,
+    Verdict,
+)
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.round_report import SiloSummary
+from data_contracts.protocol.records.verdict import RuleOutcome
+
+RecordT = TypeVar("RecordT", bound=Record)
+Evidence = Sequence[tuple[EvidenceRef, bytes]]
+
+LEAVES = (
+    ("answer", (Acceptance.kind, Refusal.kind)),
+    ("outcome of its contract", (Verdict.kind,)),
+    ("training result", (Submission.kind,)),
+    ("losses", (Evaluation.kind,)),
+)
+"""Kinds of what an institution signs, in the order in which it leaves; the adapter is beside."""
+
+
+ANSWER_DOES_NOT_COUNT = ("cohort.", "silo.", "binding.")
+"""Admission's rules about whose records they are: its answer may be to anything."""
+
+AGREEMENT_NOT_JUDGED = (*ANSWER_DOES_NOT_COUNT, "acceptance.")
+"""Admission's rules up to the one about agreements: what it carries may be anything."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A record of the evidence and the size of its envelope in bytes."""
+
+    record: Record
+    size: int
+
+
+@dataclass(frozen=True)
+class Institution:
+    """One silo's part: its summary in the report, and its own records by kind."""
+
+    name: str
+    summary: SiloSummary
+    found: dict[str, _Found] = field(default_factory=dict)
+
+    def _own(self, record_type: type[RecordT]) -> RecordT | None:
+        found = self.found.get(record_type.kind)
+        return found.record if found and isinstance(found.record, record_type) else None
+
+    def _rejected_by(self, rules: tuple[str, ...]) -> bool:
+        return self.summary.outcome == "rejected" and (self.summary.rule or "").startswith(rules)
+
+    @property
+    def acceptance(self) -> Acceptance | None:
+        """That it takes part, where that answers this plan."""
+        return None if self._rejected_by(ANSWER_DOES_NOT_COUNT) else self._own(Acceptance)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """That it does not, where that answers this plan."""
+        return None if self._rejected_by(ANSWER_DOES_NOT_COUNT) else self._own(Refusal)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """Its losses."""
+        return self._own(Evaluation)
+
+    @property
+    def submission(self) -> Submission | None:
+        """Its adapter by digest."""
+        return self._own(Submission)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The outcome of its contract, where the report counts it as that."""
+        return self._own(Verdict) if self.summary.contract_passed is not None else None
+
+    @cached_property
+    def agreement(self) -> ContractAgreement | None:
+        """The agreement that its acceptance carries, where it was judged to be one."""
+        carried = self.acceptance.agreement if self.acceptance else None
+        if carried is None or self._rejected_by(AGREEMENT_NOT_JUDGED):
+            return None
+        try:
+            return unverified_record(from_base64(carried), ContractAgreement)
+        except UntrustedInputError:
+            return None
+
+    @property
+    def why(self) -> str:
+        """The rule's sentence, where it did not contribute."""
+        rule = self.summary.rule
+        if self.summary.outcome == "missing":
+            return "Nothing counted had arrived when the round was closed."
+        if rule is None:
+            return ""
+        if self.summary.outcome == "rejected":
+            return rejection(rule)
+        if self.refusal is not None and self.refusal.rule == rule:
+            return f"It says: {self.refusal.reason}"
+        return refusal_by_contract(rule)
+
+    @property
+    def outcomes(self) -> tuple[RuleOutcome, ...]:
+        """Of every rule of its contract."""
+        return self.verdict.outcomes if self.verdict else ()
+
+    @property
+    def broken(self) -> tuple[RuleOutcome, ...]:
+        """Rules that do not hold."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.success)
+
+    @property
+    def held(self) -> tuple[RuleOutcome, ...]:
+        """Rules that hold."""
+        return tuple(outcome for outcome in self.outcomes if outcome.success)
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Bytes that left it, by kind; the adapter's are those of the file that it submitted."""
+        sizes = {kind: found.size for kind, found in self.found.items()}
+        sent = {name: sum(sizes.get(kind, 0) for kind in kinds) for name, kinds in LEAVES}
+        return sent | {"adapter": self.submission.adapter.size if self.submission else 0}
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """Somebody put a signature under something; `until` is when it ends to count, if it does."""
+
+    what: str
+    who: str
+    at: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """Everything that the page says."""
+
+    report: RoundReport
+    membership: Membership
+    plan: RoundPlan
+    institutions: tuple[Institution, ...]
+    close: Close | None
+    decision: Decision | None
+    abort: Abort | None
+
+    def name_of(self, silo: str) -> str:
+        """The institution's name for people."""
+        return self.membership.name_of(silo)
+
+    @property
+    def explanation(self) -> str:
+        """The deciding rule's sentence; an abort's own reason where the rule is not known."""
+        known = DECISIONS.get(self.report.rule, "")
+        return known or (self.abort.reason if self.abort else "")
+
+    @cached_property
+    def losses(self) -> tuple[LossRow, ...]:
+        """Of every institution that evaluated."""
+        return tuple(loss_row(i.name, i.evaluation) for i in self.institutions if i.evaluation)
+
+    @cached_property
+    def mean_loss(self) -> LossRow | None:
+        """The mean that decides."""
+        return mean_row(self.losses) if self.losses else None
+
+    @property
+    def agreed(self) -> tuple[Agreed, ...]:
+        """Who agreed to what, oldest first."""
+        found = [self._membership(), self._plan()]
+        for own in self.institutions:
+            found += self._by(own)
+        return tuple(sorted(found, key=lambda entry: (entry.at, entry.what, entry.who)))
+
+    def _membership(self) -> Agreed:
+        members, needed = self.membership, self.membership.root_threshold
+        return Agreed(
+            f"Membership number {members.number}: who belongs to the federation",
+            f"the federation's root keys ({needed} of {len(members.root_keys)} sign)",
+            members.issued_at,
+            members.expires_at,
+        )
+
+    def _plan(self) -> Agreed:
+        what = f"Plan of round {self.plan.round}, attempt {self.plan.attempt}"
+        return Agreed(what, "the coordinator", self.plan.issued_at, self.plan.submit_by)
+
+    def _by(self, own: Institution) -> list[Agreed]:
+        found = []
+        if own.agreement is not None:
+            what = f"Data contract {own.agreement.contract_name or own.agreement.contract_id}, "
+            what += f"version {own.agreement.contract_version}"
+            at, until = own.agreement.issued_at, own.agreement.expires_at
+            found.append(Agreed(what, f"{own.name} and the coordinator", at, until))
+        if own.acceptance is not None:
+            what = "Takes part in this round under its own policy"
+            found.append(Agreed(what, own.name, own.acceptance.issued_at, None))
+        if own.refusal is not None:
+            what = "Does not take part in this round"
+            found.append(Agreed(what, own.name, own.refusal.issued_at, None))
+        return found
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Whose key has which fingerprint, in the membership that the plan names."""
+        members = self.membership
+        keys = [("root key", key) for key in members.root_keys]
+        keys.append(("coordinator", members.coordinator_key))
+        for own in self.institutions:
+            key = members.key_of(own.summary.silo)
+            keys += [(own.name, key)] if key else []
+        return [(who, fingerprint(key)) for who, key in keys]
+
+    @property
+    def signed_records(self) -> list[tuple[str, str, str, str]]:
+        """Kind, what it says, whose it is, digest."""
+        own = {Membership.kind: "root keys"}
+        return [
+            (
+                ref.kind,
+                RECORDS.get(ref.kind, ""),
+                self.name_of(ref.silo) if ref.silo else own.get(ref.kind, "coordinator"),
+                ref.digest,
+            )
+            for ref in self.report.evidence
+        ]
+
+
+def page_facts(report: RoundReport, evidence: Evidence) -> PageFacts:
+    """The facts of a report with all the evidence that it lists.
+
+    Raises UntrustedInputError for what is no record of its kind, KeyError where plan or membership
+    is not there.
+    """
+    own: dict[str, Any] = {}
+    silos: dict[str, dict[str, _Found]] = {}
+    for ref, envelope in evidence:
+        record = unverified_record(envelope, RECORD_TYPES[ref.kind])
+        if ref.silo is None:
+            own[ref.kind] = record
+        else:
+            silos.setdefault(ref.silo, {})[ref.kind] = _Found(record, len(envelope))
+    membership: Membership = own[Membership.kind]
+    institutions = tuple(
+        Institution(membership.name_of(s.silo), s, silos.get(s.silo, {})) for s in report.silos
+    )
+    return PageFacts(
+        report,
+        membership,
+        own[RoundPlan.kind],
+        institutions,
+        own.get(Close.kind),
+        own.get(Decision.kind),
+        own.get(Abort.kind),
+    )

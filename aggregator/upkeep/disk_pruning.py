@@ -1,0 +1,127 @@
+"""Removes from the coordinator's workspace what no round needs any more.
+
+What lies there can be fetched or made again, so this costs no evidence. Guaranteed: nothing goes
+while the newest attempt of the run has no report, or while a command measures contributions; what
+the next round starts from stays, and all that the last `keep_rounds` rounds used, for measuring
+contributions to them without fetching it. Keys, feed, reports, contracts and the published folder
+are never looked at, no link is followed, and names that this program does not give stay.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from aggregator.coordinator import CANDIDATES, CONTRIBUTIONS, Coordinator
+from aggregator.evidence.spool import SPOOL
+from aggregator.planning.federation_feed import (
+    attempts_back,
+    newest_attempt,
+    own_records,
+    read_report,
+    starting_point,
+)
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Candidate, Close, RoundPlan
+from data_contracts.protocol.trusted_feed import TrustedFeed
+from infra.disk.file_lock import shared, try_lock
+from infra.disk.own_files import (
+    Removed,
+    is_own_directory,
+    is_own_file,
+    leads_through_no_link,
+    leftovers,
+    own_entries,
+    remove_all,
+)
+
+IN_USE_NAME = "in-use.lock"
+
+_BLOB = re.compile(r"(?P<digest>[0-9a-f]{64})\.safetensors")
+_CANDIDATE = re.compile(r"\.?[0-9a-f]{64}\..+")
+_CONTRIBUTIONS = re.compile(r"[0-9a-f]{16}")
+
+
+@contextmanager
+def workspace_in_use(c: Coordinator) -> Iterator[None]:
+    """Whoever uses the workspace outside a round: nothing in it is pruned inside the block."""
+    c.workspace.mkdir(parents=True, exist_ok=True)
+    with shared(c.workspace / IN_USE_NAME):
+        yield
+
+
+def prune_workspace(c: Coordinator, feed: TrustedFeed) -> Removed:
+    """Remove what no round needs; nothing while one is under way or the workspace is in use."""
+    if not is_own_directory(c.workspace):
+        return Removed()
+    with (c.workspace / IN_USE_NAME).open("a") as file:
+        return remove_all(surplus(c, feed)) if try_lock(file) else Removed()
+
+
+def surplus(c: Coordinator, feed: TrustedFeed) -> list[Path]:
+    """What would be removed now."""
+    newest = newest_attempt(c, feed)
+    if newest is None or read_report(c, feed, newest.plan) is None:
+        return []
+    kept = list(islice(attempts_back(c, feed), c.settings.disk.keep_rounds))
+    digests = _digests(_next_needs(c, feed))
+    for attempt in kept:
+        digests |= _digests(_used(c, feed, attempt.plan))
+    plans = {c.contributions_to(attempt.plan.digest).name for attempt in kept}
+    found = [*_blobs(c, digests), *_candidates(c), *_contributions(c, plans), *_leftovers(c)]
+    return [path for path in found if leads_through_no_link(c.settings.home, path)]
+
+
+def _next_needs(c: Coordinator, feed: TrustedFeed) -> tuple[ArtifactRef | None, ...]:
+    start = starting_point(c, feed)
+    return start.adapter, start.residual, start.server_state, start.earlier
+
+
+def _used(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
+) -> Iterator[ArtifactRef | None]:
+    """What a round started from, admitted and merged."""
+    of = plan.record
+    yield from (of.starting_adapter, of.starting_residual, of.server_state, of.earlier_adapter)
+    records = own_records(c, feed, plan)
+    close, candidate = records.found(Close), records.found(Candidate)
+    if close is not None:
+        yield from (admitted.adapter for admitted in close.record.admitted)
+    if candidate is not None:
+        made = candidate.record
+        yield from (made.adapter, made.residual, made.server_state)
+
+
+def _digests(refs: Iterable[ArtifactRef | None]) -> set[str]:
+    return {ref.digest for ref in refs if ref is not None}
+
+
+def _blobs(c: Coordinator, kept: set[str]) -> Iterator[Path]:
+    for path in own_entries(c.workspace / SPOOL):
+        match = _BLOB.fullmatch(path.name)
+        if match is not None and match["digest"] not in kept and is_own_file(path):
+            yield path
+
+
+def _candidates(c: Coordinator) -> list[Path]:
+    """Merges of rounds that are over; the candidate itself is in storage, and in the spool."""
+    found = own_entries(c.workspace / CANDIDATES)
+    return [path for path in found if _CANDIDATE.fullmatch(path.name) and not path.is_symlink()]
+
+
+def _contributions(c: Coordinator, kept: set[str]) -> list[Path]:
+    """Losses of coalitions in rounds that are past; what came of them lies beside the reports."""
+    found = own_entries(c.workspace / CONTRIBUTIONS)
+    return [
+        path
+        for path in found
+        if _CONTRIBUTIONS.fullmatch(path.name) and path.name not in kept and not path.is_symlink()
+    ]
+
+
+def _leftovers(c: Coordinator) -> Iterator[Path]:
+    now = c.clock.now().timestamp()
+    for directory in (c.settings.home, *own_entries(c.workspace)):
+        yield from leftovers(directory, now)

@@ -1,0 +1,177 @@
+"""The gate for a quantised difference to a starting adapter, and the adapter that it stands for.
+
+One safetensors file. For each tensor of the layout that `adapter_format` describes it holds
+`<name>.codes` and `<name>.scales` of the difference of factors, dA = A - A_start and dB = B -
+B_start (codes: `block_quantisation`). As with whole adapters the header is read first, with a size
+cap; only exact names, shapes and dtypes without gaps pass; then every code and scale is checked and
+the decoded adapter must be finite, within bounds, not its start, and not zero in every B.
+
+The decoded adapter is start + float32(code) * scale in float32: one product, then one sum, the same
+bits at silo and coordinator. One module is in memory at a time.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_contracts.adapters.adapter_format import (
+    MAX_ABSOLUTE_VALUE,
+    Float32Array,
+    expected_shapes,
+    expected_shapes_of,
+)
+from data_contracts.adapters.block_quantisation import (
+    SCALE_BYTES,
+    SMALLEST_SCALE,
+    Scheme,
+    code_values,
+    scaled,
+)
+from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import AdapterSource, narrowed
+
+CODES_SUFFIX = ".codes"
+
+
+def codes_name(name: str) -> str:
+    """Name of the codes of an adapter tensor."""
+    return f"{name}{CODES_SUFFIX}"
+
+
+def scales_name(name: str) -> str:
+    """Name of the scales of an adapter tensor."""
+    return f"{name}.scales"
+
+
+def quantised_entries(layout: AdapterLayout, scheme: Scheme) -> dict[str, Entry]:
+    """Every entry of a quantised file, in the order in which this project writes them."""
+    entries: dict[str, Entry] = {}
+    for name, (rows, columns) in expected_shapes(layout).items():
+        code_bytes, blocks = scheme.code_bytes_of(rows * columns), scheme.blocks_of(rows * columns)
+        entries[codes_name(name)] = Entry(scheme.dtype, (code_bytes,), code_bytes)
+        entries[scales_name(name)] = Entry("F32", (blocks,), blocks * SCALE_BYTES)
+    return entries
+
+
+def quantised_bytes_limit(layout: AdapterLayout, scheme: Scheme) -> int:
+    """Largest file in bytes that can hold a quantised adapter of this layout, header included."""
+    return bytes_limit(quantised_entries(layout, scheme))
+
+
+@dataclass(frozen=True)
+class QuantisedFile:
+    """A quantised file whose header passed the gate; an `AdapterSource` of what it decodes to.
+
+    `starting` has `layout`. Reading raises UntrustedInputError where values are refused.
+    """
+
+    path: Path
+    layout: AdapterLayout
+    scheme: Scheme
+    starting: AdapterSource
+    data_start: int
+    offsets: dict[str, tuple[int, int]]
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """A (rank x in) and B (out x rank) of one module in float32: start + difference."""
+        a, b, _ = self._decoded(target)
+        return a, b
+
+    def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
+        """Every module in the order of the layout."""
+        for target in self.layout.targets:
+            a, b = self.module(target)
+            yield target, a, b
+
+    def difference(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """dA (rank x in) and dB (out x rank) of one module in float32."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            shapes = expected_shapes_of(self.layout.rank, target)
+            a, b = (self._difference(descriptor, name, shape) for name, shape in shapes)
+        finally:
+            os.close(descriptor)
+        return a, b
+
+    def check(self) -> None:
+        """Read everything once; raises UntrustedInputError where the file adds nothing."""
+        changes = contributes = False
+        for target in self.layout.targets:
+            _, b, changed = self._decoded(target)
+            changes = changes or changed
+            contributes = contributes or bool(b.any())
+        if not changes:
+            raise rejected("adapter", "a non-zero difference", "zeros only", "zero_delta")
+        if not contributes:
+            raise rejected("adapter", "at least one non-zero B", "every B is zero", "zero_delta")
+
+    def _decoded(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array, bool]:
+        a, b = self.difference(target)
+        changed = bool(a.any()) or bool(b.any())
+        start_a, start_b = self.starting.module(target)
+        for factor, start in ((a, start_a), (b, start_b)):
+            np.add(start, factor, out=factor)
+            largest = max(float(factor.max()), -float(factor.min()))
+            if not largest <= MAX_ABSOLUTE_VALUE:
+                limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
+                raise rejected(target.module, limit, f"{largest:g}", "value_too_large")
+        return a, b, changed
+
+    def _difference(self, descriptor: int, name: str, shape: tuple[int, int]) -> Float32Array:
+        count = shape[0] * shape[1]
+        scales = np.frombuffer(self._bytes(descriptor, scales_name(name)), dtype="<f4")
+        _require_scales(name, scales, self.scheme)
+        raw = self._bytes(descriptor, codes_name(name))
+        values = code_values(np.frombuffer(raw, dtype=np.uint8), self.scheme)
+        _require_codes(name, values, count, self.scheme)
+        return scaled(values[:count], scales, self.scheme).reshape(shape)
+
+    def _bytes(self, descriptor: int, name: str) -> bytes:
+        start, end = self.offsets[name]
+        raw = os.pread(descriptor, end - start, self.data_start + start)
+        if len(raw) != end - start:
+            raise rejected(name, f"{end - start} bytes", f"{len(raw)}", "truncated")
+        return raw
+
+
+def open_quantised(
+    path: Path, layout: AdapterLayout, scheme: Scheme, starting: AdapterSource
+) -> QuantisedFile:
+    """Check size, header, names, shapes and dtypes before any tensor is read.
+
+    `starting` is what the silo started from, in `layout` or the wider one of its run.
+    """
+    opened = open_layout(path, quantised_entries(layout, scheme), "quantised file")
+    source = narrowed(starting, layout)
+    return QuantisedFile(path, layout, scheme, source, opened.data_start, opened.offsets)
+
+
+def check_quantised(
+    path: Path, layout: AdapterLayout, scheme: Scheme, starting: AdapterSource
+) -> QuantisedFile:
+    """The whole gate: `open_quantised`, then every code, scale and decoded value."""
+    adapter = open_quantised(path, layout, scheme, starting)
+    adapter.check()
+    return adapter
+
+
+def _require_scales(name: str, scales: Float32Array, scheme: Scheme) -> None:
+    if not np.isfinite(scales).all():
+        raise rejected(name, "finite scales", "NaN or infinity", "not_finite")
+    if ((scales < SMALLEST_SCALE) & (scales != 0)).any():
+        raise rejected(name, "scales of zero or normal positive size", "others", "bad_scale")
+    if scales.max() > scheme.largest_scale:
+        limit = f"scales of at most {scheme.largest_scale:g}"
+        raise rejected(name, limit, f"{scales.max():g}", "value_too_large")
+
+
+def _require_codes(name: str, values: Float32Array, count: int, scheme: Scheme) -> None:
+    """No code for -128 (int8) or -8 (int4), which the encoder never writes, and zero padding."""
+    if values.min() < -scheme.levels:
+        raise rejected(name, f"codes of -{scheme.levels} or more", f"{values.min():g}", "bad_code")
+    if values[count:].any():
+        raise rejected(name, "zero in the unused half byte", f"{values[-1]:g}", "bad_padding")

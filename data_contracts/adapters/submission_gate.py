@@ -1,0 +1,56 @@
+"""The last part of the gate: what a local adapter says against what its silo started from.
+
+`adapter_format` and `quantised_format` check the bytes. Here every value is read once, and the
+adapter is compared with its starting adapter: a factor that the plan does not train must be the one
+that was handed out, and an adapter that changes nothing is not a contribution.
+"""
+
+import numpy as np
+
+from data_contracts.adapters.tensor_layout import rejected
+from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.records.round_plan import AdapterTarget, TrainingRecipe
+from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array, narrowed
+
+
+def check_submission(
+    source: AdapterSource, starting: AdapterSource, recipe: TrainingRecipe
+) -> None:
+    """Read every module of `source`; raises UntrustedInputError with the rule for rejection.
+
+    In the order of the modules: `adapter.not_finite` and `adapter.value_too_large` (by the
+    source), `adapter.frozen_factor`; then `adapter.zero_delta` and `adapter.unchanged`.
+    """
+    start = narrowed(starting, source.layout)
+    contributes = changes = False
+    for target in source.layout.targets:
+        a, b = source.module(target)
+        start_a, start_b = start.module(target)
+        _require_frozen(recipe, target, (a, start_a), (b, start_b))
+        contributes = contributes or bool(b.any())
+        changes = changes or not (np.array_equal(a, start_a) and np.array_equal(b, start_b))
+    if not contributes:
+        raise _refused("at least one non-zero B", "every B is zero", "zero_delta")
+    if not changes:
+        raise _refused("a change of the starting adapter", "the starting adapter", "unchanged")
+
+
+def _require_frozen(
+    recipe: TrainingRecipe,
+    target: AdapterTarget,
+    a: tuple[Float32Array, Float32Array],
+    b: tuple[Float32Array, Float32Array],
+) -> None:
+    """The factor that is not trained, against its start."""
+    frozen = {"both": None, "b": a, "a": b}[recipe.trained_factors]
+    if frozen is not None and not np.array_equal(*frozen):
+        name = "A" if recipe.trained_factors == "b" else "B"
+        raise _refused(
+            f"the starting {name} of {target.module}, which the plan does not train",
+            "another",
+            "frozen_factor",
+        )
+
+
+def _refused(expected: str, found: str, rule: str) -> UntrustedInputError:
+    return rejected("its values", expected, found, rule)

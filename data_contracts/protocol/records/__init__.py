@@ -1,0 +1,66 @@
+"""Every record that crosses a trust boundary, one module each."""
+
+from data_contracts.protocol.records.abort import Abort
+from data_contracts.protocol.records.acceptance import Acceptance, Refusal
+from data_contracts.protocol.records.base import Record, RoundRecord, SiloRecord
+from data_contracts.protocol.records.candidate import Candidate
+from data_contracts.protocol.records.close import Close
+from data_contracts.protocol.records.coalition_losses import CoalitionLosses
+from data_contracts.protocol.records.contract_agreement import ContractAgreement
+from data_contracts.protocol.records.contribution_request import ContributionRequest
+from data_contracts.protocol.records.copyright_registry import CopyrightRegistry
+from data_contracts.protocol.records.decision import Decision
+from data_contracts.protocol.records.evaluation import Evaluation
+from data_contracts.protocol.records.membership import Membership
+from data_contracts.protocol.records.round_plan import RoundPlan
+from data_contracts.protocol.records.round_report import RoundReport
+from data_contracts.protocol.records.status import Status
+from data_contracts.protocol.records.submission import Submission
+from data_contracts.protocol.records.verdict import Verdict
+
+RECORD_TYPES: dict[str, type[Record]] = {
+    record.kind: record
+    for record in (
+        Abort,
+        Acceptance,
+        Candidate,
+        Close,
+        CoalitionLosses,
+        ContractAgreement,
+        ContributionRequest,
+        CopyrightRegistry,
+        Decision,
+        Evaluation,
+        Membership,
+        Refusal,
+        RoundPlan,
+        RoundReport,
+        Status,
+        Submission,
+        Verdict,
+    )
+}
+
+__all__ = [
+    "RECORD_TYPES",
+    "Abort",
+    "Acceptance",
+    "Candidate",
+    "Close",
+    "CoalitionLosses",
+    "ContractAgreement",
+    "ContributionRequest",
+    "CopyrightRegistry",
+    "Decision",
+    "Evaluation",
+    "Membership",
+    "Record",
+    "Refusal",
+    "RoundPlan",
+    "RoundRecord",
+    "RoundReport",
+    "SiloRecord",
+    "Status",
+    "Submission",
+    "Verdict",
+]

@@ -1,0 +1,60 @@
+"""The merged adapter before evaluation: how exact the merge was, and each silo's part in it."""
+
+from decimal import Decimal
+from typing import ClassVar
+
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records.merge_spec import MergeRule
+from data_contracts.protocol.wire_types import DecimalString, Digest, ModuleName, Part, SiloId
+
+
+class ModuleExactness(Part):
+    """How far the merge of one module is from the true weighted sum of products.
+
+    `discarded_energy`: share, 0 to 1, of the sum's squared Frobenius norm that truncation dropped.
+    `error`: Frobenius norm of (merge - sum) over that of the sum; of a sum of zero, 0.
+    """
+
+    module: ModuleName
+    discarded_energy: DecimalString
+    error: DecimalString = Decimal("0")
+
+
+class SiloInfluence(Part):
+    """What one silo did to a merge under a defence.
+
+    `influence`: its share, 0 to 1, of the sum of |coefficient| x norm, or, under a rule that works
+    entry by entry, of the entries that were kept. `kept`: the factor by which its delta was
+    shortened, 1 when it was not clipped. `norm` and `distance` (to the merged delta, where the rule
+    has weights) are Frobenius norms of products. `alarm`: one of them lies far outside the others'.
+    """
+
+    silo: SiloId
+    influence: DecimalString
+    kept: DecimalString
+    norm: DecimalString
+    distance: DecimalString | None
+    alarm: bool
+
+
+class Candidate(RoundRecord):
+    """Deterministic in the close record: same bytes for the same wheels and kind of CPU.
+
+    `residual` and `server_state` are what the next round starts from besides the adapter;
+    `needs_person` holds the candidate until a person has looked at the alarms.
+    """
+
+    kind: ClassVar[str] = "candidate"
+    table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
+
+    close_digest: Digest
+    merge_rule: MergeRule
+    adapter: ArtifactRef
+    residual: ArtifactRef | None = None
+    server_state: ArtifactRef | None = None
+    discarded_energy: DecimalString
+    error: DecimalString = Decimal("0")
+    modules: tuple[ModuleExactness, ...]
+    influences: tuple[SiloInfluence, ...] = ()
+    needs_person: bool = False

@@ -1,0 +1,40 @@
+"""A silo's losses on its own held-out data."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from data_contracts.protocol.records.base import SiloRecord
+from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
+
+MAX_LOSS = 10**6
+"""Nats per token; what a silo says of a loss that is not finite."""
+
+Loss = Annotated[DecimalString, Field(ge=0, le=MAX_LOSS)]
+StandardError = Annotated[DecimalString, Field(ge=0, le=MAX_LOSS)]
+
+
+class Evaluation(SiloRecord):
+    """Mean negative log-likelihood in nats per answer token on the silo's held-out split.
+
+    `starting_loss` is that of the adapter the round started from (the last published one, or the
+    base model in the first round); `silo_only_loss` that of an adapter trained by this silo for as
+    many local steps and never merged, where the silo keeps one.
+
+    `records` are the held-out records that were measured; None where they are a small cell or the
+    contract lets no counts out. `change_error` is the standard error of `candidate_loss -
+    starting_loss` and `base_change_error` that of `candidate_loss - base_loss`, in nats per token,
+    from the differences of single records; None where they are a small cell.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    candidate_digest: Digest
+    tokens: PositiveCount
+    base_loss: Loss
+    starting_loss: Loss
+    candidate_loss: Loss
+    silo_only_loss: Loss | None
+    records: Count | None = None
+    change_error: StandardError | None = None
+    base_change_error: StandardError | None = None

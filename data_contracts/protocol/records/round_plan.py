@@ -1,0 +1,283 @@
+"""The plan of a round: data that a silo can judge, never code that it would run."""
+
+import math
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from data_contracts.licences.uses import Use
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.base import Record
+from data_contracts.protocol.records.merge_spec import (
+    MIXED_RANK_RULES,
+    MergeRule,
+    MergeSpec,
+)
+from data_contracts.protocol.wire_types import (
+    AttemptNumber,
+    Count,
+    DecimalString,
+    Digest,
+    HubCommit,
+    HubId,
+    Instant,
+    LicenceId,
+    ModuleName,
+    Part,
+    PositiveCount,
+    ProgramVersion,
+    RoundNumber,
+    RunId,
+    SiloId,
+    Text,
+)
+
+TrainedFactors = Literal["both", "a", "b"]
+Compression = Literal["none", "int8", "int4"]
+TrustMode = Literal["auditable", "confidential"]
+
+
+MAX_COHORT = 1000
+
+
+class BaseModelRef(Part):
+    """The frozen base model: a name for people, the digest of its files for machines.
+
+    `licence_acceptance` says who accepted terms that ask for it; see `licences.model_licence`.
+    `hub_id` and `hub_revision` say where a user of the published adapter can have the model; what
+    is trained on are the files of the digest, wherever they came from.
+    """
+
+    name: Text
+    digest: Digest
+    licence: LicenceId
+    licence_acceptance: Text | None = None
+    hub_id: HubId | None = None
+    hub_revision: HubCommit | None = None
+
+    @model_validator(mode="after")
+    def _revision_is_of_a_repository(self) -> "BaseModelRef":
+        if self.hub_revision is not None and self.hub_id is None:
+            raise ValueError("hub_revision goes with a hub_id")
+        return self
+
+
+class AdapterTarget(Part):
+    """A linear module that carries a LoRA pair A (rank x in_features), B (out_features x rank)."""
+
+    module: ModuleName
+    in_features: PositiveCount
+    out_features: PositiveCount
+
+
+class AdapterLayout(Part):
+    """Exact layout of every adapter in the run; the gate accepts nothing else."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Annotated[int, Field(ge=1, le=4096)]
+    seed: Count
+    targets: Annotated[tuple[AdapterTarget, ...], Field(min_length=1, max_length=2000)]
+    use_rslora: bool = False
+
+    @property
+    def scaling(self) -> float:
+        """LoRA scaling s = alpha / rank (Hu et al. 2021, section 4.1).
+
+        With `use_rslora` it is alpha / sqrt(rank) (Kalajdzievski 2023).
+        """
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+    @model_validator(mode="after")
+    def _modules_are_distinct(self) -> "AdapterLayout":
+        if len({target.module for target in self.targets}) != len(self.targets):
+            raise ValueError("modules in targets must be distinct")
+        return self
+
+
+class SiloLayout(Part):
+    """Layout of one silo whose machine takes less than the whole: its own rank, alpha, modules.
+
+    `modules` None means all modules of the run's adapter.
+    """
+
+    silo: SiloId
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Annotated[int, Field(ge=1, le=4096)]
+    modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] | None = None
+
+
+class TrainingRecipe(Part):
+    """How a silo trains. `sequences_per_step` counts over all ranks of the silo.
+
+    `trained_factors` says which factor of each pair is trained; the other stays as it was.
+    `proximal_mu` above 0 adds mu/2 |p - p_start|^2 to the loss (FedProx, Li et al. 2020).
+    """
+
+    local_steps: PositiveCount
+    sequences_per_step: PositiveCount
+    sequence_length: Annotated[int, Field(ge=16, le=1_000_000)]
+    learning_rate: DecimalString
+    warmup_steps: Count
+    weight_decay: DecimalString
+    max_gradient_norm: DecimalString
+    seed: Count
+    trained_factors: TrainedFactors = "both"
+    proximal_mu: DecimalString = Decimal("0")
+
+    @property
+    def tokens_per_round(self) -> int:
+        """Upper bound on the tokens that one silo can train on in one round."""
+        return self.local_steps * self.sequences_per_step * self.sequence_length
+
+
+class PublicationRule(Part):
+    """A candidate is published only if mean and every silo's held-out loss stay within these.
+
+    Both are in nats per token, relative to the starting adapter; zero means "not worse".
+    `name_silos`: what is published names the silos and gives the losses of each, to whoever has it.
+    """
+
+    max_mean_increase: DecimalString
+    max_silo_increase: DecimalString
+    name_silos: bool = False
+
+
+class Retention(Part):
+    """How long what the attempt rests on stays locked, and whether anybody can remove it earlier.
+
+    "governance": a person with that right at the storage, for an erasure; "compliance": nobody.
+    Days are counted from `evaluate_by`, or from the day on which it is locked where that is later.
+    """
+
+    mode: Literal["governance", "compliance"] = "governance"
+    days: Annotated[int, Field(ge=1, le=36_500)] = 365
+
+
+class ContractPin(Part):
+    """The contract, by digest, under which a silo is asked to take part."""
+
+    silo: SiloId
+    contract_digest: Digest
+
+
+class RoundPlan(Record):
+    """What the coordinator asks of a cohort in one attempt of one round.
+
+    Besides the starting adapter a round may start from a residual (a second, frozen adapter of
+    `residual_layout`), from the server optimizer's state, and from the adapter of the round before
+    the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
+    ball carries on. `program` is the version of the coordinator that made it.
+    """
+
+    kind: ClassVar[str] = "round-plan"
+    added_fields: ClassVar[tuple[str, ...]] = ("program",)
+    max_payload_bytes: ClassVar[int] = 1024 * 1024
+
+    run: RunId
+    round: RoundNumber
+    attempt: AttemptNumber
+    feed_number: PositiveCount
+    previous_digest: Digest | None
+    membership_number: PositiveCount
+    membership_digest: Digest
+    trust_mode: TrustMode
+    purpose: Text
+    use: Use
+    cohort: Annotated[tuple[SiloId, ...], Field(min_length=1, max_length=MAX_COHORT)]
+    contracts: tuple[ContractPin, ...]
+    base_model: BaseModelRef
+    starting_adapter: ArtifactRef | None
+    starting_residual: ArtifactRef | None = None
+    earlier_adapter: ArtifactRef | None = None
+    server_state: ArtifactRef | None = None
+    layout: AdapterLayout
+    silo_layouts: tuple[SiloLayout, ...] = ()
+    recipe: TrainingRecipe
+    merge: MergeSpec
+    compression: Compression = "none"
+    publication: PublicationRule
+    retention: Retention = Retention()
+    max_adapter_bytes: PositiveCount
+    quorum: PositiveCount
+    submit_by: Instant
+    evaluation_quorum: PositiveCount
+    evaluate_by: Instant
+    expires_at: Instant
+    program: ProgramVersion | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "RoundPlan":
+        if len(set(self.cohort)) != len(self.cohort):
+            raise ValueError("silos in cohort must be distinct")
+        if sorted(pin.silo for pin in self.contracts) != sorted(self.cohort):
+            raise ValueError("contracts must name each silo of the cohort exactly once")
+        if max(self.quorum, self.evaluation_quorum) > len(self.cohort):
+            raise ValueError("quorum and evaluation_quorum cannot exceed the cohort")
+        if not self.issued_at < self.submit_by < self.evaluate_by <= self.expires_at:
+            raise ValueError("expected issued_at < submit_by < evaluate_by <= expires_at")
+        return self
+
+    @model_validator(mode="after")
+    def _layouts_fit(self) -> "RoundPlan":
+        silos = [own.silo for own in self.silo_layouts]
+        if len(set(silos)) != len(silos) or not set(silos) <= set(self.cohort):
+            raise ValueError("silo_layouts must name silos of the cohort, each at most once")
+        if silos and self.merge.rule not in MIXED_RANK_RULES:
+            raise ValueError(f"the rule {self.merge.rule} needs one layout for all silos")
+        known = {target.module for target in self.layout.targets}
+        for own in self.silo_layouts:
+            if own.rank > self.layout.rank or not set(own.modules or ()) <= known:
+                raise ValueError("a silo's own layout must be a part of the run's adapter")
+        wanted = trained_factors(
+            self.merge.rule, self.round, is_first=self.starting_adapter is None
+        )
+        if self.recipe.trained_factors != wanted:
+            raise ValueError("trained_factors must be what the merge rule asks for in this round")
+        return self
+
+    @model_validator(mode="after")
+    def _merge_can_be_kept(self) -> "RoundPlan":
+        robust = self.merge.robust
+        if robust and (self.quorum < robust.silos_needed or self.silo_layouts):
+            raise ValueError("a defence needs its silos in the quorum, and one layout for all")
+        if self.starting_residual and self.merge.residual_rank is None:
+            raise ValueError("a starting residual goes with the rule residual")
+        if self.server_state and not self.merge.optimizer_state:
+            raise ValueError("a server state goes with an optimizer that keeps one")
+        return self
+
+    def layout_of(self, silo: str) -> AdapterLayout:
+        """The layout that `silo` trains and submits."""
+        own = next((entry for entry in self.silo_layouts if entry.silo == silo), None)
+        if own is None:
+            return self.layout
+        wanted = own.modules
+        targets = [t for t in self.layout.targets if wanted is None or t.module in wanted]
+        changes = {"rank": own.rank, "alpha": own.alpha, "targets": tuple(targets)}
+        return self.layout.model_copy(update=changes)
+
+    @property
+    def residual_layout(self) -> AdapterLayout | None:
+        """Layout of the residual, whose scaling is 1; None when the rule publishes none."""
+        rank = self.merge.residual_rank
+        if rank is None:
+            return None
+        changes = {"rank": rank, "alpha": rank, "use_rslora": False}
+        return self.layout.model_copy(update=changes)
+
+    def contract_digest_of(self, silo: str) -> str | None:
+        """Digest of the contract pinned for `silo`, or None when it is not in the cohort."""
+        return next((p.contract_digest for p in self.contracts if p.silo == silo), None)
+
+
+def trained_factors(rule: MergeRule, round_number: int, *, is_first: bool) -> TrainedFactors:
+    """Which factors silos train under `rule` in a round; see `merge_spec.MergeRule`.
+
+    `is_first`: nothing has been published yet. Then B is zero, and with it A's gradient.
+    """
+    if rule in ("frozen_a", "fedsvd"):
+        return "b"
+    if rule == "alternating":
+        return "b" if is_first or round_number % 2 else "a"
+    return "both"

@@ -1,0 +1,104 @@
+"""The last record of an attempt: what happened, derived from the evidence and nothing else.
+
+Every field follows from the evidence records by a pure function (`aggregator.report.report`), so an
+auditor who holds the evidence recomputes the report and compares.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from data_contracts.licences.uses import Use
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records.candidate import SiloInfluence
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import BaseModelRef, Retention, TrustMode
+from data_contracts.protocol.wire_types import (
+    Count,
+    DecimalString,
+    Digest,
+    LicenceId,
+    Part,
+    PositiveCount,
+    RuleId,
+    SiloId,
+    Text,
+)
+
+
+class SiloLosses(Part):
+    """Held-out losses that the silo signed, in nats per token."""
+
+    base: DecimalString
+    starting: DecimalString
+    candidate: DecimalString
+    silo_only: DecimalString | None
+
+
+class SiloSummary(Part):
+    """One silo's part in the attempt. `weight_share` is its share of the tokens, 0 to 1.
+
+    The rules of its contract and its licences are in its verdict, which the report lists.
+
+    `influence` says what a defence made of it; None where the plan has no defence on products.
+    """
+
+    silo: SiloId
+    outcome: Literal["admitted", "rejected", "refused", "missing"]
+    rule: RuleId | None
+    contract_digest: Digest
+    contract_passed: bool | None
+    tokens: Count
+    weight_share: DecimalString
+    influence: SiloInfluence | None = None
+    losses: SiloLosses | None
+
+
+class InheritedLicence(Part):
+    """What the merged adapter may be passed on under, and why; see `licences.adapter_licence`.
+
+    `expression` is an SPDX expression; `attribution` names licences whose authors must be named.
+    """
+
+    expression: Text
+    attribution: Annotated[tuple[LicenceId, ...], Field(max_length=200)]
+    reasons: Annotated[tuple[Text, ...], Field(max_length=400)]
+
+
+class PageRef(Part):
+    """The page made from the report: which version of the renderer, and the SHA-256 of its bytes
+    with the place of the embedded bundle empty."""
+
+    renderer: PositiveCount
+    digest: Digest
+
+
+class RoundReport(RoundRecord):
+    """Compliance report of one attempt. `page` is the page that its signer made of it.
+
+    `merge` is the plan's; `discarded_energy` and `error` are the candidate's, see
+    `candidate.ModuleExactness`.
+    """
+
+    kind: ClassVar[str] = "round-report"
+    table_fields: ClassVar[tuple[str, ...]] = ("silos", "evidence")
+
+    outcome: Literal["published", "held", "aborted"]
+    rule: RuleId
+    purpose: Text
+    use: Use
+    trust_mode: TrustMode
+    base_model: BaseModelRef
+    starting_adapter: ArtifactRef | None
+    candidate_adapter: ArtifactRef | None
+    adapter_licence: InheritedLicence | None
+    published_adapter: ArtifactRef | None
+    merge: MergeSpec
+    retention: Retention
+    discarded_energy: DecimalString | None
+    error: DecimalString | None = None
+    silos: tuple[SiloSummary, ...]
+    evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]
+    page: PageRef | None = None

@@ -1,0 +1,21 @@
+"""A silo's local adapter, by digest, with what the aggregator needs to weigh it."""
+
+from typing import ClassVar
+
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.base import SiloRecord
+from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
+
+
+class Submission(SiloRecord):
+    """Refers to the verdict that allowed the training and to the blob in the silo's inbox."""
+
+    kind: ClassVar[str] = "submission"
+
+    verdict_digest: Digest
+    adapter: ArtifactRef
+    tokens: PositiveCount
+    steps: PositiveCount
+    first_step_loss: DecimalString
+    last_step_loss: DecimalString
+    training_seconds: Count

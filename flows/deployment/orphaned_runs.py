@@ -1,0 +1,125 @@
+"""Flow runs whose runner was killed: Prefect would show them as running for ever.
+
+Worse, such a run keeps the deployment's only slot, so that no later round would start. A runner
+therefore first takes a lock that the kernel gives back on death, so that there is only one, ends
+the processes that an earlier one left, and marks its runs as crashed. Nothing is lost by that: they
+are asked for again (`flows.deployment.resumed_runs`) and go on from the signed records in storage.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled, Crashed
+
+from aggregator.coordinator import RUNNER_LOCK
+from aggregator.settings import FederationSettings
+from data_contracts.errors import FederationOperatorError
+from flows.deployment.resumed_runs import resume, resumed_line, to_resume
+from infra.disk.file_lock import held_alone, try_lock
+
+UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+STARTED = [
+    *UNFINISHED,
+    StateType.COMPLETED,
+    StateType.FAILED,
+    StateType.CANCELLED,
+    StateType.CRASHED,
+]
+
+
+def is_served(settings: FederationSettings) -> bool:
+    """Whether a runner of this home directory runs now: then it holds the lock."""
+    return _is_locked(settings.home)
+
+
+def _is_locked(home: Path) -> bool:
+    path = home / RUNNER_LOCK
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        return not try_lock(file)
+
+
+@contextmanager
+def only_runner(settings: FederationSettings) -> Iterator[None]:
+    """Hold the federation's runner lock; a second runner is refused."""
+    refusal = FederationOperatorError(
+        f"deployment runner of {settings.federation}",
+        expected="no other runner with this home directory",
+        found="one that runs",
+        action="use the one that runs, or stop it first",
+    )
+    with held_alone(settings.home / RUNNER_LOCK, refusal):
+        yield
+
+
+def crash_orphans(settings: FederationSettings) -> list[str]:
+    """Mark unfinished runs of the deployment as crashed and ask for those of this home again.
+
+    A run that somebody was cancelling is cancelled; one of another home, say where this one was
+    before it was moved, only ends. Returns a line for each run that goes on.
+    """
+    with get_client(sync_client=True) as client:
+        started = _started(client, settings)
+        unfinished = [run for run in started if run.state_type in UNFINISHED]
+        for run in unfinished:
+            for child in _children(client, run.id):
+                _end(client, child)
+            _end(client, run)
+        own = [run for run in started if _home(run) == settings.home]
+        newest = next((run for run in own if run.start_time is not None), None)
+        lines = []
+        for run in to_resume([run for run in own if run in unfinished], newest):
+            again = resume(client, run, settings.home, times=0)
+            lines += [resumed_line(run, again)] if again is not None else []
+    return lines
+
+
+def _started(client: SyncPrefectClient, settings: FederationSettings) -> list[FlowRun]:
+    """Runs of the federation's deployment, the last started one first.
+
+    Left out are those of another home of the same federation that has a runner of its own now.
+    """
+    runs = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[settings.federation])),
+        flow_run_filter=_in_states(STARTED),
+        sort=FlowRunSort.START_TIME_DESC,
+    )
+    return [run for run in runs if _home(run) == settings.home or not _is_locked(_home(run))]
+
+
+def _home(run: FlowRun) -> Path:
+    return Path(str(run.parameters.get("home")))
+
+
+def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
+            state=_in_states(UNFINISHED).state,
+        )
+    )
+
+
+def _end(client: SyncPrefectClient, run: FlowRun) -> None:
+    end = Cancelled if run.state_type is StateType.CANCELLING else Crashed
+    ended: State[Any] = end(message="The runner of this run was stopped or killed.")
+    client.set_flow_run_state(run.id, ended, force=True)
+
+
+def _in_states(types: list[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)))

@@ -1,0 +1,258 @@
+"""One round as a Prefect flow.
+
+Prefect schedules, retries and shows; it is not the source of truth. Every task recomputes the
+stage from the signed records in storage, so a flow that was killed anywhere is simply run again.
+Parameters and results are ids and digests, never data.
+
+A storage that is away is waited for until the plan's deadline (`flows.round.storage_outage`); that
+takes none of the retries, which are for other faults. What a storage says for good ends the round
+now.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+
+from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.evidence.reader import read_silo, read_status
+from aggregator.evidence.stage import Stage
+from aggregator.federated_round import (
+    abort_interrupted,
+    close_round,
+    decide_round,
+    merge_or_abort,
+    open_round,
+    report_round,
+    stage,
+    unreported_abort,
+)
+from aggregator.planning.federation_feed import abort_of, is_fed, read_federation
+from data_contracts.errors import StorageError
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
+from flows.round import round_text
+from flows.round.round_artifacts import SiloProgress, link_report, show_silos
+from flows.round.storage_outage import OutageWait
+
+if TYPE_CHECKING:
+    from aggregator.merge.adapter_merge import ModuleMerger
+
+RETRIES = 3
+RETRY_SECONDS = 10
+
+_T = TypeVar("_T")
+
+
+def can_pass(_task: object, _run: object, state: State[Any]) -> bool:
+    """Whether a failed task is worth another try; where storage failed it, `OutageWait` decided."""
+    return not isinstance(state.result(raise_on_failure=False), StorageError)
+
+
+STEP: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_SECONDS,
+    "retry_condition_fn": can_pass,
+}
+"""What every task of a round has in common."""
+
+
+@flow(name="federated-round", flow_run_name="round-{round_number}", validate_parameters=True)
+def federated_round(home: str, round_number: int) -> dict[str, str]:
+    """Open, collect, close, merge, evaluate, decide, report; resumes whatever is there.
+
+    Returns the outcome (published, held, aborted or void), its rule and the report's digest.
+    """
+    c = load_coordinator(Path(home))
+    storage = outage_wait(c)
+    aborted = storage.through(None, lambda: unreported_abort(c))
+    if aborted is not None:
+        report_task(c, storage, aborted)
+    plan = open_task(c, storage, round_number)
+    return run_to_report(c, storage, plan)
+
+
+def outage_wait(c: Coordinator) -> OutageWait:
+    """For one flow run; what it says goes to the log of whichever step waits."""
+    return OutageWait(c.clock, lambda line: get_run_logger().warning("%s", line))
+
+
+def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> dict[str, str]:
+    """The steps after collection, each one task, in the order that the stage asks for."""
+    followed: set[tuple[Stage, str]] = set()
+    while True:
+        match _step(storage, plan, lambda: stage(c, plan)):
+            case Stage.COLLECTING:
+                follow_until(c, storage, plan, Stage.CLOSING, followed)
+            case Stage.CLOSING:
+                close_task(c, storage, plan)
+            case Stage.MERGING:
+                merge_task(c, storage, plan)
+            case Stage.EVALUATING:
+                follow_until(c, storage, plan, Stage.DECIDING, followed)
+            case Stage.DECIDING:
+                decide_task(c, storage, plan)
+            case Stage.VOID:
+                get_run_logger().warning("%s: the round is opened again", Stage.VOID.value)
+                return {"outcome": "void", "rule": "plan.void", "report": "", "attempt": ""}
+            case Stage.ABORTING:
+                abort_task(c, storage, plan)
+            case Stage.REPORTING | Stage.REPORTED:
+                report = report_task(c, storage, plan)
+                record = report.record
+                return {
+                    "outcome": record.outcome,
+                    "rule": record.rule,
+                    "report": report.digest,
+                    "attempt": str(record.attempt),
+                }
+
+
+def follow_until(
+    c: Coordinator,
+    storage: OutageWait,
+    plan: Verified[RoundPlan],
+    goal: Stage,
+    followed: set[tuple[Stage, str]],
+) -> None:
+    """One task per silo that follows its signed status and evidence until `goal` is due.
+
+    A silo is followed once per goal; where the stage still waits after that, only time is left.
+    """
+    silos = [silo for silo in plan.record.cohort if (goal, silo) not in followed]
+    if not silos:
+        c.clock.sleep(c.settings.round.poll_seconds)
+        return
+    follows = [
+        follow_silo.with_options(task_run_name=f"follow {silo} until {goal.value}").submit(
+            c, storage, plan, silo, goal
+        )
+        for silo in silos
+    ]
+    followed |= {(goal, silo) for silo in silos}
+    for follow in follows:
+        follow.result()
+
+
+@task(name="open", **STEP)
+def open_task(c: Coordinator, storage: OutageWait, round_number: int) -> Verified[RoundPlan]:
+    """Sign the plan, or find the one in force."""
+    plan = storage.through(None, lambda: open_round(c, round_number))
+    get_run_logger().info("%s", round_text.opened(plan.record, plan.digest))
+    return plan
+
+
+@task(name="follow", **STEP)
+def follow_silo(
+    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan], silo: str, goal: Stage
+) -> str:
+    """Show one silo's progress until it has answered or the deadline is over."""
+    progress = SiloProgress(plan, silo)
+
+    def look() -> str | None:
+        outcome = _silo_outcome(c, plan, silo, goal)
+        status = read_status(c, read_federation(c), plan, silo) if outcome is None else None
+        if status is not None:
+            progress.show(status)
+        return outcome
+
+    while (outcome := _step(storage, plan, look)) is None:
+        c.clock.sleep(c.settings.round.poll_seconds)
+    progress.finish(outcome)
+    get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
+    return outcome
+
+
+@task(name="close", **STEP)
+def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+    """Admit and sign the close record, or abort below quorum."""
+    closed = _step(storage, plan, lambda: close_round(c, plan))
+    get_run_logger().info("%s", round_text.closed(closed.record, closed.digest))
+    return closed.digest
+
+
+@task(name="merge", **STEP)
+def merge_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+    """Merge the admitted adapters into the candidate, or abort where they give none."""
+    merger, log = _module_merger(c), get_run_logger()
+    merged = _step(storage, plan, lambda: merge_or_abort(c, plan, merger))
+    if isinstance(merged.record, Abort):
+        log.error("%s", round_text.aborted(merged.record))
+        return merged.digest
+    log.info("%s", round_text.merged(plan.record, merged.record))
+    return merged.digest
+
+
+def _module_merger(c: Coordinator) -> "ModuleMerger | None":
+    """This machine's threads, or Dask where the settings name a scheduler."""
+    merge = c.settings.merge
+    if merge.dask_scheduler is None:
+        return None
+    # Dask is an extra of the package.
+    from flows.round.distributed_merge import merge_on_dask
+
+    address = None if merge.dask_scheduler == "local" else merge.dask_scheduler
+    return merge_on_dask(address, merge.dask_slice_modules)
+
+
+@task(name="decide", **STEP)
+def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+    """Publish or hold."""
+    decision = _step(storage, plan, lambda: decide_round(c, plan)).record
+    get_run_logger().info("%s", round_text.decided(decision))
+    return decision.outcome
+
+
+@task(name="abort", **STEP)
+def abort_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+    """End an attempt that rests on a key which was revoked."""
+    abort = _step(storage, plan, lambda: abort_interrupted(c, plan))
+    get_run_logger().error("%s", round_text.aborted(abort.record))
+    return abort.digest
+
+
+@task(name="report", **STEP)
+def report_task(
+    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
+) -> Verified[RoundReport]:
+    """Sign and write the report; show its table and link."""
+    report, files = _step(storage, plan, lambda: report_round(c, plan))
+    show_silos(plan, report.record)
+    link_report(plan, files.page or files.bundle)
+    return report
+
+
+def _step(storage: OutageWait, plan: Verified[RoundPlan], work: Callable[[], _T]) -> _T:
+    """A step of the plan's round, which has until the plan's last deadline for its outages."""
+    return storage.through(plan.record.expires_at, work)
+
+
+def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:
+    """Why there is nothing more to wait for from this silo, or None."""
+    feed = read_federation(c)
+    if not is_fed(c, feed, plan):
+        return "the plan is void"
+    if abort_of(c, feed, plan) is not None or feed.coordinator_trust(plan).only is not None:
+        return "attempt aborted"
+    records = read_silo(c, feed, plan, silo)
+    if records.is_revoked:
+        return "its key was revoked"
+    if records.equivocated:
+        return "two different records in one slot"
+    if records.refusal is not None:
+        return f"refused by {records.refusal.record.rule}"
+    if records.verdict is not None and not records.verdict.record.passed:
+        return "its data contract failed"
+    if goal is Stage.CLOSING:
+        late = c.clock.now() >= plan.record.submit_by
+        answered = records.submission is not None
+        return "submitted" if answered else "no submission by the deadline" if late else None
+    late = c.clock.now() >= plan.record.evaluate_by
+    if records.verdict is None:
+        return "did not take part"
+    answered = records.evaluation is not None
+    return "evaluated" if answered else "no evaluation by the deadline" if late else None

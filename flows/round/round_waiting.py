@@ -1,0 +1,117 @@
+"""What the next round waits for: contracts in force, the runner, the schedule, or a fault.
+
+`cohort_of` and `runner_of` look; `waiting_lines` says it. Storage that does not answer is an error,
+as it is for a round; a Prefect that does not answer is one of the things waited for.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
+from aggregator.planning.agreed_contracts import read_agreed
+from aggregator.planning.federation_feed import next_round, read_federation
+from aggregator.settings import FederationSettings
+from data_contracts.errors import ConsortiaError, FederationOperatorError
+from flows.commands.next_steps import command
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Silos of the next round whose contracts are in force, and why others are left out."""
+
+    round_number: int
+    ready: tuple[str, ...]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What Prefect knows of the deployment; `fault` says why it knows nothing."""
+
+    registered: bool = False
+    served: bool = False
+    next_run: datetime | None = None
+    running: str | None = None
+    failed: str | None = None
+    fault: str | None = None
+
+
+def cohort_of(c: Coordinator) -> Cohort:
+    """Who could take part in the next round as of now."""
+    feed = read_federation(c)
+    number = next_round(c, feed)
+    agreed = read_agreed(c.settings.home / CONTRACTS_DIRECTORY, feed, c.clock.now())
+    members = feed.membership.record.silos_of_round(number)
+    ready = tuple(silo for silo in members if silo in agreed.digests)
+    why = {s: agreed.left_out.get(s, "no contract") for s in members if s not in ready}
+    return Cohort(number, ready, why)
+
+
+def runner_of(settings: FederationSettings) -> Runner:
+    """Ask Prefect; never raises for what Prefect does not answer."""
+    from flows.deployment.prefect_settings import use_prefect_of
+
+    try:
+        use_prefect_of(settings)
+        from flows.deployment.deployment_state import read_runner
+
+        return read_runner(settings)
+    except FederationOperatorError as error:
+        return Runner(fault=str(error))
+
+
+def what_is_waited_for(c: Coordinator) -> list[str]:
+    """`waiting_lines` as of now."""
+    return waiting_lines(c.settings, cohort_of(c), runner_of(c.settings))
+
+
+def next_round_number(home: Path) -> int | None:
+    """The round that a flow run would begin with; None where storage does not say."""
+    try:
+        c = load_coordinator(home)
+        return next_round(c, read_federation(c))
+    except ConsortiaError:
+        return None
+
+
+def waiting_lines(settings: FederationSettings, cohort: Cohort, runner: Runner) -> list[str]:
+    """What is there, what is missing, and the next command; one line each, to be pasted."""
+    return [
+        f"round {cohort.round_number} of {settings.run} has no plan yet.",
+        *_about_silos(settings, cohort),
+        *_about_runner(settings.home, runner),
+    ]
+
+
+def _about_silos(settings: FederationSettings, cohort: Cohort) -> list[str]:
+    needed = max(settings.round.quorum, settings.round.evaluation_quorum)
+    lines = [f"contracts in force: {', '.join(cohort.ready) or 'none'}"]
+    for silo, why in sorted(cohort.left_out.items()):
+        filed = settings.home / CONTRACTS_DIRECTORY / f"{silo}.yaml"
+        lines.append(f"left out: {silo}, {why}. After the silo has signed its contract:")
+        sign = ("consortia", "contract", "sign", filed, "--home", settings.home)
+        lines.append(command(*sign, "--silo", silo))
+    if len(cohort.ready) < needed:
+        lines.append(f"A round needs {needed} silos with a contract in force; it waits for more.")
+        if not cohort.left_out:
+            lines.append("Add silos with `consortia federation add-silo`.")
+    return lines
+
+
+def _about_runner(home: Path, runner: Runner) -> list[str]:
+    deploy = command("consortia", "deploy", "--home", home)
+    if runner.fault is not None:
+        return [runner.fault]
+    if not runner.registered:
+        return ["The deployment is not registered; leave this running in a terminal:", deploy]
+    lines = [f"The last flow run failed: {runner.failed}"] if runner.failed else []
+    if not runner.served:
+        return [*lines, "Nothing serves the deployment; leave this running in a terminal:", deploy]
+    if runner.running:
+        return [*lines, f"Flow run {runner.running}; it makes the plan in a moment."]
+    start = command("consortia", "round", "start", "--home", home)
+    if runner.next_run is None:
+        return [*lines, "Nothing is scheduled; ask for a round with", start]
+    when = f"{runner.next_run:%Y-%m-%d %H:%M} UTC"
+    return [*lines, f"The next one is scheduled for {when}; ask for one now with", start]

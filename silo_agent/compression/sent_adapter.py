@@ -1,0 +1,119 @@
+"""What leaves this silo of its local adapter: the file itself, or what compression makes of it.
+
+The error of compression stays here and goes into the next round. Whether the round before was
+merged is asked of the coordinator's signed records, and what was sent in it of this silo's own
+outbox; see `silo_agent.compression.residual_state` for what follows from the two.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from data_contracts.adapters.adapter_format import check_adapter, open_adapter
+from data_contracts.adapters.block_quantisation import SCHEMES
+from data_contracts.adapters.quantised_format import CODES_SUFFIX, check_quantised
+from data_contracts.adapters.tensor_layout import read_header
+from data_contracts.dataset.contract.agreement import Parties
+from data_contracts.protocol.bucket_layout import attempt_of_record
+from data_contracts.protocol.records import Candidate, Close, RoundPlan, Submission
+from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records.merge_spec import REBASING_RULES
+from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter, narrowed
+from infra.records.record_store import Found, read_record
+from infra.storage.object_store import Bucket
+from silo_agent.compression.error_feedback import LocalRound, compress
+from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
+from silo_agent.release.release import Release
+
+STATE_DIRECTORY = "error-feedback"
+HEADER_LIMIT = 100_000_000
+
+RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SentAdapters:
+    """Makes what is sent, for one silo; `home` is where its state is kept."""
+
+    home: Path
+    silo: str
+    release: Release
+    plans: Bucket
+
+    def file(
+        self,
+        plan: RoundPlan,
+        local: Path,
+        starting: Path | None,
+        signers: Parties,
+    ) -> Path:
+        """The file to submit for the trained adapter `local`, through the gate.
+
+        `starting` is the run's adapter that the round started from, None for the plan's seed;
+        `signers` are all keys that silo and coordinator have had, for the round before. The same
+        inputs give the same bytes. Raises SiloOperatorError when the state of error feedback
+        is not the one that belongs to this silo's last submission.
+        """
+        layout = plan.layout_of(self.silo)
+        check_adapter(local, layout)
+        if plan.compression == "none":
+            return local
+        start: AdapterSource = narrowed(_source(plan, starting), layout)
+        scheme = SCHEMES[plan.compression]
+        feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
+        digest = plan.starting_adapter.digest if plan.starting_adapter else None
+        before = self._round_before(plan, signers)
+        carry = feedback.carried_into(plan.round, layout, digest, before)
+        dropped = carry.record is None and plan.round > 1
+        level = logging.WARNING if dropped else logging.INFO
+        log.log(level, "error feedback of round %d: %s", plan.round, carry.reason)
+        sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
+        files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
+        trained = plan.recipe.trained_factors
+        round_ = LocalRound(open_adapter(local, layout), start, scheme, trained)
+        compressed = compress(round_, feedback.open(carry), files)
+        if compressed.lost_share:
+            log.info(
+                "round %d: %.1f %% of the norm of the rounding error that was carried into it is "
+                "lost: the factors that it starts from cannot express that part",
+                plan.round,
+                100 * compressed.lost_share,
+            )
+        check_quantised(sent, layout, scheme, start)
+        feedback.keep(plan.round, layout, digest, carry, compressed)
+        return sent
+
+    def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
+        """What this silo sent in the round before, and whether the plan starts from its merge."""
+        submission = self.release.last_submission(plan.run, plan.round - 1, signers.silo_keys)
+        if submission is None or not self._is_compressed(submission):
+            return RoundBefore(submitted=None, merged=False)
+        close = self._read(submission, Close, signers.coordinator_keys)
+        candidate = self._read(submission, Candidate, signers.coordinator_keys)
+        admitted = close is not None and self.silo in {item.silo for item in close.admitted}
+        published = candidate is not None and candidate.adapter == plan.starting_adapter
+        return RoundBefore(submitted=submission.adapter.digest, merged=admitted and published)
+
+    def _is_compressed(self, submission: Submission) -> bool:
+        """A file that is gone counts as compressed: then its residual has to be there."""
+        path = self.release.kept_blob(submission.adapter)
+        if not path.exists():
+            return True
+        header, _ = read_header(path, path.stat().st_size, HEADER_LIMIT)
+        return any(name.endswith(CODES_SUFFIX) for name in header)
+
+    def _read(
+        self, submission: Submission, record_type: type[RoundRecordT], keys: Collection[str]
+    ) -> RoundRecordT | None:
+        reading = read_record(self.plans, attempt_of_record(submission), record_type, keys)
+        return reading.verified.record if isinstance(reading, Found) else None
+
+
+def _source(plan: RoundPlan, starting: Path | None) -> AdapterSource:
+    if starting is None:
+        return InitialAdapter(plan.layout)
+    return open_adapter(starting, plan.layout)

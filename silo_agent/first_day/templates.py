@@ -1,0 +1,136 @@
+"""The files that `silo-agent init` writes, with comments for the person who edits them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.disk.toml_text import toml_string
+from infra.storage.storage_config import MORE_SETTINGS
+
+_CONFIG = """\
+# Configuration of this silo's agent. Paths are relative to this directory.
+silo = {silo}
+federation = {federation}
+policy = "policy.toml"
+
+[storage]
+endpoint_url = {endpoint_url}
+credentials = "keys/storage-credentials.toml" # access_key and secret_key, mode 0600
+{more_storage}{plain}allow_plain_http = true  # where the network below is encrypted
+
+[trust]
+membership = "membership.json" # handed over by the federation operator; compare fingerprints
+
+[data]
+root = "data"              # nothing outside this directory is ever read
+contract = "contract.yaml" # ODCS data contract, with contract.agreement.json beside it
+registries = "registries"  # copyright registries that the contract names
+# database = "keys/database-url" # file with an SQLAlchemy URL, for a contract over a table
+
+[disk]                     # the agent removes what no round needs: `silo-agent disk` shows it
+keep_rounds = 1            # of each run, besides the newest
+keep_other_runs_days = 90  # after the federation has gone on to another run
+
+[training]
+device = {device}        # "cpu" or "cuda"
+ranks = {ranks}            # processes, one per GPU
+zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2 or 3
+threads_per_rank = 1
+checkpoint_every_steps = 2
+heldout_sequences = 32     # packed ones; from 10 records on a range of the change is signed
+silo_only_baseline = true  # also train an adapter that never leaves, for comparison
+# lock = "/var/lock/consortia-train" # agents that share one machine take turns
+
+# [agent]
+# max_restarts = 1         # of training, evaluation or a check that was killed, before a refusal
+"""
+
+
+def config_text(
+    silo: str,
+    federation: str,
+    endpoint_url: str,
+    device: str,
+    ranks: int,
+    *,
+    allow_plain_http: bool = False,
+) -> str:
+    """The agent's configuration as it begins."""
+    return _CONFIG.format(
+        silo=toml_string(silo),
+        federation=toml_string(federation),
+        endpoint_url=toml_string(endpoint_url),
+        device=toml_string(device),
+        ranks=ranks,
+        more_storage=MORE_SETTINGS,
+        plain="" if allow_plain_http else "# ",
+    )
+
+
+_POLICY = """\
+# What this silo is willing to take part in. The agent fails closed: while this file is missing,
+# unreadable or incomplete, it refuses every plan. Every refusal is signed and names its rule.
+version = 1
+take_part = false # set to true when you have read the rest
+
+purposes = [{purposes}] # exact texts, for example ["clinical coding assistant, research"]
+trust_modes = ["auditable"] # the aggregator sees this silo's adapter
+# Adapters are not yet encrypted: whoever runs the storage could read them.
+trust_storage_with_deltas = false
+# true lets every other silo read this silo's adapter alone, to measure what each contributed
+share_individual_delta = false
+# What you send and the federation uses stays in your inbox, locked for the days that the plan says.
+# In governance mode a person with that right can erase it; true allows locks that nobody can open.
+compliance_retention = false
+# true lets a published adapter's model card name this silo and give its held-out losses
+may_be_named = false
+
+[limits]
+max_local_steps = 1000
+max_sequences_per_step = 256
+max_sequence_length = 4096
+max_learning_rate = 0.001
+max_rank = 64
+max_adapter_bytes = 1_000_000_000
+min_cohort_silos = 3
+max_retention_days = 400
+
+{models}"""
+
+_NO_MODEL = """\
+# [[models]]
+# name = "SmolLM2-135M-Instruct"
+# licence = "Apache-2.0"
+# digest = "..."  # printed by `silo-agent check --model PATH`
+# path = "/models/SmolLM2-135M-Instruct"
+# licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
+"""
+
+_MODEL = """\
+[[models]]
+name = {name}
+licence = {licence}
+digest = {digest} # of the files at path; the operator's copy must have the same
+path = {path}
+# licence_acceptance = "LicenseRef-Gemma-Terms accepted by A. Person" # where a licence asks for it
+"""
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A base model on this silo's disk, as its policy names it."""
+
+    name: str
+    licence: str
+    digest: str
+    path: Path
+
+
+def policy_text(purpose: str, model: LocalModel | None) -> str:
+    """The policy as it begins: it may name a purpose and a model, and still takes part in nothing.
+
+    `take_part` and `trust_storage_with_deltas` are for a person to set, in the file.
+    """
+    models = _NO_MODEL
+    if model is not None:
+        models = _MODEL.format(**{name: toml_string(value) for name, value in vars(model).items()})
+    return _POLICY.format(purposes=toml_string(purpose) if purpose else "", models=models)

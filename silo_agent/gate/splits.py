@@ -1,0 +1,168 @@
+"""The two files that training reads, written from the very records that the gate allowed.
+
+The findings table says which rows may be used and in which split; the data are read again for
+their text, and refused when their content is no longer what was checked, or when other numbers of
+records come out than the outcome counted. Files that were written for the same findings, and are
+still the same bytes, are used again.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TextIO
+
+import rfc8785
+
+from data_contracts.dataset.records import DataRecord
+from data_contracts.dataset.sources.data_source import DataUnavailableError
+from data_contracts.errors import DataStewardError, SiloOperatorError
+from data_contracts.protocol.artifact import artifact_of_file
+from infra.disk.durable_files import write_durably
+from silo_agent.gate.outcome import GateOutcome
+from silo_agent.gate.silo_data import SiloData
+
+TRAIN_FILE = "train.jsonl"
+HELD_OUT_FILE = "heldout.jsonl"
+MADE_FOR_FILE = "made-for.json"
+STAGING = ".splits"
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Training and held-out records, with their numbers."""
+
+    train: Path
+    heldout: Path
+    train_records: int
+    heldout_records: int
+
+
+def forget_unused_splits(into: Path, retention: timedelta) -> None:
+    """Delete the splits when no training has read them for `retention`."""
+    shutil.rmtree(into / STAGING, ignore_errors=True)
+    files = [path for path in into.glob("*") if path.is_file()]
+    used = max((path.stat().st_mtime for path in files), default=None)
+    if used is not None and used < time.time() - retention.total_seconds():
+        shutil.rmtree(into, ignore_errors=True)
+
+
+def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Path) -> SplitFiles:
+    """Write train.jsonl and heldout.jsonl ({"prompt", "answer"} per line, mode 0600) into `into`.
+
+    Records keep the order of the data. Raises DataStewardError, and leaves neither file, when the
+    data are no longer those of `outcome`, or hold no text to train on.
+    """
+    files = SplitFiles(
+        into / TRAIN_FILE, into / HELD_OUT_FILE, outcome.train_records, outcome.heldout_records
+    )
+    if _were_made_for(outcome, files, into):
+        return files
+    staging = into / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        (into / MADE_FOR_FILE).unlink(missing_ok=True)
+        staging.mkdir(parents=True, mode=0o700)
+        _write(outcome, findings, data, staging)
+        for name in (TRAIN_FILE, HELD_OUT_FILE):
+            (staging / name).replace(into / name)
+        write_durably(into / MADE_FOR_FILE, _made_for(outcome, files))
+    except DataUnavailableError as error:
+        raise _changed(error.reason) from None
+    except sqlite3.Error:
+        raise _changed("a findings table that cannot be read") from None
+    except OSError as error:
+        raise _cannot_write(into, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return files
+
+
+def _were_made_for(outcome: GateOutcome, files: SplitFiles, into: Path) -> bool:
+    marker = into / MADE_FOR_FILE
+    try:
+        if marker.read_bytes() != _made_for(outcome, files):
+            return False
+        marker.touch()
+    except OSError:
+        return False
+    return True
+
+
+def _made_for(outcome: GateOutcome, files: SplitFiles) -> bytes:
+    """What the files were written from and what they are, as the marker keeps it."""
+    digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
+    return rfc8785.dumps([outcome.findings_digest, *digests])
+
+
+def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) -> None:
+    from data_contracts.dataset.findings.store import usable_rows
+
+    if data.source.format == "image-text":
+        raise _no_text()
+    if data.content_digest() != outcome.content_digest:
+        raise _changed("other content than what was checked")
+    with _private(staging / TRAIN_FILE) as train, _private(staging / HELD_OUT_FILE) as heldout:
+        files = {"train": train, "heldout": heldout}
+        written = {"train": 0, "heldout": 0}
+        for record, split in _usable(data, usable_rows(findings)):
+            files[split].write(_line(record))
+            written[split] += 1
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    if data.content_digest() != outcome.content_digest:
+        raise _changed("content that changed while it was read")
+    if written != {"train": outcome.train_records, "heldout": outcome.heldout_records}:
+        raise _changed("another number of records than was counted")
+
+
+def _usable(data: SiloData, usable: Iterator[tuple[int, str]]) -> Iterator[tuple[DataRecord, str]]:
+    """Both come in the order of the data, so one walk finds every usable record."""
+    row, split = next(usable, (0, ""))
+    for record in data.records():
+        if record.row == row and isinstance(record, DataRecord):
+            yield record, split
+            row, split = next(usable, (0, ""))
+
+
+def _line(record: DataRecord) -> str:
+    text = {"prompt": record.prompt, "answer": record.answer}
+    return json.dumps(text, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _private(path: Path) -> TextIO:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    return os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
+
+
+def _changed(found: str) -> DataStewardError:
+    return DataStewardError(
+        "data set",
+        expected="the very data that the contract was checked on",
+        found=found,
+        action="let nobody write the data during a round, then start the round again",
+    )
+
+
+def _no_text() -> DataStewardError:
+    return DataStewardError(
+        "training data",
+        expected="a data set with prompts and answers",
+        found="image-text pairs, which this version checks but does not train on",
+        action="give the agent a contract over text",
+    )
+
+
+def _cannot_write(into: Path, error: OSError) -> SiloOperatorError:
+    return SiloOperatorError(
+        f"training splits in {into}",
+        expected="room and permission to write them",
+        found=error.strerror or type(error).__name__,
+        action="free disk space or correct the permissions, then start the agent again",
+    )

@@ -1,0 +1,35 @@
+"""After a restore: what this silo has signed since the backup, read where it lies for good.
+
+In order: the feed as storage shows it, this silo's own records in its inbox, whether the feed
+reaches as far as they do, and the latest instant that they name. The records go into the outbox, so
+that no slot gets a second one. Only then is the home no longer one that was restored; until then
+nothing is signed, and a storage that does not answer is waited for.
+"""
+
+import logging
+
+from infra.backup.home_restore import caught_up, is_restored
+from infra.records.feed_marks import keys_that_count, require_feed_reaches
+from silo_agent.federation.feed import newest_entry
+from silo_agent.federation.marks import raise_clock
+from silo_agent.silo import Silo
+
+log = logging.getLogger("silo-agent")
+
+
+def catch_up(silo: Silo) -> None:
+    """Do nothing unless the home was restored; raises ConsortiaError until marks and outbox are as
+    high as what this silo has signed."""
+    home = silo.config.home
+    if not is_restored(home):
+        return
+    feed = silo.feed.refresh()
+    ever = (membership.record.key_of(silo.name) for membership in feed.memberships)
+    keys = keys_that_count(feed, [silo.release.public_key, *ever])
+    signed = silo.release.read_back(silo.name, keys)
+    require_feed_reaches(feed, signed)
+    latest = max((record.issued_at for record in signed), default=None)
+    if latest is not None:
+        raise_clock(home, latest, newest_entry(feed))
+    caught_up(home)
+    log.info("restored: %d records of this silo were found in storage; it goes on", len(signed))

@@ -1,0 +1,154 @@
+"""A plan and the silo's configuration become jobs for training processes, and the files they use.
+
+Training, the adapter that leaves and the silo-only baseline are in the silo's layout; the starting
+adapter and the candidate are measured in the run's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.round_plan import AdapterLayout
+from infra.disk.model_files import model_digest
+from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.config import SiloConfig
+from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.policy.policy import read_policy, require_policy
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    HeldoutSet,
+    SiloOnlyBaseline,
+    TrainingJob,
+)
+from silo_agent.training.layout import of_layout, own_layout, starting_file
+from silo_agent.training.losses import LossBook
+
+HELDOUT = "heldout"
+WORK, SILO_ONLY = "work", "silo-only"
+"""Directories of the home, with one for each run below."""
+
+
+@dataclass(frozen=True)
+class LocalJobs:
+    """Jobs of one silo in one round."""
+
+    config: SiloConfig
+    plan: RoundPlan
+
+    @property
+    def layout(self) -> AdapterLayout:
+        """The layout that this silo trains."""
+        return self.plan.layout_of(self.config.silo)
+
+    def starting(self, adapter: Path | None) -> GlobalAdapter:
+        """The starting adapter with the residual that the plan names, as the agent fetched it."""
+        ref = self.plan.starting_residual
+        residual = None if ref is None else GlobalAdapters.kept(self.config.home, ref)
+        return GlobalAdapter(adapter, residual)
+
+    def training(self, starting: GlobalAdapter, splits: Splits) -> TrainingJob:
+        """Local training from `starting`; losses that are known already are not asked for."""
+        training, plan = self.config.training, self.plan
+        book = self.book(splits.heldout)
+        silo = self.config.silo
+        return TrainingJob(
+            model_dir=self._model_dir(),
+            layout=self.layout,
+            recipe=plan.recipe,
+            round=plan.round,
+            starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),
+            starting_residual=starting.residual,
+            residual_layout=plan.residual_layout,
+            train_records=splits.train,
+            heldout_records=splits.heldout,
+            output_dir=self._work_dir(),
+            zero_stage=training.zero_stage,
+            ranks=training.ranks,
+            device=training.device,
+            threads_per_rank=training.threads_per_rank,
+            checkpoint_every_steps=training.checkpoint_every_steps,
+            heldout_sequences=training.heldout_sequences,
+            measure_base=bool(book.without_records([BASE])),
+            # What a narrower layout starts from is not the starting adapter of the round.
+            measure_starting=own_layout(plan, silo) is None
+            and bool(book.without_records([measured("starting", starting)])),
+            measure_local=False,
+            silo_only=SiloOnlyBaseline(
+                enabled=training.silo_only_baseline,
+                previous_adapter=of_layout(self.silo_only_path(plan.round - 1), self.layout),
+            ),
+        )
+
+    def evaluation(
+        self, adapters: tuple[EvaluatedAdapter, ...], heldout: Path, *, per_record: bool = False
+    ) -> EvaluationJob:
+        """Held-out losses of `adapters`, with `per_record` also of single records."""
+        training = self.config.training
+        return EvaluationJob(
+            model_dir=self._model_dir(),
+            layout=self.plan.layout,
+            residual_layout=self.plan.residual_layout,
+            adapters=adapters,
+            heldout=(HeldoutSet(name=HELDOUT, records=heldout),),
+            sequence_length=self.plan.recipe.sequence_length,
+            heldout_sequences=training.heldout_sequences,
+            output_dir=self._work_dir() / "evaluation",
+            device=training.device,
+            threads=training.ranks * training.threads_per_rank,
+            per_record=per_record,
+        )
+
+    def silo_only(self) -> EvaluatedAdapter | None:
+        """This round's silo-only adapter, if there is one in the silo's layout."""
+        path = of_layout(self.silo_only_path(self.plan.round), self.layout)
+        if path is None:
+            return None
+        layout = own_layout(self.plan, self.config.silo)
+        return EvaluatedAdapter(name="silo_only", path=path, layout=layout)
+
+    def silo_only_path(self, round_number: int) -> Path:
+        """Where the silo-only adapter of a round is kept for the next one."""
+        directory = self.config.home / SILO_ONLY / self.plan.run
+        return directory / f"round-{round_number:04d}.safetensors"
+
+    def book(self, heldout: Path) -> LossBook:
+        """Losses that were measured on these held-out records."""
+        sequences = self.config.training.heldout_sequences
+        return LossBook(self.config.home, self.plan, heldout, sequences)
+
+    def _model_dir(self) -> Path:
+        """Local path of the plan's base model, its files checked against the plan's digest."""
+        base_model = self.plan.base_model
+        policy = require_policy(read_policy(self.config.path(self.config.policy)))
+        model = policy.model(base_model.digest)
+        path = self.config.path(model.path) if model else None
+        found = model_digest(path, self.config.home / "model-digests.json") if path else "no model"
+        if path is None or found != base_model.digest:
+            raise SiloOperatorError(
+                f"base model {base_model.name}",
+                expected=f"files with digest {base_model.digest}",
+                found=found,
+                action="restore the model's files, or correct its digest in the policy",
+            )
+        return path
+
+    def _work_dir(self) -> Path:
+        """One directory per round, not per attempt: a retry finds what was trained before."""
+        return self.config.home / WORK / self.plan.run / f"round-{self.plan.round:04d}"
+
+
+BASE = EvaluatedAdapter(name="base", path=None)
+"""The base model without any adapter."""
+
+
+def coalition_adapters(adapters: Sequence[GlobalAdapter]) -> tuple[EvaluatedAdapter, ...]:
+    """Adapters of the run's layout, named by their place."""
+    return tuple(measured(f"coalition-{place}", each) for place, each in enumerate(adapters))
+
+
+def measured(name: str, adapter: GlobalAdapter) -> EvaluatedAdapter:
+    """An adapter of the run's layout under the name of its measurement."""
+    return EvaluatedAdapter(name=name, path=adapter.path, residual=adapter.residual)

@@ -1,0 +1,153 @@
+"""Losses that were already measured, so that no forward pass runs twice.
+
+A loss depends on the base model, the bytes of adapter and residual, their layouts, the held-out
+records, and how many sequences of which length are taken from them in which order; that is the key.
+Sums of single records are kept beside the losses, for the newest such choice of records alone:
+they say something about each record, so they go when other records are measured.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records import RoundPlan
+from infra.disk.durable_files import write_durably
+from silo_agent.training.job import EvaluatedAdapter
+from silo_agent.training.ranks.record_sums import RecordSums, mean_loss
+
+LOSSES_NAME = "heldout-losses.json"
+SUMS_NAME = "heldout-record-sums.json"
+MAX_LOSSES = 4096
+"""The newest are kept: more than a request for coalitions and a year of nightly rounds need."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=1, strict=True)]
+_LOSSES = TypeAdapter(dict[str, tuple[Finite, Tokens]])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean loss in nats per answer token over `tokens` answer tokens.
+
+    `records` are the sums it is the mean of, where they are known.
+    """
+
+    loss: float
+    tokens: int
+    records: RecordSums = ()
+
+
+class LossBook:
+    """The silo's measured losses for one plan and one held-out file.
+
+    A file that is damaged or of another version is an empty one: what is missing is measured again.
+    """
+
+    def __init__(self, home: Path, plan: RoundPlan, heldout: Path, sequences: int) -> None:
+        self._losses_path, self._sums_path = home / LOSSES_NAME, home / SUMS_NAME
+        self._prefix = (
+            f"{plan.base_model.digest[:16]}:{artifact_of_file(heldout).digest[:16]}:"
+            f"{plan.recipe.sequence_length}x{sequences}:{plan.layout.seed}"
+        )
+        self._layout = plan.layout
+
+    def get(self, adapter: EvaluatedAdapter) -> Measured | None:
+        """The loss with `adapter`, whatever its name, if it was measured before."""
+        return self._measured(self._key(adapter))
+
+    def put(self, adapter: EvaluatedAdapter, measured: Measured) -> None:
+        """Remember a loss, and the sums of its records where it has them."""
+        key = self._key(adapter)
+        if measured.records:
+            # Before the loss, without which they do not count: never a loss that has lost its sums.
+            sums = self._sums().having(key, measured.records)
+            write_durably(self._sums_path, sums.model_dump_json().encode())
+        losses = self._losses()
+        losses.pop(key, None)
+        losses[key] = (measured.loss, measured.tokens)
+        newest = dict(list(losses.items())[-MAX_LOSSES:])
+        write_durably(self._losses_path, json.dumps(newest, indent=1).encode())
+
+    def without_records(self, adapters: Sequence[EvaluatedAdapter]) -> tuple[EvaluatedAdapter, ...]:
+        """Those of whose records nothing is known, of the same model under two names the first."""
+        keyed: dict[str, EvaluatedAdapter] = {}
+        for adapter in adapters:
+            keyed.setdefault(self._key(adapter), adapter)
+        known = {key: self._measured(key) for key in keyed}
+        return tuple(
+            adapter
+            for key, adapter in keyed.items()
+            if (found := known[key]) is None or not found.records
+        )
+
+    def _measured(self, key: str) -> Measured | None:
+        entry = self._losses().get(key)
+        if entry is None:
+            return None
+        measured = Measured(*entry, self._sums().of(key))
+        return measured if _agrees(measured) else Measured(*entry)
+
+    def _key(self, adapter: EvaluatedAdapter) -> str:
+        layout = adapter.layout or self._layout
+        stabilised = "rs" if layout.use_rslora else ""
+        digest = artifact_of_file(adapter.path).digest if adapter.path else "base"
+        residual = f"+{artifact_of_file(adapter.residual).digest}" if adapter.residual else ""
+        return f"{self._prefix}:{layout.alpha}/{layout.rank}{stabilised}:{digest}{residual}"
+
+    def _losses(self) -> dict[str, tuple[float, int]]:
+        try:
+            return _LOSSES.validate_json(self._losses_path.read_bytes())
+        except (OSError, ValidationError):
+            return {}
+
+    def _sums(self) -> "_Sums":
+        """Of other records than this book's: none."""
+        try:
+            sums = _Sums.model_validate_json(self._sums_path.read_bytes())
+        except (OSError, ValidationError):
+            return _Sums(chosen=self._prefix)
+        return sums if sums.chosen == self._prefix else _Sums(chosen=self._prefix)
+
+
+class _Sums(BaseModel):
+    """Sums in nats by key, all of the same records, which have `tokens` answer tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chosen: str
+    tokens: tuple[Tokens, ...] = ()
+    nats: dict[str, tuple[Finite, ...]] = {}
+
+    @model_validator(mode="after")
+    def _are_of_the_same_records(self) -> Self:
+        if any(len(sums) != len(self.tokens) for sums in self.nats.values()):
+            raise ValueError("expected as many sums as records")
+        return self
+
+    def of(self, key: str) -> RecordSums:
+        """Empty when there are none."""
+        nats = self.nats.get(key)
+        return () if nats is None else tuple(zip(nats, self.tokens, strict=True))
+
+    def having(self, key: str, records: RecordSums) -> "_Sums":
+        """With sums under `key`; those that are not of the same records are dropped."""
+        tokens = tuple(count for _, count in records)
+        others = self.nats if tokens == self.tokens else {}
+        nats = others | {key: tuple(value for value, _ in records)}
+        return _Sums(chosen=self.chosen, tokens=tokens, nats=nats)
+
+
+def _agrees(measured: Measured) -> bool:
+    """Whether sums are those of the loss beside them."""
+    records = measured.records
+    return (
+        bool(records)
+        and sum(tokens for _, tokens in records) == measured.tokens
+        and math.isclose(mean_loss(records), measured.loss, rel_tol=1e-9, abs_tol=1e-12)
+    )

@@ -1,0 +1,62 @@
+"""The error that the agent raises when a process of its own failed without reporting why."""
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from silo_agent.restarts import ProcessDiedError, described_exit
+from silo_agent.training.processes.rank_log import rank_log
+from silo_agent.training.processes.torchrun import failed_ranks
+
+_ERROR_LINE = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt)\b")
+_TORCHRUN_SUMMARY = "ChildFailedError"
+
+
+@dataclass(frozen=True)
+class FailedProcess:
+    """One process; `code` is its exit code, negative for a signal."""
+
+    name: str
+    code: int
+    log: Path
+
+    def error(self) -> ProcessDiedError:
+        """What happened, in the process's own last error line, and what to do."""
+        action = f"read {self.log} and correct the cause; the next attempt goes on from there"
+        if self.code == -signal.SIGKILL:
+            action = (
+                "give the machine more memory or use fewer ranks, "
+                f"if {self.log} shows no other cause"
+            )
+        return ProcessDiedError(
+            f"training process, {self.name}",
+            expected="exit code 0",
+            found=f"{described_exit(self.code)}; last error line: {_last_error_line(self.log)}",
+            action=action,
+        )
+
+
+def first_failed(torchrun: FailedProcess) -> FailedProcess:
+    """The rank that failed first, or `torchrun` itself when its log names no rank."""
+    codes = failed_ranks(torchrun.log)
+    logs = {rank: rank_log(torchrun.log.parent, rank) for rank in codes}
+    # A rank that failed before it had a log of its own wrote into torchrun's.
+    logs = {rank: log if log.exists() else torchrun.log for rank, log in logs.items()}
+    if not codes:
+        return torchrun
+
+    def consequence(rank: int) -> tuple[bool, bool, float]:
+        # torchrun terminates the ranks that are left; others fail on a lost connection, later.
+        code = codes[rank]
+        return code == -signal.SIGTERM, code >= 0, logs[rank].stat().st_mtime
+
+    first = min(codes, key=consequence)
+    return FailedProcess(f"rank {first}", codes[first], logs[first])
+
+
+def _last_error_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR_LINE.match(line) and _TORCHRUN_SUMMARY not in line]
+    last = (errors or lines or ["(the log is empty)"])[-1]
+    return last.strip()[:300]

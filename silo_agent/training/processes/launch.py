@@ -1,0 +1,199 @@
+"""The agent's side of training: start the ranks, watch them, come back with a result.
+
+This process never imports torch. A result is read only from a file that is bound to the job's
+fingerprint; when one lies there already, nothing is started. Whatever happens (stop, deadline,
+Ctrl-C, a failed rank), no process is left running when a function here returns or raises, and a
+later call goes on from the last complete checkpoint.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+
+from data_contracts.adapters.adapter_format import check_adapter
+from data_contracts.errors import SiloOperatorError, UntrustedInputError
+from infra.clock import Clock, SystemClock
+from infra.disk.durable_files import write_durably
+from silo_agent.training.job import (
+    EvaluationJob,
+    EvaluationResult,
+    Progress,
+    TrainingJob,
+    TrainingResult,
+)
+from silo_agent.training.processes.rank_processes import Launch, RankProcesses
+from silo_agent.training.run_files import (
+    ProgressReader,
+    RunFiles,
+    read_failure,
+    read_result,
+)
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+OnProgress = Callable[[Progress], None]
+
+POLL_SECONDS = 0.1
+
+
+class TrainingInterruptedError(SiloOperatorError):
+    """Training was ended from outside before it was complete; `cause` says by what."""
+
+    def __init__(
+        self, problem: str, *, expected: str, found: str, action: str, cause: str = "stopped"
+    ) -> None:
+        super().__init__(problem, expected=expected, found=found, action=action)
+        self.cause = cause
+
+
+def run_training(
+    job: TrainingJob,
+    *,
+    on_progress: OnProgress | None = None,
+    deadline: datetime | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    clock: Clock | None = None,
+) -> TrainingResult:
+    """Train one adapter (and the silo-only baseline, if asked); returns what was measured.
+
+    A deadline that passes during the baseline ends the baseline only. Raises
+    TrainingInterruptedError on stop or deadline, the error that a rank reported, and
+    ProcessDiedError when one failed without a report.
+    """
+    files, fingerprint = RunFiles(job.output_dir), job.fingerprint()
+    earlier = _earlier_training(files, job, fingerprint)
+    if earlier is not None and not _misses_baseline(job, earlier):
+        return earlier
+    files.prepare()
+    write_durably(files.job, job.model_dump_json().encode())
+    launch = Launch(
+        "silo_agent.training.ranks.child",
+        (str(files.job), fingerprint),
+        ranks=job.ranks,
+        threads=job.threads_per_rank,
+        log=files.torchrun_log,
+    )
+    watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
+    try:
+        watch.until_done(launch)
+    except TrainingInterruptedError as interruption:
+        without_baseline = read_result(files.result, TrainingResult, fingerprint)
+        if interruption.cause != "deadline" or without_baseline is None:
+            raise
+        return without_baseline
+    return _result_of(files, TrainingResult, fingerprint)
+
+
+def run_evaluation(
+    job: EvaluationJob,
+    *,
+    on_progress: OnProgress | None = None,
+    deadline: datetime | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    clock: Clock | None = None,
+) -> EvaluationResult:
+    """Held-out loss of every adapter on every set, in one process; raises as `run_training`."""
+    files, fingerprint = RunFiles(job.output_dir), job.fingerprint()
+    earlier = read_result(files.result, EvaluationResult, fingerprint)
+    if earlier is not None:
+        return earlier
+    files.prepare()
+    write_durably(files.job, job.model_dump_json().encode())
+    launch = Launch(
+        "silo_agent.training.ranks.evaluate",
+        (str(files.job), fingerprint),
+        ranks=None,
+        threads=job.threads,
+        log=files.evaluation_log,
+    )
+    watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
+    watch.until_done(launch)
+    return _result_of(files, EvaluationResult, fingerprint)
+
+
+class _Watch:
+    """Polls the processes, passes progress on, and decides when to give up."""
+
+    def __init__(
+        self,
+        files: RunFiles,
+        on_progress: OnProgress | None,
+        deadline: datetime | None,
+        should_stop: Callable[[], bool] | None,
+        clock: Clock,
+    ) -> None:
+        self._files = files
+        self._on_progress = on_progress
+        self._deadline = deadline
+        self._should_stop = should_stop
+        self._clock = clock
+        self._reader = ProgressReader(files.progress)
+
+    def until_done(self, launch: Launch) -> None:
+        """Return when every process has ended well; otherwise end all of them and raise."""
+        self._stop_if_due()
+        if self._on_progress is not None:
+            self._on_progress(Progress(phase="starting the processes"))
+        with RankProcesses(launch) as processes:
+            while True:
+                code = processes.exit_code()
+                self._pass_progress_on()
+                if code == 0:
+                    return
+                if code is not None:
+                    raise read_failure(self._files.failure) or processes.failed(code).error()
+                self._stop_if_due()
+                time.sleep(POLL_SECONDS)
+
+    def _pass_progress_on(self) -> None:
+        for progress in self._reader.new():
+            if self._on_progress is not None:
+                self._on_progress(progress)
+
+    def _stop_if_due(self) -> None:
+        if self._should_stop is not None and self._should_stop():
+            raise _interrupted("stopped", "a stop by the silo's kill switch")
+        if self._deadline is not None and self._clock.now() >= self._deadline:
+            raise _interrupted("deadline", f"the deadline, {self._deadline.isoformat()}, passed")
+
+
+def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> TrainingResult | None:
+    """An earlier result whose adapter still passes the gate; a damaged one is trained again."""
+    result = read_result(files.result, TrainingResult, fingerprint)
+    if result is None:
+        return None
+    try:
+        check_adapter(result.adapter, job.layout)
+    except (FileNotFoundError, UntrustedInputError):
+        files.result.unlink()
+        return None
+    return result
+
+
+def _misses_baseline(job: TrainingJob, result: TrainingResult) -> bool:
+    return job.silo_only.enabled and result.silo_only_adapter is None
+
+
+def _result_of(files: RunFiles, kind: type[ResultT], fingerprint: str) -> ResultT:
+    result = read_result(files.result, kind, fingerprint)
+    if result is None:
+        raise SiloOperatorError(
+            "training process",
+            expected=f"a result in {files.result}",
+            found="none, although every process ended well",
+            action=f"look into the logs in {files.directory}",
+        )
+    return result
+
+
+def _interrupted(cause: Literal["stopped", "deadline"], found: str) -> TrainingInterruptedError:
+    return TrainingInterruptedError(
+        "training process",
+        expected="to be left running until its last step",
+        found=found,
+        action="lift the stop or give it more time, and run the round again; training goes on "
+        "from its last checkpoint",
+        cause=cause,
+    )

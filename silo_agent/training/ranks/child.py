@@ -1,0 +1,45 @@
+"""One training rank: `python -m silo_agent.training.ranks.child JOB.json [FINGERPRINT]`.
+
+Started once per rank by torchrun, on one machine by `silo_agent.training.processes.launch`. In
+order: held-out loss of the base model (if asked) and of the starting adapter, local training, held-out
+loss, adapter, result; then the silo-only baseline (if asked) and the result again. A fault that a
+person can act on is left in the failure file, any other in the log.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from data_contracts.errors import ConsortiaError
+from infra.processes.heavy_imports import collector_paused
+from silo_agent.training.job import TrainingJob
+from silo_agent.training.processes.rank_log import redirect_output
+from silo_agent.training.processes.watchdog import AGENT_PIPE_VARIABLE, end_process, end_with_agent
+from silo_agent.training.run_files import RunFiles, write_failure
+
+
+def main(arguments: list[str]) -> int:
+    """Run one rank; the exit code is 0 only when the result file is complete."""
+    redirect_output()
+    job_path, *given = arguments
+    os.umask(0o077)
+    if pipe := os.environ.get(AGENT_PIPE_VARIABLE):
+        end_with_agent(Path(pipe))
+    job = TrainingJob.model_validate_json(Path(job_path).read_bytes())
+    fingerprint = given[0] if given else job.fingerprint()
+    # Else DeepSpeed takes the GPU of the machine for a job that asked for the CPU.
+    os.environ["DS_ACCELERATOR"] = job.device
+    try:
+        # Imports torch, transformers, PEFT and DeepSpeed: seconds, so only after parsing.
+        with collector_paused():
+            from silo_agent.training.ranks.local_training import train_rank
+
+        train_rank(job, fingerprint)
+    except ConsortiaError as error:
+        write_failure(RunFiles(job.output_dir).failure, error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    end_process(main(sys.argv[1:]))

@@ -1,0 +1,217 @@
+"""The base model with the plan's LoRA modules on it, and its loss on a packed sequence.
+
+Only local files are read, no model code from the directory is run, and the LoRA configuration is
+built from the plan's adapter layout alone. Adapter tensors pass through `data_contracts`' gate. A
+residual is a second adapter beside the trained one: both act, and it is never trained.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_contracts.adapters.adapter_format import expected_shapes
+from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
+from data_contracts.protocol.starting_adapter import Float32Array
+from silo_agent.training.job import Device
+from silo_agent.training.ranks.packing import IGNORED, ChatTokenizer, PackedSequence
+
+ADAPTER_NAME = "default"
+RESIDUAL_NAME = "residual"
+"""What the model calls its two adapters; neither name is in an adapter file."""
+
+_FACTORS = {"both": (".lora_A.", ".lora_B."), "a": (".lora_A.",), "b": (".lora_B.",)}
+
+
+def single_device(device: Device) -> torch.device:
+    """The device of a process that works alone; raises SiloOperatorError without a GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise no_gpu(needed=1, found=0)
+    return torch.device(device)
+
+
+def no_gpu(*, needed: int, found: int) -> SiloOperatorError:
+    """The error for a machine with fewer GPUs than ranks."""
+    return SiloOperatorError(
+        "training device cuda",
+        expected=f"{needed} GPU(s), one per rank",
+        found=f"{found} that PyTorch can use",
+        action="install a CUDA build of PyTorch and a driver, lower the ranks, or set the device "
+        "to cpu",
+    )
+
+
+def load_tokenizer(model_dir: Path) -> ChatTokenizer:
+    """The tokenizer beside the base model."""
+    tokenizer: ChatTokenizer = _from_local(AutoTokenizer, model_dir)
+    return tokenizer
+
+
+def load_lora_model(
+    model_dir: Path,
+    layout: AdapterLayout,
+    device: Device,
+    *,
+    residual: AdapterLayout | None = None,
+    trained: TrainedFactors = "both",
+) -> Any:
+    """Base model plus LoRA modules, float32 on CPU and bfloat16 on CUDA.
+
+    Only the `trained` factors are trainable, never the residual, which is there if its layout is.
+    Raises SiloOperatorError when the directory holds no model, and FederationOperatorError when
+    the model lacks modules of a layout.
+    """
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    base = _from_local(AutoModelForCausalLM, model_dir, dtype=dtype)
+    try:
+        model = get_peft_model(base, _lora_config(layout), autocast_adapter_dtype=False)
+        if residual is not None:
+            model.add_adapter(RESIDUAL_NAME, _lora_config(residual), autocast_adapter_dtype=False)
+            # The tuner's own method: that of the model takes one name and turns the other off.
+            model.base_model.set_adapter([ADAPTER_NAME, RESIDUAL_NAME])
+    except ValueError as error:
+        raise _modules_differ(str(error)[:200]) from None
+    _require_shapes(model, layout, ADAPTER_NAME)
+    if residual is not None:
+        _require_shapes(model, residual, RESIDUAL_NAME)
+    _train_only(model, trained)
+    return model
+
+
+def adapter_parameters(model: Any, adapter: str = ADAPTER_NAME) -> dict[str, torch.nn.Parameter]:
+    """LoRA parameters under the tensor names of an adapter file, in the order of the model."""
+    ending = f".{adapter}.weight"
+    return {
+        name.removesuffix(ending) + ".weight": parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith(ending) and (".lora_A." in name or ".lora_B." in name)
+    }
+
+
+def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Those of `adapter_parameters` that training changes."""
+    return {name: p for name, p in adapter_parameters(model).items() if p.requires_grad}
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """The base model alone; PEFT turns on training of every adapter again, which is undone."""
+    trained = {id(parameter) for parameter in trained_parameters(model).values()}
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
+
+
+def set_adapter(
+    model: Any, tensors: Iterable[tuple[str, Float32Array]], adapter: str = ADAPTER_NAME
+) -> None:
+    """Copy adapter tensors into the model; call it before `deepspeed.initialize`."""
+    parameters = adapter_parameters(model, adapter)
+    with torch.no_grad():
+        for name, array in tensors:
+            parameters[name].copy_(torch.from_numpy(np.array(array, dtype=np.float32)))
+
+
+def answer_nll(model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
+    """Summed negative log likelihood (nats) of the answer tokens of one sequence, a scalar."""
+    logits, labels, _ = _answer_logits(model, sequence, device)
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def record_nll(model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
+    """As `answer_nll`, for each record of the sequence: float64, in the order of the records."""
+    logits, labels, places = _answer_logits(model, sequence, device)
+    nats = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+    starts = torch.tensor(sequence.record_starts)
+    records = torch.searchsorted(starts, places, right=True) - 1
+    sums = torch.zeros(len(starts), dtype=torch.float64, device=device)
+    return sums.index_add(0, records.to(device), nats)
+
+
+def _answer_logits(
+    model: Any, sequence: PackedSequence, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (answer tokens x vocabulary, float32), labels, and places of the answer tokens.
+
+    No attention mask and restarting positions make transformers build the block-diagonal mask.
+    The output layer is computed only where a label counts: with a vocabulary of 49,152 it is a
+    fifth of the arithmetic. Places stay on the CPU.
+    """
+    labels = torch.tensor(sequence.labels[1:])
+    counted = (labels != IGNORED).nonzero().squeeze(1)
+    options: dict[str, Any] = {}
+    keeps = _accepts(model, "logits_to_keep")
+    if keeps:
+        options["logits_to_keep"] = counted.to(device)
+    output = model(
+        input_ids=torch.tensor([sequence.token_ids], device=device),
+        position_ids=torch.tensor([sequence.positions], device=device),
+        use_cache=False,
+        **options,
+    )
+    logits = output.logits[0] if keeps else output.logits[0][counted.to(device)]
+    return logits.float(), labels[counted].to(device), counted + 1
+
+
+def _lora_config(layout: AdapterLayout) -> LoraConfig:
+    return LoraConfig(
+        r=layout.rank,
+        lora_alpha=layout.alpha,
+        use_rslora=layout.use_rslora,
+        target_modules=[target.module for target in layout.targets],
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _require_shapes(model: Any, layout: AdapterLayout, adapter: str) -> None:
+    found = {name: tuple(p.shape) for name, p in adapter_parameters(model, adapter).items()}
+    if found != expected_shapes(layout):
+        wrong = sorted(set(found.items()) ^ set(expected_shapes(layout).items()))[0]
+        raise _modules_differ(f"a difference at {wrong[0]}, shape {wrong[1]}")
+
+
+def _train_only(model: Any, factors: TrainedFactors) -> None:
+    model.requires_grad_(False)
+    for name, parameter in adapter_parameters(model).items():
+        parameter.requires_grad_(any(factor in name for factor in _FACTORS[factors]))
+
+
+def _accepts(model: Any, option: str) -> bool:
+    wrapped = getattr(model, "module", model)
+    base = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
+    return option in inspect.signature(base.forward).parameters
+
+
+def _from_local(factory: Any, model_dir: Path, **options: Any) -> Any:
+    try:
+        return factory.from_pretrained(
+            model_dir, local_files_only=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        raise SiloOperatorError(
+            f"base model in {model_dir}",
+            expected="a transformers model with safetensors weights and its tokenizer",
+            found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            action="restore the directory of the base model and check its digest",
+        ) from error
+
+
+def _modules_differ(found: str) -> FederationOperatorError:
+    return FederationOperatorError(
+        "adapter layout of the plan",
+        expected="modules that the base model has, with the same shapes",
+        found=found,
+        action="build the plan's adapter targets from the base model that it names",
+    )

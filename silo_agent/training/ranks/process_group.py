@@ -1,0 +1,50 @@
+"""This process as one of the job's ranks: device, threads, communication, memory."""
+
+import os
+import resource
+import sys
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from silo_agent.training.job import TrainingJob
+from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
+from silo_agent.training.ranks.lora_model import no_gpu
+
+
+def join_ranks(job: TrainingJob) -> None:
+    """Set this process up for its rank and meet the others; returns when all are there."""
+    if job.device == "cuda":
+        _require_gpus()
+    torch.set_num_threads(job.threads_per_rank)
+    torch.manual_seed(job.recipe.seed % 2**63)
+    # DeepSpeed would compile a shared-memory all-reduce at this point (a minute with g++ and the
+    # Python headers, and a lock that a killed build leaves behind). Only its inference uses it.
+    deepspeed.ops.__compatible_ops__ = {}
+    rendezvous = os.environ.get(RENDEZVOUS_VARIABLE)
+    deepspeed.init_distributed(
+        "nccl" if job.device == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        init_method=f"file://{rendezvous}" if rendezvous else "env://",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+
+
+def _require_gpus() -> None:
+    needed = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    found = torch.cuda.device_count()
+    if found < needed:
+        raise no_gpu(needed=needed, found=found)
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory over the ranks so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = torch.tensor(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if dist.get_backend() == "nccl":
+        peak = peak.cuda()
+    dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+    return int(peak.item())

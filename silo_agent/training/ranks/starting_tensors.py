@@ -1,0 +1,56 @@
+"""The tensors that a training run or an evaluation copies into its model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_contracts.adapters.adapter_format import (
+    AdapterFile,
+    lora_a_name,
+    lora_b_name,
+    open_adapter,
+)
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.starting_adapter import Float32Array, InitialAdapter, tensors_of
+
+
+def starting_tensors(
+    layout: AdapterLayout, path: Path | None
+) -> Iterator[tuple[str, Float32Array]]:
+    """(name, array) of the adapter in `path`, through the gate, or of the initial one.
+
+    Raises UntrustedInputError when the file is not an adapter of this layout.
+    """
+    if path is None:
+        yield from tensors_of(InitialAdapter(layout)).items()
+        return
+    for target, a, b in open_adapter(path, layout).modules():
+        yield lora_a_name(target.module), a
+        yield lora_b_name(target.module), b
+
+
+def widened_tensors(
+    layout: AdapterLayout, narrow: AdapterLayout, path: Path
+) -> Iterator[tuple[str, Float32Array]]:
+    """(name, array) of an adapter of the layout `narrow` in `layout`, of higher rank.
+
+    Zeros follow, and B is rescaled, so that each module's scaling * B @ A is the same.
+    """
+    adapter = open_adapter(path, narrow)
+    for target in layout.targets:
+        a, b = _widened(adapter, layout, target)
+        yield lora_a_name(target.module), a
+        yield lora_b_name(target.module), b
+
+
+def _widened(
+    adapter: AdapterFile, layout: AdapterLayout, target: AdapterTarget
+) -> tuple[Float32Array, Float32Array]:
+    wide_a = np.zeros((layout.rank, target.in_features), dtype=np.float32)
+    wide_b = np.zeros((target.out_features, layout.rank), dtype=np.float32)
+    if target in adapter.layout.targets:
+        a, b = adapter.module(target)
+        wide_a[: len(a)] = a
+        wide_b[:, : len(a)] = b * np.float32(adapter.layout.scaling / layout.scaling)
+    return wide_a, wide_b
