@@ -1,4 +1,4 @@
-"""Versions and locks as `infra.storage.object_store.Bucket` promises them, in memory and on a real S3."""
+"""Versions and locks as `object_store.Bucket` promises them, in memory and on a real S3."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A bucket in memory with the promises of `infra.storage.object_store.Bucket`, and faults on request.
+"""A bucket in memory with the promises of `object_store.Bucket`, and faults on request.
 
 Tests may change `objects` as somebody would who writes to the bucket: that is a new version, and
 taking an object out leaves its versions, as a delete marker does. A lock never ends here.
@@ -38,7 +38,7 @@ _CHUNK_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class InMemoryContents:
-    """Satisfies `infra.storage.bucket_contents.BucketContents` with the rights of a storage operator."""
+    """Satisfies `bucket_contents.BucketContents` with the rights of a storage operator."""
 
     bucket: "InMemoryBucket"
 

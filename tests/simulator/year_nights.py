@@ -178,7 +178,7 @@ class Nights:
 
 @cache
 def starts_of_the_year() -> tuple[datetime, ...]:
-    """When Prefect starts the nightly rounds; `flows.deployment.schedule_words` asks the same schedule."""
+    """When Prefect starts the nightly rounds; `schedule_words` asks the same schedule."""
     schedule = CronSchedule(cron=SCHEDULE.cron or "", timezone=SCHEDULE.timezone)
     dates = asyncio.run(schedule.get_dates(NIGHTS + 2, START))
     return tuple(datetime.fromtimestamp(date.timestamp(), UTC) for date in dates)

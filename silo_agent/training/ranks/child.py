@@ -1,9 +1,9 @@
 """One training rank: `python -m silo_agent.training.ranks.child JOB.json [FINGERPRINT]`.
 
 Started once per rank by torchrun, on one machine by `silo_agent.training.processes.launch`. In
-order: held-out loss of the base model (if asked) and of the starting adapter, local training, held-out
-loss, adapter, result; then the silo-only baseline (if asked) and the result again. A fault that a
-person can act on is left in the failure file, any other in the log.
+order: held-out loss of the base model (if asked) and of the starting adapter, local training,
+held-out loss, adapter, result; then the silo-only baseline (if asked) and the result again. A fault
+that a person can act on is left in the failure file, any other in the log.
 """
 
 import os
