@@ -25,7 +25,6 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence
 from data_contracts.protocol.envelope import document_digest, unverified_record
-from data_contracts.protocol.payload import RecordT
 from data_contracts.protocol.records import (
     Candidate,
     Evaluation,
@@ -33,6 +32,7 @@ from data_contracts.protocol.records import (
     RoundPlan,
     RoundReport,
 )
+from data_contracts.protocol.records.base import RecordT
 from data_contracts.protocol.records.round_report import SiloLosses
 from infra.page_templates import page_environment
 

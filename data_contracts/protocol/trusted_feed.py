@@ -320,7 +320,7 @@ class TrustedFeed:
                 f"one under membership {plan.record.membership_number}",
                 "feed.membership",
             )
-        return Verified(plan.record, plan.digest, plan.envelope)
+        return plan
 
     def _abort_keys(self, number: int, envelope: bytes) -> list[str]:
         """Of the attempt in force its own key and the one that governs now; of any other plan only

@@ -17,8 +17,7 @@ from data_contracts.adapters.quantised_format import CODES_SUFFIX, check_quantis
 from data_contracts.adapters.tensor_layout import read_header
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.bucket_layout import attempt_of_record
-from data_contracts.protocol.records import Candidate, Close, RoundPlan, Submission
-from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records import Candidate, Close, RoundPlan, RoundRecord, Submission
 from data_contracts.protocol.records.merge_spec import REBASING_RULES
 from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from infra.records.record_store import Found, read_record

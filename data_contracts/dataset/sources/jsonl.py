@@ -10,18 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord, UnreadableRow
-from data_contracts.dataset.sources.columns import Column, columns_of
-from data_contracts.dataset.sources.data_source import DataSource
-from data_contracts.dataset.sources.record_maker import RecordMaker, Rows
+from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.sources.columns import Column
+from data_contracts.dataset.sources.record_maker import Rows
 
 _SAMPLE_BYTES = 1024 * 1024
-
-
-def read_jsonl_records(path: Path) -> Iterator[DataRecord | UnreadableRow]:
-    """Records of a file that calls every field by its own name; raises OSError."""
-    file = JsonlFile(path, columns_of(DataSource(format="jsonl", path="records.jsonl")))
-    return RecordMaker(file.columns, "jsonl").records(file.rows())
 
 
 class JsonlFile:

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from data_contracts.licences.uses import Use
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import RoundRecord
 from data_contracts.protocol.records.candidate import SiloInfluence
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import BaseModelRef, Retention, TrustMode
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import (
     Count,
     DecimalString,
