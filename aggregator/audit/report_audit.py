@@ -29,6 +29,7 @@ from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import Verified, document_digest, unverified_record, verify
+from data_contracts.protocol.membership_chain import follow_membership
 from data_contracts.protocol.records import (
     RECORD_TYPES,
     Abort,
@@ -44,7 +45,6 @@ from data_contracts.protocol.records import (
 )
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.trust_anchor import open_trust_anchor
-from data_contracts.protocol.trusted_feed import follow_membership
 
 
 @dataclass(frozen=True)

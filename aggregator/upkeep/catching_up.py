@@ -13,7 +13,7 @@ from data_contracts.protocol.records import RoundRecord, RoundReport
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.backup.home_restore import caught_up, is_restored
 from infra.records.attempt_reader import COORDINATOR_TYPES, SILO_TYPES
-from infra.records.feed_marks import keys_that_count, records_beyond, require_feed_reaches
+from infra.records.feed_marks import records_beyond, require_feed_reaches
 from infra.records.newest_records import newest_records
 
 SILOS_BELIEVED = 2
@@ -38,7 +38,7 @@ def catch_up(c: Coordinator) -> None:
 
 def _own(c: Coordinator, feed: TrustedFeed) -> Iterator[RoundRecord]:
     types: list[type[RoundRecord]] = [*COORDINATOR_TYPES, RoundReport]
-    for verified in newest_records(c.plans, types, keys_that_count(feed, feed.coordinator_keys())):
+    for verified in newest_records(c.plans, types, feed.unrevoked(feed.coordinator_keys())):
         yield verified.record
 
 
@@ -59,7 +59,5 @@ def _believed(c: Coordinator, feed: TrustedFeed) -> list[RoundRecord]:
 
 
 def _ahead(c: Coordinator, feed: TrustedFeed, silo: str) -> list[RoundRecord]:
-    ever = (membership.record.key_of(silo) for membership in feed.memberships)
-    keys = keys_that_count(feed, ever)
-    signed = newest_records(c.inbox(silo), SILO_TYPES, keys, silo)
+    signed = newest_records(c.inbox(silo), SILO_TYPES, feed.silo_keys(silo), silo)
     return list(records_beyond(feed, (verified.record for verified in signed)))

@@ -21,11 +21,12 @@ from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import membership_slot
 from data_contracts.protocol.dsse import countersign, fingerprint, signing_keys
 from data_contracts.protocol.envelope import Verified, seal, unverified_record
+from data_contracts.protocol.membership_chain import follow_membership
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.trust_anchor import load_trust_anchor
-from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed, follow_membership
+from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, load_key
 from infra.storage.single_writer import claim_key, claim_record, claimed_record

@@ -2,6 +2,7 @@
 
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.membership_chain import CoordinatorTrust
 from data_contracts.protocol.records import (
     Acceptance,
     Candidate,
@@ -15,7 +16,6 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
-from data_contracts.protocol.trusted_feed import CoordinatorTrust
 from infra.records.record_store import AttemptReading, SeenEnvelopes, read_records
 from infra.storage.object_store import Bucket
 

@@ -54,12 +54,6 @@ def require_feed_reaches(feed: TrustedFeed, signed: Iterable[RoundRecord]) -> No
         )
 
 
-def keys_that_count(feed: TrustedFeed, keys: Iterable[str | None]) -> frozenset[str]:
-    """Those of `keys` that no membership has revoked: of another anybody may sign anything."""
-    revoked = {entry.public_key for entry in feed.membership.record.revoked}
-    return frozenset(key for key in keys if key is not None and key not in revoked)
-
-
 def records_beyond(feed: TrustedFeed, signed: Iterable[RoundRecord]) -> Iterator[RoundRecord]:
     """Those of what was `signed` whose plan is later than any that the feed shows."""
     newest_membership = feed.membership.record

@@ -30,14 +30,9 @@ from data_contracts.protocol.bucket_layout import (
 )
 from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES
 from data_contracts.protocol.envelope import Verified, narrowed, unverified_record, verify
+from data_contracts.protocol.membership_chain import follow_membership
 from data_contracts.protocol.records import Abort, Membership, RoundPlan
-from data_contracts.protocol.trusted_feed import (
-    FedAttempt,
-    FeedEntry,
-    FeedPosition,
-    TrustedFeed,
-    follow_membership,
-)
+from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, FeedPosition, TrustedFeed
 from infra.disk.durable_files import write_durably
 from infra.records.record_store import MAX_SLOT_OBJECTS, document_in
 from infra.storage.object_store import Bucket, ObjectInfo

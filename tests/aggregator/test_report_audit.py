@@ -16,12 +16,12 @@ from aggregator.evidence.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.report.bundle import Bundle, bundle_of
 from aggregator.report.report import build_report, evidence_list
 from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.protocol.records.membership import Revocation
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import Retention
 from data_contracts.protocol.records.round_report import InheritedLicence, PageRef
-from data_contracts.protocol.trusted_feed import earlier_after
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,

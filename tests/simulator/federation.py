@@ -34,9 +34,10 @@ from data_contracts.protocol.bucket_layout import (
 )
 from data_contracts.protocol.dsse import Signer
 from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
-from data_contracts.protocol.trusted_feed import FeedPosition, earlier_after
+from data_contracts.protocol.trusted_feed import FeedPosition
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.records.feed_reader import FeedReader
