@@ -14,7 +14,7 @@ from data_contracts.protocol.bucket_layout import (
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.records.feed_reader import FeedReader
-from infra.records.record_store import SeenEnvelopes, SeenStatuses
+from infra.records.seen import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey, load_key
 from infra.storage.object_store import Bucket
 from infra.storage.s3_bucket import S3Bucket

@@ -8,7 +8,7 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan
 from infra.clock import Clock
 from infra.records.feed_reader import FeedReader
-from infra.records.record_store import SeenEnvelopes
+from infra.records.seen import SeenEnvelopes
 from infra.storage.object_store import Bucket
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig

@@ -13,7 +13,7 @@ from data_contracts.protocol.records import RoundRecord, RoundReport
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.backup.home_restore import caught_up, is_restored
 from infra.records.attempt_reader import COORDINATOR_TYPES, SILO_TYPES
-from infra.records.feed_marks import records_beyond, require_feed_reaches
+from infra.records.feed_reach import records_beyond, require_feed_reaches
 from infra.records.newest_records import newest_records
 
 SILOS_BELIEVED = 2

@@ -16,7 +16,8 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
-from infra.records.record_store import AttemptReading, SeenEnvelopes, read_records
+from infra.records.record_store import AttemptReading, read_records
+from infra.records.seen import SeenEnvelopes
 from infra.storage.object_store import Bucket
 
 SILO_TYPES: tuple[type[RoundRecord], ...] = (Acceptance, Refusal, Verdict, Submission, Evaluation)

@@ -9,7 +9,7 @@ nothing is signed, and a storage that does not answer is waited for.
 import logging
 
 from infra.backup.home_restore import caught_up, is_restored
-from infra.records.feed_marks import require_feed_reaches
+from infra.records.feed_reach import require_feed_reaches
 from silo_agent.federation.feed import newest_entry
 from silo_agent.federation.marks import raise_clock
 from silo_agent.silo import Silo
