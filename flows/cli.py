@@ -46,7 +46,7 @@ def deploy(
     from aggregator.coordinator import load_coordinator
     from aggregator.upkeep.storage_check import check_storage
     from flows.deployment.prefect_settings import use_prefect_of
-    from infra.storage.storage_probe import require_promises
+    from infra.storage.probe import require_promises
 
     coordinator = load_coordinator(home)
     settings = coordinator.settings

@@ -19,7 +19,7 @@ from infra import command_values as values
 from infra.backup.home_restore import is_restored
 from infra.clock import SystemClock
 from infra.signing_keys import load_key
-from infra.storage.storage_probe import require_promises
+from infra.storage.probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
 from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
 from silo_agent.command_options import HERE, Home

@@ -41,6 +41,14 @@ _NO_COPYRIGHT = {
     "LicenseRef-Public-Domain": "stated by the contract: no copyright, or none that still lasts",
     "LicenseRef-US-Government-Work": "17 U.S.C. 105; in the United States only",
 }
+_PERMISSIVE_FLAGS = {
+    "commercial": True,
+    "derivatives": True,
+    "share_alike": False,
+    "attribution": True,
+    "no_ai": False,
+    "conditional": False,
+}
 
 
 class LicenceRegistry:
@@ -63,26 +71,9 @@ class LicenceRegistry:
         return iter(self._rows.values())
 
 
-def _row(
-    licence: str,
-    source: str,
-    *,
-    commercial: bool = True,
-    derivatives: bool = True,
-    share_alike: bool = False,
-    attribution: bool = True,
-    conditional: bool = False,
-) -> LicenceTerms:
-    return LicenceTerms(
-        licence=licence,
-        commercial=commercial,
-        derivatives=derivatives,
-        share_alike=share_alike,
-        attribution=attribution,
-        no_ai=False,
-        conditional=conditional,
-        source=source,
-    )
+def _row(licence: str, source: str, **stated: bool) -> LicenceTerms:
+    """A permissive licence whose authors have to be named, but for what is `stated`."""
+    return LicenceTerms(licence=licence, source=source, **(_PERMISSIVE_FLAGS | stated))
 
 
 def _creative_commons() -> Iterator[LicenceTerms]:

@@ -25,7 +25,7 @@ def storage_check(home: Home = HERE) -> None:
     """Try every promise, as the coordinator; each silo tries its own with `silo-agent check`."""
     from aggregator.coordinator import load_coordinator
     from aggregator.upkeep.storage_check import check_storage
-    from infra.storage.storage_probe import require_promises
+    from infra.storage.probe import require_promises
 
     check = check_storage(load_coordinator(home))
     table = Table("bucket", "promise", "seen")

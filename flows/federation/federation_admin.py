@@ -24,7 +24,7 @@ from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.dataset.contract.strict_yaml import read_limited
 from data_contracts.errors import FederationOperatorError
-from data_contracts.protocol.bucket_layout import inbox_bucket, membership_slot
+from data_contracts.protocol.bucket_layout import PROBE_PREFIX, inbox_bucket, membership_slot
 from data_contracts.protocol.dsse import fingerprint
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.records import Membership
@@ -39,17 +39,11 @@ from infra.disk.toml_text import toml_string
 from infra.signing_keys import ensure_key
 from infra.stack.local_stack import RunningStorage, add_federation
 from infra.stack.local_stack import add_silo as add_silo_to_storage
+from infra.storage.probe import probe_inbox, probe_locks, probe_storage, require_promises
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings
 from infra.storage.single_writer import claim_record
 from infra.storage.storage_config import MORE_SETTINGS
-from infra.storage.storage_probe import (
-    PROBE_PREFIX,
-    probe_inbox,
-    probe_locks,
-    probe_storage,
-    require_promises,
-)
 from infra.terminal import command_line
 
 ROOT_KEY = Path("keys/root-key.pem")

@@ -1,0 +1,71 @@
+"""Creates on S3: of several for one key one wins, and an object in parts is there whole or not."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from data_contracts.protocol.artifact import ArtifactRef
+from infra.disk.blob_files import read_parts
+from infra.storage.s3_client import status_of
+
+PART_BYTES = 32 * 1024 * 1024
+MAX_PARTS = 10_000
+CREATE_ATTEMPTS = 5
+BACKOFF_SECONDS = 0.2
+
+_LOG = logging.getLogger(__name__)
+
+
+def create_once(request: Callable[[], object]) -> bool:
+    """Whether `request` created its object; False when the key was taken before."""
+    for attempt in range(1, CREATE_ATTEMPTS + 1):
+        try:
+            request()
+            return True
+        except ClientError as error:
+            if status_of(error) == 412:
+                return False
+            # 409 ConditionalRequestConflict: S3 asks for the whole create to be repeated.
+            if status_of(error) != 409 or attempt == CREATE_ATTEMPTS:
+                raise
+            time.sleep(BACKOFF_SECONDS * attempt)
+    return False
+
+
+class PartedUpload:
+    """An object that is sent in parts, one of them in memory."""
+
+    def __init__(self, client: Any, bucket: str, key: str) -> None:
+        self._client = client
+        self._target = {"Bucket": bucket, "Key": key}
+
+    def send(self, path: Path, ref: ArtifactRef) -> None:
+        """Create the object from a file whose bytes must match `ref`."""
+        upload = self._client.create_multipart_upload(**self._target)["UploadId"]
+        target = {**self._target, "UploadId": upload}
+        part_bytes = max(PART_BYTES, math.ceil(ref.size / MAX_PARTS))
+        try:
+            parts = []
+            for number, body in enumerate(read_parts(path, ref, part_bytes), start=1):
+                answer = self._client.upload_part(**target, PartNumber=number, Body=body)
+                parts.append({"ETag": answer["ETag"], "PartNumber": number})
+            self._client.complete_multipart_upload(
+                **target, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            )
+        except BaseException:
+            self._abandon(target)
+            raise
+
+    def _abandon(self, target: dict[str, str]) -> None:
+        try:
+            self._client.abort_multipart_upload(**target)
+        except (BotoCoreError, ClientError) as error:
+            # The upload has failed already, and that is the error to raise; what stays behind
+            # takes space but is no object.
+            place = target["Bucket"]
+            _LOG.warning("unfinished upload left in %s: %s", place, type(error).__name__)
