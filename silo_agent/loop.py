@@ -19,7 +19,7 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan
 from infra.backup.home_restore import is_restored
 from infra.disk.durable_files import write_durably
-from infra.disk.file_lock import try_lock
+from infra.disk.file_lock import held_alone, is_held
 from silo_agent.agent import Step, poll_once
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.release.release import ReleaseForbiddenError
@@ -106,24 +106,20 @@ def only_agent(home: Path) -> Iterator[None]:
 
     Held by a lock that the kernel gives back however the agent ends.
     """
-    with (home / LOCK_NAME).open("a") as file:
-        if not try_lock(file):
-            raise SiloOperatorError(
-                f"agent in {home}",
-                expected="no other agent on this home directory",
-                found=f"process {_pid(home)}",
-                action="stop it with `silo-agent stop`, or use another home directory",
-            )
+    refusal = SiloOperatorError(
+        f"agent in {home}",
+        expected="no other agent on this home directory",
+        found=f"process {_pid(home)}",
+        action="stop it with `silo-agent stop`, or use another home directory",
+    )
+    with held_alone(home / LOCK_NAME, refusal):
         write_durably(home / PID_NAME, f"{os.getpid()}\n".encode())
         yield
 
 
 def running_agent(home: Path) -> int | None:
     """Process id of the agent on `home`, None when none runs: then nobody holds the lock."""
-    if not (home / LOCK_NAME).exists():
-        return None
-    with (home / LOCK_NAME).open("a") as file:
-        return None if try_lock(file) else _pid(home)
+    return _pid(home) if is_held(home / LOCK_NAME) else None
 
 
 def _pid(home: Path) -> int:

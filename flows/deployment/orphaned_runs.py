@@ -29,7 +29,7 @@ from aggregator.coordinator import RUNNER_LOCK
 from aggregator.settings import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.resumed_runs import resume, resumed_line, to_resume
-from infra.disk.file_lock import held_alone, try_lock
+from infra.disk.file_lock import held_alone, is_held
 
 UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 STARTED = [
@@ -43,15 +43,11 @@ STARTED = [
 
 def is_served(settings: FederationSettings) -> bool:
     """Whether a runner of this home directory runs now: then it holds the lock."""
-    return _is_locked(settings.home)
+    return _is_served(settings.home)
 
 
-def _is_locked(home: Path) -> bool:
-    path = home / RUNNER_LOCK
-    if not path.exists():
-        return False
-    with path.open("a") as file:
-        return not try_lock(file)
+def _is_served(home: Path) -> bool:
+    return is_held(home / RUNNER_LOCK)
 
 
 @contextmanager
@@ -99,7 +95,9 @@ def _started(client: SyncPrefectClient, settings: FederationSettings) -> list[Fl
         flow_run_filter=_in_states(STARTED),
         sort=FlowRunSort.START_TIME_DESC,
     )
-    return [run for run in runs if _home(run) == settings.home or not _is_locked(_home(run))]
+    return [
+        run for run in runs if _home(run) == settings.home or not is_held(_home(run) / RUNNER_LOCK)
+    ]
 
 
 def _home(run: FlowRun) -> Path:

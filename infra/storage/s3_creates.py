@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from data_contracts.protocol.artifact import ArtifactRef
 from infra.disk.blob_files import read_parts
-from infra.storage.s3_client import status_of
+from infra.storage.s3_client import S3Settings, error_code, status_of, translated
 
 PART_BYTES = 32 * 1024 * 1024
 MAX_PARTS = 10_000
@@ -19,6 +19,16 @@ CREATE_ATTEMPTS = 5
 BACKOFF_SECONDS = 0.2
 
 _LOG = logging.getLogger(__name__)
+
+
+def create_bucket(client: Any, settings: S3Settings, name: str, **options: bool) -> None:
+    """Create a bucket unless it is there; raises StorageError."""
+    with translated(settings, name):
+        try:
+            client.create_bucket(Bucket=name, **options)
+        except ClientError as error:
+            if error_code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
 
 
 def create_once(request: Callable[[], object]) -> bool:
