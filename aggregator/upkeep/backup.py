@@ -17,9 +17,9 @@ from aggregator.coordinator import (
 )
 from aggregator.settings import SETTINGS_NAME, FederationSettings, load_settings
 from data_contracts.errors import FederationOperatorError
-from infra.backup.backup_file import Manifest, Owner
 from infra.backup.home_backup import Backup, Kept, back_up_home, files_below, kept_in
 from infra.backup.home_restore import Home, Restored, is_empty, require_home, restore_home
+from infra.backup.manifest import Manifest, Owner
 from infra.disk.file_lock import held_alone
 from infra.records.kept_feed import MEMBERS_DIRECTORY, STATE_NAME, feed_files, higher_feed
 from infra.signing_keys import load_key
