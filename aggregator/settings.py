@@ -30,7 +30,7 @@ from aggregator.setting_values import (
     Seed,
 )
 from data_contracts.errors import FederationOperatorError
-from data_contracts.licences.uses import Use
+from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import (
     FedAvg,
     HeavyBall,

@@ -14,6 +14,7 @@ from aggregator.report.carried_agreement import is_agreed
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import open_quantised
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
@@ -35,7 +36,6 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.disk.blob_files import refused_blob
 from infra.records.attempt_reader import SILO_TYPES

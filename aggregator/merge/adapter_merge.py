@@ -26,10 +26,10 @@ from aggregator.merge.server_optimizer import state_names
 from aggregator.merge.server_state import state_entries
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapters.adapter_format import MAX_ABSOLUTE_VALUE, module_entries
+from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource
 from infra.processes.worker_threads import default_workers
 
 MODULES_AHEAD = 4

@@ -19,10 +19,10 @@ from typing import Self
 import numpy as np
 
 from aggregator.merge.rules import Norms
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.adapters.tensor_layout import Entry, payload_bytes, safetensors_header
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
-from data_contracts.protocol.starting_adapter import Float32Array
 from infra.disk.file_lock import try_lock
 
 

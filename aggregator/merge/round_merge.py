@@ -18,11 +18,11 @@ from aggregator.merge.defence import Defended, defended
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
 from aggregator.merge.server_state import ServerState, open_server_state
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Close, RoundPlan
 from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.wire_types import decimal_from_float
 
 

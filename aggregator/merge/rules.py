@@ -19,9 +19,9 @@ from aggregator.merge.server_optimizer import initial_state, server_step
 from aggregator.merge.truncation import LoraPair, exact_truncation, float32, sketch_truncation
 from aggregator.merge.weighted_sum import DenseMatrix, Summand, WeightedSum
 from aggregator.robust import by_coordinates
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec, StatefulOptimizer
 from data_contracts.protocol.records.round_plan import AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array
 
 EXACT_UP_TO_RANK = 48
 """Up to this stacked rank QR and SVD of the whole stack cost less than a sketch."""

@@ -23,8 +23,7 @@ from aggregator.decisions.admission import (
 from aggregator.evidence.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE, inherited_licence
-from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.licences.terms import LICENSE_REF, LicenceTerms
+from data_contracts.licences.table import LicenceTable
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
@@ -37,6 +36,7 @@ from data_contracts.protocol.records import (
 )
 from data_contracts.protocol.records.candidate import SiloInfluence
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.licence_terms import LICENSE_REF, LicenceTerms
 from data_contracts.protocol.records.round_report import (
     InheritedLicence,
     SiloLosses,
@@ -202,7 +202,7 @@ def _agreed_terms(verdicts: Sequence[Verdict]) -> list[LicenceTerms]:
 
     What a silo says of an id that everybody knows counts for nothing.
     """
-    known = LicenceRegistry()
+    known = LicenceTable()
     stated: dict[str, set[LicenceTerms]] = {}
     for verdict in verdicts:
         for terms in verdict.registered_licences:

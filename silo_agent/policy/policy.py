@@ -21,8 +21,8 @@ from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.errors import SiloOperatorError
 from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
-from data_contracts.licences.terms import LicenceTerms
 from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrustMode
 from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, Text
 from infra.disk.toml_files import parse_toml, read_limited, setting_fault

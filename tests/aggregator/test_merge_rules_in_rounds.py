@@ -20,11 +20,11 @@ from aggregator.settings import (
     SiloAdapterSection,
 )
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import blob_key
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, RoundPlan, RoundReport
-from data_contracts.protocol.starting_adapter import AdapterSource
 from tests.aggregator.adapter_samples import dense
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from data_contracts.dataset.findings.splits import split_of
-from data_contracts.dataset.licence import canonical_licence_id
+from data_contracts.dataset.licence_policy import canonical_licence_id
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.protocol.records.verdict import MAX_LICENCES
 from silo_agent.gate.contract_gate import BASELINE_NAME, GATE_DIRECTORY, SPLITS_DIRECTORY

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
+from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.errors import ConsortiaError, SiloOperatorError
@@ -21,7 +22,6 @@ from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
-from data_contracts.protocol.starting_adapter import InitialAdapter, narrowed
 from infra.disk.durable_files import write_durably
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey

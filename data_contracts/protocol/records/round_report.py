@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from data_contracts.licences.uses import Use
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.candidate import SiloInfluence
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import BaseModelRef, Retention, TrustMode
 from data_contracts.protocol.records.round_record import RoundRecord

@@ -7,7 +7,7 @@ add `LicenseRef-` ids only: neither SPDX's licences nor the rows below can be gi
 from collections.abc import Iterable, Iterator
 
 from data_contracts.errors import DataStewardError
-from data_contracts.licences.terms import LICENSE_REF, LicenceTerms
+from data_contracts.protocol.records.licence_terms import LICENSE_REF, LicenceTerms
 
 _SPDX = "https://spdx.org/licenses/"
 _CC = "https://creativecommons.org/licenses/"
@@ -51,7 +51,7 @@ _PERMISSIVE_FLAGS = {
 }
 
 
-class LicenceRegistry:
+class LicenceTable:
     """Our table and a contract's own rows; raises DataStewardError when a row may not be added."""
 
     def __init__(self, registered: Iterable[LicenceTerms] = ()) -> None:

@@ -4,9 +4,12 @@ A row of this kind is a careful reading of a licence and no legal advice; `sourc
 read it in full. Every flag must be stated: a default would be an assumption about somebody's terms.
 """
 
+from typing import Literal
+
 from data_contracts.protocol.wire_types import LicenceId, Part, Text
 
 LICENSE_REF = "LicenseRef-"
+Use = Literal["research", "commercial"]
 
 
 class LicenceTerms(Part):

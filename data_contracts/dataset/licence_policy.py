@@ -20,9 +20,9 @@ from data_contracts.licences.expression import (
     judge_expression,
     refused,
 )
-from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.licences.terms import LicenceTerms
-from data_contracts.licences.uses import Use, permits
+from data_contracts.licences.table import LicenceTable
+from data_contracts.licences.uses import permits
+from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
 
 __all__ = ["NOT_LISTED", "NO_ASSERTION", "LicenceFinding", "LicencePolicy", "canonical_licence_id"]
 
@@ -45,9 +45,9 @@ class LicencePolicy:
         registered: Iterable[LicenceTerms] = (),
         accepted: Iterable[str] = (),
     ) -> None:
-        registry, taken = LicenceRegistry(registered), frozenset(accepted)
+        table, taken = LicenceTable(registered), frozenset(accepted)
         self._refusals = {
-            licence: permits(registry.terms(licence), use, accepted=licence in taken)
+            licence: permits(table.terms(licence), use, accepted=licence in taken)
             if use is not None
             else None
             for licence in allowed

@@ -4,10 +4,10 @@ import pytest
 
 from data_contracts.errors import DataStewardError
 from data_contracts.licences.expression import canonical_licence_id
-from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.licences.terms import LicenceTerms
+from data_contracts.licences.table import LicenceTable
+from data_contracts.protocol.records.licence_terms import LicenceTerms
 
-REGISTRY = LicenceRegistry()
+REGISTRY = LicenceTable()
 
 
 def own_terms(licence: str = "LicenseRef-Own", **changes: bool) -> LicenceTerms:
@@ -65,7 +65,7 @@ def test_an_unknown_licence_has_no_terms() -> None:
 
 def test_a_contract_registers_its_own() -> None:
     row = own_terms(no_ai=True)
-    assert LicenceRegistry([row]).terms("LicenseRef-Own") == row
+    assert LicenceTable([row]).terms("LicenseRef-Own") == row
     assert REGISTRY.terms("LicenseRef-Own") is None
 
 
@@ -80,5 +80,5 @@ def test_a_contract_registers_its_own() -> None:
 )
 def test_known_terms_cannot_be_changed(rows: list[LicenceTerms], expected: str) -> None:
     with pytest.raises(DataStewardError, match="terms that the contract registers") as caught:
-        LicenceRegistry(rows)
+        LicenceTable(rows)
     assert caught.value.expected == expected

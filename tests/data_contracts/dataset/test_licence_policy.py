@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_contracts.dataset.licence import LicencePolicy, canonical_licence_id
+from data_contracts.dataset.licence_policy import LicencePolicy, canonical_licence_id
 
 POLICY = LicencePolicy(["MIT", "Apache-2.0", "GPL-2.0-only", "LicenseRef-Own"])
 
