@@ -13,6 +13,7 @@ later membership says does not count. Used by silo and coordinator alike.
 """
 
 from collections.abc import Collection, Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 
 from data_contracts.errors import UntrustedInputError, contradiction
@@ -58,10 +59,8 @@ class TrustedFeed(MembershipChain):
 
     def copy(self) -> "TrustedFeed":
         """The state of now, for a reader beside whom others go on adding."""
-        twin = TrustedFeed(self._memberships[0])
-        twin._memberships = list(self._memberships)
-        twin._attempts = dict(self._attempts)
-        twin._head, twin._has_head = self._head, self._has_head
+        twin = copy(self)
+        twin._memberships, twin._attempts = list(self._memberships), dict(self._attempts)
         return twin
 
     def add_membership(self, envelope: bytes) -> Verified[Membership]:

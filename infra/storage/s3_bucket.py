@@ -35,7 +35,7 @@ from infra.storage.s3_client import (
     status_of,
     translated,
 )
-from infra.storage.s3_creates import BACKOFF_SECONDS, PART_BYTES, PartedUpload, create_once
+from infra.storage.s3_creates import BACKOFF_SECONDS, PART_BYTES, create_once, upload_parts
 from infra.storage.s3_versions import (
     NO_SUCH_OBJECT,
     listed_in,
@@ -90,8 +90,8 @@ class S3Bucket:
             self.put_once(key, b"".join(read_parts(path, ref, SINGLE_PUT_MAX_BYTES)))
         else:
             with translated(self._settings, self._name, key):
-                upload = PartedUpload(self._client, self._name, key)
-                created = create_once(lambda: upload.send(path, ref))
+                place = {"Bucket": self._name, "Key": key}
+                created = create_once(lambda: upload_parts(self._client, place, path, ref))
             if not created:
                 self._require_digest(key, ref)
 

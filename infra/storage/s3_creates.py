@@ -47,35 +47,30 @@ def create_once(request: Callable[[], object]) -> bool:
     return False
 
 
-class PartedUpload:
-    """An object that is sent in parts, one of them in memory."""
+def upload_parts(client: Any, place: dict[str, str], path: Path, ref: ArtifactRef) -> None:
+    """Create the object at `place` (Bucket, Key) from a file whose bytes must match `ref`.
 
-    def __init__(self, client: Any, bucket: str, key: str) -> None:
-        self._client = client
-        self._target = {"Bucket": bucket, "Key": key}
+    One part of it is in memory.
+    """
+    upload = {**place, "UploadId": client.create_multipart_upload(**place)["UploadId"]}
+    part_bytes = max(PART_BYTES, math.ceil(ref.size / MAX_PARTS))
+    try:
+        parts = []
+        for number, body in enumerate(read_parts(path, ref, part_bytes), start=1):
+            answer = client.upload_part(**upload, PartNumber=number, Body=body)
+            parts.append({"ETag": answer["ETag"], "PartNumber": number})
+        whole = {"MultipartUpload": {"Parts": parts}, "IfNoneMatch": "*"}
+        client.complete_multipart_upload(**upload, **whole)
+    except BaseException:
+        _abandon(client, upload)
+        raise
 
-    def send(self, path: Path, ref: ArtifactRef) -> None:
-        """Create the object from a file whose bytes must match `ref`."""
-        upload = self._client.create_multipart_upload(**self._target)["UploadId"]
-        target = {**self._target, "UploadId": upload}
-        part_bytes = max(PART_BYTES, math.ceil(ref.size / MAX_PARTS))
-        try:
-            parts = []
-            for number, body in enumerate(read_parts(path, ref, part_bytes), start=1):
-                answer = self._client.upload_part(**target, PartNumber=number, Body=body)
-                parts.append({"ETag": answer["ETag"], "PartNumber": number})
-            self._client.complete_multipart_upload(
-                **target, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-            )
-        except BaseException:
-            self._abandon(target)
-            raise
 
-    def _abandon(self, target: dict[str, str]) -> None:
-        try:
-            self._client.abort_multipart_upload(**target)
-        except (BotoCoreError, ClientError) as error:
-            # The upload has failed already, and that is the error to raise; what stays behind
-            # takes space but is no object.
-            place = target["Bucket"]
-            _LOG.warning("unfinished upload left in %s: %s", place, type(error).__name__)
+def _abandon(client: Any, upload: dict[str, str]) -> None:
+    try:
+        client.abort_multipart_upload(**upload)
+    except (BotoCoreError, ClientError) as error:
+        # The upload has failed already, and that is the error to raise; what stays behind
+        # takes space but is no object.
+        bucket = upload["Bucket"]
+        _LOG.warning("unfinished upload left in %s: %s", bucket, type(error).__name__)
