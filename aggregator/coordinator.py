@@ -16,9 +16,9 @@ from infra.clock import Clock, SystemClock
 from infra.records.feed_reader import FeedReader
 from infra.records.seen import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey, load_key
+from infra.storage.config import s3_settings
 from infra.storage.object_store import Bucket
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_config import s3_settings
 
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")

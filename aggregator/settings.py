@@ -54,7 +54,7 @@ from data_contracts.protocol.wire_types import (
 )
 from infra.addresses import prefect_api
 from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
 

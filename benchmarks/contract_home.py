@@ -14,7 +14,7 @@ from data_contracts.protocol.records import Verdict
 from infra.clock import SystemClock
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key, load_key
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome

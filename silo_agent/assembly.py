@@ -9,8 +9,8 @@ from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import SystemClock
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import load_key
+from infra.storage.config import s3_settings
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_config import s3_settings
 from silo_agent.config import SiloConfig, load_config
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.release.kill_switch import KillSwitch

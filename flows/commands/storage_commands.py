@@ -55,7 +55,7 @@ def storage_policy(
 ) -> None:
     """Print the IAM policy that a credential needs, for AWS S3 or a store that has IAM."""
     from aggregator.settings import load_settings
-    from infra.storage.storage_policies import coordinator_policy, silo_policy
+    from infra.storage.policies import coordinator_policy, silo_policy
 
     federation = federation or load_settings(home).federation
     policy = (
@@ -68,7 +68,7 @@ def storage_policy(
 def storage_prune_policy(home: Home = HERE) -> None:
     """Print the IAM policy of the credential that `storage prune` is given."""
     from aggregator.settings import load_settings
-    from infra.storage.storage_policies import pruning_policy
+    from infra.storage.policies import pruning_policy
 
     say(console, pruning_policy(load_settings(home).federation))
 
@@ -82,7 +82,7 @@ def storage_usage_command(home: Home = HERE) -> None:
     from aggregator.upkeep.storage_room import storage_usage
     from flows.commands.bucket_display import show_buckets
     from flows.federation.storage_pruning import COORDINATOR_DISK, coordinators_view
-    from infra.disk.disk_display import show_disk
+    from infra.disk.display import show_disk
     from infra.disk.own_files import usage_of_all
 
     c = load_coordinator(home)
@@ -115,7 +115,7 @@ def storage_prune_command(
     from aggregator.upkeep.storage_room import prune_storage
     from flows.commands.bucket_display import show_buckets, unneeded_text
     from flows.federation.storage_pruning import operators_view
-    from infra.disk.disk_display import size_text
+    from infra.disk.display import size_text
     from infra.disk.own_files import usage_of_all
 
     c = load_coordinator(home)

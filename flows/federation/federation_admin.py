@@ -39,11 +39,11 @@ from infra.disk.toml_text import toml_string
 from infra.signing_keys import ensure_key
 from infra.stack.local_stack import RunningStorage, add_federation
 from infra.stack.local_stack import add_silo as add_silo_to_storage
+from infra.storage.config import MORE_SETTINGS
 from infra.storage.probe import probe_inbox, probe_locks, probe_storage, require_promises
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings
 from infra.storage.single_writer import claim_record
-from infra.storage.storage_config import MORE_SETTINGS
 from infra.terminal import command_line
 
 ROOT_KEY = Path("keys/root-key.pem")

@@ -17,6 +17,15 @@ from data_contracts.errors import ConsortiaError, StorageError
 from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
 from infra.processes.local_processes import refuse_second, stop_recorded
 from infra.stack.attached_storage import remember_storage, running_prefect, running_storage
+from infra.stack.identities import (
+    ADMIN,
+    StorageIdentity,
+    coordinator_name,
+    load_identities,
+    new_identity,
+    save_identities,
+    silo_name,
+)
 from infra.stack.local_ports import require_free
 from infra.stack.prefect_server import PORT_OPTION as PREFECT_PORT_OPTION
 from infra.stack.prefect_server import PROCESS_NAME as PREFECT_PROCESS
@@ -34,19 +43,10 @@ from infra.stack.seaweedfs import (
     start_object_storage,
 )
 from infra.stack.stack_ports import StackPorts, remember_ports
-from infra.stack.storage_identities import (
-    ADMIN,
-    StorageIdentity,
-    coordinator_name,
-    load_identities,
-    new_identity,
-    save_identities,
-    silo_name,
-)
+from infra.storage.policies import coordinator_policy, silo_policy
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings, connect, translated
 from infra.storage.s3_creates import create_bucket
-from infra.storage.storage_policies import coordinator_policy, silo_policy
 
 __all__ = [
     "RunningPrefect",

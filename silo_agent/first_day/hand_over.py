@@ -16,7 +16,7 @@ from data_contracts.protocol.records import Membership
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import load_key
-from infra.storage.storage_config import read_credentials
+from infra.storage.config import read_credentials
 from silo_agent.config import SiloConfig
 
 MEMBERSHIP = "membership.json"

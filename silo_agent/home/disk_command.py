@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from infra.disk.disk_display import DiskPart, show_disk, size_text
+from infra.disk.display import DiskPart, show_disk, size_text
 from infra.disk.own_files import usage_of_all
 from silo_agent.assembly import FEED
 from silo_agent.compression.sent_adapter import STATE_DIRECTORY

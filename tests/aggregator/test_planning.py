@@ -22,7 +22,7 @@ from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
 from data_contracts.protocol.records.round_plan import AdapterTarget, BaseModelRef, trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from tests.aggregator.federation_samples import (
     COHORT,
     START,

@@ -6,7 +6,7 @@ from typing import Any
 
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from silo_agent.config import DataSection, SiloConfig
 from silo_agent.first_day.templates import config_text
 from silo_agent.gate.contract_gate import ContractGate

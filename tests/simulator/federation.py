@@ -43,7 +43,7 @@ from infra.disk.model_files import model_digest
 from infra.records.feed_reader import FeedReader
 from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from tests.simulator.contract import PURPOSE, SimulatedContract, file_contract
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket

@@ -25,8 +25,8 @@ from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from infra.disk.durable_files import write_durably
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey
+from infra.storage.config import StorageSection
 from infra.storage.object_store import Bucket
-from infra.storage.storage_config import StorageSection
 from silo_agent.agent import Step, poll_once
 from silo_agent.collaborators import (
     AdapterLosses,

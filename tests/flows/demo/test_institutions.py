@@ -18,7 +18,7 @@ from flows.demo.institutions import (
 from flows.demo.packages import ICD_WHEEL
 from flows.demo.rights_holder import REGISTRY, guides, hand_over, signing_key, write_registry
 from infra.disk.durable_files import write_durably
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome

@@ -8,9 +8,9 @@ import time
 from dataclasses import replace
 
 from data_contracts.errors import ConsortiaError
+from infra.stack.identities import StorageIdentity, load_identities, new_identity
 from infra.stack.local_stack import RELOAD_TIMEOUT_SECONDS, wait_for_access, write_identity
 from infra.stack.seaweedfs import RunningStorage, identities_path
-from infra.stack.storage_identities import StorageIdentity, load_identities, new_identity
 from infra.storage.object_store import StorageUnavailableError, UnusableCredentialError
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings

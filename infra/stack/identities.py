@@ -1,7 +1,7 @@
 """The identities of the embedded object storage, and what each may do.
 
 SeaweedFS reads them from one file (mode 0600), which is also where the generated secrets are kept.
-All but the administrator have an IAM policy of `infra.storage.storage_policies` and nothing else:
+All but the administrator have an IAM policy of `infra.storage.policies` and nothing else:
 SeaweedFS's own actions cannot tell writing from deleting.
 """
 
