@@ -77,7 +77,7 @@ def round_start(
     ] = None,
 ) -> None:
     """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
-    from aggregator.settings import load_settings
+    from aggregator.settings.federation import load_settings
     from flows.deployment.prefect_settings import use_prefect_of
     from flows.round.round_operations import require_place_for_copies
 
@@ -249,7 +249,7 @@ def report_export(
 @app.command()
 def backup(out: Out, home: Home = HERE, passphrase_file: PassphraseFile = None) -> None:
     """Write what of the home cannot be made again into one new file; rounds may run."""
-    from aggregator.settings import load_settings
+    from aggregator.settings.federation import load_settings
     from aggregator.upkeep.backup import back_up_coordinator
     from infra.backup.display import say_backup
     from infra.clock import SystemClock

@@ -13,7 +13,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.evidence.spool import spool
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.merge_inputs import MergeInputs
-from aggregator.merge.round_merge import merge_inputs
+from aggregator.steps.merging import merge_inputs
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.protocol.records import Close, RoundPlan
 

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import SiloRecords
+from aggregator.decisions.interruption import ERASED
 from aggregator.evidence.spool import spool, spool_path
 from aggregator.evidence.transfers import several_at_a_time
 from data_contracts.errors import (
@@ -48,9 +49,6 @@ from infra.storage.object_store import (
 )
 
 _LOG = logging.getLogger(__name__)
-
-ERASED = "evidence.erased"
-"""The rule of an attempt that ends because what its close holds was removed from storage."""
 
 
 class ErasedAdapterError(UnusableMergeError):

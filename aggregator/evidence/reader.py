@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.decisions.carried_agreement import is_agreed
 from aggregator.evidence.ledger import held_records
 from aggregator.evidence.spool import spool, spool_submitted
 from aggregator.evidence.transfers import several_at_a_time
-from aggregator.planning.federation_feed import abort_of, own_records
-from aggregator.report.carried_agreement import is_agreed
+from aggregator.feed.reading import abort_of, own_records
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import open_quantised

@@ -15,13 +15,8 @@ from pathlib import Path
 
 from aggregator.coordinator import CANDIDATES, CONTRIBUTIONS, Coordinator
 from aggregator.evidence.spool import SPOOL
-from aggregator.planning.federation_feed import (
-    attempts_back,
-    newest_attempt,
-    own_records,
-    read_report,
-    starting_point,
-)
+from aggregator.feed.reading import attempts_back, newest_attempt, own_records, read_report
+from aggregator.planning.starting_point import starting_point
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Close, RoundPlan

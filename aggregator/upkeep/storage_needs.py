@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import own_records, read_report
+from aggregator.feed.reading import own_records, read_report
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified, narrowed

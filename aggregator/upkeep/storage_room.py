@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import read_federation
+from aggregator.feed.reading import read_federation
 from aggregator.upkeep.storage_needs import StorageNeeds, read_needs
 from aggregator.upkeep.storage_pruning import BucketKind, BucketTally, prune_bucket, tally_bucket
 from data_contracts.protocol.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.dataset.contract.agreement import agreement_path
 from infra.terminal import COMMAND_INDENT, command_line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
+from aggregator.feed.reading import newest_attempt, read_federation, read_report
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, RoundReport

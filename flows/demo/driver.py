@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from aggregator.coordinator import Coordinator, load_coordinator
-from aggregator.planning.federation_feed import next_round, read_federation
+from aggregator.feed.reading import next_round, read_federation
 from data_contracts.errors import FederationOperatorError, StorageError
 from flows.demo.base_model import prepare_base_model
 from flows.demo.comparison import Comparison, compare

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY
-from aggregator.settings import SETTINGS_NAME
+from aggregator.settings.federation import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from flows.demo.base_model import MODEL_HUB_ID, MODEL_NAME
 from flows.demo.institutions import (

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateTyp
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
-from aggregator.settings import ScheduleSection
+from aggregator.settings.federation import ScheduleSection
 from flows.deployment.schedule_words import clock_change_words, next_start, usual_words
 
 SCHEDULE_SLUG = "rounds"

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from flows.deployment.deployments import deployment_name
 from flows.deployment.orphaned_runs import UNFINISHED, is_served
 from flows.deployment.prefect_faults import prefect_answers, require_prefect

@@ -26,7 +26,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed
 
 from aggregator.coordinator import RUNNER_LOCK
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.resumed_runs import resume, resumed_line, to_resume
 from infra.disk.file_lock import held_alone, try_lock

@@ -7,7 +7,7 @@ the key of the membership that it trusts before it adds its own.
 from pathlib import Path
 
 from aggregator.coordinator import MEMBERSHIP_NAME, coordinator_keys
-from aggregator.settings import SETTINGS_NAME, load_settings
+from aggregator.settings.federation import SETTINGS_NAME, load_settings
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import (
     Parties,

@@ -19,7 +19,7 @@ from aggregator.planning.membership_changes import (
     MEMBERSHIP_VALIDITY,
     with_silo,
 )
-from aggregator.settings import SETTINGS_NAME, parse_settings
+from aggregator.settings.federation import SETTINGS_NAME, parse_settings
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.dataset.contract.strict_yaml import read_limited

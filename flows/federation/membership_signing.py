@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aggregator.coordinator import MEMBERSHIP_NAME, Coordinator
-from aggregator.planning.federation_feed import entry_at
+from aggregator.feed.catching_up import catch_up
+from aggregator.feed.reading import entry_at
 from aggregator.planning.membership_changes import Change, next_membership
-from aggregator.upkeep.catching_up import catch_up
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import membership_slot
 from data_contracts.protocol.dsse import countersign, fingerprint, signing_keys

@@ -18,8 +18,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.evidence.reader import read_silo, read_status
-from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     abort_interrupted,
     close_round,
@@ -27,10 +28,9 @@ from aggregator.federated_round import (
     merge_or_abort,
     open_round,
     report_round,
-    stage,
     unreported_abort,
 )
-from aggregator.planning.federation_feed import abort_of, is_fed, read_federation
+from aggregator.feed.reading import abort_of, is_fed, read_federation
 from data_contracts.errors import StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
@@ -85,7 +85,7 @@ def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
     """The steps after collection, each one task, in the order that the stage asks for."""
     followed: set[tuple[Stage, str]] = set()
     while True:
-        match _step(storage, plan, lambda: stage(c, plan)):
+        match _step(storage, plan, lambda: look(c, plan).stage):
             case Stage.COLLECTING:
                 follow_until(c, storage, plan, Stage.CLOSING, followed)
             case Stage.CLOSING:
@@ -170,7 +170,7 @@ def follow_silo(
 @task(name="close", **STEP)
 def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Admit and sign the close record, or abort below quorum."""
-    closed = _step(storage, plan, lambda: close_round(c, plan))
+    closed = _step(storage, plan, lambda: close_round(c, look(c, plan)))
     get_run_logger().info("%s", round_text.closed(closed.record, closed.digest))
     return closed.digest
 
@@ -179,7 +179,7 @@ def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -
 def merge_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Merge the admitted adapters into the candidate, or abort where they give none."""
     merger, log = _module_merger(c), get_run_logger()
-    merged = _step(storage, plan, lambda: merge_or_abort(c, plan, merger))
+    merged = _step(storage, plan, lambda: merge_or_abort(c, look(c, plan), merger))
     if isinstance(merged.record, Abort):
         log.error("%s", round_text.aborted(merged.record))
         return merged.digest
@@ -202,7 +202,7 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
 @task(name="decide", **STEP)
 def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Publish or hold."""
-    decision = _step(storage, plan, lambda: decide_round(c, plan)).record
+    decision = _step(storage, plan, lambda: decide_round(c, look(c, plan))).record
     get_run_logger().info("%s", round_text.decided(decision))
     return decision.outcome
 
@@ -210,7 +210,7 @@ def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) 
 @task(name="abort", **STEP)
 def abort_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """End an attempt that rests on a key which was revoked."""
-    abort = _step(storage, plan, lambda: abort_interrupted(c, plan))
+    abort = _step(storage, plan, lambda: abort_interrupted(c, look(c, plan)))
     get_run_logger().error("%s", round_text.aborted(abort.record))
     return abort.digest
 
@@ -220,7 +220,7 @@ def report_task(
     c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
 ) -> Verified[RoundReport]:
     """Sign and write the report; show its table and link."""
-    report, files = _step(storage, plan, lambda: report_round(c, plan))
+    report, files = _step(storage, plan, lambda: report_round(c, look(c, plan)))
     show_silos(plan, report.record)
     link_report(plan, files.page or files.bundle)
     return report

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from flows.round.round_waiting import what_is_waited_for
 from flows.round.round_watch import RoundView, render_round, view_round
 from flows.round.storage_outage import OutageWait

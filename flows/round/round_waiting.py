@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
+from aggregator.feed.reading import next_round, read_federation
 from aggregator.planning.agreed_contracts import read_agreed
-from aggregator.planning.federation_feed import next_round, read_federation
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import ConsortiaError, FederationOperatorError
 from flows.commands.next_steps import command
 

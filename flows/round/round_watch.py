@@ -7,12 +7,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import SiloRecords
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import read_status
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import Look, look
-from aggregator.planning.federation_feed import newest_attempt, read_federation
+from aggregator.feed.reading import newest_attempt, read_federation
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, Status
 from flows.round import round_text

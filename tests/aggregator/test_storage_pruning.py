@@ -8,12 +8,12 @@ import pytest
 
 from aggregator.audit.report_audit import audit
 from aggregator.contribution.closed_round import closed_round
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import abort_round, advance, finish_latest_report, report_round
-from aggregator.merge.round_merge import merge_inputs
-from aggregator.planning.federation_feed import attempts_back, read_federation
+from aggregator.feed.reading import attempts_back, read_federation
 from aggregator.report.files import read_bundle
-from aggregator.settings import LedgerSection
+from aggregator.settings.federation import LedgerSection
+from aggregator.steps.merging import merge_inputs
 from aggregator.upkeep.storage_needs import GRACE, NO_END, StorageNeeds, read_needs
 from aggregator.upkeep.storage_pruning import BucketKind, Need, judged
 from aggregator.upkeep.storage_room import StorageTally, prune_storage, storage_usage
@@ -164,7 +164,7 @@ def test_another_attempt_sends_what_an_aborted_one_had_sent(
     first = federation.open(2)
     federation.silos_act(3)
     abort_round(federation.coordinator(), first, "operator.abort", "to try again")
-    report_round(federation.coordinator(), first)
+    report_round(federation.coordinator(), federation.look(first))
     federation.clock.sleep(GRACE.total_seconds() + 86_400)
     before = blobs(federation)
     prune(federation)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import psutil
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
-from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
+from aggregator.feed.reading import newest_attempt, read_federation, read_report
 from data_contracts.protocol.records import RoundReport
 from flows.federation.contract_signing import sign_on_both_sides
 from flows.federation.federation_admin import FederationTerms, Joining, add_silo, init_federation

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.settings import load_settings
+from aggregator.settings.federation import load_settings
 from data_contracts.errors import StorageError
 from flows.commands.federation_commands import federation_app
 from flows.commands.storage_commands import storage_app

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import parse_settings
+from aggregator.settings.federation import parse_settings
 from flows.federation.federation_admin import FederationTerms, settings_text
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.storage_config import StorageSection, s3_settings

@@ -20,7 +20,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from aggregator.settings import FederationSettings, ScheduleSection, parse_settings
+from aggregator.settings.federation import FederationSettings, ScheduleSection, parse_settings
 from flows.deployment.deployments import Registration, register
 from flows.federation.federation_admin import FederationTerms, settings_text
 from infra.stack.local_stack import RunningPrefect

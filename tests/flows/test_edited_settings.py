@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from typer import BadParameter
 
-from aggregator.settings import load_settings, parse_settings
+from aggregator.settings.federation import load_settings, parse_settings
 from data_contracts.errors import ConsortiaError
 from flows.federation.federation_admin import FederationTerms, settings_text
 from infra import command_values as values

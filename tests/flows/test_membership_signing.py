@@ -7,7 +7,7 @@ import pytest
 
 from aggregator.audit.report_audit import audit
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import next_round
+from aggregator.feed.reading import next_round
 from aggregator.planning.membership_changes import (
     Change,
     renewed,

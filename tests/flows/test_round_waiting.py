@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import FederationSettings, load_settings
+from aggregator.settings.federation import FederationSettings, load_settings
 from flows.commands.next_steps import after_draft, after_init, after_round_start
 from flows.federation.federation_admin import FederationTerms, settings_text
 from flows.round.round_waiting import Cohort, Runner, waiting_lines

@@ -13,9 +13,9 @@ from threading import Event
 import pytest
 from rich.console import Console
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records import Status
 from data_contracts.protocol.records.status import Phase

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import parse_settings
+from aggregator.settings.federation import parse_settings
 from flows.federation.federation_admin import FederationTerms, settings_text
 from silo_agent.first_day.templates import config_text
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from aggregator.settings import parse_settings
+from aggregator.settings.federation import parse_settings
 from flows.demo.federation import without_schedule
 from flows.federation.federation_admin import FederationTerms, settings_text
 

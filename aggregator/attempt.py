@@ -18,6 +18,7 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
 RECORD_FIELDS = ("acceptance", "refusal", "verdict", "submission", "evaluation")
 
@@ -50,6 +51,11 @@ class SiloRecords:
     adapter_fault: str | None = None
     late_refusal: Verified[Refusal] | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
+
+    def reference(self, verified: Verified[Any]) -> EvidenceRef:
+        """To a record of this silo, with its version in the inbox where it has one."""
+        version = self.versions.get(verified.digest)
+        return _reference(verified, self.silo, version)
 
     def records(self) -> tuple[Verified[Any], ...]:
         """All that exist, in the order of `RECORD_FIELDS`."""
@@ -96,3 +102,40 @@ class Attempt:
             return records.only(lambda verified: counts(records.silo, verified))
 
         return replace(self, silos={s: counting(r) for s, r in self.silos.items()})
+
+    def settled(self) -> "Attempt":
+        """Without the records that arrived too late to be part of the attempt.
+
+        A close holds all that it was judged on, and a decision names its evaluations.
+        """
+        attempt = self
+        if self.close is not None:
+            held = {(ref.silo, ref.digest) for ref in self.close.record.held}
+            attempt = attempt.only(
+                lambda silo, v: (silo, v.digest) in held or v.record.kind == Evaluation.kind
+            )
+        if self.decision is not None:
+            used = {ref.digest for ref in self.decision.record.evaluations}
+            attempt = attempt.only(
+                lambda _, v: v.digest in used or v.record.kind != Evaluation.kind
+            )
+        return attempt
+
+    def evidence(self) -> list[tuple[EvidenceRef, bytes]]:
+        """Reference and envelope of every record: the coordinator's, then by kind and silo."""
+        steps = (self.close, self.candidate, self.decision, self.abort)
+        own = (self.membership, self.plan, *(step for step in steps if step is not None))
+        entries = [(_reference(verified), verified.envelope) for verified in own]
+        for name in RECORD_FIELDS:
+            for _, records in sorted(self.silos.items()):
+                if (verified := getattr(records, name)) is not None:
+                    entries.append((records.reference(verified), verified.envelope))
+        return entries
+
+
+def _reference(
+    verified: Verified[Any], silo: str | None = None, version: str | None = None
+) -> EvidenceRef:
+    return EvidenceRef(
+        kind=verified.record.kind, silo=silo, digest=verified.digest, version=version
+    )
