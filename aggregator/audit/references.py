@@ -16,15 +16,14 @@ def references(signed: SignedEvidence) -> Claim:
 
 
 def _broken_references(signed: SignedEvidence) -> Iterator[str]:
-    report, attempt, known = signed.report, signed.attempt, signed.known
-    plan = attempt.plan
+    report, attempt, plan = signed.report, signed.attempt, signed.attempt.plan
     if plan.record.membership_digest != attempt.membership.digest:
         yield "the plan names another membership than the pinned one"
     if plan.record.membership_number != attempt.membership.record.number:
         yield "the plan names another membership number than the pinned one"
     if plan.record.federation != attempt.membership.record.federation:
         yield "the plan is of another federation than the pinned membership"
-    governs_to = list(known.values())[-1].record.end_of(attempt.membership.digest)
+    governs_to = signed.newest.end_of(attempt.membership.digest)
     if plan.record.feed_number <= attempt.membership.record.after_feed_number or (
         governs_to is not None and plan.record.feed_number > governs_to
     ):
@@ -40,8 +39,6 @@ def _broken_references(signed: SignedEvidence) -> Iterator[str]:
     if decision and (candidate is None or decision.record.candidate_digest != candidate.digest):
         yield "the decision names another candidate"
     for silo, own in attempt.silos.items():
-        evaluation = own.evaluation
-        if evaluation is None:
-            continue
-        if candidate is None or evaluation.record.candidate_digest != candidate.digest:
+        named = own.evaluation.record.candidate_digest if own.evaluation else None
+        if named is not None and (candidate is None or named != candidate.digest):
             yield f"the evaluation of {silo} is of another candidate"

@@ -25,11 +25,7 @@ from aggregator.report.limits import UNCHECKED
 from aggregator.report.round_report import build_report
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import (
-    Membership,
-    Record,
-    RoundReport,
-)
+from data_contracts.protocol.records import Membership, Record, RoundReport
 
 UNCHECKABLE = tuple(Claim(name, "not checked", why) for name, why in UNCHECKED)
 DEPENDENT = (
@@ -67,18 +63,20 @@ def audit(
         names = ("report signature", "evidence complete", "evidence signatures", *DEPENDENT)
         claims += [Claim(n, "not checked", skipped) for n in names if n not in reached]
         return (*claims, *UNCHECKABLE)
-    claims.append(_not_revoked(signed))
-    claims.append(references(signed))
-    claims.append(_agreed(signed.attempt))
-    claims.append(_admission(signed.attempt))
-    claims.append(_merge_as_planned(signed.attempt))
-    claims.append(_publication(signed.attempt))
-    again = _report_again(signed)
-    follows = again.outcome == "pass"
-    claims.append(again)
-    claims += page_claims(signed.report.record, signed.attempt, page, report_follows=follows)
-    claims.append(_published_adapter(signed.report.record, adapter))
-    return (*claims, *UNCHECKABLE)
+    report, attempt, again = signed.report.record, signed.attempt, _report_again(signed)
+    return (
+        *claims,
+        _not_revoked(signed),
+        references(signed),
+        _agreed(attempt),
+        _admission(attempt),
+        _merge_as_planned(attempt),
+        _publication(attempt),
+        again,
+        *page_claims(report, attempt, page, report_follows=again.outcome == "pass"),
+        _published_adapter(report, adapter),
+        *UNCHECKABLE,
+    )
 
 
 def holds(claims: Sequence[Claim]) -> bool:
@@ -92,7 +90,7 @@ def _not_revoked(signed: SignedEvidence) -> Claim:
     Every version names all that were revoked before it, so the newest at hand is enough.
     """
     name, key = "coordinator key", signed.attempt.membership.record.coordinator_key
-    newest = list(signed.known.values())[-1].record
+    newest = signed.newest
     revocation = next((entry for entry in newest.revoked if entry.public_key == key), None)
     if revocation is None:
         return Claim(name, "pass", f"membership {newest.number} revokes another, or none")

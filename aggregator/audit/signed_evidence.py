@@ -35,11 +35,16 @@ from data_contracts.protocol.trusted_feed import follow_membership
 
 @dataclass(frozen=True)
 class SignedEvidence:
-    """Report and evidence after every signature was verified."""
+    """Report and evidence after every signature was verified; `known` memberships, oldest first."""
 
     report: Verified[RoundReport]
     attempt: Attempt
     known: dict[str, Verified[Membership]]
+
+    @property
+    def newest(self) -> Membership:
+        """The newest membership at hand; it names every key that was revoked before it."""
+        return list(self.known.values())[-1].record
 
 
 class ClaimError(Exception):

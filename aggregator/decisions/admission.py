@@ -24,11 +24,7 @@ from aggregator.decisions.admission_rules import (
     Submitted,
 )
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import (
-    Close,
-    RoundPlan,
-    Verdict,
-)
+from data_contracts.protocol.records import Close, RoundPlan, Verdict
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 
@@ -81,9 +77,9 @@ def _held(
 
 
 def judged_again(attempt: Attempt, close: Close | None, now: datetime) -> Close:
-    """As `judge`, of records that were read once; what only the coordinator saw is that of `close`.
+    """As `judge` for an attempt of the past: what only the coordinator saw is taken from `close`.
 
-    Without one nothing was seen: no adapter, and no second record in a slot.
+    Without one nothing was seen: neither a fault of an adapter nor a second record in a slot.
     """
     rules = {item.silo: item.rule for item in close.rejected} if close else {}
     versions: dict[str | None, dict[str, str | None]] = {}

@@ -34,11 +34,7 @@ from data_contracts.protocol.bucket_layout import (
     round_slot,
 )
 from data_contracts.protocol.envelope import Verified, max_document_bytes, verify
-from data_contracts.protocol.records import (
-    RECORD_TYPES,
-    Close,
-    RoundPlan,
-)
+from data_contracts.protocol.records import RECORD_TYPES, Close, RoundPlan
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.storage.object_store import (
     AccessDeniedError,

@@ -10,11 +10,7 @@ from aggregator.feed.catching_up import catch_up
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, round_slot
 from data_contracts.protocol.envelope import Verified, narrowed, verify
-from data_contracts.protocol.records import (
-    Abort,
-    RoundPlan,
-    RoundReport,
-)
+from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
 from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, TrustedFeed
 from infra.records.attempt_reader import read_coordinator_records
 from infra.records.record_store import (

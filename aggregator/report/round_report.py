@@ -18,13 +18,8 @@ from data_contracts.licences.adapter_licence import NO_LICENCE, inherited_licenc
 from data_contracts.licences.registry import LicenceRegistry
 from data_contracts.licences.terms import LICENSE_REF, LicenceTerms
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records import (
-    RoundReport,
-    Verdict,
-)
-from data_contracts.protocol.records.round_report import (
-    InheritedLicence,
-)
+from data_contracts.protocol.records import RoundReport, Verdict
+from data_contracts.protocol.records.round_report import InheritedLicence
 
 TOO_MANY_TERMS = "the institutions registered more licence terms than one licence can combine"
 

@@ -19,8 +19,8 @@ MISSING: tuple[SiloOutcome, str | None] = ("missing", None)
 
 
 def silo_summaries(attempt: Attempt) -> tuple[SiloSummary, ...]:
-    outcomes = _silo_outcomes(attempt)
-    weights = _weight_shares(attempt)
+    """Of every silo of the cohort, sorted."""
+    outcomes, weights = _silo_outcomes(attempt), _weight_shares(attempt)
     return tuple(
         _summary(attempt, silo, *outcomes.get(silo, MISSING), weights.get(silo, Decimal(0)))
         for silo in sorted(attempt.plan.record.cohort)
@@ -31,8 +31,7 @@ def _silo_outcomes(attempt: Attempt) -> dict[str, tuple[SiloOutcome, str | None]
     """Outcome and rule of every silo, from the close record or, without one, as of the abort."""
     close = attempt.close.record if attempt.close else None
     if close is None and attempt.abort is not None:
-        at = attempt.abort.record.issued_at
-        close = judged_again(attempt, None, at)
+        close = judged_again(attempt, None, attempt.abort.record.issued_at)
     if close is None:
         return dict.fromkeys(attempt.plan.record.cohort, MISSING)
     outcomes = dict.fromkeys(close.missing, MISSING)
