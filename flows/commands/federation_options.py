@@ -14,6 +14,8 @@ Home = Annotated[
         parser=values.directory, help="The federation's home directory.", envvar="CONSORTIA_HOME"
     ),
 ]
+HERE = Path()
+"""The home, where nothing else is said."""
 Stack = Annotated[
     Path | None,
     Option(

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows.commands.federation_options import Home, Stack
+from flows.commands.federation_options import HERE, Home, Stack
 from infra import command_values as values
 from infra.terminal import plain_console, say
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 storage_app = typer.Typer(no_args_is_help=True, help="What the storage promises, needs and holds.")
 console = plain_console()
-
-HERE = Path()
 
 
 @storage_app.command("check")

@@ -29,7 +29,7 @@ from flows.demo.layout import DemoPaths, clear_finished, demo_ports, only_demo
 from flows.demo.packages import ALL_WHEELS
 from flows.demo.summary import print_summary
 from flows.deployment.prefect_settings import use_prefect_of
-from flows.round.round_watch import describe_silo, render_round, view_round
+from flows.round.watch import describe_silo, render_round, view_round
 from infra.processes.local_processes import LocalProcess, start_process
 from infra.stack.local_stack import (
     RunningPrefect,

@@ -34,8 +34,8 @@ from aggregator.feed.reading import abort_of, is_fed, read_federation
 from data_contracts.errors import StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
-from flows.round import round_text
-from flows.round.round_artifacts import SiloProgress, link_report, show_silos
+from flows.round import wording
+from flows.round.artifacts import SiloProgress, link_report, show_silos
 from flows.round.storage_outage import OutageWait
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def follow_until(
 def open_task(c: Coordinator, storage: OutageWait, round_number: int) -> Verified[RoundPlan]:
     """Sign the plan, or find the one in force."""
     plan = storage.through(None, lambda: open_round(c, round_number))
-    get_run_logger().info("%s", round_text.opened(plan.record, plan.digest))
+    get_run_logger().info("%s", wording.opened(plan.record, plan.digest))
     return plan
 
 
@@ -171,7 +171,7 @@ def follow_silo(
 def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Admit and sign the close record, or abort below quorum."""
     closed = _step(storage, plan, lambda: close_round(c, look(c, plan)))
-    get_run_logger().info("%s", round_text.closed(closed.record, closed.digest))
+    get_run_logger().info("%s", wording.closed(closed.record, closed.digest))
     return closed.digest
 
 
@@ -181,9 +181,9 @@ def merge_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -
     merger, log = _module_merger(c), get_run_logger()
     merged = _step(storage, plan, lambda: merge_or_abort(c, look(c, plan), merger))
     if isinstance(merged.record, Abort):
-        log.error("%s", round_text.aborted(merged.record))
+        log.error("%s", wording.aborted(merged.record))
         return merged.digest
-    log.info("%s", round_text.merged(plan.record, merged.record))
+    log.info("%s", wording.merged(plan.record, merged.record))
     return merged.digest
 
 
@@ -203,7 +203,7 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
 def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """Publish or hold."""
     decision = _step(storage, plan, lambda: decide_round(c, look(c, plan))).record
-    get_run_logger().info("%s", round_text.decided(decision))
+    get_run_logger().info("%s", wording.decided(decision))
     return decision.outcome
 
 
@@ -211,7 +211,7 @@ def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) 
 def abort_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
     """End an attempt that rests on a key which was revoked."""
     abort = _step(storage, plan, lambda: abort_interrupted(c, look(c, plan)))
-    get_run_logger().error("%s", round_text.aborted(abort.record))
+    get_run_logger().error("%s", wording.aborted(abort.record))
     return abort.digest
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from aggregator.planning.draft import PlanInputs, draft_plan
+from aggregator.planning.draft import draft_plan
+from aggregator.planning.inputs import PlanInputs
 from aggregator.planning.starting_point import StartingPoint
 from aggregator.settings.federation import (
     BaseModelSection,

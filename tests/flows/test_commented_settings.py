@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.settings.federation import parse_settings
-from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.federation.admin import FederationTerms, settings_text
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.storage_config import StorageSection, s3_settings
 from silo_agent.config import parse_config

@@ -36,11 +36,11 @@ from flows.federation.coordinator_keys import (
     revoke_coordinator_key,
     revoke_earlier_key,
 )
+from flows.federation.membership_difference import changes
 from flows.federation.membership_signing import (
     Draft,
     Published,
     change_membership,
-    changes,
     publish_draft,
     sign_draft,
 )

@@ -13,7 +13,7 @@ import pytest
 from aggregator.settings.federation import FederationSettings, load_settings
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.prefect_faults import prefect_answers
-from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.federation.admin import FederationTerms, settings_text
 from infra.disk.durable_files import write_durably
 from infra.loopback import LOOPBACK
 from tests.loopback_server import answering

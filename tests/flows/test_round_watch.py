@@ -19,8 +19,8 @@ from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records import Status
 from data_contracts.protocol.records.status import Phase
-from flows.round.round_operations import stop_waiting
-from flows.round.round_watch import RoundView, render_round, view_round
+from flows.round.operations import stop_waiting
+from flows.round.watch import RoundView, render_round, view_round
 from silo_agent import loop
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.loop import run_agent

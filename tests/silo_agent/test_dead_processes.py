@@ -14,7 +14,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, Refusal, RoundPlan
-from flows.round.round_watch import view_round
+from flows.round.watch import view_round
 from silo_agent.agent import Step, poll_once
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.loop import run_agent

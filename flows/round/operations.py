@@ -1,7 +1,6 @@
 """What an operator does to a round by hand."""
 
 from contextlib import suppress
-from pathlib import Path
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.decisions.stage import Stage, owing_answer, owing_evaluation
@@ -82,11 +81,3 @@ def _require_enough(what: str, arrived: int, quorum: int) -> None:
             found=f"{arrived}",
             action="wait for more, or end it with `consortia round abort --reason ...`",
         )
-
-
-def export_report(file: Path, into: Path) -> None:
-    """Pack the records of a report's bundle into one archive."""
-    from aggregator.report.archive import export_archive
-    from aggregator.report.files import read_report_file
-
-    export_archive(read_report_file(file), into)

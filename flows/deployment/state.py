@@ -18,7 +18,7 @@ from aggregator.settings.federation import FederationSettings
 from flows.deployment.deployments import deployment_name
 from flows.deployment.orphaned_runs import UNFINISHED, is_served
 from flows.deployment.prefect_faults import prefect_answers, require_prefect
-from flows.round.round_waiting import Runner
+from flows.deployment.runner import Runner
 
 _FAILED = [StateType.FAILED, StateType.CRASHED]
 _ENDED = [*_FAILED, StateType.COMPLETED, StateType.CANCELLED]

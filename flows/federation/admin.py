@@ -15,10 +15,7 @@ from aggregator.coordinator import (
     Coordinator,
     load_coordinator,
 )
-from aggregator.planning.membership_changes import (
-    MEMBERSHIP_VALIDITY,
-    with_silo,
-)
+from aggregator.planning.membership_changes import MEMBERSHIP_VALIDITY, with_silo
 from aggregator.settings.federation import SETTINGS_NAME, parse_settings
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
