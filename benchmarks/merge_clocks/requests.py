@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from flows.round.round_watch import view_round
+from flows.round.watch import view_round
 from silo_agent.agent import Step, poll_once
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import SimulatedSilo
