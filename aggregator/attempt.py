@@ -1,6 +1,6 @@
 """One attempt of a round, as its signed records show it: the one value that the steps work on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,10 +52,16 @@ class SiloRecords:
     late_refusal: Verified[Refusal] | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
 
+    @classmethod
+    def found(cls, silo: str, records: Iterable[tuple[Verified[Any], str | None]]) -> "SiloRecords":
+        """From verified records, each with its version; those of other kinds are passed over."""
+        kept = [(v, version) for v, version in records if v.record.kind in RECORD_FIELDS]
+        versions = {v.digest: version for v, version in kept}
+        return cls(silo, **{v.record.kind: v for v, _ in kept}, versions=versions)
+
     def reference(self, verified: Verified[Any]) -> EvidenceRef:
         """To a record of this silo, with its version in the inbox where it has one."""
-        version = self.versions.get(verified.digest)
-        return _reference(verified, self.silo, version)
+        return _reference(verified, self.silo, self.versions.get(verified.digest))
 
     def records(self) -> tuple[Verified[Any], ...]:
         """All that exist, in the order of `RECORD_FIELDS`."""

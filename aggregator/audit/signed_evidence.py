@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.audit.claim import Claim
 from aggregator.decisions.carried_agreement import is_agreed
 from aggregator.report.bundle import Bundle
@@ -174,7 +174,8 @@ def _attempt(
     def records(silo: str, found: dict[str, Verified[Any]]) -> SiloRecords:
         parties = Parties.at_plan(membership.record, members, silo)
         agreed = is_agreed(found.get(Acceptance.kind), plan.record, parties)
-        return replace(_records(silo, found, versions), is_agreed=agreed)
+        own = SiloRecords.found(silo, ((v, versions[v.digest]) for v in found.values()))
+        return replace(own, is_agreed=agreed)
 
     return Attempt(
         membership=membership,
@@ -185,14 +186,6 @@ def _attempt(
         decision=decision,
         abort=own.get(Abort.kind),
     )
-
-
-def _records(
-    silo: str, found: dict[str, Verified[Any]], versions: dict[str, str | None]
-) -> SiloRecords:
-    by_kind: dict[str, Any] = {name: found.get(name) for name in RECORD_FIELDS}
-    own = {verified.digest: versions[verified.digest] for verified in found.values()}
-    return SiloRecords(silo, **by_kind, versions=own)
 
 
 def _versions(

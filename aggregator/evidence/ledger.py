@@ -94,8 +94,7 @@ def held_records(
 
     Missing is what was removed in spite of that: once its lock has ended, or by a person who may.
     """
-    found: dict[str, dict[str, Any]] = {}
-    versions: dict[str, dict[str, str | None]] = {}
+    found: dict[str, list[tuple[Verified[Any], str | None]]] = {}
     for ref in refs:
         record_type = RECORD_TYPES.get(ref.kind)
         if record_type is None or ref.silo is None or ref.silo not in keys:
@@ -106,12 +105,8 @@ def held_records(
         data = c.seen.read_version(_bucket(c, ref), key, ref.version, limit)
         if data is not None:
             verified = verify(data, record_type, {keys[ref.silo]})
-            found.setdefault(ref.silo, {})[ref.kind] = verified
-            versions.setdefault(ref.silo, {})[ref.digest] = ref.version
-    return {
-        silo: SiloRecords(silo, **records, versions=versions[silo])
-        for silo, records in found.items()
-    }
+            found.setdefault(ref.silo, []).append((verified, ref.version))
+    return {silo: SiloRecords.found(silo, records) for silo, records in found.items()}
 
 
 def spool_admitted(c: Coordinator, close: Close) -> list[Path]:

@@ -25,14 +25,10 @@ from data_contracts.protocol.records import (
     Candidate,
     Close,
     Decision,
-    Evaluation,
-    Refusal,
     RoundPlan,
     RoundReport,
     SiloRecord,
     Status,
-    Submission,
-    Verdict,
 )
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
@@ -58,20 +54,14 @@ def read_silo(
         lambda verified: isinstance(verified.record, SiloRecord) and verified.record.silo == silo,
         c.seen,
     )
-    found = {kind: reading.found(kind) for kind in SILO_TYPES}
+    found = ((reading.found(kind), reading.version(kind)) for kind in SILO_TYPES)
     members = feed.membership_of(plan).record
     parties = Parties.at_plan(members, (m.record for m in feed.memberships), silo)
-    return SiloRecords(
-        silo,
-        acceptance=reading.found(Acceptance),
+    return replace(
+        SiloRecords.found(silo, ((v, version) for v, version in found if v is not None)),
         is_agreed=is_agreed(reading.found(Acceptance), plan.record, parties),
-        refusal=reading.found(Refusal),
-        verdict=reading.found(Verdict),
-        submission=reading.found(Submission),
-        evaluation=reading.found(Evaluation),
         equivocated=bool(reading.equivocations()),
         is_newer=reading.is_newer,
-        versions={v.digest: reading.version(kind) for kind, v in found.items() if v is not None},
     )
 
 

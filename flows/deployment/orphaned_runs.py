@@ -95,8 +95,8 @@ def _started(client: SyncPrefectClient, settings: FederationSettings) -> list[Fl
     Left out are those of another home of the same federation that has a runner of its own now.
     """
     runs = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[settings.federation])),
-        flow_run_filter=_in_states(STARTED),
+        deployment_filter=of_federation(settings),
+        flow_run_filter=in_states(STARTED),
         sort=FlowRunSort.START_TIME_DESC,
     )
     return [run for run in runs if _home(run) == settings.home or not _is_locked(_home(run))]
@@ -110,7 +110,7 @@ def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
-            state=_in_states(UNFINISHED).state,
+            state=in_states(UNFINISHED).state,
         )
     )
 
@@ -121,5 +121,11 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> None:
     client.set_flow_run_state(run.id, ended, force=True)
 
 
-def _in_states(types: list[StateType]) -> FlowRunFilter:
+def of_federation(settings: FederationSettings) -> DeploymentFilter:
+    """How Prefect is asked for the federation's deployment."""
+    return DeploymentFilter(name=DeploymentFilterName(any_=[settings.federation]))
+
+
+def in_states(types: list[StateType]) -> FlowRunFilter:
+    """How Prefect is asked for runs in one of these states."""
     return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)))

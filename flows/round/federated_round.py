@@ -10,6 +10,7 @@ now.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ from prefect.client.schemas.objects import State
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.decisions.stage import Stage
-from aggregator.evidence.look import look
+from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import read_silo, read_status
 from aggregator.federated_round import (
     abort_interrupted,
@@ -47,6 +48,23 @@ RETRY_SECONDS = 10
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True)
+class RoundRun:
+    """A plan's round in one flow run, with how its outages of storage are waited out."""
+
+    c: Coordinator
+    storage: OutageWait
+    plan: Verified[RoundPlan]
+
+    def step(self, work: Callable[[Coordinator, Look], _T]) -> _T:
+        """A step on the attempt as it is read then."""
+        return self.through(lambda: work(self.c, look(self.c, self.plan)))
+
+    def through(self, work: Callable[[], _T]) -> _T:
+        """What needs the storage; it has until the plan's last deadline for its outages."""
+        return self.storage.through(self.plan.record.expires_at, work)
+
+
 def can_pass(_task: object, _run: object, state: State[Any]) -> bool:
     """Whether a failed task is worth another try; where storage failed it, `OutageWait` decided."""
     return not isinstance(state.result(raise_on_failure=False), StorageError)
@@ -71,9 +89,8 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     storage = outage_wait(c)
     aborted = storage.through(None, lambda: unreported_abort(c))
     if aborted is not None:
-        report_task(c, storage, aborted)
-    plan = open_task(c, storage, round_number)
-    return run_to_report(c, storage, plan)
+        report_task(RoundRun(c, storage, aborted))
+    return run_to_report(RoundRun(c, storage, open_task(c, storage, round_number)))
 
 
 def outage_wait(c: Coordinator) -> OutageWait:
@@ -81,28 +98,28 @@ def outage_wait(c: Coordinator) -> OutageWait:
     return OutageWait(c.clock, lambda line: get_run_logger().warning("%s", line))
 
 
-def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> dict[str, str]:
+def run_to_report(run: RoundRun) -> dict[str, str]:
     """The steps after collection, each one task, in the order that the stage asks for."""
     followed: set[tuple[Stage, str]] = set()
     while True:
-        match _step(storage, plan, lambda: look(c, plan).stage):
+        match run.step(lambda _, seen: seen.stage):
             case Stage.COLLECTING:
-                follow_until(c, storage, plan, Stage.CLOSING, followed)
+                follow_until(run, Stage.CLOSING, followed)
             case Stage.CLOSING:
-                close_task(c, storage, plan)
+                close_task(run)
             case Stage.MERGING:
-                merge_task(c, storage, plan)
+                merge_task(run)
             case Stage.EVALUATING:
-                follow_until(c, storage, plan, Stage.DECIDING, followed)
+                follow_until(run, Stage.DECIDING, followed)
             case Stage.DECIDING:
-                decide_task(c, storage, plan)
+                decide_task(run)
             case Stage.VOID:
                 get_run_logger().warning("%s: the round is opened again", Stage.VOID.value)
                 return {"outcome": "void", "rule": "plan.void", "report": "", "attempt": ""}
             case Stage.ABORTING:
-                abort_task(c, storage, plan)
+                abort_task(run)
             case Stage.REPORTING | Stage.REPORTED:
-                report = report_task(c, storage, plan)
+                report = report_task(run)
                 record = report.record
                 return {
                     "outcome": record.outcome,
@@ -112,24 +129,18 @@ def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
                 }
 
 
-def follow_until(
-    c: Coordinator,
-    storage: OutageWait,
-    plan: Verified[RoundPlan],
-    goal: Stage,
-    followed: set[tuple[Stage, str]],
-) -> None:
+def follow_until(run: RoundRun, goal: Stage, followed: set[tuple[Stage, str]]) -> None:
     """One task per silo that follows its signed status and evidence until `goal` is due.
 
     A silo is followed once per goal; where the stage still waits after that, only time is left.
     """
-    silos = [silo for silo in plan.record.cohort if (goal, silo) not in followed]
+    silos = [silo for silo in run.plan.record.cohort if (goal, silo) not in followed]
     if not silos:
-        c.clock.sleep(c.settings.round.poll_seconds)
+        run.c.clock.sleep(run.c.settings.round.poll_seconds)
         return
     follows = [
         follow_silo.with_options(task_run_name=f"follow {silo} until {goal.value}").submit(
-            c, storage, plan, silo, goal
+            run, silo, goal
         )
         for silo in silos
     ]
@@ -147,20 +158,18 @@ def open_task(c: Coordinator, storage: OutageWait, round_number: int) -> Verifie
 
 
 @task(name="follow", **STEP)
-def follow_silo(
-    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan], silo: str, goal: Stage
-) -> str:
+def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
     """Show one silo's progress until it has answered or the deadline is over."""
-    progress = SiloProgress(plan, silo)
+    c, plan, progress = run.c, run.plan, SiloProgress(run.plan, silo)
 
-    def look() -> str | None:
+    def shown() -> str | None:
         outcome = _silo_outcome(c, plan, silo, goal)
         status = read_status(c, read_federation(c), plan, silo) if outcome is None else None
         if status is not None:
             progress.show(status)
         return outcome
 
-    while (outcome := _step(storage, plan, look)) is None:
+    while (outcome := run.through(shown)) is None:
         c.clock.sleep(c.settings.round.poll_seconds)
     progress.finish(outcome)
     get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
@@ -168,22 +177,22 @@ def follow_silo(
 
 
 @task(name="close", **STEP)
-def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def close_task(run: RoundRun) -> str:
     """Admit and sign the close record, or abort below quorum."""
-    closed = _step(storage, plan, lambda: close_round(c, look(c, plan)))
+    closed = run.step(close_round)
     get_run_logger().info("%s", wording.closed(closed.record, closed.digest))
     return closed.digest
 
 
 @task(name="merge", **STEP)
-def merge_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def merge_task(run: RoundRun) -> str:
     """Merge the admitted adapters into the candidate, or abort where they give none."""
-    merger, log = _module_merger(c), get_run_logger()
-    merged = _step(storage, plan, lambda: merge_or_abort(c, look(c, plan), merger))
+    merger, log = _module_merger(run.c), get_run_logger()
+    merged = run.step(lambda c, seen: merge_or_abort(c, seen, merger))
     if isinstance(merged.record, Abort):
         log.error("%s", wording.aborted(merged.record))
         return merged.digest
-    log.info("%s", wording.merged(plan.record, merged.record))
+    log.info("%s", wording.merged(run.plan.record, merged.record))
     return merged.digest
 
 
@@ -200,35 +209,28 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
 
 
 @task(name="decide", **STEP)
-def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def decide_task(run: RoundRun) -> str:
     """Publish or hold."""
-    decision = _step(storage, plan, lambda: decide_round(c, look(c, plan))).record
+    decision = run.step(decide_round).record
     get_run_logger().info("%s", wording.decided(decision))
     return decision.outcome
 
 
 @task(name="abort", **STEP)
-def abort_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def abort_task(run: RoundRun) -> str:
     """End an attempt that rests on a key which was revoked."""
-    abort = _step(storage, plan, lambda: abort_interrupted(c, look(c, plan)))
+    abort = run.step(abort_interrupted)
     get_run_logger().error("%s", wording.aborted(abort.record))
     return abort.digest
 
 
 @task(name="report", **STEP)
-def report_task(
-    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
-) -> Verified[RoundReport]:
+def report_task(run: RoundRun) -> Verified[RoundReport]:
     """Sign and write the report; show its table and link."""
-    report, files = _step(storage, plan, lambda: report_round(c, look(c, plan)))
-    show_silos(plan, report.record)
-    link_report(plan, files.page or files.bundle)
+    report, files = run.step(report_round)
+    show_silos(run.plan, report.record)
+    link_report(run.plan, files.page or files.bundle)
     return report
-
-
-def _step(storage: OutageWait, plan: Verified[RoundPlan], work: Callable[[], _T]) -> _T:
-    """A step of the plan's round, which has until the plan's last deadline for its outages."""
-    return storage.through(plan.record.expires_at, work)
 
 
 def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:

@@ -16,7 +16,7 @@ from aggregator.feed.reading import newest_attempt, read_federation
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, Status
 from flows.round import wording
-from flows.round.versions import versions_line
+from flows.round.wording import versions_line
 
 BAR_WIDTH = 24
 SILENT_AFTER = timedelta(minutes=3)
