@@ -56,12 +56,12 @@ class SiloRecords:
     def found(cls, silo: str, records: Iterable[tuple[Verified[Any], str | None]]) -> "SiloRecords":
         """From verified records, each with its version; those of other kinds are passed over."""
         kept = [(v, version) for v, version in records if v.record.kind in RECORD_FIELDS]
-        versions = {v.digest: version for v, version in kept}
-        return cls(silo, **{v.record.kind: v for v, _ in kept}, versions=versions)
+        by_kind: dict[str, Any] = {v.record.kind: v for v, _ in kept}
+        return cls(silo, **by_kind, versions={v.digest: version for v, version in kept})
 
     def reference(self, verified: Verified[Any]) -> EvidenceRef:
         """To a record of this silo, with its version in the inbox where it has one."""
-        return _reference(verified, self.silo, self.versions.get(verified.digest))
+        return reference(verified, self.silo, self.versions.get(verified.digest))
 
     def records(self) -> tuple[Verified[Any], ...]:
         """All that exist, in the order of `RECORD_FIELDS`."""
@@ -131,7 +131,7 @@ class Attempt:
         """Reference and envelope of every record: the coordinator's, then by kind and silo."""
         steps = (self.close, self.candidate, self.decision, self.abort)
         own = (self.membership, self.plan, *(step for step in steps if step is not None))
-        entries = [(_reference(verified), verified.envelope) for verified in own]
+        entries = [(reference(verified), verified.envelope) for verified in own]
         for name in RECORD_FIELDS:
             for _, records in sorted(self.silos.items()):
                 if (verified := getattr(records, name)) is not None:
@@ -139,9 +139,10 @@ class Attempt:
         return entries
 
 
-def _reference(
+def reference(
     verified: Verified[Any], silo: str | None = None, version: str | None = None
 ) -> EvidenceRef:
+    """To a record, the coordinator's where it is no silo's; `version` in the silo's inbox."""
     return EvidenceRef(
         kind=verified.record.kind, silo=silo, digest=verified.digest, version=version
     )

@@ -94,21 +94,20 @@ def write_report_files(
     from one of a name without the run, which stays as it is.
     """
     bundle = bundle_of(report, attempt, memberships)
-    files, former = _named(report.record, directory), _formerly_named(report.record, directory)
+    bundle_file, page_file, archive = _paths(directory, report_stem(report.record))
+    former_bundle, former_page, _ = _paths(directory, former_stem(report.record))
     if not is_whole(bundle, report):
-        kept = _kept_bundle(report, files.bundle) or _kept_bundle(report, former.bundle)
+        kept = _kept_bundle(report, bundle_file) or _kept_bundle(report, former_bundle)
         bundle = kept or bundle
-    page = _kept_page(report, files.page) or _kept_page(report, former.page)
-    whole = ReportFile(bundle, page)
+    whole = ReportFile(bundle, _kept_page(report, page_file) or _kept_page(report, former_page))
     shown = signed_page(whole)
-    write_durably(files.bundle, pack_bundle(bundle), READABLE)
+    write_durably(bundle_file, pack_bundle(bundle), READABLE)
     if shown is not None:
-        write_durably(files.page, shown, READABLE)
+        write_durably(page_file, shown, READABLE)
     else:
-        log.warning("%s cannot be made again; the signed report is in %s", files.page, files.bundle)
-    signed = whole if shown is None else ReportFile(bundle, split_page(shown))
-    export_archive(signed, files.archive)
-    return ReportFiles(files.bundle, files.page if shown else None, files.archive)
+        log.warning("%s cannot be made again; the signed report is in %s", page_file, bundle_file)
+    export_archive(whole if shown is None else ReportFile(bundle, split_page(shown)), archive)
+    return ReportFiles(bundle_file, page_file if shown else None, archive)
 
 
 def report_with_page(attempt: Attempt, issued_at: datetime) -> RoundReport:
@@ -130,13 +129,13 @@ def _kept_page(report: Verified[RoundReport], path: Path) -> Page | None:
 
 def whole_files(report: Verified[RoundReport], directory: Path) -> ReportFiles | None:
     """The files of a report as they were written, with all that it lists; None where one lacks."""
-    named = _named(report.record, directory)
-    has_page = named.page.exists()
+    bundle, page, archive = _paths(directory, report_stem(report.record))
+    has_page = page.exists()
     needs_page = report.record.page is not None and report.record.page.renderer == RENDERER
-    exist = named.bundle.exists() and named.archive.exists() and (has_page or not needs_page)
-    if not exist or _kept_bundle(report, named.bundle) is None:
+    exist = bundle.exists() and archive.exists() and (has_page or not needs_page)
+    if not exist or _kept_bundle(report, bundle) is None:
         return None
-    return ReportFiles(named.bundle, named.page if has_page else None, named.archive)
+    return ReportFiles(bundle, page if has_page else None, archive)
 
 
 def _kept_bundle(report: Verified[RoundReport], path: Path) -> Bundle | None:
@@ -148,22 +147,7 @@ def _kept_bundle(report: Verified[RoundReport], path: Path) -> Bundle | None:
     return kept if kept.report == report.envelope and is_whole(kept, report) else None
 
 
-@dataclass(frozen=True)
-class _Named:
-    """Where the files of a report belong."""
-
-    bundle: Path
-    page: Path
-    archive: Path
-
-
-def _named(record: RoundReport, directory: Path) -> _Named:
-    return _of_stem(directory, report_stem(record))
-
-
-def _formerly_named(record: RoundReport, directory: Path) -> _Named:
-    return _of_stem(directory, former_stem(record))
-
-
-def _of_stem(directory: Path, stem: str) -> _Named:
-    return _Named(*(directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip")))
+def _paths(directory: Path, stem: str) -> tuple[Path, Path, Path]:
+    """Where bundle, page and archive of a report belong."""
+    bundle, page, archive = (directory / f"{stem}{suffix}" for suffix in (".json", ".html", ".zip"))
+    return bundle, page, archive

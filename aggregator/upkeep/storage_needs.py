@@ -100,7 +100,7 @@ def _unnamed_before(plans: list[FedPlan], now: datetime) -> datetime:
 
 def _add_blobs(needs: StorageNeeds, fed: FedPlan, records: AttemptReading) -> None:
     until = fed.needed_until
-    _need(needs.plan_blobs, _merged_from_and_into(fed.plan.record, records), until)
+    _need(needs.plan_blobs, merged_from_and_into(fed.plan.record, records), until)
     request = records.found(ContributionRequest)
     if request is not None:
         parts = request.record.coalitions
@@ -112,7 +112,7 @@ def _add_blobs(needs: StorageNeeds, fed: FedPlan, records: AttemptReading) -> No
         _need(needs.held_blobs, held, until)
 
 
-def _merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[str]:
+def merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[str]:
     """Digests of the coordinator's blobs that a merge used, and of those that it made."""
     refs: list[ArtifactRef | None] = [plan.starting_adapter, plan.starting_residual]
     refs += [plan.earlier_adapter, plan.server_state]

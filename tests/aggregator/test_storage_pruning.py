@@ -15,7 +15,7 @@ from aggregator.report.files import read_bundle
 from aggregator.settings.federation import LedgerSection
 from aggregator.steps.merging import merge_inputs
 from aggregator.upkeep.storage_needs import GRACE, NO_END, StorageNeeds, read_needs
-from aggregator.upkeep.storage_pruning import BucketKind, Need, judged
+from aggregator.upkeep.storage_pruning import BucketKind, BucketNeeds, Need
 from aggregator.upkeep.storage_room import StorageTally, prune_storage, storage_usage
 from data_contracts.protocol.bucket_layout import blob_key
 from data_contracts.protocol.records.membership import Member
@@ -303,14 +303,14 @@ def test_who_needs_an_object(
     key: str, bucket: BucketKind, until: object, age_days: int, need: Need
 ) -> None:
     stored = StoredVersion(key, "1", 10, NOW - timedelta(days=age_days))
-    assert judged(stored, bucket, needs_of(until), NOW).need is need
+    assert BucketNeeds(bucket, needs_of(until), NOW).judged(stored).need is need
 
 
 def test_no_adapter_goes_while_a_round_is_under_way(make_federation: MakeFederation) -> None:
     stored = StoredVersion(blob_key(DIGEST), "1", 10, NOW - timedelta(days=900))
     for until in (None, NOW):
         needs = needs_of(until, is_under_way=True)
-        assert judged(stored, BucketKind.EVIDENCE, needs, NOW).need is Need.RECENT
+        assert BucketNeeds(BucketKind.EVIDENCE, needs, NOW).judged(stored).need is Need.RECENT
     federation = make_federation(**HONEST)
     federation.open(1)
     c = federation.coordinator()
