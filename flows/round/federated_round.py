@@ -35,6 +35,7 @@ from aggregator.feed.reading import abort_of, is_fed, read_federation
 from data_contracts.errors import StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
+from data_contracts.protocol.trusted_feed import TrustedFeed
 from flows.round import wording
 from flows.round.artifacts import SiloProgress, link_report, show_silos
 from flows.round.storage_outage import OutageWait
@@ -163,8 +164,9 @@ def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
     c, plan, progress = run.c, run.plan, SiloProgress(run.plan, silo)
 
     def shown() -> str | None:
-        outcome = _silo_outcome(c, plan, silo, goal)
-        status = read_status(c, read_federation(c), plan, silo) if outcome is None else None
+        feed = read_federation(c)
+        outcome = _silo_outcome(run, feed, silo, goal)
+        status = read_status(c, feed, plan, silo) if outcome is None else None
         if status is not None:
             progress.show(status)
         return outcome
@@ -233,9 +235,9 @@ def report_task(run: RoundRun) -> Verified[RoundReport]:
     return report
 
 
-def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:
+def _silo_outcome(run: RoundRun, feed: TrustedFeed, silo: str, goal: Stage) -> str | None:
     """Why there is nothing more to wait for from this silo, or None."""
-    feed = read_federation(c)
+    c, plan = run.c, run.plan
     if not is_fed(c, feed, plan):
         return "the plan is void"
     if abort_of(c, feed, plan) is not None or feed.coordinator_trust(plan).only is not None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from aggregator.report.compliance_page.facts import LEAVES, Evidence, PageFacts, page_facts
+from aggregator.report.compliance_page.facts import Evidence, PageFacts, page_facts
+from aggregator.report.compliance_page.institution import LEAVES
 from aggregator.report.compliance_page.loss_chart import CHART_LEFT, CHART_WIDTH, loss_chart
 from aggregator.report.compliance_page.wording import (
     MERGES,
