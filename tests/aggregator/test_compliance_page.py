@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS
 from aggregator.audit.report_audit import audit
-from aggregator.decisions import admission
+from aggregator.decisions import admission, admission_rules
 from aggregator.report.bundle import Bundle, bundle_of, pack_bundle
 from aggregator.report.compliance_page import page as renderer
 from aggregator.report.compliance_page.loss_change import (
@@ -406,7 +406,8 @@ class TestStatistics:
 
 class TestWords:
     def test_every_rule_of_admission_has_a_sentence(self) -> None:
-        source = Path(admission.__file__).read_text(encoding="utf-8")
+        modules = (admission, admission_rules)
+        source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in modules)
         rules = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', source)) - {"verdict.failed"}
         assert len(rules) > 12
         assert [rule for rule in sorted(rules) if rejection(rule) == rejection("of.tomorrow")] == []
