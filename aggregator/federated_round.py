@@ -15,14 +15,7 @@ from aggregator.decisions.admission import reached_quorum
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
-from aggregator.feed.claims import (
-    claim_on_plan,
-    own_key,
-    require_fed,
-    sign_entry,
-    sign_on_plan,
-    signing_key,
-)
+from aggregator.feed.claims import require_fed, sign_entry, sign_on_plan, sign_report
 from aggregator.feed.reading import (
     abort_of,
     attempts_back,
@@ -38,7 +31,7 @@ from aggregator.steps.held_judgement import close_on_held, decide_on_held, liste
 from aggregator.upkeep.disk_pruning import prune_workspace
 from aggregator.upkeep.storage_check import require_ledger
 from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
-from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
     Abort,
     Candidate,
@@ -145,12 +138,8 @@ def report_round(c: Coordinator, seen: Look) -> tuple[Verified[RoundReport], Rep
 def _signed_report(c: Coordinator, seen: Look) -> Verified[RoundReport]:
     """Sign the report on what is held, or find the one that another coordinator signed."""
     attempt = listed_and_held(c, seen.attempt)
-    # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
-    keys = seen.feed.report_keys(seen.plan)
-    planned = attempt.membership.record.coordinator_key
-    key = own_key(c, planned) if planned in keys else None
-    key = key or signing_key(c, seen.feed.membership.record)
-    return claim_on_plan(c, seen.plan, seal(report_with_page(attempt, c.clock.now()), key), keys)
+    report = report_with_page(attempt, c.clock.now())
+    return sign_report(c, seen.feed, seen.plan, report)
 
 
 def _laid_out(

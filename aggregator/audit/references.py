@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from aggregator.audit.claim import Claim
+from aggregator.audit.claim import Finding
 from aggregator.audit.signed_evidence import SignedEvidence
 from aggregator.decisions.binding import binding_fault
 
 
-def references(signed: SignedEvidence) -> Claim:
+def references(signed: SignedEvidence) -> Finding:
     """plan -> acceptance, verdict, submission -> close -> candidate -> evaluation -> decision."""
     broken = next(_broken_references(signed), None)
     if broken is not None:
-        return Claim("references", "fail", broken)
-    return Claim("references", "pass", "every record names the one that it rests on")
+        return "fail", broken
+    return "pass", "every record names the one that it rests on"
 
 
 def _broken_references(signed: SignedEvidence) -> Iterator[str]:

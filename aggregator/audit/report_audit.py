@@ -7,15 +7,14 @@ evidence. A claim whose premise failed is "not checked", so the first failure is
 What a bundle cannot show is listed as not checked too, never passed over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aggregator.attempt import Attempt
 from aggregator.audit.candidate_audit import unplanned
-from aggregator.audit.claim import Claim
+from aggregator.audit.claim import Claim, Finding
 from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS, page_claims
 from aggregator.audit.references import references
-from aggregator.audit.signed_evidence import SignedEvidence, verified_evidence
+from aggregator.audit.signed_evidence import SIGNATURES, SignedEvidence, verified_evidence
 from aggregator.decisions.admission import judged_again
 from aggregator.decisions.interruption import ERASED
 from aggregator.decisions.publication import decide
@@ -27,19 +26,8 @@ from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, Record, RoundReport
 
+PUBLISHED_ADAPTER = "published adapter"
 UNCHECKABLE = tuple(Claim(name, "not checked", why) for name, why in UNCHECKED)
-DEPENDENT = (
-    "coordinator key",
-    "references",
-    "data contracts agreed",
-    "admission and weights",
-    "merge as planned",
-    "publication decision",
-    "report follows from evidence",
-    AS_SIGNED,
-    FOLLOWS,
-    "published adapter",
-)
 
 
 def audit(
@@ -60,21 +48,15 @@ def audit(
     if signed is None:
         skipped = "not reached: an earlier claim failed"
         reached = {claim.name for claim in claims}
-        names = ("report signature", "evidence complete", "evidence signatures", *DEPENDENT)
+        names = [*SIGNATURES, *FINDINGS, AS_SIGNED, FOLLOWS, PUBLISHED_ADAPTER]
         claims += [Claim(n, "not checked", skipped) for n in names if n not in reached]
         return (*claims, *UNCHECKABLE)
-    report, attempt, again = signed.report.record, signed.attempt, _report_again(signed)
+    claims += [Claim(name, *finding(signed)) for name, finding in FINDINGS.items()]
+    report, follows = signed.report.record, claims[-1].outcome == "pass"
     return (
         *claims,
-        _not_revoked(signed),
-        references(signed),
-        _agreed(attempt),
-        _admission(attempt),
-        _merge_as_planned(attempt),
-        _publication(attempt),
-        again,
-        *page_claims(report, attempt, page, report_follows=again.outcome == "pass"),
-        _published_adapter(report, adapter),
+        *page_claims(report, signed.attempt, page, report_follows=follows),
+        Claim(PUBLISHED_ADAPTER, *_published_adapter(report, adapter)),
         *UNCHECKABLE,
     )
 
@@ -84,102 +66,113 @@ def holds(claims: Sequence[Claim]) -> bool:
     return all(claim.outcome != "fail" for claim in claims)
 
 
-def _not_revoked(signed: SignedEvidence) -> Claim:
+def _not_revoked(signed: SignedEvidence) -> Finding:
     """Of a key that was revoked later the plans up to an entry of the feed count.
 
     Every version names all that were revoked before it, so the newest at hand is enough.
     """
-    name, key = "coordinator key", signed.attempt.membership.record.coordinator_key
-    newest = signed.newest
+    key, newest = signed.attempt.membership.record.coordinator_key, signed.newest
     revocation = next((entry for entry in newest.revoked if entry.public_key == key), None)
     if revocation is None:
-        return Claim(name, "pass", f"membership {newest.number} revokes another, or none")
+        return "pass", f"membership {newest.number} revokes another, or none"
     last = revocation.last_feed_number
     if signed.attempt.plan.record.feed_number > last:
-        return Claim(name, "fail", f"it was revoked from feed entry {last} on, and this is later")
+        return "fail", f"it was revoked from feed entry {last} on, and this is later"
     detail = (
         "it was revoked later; this plan is older, but whether report and records were signed "
         "before that cannot be seen offline"
     )
-    return Claim(name, "not checked", detail)
+    return "not checked", detail
 
 
-def _agreed(attempt: Attempt) -> Claim:
-    name = "data contracts agreed"
+def _agreed(signed: SignedEvidence) -> Finding:
+    attempt = signed.attempt
     admitted = {item.silo for item in attempt.close.record.admitted} if attempt.close else set()
     accepted = [own for own in attempt.cohort() if own.acceptance is not None]
     wanting = [own.silo for own in accepted if not own.is_agreed]
     if admitted & set(wanting):
-        return Claim(name, "fail", f"not signed by both sides: {', '.join(wanting)}")
-    signed = len(accepted) - len(wanting)
-    return Claim(name, "pass", f"{signed} contracts, each signed by institution and coordinator")
+        return "fail", f"not signed by both sides: {', '.join(wanting)}"
+    return (
+        "pass",
+        f"{len(accepted) - len(wanting)} contracts, each signed by institution and coordinator",
+    )
 
 
-def _admission(attempt: Attempt) -> Claim:
+def _admission(signed: SignedEvidence) -> Finding:
     """The close record, computed again; what only the coordinator saw is taken from it."""
-    name = "admission and weights"
+    attempt = signed.attempt
     if attempt.close is None:
-        return Claim(name, "not checked", "the attempt was not closed")
+        return "not checked", "the attempt was not closed"
     if attempt.abort is not None and attempt.abort.record.rule == ERASED:
-        return Claim(name, "not checked", "a part of what was judged was erased from storage")
+        return "not checked", "a part of what was judged was erased from storage"
     close = attempt.close.record
     again = judged_again(attempt, close, close.issued_at)
-    different = _different_fields(again, close)
-    if different:
-        return Claim(name, "fail", f"computed again, these lists differ: {', '.join(different)}")
+    if different := _different_fields(again, close):
+        return "fail", f"computed again, these lists differ: {different}"
     if attempt.candidate is not None and len(close.admitted) < attempt.plan.record.quorum:
-        return Claim(name, "fail", "a candidate was made below the plan's quorum")
-    return Claim(name, "pass", f"{len(close.admitted)} admitted; computed again, nothing differs")
+        return "fail", "a candidate was made below the plan's quorum"
+    return "pass", f"{len(close.admitted)} admitted; computed again, nothing differs"
 
 
-def _merge_as_planned(attempt: Attempt) -> Claim:
-    name = "merge as planned"
+def _merge_as_planned(signed: SignedEvidence) -> Finding:
+    attempt = signed.attempt
     if attempt.close is None or attempt.candidate is None:
-        return Claim(name, "not checked", "the attempt was not merged")
+        return "not checked", "the attempt was not merged"
     plan, candidate = attempt.plan.record, attempt.candidate.record
     wrong = next(unplanned(plan, attempt.close.record, candidate), None)
     if wrong is not None:
-        return Claim(name, "fail", wrong)
-    return Claim(name, "pass", f"{candidate.merge_rule} over the plan's modules, as planned")
+        return "fail", wrong
+    return "pass", f"{candidate.merge_rule} over the plan's modules, as planned"
 
 
-def _publication(attempt: Attempt) -> Claim:
-    name = "publication decision"
+def _publication(signed: SignedEvidence) -> Finding:
+    attempt = signed.attempt
     if attempt.decision is None or attempt.candidate is None:
-        return Claim(name, "not checked", "the attempt was not decided")
+        return "not checked", "the attempt was not decided"
     decision = attempt.decision.record
     silos = attempt.silos.values()
     again = decide(attempt.plan, attempt.candidate, silos, decision.issued_at)
-    different = _different_fields(again, decision)
-    if different:
-        return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
-    return Claim(name, "pass", f"{decision.outcome} by {decision.rule}, computed again")
+    if different := _different_fields(again, decision):
+        return "fail", f"computed again, these fields differ: {different}"
+    return "pass", f"{decision.outcome} by {decision.rule}, computed again"
 
 
-def _report_again(signed: SignedEvidence) -> Claim:
-    name, report = "report follows from evidence", signed.report.record
+def _report_again(signed: SignedEvidence) -> Finding:
+    report = signed.report.record
     if signed.attempt.decision is None and signed.attempt.abort is None:
-        return Claim(name, "fail", "the evidence has neither a decision nor an abort")
+        return "fail", "the evidence has neither a decision nor an abort"
     again = build_report(signed.attempt, report.issued_at)
     # The page has a claim of its own: it can be made again only by the version that made it.
-    different = _different_fields(again.model_copy(update={"page": report.page}), report)
-    if different:
-        return Claim(name, "fail", f"computed again, these fields differ: {', '.join(different)}")
-    return Claim(name, "pass", "computed again, every field is equal")
+    again = again.model_copy(update={"page": report.page})
+    if different := _different_fields(again, report):
+        return "fail", f"computed again, these fields differ: {different}"
+    return "pass", "computed again, every field is equal"
 
 
-def _published_adapter(report: RoundReport, adapter: Path | None) -> Claim:
-    name = "published adapter"
+FINDINGS: dict[str, Callable[[SignedEvidence], Finding]] = {
+    "coordinator key": _not_revoked,
+    "references": references,
+    "data contracts agreed": _agreed,
+    "admission and weights": _admission,
+    "merge as planned": _merge_as_planned,
+    "publication decision": _publication,
+    "report follows from evidence": _report_again,
+}
+"""What verified evidence shows, by the names of the claims and in their order."""
+
+
+def _published_adapter(report: RoundReport, adapter: Path | None) -> Finding:
     if adapter is None:
-        return Claim(name, "not checked", "no adapter file was given")
+        return "not checked", "no adapter file was given"
     if report.published_adapter is None:
-        return Claim(name, "fail", "the report says that no adapter is in force")
+        return "fail", "the report says that no adapter is in force"
     found = artifact_of_file(adapter)
     if found != report.published_adapter:
-        return Claim(name, "fail", f"the file has digest {found.digest[:12]}, not the reported one")
-    return Claim(name, "pass", "the file has the reported digest and size")
+        return "fail", f"the file has digest {found.digest[:12]}, not the reported one"
+    return "pass", "the file has the reported digest and size"
 
 
-def _different_fields(again: Record, signed: Record) -> list[str]:
+def _different_fields(again: Record, signed: Record) -> str:
+    """Their names; empty where the two say the same."""
     fields = type(signed).model_fields
-    return [name for name in fields if getattr(again, name) != getattr(signed, name)]
+    return ", ".join(name for name in fields if getattr(again, name) != getattr(signed, name))

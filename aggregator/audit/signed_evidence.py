@@ -32,6 +32,8 @@ from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.trust_anchor import open_trust_anchor
 from data_contracts.protocol.trusted_feed import follow_membership
 
+SIGNATURES = ("membership", "report signature", "evidence complete", "evidence signatures")
+
 
 @dataclass(frozen=True)
 class SignedEvidence:
@@ -54,23 +56,23 @@ class ClaimError(Exception):
 def verified_evidence(
     bundle: Bundle, pinned: Verified[Membership], claims: list[Claim]
 ) -> SignedEvidence | None:
-    """The first four claims; None as soon as one fails."""
-    name = "membership"
+    """Adds the claims of `SIGNATURES` to no other ones; None as soon as one fails."""
+
+    def holds(detail: str) -> None:
+        claims.append(Claim(SIGNATURES[len(claims)], "pass", detail))
+
     try:
         chain = _known_memberships(bundle, pinned)
         membership = _named_membership(bundle, chain, pinned)
-        claims.append(Claim(name, "pass", _how_trusted(membership.record, pinned.record)))
-        name = "report signature"
+        holds(_how_trusted(membership.record, pinned.record))
         report = verify(bundle.report, RoundReport, _report_keys(chain, membership.record))
-        claims.append(Claim(name, "pass", "signed by the coordinator of the plan or a later one"))
-        name = "evidence complete"
+        holds("signed by the coordinator of the plan or a later one")
         envelopes = _complete_evidence(bundle, report.record)
-        claims.append(Claim(name, "pass", f"{len(envelopes)} records, all listed, none missing"))
-        name = "evidence signatures"
+        holds(f"{len(envelopes)} records, all listed, none missing")
         attempt = _attempt(report.record, envelopes, membership, chain)
-        claims.append(Claim(name, "pass", "each record is signed by the pinned key of its signer"))
+        holds("each record is signed by the pinned key of its signer")
     except (ClaimError, UntrustedInputError) as error:
-        claims.append(Claim(name, "fail", str(error)))
+        claims.append(Claim(SIGNATURES[len(claims)], "fail", str(error)))
         return None
     return SignedEvidence(report, attempt, chain)
 

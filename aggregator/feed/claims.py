@@ -11,7 +11,7 @@ from aggregator.feed.reading import is_fed, on_plan
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.bucket_layout import attempt_of, feed_slot, round_slot
 from data_contracts.protocol.envelope import Verified, narrowed, seal
-from data_contracts.protocol.records import Abort, Membership, RoundPlan
+from data_contracts.protocol.records import Abort, Membership, RoundPlan, RoundReport
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.records.record_store import RoundRecordT
 from infra.signing_keys import SigningKey
@@ -25,19 +25,18 @@ def sign_on_plan(
 ) -> Verified[RoundRecordT]:
     """Sign a record on a plan with the key that planned, and put it or find the earlier one."""
     require_fed(c, feed, plan)
-    key = signing_key(c, feed.membership_of(plan).record)
-    return claim_on_plan(c, plan, seal(record, key), {key.public_key_hex})
+    key = _signing_key(c, feed.membership_of(plan).record)
+    return _claimed(c, plan, seal(record, key), {key.public_key_hex})
 
 
-def claim_on_plan(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    proposed: Verified[RoundRecordT],
-    keys: Collection[str],
-) -> Verified[RoundRecordT]:
-    """Put the coordinator's record of one kind on a plan, or find the one that was put before."""
-    slot = round_slot(attempt_of(plan), proposed.record.kind)
-    return claim_record(c.plans, slot, proposed, on_plan(plan, type(proposed.record), keys))
+def sign_report(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], report: RoundReport
+) -> Verified[RoundReport]:
+    """As `sign_on_plan`; where that key was revoked or is lost, with the one in force."""
+    keys, planned = feed.report_keys(plan), feed.membership_of(plan).record.coordinator_key
+    key = _own_key(c, planned) if planned in keys else None
+    key = key or _signing_key(c, feed.membership.record)
+    return _claimed(c, plan, seal(report, key), keys)
 
 
 def sign_entry(c: Coordinator, feed: TrustedFeed, record: EntryT) -> Verified[EntryT]:
@@ -50,7 +49,7 @@ def sign_entry(c: Coordinator, feed: TrustedFeed, record: EntryT) -> Verified[En
         return feed.next_entry(envelope)
 
     number, record_type = feed.head.number + 1, type(record)
-    sealed = seal(record, signing_key(c, feed.membership.record))
+    sealed = seal(record, _signing_key(c, feed.membership.record))
     entry = Verified[RoundPlan | Abort](sealed.record, sealed.digest, sealed.envelope)
     epoch = feed.governing(number).digest
     winner = narrowed(claim_record(c.plans, feed_slot(number), entry, counts, epoch), record_type)
@@ -75,11 +74,10 @@ def require_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) ->
         )
 
 
-def signing_key(c: Coordinator, membership: Membership) -> SigningKey:
+def _signing_key(c: Coordinator, membership: Membership) -> SigningKey:
     """The coordinator's key that `membership` names; an earlier one finishes its attempt."""
     public_key = membership.coordinator_key
-    key = own_key(c, public_key)
-    if key is not None:
+    if (key := _own_key(c, public_key)) is not None:
         return key
     raise FederationOperatorError(
         "coordinator key",
@@ -90,6 +88,16 @@ def signing_key(c: Coordinator, membership: Membership) -> SigningKey:
     )
 
 
-def own_key(c: Coordinator, public_key: str) -> SigningKey | None:
-    """As `signing_key`, or None where the coordinator does not have it."""
+def _own_key(c: Coordinator, public_key: str) -> SigningKey | None:
     return next((key for key in c.keys if key.public_key_hex == public_key), None)
+
+
+def _claimed(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    proposed: Verified[RoundRecordT],
+    keys: Collection[str],
+) -> Verified[RoundRecordT]:
+    """Put the coordinator's record of one kind on a plan, or find the one that was put before."""
+    slot = round_slot(attempt_of(plan), proposed.record.kind)
+    return claim_record(c.plans, slot, proposed, on_plan(plan, type(proposed.record), keys))
