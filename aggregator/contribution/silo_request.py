@@ -132,10 +132,7 @@ def _require_fits(
 
 
 def _request(
-    c: Coordinator,
-    closed: ClosedRound,
-    parts: Sequence[CoalitionAdapter],
-    answer_within: timedelta,
+    c: Coordinator, closed: ClosedRound, parts: Sequence[CoalitionAdapter], answer_within: timedelta
 ) -> ContributionRequest:
     now = c.clock.now()
     return ContributionRequest.on(

@@ -63,16 +63,12 @@ def _held(
 ) -> tuple[EvidenceRef, ...]:
     """Every record that was judged, and the adapters that were let in, silo by silo."""
     adapters = {o.silo: o.adapter.digest for o in outcomes if isinstance(o, Admitted)}
-    held = []
-    for silo, versions, verified in (
-        (c.records.silo, c.records.versions, c.records.judged()) for c in cases
-    ):
-        things = [(v.record.kind, v.digest) for v in verified]
-        things += [(LOCAL_ADAPTER, adapters[silo])] if silo in adapters else []
-        held += [
-            EvidenceRef(kind=kind, silo=silo, digest=digest, version=versions.get(digest))
-            for kind, digest in things
-        ]
+    held: list[EvidenceRef] = []
+    for own in (case.records for case in cases):
+        held += [own.reference(verified) for verified in own.judged()]
+        if (digest := adapters.get(own.silo)) is not None:
+            at = own.versions.get(digest)
+            held += [EvidenceRef(kind=LOCAL_ADAPTER, silo=own.silo, digest=digest, version=at)]
     return tuple(held)
 
 
@@ -185,7 +181,5 @@ def _without_copies(
     if not isinstance(outcome, Admitted) or outcome.adapter.digest not in copied:
         return outcome
     return Rejected(
-        silo=outcome.silo,
-        submission_digest=outcome.submission_digest,
-        rule="free_rider.copied",
+        silo=outcome.silo, submission_digest=outcome.submission_digest, rule="free_rider.copied"
     )

@@ -56,9 +56,7 @@ def decide(
 
 
 def _counting(
-    plan: Verified[RoundPlan],
-    candidate: Verified[Candidate],
-    silos: Iterable[SiloRecords],
+    plan: Verified[RoundPlan], candidate: Verified[Candidate], silos: Iterable[SiloRecords]
 ) -> list[tuple[SiloRecords, Verified[Evaluation]]]:
     return [
         (own, evaluation)

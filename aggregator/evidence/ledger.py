@@ -85,10 +85,7 @@ def keep(
 
 
 def held_records(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    refs: Iterable[EvidenceRef],
-    keys: Mapping[str, str],
+    c: Coordinator, plan: Verified[RoundPlan], refs: Iterable[EvidenceRef], keys: Mapping[str, str]
 ) -> dict[str, SiloRecords]:
     """The silos' records that `refs` name, as they are kept; `keys` are the plan's, by silo.
 

@@ -175,10 +175,7 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
 
 
 def _adapter_fault(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    own: SiloRecords,
-    starting: AdapterSource,
+    c: Coordinator, plan: Verified[RoundPlan], own: SiloRecords, starting: AdapterSource
 ) -> tuple[str | None, dict[str, str | None]]:
     """Why the submitted adapter cannot be admitted, or None, and its version by digest.
 

@@ -63,8 +63,7 @@ def _finished(
     plan: RoundPlan, records: AttemptReading, record_type: type[RoundRecordT]
 ) -> RoundRecordT:
     """The record of a round that is over; skipping it would start from an older adapter."""
-    found = records.found(record_type)
-    if found is not None:
+    if (found := records.found(record_type)) is not None:
         return found.record
     raise FederationOperatorError(
         f"{record_type.kind} of round {plan.round}",

@@ -101,13 +101,11 @@ def _unnamed_before(plans: list[FedPlan], now: datetime) -> datetime:
 def _add_blobs(needs: StorageNeeds, fed: FedPlan, records: AttemptReading) -> None:
     until = fed.needed_until
     _need(needs.plan_blobs, merged_from_and_into(fed.plan.record, records), until)
-    request = records.found(ContributionRequest)
-    if request is not None:
+    if (request := records.found(ContributionRequest)) is not None:
         parts = request.record.coalitions
         refs = [ref for part in parts for ref in (part.adapter, part.residual)]
         _need(needs.plan_blobs, (ref.digest for ref in refs if ref), request.record.answer_by)
-    close = records.found(Close)
-    if close is not None:
+    if (close := records.found(Close)) is not None:
         held = (ref.digest for ref in close.record.held if ref.kind == LOCAL_ADAPTER)
         _need(needs.held_blobs, held, until)
 
@@ -116,8 +114,7 @@ def merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[str]:
     """Digests of the coordinator's blobs that a merge used, and of those that it made."""
     refs: list[ArtifactRef | None] = [plan.starting_adapter, plan.starting_residual]
     refs += [plan.earlier_adapter, plan.server_state]
-    candidate = records.found(Candidate)
-    if candidate is not None:
+    if (candidate := records.found(Candidate)) is not None:
         made = candidate.record
         refs += [made.adapter, made.residual, made.server_state]
     return [ref.digest for ref in refs if ref is not None]

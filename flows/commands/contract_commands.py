@@ -39,8 +39,7 @@ def lint(contract: ContractFile) -> None:
 @contract_app.command()
 def diff(
     old: Annotated[
-        Path,
-        typer.Argument(parser=values.existing_file, help="The contract that was agreed to."),
+        Path, typer.Argument(parser=values.existing_file, help="The contract that was agreed to.")
     ],
     new: Annotated[
         Path,

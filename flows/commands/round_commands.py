@@ -104,8 +104,7 @@ def round_contributions(
     public: Annotated[
         Path | None,
         typer.Option(
-            parser=values.existing_file,
-            help="Measure here, on JSONL with `prompt` and `answer`.",
+            parser=values.existing_file, help="Measure here, on JSONL with `prompt` and `answer`."
         ),
     ] = None,
     by_silos: Annotated[

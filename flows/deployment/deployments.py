@@ -97,9 +97,7 @@ def register(settings: FederationSettings) -> Registration:
 
 
 def serve_rounds(
-    settings: FederationSettings,
-    on_ready: Callable[[list[str]], None],
-    say: Callable[[str], None],
+    settings: FederationSettings, on_ready: Callable[[list[str]], None], say: Callable[[str], None]
 ) -> None:
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 

@@ -142,10 +142,7 @@ class Joining:
 
 
 def add_silo(
-    home: Path,
-    joining: Joining,
-    storage: RunningStorage | None,
-    root_keys: Sequence[Path] = (),
+    home: Path, joining: Joining, storage: RunningStorage | None, root_keys: Sequence[Path] = ()
 ) -> tuple[Path, Published | Draft]:
     """Create the silo's bucket and credential, sign a membership with it, file its contract.
 

@@ -407,7 +407,8 @@ class TestStatistics:
 class TestWords:
     def test_every_rule_of_admission_has_a_sentence(self) -> None:
         modules = (admission, admission_rules)
-        source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in modules)
+        files = (Path(str(module.__file__)) for module in modules)
+        source = "".join(file.read_text(encoding="utf-8") for file in files)
         rules = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', source)) - {"verdict.failed"}
         assert len(rules) > 12
         assert [rule for rule in sorted(rules) if rejection(rule) == rejection("of.tomorrow")] == []
