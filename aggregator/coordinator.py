@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aggregator.settings import FederationSettings, load_settings
+from aggregator.settings.federation import FederationSettings, load_settings
 from data_contracts.protocol.bucket_layout import (
     PLAN_DIGITS,
     inbox_bucket,

@@ -89,6 +89,7 @@ class MergeInputs:
 
         A defence's weights follow from the rest, but to the last bit only on one machine.
         """
+        # It seeds the sketch, so its names stay whatever the fields are called.
         described = {
             "layout": self.layout.model_dump(mode="json"),
             "merge": self.merge.model_dump(mode="json"),

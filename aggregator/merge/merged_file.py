@@ -1,4 +1,4 @@
-"""Merged modules on their way to disk: a part file with fixed offsets, and a journal beside it.
+"""Merged modules on their way to disk: a part file with fixed offsets, and a journal next to it.
 
 Modules are finished in any order, each written at its place. A merge that was killed continues: the
 journal names every finished module and the digest of its bytes, and what the part file still holds
@@ -100,7 +100,7 @@ class FinishedModule:
 
     index: int
     adapter_digest: str
-    beside_digest: str | None
+    state_digest: str | None
     is_zero: bool
     norms: Norms
 

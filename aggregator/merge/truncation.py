@@ -67,12 +67,7 @@ class LoraPair:
 
 
 def exact_truncation(
-    left: torch.Tensor,
-    right: torch.Tensor,
-    rank: int,
-    scaling: float,
-    *,
-    fresh_rows: bool = False,
+    left: torch.Tensor, right: torch.Tensor, rank: int, scaling: float, *, fresh_rows: bool = False
 ) -> LoraPair:
     """The best pair of `rank` for left @ right, (out x R) and (R x in), float64.
 

@@ -15,12 +15,12 @@ import yaml
 from jinja2 import Template
 from markupsafe import Markup
 
-from aggregator.audit.limits import UNCHECKED
 from aggregator.publishing.markdown_text import as_block, as_code, as_text, verbatim
 from aggregator.publishing.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
 from aggregator.report.bundle import Bundle
 from aggregator.report.compliance_page.page import report_stem
-from aggregator.report.report import outcome_counts
+from aggregator.report.limits import UNCHECKED
+from aggregator.report.round_report import outcome_counts
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence

@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from flows.round.round_watch import view_round
+from flows.round.watch import view_round
 from silo_agent.agent import Step, poll_once
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import SimulatedSilo

@@ -12,18 +12,20 @@ from uuid import UUID
 
 from prefect import serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import (
-    ConcurrencyLimitConfig,
-    ConcurrencyLimitStrategy,
-)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import FederationOperatorError
-from flows.deployment.deployment_schedule import (
+from flows.deployment.orphaned_processes import end_orphans, name_children
+from flows.deployment.orphaned_runs import crash_orphans, only_runner
+from flows.deployment.prefect_faults import prefect_answers, require_prefect
+from flows.deployment.prefect_outage import serve_through_outages
+from flows.deployment.runner_output import without_traces
+from flows.deployment.schedule import (
     SCHEDULE_SLUG,
     ScheduleChange,
     known_deployment,
@@ -32,11 +34,6 @@ from flows.deployment.deployment_schedule import (
     schedule_change,
     schedule_lines,
 )
-from flows.deployment.orphaned_processes import end_orphans, name_children
-from flows.deployment.orphaned_runs import crash_orphans, only_runner
-from flows.deployment.prefect_faults import prefect_answers, require_prefect
-from flows.deployment.prefect_outage import serve_through_outages
-from flows.deployment.runner_output import without_traces
 from flows.round.federated_training import federated_training
 from infra.clock import SystemClock
 from infra.terminal import command_line
@@ -100,9 +97,7 @@ def register(settings: FederationSettings) -> Registration:
 
 
 def serve_rounds(
-    settings: FederationSettings,
-    on_ready: Callable[[list[str]], None],
-    say: Callable[[str], None],
+    settings: FederationSettings, on_ready: Callable[[list[str]], None], say: Callable[[str], None]
 ) -> None:
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 

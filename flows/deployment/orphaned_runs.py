@@ -26,7 +26,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed
 
 from aggregator.coordinator import RUNNER_LOCK
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.resumed_runs import resume, resumed_line, to_resume
 from infra.disk.file_lock import held_alone, is_held
@@ -91,8 +91,8 @@ def _started(client: SyncPrefectClient, settings: FederationSettings) -> list[Fl
     Left out are those of another home of the same federation that has a runner of its own now.
     """
     runs = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[settings.federation])),
-        flow_run_filter=_in_states(STARTED),
+        deployment_filter=of_federation(settings),
+        flow_run_filter=in_states(STARTED),
         sort=FlowRunSort.START_TIME_DESC,
     )
     return [
@@ -108,7 +108,7 @@ def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
-            state=_in_states(UNFINISHED).state,
+            state=in_states(UNFINISHED).state,
         )
     )
 
@@ -119,5 +119,11 @@ def _end(client: SyncPrefectClient, run: FlowRun) -> None:
     client.set_flow_run_state(run.id, ended, force=True)
 
 
-def _in_states(types: list[StateType]) -> FlowRunFilter:
+def of_federation(settings: FederationSettings) -> DeploymentFilter:
+    """How Prefect is asked for the federation's deployment."""
+    return DeploymentFilter(name=DeploymentFilterName(any_=[settings.federation]))
+
+
+def in_states(types: list[StateType]) -> FlowRunFilter:
+    """How Prefect is asked for runs in one of these states."""
     return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)))

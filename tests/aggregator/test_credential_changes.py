@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
 from infra.disk.durable_files import write_durably
 from infra.stack.credentials import renew_credential, revoke_replaced

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.federated_round import advance, finish_latest_report
-from aggregator.planning.federation_feed import read_federation
+from aggregator.feed.reading import read_federation
 from aggregator.upkeep.backup import back_up_coordinator, restore_coordinator
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, attempt_of_record, round_slot

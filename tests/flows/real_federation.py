@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import psutil
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
-from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
+from aggregator.feed.reading import newest_attempt, read_federation, read_report
 from data_contracts.protocol.records import RoundReport
+from flows.federation.admin import FederationTerms, Joining, add_silo, init_federation
 from flows.federation.contract_signing import sign_on_both_sides
-from flows.federation.federation_admin import FederationTerms, Joining, add_silo, init_federation
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.processes.local_processes import LocalProcess, start_process

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import parse_settings
-from flows.federation.federation_admin import FederationTerms, settings_text
+from aggregator.settings.federation import parse_settings
+from flows.federation.admin import FederationTerms, settings_text
 from infra.storage.config import StorageSection, s3_settings
 from infra.storage.s3_bucket import S3Bucket
 from silo_agent.config import parse_config

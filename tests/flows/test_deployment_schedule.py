@@ -20,9 +20,9 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from aggregator.settings import FederationSettings, ScheduleSection, parse_settings
+from aggregator.settings.federation import FederationSettings, ScheduleSection, parse_settings
 from flows.deployment.deployments import Registration, register
-from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.federation.admin import FederationTerms, settings_text
 from infra.stack.local_stack import RunningPrefect
 
 pytestmark = pytest.mark.stack

@@ -9,7 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from flows.commands.storage_commands import storage_app
-from flows.federation.federation_admin import Joining, add_silo, init_federation
+from flows.federation.admin import Joining, add_silo, init_federation
 from infra.disk.file_lock import try_lock
 from infra.signing_keys import create_key
 from infra.stack.local_stack import RunningStorage, StoragePorts, add_identity, start_object_storage

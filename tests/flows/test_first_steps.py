@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import load_settings
+from aggregator.settings.federation import load_settings
 from infra.loopback import LOOPBACK
 from infra.processes.local_processes import recorded_processes, stop_recorded
 from infra.stack.stack_ports import remembered_ports

@@ -17,9 +17,9 @@ from typing import Literal
 import psutil
 import pytest
 
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import look
-from aggregator.planning.federation_feed import (
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
+from aggregator.feed.reading import (
     newest_attempt,
     next_round,
     read_federation,

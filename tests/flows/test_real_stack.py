@@ -16,11 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import close_round, merge_round, open_round, stage
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
+from aggregator.federated_round import close_round, merge_round, open_round
+from aggregator.feed.reading import newest_attempt, read_federation
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.merge.round_merge import merge_inputs
-from aggregator.planning.federation_feed import newest_attempt, read_federation
+from aggregator.steps.merging import merge_inputs
 from data_contracts.protocol.bucket_layout import attempt_of, round_slot
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Close, RoundPlan
@@ -181,15 +182,15 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
     agents = tuple(recorded_processes(federation.state))
 
     def all_answered() -> bool:
-        return stage(c, plan) is Stage.CLOSING
+        return look(c, plan).stage is Stage.CLOSING
 
     wait_for("submissions", all_answered, ROUND_SECONDS, agents)
-    close = close_round(c, plan)
+    close = close_round(c, look(c, plan))
     assert isinstance(close.record, Close)
     _kill_in_merge(federation, tmp_path)
     slot = round_slot(attempt_of(plan), Candidate.kind)
     assert c.plans.list_keys(slot) == [], "a killed merge leaves no candidate"
-    candidate = merge_round(federation.coordinator(), plan)
+    candidate = merge_round(federation.coordinator(), look(federation.coordinator(), plan))
 
     inputs = merge_inputs(federation.coordinator(), plan.record, close.record)
     again = merge_adapters(inputs, tmp_path / "again.safetensors")
@@ -328,13 +329,14 @@ def _kill_in_merge(federation: RealFederation, tmp_path: Path) -> None:
         "import sys, time\n"
         "from pathlib import Path\n"
         "from aggregator.coordinator import load_coordinator\n"
+        "from aggregator.evidence.look import look\n"
         "from aggregator.federated_round import merge_round, open_round\n"
         "def hang(done, total):\n"
         "    if done == total // 2:\n"
         "        Path(sys.argv[2]).touch()\n"
         "        time.sleep(600)\n"
         "c = load_coordinator(Path(sys.argv[1]))\n"
-        "merge_round(c, open_round(c, 2), hang)\n"
+        "merge_round(c, look(c, open_round(c, 2)), hang)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(federation.home), str(marker)])
     try:

@@ -13,14 +13,14 @@ from threading import Event
 import pytest
 from rich.console import Console
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records import Status
 from data_contracts.protocol.records.status import Phase
-from flows.round.round_operations import stop_waiting
-from flows.round.round_watch import RoundView, render_round, view_round
+from flows.round.operations import stop_waiting
+from flows.round.watch import RoundView, render_round, view_round
 from silo_agent import loop
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.loop import run_agent

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import StorageError
-from flows.federation.federation_admin import (
+from flows.federation.admin import (
     STORAGE_CREDENTIALS,
     FederationTerms,
     init_federation,

@@ -66,7 +66,7 @@ def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPla
 
 
 def closed(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Close:
-    close = close_round(federation.coordinator(), plan).record
+    close = close_round(federation.coordinator(), federation.look(plan)).record
     assert isinstance(close, Close)
     return close
 
@@ -150,7 +150,7 @@ def test_no_losses_leave_a_contract_that_does_not_let_them_out(
     plan = federation.open()
     federation.silos_act(UNTIL_SUBMISSION)
     closed(federation, plan)
-    merge_round(federation.coordinator(), plan)
+    merge_round(federation.coordinator(), federation.look(plan))
     change(federation.silos["silo-c"])
     federation.silos_act()
     assert "evaluation" in federation.silos["silo-a"].kinds()
@@ -173,7 +173,7 @@ def test_only_an_admitted_silo_s_findings_become_its_baseline(
     assert [(r.silo, r.rule) for r in close.rejected] == [("silo-c", "verdict.incomplete")]
     federation.silos_act()
     assert [silo.remembered for silo in federation.silos.values()] == [[], [], [], []], "no merge"
-    merge_round(federation.coordinator(), plan)
+    merge_round(federation.coordinator(), federation.look(plan))
     federation.silos_act(2)
     assert "evaluation" in federation.silos["silo-c"].kinds(), "it evaluates all the same"
     remembered = {name: silo.remembered for name, silo in federation.silos.items()}

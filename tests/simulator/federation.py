@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, FEED_DIRECTORY, Coordinator
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import Look, look
 from aggregator.federated_round import advance, open_round
-from aggregator.settings import (
+from aggregator.settings.federation import (
     BaseModelSection,
     FederationSettings,
     LedgerSection,
-    MergeSection,
     PrefectSection,
     RecipeSection,
     RoundSection,
     SiloAdapterSection,
 )
+from aggregator.settings.merge import MergeSection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.bucket_layout import (
@@ -236,6 +237,10 @@ class SimulatedFederation:
             inbox=self.inbox,
             clock=self.clock,
         )
+
+    def look(self, plan: Verified[RoundPlan]) -> Look:
+        """An attempt as a fresh coordinator reads it now."""
+        return look(self.coordinator(), plan)
 
     @property
     def pinned(self) -> Verified[Membership]:

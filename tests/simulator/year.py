@@ -17,7 +17,7 @@ from aggregator.coordinator import (
     coordinator_keys,
 )
 from aggregator.planning.membership_changes import Change
-from aggregator.settings import AdapterSection
+from aggregator.settings.federation import AdapterSection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.envelope import Verified

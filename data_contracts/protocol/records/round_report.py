@@ -1,6 +1,6 @@
 """The last record of an attempt: what happened, derived from the evidence and nothing else.
 
-Every field follows from the evidence records by a pure function (`aggregator.report.report`), so an
+Every field follows from the evidence by a pure function (`aggregator.report.round_report`), so an
 auditor who holds the evidence recomputes the report and compares.
 """
 

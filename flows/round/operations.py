@@ -1,14 +1,13 @@
 """What an operator does to a round by hand."""
 
 from contextlib import suppress
-from pathlib import Path
 
 from aggregator.coordinator import Coordinator, load_coordinator
-from aggregator.evidence.attempt import Attempt
-from aggregator.evidence.stage import Stage, owing_answer, owing_evaluation
-from aggregator.federated_round import abort_round, close_round, decide_round, look
-from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
-from aggregator.settings import FederationSettings
+from aggregator.decisions.stage import Stage, owing_answer, owing_evaluation
+from aggregator.evidence.look import Look, look
+from aggregator.federated_round import abort_round, close_round, decide_round
+from aggregator.feed.reading import newest_attempt, read_federation, read_report
+from aggregator.settings.federation import FederationSettings
 from aggregator.upkeep.storage_check import require_ledger
 from data_contracts.errors import FederationOperatorError
 from infra.storage.object_store import StorageUnavailableError
@@ -47,9 +46,9 @@ def stop_waiting(c: Coordinator) -> str:
     newest = newest_attempt(c, feed)
     seen = look(c, newest.plan, feed) if newest and not newest.abort else None
     if seen is not None and seen.stage is Stage.COLLECTING:
-        return _close_now(c, seen.attempt)
+        return _close_now(c, seen)
     if seen is not None and seen.stage is Stage.EVALUATING:
-        return _decide_now(c, seen.attempt)
+        return _decide_now(c, seen)
     raise FederationOperatorError(
         "round",
         expected="one that waits for submissions or evaluations",
@@ -58,19 +57,19 @@ def stop_waiting(c: Coordinator) -> str:
     )
 
 
-def _close_now(c: Coordinator, attempt: Attempt) -> str:
-    plan = attempt.plan
+def _close_now(c: Coordinator, seen: Look) -> str:
+    plan, attempt = seen.plan, seen.attempt
     arrived = [own.silo for own in attempt.cohort() if own.submission is not None]
     _require_enough("submissions", len(arrived), plan.record.quorum)
-    close_round(c, plan)
+    close_round(c, seen)
     return f"closed round {plan.record.round} without {', '.join(owing_answer(attempt))}"
 
 
-def _decide_now(c: Coordinator, attempt: Attempt) -> str:
-    plan = attempt.plan
+def _decide_now(c: Coordinator, seen: Look) -> str:
+    plan, attempt = seen.plan, seen.attempt
     arrived = sum(own.evaluation is not None for own in attempt.cohort())
     _require_enough("evaluations", arrived, plan.record.evaluation_quorum)
-    decide_round(c, plan)
+    decide_round(c, seen)
     return f"decided round {plan.record.round} without {', '.join(owing_evaluation(attempt))}"
 
 
@@ -82,10 +81,3 @@ def _require_enough(what: str, arrived: int, quorum: int) -> None:
             found=f"{arrived}",
             action="wait for more, or end it with `consortia round abort --reason ...`",
         )
-
-
-def export_report(file: Path, into: Path) -> None:
-    """Pack the records of a report's bundle into one archive."""
-    from aggregator.report.files import export_archive, read_report_file
-
-    export_archive(read_report_file(file), into)

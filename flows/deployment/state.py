@@ -3,22 +3,15 @@
 from datetime import UTC, datetime
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from flows.deployment.deployments import deployment_name
-from flows.deployment.orphaned_runs import UNFINISHED, is_served
+from flows.deployment.orphaned_runs import UNFINISHED, in_states, is_served, of_federation
 from flows.deployment.prefect_faults import prefect_answers, require_prefect
-from flows.round.round_waiting import Runner
+from flows.deployment.runner import Runner
 
 _FAILED = [StateType.FAILED, StateType.CRASHED]
 _ENDED = [*_FAILED, StateType.COMPLETED, StateType.CANCELLED]
@@ -53,10 +46,8 @@ def _first(
     sort: FlowRunSort,
 ) -> FlowRun | None:
     found = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[settings.federation])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))
-        ),
+        deployment_filter=of_federation(settings),
+        flow_run_filter=in_states(types),
         sort=sort,
         limit=1,
     )

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from aggregator.decisions.admission import REVOKED_SILO
-from aggregator.evidence.attempt import Attempt
-from aggregator.evidence.ledger import ERASED
+from aggregator.attempt import Attempt
+from aggregator.decisions.admission_rules import REVOKED_SILO
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER
 from data_contracts.protocol.trusted_feed import TrustedFeed
 
 REVOKED_COORDINATOR = "coordinator.revoked"
+ERASED = "evidence.erased"
+"""What the close holds was removed from storage."""
 
 
 @dataclass(frozen=True)

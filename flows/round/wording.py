@@ -1,5 +1,6 @@
 """What the log of a round says: every number with its unit, and what it is a number of."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
@@ -79,3 +80,13 @@ def _percent(share: Decimal) -> str:
 
 def _utc(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+def versions_line(coordinator: str | None, silos: Iterable[tuple[str, str | None]]) -> str:
+    """`coordinator` made the plan; a silo that has not said its version is left out."""
+    known = [(silo, program) for silo, program in silos if program is not None]
+    versions = {program for _, program in known} | ({coordinator} if coordinator else set())
+    if len(versions) <= 1:
+        return f"version {versions.pop()}" if versions else ""
+    said = ", ".join(f"{silo} {program}" for silo, program in known)
+    return f"versions differ: coordinator {coordinator or 'unknown'}, {said}; see docs/upgrade.md"

@@ -15,11 +15,8 @@ from aggregator.coordinator import (
     Coordinator,
     load_coordinator,
 )
-from aggregator.planning.membership_changes import (
-    MEMBERSHIP_VALIDITY,
-    with_silo,
-)
-from aggregator.settings import SETTINGS_NAME, parse_settings
+from aggregator.planning.membership_changes import MEMBERSHIP_VALIDITY, with_silo
+from aggregator.settings.federation import SETTINGS_NAME, parse_settings
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.dataset.contract.strict_yaml import read_limited
@@ -139,10 +136,7 @@ class Joining:
 
 
 def add_silo(
-    home: Path,
-    joining: Joining,
-    storage: RunningStorage | None,
-    root_keys: Sequence[Path] = (),
+    home: Path, joining: Joining, storage: RunningStorage | None, root_keys: Sequence[Path] = ()
 ) -> tuple[Path, Published | Draft]:
     """Create the silo's bucket and credential, sign a membership with it, file its contract.
 

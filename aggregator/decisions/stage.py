@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import Enum
 
-from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.attempt import Attempt, SiloRecords
 
 
 class Stage(Enum):

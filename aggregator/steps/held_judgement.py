@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.decisions.admission import judge, reached_quorum
 from aggregator.decisions.publication import decide
-from aggregator.evidence.attempt import Attempt, SiloRecords
 from aggregator.evidence.ledger import Exhibit, keep
-from aggregator.report.report import evidence_list, settled
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Close, Decision, RoundPlan
@@ -55,13 +54,13 @@ def decide_on_held(c: Coordinator, attempt: Attempt, candidate: Verified[Candida
 
 def listed_and_held(c: Coordinator, attempt: Attempt) -> Attempt:
     """What a report will list, with what no close or decision has kept yet kept now."""
-    attempt = settled(attempt)
+    attempt = attempt.settled()
     held = {_name(ref) for ref in attempt.close.record.held} if attempt.close else set()
     if attempt.decision is not None:
         held |= {_name(ref) for ref in attempt.decision.record.evaluations}
     due = [
         Exhibit(ref, envelope)
-        for ref, envelope in evidence_list(attempt)
+        for ref, envelope in attempt.evidence()
         if ref.silo is not None and _name(ref) not in held
     ]
     kept = keep(c, attempt.plan, due)

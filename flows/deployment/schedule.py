@@ -10,18 +10,13 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
-from aggregator.settings import ScheduleSection
+from aggregator.settings.federation import ScheduleSection
+from flows.deployment.orphaned_runs import in_states
 from flows.deployment.schedule_words import clock_change_words, next_start, usual_words
 
 SCHEDULE_SLUG = "rounds"
@@ -89,9 +84,7 @@ def remove_left_runs(client: SyncPrefectClient, deployment_id: UUID) -> int:
     in_force = {schedule.id for schedule in client.read_deployment_schedules(deployment_id)}
     waiting = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-        ),
+        flow_run_filter=in_states([StateType.SCHEDULED]),
     )
     left = [run for run in waiting if _is_left(run, in_force)]
     for run in left:

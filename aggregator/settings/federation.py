@@ -8,17 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from aggregator.planning.schedule import CronLine, TimeZone
-from aggregator.setting_values import (
+from aggregator.settings.merge import MergeSection
+from aggregator.settings.schedule import CronLine, TimeZone
+from aggregator.settings.values import (
     Alpha,
     Minutes,
     Modules,
@@ -27,18 +21,13 @@ from aggregator.setting_values import (
     Positive,
     Quorum,
     Rank,
+    Section,
     Seed,
 )
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.licence_terms import Use
-from data_contracts.protocol.records.merge_spec import (
-    FedAvg,
-    HeavyBall,
-    MergeRule,
-    MergeSpec,
-    ServerOptimizer,
-)
-from data_contracts.protocol.records.round_plan import Compression, TrustMode
+from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.round_plan import TrustMode
 from data_contracts.protocol.wire_types import (
     BaseModelName,
     Count,
@@ -59,11 +48,7 @@ from infra.storage.config import StorageSection
 SETTINGS_NAME = "federation.toml"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PrefectSection(_Section):
+class PrefectSection(Section):
     """Prefect API of the coordinator; `auth` is a file holding user:password."""
 
     api_url: Annotated[str, AfterValidator(prefect_api)]
@@ -71,7 +56,7 @@ class PrefectSection(_Section):
     ca_bundle: Path | None = None
 
 
-class BaseModelSection(_Section):
+class BaseModelSection(Section):
     """Base model by name, licence and local path; its digest is computed, not typed in.
 
     `licence_acceptance` says who accepted terms that ask for it, as in
@@ -93,7 +78,7 @@ class BaseModelSection(_Section):
         return self
 
 
-class AdapterSection(_Section):
+class AdapterSection(Section):
     """LoRA layout. `target_modules` is "all-linear" or names as PEFT takes them."""
 
     rank: Rank = 8
@@ -103,7 +88,7 @@ class AdapterSection(_Section):
     use_rslora: bool = False
 
 
-class SiloAdapterSection(_Section):
+class SiloAdapterSection(Section):
     """A silo's own layout; see `data_contracts.protocol.records.round_plan.SiloLayout`.
 
     `target_modules` None means all modules of the run.
@@ -114,7 +99,7 @@ class SiloAdapterSection(_Section):
     target_modules: Modules | None = None
 
 
-class RecipeSection(_Section):
+class RecipeSection(Section):
     """Local training; see `data_contracts.protocol.records.round_plan.TrainingRecipe`."""
 
     local_steps: PositiveCount
@@ -128,70 +113,7 @@ class RecipeSection(_Section):
     seed: Seed = 1
 
 
-class RobustSection(_Section):
-    """The defence; see `protocol.records.merge_spec.RobustSpec` for choices and defaults."""
-
-    tolerated_silos: Count
-    clip: str = "median_norm"
-    mixing: str = "nearest_neighbours"
-    rule: str = "geometric_median"
-
-
-class OptimizerSection(_Section):
-    """The server optimizer by name; what is left out has its published value.
-
-    See `data_contracts.protocol.records.merge_spec`.
-    """
-
-    name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
-    learning_rate: Number | None = None
-    momentum: Number | None = None
-    beta1: Number | None = None
-    beta2: Number | None = None
-    tau: Number | None = None
-
-
-class MergeSection(_Section):
-    """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
-
-    Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
-    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
-    `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
-    of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
-    """
-
-    rule: MergeRule = "stack_truncate"
-    optimizer: OptimizerSection | None = None
-    robust: RobustSection | None = None
-    residual_rank: int | None = None
-    compression: Compression = "none"
-    dask_scheduler: str | None = None
-    dask_slice_modules: Annotated[int, Field(ge=1)] = 8
-
-    def spec(self, weight_cap_tokens: int) -> MergeSpec:
-        """As the plan names it; raises FederationOperatorError for what does not go together."""
-        elsewhere = {"compression", "dask_scheduler", "dask_slice_modules"}
-        fields = {"optimizer": self._optimizer} | self.model_dump(
-            exclude=elsewhere, exclude_none=True
-        )
-        try:
-            return MergeSpec.model_validate(fields | {"weight_cap_tokens": weight_cap_tokens})
-        except ValidationError as error:
-            raise FederationOperatorError(
-                "settings of the merge",
-                expected="a rule, an optimizer and a defence that go together",
-                found=error.errors(include_url=False)[0]["msg"],
-                action="correct [merge] in federation.toml",
-            ) from None
-
-    @property
-    def _optimizer(self) -> ServerOptimizer:
-        """The default; see `docs/decisions/0017-the-default-merge.md`."""
-        centred = self.robust is not None and self.robust.rule == "centred_clipping"
-        return HeavyBall() if self.rule == "stack_truncate" and not centred else FedAvg()
-
-
-class RoundSection(_Section):
+class RoundSection(Section):
     """Quorums, deadlines (minutes from the plan) and how often the coordinator looks (seconds)."""
 
     quorum: Quorum
@@ -203,7 +125,7 @@ class RoundSection(_Section):
     poll_seconds: Seconds = 5.0
 
 
-class PublicationSection(_Section):
+class PublicationSection(Section):
     """See `data_contracts.protocol.records.round_plan.PublicationRule`; nats per token.
 
     `name_silos` needs every silo's consent (`may_be_named` in its policy): others refuse the plan.
@@ -214,7 +136,7 @@ class PublicationSection(_Section):
     name_silos: bool = False
 
 
-class LedgerSection(_Section):
+class LedgerSection(Section):
     """Where decisions' evidence is kept under lock: as versions in the inboxes, or as copies.
 
     "copy" is for storage without versions or Object Lock. Mode and days: see
@@ -226,20 +148,20 @@ class LedgerSection(_Section):
     days: Annotated[int, Field(ge=1, le=36_500)] = 365
 
 
-class DiskSection(_Section):
+class DiskSection(Section):
     """`keep_rounds`: of how many rounds that are over the workspace keeps the adapters."""
 
     keep_rounds: Annotated[int, Field(ge=0, le=10_000)] = 1
 
 
-class ScheduleSection(_Section):
+class ScheduleSection(Section):
     """When the deployment starts a round by itself; without a line, only on demand."""
 
     cron: CronLine | None = None
     timezone: TimeZone = "UTC"
 
 
-class FederationSettings(_Section):
+class FederationSettings(Section):
     """Everything in `federation.toml`."""
 
     federation: FederationId
@@ -263,8 +185,13 @@ class FederationSettings(_Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        self.merge.spec(self.round.weight_cap_tokens)
+        _ = self.merge_spec
         return self
+
+    @property
+    def merge_spec(self) -> MergeSpec:
+        """The merge as the plan names it."""
+        return self.merge.spec(self.round.weight_cap_tokens)
 
     def path(self, relative: Path) -> Path:
         """`relative` as seen from the home directory."""

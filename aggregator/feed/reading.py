@@ -1,24 +1,16 @@
-"""The coordinator's view of its own feed: which plan comes next and where a run stands.
+"""The coordinator's view of its own feed: its attempts, its records on them, the next round.
 
-What is asked here costs the same however long the feed is: the newest plan of a run says what its
-round started from, and with its decision what the next one starts from.
+What is asked of the newest attempt of a run costs the same however long the feed is.
 """
 
 from collections.abc import Collection, Iterator
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.planning import StartingPoint
-from aggregator.upkeep.catching_up import catch_up
-from data_contracts.errors import FederationOperatorError, UntrustedInputError
+from aggregator.feed.catching_up import catch_up
+from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, round_slot
 from data_contracts.protocol.envelope import Verified, narrowed, verify
-from data_contracts.protocol.records import (
-    Abort,
-    Candidate,
-    Decision,
-    RoundPlan,
-    RoundReport,
-)
+from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
 from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, TrustedFeed
 from infra.records.attempt_reader import read_coordinator_records
 from infra.records.record_store import (
@@ -28,8 +20,7 @@ from infra.records.record_store import (
     RoundRecordT,
     read_record,
 )
-from infra.signing_keys import SigningKey
-from infra.storage.single_writer import Counts, claim_record, claimed_record
+from infra.storage.single_writer import Counts, claimed_record
 
 
 def read_federation(c: Coordinator) -> TrustedFeed:
@@ -111,35 +102,6 @@ def next_round(c: Coordinator, feed: TrustedFeed) -> int:
     return newest.plan.record.round + (1 if finished else 0)
 
 
-def starting_point(c: Coordinator, feed: TrustedFeed) -> StartingPoint:
-    """What the run's newest attempt left to start from.
-
-    One that was held or aborted changes nothing: what it started from is what the next starts from.
-    """
-    newest = newest_attempt(c, feed)
-    if newest is None:
-        return StartingPoint()
-    plan = newest.plan.record
-    if newest.abort is None:
-        records = own_records(c, feed, newest.plan)
-        if _finished(plan, records, Decision).outcome == "published":
-            candidate = _finished(plan, records, Candidate)
-            return StartingPoint(
-                adapter=candidate.adapter,
-                residual=candidate.residual,
-                server_state=candidate.server_state,
-                earlier=plan.starting_adapter,
-                merge=plan.merge,
-            )
-    return StartingPoint(
-        adapter=plan.starting_adapter,
-        residual=plan.starting_residual,
-        server_state=plan.server_state,
-        earlier=plan.earlier_adapter,
-        merge=plan.merge if plan.starting_adapter is not None else None,
-    )
-
-
 def own_records(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> AttemptReading:
     """The coordinator's own records on a plan; two valid ones of a kind halt the round."""
     reading = read_coordinator_records(c.plans, plan, feed.coordinator_trust(plan), c.seen)
@@ -163,41 +125,11 @@ def read_report(
     if isinstance(reading, Equivocation):
         # A second one changes nothing: the report follows from the evidence, and one was claimed.
         slot = round_slot(round_id, RoundReport.kind)
-        return claimed_record(c.plans, slot, _on_plan(plan, RoundReport, keys))
+        return claimed_record(c.plans, slot, on_plan(plan, RoundReport, keys))
     return reading.verified if isinstance(reading, Found) else None
 
 
-def claim_on_plan(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    proposed: Verified[RoundRecordT],
-    keys: Collection[str],
-) -> Verified[RoundRecordT]:
-    """Put the coordinator's record of one kind on a plan, or find the one that was put before."""
-    slot = round_slot(attempt_of(plan), proposed.record.kind)
-    return claim_record(c.plans, slot, proposed, _on_plan(plan, type(proposed.record), keys))
-
-
-def signing_key(c: Coordinator, public_key: str, what: str) -> SigningKey:
-    """The coordinator's own key with this public half; an earlier one finishes its attempt."""
-    key = own_key(c, public_key)
-    if key is not None:
-        return key
-    raise FederationOperatorError(
-        "coordinator key",
-        expected=f"the key that {what} names, {public_key[:16]}",
-        found=f"{', '.join(key.public_key_hex[:16] for key in c.keys)} in keys/",
-        action="put the current coordinator key there as keys/coordinator-key.pem; if it is lost "
-        "or was stolen, revoke it with `consortia federation revoke --coordinator`",
-    )
-
-
-def own_key(c: Coordinator, public_key: str) -> SigningKey | None:
-    """As `signing_key`, or None where the coordinator does not have it."""
-    return next((key for key in c.keys if key.public_key_hex == public_key), None)
-
-
-def _on_plan(
+def on_plan(
     plan: Verified[RoundPlan], record_type: type[RoundRecordT], keys: Collection[str]
 ) -> Counts[RoundRecordT]:
     """Counts on this very plan, signed by one of `keys`: a genuine claim of another attempt that
@@ -216,18 +148,3 @@ def _on_plan(
         return verified
 
     return counts
-
-
-def _finished(
-    plan: RoundPlan, records: AttemptReading, record_type: type[RoundRecordT]
-) -> RoundRecordT:
-    """The record of a round that is over; skipping it would start from an older adapter."""
-    found = records.found(record_type)
-    if found is not None:
-        return found.record
-    raise FederationOperatorError(
-        f"{record_type.kind} of round {plan.round}",
-        expected="the signed record of a round that is over",
-        found="none",
-        action="finish that round first, or find out why storage withholds its records",
-    )

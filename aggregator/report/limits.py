@@ -10,10 +10,7 @@ UNCHECKED: tuple[tuple[str, str], ...] = (
         "the contents of each submitted adapter were judged by the coordinator; the adapters are "
         "not in the bundle",
     ),
-    (
-        "no silo signed twice",
-        "a second record in a slot would lie in storage, not in the bundle",
-    ),
+    ("no silo signed twice", "a second record in a slot would lie in storage, not in the bundle"),
     (
         "no silo left out wrongly",
         "that a silo took away what it had signed, or that its key was revoked, is the "

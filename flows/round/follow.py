@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.live import Live
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.stage import Stage
-from flows.round.round_waiting import what_is_waited_for
-from flows.round.round_watch import RoundView, render_round, view_round
+from aggregator.decisions.stage import Stage
 from flows.round.storage_outage import OutageWait
+from flows.round.waiting import what_is_waited_for
+from flows.round.watch import RoundView, render_round, view_round
 from infra.terminal import say
 
 WATCH_SECONDS = 1.0

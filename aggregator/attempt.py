@@ -1,6 +1,6 @@
 """One attempt of a round, as its signed records show it: the one value that the steps work on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
 RECORD_FIELDS = ("acceptance", "refusal", "verdict", "submission", "evaluation")
 
@@ -50,6 +51,17 @@ class SiloRecords:
     adapter_fault: str | None = None
     late_refusal: Verified[Refusal] | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls, silo: str, records: Iterable[tuple[Verified[Any], str | None]]) -> "SiloRecords":
+        """From verified records, each with its version; those of other kinds are passed over."""
+        kept = [(v, version) for v, version in records if v.record.kind in RECORD_FIELDS]
+        by_kind: dict[str, Any] = {v.record.kind: v for v, _ in kept}
+        return cls(silo, **by_kind, versions={v.digest: version for v, version in kept})
+
+    def reference(self, verified: Verified[Any]) -> EvidenceRef:
+        """To a record of this silo, with its version in the inbox where it has one."""
+        return reference(verified, self.silo, self.versions.get(verified.digest))
 
     def records(self) -> tuple[Verified[Any], ...]:
         """All that exist, in the order of `RECORD_FIELDS`."""
@@ -96,3 +108,41 @@ class Attempt:
             return records.only(lambda verified: counts(records.silo, verified))
 
         return replace(self, silos={s: counting(r) for s, r in self.silos.items()})
+
+    def settled(self) -> "Attempt":
+        """Without the records that arrived too late to be part of the attempt.
+
+        A close holds all that it was judged on, and a decision names its evaluations.
+        """
+        attempt = self
+        if self.close is not None:
+            held = {(ref.silo, ref.digest) for ref in self.close.record.held}
+            attempt = attempt.only(
+                lambda silo, v: (silo, v.digest) in held or v.record.kind == Evaluation.kind
+            )
+        if self.decision is not None:
+            used = {ref.digest for ref in self.decision.record.evaluations}
+            attempt = attempt.only(
+                lambda _, v: v.digest in used or v.record.kind != Evaluation.kind
+            )
+        return attempt
+
+    def evidence(self) -> list[tuple[EvidenceRef, bytes]]:
+        """Reference and envelope of every record: the coordinator's, then by kind and silo."""
+        steps = (self.close, self.candidate, self.decision, self.abort)
+        own = (self.membership, self.plan, *(step for step in steps if step is not None))
+        entries = [(reference(verified), verified.envelope) for verified in own]
+        for name in RECORD_FIELDS:
+            for _, records in sorted(self.silos.items()):
+                if (verified := getattr(records, name)) is not None:
+                    entries.append((records.reference(verified), verified.envelope))
+        return entries
+
+
+def reference(
+    verified: Verified[Any], silo: str | None = None, version: str | None = None
+) -> EvidenceRef:
+    """To a record, the coordinator's where it is no silo's; `version` in the silo's inbox."""
+    return EvidenceRef(
+        kind=verified.record.kind, silo=silo, digest=verified.digest, version=version
+    )

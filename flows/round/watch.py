@@ -7,16 +7,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import SiloRecords
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import read_status
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import Look, look
-from aggregator.planning.federation_feed import newest_attempt, read_federation
+from aggregator.feed.reading import newest_attempt, read_federation
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, Status
-from flows.round import round_text
-from flows.round.round_versions import versions_line
+from flows.round import wording
+from flows.round.wording import versions_line
 
 BAR_WIDTH = 24
 SILENT_AFTER = timedelta(minutes=3)
@@ -115,7 +115,7 @@ def _viewed(records: SiloRecords, status: Status | None, now: datetime) -> SiloV
         return SiloView(silo, "evaluated", None, heard)
     refusal = records.refusal or records.late_refusal
     if refusal is not None:
-        return SiloView(silo, round_text.refused(refusal.record.rule), None, heard)
+        return SiloView(silo, wording.refused(refusal.record.rule), None, heard)
     if records.verdict is not None and not records.verdict.record.passed:
         return SiloView(silo, "its data contract failed", None, heard)
     if status is not None and status.phase != "releasing":

@@ -5,15 +5,15 @@ as it is for a round; a Prefect that does not answer is one of the things waited
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
+from aggregator.feed.reading import next_round, read_federation
 from aggregator.planning.agreed_contracts import read_agreed
-from aggregator.planning.federation_feed import next_round, read_federation
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import ConsortiaError, FederationOperatorError
-from flows.commands.next_steps import command
+from flows.deployment.runner import Runner, runner_lines
+from infra.terminal import command
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,6 @@ class Cohort:
     round_number: int
     ready: tuple[str, ...]
     left_out: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Runner:
-    """What Prefect knows of the deployment; `fault` says why it knows nothing."""
-
-    registered: bool = False
-    served: bool = False
-    next_run: datetime | None = None
-    running: str | None = None
-    failed: str | None = None
-    fault: str | None = None
 
 
 def cohort_of(c: Coordinator) -> Cohort:
@@ -54,7 +42,7 @@ def runner_of(settings: FederationSettings) -> Runner:
 
     try:
         use_prefect_of(settings)
-        from flows.deployment.deployment_state import read_runner
+        from flows.deployment.state import read_runner
 
         return read_runner(settings)
     except FederationOperatorError as error:
@@ -80,7 +68,7 @@ def waiting_lines(settings: FederationSettings, cohort: Cohort, runner: Runner) 
     return [
         f"round {cohort.round_number} of {settings.run} has no plan yet.",
         *_about_silos(settings, cohort),
-        *_about_runner(settings.home, runner),
+        *runner_lines(settings.home, runner),
     ]
 
 
@@ -97,21 +85,3 @@ def _about_silos(settings: FederationSettings, cohort: Cohort) -> list[str]:
         if not cohort.left_out:
             lines.append("Add silos with `consortia federation add-silo`.")
     return lines
-
-
-def _about_runner(home: Path, runner: Runner) -> list[str]:
-    deploy = command("consortia", "deploy", "--home", home)
-    if runner.fault is not None:
-        return [runner.fault]
-    if not runner.registered:
-        return ["The deployment is not registered; leave this running in a terminal:", deploy]
-    lines = [f"The last flow run failed: {runner.failed}"] if runner.failed else []
-    if not runner.served:
-        return [*lines, "Nothing serves the deployment; leave this running in a terminal:", deploy]
-    if runner.running:
-        return [*lines, f"Flow run {runner.running}; it makes the plan in a moment."]
-    start = command("consortia", "round", "start", "--home", home)
-    if runner.next_run is None:
-        return [*lines, "Nothing is scheduled; ask for a round with", start]
-    when = f"{runner.next_run:%Y-%m-%d %H:%M} UTC"
-    return [*lines, f"The next one is scheduled for {when}; ask for one now with", start]

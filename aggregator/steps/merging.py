@@ -64,13 +64,13 @@ def merge_admitted(
     """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
     directory = c.workspace / CANDIDATES
     into = directory / f"{close.digest}.safetensors"
-    beside = directory / f"{close.digest}.beside"
+    state_file = directory / f"{close.digest}.state"
     defence = defended(merge_inputs(c, plan.record, close.record))
-    merged = merge_adapters(defence.inputs, into, beside, on_module, merge_modules)
+    merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
     c.plans.put_blob(into, merged.adapter)
     spool_own(c, into, merged.adapter)
-    if merged.beside is not None:
-        c.plans.put_blob(beside, merged.beside)
+    if (state := merged.residual or merged.server_state) is not None:
+        c.plans.put_blob(state_file, state)
     return _candidate(c, plan, close, defence, merged)
 
 
@@ -87,8 +87,8 @@ def _candidate(
         close_digest=close.digest,
         merge_rule=plan.record.merge.rule,
         adapter=merged.adapter,
-        residual=merged.beside if plan.record.merge.residual_rank is not None else None,
-        server_state=merged.beside if plan.record.merge.residual_rank is None else None,
+        residual=merged.residual,
+        server_state=merged.server_state,
         discarded_energy=decimal_from_float(merged.exactness.discarded_energy),
         error=decimal_from_float(merged.exactness.error),
         modules=tuple(
