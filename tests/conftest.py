@@ -55,7 +55,7 @@ class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
         "tests/flows/test_distributed_merge.py",
         "tests/flows/test_killed_and_cut_off.py",
         "tests/flows/test_deployment_schedule.py",
-        "tests/flows/test_real_stack.py",
+        "tests/flows/test_lost_runs.py",
         "tests/infra/test_local_stack.py",
     )
 
