@@ -15,7 +15,11 @@ from aggregator.coordinator import (
     REPORTS_DIRECTORY,
     RUNNER_LOCK,
 )
-from aggregator.settings.federation import SETTINGS_NAME, FederationSettings, load_settings
+from aggregator.settings.federation import (
+    SETTINGS_NAME,
+    FederationSettings,
+    load_settings,
+)
 from data_contracts.errors import FederationOperatorError
 from infra.backup.home_backup import Backup, Kept, back_up_home, files_below, kept_in
 from infra.backup.home_restore import Home, Restored, is_empty, require_home, restore_home
