@@ -39,12 +39,8 @@ from silo_agent.federation.feed import FeedView, refresh_feed
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.home.agent_disk import prune_between_steps
 from silo_agent.home.catching_up import catch_up
-from silo_agent.policy.policy import (
-    PlanContext,
-    PolicyFile,
-    PolicyRefusal,
-    judge_plan,
-)
+from silo_agent.policy.policy_file import PolicyFile
+from silo_agent.policy.rules import PlanContext, PolicyRefusal, judge_plan
 from silo_agent.release.doors import (
     CHECK_FAILED,
     DATA_UNUSABLE,

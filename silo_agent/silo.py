@@ -12,8 +12,9 @@ from infra.records.record_store import SeenEnvelopes
 from infra.storage.object_store import Bucket
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
+from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.home.disk_rule import PruningTurn
-from silo_agent.policy.policy import ContractTerms, PolicyFile, read_policy
+from silo_agent.policy.policy_file import PolicyFile, read_policy
 from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
 

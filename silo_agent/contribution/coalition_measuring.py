@@ -22,7 +22,8 @@ from silo_agent.collaborators import AdapterLosses
 from silo_agent.federation.coordinator_view import read_coordinator
 from silo_agent.federation.feed import FeedView
 from silo_agent.federation.global_adapters import GlobalAdapters
-from silo_agent.policy.policy import PolicyFile, PolicyRefusal
+from silo_agent.policy.policy_file import PolicyFile
+from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import LOSSES, NOT_SHARED, TOO_LATE, objection
 from silo_agent.release.release import Released
 from silo_agent.release.status_reporter import StatusReporter

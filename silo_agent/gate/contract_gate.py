@@ -17,13 +17,13 @@ from infra.disk.file_digests import FileDigests
 from silo_agent.collaborators import Splits
 from silo_agent.config import SiloConfig
 from silo_agent.gate.check_process import check_in_child
+from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.gate.data_gate import DataCheck, Progress, check_data, kept_outcome
 from silo_agent.gate.outcome import GateOutcome, KeptOutcomes
 from silo_agent.gate.registries import SiloReferences
 from silo_agent.gate.row_names import RowNames, names_of
 from silo_agent.gate.silo_data import SiloData
 from silo_agent.gate.splits import forget_unused_splits, write_splits
-from silo_agent.policy.policy import ContractTerms
 from silo_agent.restarts import with_restarts
 
 log = logging.getLogger("silo-agent")

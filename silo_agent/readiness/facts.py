@@ -25,7 +25,7 @@ from infra.storage.storage_config import read_credentials, s3_settings
 from infra.storage.storage_probe import probe_inbox, require_promises
 from silo_agent.assembly import FEED, own_inbox
 from silo_agent.config import SiloConfig
-from silo_agent.policy.policy import PolicyFile, read_policy
+from silo_agent.policy.policy_file import PolicyFile, read_policy
 from silo_agent.readiness.checklist import Look, tried
 
 

@@ -9,7 +9,8 @@ from datetime import datetime
 
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, Verdict
-from silo_agent.policy.policy import ContractTerms, PolicyRefusal
+from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.restarts import CheckDiedError, ProcessDiedError
 
 LOCAL_ADAPTER = "local-adapter"

@@ -41,7 +41,7 @@ from infra.records.record_store import Equivocation, Found, SlotReading, read_sl
 from infra.signing_keys import SigningKey
 from infra.storage.object_store import Bucket
 from infra.terminal import command_line
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.release.doors import objection
 
 log = logging.getLogger("silo-agent")

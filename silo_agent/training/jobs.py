@@ -15,7 +15,7 @@ from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter, Splits
 from silo_agent.config import SiloConfig
 from silo_agent.federation.global_adapters import GlobalAdapters
-from silo_agent.policy.policy import read_policy, require_policy
+from silo_agent.policy.policy_file import read_policy, require_policy
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,

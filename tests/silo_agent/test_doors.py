@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.release.doors import NO_CONTRACT, objection
 from tests.aggregator.federation_samples import digest, federation, minutes
 

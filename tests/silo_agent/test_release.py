@@ -13,7 +13,7 @@ from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records import Submission, Verdict
 from infra.signing_keys import SigningKey, create_key
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.release import Grounds, Release, ReleaseForbiddenError
 from tests.aggregator.federation_samples import federation

@@ -36,8 +36,8 @@ from silo_agent.collaborators import (
     LocalTraining,
 )
 from silo_agent.config import AgentSection, SiloConfig
+from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.policy.policy import ContractTerms
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
