@@ -21,12 +21,13 @@ from infra.clock import SystemClock
 from infra.signing_keys import load_key
 from infra.storage.storage_probe import require_promises
 from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
-from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
+from silo_agent.assembly import assemble_silo, own_inbox
 from silo_agent.command_options import HERE, Home
 from silo_agent.config import MAX_RANKS, Device, load_config
 from silo_agent.federation.storage_wait import probe_when_reachable
 from silo_agent.first_day.templates import LocalModel
 from silo_agent.gate.check_display import check_shown, require_passed
+from silo_agent.gate.contract_gate import contract_gate
 from silo_agent.home.commands import home_app
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.readiness.checklist import refusals

@@ -25,7 +25,7 @@ def catch_up(silo: Silo) -> None:
         return
     feed = silo.feed.refresh()
     ever = (membership.record.key_of(silo.name) for membership in feed.memberships)
-    keys = keys_that_count(feed, [silo.release.public_key, *ever])
+    keys = keys_that_count(feed, [silo.release.outbox.public_key, *ever])
     signed = silo.release.read_back(silo.name, keys)
     require_feed_reaches(feed, signed)
     latest = max((record.issued_at for record in signed), default=None)
