@@ -14,15 +14,14 @@ from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.clock import Clock, SystemClock
 from infra.disk.durable_files import write_durably
 from infra.disk.file_digests import FileDigests
-from silo_agent.collaborators import Splits
 from silo_agent.config import SiloConfig
-from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.gate.data_gate import DataCheck, Progress, check_data, kept_outcome
 from silo_agent.gate.outcome import GateOutcome, KeptOutcomes
 from silo_agent.gate.registries import SiloReferences
 from silo_agent.gate.row_names import RowNames, names_of
 from silo_agent.gate.silo_data import SiloData
-from silo_agent.gate.splits import forget_unused_splits, write_splits
+from silo_agent.gate.splits import Splits, forget_unused_splits, write_splits
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.restarts import with_restarts
 
 log = logging.getLogger("silo-agent")
@@ -108,7 +107,7 @@ class ContractGate:
                 action="let nobody write the data during a round, then start the round again",
             )
         try:
-            files = write_splits(
+            return write_splits(
                 outcome,
                 self._kept().findings_path(outcome.key),
                 self._data(contract, self._file_digests()),
@@ -118,7 +117,6 @@ class ContractGate:
             # Whatever was wrong with what was kept, the next check looks again.
             self._kept().forget(outcome.key)
             raise
-        return Splits(train=files.train, heldout=files.heldout)
 
     def findings(self, outcome: GateOutcome) -> Path | None:
         """The findings table of an outcome, for the steward; None when nothing was looked at."""

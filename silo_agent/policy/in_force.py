@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_contracts.dataset.contract.agreement import Parties
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import PolicyFile
 
 

@@ -15,7 +15,7 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
 
 

@@ -15,7 +15,7 @@ from infra.terminal import command_line
 from silo_agent.config import CONFIG_NAME
 from silo_agent.first_day.next_steps import hand_over_command, lint_command, sign_command
 from silo_agent.gate.contract_gate import MIN_KEY_BYTES
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy
 from silo_agent.policy.rules import PlanContext, judge_plan
 from silo_agent.readiness.checklist import Item, days_left, missing, of_fault, there, tried, wrong

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from data_contracts.dataset.small_cells import SMALL_CELL, reported_total
 from data_contracts.protocol.records import Evaluation, SiloRecord, Status, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
 Egress = tuple[str, ...]

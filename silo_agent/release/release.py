@@ -39,7 +39,7 @@ from infra.records.newest_records import newest_records
 from infra.records.record_store import Equivocation, Found, SlotReading, read_slot, write_record
 from infra.storage.object_store import Bucket
 from infra.terminal import command_line
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import NO_CONTRACT, Grounds, objection

@@ -14,7 +14,7 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
 from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import NO_CONTRACT, NOT_SHARED, Grounds, objection

@@ -10,8 +10,8 @@ from data_contracts.dataset.small_cells import SMALL_CELL
 from data_contracts.protocol.records import Evaluation, Status, Verdict
 from data_contracts.protocol.records.status import Phase
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
-from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.release.egress import leaving, leaving_licences, leaving_outcomes
 from tests.aggregator.federation_samples import digest, federation, minutes
 from tests.data_contracts.record_samples import OWN_LICENCE

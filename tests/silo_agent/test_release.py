@@ -14,7 +14,7 @@ from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.records import RoundPlan, Submission, Verdict
 from infra.signing_keys import SigningKey, create_key
-from silo_agent.gate.contract_terms import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import PolicyFile
 from silo_agent.release.kill_switch import KillSwitch

@@ -37,8 +37,8 @@ from silo_agent.collaborators import (
     LocalTraining,
 )
 from silo_agent.config import AgentSection, SiloConfig
-from silo_agent.gate.contract_terms import ContractTerms
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
