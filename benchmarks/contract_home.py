@@ -80,7 +80,7 @@ def open_gate(home: Path) -> ContractGate:
         storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
         home=home,
     )
-    return ContractGate(config, load_key(home / SIGNING_KEY).public_key_hex, SystemClock())
+    return ContractGate(config, SystemClock())
 
 
 def sign_verdict(outcome: GateOutcome, home: Path) -> Verified[Verdict]:

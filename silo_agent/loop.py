@@ -14,17 +14,15 @@ from pathlib import Path
 from threading import Thread
 
 from data_contracts.errors import ConsortiaError, SiloOperatorError
-from data_contracts.protocol.bucket_layout import attempt_of
-from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan
 from infra.backup.home_restore import is_restored
 from infra.disk.durable_files import write_durably
 from infra.disk.file_lock import held_alone, is_held
-from silo_agent.agent import Step, poll_once
+from silo_agent.agent import poll_once
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.release.release import ReleaseForbiddenError
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step, own_attempt
 from silo_agent.training.processes.launch import TrainingInterruptedError
 
 log = logging.getLogger("silo-agent")
@@ -89,15 +87,9 @@ def _say_stopped_in_round(silo: Silo) -> None:
     plan = feed.plan
     if plan is None or feed.aborted or silo.name not in plan.record.cohort:
         return
-    if silo.clock.now() >= plan.record.evaluate_by or _is_done(silo, plan):
-        return
-    silo.reporter(plan, silo.terms(feed.parties(silo.name))).say_stopped()
-
-
-def _is_done(silo: Silo, plan: Verified[RoundPlan]) -> bool:
-    done = silo.release.released(attempt_of(plan))
-    failed = done.verdict is not None and not done.verdict.record.passed
-    return failed or done.refusal is not None or done.evaluation is not None
+    attempt = own_attempt(silo, feed, plan)
+    if silo.clock.now() < plan.record.evaluate_by and not attempt.is_over:
+        attempt.report.say_stopped()
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from pathlib import Path
 from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
 from flows.round.watch import view_round
-from silo_agent.agent import Step, poll_once
+from silo_agent.agent import poll_once
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import SimulatedSilo
 from tests.tiny_model import make_tiny_model

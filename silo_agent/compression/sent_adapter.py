@@ -24,7 +24,7 @@ from infra.records.record_store import Found, read_record
 from infra.storage.object_store import Bucket
 from silo_agent.compression.error_feedback import LocalRound, compress
 from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
-from silo_agent.release.release import Release
+from silo_agent.release.outbox import Outbox
 
 STATE_DIRECTORY = "error-feedback"
 HEADER_LIMIT = 100_000_000
@@ -40,7 +40,7 @@ class SentAdapters:
 
     home: Path
     silo: str
-    release: Release
+    outbox: Outbox
     plans: Bucket
 
     def file(
@@ -88,7 +88,7 @@ class SentAdapters:
 
     def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
         """What this silo sent in the round before, and whether the plan starts from its merge."""
-        submission = self.release.last_submission(plan.run, plan.round - 1, signers.silo_keys)
+        submission = self.outbox.last_submission(plan.run, plan.round - 1, signers.silo_keys)
         if submission is None or not self._is_compressed(submission):
             return RoundBefore(submitted=None, merged=False)
         close = self._read(submission, Close, signers.coordinator_keys)
@@ -99,7 +99,7 @@ class SentAdapters:
 
     def _is_compressed(self, submission: Submission) -> bool:
         """A file that is gone counts as compressed: then its residual has to be there."""
-        path = self.release.kept_blob(submission.adapter)
+        path = self.outbox.adapter(submission.adapter)
         if not path.exists():
             return True
         header, _ = read_header(path, path.stat().st_size, HEADER_LIMIT)

@@ -24,7 +24,8 @@ def catch_up(silo: Silo) -> None:
     if not is_restored(home):
         return
     feed = silo.feed.refresh()
-    keys = feed.silo_keys(silo.name) | feed.unrevoked([silo.release.public_key])
+    own = silo.release.outbox.public_key
+    keys = feed.silo_keys(silo.name) | feed.unrevoked([own])
     signed = silo.release.read_back(silo.name, keys)
     require_feed_reaches(feed, signed)
     latest = max((record.issued_at for record in signed), default=None)

@@ -25,7 +25,7 @@ from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings
 from silo_agent.assembly import FEED, own_inbox
 from silo_agent.config import SiloConfig
-from silo_agent.policy.policy import PolicyFile, read_policy
+from silo_agent.policy.policy_file import PolicyFile, read_policy
 from silo_agent.readiness.checklist import Look, tried
 
 

@@ -21,7 +21,7 @@ from data_contracts.protocol.records.licence_terms import Use
 from infra.disk.file_digests import FileDigests
 from infra.disk.model_files import model_digest, model_files
 from silo_agent.gate.registries import ReferencesError, SiloReferences
-from silo_agent.policy.policy import AllowedModel
+from silo_agent.policy.policy_file import AllowedModel
 from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 

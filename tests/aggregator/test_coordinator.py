@@ -242,7 +242,7 @@ def test_two_submissions_in_one_slot_reject_the_silo(make_federation: MakeFedera
     for _ in range(4):
         federation.silos_act()
     silo = federation.silos["silo-c"]
-    released = silo.agent(FEDERATION, federation.pinned).release.released(attempt_of(plan))
+    released = silo.agent(FEDERATION, federation.pinned).release.outbox.released(attempt_of(plan))
     assert released.submission is not None
     other = released.submission.record.model_copy(update={"steps": 1})
     write_record(silo.inbox, round_slot(attempt_of(plan), Submission.kind), seal(other, silo.key))
@@ -386,7 +386,9 @@ def test_what_a_silo_writes_after_the_close_changes_nothing(
     close_round(federation.coordinator(), federation.look(plan))
     for name in ("silo-b", "silo-c"):
         silo = federation.silos[name]
-        verdict = silo.agent(FEDERATION, federation.pinned).release.released(attempt_of(plan))
+        verdict = silo.agent(FEDERATION, federation.pinned).release.outbox.released(
+            attempt_of(plan)
+        )
         assert verdict.verdict is not None
         second = verdict.verdict.record.model_copy(update={"findings_digest": "0" * 64})
         slot = round_slot(attempt_of(plan), Verdict.kind)

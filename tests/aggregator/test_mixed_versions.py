@@ -38,7 +38,7 @@ def accepted(federation: SimulatedFederation, silo: str) -> Acceptance:
     member = federation.silos[silo]
     member.act(FEDERATION, federation.pinned)
     release: Release = member.agent(FEDERATION, federation.pinned).release
-    found = release.released(attempt_of(plan)).acceptance
+    found = release.outbox.released(attempt_of(plan)).acceptance
     assert found is not None
     slot = round_slot(attempt_of(plan), Acceptance.kind)
     federation.inbox(silo).objects.pop(record_key(slot, found.digest))

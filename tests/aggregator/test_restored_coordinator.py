@@ -112,7 +112,7 @@ def signs_on_a_plan_that_never_was(federation: SimulatedFederation, silo: str) -
     """As `silo` could, of its own accord."""
     release = federation.silos[silo].agent(FEDERATION, federation.pinned).release
     plan = federation.open()
-    found = release.released(attempt_of(plan)).acceptance
+    found = release.outbox.released(attempt_of(plan)).acceptance
     assert found is not None
     forged = found.record.model_copy(update={"round": 900, "issued_at": federation.clock.now()})
     slot = round_slot(attempt_of_record(forged), forged.kind)

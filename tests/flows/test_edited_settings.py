@@ -17,7 +17,7 @@ from flows.federation.admin import FederationTerms, settings_text
 from infra import command_values as values
 from silo_agent.config import load_config, parse_config
 from silo_agent.first_day.templates import config_text, policy_text
-from silo_agent.policy.policy import read_policy
+from silo_agent.policy.policy_file import read_policy
 
 HOME = Path("/home-of-a-test")
 Parse = Callable[[bytes, Path], object]

@@ -61,7 +61,7 @@ def evaluated(
     trainer = ChangedLosses(silo.name, _work(silo), silo.behaviour, lambda: None, changes)
     agent = replace(agent, trainer=trainer)
     poll_once(agent)
-    found = agent.release.released(attempt_of(plan)).evaluation
+    found = agent.release.outbox.released(attempt_of(plan)).evaluation
     assert found is not None
     return found.record
 

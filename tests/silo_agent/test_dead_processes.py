@@ -15,12 +15,13 @@ from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, Refusal, RoundPlan
 from flows.round.watch import view_round
-from silo_agent.agent import Step, poll_once
+from silo_agent.agent import poll_once
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.loop import run_agent
-from silo_agent.release.release import Released
+from silo_agent.release.outbox import Released
 from silo_agent.restarts import CheckDiedError, ProcessDiedError, described_exit, with_restarts
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -64,7 +65,7 @@ def agent_c(federation: SimulatedFederation) -> Silo:
 
 
 def released(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Released:
-    return agent_c(federation).release.released(attempt_of(plan))
+    return agent_c(federation).release.outbox.released(attempt_of(plan))
 
 
 def refusal_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Refusal:

@@ -11,8 +11,9 @@ from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout, SiloLayout
 from infra.disk.model_files import model_digest
-from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
+from silo_agent.gate.splits import Splits
 from silo_agent.training.job import EvaluatedAdapter
 from silo_agent.training.jobs import BASE, LocalJobs, measured
 from silo_agent.training.losses import Measured

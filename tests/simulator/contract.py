@@ -16,7 +16,7 @@ from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records import ContractAgreement
 from data_contracts.protocol.records.licence_terms import LicenceTerms
 from infra.disk.durable_files import write_durably
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 
 PURPOSE = "testing"
 

@@ -51,7 +51,7 @@ def gate_of(home: Path, guide: str = GUIDE_TEXT) -> GateOutcome:
         storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
         home=home,
     )
-    return ContractGate(config, "0" * 64, FakeClock(NOW)).check()
+    return ContractGate(config, FakeClock(NOW)).check()
 
 
 @pytest.mark.parametrize("name", INSTITUTIONS)
