@@ -26,14 +26,15 @@ def printed_commands(output: str) -> list[list[str]]:
 
 
 def require_known(command: list[str]) -> None:
-    """Fail unless the subcommand and every option of `command` exist."""
+    """Fail unless the subcommand and every option and argument of `command` exist."""
     node: Any = typer.main.get_command(_PROGRAMS[command[0]])
     arguments = command[1:]
     while hasattr(node, "commands"):
         assert arguments, f"{command} ends before its subcommand"
         assert arguments[0] in node.commands, f"{arguments[0]} of {command}"
         node, arguments = node.commands[arguments[0]], arguments[1:]
-    node.make_parser(node.context_class(node)).parse_args(list(arguments))
+    _, left, _ = node.make_parser(node.context_class(node)).parse_args(list(arguments))
+    assert not left, f"{left} of {command}"
 
 
 def require_pasteable(output: str) -> int:
