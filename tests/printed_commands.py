@@ -9,7 +9,10 @@ import typer
 from flows.cli import app as consortia
 from silo_agent.cli import app as silo_agent
 
-_PROGRAMS = {"consortia": consortia, "silo-agent": silo_agent}
+_PROGRAMS = {
+    "consortia": typer.main.get_command(consortia),
+    "silo-agent": typer.main.get_command(silo_agent),
+}
 _OWN_LINE = re.compile(r"^\s*((?:consortia|silo-agent) .+?)\s*$", re.MULTILINE)
 _QUOTED = re.compile(r"`((?:consortia|silo-agent) [^`\n]*)`")
 
@@ -27,7 +30,7 @@ def printed_commands(output: str) -> list[list[str]]:
 
 def require_known(command: list[str]) -> None:
     """Fail unless the subcommand and every option and argument of `command` exist."""
-    node: Any = typer.main.get_command(_PROGRAMS[command[0]])
+    node: Any = _PROGRAMS[command[0]]
     arguments = command[1:]
     while hasattr(node, "commands"):
         assert arguments, f"{command} ends before its subcommand"

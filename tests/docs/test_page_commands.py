@@ -7,13 +7,13 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from typer.exceptions import TyperException
 
 from tests.docs.pages import PAGES, ROOT, fenced_lines, inline_code, name_of
-from tests.flows.command_walk import APPS, EVERY
+from tests.flows.command_walk import APPS, EVERY, Command
 from tests.printed_commands import require_known
 
 _INNER = re.compile(r"\$\(((?:consortia|silo-agent) [^)]*)\)")
-_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 _TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 
 
@@ -38,31 +38,49 @@ def _alternatives(words: list[str]) -> Iterator[list[str]]:
         yield [*words[:first], name, *words[last + 1 :]]
 
 
-OPTIONS = {
-    (command.program, *command.words): {"--help", *(given.name for given in command.given)}
-    for command in EVERY
-}
-"""Options of every command, by the words that name it."""
+NAMES = {(command.program, *command.words): command for command in EVERY}
 
 
-def named(words: list[str]) -> list[set[str]] | None:
-    """Options of each command that the words before the first option may mean; none: a stale one.
+def called(name: tuple[str, ...]) -> list[Command]:
+    """The commands of a name in full, or without its beginning: `add-silo`."""
+    if name[0] in APPS:
+        return [NAMES[name]] if name in NAMES else []
+    return [command for full, command in NAMES.items() if full[-len(name) :] == name]
 
-    None where they are no command of ours. `add-silo` is `consortia federation add-silo`, and
-    `consortia federation` is every command of that group.
+
+def meant(words: list[str]) -> list[tuple[Command, list[str]]] | None:
+    """Every command that the words may mean, with the words after its name.
+
+    None for what is no command of ours; empty for a stale name. `consortia federation` is every
+    command of that group, and an option alone is one of any command.
     """
     if words[0].startswith("--"):
-        return list(OPTIONS.values())
-    before = tuple(takewhile(lambda word: not word.startswith("--"), words))
-    beginnings = [before[:length] for length in range(len(before), 0, -1)]
-    if words[0] in APPS:
-        path = next((path for path in beginnings if path in OPTIONS), before)
-        return [options for leaf, options in OPTIONS.items() if leaf[: len(path)] == path]
-    return next((found for path in beginnings if (found := _ending_in(path))), None)
+        return [(command, words) for command in EVERY]
+    name = tuple(takewhile(lambda word: not word.startswith("--"), words))
+    for length in range(len(name), 0, -1):
+        if found := called(name[:length]):
+            return [(command, words[length:]) for command in found]
+    group = [command for full, command in NAMES.items() if full[: len(name)] == name]
+    return [(command, words[len(name) :]) for command in group] if words[0] in APPS else None
 
 
-def _ending_in(path: tuple[str, ...]) -> list[set[str]]:
-    return [options for leaf, options in OPTIONS.items() if leaf[-len(path) :] == path]
+def fits(command: Command, rest: list[str]) -> bool:
+    """Whether `rest` are options and arguments of a command; the last option may lack its value."""
+    valued = {given.name for given in command.given if given.takes_a_value}
+    completed = [*rest, "VALUE"] if rest and rest[-1] in valued else rest
+    if completed == ["--help"]:
+        return True
+    try:
+        require_known([command.program, *command.words, *completed])
+    except (AssertionError, TyperException):
+        return False
+    return True
+
+
+def is_known(words: list[str]) -> bool:
+    """Whether a quotation is no command of ours, or one that exists with all that it names."""
+    found = meant(words)
+    return found is None or any(fits(command, rest) for command, rest in found)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -75,12 +93,10 @@ def test_what_a_page_gives_to_type_parses(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_options_in_sentences_exist(page: Path) -> None:
     for code in inline_code(page):
-        for words in _alternatives(code.replace("[", "").replace("]", "").split()):
-            found = named(words)
-            if found is not None:
-                assert found, f"{name_of(page)}: no command `{code}`"
-                options = set(_OPTION.findall(code))
-                assert any(options <= known for known in found), f"{name_of(page)}: `{code}`"
+        plain = code.replace("[", "").replace("]", "")
+        split = shlex.split if plain.startswith(tuple(APPS)) else str.split
+        for words in _alternatives(split(plain)):
+            assert is_known(words), f"{name_of(page)}: `{code}`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -108,13 +124,15 @@ def test_a_stale_line_to_type_is_noticed(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "is_known"),
+    ("code", "known"),
     [
         ("silo-agent checks", False),
         ("consortia federation add", False),
         ("silo-agent run --stop", False),
         ("add-silo --from-rounds 12", False),
         ("--no-such-option", False),
+        ("consortia deploy now", False),
+        ("consortia round abort REASON", False),
         ("consortia federation", True),
         ("federation init --stack", True),
         ("rotate-key --add-root KEY --threshold 2", True),
@@ -122,7 +140,5 @@ def test_a_stale_line_to_type_is_noticed(line: str) -> None:
         ("aws iam create-access-key --user-name ...", True),
     ],
 )
-def test_a_stale_command_in_a_sentence_is_noticed(code: str, is_known: bool) -> None:
-    found = named(code.split())
-    options = set(_OPTION.findall(code))
-    assert (found is None or any(options <= known for known in found)) == is_known
+def test_a_stale_command_in_a_sentence_is_noticed(code: str, known: bool) -> None:
+    assert is_known(code.split()) == known
