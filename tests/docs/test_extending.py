@@ -9,7 +9,6 @@ import pytest
 from aggregator.merge import rules
 from aggregator.report.compliance_page.wording import MERGES
 from data_contracts.protocol.records.merge_spec import MergeRule
-from flows.federation.federation_admin import FederationTerms, settings_text
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,
@@ -53,9 +52,8 @@ def test_the_rule_that_the_page_writes_is_right_and_says_how_wrong_it_is(tmp_pat
 
 @pytest.mark.parametrize("rule", NAMES)
 def test_a_merge_rule_is_told_to_officer_operator_and_reader(rule: MergeRule) -> None:
-    address = "http://127.0.0.1:9"
-    terms = ("oncology", "run-1", "c", "d", "MIT", Path("/m"), f"{address}/api", address)
-    settings = settings_text(FederationTerms(*terms)).split("[merge]\n")[1].split("\n[")[0]
+    template = text_of(ROOT / "flows" / "federation" / "templates.py")
+    settings = template.split("\n[merge]\n")[1].split("\n[")[0]
     assert rule in MERGES
     assert re.search(rf"\b{rule}\b", settings)
     assert re.search(rf"^\| `{rule}`", text_of(ROOT / "docs" / "merge.md"), re.MULTILINE)
