@@ -8,6 +8,7 @@ import pytest
 
 from aggregator.merge import rules
 from aggregator.report.compliance_page.wording import MERGES
+from data_contracts.dataset.contract.terms import Egress
 from data_contracts.protocol.records.merge_spec import MergeRule
 from tests.aggregator.adapter_samples import (
     TARGETS,
@@ -57,3 +58,8 @@ def test_a_merge_rule_is_told_to_officer_operator_and_reader(rule: MergeRule) ->
     assert rule in MERGES
     assert re.search(rf"\b{rule}\b", settings)
     assert re.search(rf"^\| `{rule}`", text_of(ROOT / "docs" / "merge.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("item", Egress.__args__)  # type: ignore[attr-defined]
+def test_an_item_of_egress_is_told_to_the_data_steward(item: str) -> None:
+    assert re.search(rf"^\| `{item}` \|", text_of(ROOT / "docs" / "contracts.md"), re.MULTILINE)
