@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.records import RoundPlan, Verdict
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.release.status_reporter import StatusReporter
 
 
@@ -107,8 +105,6 @@ class Trainer(Protocol):
 
 class DataGate(Protocol):
     """What the agent needs of the data gate."""
-
-    def terms(self, parties: Parties) -> ContractTerms | None: ...
 
     def check(self, progress: Callable[[int], None]) -> GateOutcome: ...
 

@@ -12,7 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +39,6 @@ def check_in_child(
     or crashed, SiloOperatorError when the kill switch ended it.
     """
     command = [sys.executable, "-m", CHILD, str(home)]
-    outcome: GateOutcome | None = None
     # The child reads its stdin to its end, which comes when this process is no more.
     with (
         subprocess.Popen(
@@ -51,11 +50,7 @@ def check_in_child(
         ) as child,
         _ended(child, is_stopped),
     ):
-        for line in child.stdout or ():
-            if line.startswith(PROGRESS):
-                progress(int(line.removeprefix(PROGRESS)))
-            elif line.startswith(OUTCOME):
-                outcome = _outcome(line.removeprefix(OUTCOME))
+        outcome = _told(child.stdout or (), progress)
         child.wait()
     if child.returncode == 0 and outcome is not None:
         return outcome
@@ -104,6 +99,17 @@ def _ended(child: "subprocess.Popen[str]", is_stopped: Callable[[], bool]) -> It
         over.set()
         thread.join()
         child.kill()
+
+
+def _told(lines: Iterable[str], progress: Progress) -> GateOutcome | None:
+    """What the child says, to its end."""
+    outcome: GateOutcome | None = None
+    for line in lines:
+        if line.startswith(PROGRESS):
+            progress(int(line.removeprefix(PROGRESS)))
+        elif line.startswith(OUTCOME):
+            outcome = _outcome(line.removeprefix(OUTCOME))
+    return outcome
 
 
 def _outcome(line: str) -> GateOutcome | None:

@@ -36,16 +36,20 @@ def evaluate(
         return refuse_fault(silo, attempt, error, refusal_for(error, EVALUATION_FAILED))
     attempt.out.record(_evaluation(silo, attempt, candidate.digest, losses))
     attempt.report.show("done")
+    _tell(plan.round, losses)
+    return Step.EVALUATED
+
+
+def _tell(number: int, losses: HeldoutLosses) -> None:
     log.info(
         "round %d: candidate measured on %d held-out answer tokens: %.4f nats per token, %.4f with "
         "the adapter before, %.4f with the base model alone (lower is better)",
-        plan.round,
+        number,
         losses.tokens,
         losses.candidate,
         losses.starting,
         losses.base,
     )
-    return Step.EVALUATED
 
 
 def compare_with_close(silo: Silo, done: Released, close: Close) -> None:

@@ -33,19 +33,24 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
         return refuse_fault(silo, attempt, error, DATA_UNUSABLE)
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
-    sent = _sent_adapters(silo).file(plan, local.adapter, starting, attempt.feed.ever(silo.name))
+    sent_adapters = SentAdapters(silo.config.home, silo.name, silo.release.outbox, silo.plans)
+    sent = sent_adapters.file(plan, local.adapter, starting, attempt.feed.ever(silo.name))
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
     attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
+    _tell(plan.round, local)
+    return Step.SUBMITTED
+
+
+def _tell(number: int, local: LocalTraining) -> None:
     log.info(
         "round %d: local adapter released after %d training steps on %d tokens; training loss "
         "%.4f nats per answer token in the first step, %.4f in the last",
-        plan.round,
+        number,
         local.steps,
         local.tokens,
         local.first_step_loss,
         local.last_step_loss,
     )
-    return Step.SUBMITTED
 
 
 def _submission(
@@ -63,7 +68,3 @@ def _submission(
         last_step_loss=decimal_from_float(local.last_step_loss),
         training_seconds=round(local.seconds),
     )
-
-
-def _sent_adapters(silo: Silo) -> SentAdapters:
-    return SentAdapters(silo.config.home, silo.name, silo.release.outbox, silo.plans)

@@ -38,8 +38,7 @@ class DyingGate:
     """A gate whose check is always killed; all else is the agent's own."""
 
     def __init__(self, silo: Silo) -> None:
-        self.terms, self.remember = silo.gate.terms, silo.gate.remember
-        self.forget_unused = silo.gate.forget_unused
+        self.remember, self.forget_unused = silo.gate.remember, silo.gate.forget_unused
 
     def check(self, progress: Callable[[int], None]) -> GateOutcome:
         raise died(CheckDiedError)

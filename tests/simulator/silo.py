@@ -15,19 +15,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
-from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed
-from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
+from data_contracts.protocol.starting_adapter import InitialAdapter, narrowed
 from infra.disk.durable_files import write_durably
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey
-from infra.storage.config import StorageSection
 from infra.storage.object_store import Bucket
+from infra.storage.config import StorageSection
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import (
     AdapterLosses,
@@ -38,7 +37,6 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
@@ -205,10 +203,6 @@ class SimulatedGate:
     behaviour: Behaviour
     expires_at: datetime
     remembered: list[str]
-
-    def terms(self, parties: Parties) -> ContractTerms | None:
-        """The contract's terms as they are at this moment."""
-        return self.contract.terms(parties)
 
     def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
         """An outcome of every rule that a verdict must speak about; one of them may fail."""
