@@ -301,7 +301,7 @@ def _train(
     if refusal is not None:
         return _refuse(silo, plan, silo.policy(), refusal)
     reporter = silo.reporter(plan, terms)
-    starting = _global_adapters(silo).starting(plan.record).path
+    starting = _global_adapters(silo).starting(plan.record)
     try:
         local = silo.trainer.train(plan.record, verdict.record, starting, reporter)
     except DataStewardError as error:
@@ -310,7 +310,7 @@ def _train(
     except ProcessDiedError as error:
         return _refuse_dead(silo, plan, error, TRAINING_FAILED)
     signers = feed.ever(silo.name)
-    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting, signers)
+    sent = _sent_adapters(silo).file(plan.record, local.adapter, starting.path, signers)
     # Asked again: training takes hours, and only what is in force now opens the way out.
     terms = silo.terms(feed.parties(silo.name))
     refusal = objection(verdict.record, plan, terms, silo.clock.now())

@@ -18,7 +18,6 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import CoalitionLosses, ContributionRequest, RoundPlan, Verdict
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.wire_types import decimal_from_float
-from silo_agent.collaborators import AdapterLosses
 from silo_agent.federation.coordinator_view import read_coordinator
 from silo_agent.federation.feed import FeedView
 from silo_agent.federation.global_adapters import GlobalAdapters
@@ -27,6 +26,7 @@ from silo_agent.release.doors import LOSSES, NOT_SHARED, TOO_LATE, objection
 from silo_agent.release.release import Released
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
+from silo_agent.training.loss import Loss
 
 log = logging.getLogger("silo-agent")
 
@@ -70,8 +70,8 @@ def answer_request(silo: Silo, asked: Asked) -> bool:
             silo.clock.now(),
             silo=silo.name,
             request_digest=request.digest,
-            tokens=found.tokens,
-            losses=tuple(decimal_from_float(loss, LOSS_DECIMALS) for loss in found.losses),
+            tokens=found[0].tokens,
+            losses=tuple(decimal_from_float(loss.nats, LOSS_DECIMALS) for loss in found),
         )
     )
     reporter.show("done")
@@ -79,8 +79,8 @@ def answer_request(silo: Silo, asked: Asked) -> bool:
         "round %d: held-out losses of the merges of %d sets of silos released, each over %d answer "
         "tokens",
         asked.plan.record.round,
-        len(found.losses),
-        found.tokens,
+        len(found),
+        found[0].tokens,
     )
     return True
 
@@ -97,16 +97,16 @@ def _request(silo: Silo, asked: Asked) -> Request | None:
 
 def _losses(
     silo: Silo, asked: Asked, request: Request, report: StatusReporter
-) -> AdapterLosses | None:
+) -> tuple[Loss, ...] | None:
     """In the request's order, or None when nothing may leave; the log says why."""
-    tokens, losses = 0, list[float]()
+    losses = list[Loss]()
     for batch in _batches(request.record.coalitions):
         closed = _is_closed(silo, asked, request)
         found = None if closed else _measured(silo, asked, request, batch, report)
         if found is None:
             return None
-        tokens, losses = found.tokens, [*losses, *found.losses]
-    return None if _is_closed(silo, asked, request) else AdapterLosses(tokens, tuple(losses))
+        losses += found
+    return None if _is_closed(silo, asked, request) else tuple(losses)
 
 
 def not_shared(file: PolicyFile) -> PolicyRefusal | None:
@@ -121,7 +121,7 @@ def _measured(
     request: Request,
     batch: Sequence[CoalitionAdapter],
     report: StatusReporter,
-) -> AdapterLosses | None:
+) -> tuple[Loss, ...] | None:
     known = GlobalAdapters(_directory(silo), silo.plans)
     plan = asked.plan.record
     adapters = [known.coalition(plan, part) for part in batch]

@@ -20,19 +20,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperatorError
+from infra.processes.exit_codes import FAULT, ORPHANED, described_exit
 from infra.terminal import say_fault
 from silo_agent.gate.data_gate import Progress
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.restarts import CheckDiedError, described_exit
+from silo_agent.restarts import CheckDiedError
 
 log = logging.getLogger("silo-agent")
 
 PROGRESS, OUTCOME = "records ", "outcome "
 REPORT_EVERY = 4_000
 WATCH_SECONDS = 0.5
-ORPHANED_EXIT_CODE = 86
-FAULT_EXIT_CODE = 3
-"""Of a child that said what a person can mend; one that met what nobody foresaw ends with 1."""
 
 
 def check_in_child(
@@ -76,7 +74,7 @@ def check_in_child(
 
 def _failure(code: int) -> ConsortiaError:
     """Of a child that ended with `code`, negative for a signal, and left no outcome."""
-    if code == FAULT_EXIT_CODE:
+    if code == FAULT:
         return DataStewardError(
             "check of the data",
             expected="an outcome",
@@ -114,7 +112,7 @@ def _ended(child: "subprocess.Popen[str]", is_stopped: Callable[[], bool]) -> It
 def _end_with_agent() -> None:
     """Leave at once when the agent closes its end, however it ended."""
     sys.stdin.read()
-    os._exit(ORPHANED_EXIT_CODE)
+    os._exit(ORPHANED)
 
 
 def _outcome(line: str) -> GateOutcome | None:
@@ -152,4 +150,4 @@ if __name__ == "__main__":
         main()
     except ConsortiaError as error:
         say_fault(error)
-        sys.exit(FAULT_EXIT_CODE)
+        sys.exit(FAULT)

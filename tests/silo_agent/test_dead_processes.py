@@ -14,11 +14,12 @@ from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, Refusal, RoundPlan
 from flows.round.round_watch import view_round
+from infra.processes.exit_codes import described_exit
 from silo_agent.agent import Step, poll_once
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.loop import run_agent
 from silo_agent.release.release import Released
-from silo_agent.restarts import CheckDiedError, ProcessDiedError, described_exit, with_restarts
+from silo_agent.restarts import CheckDiedError, ProcessDiedError, with_restarts
 from silo_agent.silo import Silo
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation

@@ -12,21 +12,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
+from infra.processes.parent_pipe import PIPE_VARIABLE, parent_pipe
+from infra.processes.process_tree import descendants, kill_and_wait
 from silo_agent.training.processes.failed_process import FailedProcess, first_failed
 from silo_agent.training.processes.rank_log import LOG_DIRECTORY_VARIABLE, open_private
 from silo_agent.training.processes.torchrun import TORCHRUN_VARIABLES, torchrun_command
-from silo_agent.training.processes.watchdog import AGENT_PIPE_VARIABLE
 
 GRACE_SECONDS = 3.0
-KILLED_WITHIN_SECONDS = 5.0
 RENDEZVOUS_VARIABLE = "CONSORTIA_RENDEZVOUS"
 """Path of the file through which the ranks of one machine find each other."""
 
@@ -69,12 +66,7 @@ class RankProcesses:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
             directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="silo-agent-")))
-            pipe = directory / "agent-alive"
-            os.mkfifo(pipe, 0o600)
-            exits.callback(_kill_all_that_watch, pipe)
-            # Read and write, so that opening does not wait for a reader; never inherited.
-            descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            exits.callback(os.close, descriptor)
+            pipe = exits.enter_context(parent_pipe(directory))
             exits.callback(self._end)
             self._process = self._start(directory, pipe)
             self._exits = exits.pop_all()
@@ -130,7 +122,7 @@ class RankProcesses:
             "OMP_NUM_THREADS": str(self._launch.threads),
             LOG_DIRECTORY_VARIABLE: str(self._launch.log.parent),
             RENDEZVOUS_VARIABLE: str(directory / "rendezvous"),
-            AGENT_PIPE_VARIABLE: str(pipe),
+            PIPE_VARIABLE: str(pipe),
             # Private to this launch: no lock of an earlier, killed build can make ranks wait.
             "TORCH_EXTENSIONS_DIR": str(directory / "torch-extensions"),
         }
@@ -139,58 +131,11 @@ class RankProcesses:
         """Ask torchrun, which asks the ranks; then kill it, so that it starts no more."""
         if self._process is None:
             return
-        started = _descendants(self._process.pid)
+        started = descendants(self._process.pid)
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_SECONDS)
         self._process.kill()
         self._process.wait()
-        ended = [process for process in started if process.is_running()]
-        for process in ended:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        _wait_for_end(ended)
-
-
-def _kill_all_that_watch(pipe: Path) -> None:
-    """Return when no process of this launch is left, whoever its parent and session became."""
-    while left := _watching(pipe):
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        _wait_for_end(left)
-
-
-def _wait_for_end(processes: list[psutil.Process]) -> None:
-    """Until none executes; one that was killed still runs for a moment, with no environment left
-    to know it by, and one that its new parent has not collected yet executes no more."""
-    deadline = time.monotonic() + KILLED_WITHIN_SECONDS
-    while time.monotonic() < deadline and any(map(_executes, processes)):
-        time.sleep(0.02)
-
-
-def _executes(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    """The processes below one that has not been collected yet."""
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _watching(pipe: Path) -> list[psutil.Process]:
-    """Processes that were given the name of `pipe`, which is unique to one launch."""
-    found = []
-    for process in psutil.process_iter():
-        # Ended meanwhile, or of another user: then it is none of this launch.
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(AGENT_PIPE_VARIABLE) == str(pipe):
-                found.append(process)
-    return found
+        kill_and_wait(started)
