@@ -28,12 +28,15 @@ def kill_and_wait(processes: Iterable[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     deadline = time.monotonic() + KILLED_WITHIN_SECONDS
-    while time.monotonic() < deadline and any(map(_executes, running)):
+    while time.monotonic() < deadline and any(map(executes, running)):
         time.sleep(0.02)
 
 
-def _executes(process: psutil.Process) -> bool:
+def executes(process: psutil.Process) -> bool:
+    """Whether it runs; one that only waits to be collected does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        # The first thread of several can be a zombie while others still hold files and ports.
+        is_over = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return process.is_running() and not is_over
     except psutil.NoSuchProcess:
         return False
