@@ -24,7 +24,7 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.processes.rank_processes import Launch, RankProcesses
+from silo_agent.training.processes.rank_processes import Launch, rank_processes
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,
@@ -134,7 +134,7 @@ class _Watch:
         self._stop_if_due()
         if self._on_progress is not None:
             self._on_progress(Progress(phase="starting the processes"))
-        with RankProcesses(launch) as processes:
+        with rank_processes(launch) as processes:
             while True:
                 code = processes.exit_code()
                 self._pass_progress_on()

@@ -7,15 +7,14 @@ and NCCL talk over loopback: no port of the machine is reachable from outside wh
 The environment is an allow list: credentials of the agent stay with the agent.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from infra.processes.parent_pipe import PIPE_VARIABLE, parent_pipe
 from infra.processes.process_tree import descendants, kill_and_wait
@@ -55,87 +54,83 @@ class Launch:
     log: Path
 
 
+@dataclass(frozen=True)
 class RankProcesses:
-    """The processes of one launch; a context manager that leaves nothing running."""
+    """The processes of one launch; made by `rank_processes`."""
 
-    def __init__(self, launch: Launch) -> None:
-        self._launch = launch
-        self._exits = contextlib.ExitStack()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as exits:
-            directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="silo-agent-")))
-            pipe = exits.enter_context(parent_pipe(directory))
-            exits.callback(self._end)
-            self._process = self._start(directory, pipe)
-            self._exits = exits.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exits.close()
+    launch: Launch
+    process: subprocess.Popen[bytes]
 
     def exit_code(self) -> int | None:
         """None while anything may run, 0 when every rank ended well; negative for a signal."""
-        return self._process.poll() if self._process is not None else None
+        return self.process.poll()
 
     def failed(self, code: int) -> FailedProcess:
         """The process to blame when `exit_code` is `code`, which is not 0."""
-        if self._launch.ranks is None:
-            return FailedProcess("evaluation", code, self._launch.log)
-        return first_failed(FailedProcess("torchrun", code, self._launch.log))
+        if self.launch.ranks is None:
+            return FailedProcess("evaluation", code, self.launch.log)
+        return first_failed(FailedProcess("torchrun", code, self.launch.log))
 
-    def _start(self, directory: Path, pipe: Path) -> subprocess.Popen[bytes]:
-        launch = self._launch
-        # -P: a file in the working directory must not stand in for a module.
-        command = [sys.executable, "-P", "-m", launch.module, *launch.arguments]
-        if launch.ranks is not None:
-            command = torchrun_command(launch.ranks, command, directory)
-        with os.fdopen(open_private(launch.log), "wb") as log:
-            return subprocess.Popen(
-                command,
-                env=self._environment(directory, pipe),
-                cwd=launch.log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                umask=0o077,
-                process_group=0,
-            )
 
-    def _environment(self, directory: Path, pipe: Path) -> dict[str, str]:
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _KEPT or name.startswith(_KEPT_PREFIXES)
-        }
-        return {
-            "GLOO_SOCKET_IFNAME": _LOOPBACK,
-            "NCCL_SOCKET_IFNAME": _LOOPBACK,
-            **kept,
-            **_FIXED,
-            "OMP_NUM_THREADS": str(self._launch.threads),
-            LOG_DIRECTORY_VARIABLE: str(self._launch.log.parent),
-            RENDEZVOUS_VARIABLE: str(directory / "rendezvous"),
-            PIPE_VARIABLE: str(pipe),
-            # Private to this launch: no lock of an earlier, killed build can make ranks wait.
-            "TORCH_EXTENSIONS_DIR": str(directory / "torch-extensions"),
-        }
+@contextmanager
+def rank_processes(launch: Launch) -> Iterator[RankProcesses]:
+    """Start a launch; after the block nothing of it is left running."""
+    with (
+        tempfile.TemporaryDirectory(prefix="silo-agent-") as directory,
+        parent_pipe(Path(directory)) as pipe,
+    ):
+        process = _started(launch, Path(directory), pipe)
+        try:
+            yield RankProcesses(launch, process)
+        finally:
+            _end(process)
 
-    def _end(self) -> None:
-        """Ask torchrun, which asks the ranks; then kill it, so that it starts no more."""
-        if self._process is None:
-            return
-        started = descendants(self._process.pid)
-        if self._process.poll() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE_SECONDS)
-        self._process.kill()
-        self._process.wait()
-        kill_and_wait(started)
+
+def _started(launch: Launch, directory: Path, pipe: Path) -> subprocess.Popen[bytes]:
+    # -P: a file in the working directory must not stand in for a module.
+    command = [sys.executable, "-P", "-m", launch.module, *launch.arguments]
+    if launch.ranks is not None:
+        command = torchrun_command(launch.ranks, command, directory)
+    with os.fdopen(open_private(launch.log), "wb") as log:
+        return subprocess.Popen(
+            command,
+            env=_environment(launch, directory, pipe),
+            cwd=launch.log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            umask=0o077,
+            process_group=0,
+        )
+
+
+def _environment(launch: Launch, directory: Path, pipe: Path) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+    return {
+        "GLOO_SOCKET_IFNAME": _LOOPBACK,
+        "NCCL_SOCKET_IFNAME": _LOOPBACK,
+        **kept,
+        **_FIXED,
+        "OMP_NUM_THREADS": str(launch.threads),
+        LOG_DIRECTORY_VARIABLE: str(launch.log.parent),
+        RENDEZVOUS_VARIABLE: str(directory / "rendezvous"),
+        PIPE_VARIABLE: str(pipe),
+        # Private to this launch: no lock of an earlier, killed build can make ranks wait.
+        "TORCH_EXTENSIONS_DIR": str(directory / "torch-extensions"),
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask torchrun, which asks the ranks; then kill it, so that it starts no more."""
+    started = descendants(process.pid)
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    process.kill()
+    process.wait()
+    kill_and_wait(started)

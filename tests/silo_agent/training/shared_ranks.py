@@ -19,7 +19,7 @@ from data_contracts.errors import ConsortiaError
 from silo_agent.training.job import TrainingJob, TrainingResult
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.processes.rank_log import redirect_output
-from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE, Launch, RankProcesses
+from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE, Launch, rank_processes
 from silo_agent.training.run_files import RunFiles, exit_code_of
 
 ROOT = Path(__file__).parents[3]
@@ -49,7 +49,7 @@ def train_in_shared_ranks(jobs: Sequence[TrainingJob], root: Path) -> ConsortiaE
     launch = Launch(MODULE, tuple(_written(jobs)), ranks=jobs[0].ranks, threads=1, log=log)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        with RankProcesses(launch) as processes:
+        with rank_processes(launch) as processes:
             while (code := processes.exit_code()) is None:
                 time.sleep(0.1)
             return processes.failed(code).error() if code else None
