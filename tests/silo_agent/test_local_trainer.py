@@ -216,8 +216,11 @@ def test_sums_of_records_in_another_order_are_measured_again(
 
 
 def test_one_record_has_a_loss_and_no_error(tmp_path: Path) -> None:
-    found = TinyEvaluation(tmp_path, records=1)
-    losses = found.evaluate(BASE_MODEL, found.plain)
+    silo = TinyEvaluation(tmp_path, records=1)
+    adapters, book = (BASE_MODEL, silo.plain), silo.jobs.book(silo.heldout)
+    for adapter, records in zip(adapters, silo.afresh(*adapters), strict=True):
+        book.put(measured("known", adapter), Loss.of(records))
+    losses = silo.evaluate(BASE_MODEL, silo.plain, KillSwitch(stopped=True))
     assert (losses.records, losses.change_error, losses.base_change_error) == (1, None, None)
     assert losses.candidate != losses.base
 

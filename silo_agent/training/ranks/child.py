@@ -32,8 +32,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(job: TrainingJob, fingerprint: str) -> None:
-    # Imports torch, transformers, PEFT and DeepSpeed: seconds, so only after parsing.
+    # Imports of torch, then of transformers, PEFT and DeepSpeed: seconds, so only after parsing.
     with collector_paused():
+        from silo_agent.training.ranks.devices import require_gpus
+
+        require_gpus(job.device)
         from silo_agent.training.ranks.local_training import train_rank
 
     train_rank(job, fingerprint)

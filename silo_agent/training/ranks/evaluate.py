@@ -52,10 +52,10 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     with collector_paused():
         import torch
 
-        from silo_agent.training.ranks import lora_model
+        from silo_agent.training.ranks import devices, lora_model
 
     torch.set_num_threads(job.threads)
-    device = lora_model.single_device(job.device)
+    device = devices.single_device(job.device)
     sets = _packed_sets(job)
     model = lora_model.load_lora_model(
         job.model_dir, job.layout, job.device, residual=job.residual_layout
