@@ -9,7 +9,10 @@ import typer
 from flows.cli import app as consortia
 from silo_agent.cli import app as silo_agent
 
-_PROGRAMS = {"consortia": consortia, "silo-agent": silo_agent}
+_PROGRAMS = {
+    "consortia": typer.main.get_command(consortia),
+    "silo-agent": typer.main.get_command(silo_agent),
+}
 _OWN_LINE = re.compile(r"^\s*((?:consortia|silo-agent) .+?)\s*$", re.MULTILINE)
 _QUOTED = re.compile(r"`((?:consortia|silo-agent) [^`\n]*)`")
 
@@ -26,14 +29,15 @@ def printed_commands(output: str) -> list[list[str]]:
 
 
 def require_known(command: list[str]) -> None:
-    """Fail unless the subcommand and every option of `command` exist."""
-    node: Any = typer.main.get_command(_PROGRAMS[command[0]])
+    """Fail unless the subcommand and every option and argument of `command` exist."""
+    node: Any = _PROGRAMS[command[0]]
     arguments = command[1:]
     while hasattr(node, "commands"):
         assert arguments, f"{command} ends before its subcommand"
         assert arguments[0] in node.commands, f"{arguments[0]} of {command}"
         node, arguments = node.commands[arguments[0]], arguments[1:]
-    node.make_parser(node.context_class(node)).parse_args(list(arguments))
+    _, left, _ = node.make_parser(node.context_class(node)).parse_args(list(arguments))
+    assert not left, f"{left} of {command}"
 
 
 def require_pasteable(output: str) -> int:

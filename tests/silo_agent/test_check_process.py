@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,8 @@ import pytest
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.processes.exit_codes import ORPHANED
 from silo_agent.config import AgentSection
-from silo_agent.gate.check_process import REPORT_EVERY, check_in_child
+from silo_agent.gate.check_child import REPORT_EVERY
+from silo_agent.gate.check_process import check_in_child
 from silo_agent.gate.contract_gate import GATE_DIRECTORY
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.restarts import CheckDiedError
@@ -33,7 +34,7 @@ def silo(tmp_path: Path) -> SampleSilo:
 
 def test_the_child_finds_what_the_gate_finds_and_it_is_kept(silo: SampleSilo) -> None:
     silo.write_records([*sample_records(), b"broken"])
-    gate = replace(silo.gate, in_child=True)
+    gate = silo.gate_in_child
     outcome = gate.check()
     assert failing(outcome) == ["records.readable"]
     assert gate.check() == outcome, "it is kept"
@@ -66,7 +67,7 @@ def each_child(act: Callable[[psutil.Process], None], times: int) -> Iterator[li
         while not over.wait(0.01):
             for child in psutil.Process().children():
                 with suppress(psutil.Error):
-                    if child.pid not in seen and "silo_agent.gate.check_process" in child.cmdline():
+                    if child.pid not in seen and "silo_agent.gate.check_child" in child.cmdline():
                         seen.append(child.pid)
                         if len(seen) <= times:
                             act(child)
@@ -95,7 +96,7 @@ def test_a_child_that_always_dies_is_no_word_about_the_data(
 ) -> None:
     silo.write_records(list(sample_records()))
     silo.config = silo.config.model_copy(update={"agent": AgentSection(max_restarts=2)})
-    gate = replace(silo.gate, in_child=True)
+    gate = silo.gate_in_child
     with each_child(die, 3) as seen, pytest.raises(CheckDiedError, match=r"more memory") as raised:
         gate.check()
     assert len(seen) == 3
@@ -105,7 +106,7 @@ def test_a_child_that_always_dies_is_no_word_about_the_data(
 
 def test_what_needs_no_look_needs_no_child(silo: SampleSilo) -> None:
     (silo.home / "silo-agent.toml").unlink()
-    outcome = replace(silo.gate, in_child=True).check()
+    outcome = silo.gate_in_child.check()
     assert failing(outcome) == ["data.available"]
 
 
@@ -132,7 +133,7 @@ class LargeCheck:
 
 def orphaned_child(silo: SampleSilo) -> subprocess.Popen[bytes]:
     """One that its agent leaves after the first progress."""
-    command = [sys.executable, "-m", "silo_agent.gate.check_process", str(silo.home)]
+    command = [sys.executable, "-m", "silo_agent.gate.check_child", str(silo.home)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin
         assert child.stdout
@@ -156,7 +157,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LargeCheck:
     orphan = orphaned_child(silo)
     left_by_orphan, progress = tables(silo), list[int]()
     with each_child(psutil.Process.kill, 1) as seen:
-        outcome = replace(silo.gate, in_child=True).check(progress.append)
+        outcome = silo.gate_in_child.check(progress.append)
     return LargeCheck(
         orphan.pid, orphan.returncode, left_by_orphan, outcome, progress, seen, tables(silo)
     )

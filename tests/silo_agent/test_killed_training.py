@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from infra.clock import SystemClock
-from silo_agent.collaborators import Splits
 from silo_agent.config import AgentSection, TrainingSection
+from silo_agent.gate.splits import Splits
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.job import TrainingResult
 from silo_agent.training.run_files import RunFiles

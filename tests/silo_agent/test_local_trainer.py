@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from infra.clock import SystemClock
-from silo_agent.collaborators import EvaluatedAdapters, GlobalAdapter, HeldoutLosses, Splits
+from silo_agent.collaborators import EvaluatedAdapters, GlobalAdapter, HeldoutLosses
 from silo_agent.config import AgentSection, SiloConfig
+from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet

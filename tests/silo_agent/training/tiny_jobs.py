@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import psutil
 
+from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     TrainedFactors,
     TrainingRecipe,
 )
-from data_contracts.protocol.starting_adapter import InitialAdapter, tensors_of
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
