@@ -1,13 +1,12 @@
 """The process that looks at the data: progress and outcome as lines on stdout, what is wrong on
 stderr."""
 
-import os
 import sys
-import threading
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
-from infra.processes.exit_codes import FAULT, ORPHANED
+from infra.processes.exit_codes import FAULT
+from infra.processes.parent_pipe import end_with_parent
 from infra.terminal import say_fault
 from silo_agent.config import load_config
 from silo_agent.gate.contract_gate import contract_gate
@@ -18,7 +17,7 @@ REPORT_EVERY = 4_000
 
 def main() -> None:
     """Check the data of the silo whose home is the first argument."""
-    threading.Thread(target=_end_with_agent, name="agent-watch", daemon=True).start()
+    end_with_parent()
     reported = 0
 
     def report(records: int) -> None:
@@ -29,12 +28,6 @@ def main() -> None:
 
     outcome = contract_gate(load_config(Path(sys.argv[1]))).check(report)
     _say(OUTCOME + outcome.model_dump_json())
-
-
-def _end_with_agent() -> None:
-    """Leave at once when the agent closes its end, however it ended."""
-    sys.stdin.read()
-    os._exit(ORPHANED)
 
 
 def _say(line: str) -> None:

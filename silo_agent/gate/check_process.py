@@ -9,8 +9,10 @@ reads the data.)
 """
 
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from pydantic import ValidationError
 
 from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperatorError
 from infra.processes.exit_codes import FAULT, described_exit
+from infra.processes.parent_pipe import PIPE_VARIABLE, parent_pipe
 from silo_agent.gate.check_child import OUTCOME, PROGRESS
 from silo_agent.gate.data_gate import Progress
 from silo_agent.gate.outcome import GateOutcome
@@ -41,11 +44,13 @@ def check_in_child(
     """
     command = [sys.executable, "-m", CHILD, str(home)]
     outcome: GateOutcome | None = None
-    # The child reads its stdin to its end, which comes when this process is no more.
     with (
+        tempfile.TemporaryDirectory(prefix="silo-agent-") as directory,
+        parent_pipe(Path(directory)) as pipe,
         subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
+            env=os.environ | {PIPE_VARIABLE: str(pipe)},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",

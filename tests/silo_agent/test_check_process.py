@@ -1,5 +1,6 @@
 """Records are looked at in a process of their own, which may die without the agent."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.processes.exit_codes import ORPHANED
+from infra.processes.parent_pipe import PIPE_VARIABLE
 from silo_agent.config import AgentSection
 from silo_agent.gate.check_child import REPORT_EVERY
 from silo_agent.gate.check_process import check_in_child
@@ -134,11 +136,14 @@ class LargeCheck:
 def orphaned_child(silo: SampleSilo) -> subprocess.Popen[bytes]:
     """One that its agent leaves after the first progress."""
     command = [sys.executable, "-m", "silo_agent.gate.check_child", str(silo.home)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin
+    pipe = silo.home / "agent-alive"
+    os.mkfifo(pipe, 0o600)
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    environment = os.environ | {PIPE_VARIABLE: str(pipe)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
         assert child.stdout
         child.stdout.readline()
-        child.stdin.close()
+        os.close(descriptor)
         child.wait(timeout=10)
     return child
 
