@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
-from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.loss import Loss
 from silo_agent.training.ranks.engine import LoraEngine, ResumePoint
 from silo_agent.training.ranks.lora_model import load_tokenizer
 from silo_agent.training.ranks.packing import (
@@ -172,8 +172,8 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
         tokens_per_second=point.tokens / max(point.seconds, 1e-6),
         peak_rss_bytes_per_rank=peak_rss_bytes(),
         packing=round_.packing,
-        base=_loss(point.base),
-        starting=_loss(point.starting),
+        base=Loss.of(point.base) if point.base else None,
+        starting=Loss.of(point.starting) if point.starting else None,
         local=trained.after,
     )
 
@@ -192,10 +192,6 @@ def _with_baseline(round_: _Round, result: TrainingResult) -> TrainingResult:
         "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, peak_rss_bytes()),
     }
     return result.model_copy(update=update)
-
-
-def _loss(sums: RecordSums | None) -> Loss | None:
-    return Loss.of(sums) if sums else None
 
 
 def _baseline_is_the_local_adapter(job: TrainingJob) -> bool:
