@@ -8,21 +8,8 @@ from typing import Protocol
 from data_contracts.protocol.records import RoundPlan, Verdict
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.release.status_reporter import StatusReporter
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """A local adapter as it left training; losses in nats per token, time in seconds.
-
-    The outbox keeps the file under a second name, so it must not be written again in place.
-    """
-
-    adapter: Path
-    tokens: int
-    steps: int
-    first_step_loss: float
-    last_step_loss: float
-    seconds: float
+from silo_agent.training.job import TrainingResult
+from silo_agent.training.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -63,28 +50,20 @@ class EvaluatedAdapters:
     candidate: GlobalAdapter
 
 
-@dataclass(frozen=True)
-class AdapterLosses:
-    """Mean losses of some adapters on the held-out split, in nats per answer token."""
-
-    tokens: int
-    losses: tuple[float, ...]
-
-
 class Trainer(Protocol):
     """What the agent needs of training; the real one starts DeepSpeed ranks in a child.
 
-    Before `train` the agent has fetched and checked what the plan starts from; a residual lies
-    where `GlobalAdapters.kept` says.
+    The agent has fetched and checked every adapter that it hands in. `measure` gives one loss for
+    each adapter, in their order.
     """
 
     def train(
         self,
         plan: RoundPlan,
         verdict: Verdict,
-        starting_adapter: Path | None,
+        starting: GlobalAdapter,
         report: StatusReporter,
-    ) -> LocalTraining: ...
+    ) -> TrainingResult: ...
 
     def evaluate(
         self,
@@ -100,7 +79,7 @@ class Trainer(Protocol):
         verdict: Verdict,
         adapters: Sequence[GlobalAdapter],
         report: StatusReporter,
-    ) -> AdapterLosses: ...
+    ) -> tuple[Loss, ...]: ...
 
 
 class DataGate(Protocol):

@@ -6,7 +6,6 @@ the caller's to answer for, with a signed refusal.
 """
 
 import logging
-import signal
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,11 +39,3 @@ def with_restarts(run: Callable[[], ResultT], max_restarts: int) -> ResultT:
             log.warning("for the silo operator only: %s", error)
             log.warning("it is started again, at most %d more times", left)
     return run()
-
-
-def described_exit(code: int) -> str:
-    """How a process with this exit code ended; a negative one is a signal."""
-    if code >= 0:
-        return f"exit code {code}"
-    names = {each.value: each.name for each in signal.Signals}
-    return f"signal {names.get(-code, -code)}"

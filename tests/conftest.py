@@ -54,8 +54,9 @@ class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
     """Gives every file as a whole to one process, and all that ask Prefect to the same one.
 
     Starting a server takes longer than most files of tests. A file that asks for one and is not
-    named here still works; its process may only have to start another. Simulated years share
-    nothing and take minutes each, so they go out one by one.
+    named here still works; its process may only have to start another. The same goes for the files
+    that look at the shared launches of training ranks, and import what these do. Simulated years
+    share nothing and take minutes each, so they go out one by one.
     """
 
     YEARS = "tests/year/test_year.py"
@@ -68,9 +69,17 @@ class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
         "tests/infra/test_local_stack.py",
     )
 
+    RANKS = (
+        "tests/silo_agent/training/test_launch_faults.py",
+        "tests/silo_agent/training/test_recipes.py",
+        "tests/silo_agent/training/test_training_runs.py",
+    )
+
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(self.YEARS):
             return nodeid
+        if nodeid.startswith(self.RANKS):
+            return "ranks"
         return "Prefect" if nodeid.startswith(self.FILES) else str(super()._split_scope(nodeid))
 
 

@@ -78,7 +78,7 @@ def compare(
         base={silo: float(entry.base) for silo, entry in losses.items()},
         published={silo: float(entry.candidate) for silo, entry in losses.items()},
         silo_only={
-            trained: {seen: result.loss(trained, seen).loss for seen in silos} for trained in silos
+            trained: {seen: result.loss(trained, seen).nats for seen in silos} for trained in silos
         },
     )
 

@@ -21,6 +21,7 @@ import psutil
 
 from data_contracts.errors import ConsortiaError
 from infra.disk.durable_files import write_durably
+from infra.processes.process_tree import executes
 from infra.terminal import command_line
 
 STOP_GRACE_SECONDS = 3.0
@@ -102,11 +103,8 @@ class LocalProcess:
     def _process(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.started_at) > SAME_START_SECONDS:
-                return None
-            # The first thread of several can be a zombie while others still hold files and ports.
-            is_over = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
-            return None if is_over else process
+            is_same = abs(process.create_time() - self.started_at) <= SAME_START_SECONDS
+            return process if is_same and executes(process) else None
         except psutil.NoSuchProcess:
             return None
 

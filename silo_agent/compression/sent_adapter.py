@@ -23,7 +23,7 @@ from data_contracts.protocol.records.merge_spec import REBASING_RULES
 from infra.records.record_store import Found, read_record
 from infra.storage.object_store import Bucket
 from silo_agent.compression.error_feedback import LocalRound, compress
-from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
+from silo_agent.compression.residual_state import Carry, ErrorFeedback, RoundBefore
 from silo_agent.release.outbox import Outbox
 
 STATE_DIRECTORY = "error-feedback"
@@ -64,27 +64,24 @@ class SentAdapters:
         start: AdapterSource = narrowed(_source(plan, starting), layout)
         scheme = SCHEMES[plan.compression]
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
-        digest = plan.starting_adapter.digest if plan.starting_adapter else None
-        before = self._round_before(plan, signers)
-        carry = feedback.carried_into(plan.round, layout, digest, before)
-        dropped = carry.record is None and plan.round > 1
-        level = logging.WARNING if dropped else logging.INFO
-        log.log(level, "error feedback of round %d: %s", plan.round, carry.reason)
+        carry = self._carry(feedback, plan, signers)
         sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
         files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
         trained = plan.recipe.trained_factors
         round_ = LocalRound(open_adapter(local, layout), start, scheme, trained)
         compressed = compress(round_, feedback.open(carry), files)
-        if compressed.lost_share:
-            log.info(
-                "round %d: %.1f %% of the norm of the rounding error that was carried into it is "
-                "lost: the factors that it starts from cannot express that part",
-                plan.round,
-                100 * compressed.lost_share,
-            )
+        _tell_lost(plan.round, compressed.lost_share)
         check_quantised(sent, layout, scheme, start)
-        feedback.keep(plan.round, layout, digest, carry, compressed)
+        feedback.keep(plan.round, layout, _starting_digest(plan), carry, compressed)
         return sent
+
+    def _carry(self, feedback: ErrorFeedback, plan: RoundPlan, signers: Parties) -> Carry:
+        before, layout = self._round_before(plan, signers), plan.layout_of(self.silo)
+        carry = feedback.carried_into(plan.round, layout, _starting_digest(plan), before)
+        dropped = carry.record is None and plan.round > 1
+        level = logging.WARNING if dropped else logging.INFO
+        log.log(level, "error feedback of round %d: %s", plan.round, carry.reason)
+        return carry
 
     def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
         """What this silo sent in the round before, and whether the plan starts from its merge."""
@@ -110,6 +107,20 @@ class SentAdapters:
     ) -> RoundRecordT | None:
         reading = read_record(self.plans, attempt_of_record(submission), record_type, keys)
         return reading.verified.record if isinstance(reading, Found) else None
+
+
+def _tell_lost(round_number: int, share: float) -> None:
+    if share:
+        log.info(
+            "round %d: %.1f %% of the norm of the rounding error that was carried into it is "
+            "lost: the factors that it starts from cannot express that part",
+            round_number,
+            100 * share,
+        )
+
+
+def _starting_digest(plan: RoundPlan) -> str | None:
+    return plan.starting_adapter.digest if plan.starting_adapter else None
 
 
 def _source(plan: RoundPlan, starting: Path | None) -> AdapterSource:

@@ -17,12 +17,12 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import CoalitionLosses, ContributionRequest, Verdict
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.wire_types import decimal_from_float
-from silo_agent.collaborators import AdapterLosses
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.release.doors import TOO_LATE
 from silo_agent.release.release import DoorClosedError
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import OwnAttempt, Step
+from silo_agent.training.loss import Loss
 
 log = logging.getLogger("silo-agent")
 
@@ -62,21 +62,22 @@ def answer_request(
         "round %d: held-out losses of the merges of %d sets of silos released, each over %d answer "
         "tokens",
         attempt.plan.record.round,
-        len(found.losses),
-        found.tokens,
+        len(found),
+        found[0].tokens,
     )
     return Step.MEASURED
 
 
-def _losses(silo: Silo, attempt: OwnAttempt, verdict: Verdict, request: Request) -> AdapterLosses:
+def _losses(
+    silo: Silo, attempt: OwnAttempt, verdict: Verdict, request: Request
+) -> tuple[Loss, ...]:
     """In the request's order; raises DoorClosedError when nothing may leave any more."""
-    tokens, losses = 0, list[float]()
+    losses = list[Loss]()
     for batch in _batches(request.record.coalitions):
         _require_answerable(silo, attempt, request)
-        found = _measured(silo, attempt, verdict, batch)
-        tokens, losses = found.tokens, [*losses, *found.losses]
+        losses += _measured(silo, attempt, verdict, batch)
     _require_answerable(silo, attempt, request)
-    return AdapterLosses(tokens, tuple(losses))
+    return tuple(losses)
 
 
 def _require_answerable(silo: Silo, attempt: OwnAttempt, request: Request) -> None:
@@ -87,7 +88,7 @@ def _require_answerable(silo: Silo, attempt: OwnAttempt, request: Request) -> No
 
 def _measured(
     silo: Silo, attempt: OwnAttempt, verdict: Verdict, batch: Sequence[CoalitionAdapter]
-) -> AdapterLosses:
+) -> tuple[Loss, ...]:
     known, plan = GlobalAdapters(_directory(silo), silo.plans), attempt.plan.record
     adapters = [known.coalition(plan, part) for part in batch]
     found = silo.trainer.measure(plan, verdict, adapters, attempt.report)
@@ -96,15 +97,15 @@ def _measured(
 
 
 def _coalition_losses(
-    silo: Silo, attempt: OwnAttempt, request: Request, found: AdapterLosses
+    silo: Silo, attempt: OwnAttempt, request: Request, found: tuple[Loss, ...]
 ) -> CoalitionLosses:
     return CoalitionLosses.on(
         attempt.plan,
         silo.clock.now(),
         silo=silo.name,
         request_digest=request.digest,
-        tokens=found.tokens,
-        losses=tuple(decimal_from_float(loss, LOSS_DECIMALS) for loss in found.losses),
+        tokens=found[0].tokens,
+        losses=tuple(decimal_from_float(loss.nats, LOSS_DECIMALS) for loss in found),
     )
 
 

@@ -1,26 +1,23 @@
 """The process that looks at the data: progress and outcome as lines on stdout, what is wrong on
 stderr."""
 
-import os
 import sys
-import threading
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
+from infra.processes.exit_codes import FAULT
+from infra.processes.parent_pipe import end_with_parent
 from infra.terminal import say_fault
 from silo_agent.config import load_config
 from silo_agent.gate.contract_gate import contract_gate
 
 PROGRESS, OUTCOME = "records ", "outcome "
 REPORT_EVERY = 4_000
-ORPHANED_EXIT_CODE = 86
-FAULT_EXIT_CODE = 3
-"""Of a child that said what a person can mend; one that met what nobody foresaw ends with 1."""
 
 
 def main() -> None:
     """Check the data of the silo whose home is the first argument."""
-    threading.Thread(target=_end_with_agent, name="agent-watch", daemon=True).start()
+    end_with_parent()
     reported = 0
 
     def report(records: int) -> None:
@@ -33,12 +30,6 @@ def main() -> None:
     _say(OUTCOME + outcome.model_dump_json())
 
 
-def _end_with_agent() -> None:
-    """Leave at once when the agent closes its end, however it ended."""
-    sys.stdin.read()
-    os._exit(ORPHANED_EXIT_CODE)
-
-
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -49,4 +40,4 @@ if __name__ == "__main__":
         main()
     except ConsortiaError as error:
         say_fault(error)
-        sys.exit(FAULT_EXIT_CODE)
+        sys.exit(FAULT)

@@ -9,8 +9,10 @@ reads the data.)
 """
 
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,10 +21,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperatorError
-from silo_agent.gate.check_child import FAULT_EXIT_CODE, OUTCOME, PROGRESS
+from infra.processes.exit_codes import FAULT, described_exit
+from infra.processes.parent_pipe import PIPE_VARIABLE, parent_pipe
+from silo_agent.gate.check_child import OUTCOME, PROGRESS
 from silo_agent.gate.data_gate import Progress
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.restarts import CheckDiedError, described_exit
+from silo_agent.restarts import CheckDiedError
 
 log = logging.getLogger("silo-agent")
 
@@ -39,11 +43,14 @@ def check_in_child(
     or crashed, SiloOperatorError when the kill switch ended it.
     """
     command = [sys.executable, "-m", CHILD, str(home)]
-    # The child reads its stdin to its end, which comes when this process is no more.
+    outcome: GateOutcome | None = None
     with (
+        tempfile.TemporaryDirectory(prefix="silo-agent-") as directory,
+        parent_pipe(Path(directory)) as pipe,
         subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
+            env=os.environ | {PIPE_VARIABLE: str(pipe)},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
@@ -66,7 +73,7 @@ def check_in_child(
 
 def _failure(code: int) -> ConsortiaError:
     """Of a child that ended with `code`, negative for a signal, and left no outcome."""
-    if code == FAULT_EXIT_CODE:
+    if code == FAULT:
         return DataStewardError(
             "check of the data",
             expected="an outcome",

@@ -8,7 +8,6 @@ from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Submission, Verdict
 from data_contracts.protocol.wire_types import decimal_from_float
-from silo_agent.collaborators import LocalTraining
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
@@ -16,6 +15,7 @@ from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse_fault
 from silo_agent.steps.own_attempt import OwnAttempt, Step
+from silo_agent.training.job import TrainingResult
 
 log = logging.getLogger("silo-agent")
 
@@ -26,7 +26,7 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     if silo.clock.now() >= plan.submit_by:
         return Step.WAITING
     attempt.out.require_open(Submission)
-    starting = GlobalAdapters(silo.config.home, silo.plans).starting(plan).path
+    starting = GlobalAdapters(silo.config.home, silo.plans).starting(plan)
     try:
         local = silo.trainer.train(plan, verdict.record, starting, attempt.report)
     except DataStewardError as error:
@@ -34,14 +34,14 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
     sent_adapters = SentAdapters(silo.config.home, silo.name, silo.release.outbox, silo.plans)
-    sent = sent_adapters.file(plan, local.adapter, starting, attempt.feed.ever(silo.name))
+    sent = sent_adapters.file(plan, local.adapter, starting.path, attempt.feed.ever(silo.name))
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
     attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
     _tell(plan.round, local)
     return Step.SUBMITTED
 
 
-def _tell(number: int, local: LocalTraining) -> None:
+def _tell(number: int, local: TrainingResult) -> None:
     log.info(
         "round %d: local adapter released after %d training steps on %d tokens; training loss "
         "%.4f nats per answer token in the first step, %.4f in the last",
@@ -54,7 +54,7 @@ def _tell(number: int, local: LocalTraining) -> None:
 
 
 def _submission(
-    silo: Silo, attempt: OwnAttempt, local: LocalTraining, sent: Path, verdict_digest: str
+    silo: Silo, attempt: OwnAttempt, local: TrainingResult, sent: Path, verdict_digest: str
 ) -> Submission:
     return Submission.on(
         attempt.plan,

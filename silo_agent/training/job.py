@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
-from silo_agent.training.ranks.record_sums import RecordSums
+from silo_agent.training.loss import Loss, RecordSums
 
 Device = Literal["cpu", "cuda"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -116,12 +116,13 @@ class PackingCounts(_Value):
 
 
 class TrainingResult(_Value):
-    """What training produced. Losses are mean nats per answer token on the held-out records,
-    except `first_step_loss` and `last_step_loss`, which are on the training records. Held-out
-    losses that the job did not ask for are None, and their sums per record empty.
+    """What training produced. `first_step_loss` and `last_step_loss` are on the training records,
+    in nats per answer token; `base`, `starting`, `local` and `silo_only` are held-out losses, None
+    where the job did not ask for them, the first two with their records.
 
     `tokens` counts the tokens processed in training, padding excluded (there is none).
-    The silo-only fields are None when the baseline was not asked for or not reached in time.
+    The silo-only fields are None when the baseline was not asked for or not reached in time. The
+    outbox keeps `adapter` under a second name, so it must not be written again in place.
     """
 
     adapter: Path
@@ -134,14 +135,11 @@ class TrainingResult(_Value):
     tokens_per_second: float
     peak_rss_bytes_per_rank: int
     packing: PackingCounts
-    base_loss: float | None
-    starting_loss: float | None
-    local_loss: float | None
-    silo_only_loss: float | None = None
+    base: Loss | None = None
+    starting: Loss | None = None
+    local: Loss | None = None
+    silo_only: Loss | None = None
     silo_only_adapter: Path | None = None
-    heldout_tokens: int
-    base_records: RecordSums = ()
-    starting_records: RecordSums = ()
 
 
 class EvaluatedAdapter(_Value):
@@ -203,8 +201,8 @@ class EvaluationJob(_Value):
         return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
 
 
-class HeldoutLoss(_Value):
-    """Mean loss in nats per answer token of one adapter on one held-out set.
+class HeldoutLoss(Loss):
+    """The loss of one adapter on one held-out set.
 
     `sequences` holds (summed nats, answer tokens) of each sequence in their order and `records`
     those of each record, where the job asked for them.
@@ -212,10 +210,7 @@ class HeldoutLoss(_Value):
 
     adapter: str
     heldout: str
-    loss: float
-    tokens: int
-    sequences: tuple[tuple[float, int], ...] = ()
-    records: RecordSums = ()
+    sequences: RecordSums = ()
 
 
 class EvaluationResult(_Value):

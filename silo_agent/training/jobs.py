@@ -14,7 +14,6 @@ from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
-from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.gate.splits import Splits
 from silo_agent.policy.policy_file import read_policy, require_policy
 from silo_agent.training.job import (
@@ -25,7 +24,7 @@ from silo_agent.training.job import (
     TrainingJob,
 )
 from silo_agent.training.layout import of_layout, own_layout, starting_file
-from silo_agent.training.losses import LossBook
+from silo_agent.training.loss_book import LossBook
 
 HELDOUT = "heldout"
 WORK, SILO_ONLY = "work", "silo-only"
@@ -43,12 +42,6 @@ class LocalJobs:
     def layout(self) -> AdapterLayout:
         """The layout that this silo trains."""
         return self.plan.layout_of(self.config.silo)
-
-    def starting(self, adapter: Path | None) -> GlobalAdapter:
-        """The starting adapter with the residual that the plan names, as the agent fetched it."""
-        ref = self.plan.starting_residual
-        residual = None if ref is None else GlobalAdapters.kept(self.config.home, ref)
-        return GlobalAdapter(adapter, residual)
 
     def training(self, starting: GlobalAdapter, splits: Splits) -> TrainingJob:
         """Local training from `starting`; losses that are known already are not asked for."""

@@ -11,7 +11,7 @@ from data_contracts.adapters.starting_adapter import narrowed, tensors_of
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from silo_agent.training.ranks.adapter_file import write_adapter
+from silo_agent.training.adapter_file import write_adapter
 
 STARTING_NAME = "starting-adapter.safetensors"
 

@@ -6,6 +6,7 @@ reads them. Results and failures are complete or absent.
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from data_contracts.errors import (
     UntrustedInputError,
 )
 from infra.disk.durable_files import write_durably
+from infra.processes.exit_codes import DONE, FAULT
 from silo_agent.training.job import Progress
 
 ValueT = TypeVar("ValueT", bound=BaseModel)
@@ -79,6 +81,16 @@ def write_failure(path: Path, error: ConsortiaError) -> None:
         "rule": getattr(error, "rule", None),
     }
     write_durably(path, json.dumps(fields).encode())
+
+
+def exit_code_of(work: Callable[[], None], failure: Path) -> int:
+    """Do `work` in a child; what a person can mend is left in `failure`, and its code returned."""
+    try:
+        work()
+    except ConsortiaError as error:
+        write_failure(failure, error)
+        return FAULT
+    return DONE
 
 
 def read_failure(path: Path) -> ConsortiaError | None:

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
+from typing import TypeVar
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan, Verdict
 from data_contracts.protocol.records.status import Phase
 from infra.clock import Clock
+from infra.disk.durable_files import keep_durably
 from silo_agent.collaborators import (
-    AdapterLosses,
     EvaluatedAdapters,
     GlobalAdapter,
     HeldoutLosses,
-    LocalTraining,
 )
 from silo_agent.config import SiloConfig
 from silo_agent.gate.splits import Splits
@@ -24,21 +24,22 @@ from silo_agent.restarts import with_restarts
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
-    EvaluationResult,
     Progress,
     TrainingJob,
     TrainingResult,
 )
 from silo_agent.training.jobs import BASE, HELDOUT, LocalJobs, coalition_adapters, measured
-from silo_agent.training.losses import LossBook, Measured
+from silo_agent.training.loss import Loss, change_error
+from silo_agent.training.loss_book import LossBook
 from silo_agent.training.machine_lock import machine_lock
 from silo_agent.training.processes.launch import run_evaluation, run_training
-from silo_agent.training.ranks.record_sums import change_error
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
 class DeepSpeedTrainer:
-    """Trains and evaluates in child processes; satisfies `silo_agent.agent.Trainer`."""
+    """Trains and evaluates in child processes; satisfies `silo_agent.collaborators.Trainer`."""
 
     config: SiloConfig
     splits: Callable[[str], Splits]
@@ -49,34 +50,15 @@ class DeepSpeedTrainer:
         self,
         plan: RoundPlan,
         verdict: Verdict,
-        starting_adapter: Path | None,
+        starting: GlobalAdapter,
         report: StatusReporter,
-    ) -> LocalTraining:
+    ) -> TrainingResult:
         """One local training; a result or checkpoint of exactly this job is reused."""
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
-        starting = jobs.starting(starting_adapter)
         job = jobs.training(starting, splits)
-        deadline = self.clock.now() + timedelta(seconds=self._seconds_left(plan))
-
-        def run() -> TrainingResult:
-            return run_training(
-                job,
-                on_progress=_shower(report),
-                should_stop=self.is_stopped,
-                deadline=deadline,
-            )
-
-        with self._turn(report):
-            result = with_restarts(run, self.config.agent.max_restarts)
+        result = self._in_processes(partial(run_training, job), self._seconds_left(plan), report)
         _remember(jobs, job, starting, result)
-        return LocalTraining(
-            adapter=result.adapter,
-            tokens=result.tokens,
-            steps=result.steps,
-            first_step_loss=result.first_step_loss,
-            last_step_loss=result.last_step_loss,
-            seconds=result.seconds,
-        )
+        return result
 
     def evaluate(
         self, plan: RoundPlan, verdict: Verdict, adapters: EvaluatedAdapters, report: StatusReporter
@@ -98,7 +80,7 @@ class DeepSpeedTrainer:
                 self._measure(jobs.evaluation(missing, heldout, per_record=True), book, report)
         return _heldout_losses(
             *(_known(book, adapter) for adapter in compared),
-            silo_only=_known(book, silo_only).loss if silo_only else None,
+            silo_only=_known(book, silo_only).nats if silo_only else None,
         )
 
     def measure(
@@ -107,7 +89,7 @@ class DeepSpeedTrainer:
         verdict: Verdict,
         adapters: Sequence[GlobalAdapter],
         report: StatusReporter,
-    ) -> AdapterLosses:
+    ) -> tuple[Loss, ...]:
         """As `evaluate`, for any adapters of the run's layout, in their order."""
         heldout = self.splits(verdict.findings_digest).heldout
         jobs, wanted = LocalJobs(self.config, plan), coalition_adapters(adapters)
@@ -115,26 +97,24 @@ class DeepSpeedTrainer:
         missing = _unknown(book, wanted)
         if missing:
             self._measure(jobs.evaluation(missing, heldout), book, report)
-        known = [_known(book, adapter) for adapter in wanted]
-        return AdapterLosses(known[0].tokens, tuple(entry.loss for entry in known))
+        return tuple(_known(book, adapter) for adapter in wanted)
 
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
-        limit = timedelta(seconds=self.config.training.time_limit_seconds)
-        deadline = self.clock.now() + limit
-
-        def run() -> EvaluationResult:
-            return run_evaluation(
-                job,
-                on_progress=_shower(report),
-                should_stop=self.is_stopped,
-                deadline=deadline,
-            )
-
-        with self._turn(report):
-            result = with_restarts(run, self.config.agent.max_restarts)
+        seconds = self.config.training.time_limit_seconds
+        result = self._in_processes(partial(run_evaluation, job), seconds, report)
         for adapter in job.adapters:
-            entry = result.loss(adapter.name, HELDOUT)
-            book.put(adapter, Measured(entry.loss, entry.tokens, entry.records))
+            book.put(adapter, result.loss(adapter.name, HELDOUT))
+
+    def _in_processes(
+        self, run: Callable[..., ResultT], seconds: int, report: StatusReporter
+    ) -> ResultT:
+        """What `run` returns when it is this agent's turn; all its restarts share `seconds`."""
+        deadline = self.clock.now() + timedelta(seconds=seconds)
+        watched = partial(
+            run, on_progress=_shower(report), should_stop=self.is_stopped, deadline=deadline
+        )
+        with self._turn(report):
+            return with_restarts(watched, self.config.agent.max_restarts)
 
     def _seconds_left(self, plan: RoundPlan) -> int:
         left = (plan.submit_by - self.clock.now()).total_seconds()
@@ -154,22 +134,17 @@ def _remember(
     jobs: LocalJobs, job: TrainingJob, starting: GlobalAdapter, result: TrainingResult
 ) -> None:
     """Keep what training measured on the way, and the silo-only adapter for the next round."""
-    book, tokens = jobs.book(job.heldout_records), result.heldout_tokens
-    if result.base_loss is not None:
-        book.put(BASE, Measured(result.base_loss, tokens, result.base_records))
-    if result.starting_loss is not None:
-        before = Measured(result.starting_loss, tokens, result.starting_records)
-        book.put(measured("starting", starting), before)
-    if result.silo_only_adapter is None or result.silo_only_loss is None:
+    book = jobs.book(job.heldout_records)
+    if result.base is not None:
+        book.put(BASE, result.base)
+    if result.starting is not None:
+        book.put(measured("starting", starting), result.starting)
+    if result.silo_only_adapter is None or result.silo_only is None:
         return
-    kept = jobs.silo_only_path(job.round)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    part = kept.with_suffix(".part")
-    part.write_bytes(result.silo_only_adapter.read_bytes())
-    part.replace(kept)
+    keep_durably(result.silo_only_adapter, jobs.silo_only_path(job.round))
     silo_only = jobs.silo_only()
     if silo_only is not None:
-        book.put(silo_only, Measured(result.silo_only_loss, tokens))
+        book.put(silo_only, result.silo_only)
 
 
 def _shower(report: StatusReporter) -> Callable[[Progress], None]:
@@ -195,13 +170,13 @@ def _phase(progress: Progress) -> Phase:
 
 
 def _heldout_losses(
-    base: Measured, starting: Measured, candidate: Measured, *, silo_only: float | None
+    base: Loss, starting: Loss, candidate: Loss, *, silo_only: float | None
 ) -> HeldoutLosses:
     return HeldoutLosses(
         tokens=candidate.tokens,
-        base=base.loss,
-        starting=starting.loss,
-        candidate=candidate.loss,
+        base=base.nats,
+        starting=starting.nats,
+        candidate=candidate.nats,
         silo_only=silo_only,
         records=len(candidate.records),
         change_error=change_error(candidate.records, starting.records),
@@ -213,7 +188,7 @@ def _unknown(book: LossBook, wanted: Sequence[EvaluatedAdapter]) -> tuple[Evalua
     return tuple(adapter for adapter in wanted if book.get(adapter) is None)
 
 
-def _known(book: LossBook, adapter: EvaluatedAdapter) -> Measured:
+def _known(book: LossBook, adapter: EvaluatedAdapter) -> Loss:
     loss = book.get(adapter)
     if loss is None:
         raise SiloOperatorError(

@@ -91,7 +91,7 @@ def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
         output_dir=tmp_path / "evaluation",
     )
     result = run_evaluation(job)
-    expected = result.loss("without", "public").loss - result.loss("all", "public").loss
+    expected = result.loss("without", "public").nats - result.loss("all", "public").nats
     value = next(value for value in found.values if value.silo == "silo-b")
     assert value.value == pytest.approx(expected, abs=1e-6)
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,13 +14,14 @@ from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified, verify
 from data_contracts.protocol.records import Close, Refusal, RoundPlan, Status, Verdict
 from silo_agent.agent import poll_once
-from silo_agent.collaborators import LocalTraining
+from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import AgentSection
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.release.outbox import Released
 from silo_agent.release.status_reporter import STATUS_NAME, StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
+from silo_agent.training.job import TrainingResult
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -307,11 +307,11 @@ class TellingTrainer(SimulatedTrainer):
         self,
         plan: RoundPlan,
         verdict: Verdict,
-        starting_adapter: Path | None,
+        starting: GlobalAdapter,
         report: StatusReporter,
-    ) -> LocalTraining:
+    ) -> TrainingResult:
         """As the simulation."""
-        trained = super().train(plan, verdict, starting_adapter, report)
+        trained = super().train(plan, verdict, starting, report)
         for step in (2, 3):
             self.clock.sleep(60)
             report.show("training", step=step, steps=10, tokens_per_second=100.0)

@@ -15,11 +15,12 @@ from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, Refusal, RoundPlan
 from flows.round.watch import view_round
+from infra.processes.exit_codes import described_exit
 from silo_agent.agent import poll_once
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.loop import run_agent
 from silo_agent.release.outbox import Released
-from silo_agent.restarts import CheckDiedError, ProcessDiedError, described_exit, with_restarts
+from silo_agent.restarts import CheckDiedError, ProcessDiedError, with_restarts
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
 from tests.simulator.fake_clock import FakeClock

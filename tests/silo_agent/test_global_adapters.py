@@ -13,7 +13,7 @@ from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.federation.global_adapters import GlobalAdapters
-from silo_agent.training.ranks.adapter_file import write_adapter
+from silo_agent.training.adapter_file import write_adapter
 from tests.aggregator.federation_samples import federation
 from tests.simulator.memory_bucket import InMemoryBucket
 

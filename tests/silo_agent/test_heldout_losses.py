@@ -9,8 +9,8 @@ import pytest
 
 from data_contracts.protocol.records import RoundPlan
 from silo_agent.training.job import EvaluatedAdapter
-from silo_agent.training.losses import LOSSES_NAME, SUMS_NAME, LossBook, Measured
-from silo_agent.training.ranks.record_sums import mean_loss
+from silo_agent.training.loss import Loss, mean_loss
+from silo_agent.training.loss_book import LOSSES_NAME, SUMS_NAME, LossBook
 from tests.aggregator.federation_samples import federation
 
 PLAN = federation().plan.record
@@ -19,9 +19,10 @@ CANDIDATE_SUMS = ((1e-17, 2), (1e6, 4), (4.75, 1))
 BASE = EvaluatedAdapter(name="base", path=None)
 
 
-def of_records(records: Any) -> Measured:
+def of_records(records: Any) -> Loss:
     """Mean and sums as an evaluation states them."""
-    return Measured(mean_loss(records), sum(tokens for _, tokens in records), records)
+    tokens = sum(tokens for _, tokens in records)
+    return Loss(nats=mean_loss(records), tokens=tokens, records=records)
 
 
 @pytest.fixture
@@ -76,8 +77,8 @@ def test_a_mean_alone_is_a_loss_but_not_its_records(
     candidate: EvaluatedAdapter, book: LossBook
 ) -> None:
     other = candidate.model_copy(update={"residual": candidate.path})
-    book.put(other, Measured(2.5, 7))
-    assert book.get(other) == Measured(2.5, 7)
+    book.put(other, Loss(nats=2.5, tokens=7))
+    assert book.get(other) == Loss(nats=2.5, tokens=7)
     assert book.without_records([BASE, candidate, other]) == (other,)
 
 
@@ -118,9 +119,9 @@ def test_sums_go_when_other_records_are_measured_and_means_stay(
     assert other.get(BASE) is None
     assert other.without_records([BASE]) == (BASE,)
     other.put(BASE, of_records(((3.0, 5),)))
-    assert other.get(BASE) == Measured(0.6, 5, ((3.0, 5),))
+    assert other.get(BASE) == Loss(nats=0.6, tokens=5, records=((3.0, 5),))
     base = of_records(BASE_SUMS)
-    assert book.get(BASE) == Measured(base.loss, base.tokens)
+    assert book.get(BASE) == base.without_records()
     assert "8.25" not in (tmp_path / SUMS_NAME).read_text()
 
 
@@ -159,7 +160,7 @@ def test_a_damaged_file_is_an_empty_one(
     (tmp_path / name).write_bytes(data)
     assert book.without_records([BASE]) == (BASE,)
     base = of_records(BASE_SUMS)
-    assert book.get(BASE) == (None if name == LOSSES_NAME else Measured(base.loss, base.tokens))
+    assert book.get(BASE) == (None if name == LOSSES_NAME else base.without_records())
     book.put(BASE, base)
     assert book.get(BASE) == base, "measured again"
 
@@ -186,7 +187,7 @@ def test_sums_that_do_not_fit_their_records_are_not_believed(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert book.without_records([BASE]) == (BASE,)
     base = of_records(BASE_SUMS)
-    assert book.get(BASE) == Measured(base.loss, base.tokens)
+    assert book.get(BASE) == base.without_records()
 
 
 @pytest.mark.parametrize("sums", [[8.25, 0.3], [8.25, 0.3, 5.1], [8.25, 0.3, "NaN"], None])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import psutil
 import pytest
 
 from infra.clock import SystemClock
-from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
 from silo_agent.config import AgentSection, TrainingSection
 from silo_agent.gate.splits import Splits
-from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import ProcessDiedError
+from silo_agent.training.job import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from silo_agent.training.trainer import DeepSpeedTrainer
 from tests.silo_agent.test_local_trainer import BASE_MODEL, TinyEvaluation
@@ -27,12 +25,12 @@ Due = Callable[["KilledSilo"], list[psutil.Process]]
 
 
 class KilledSilo(TinyEvaluation):
-    """One silo on two ranks. Of the processes that are `due`, `deaths` are killed, one per launch.
+    """One silo that trains. Of the processes that are `due`, `deaths` are killed, one per launch.
 
     They are killed where the trainer asks for the kill switch, which is never on.
     """
 
-    def __init__(self, home: Path, due: Due, deaths: int, restarts: int = 1) -> None:
+    def __init__(self, home: Path, due: Due, deaths: int, ranks: int = 2) -> None:
         super().__init__(home)
         recipe = self.plan.recipe.model_copy(update={"local_steps": STEPS})
         later = SystemClock().now() + timedelta(hours=1)
@@ -42,22 +40,16 @@ class KilledSilo(TinyEvaluation):
         self.due, self.deaths, self.killed = due, deaths, list[int]()
         changes = {
             "training": TrainingSection(
-                ranks=2, checkpoint_every_steps=1, silo_only_baseline=False
+                ranks=ranks, checkpoint_every_steps=1, silo_only_baseline=False
             ),
-            "agent": AgentSection(max_restarts=restarts),
+            "agent": AgentSection(max_restarts=1),
         }
         self.config = self.jobs.config.model_copy(update=changes)
         splits, clock = Splits(self.train_records, self.heldout), SystemClock()
-        self.trainer = DeepSpeedTrainer(self.config, lambda _: splits, clock, self._kill_one)
-        self.report = StatusReporter(None, clock, self.config, self.sample.plan)
-        self.verdict = self.sample.verdict(self.plan.cohort[0]).record
+        self.training = DeepSpeedTrainer(self.config, lambda _: splits, clock, self._kill_one)
 
-    def train(self) -> LocalTraining:
-        return self.trainer.train(self.plan, self.verdict, None, self.report)
-
-    def measure(self) -> HeldoutLosses:
-        adapters = EvaluatedAdapters(starting=BASE_MODEL, candidate=self.plain)
-        return self.trainer.evaluate(self.plan, self.verdict, adapters, self.report)
+    def train(self) -> TrainingResult:
+        return self.training.train(self.plan, self.verdict, BASE_MODEL, self.report)
 
     def _kill_one(self) -> bool:
         due = [process for process in self.due(self) if process.pid not in self.killed]
@@ -68,7 +60,8 @@ class KilledSilo(TinyEvaluation):
 
 
 def last_rank(silo: KilledSilo) -> list[psutil.Process]:
-    return sorted(job_processes(psutil.Process()), key=lambda each: each.pid)[2:3]
+    ranks = silo.config.training.ranks
+    return sorted(job_processes(psutil.Process()), key=lambda each: each.pid)[ranks : ranks + 1]
 
 
 def last_rank_after_checkpoints(silo: KilledSilo) -> list[psutil.Process]:
@@ -79,17 +72,8 @@ def last_rank_after_checkpoints(silo: KilledSilo) -> list[psutil.Process]:
     return last_rank(silo) if max(steps, default=0) >= 3 else []
 
 
-def evaluation(silo: KilledSilo) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process().children():
-        # Ended meanwhile, and not collected yet.
-        with suppress(psutil.Error):
-            found += [child] if "silo_agent.training.ranks.evaluate" in child.cmdline() else []
-    return found
-
-
 def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(tmp_path: Path) -> None:
-    silo = KilledSilo(tmp_path, last_rank_after_checkpoints, deaths=1)
+    silo = KilledSilo(tmp_path, last_rank_after_checkpoints, deaths=1, ranks=1)
     trained = silo.train()
     assert len(silo.killed) == 1
     assert trained.steps == STEPS
@@ -105,18 +89,3 @@ def test_ranks_that_are_killed_every_time_are_a_death_and_not_a_fault_to_mend(
         silo.train()
     assert len(silo.killed) == 2, "once, and once more"
     assert job_processes(psutil.Process()) == []
-
-
-def test_an_evaluation_that_is_killed_every_time_is_a_death(tmp_path: Path) -> None:
-    silo = KilledSilo(tmp_path, evaluation, deaths=9, restarts=0)
-    with pytest.raises(ProcessDiedError, match=r"evaluation: .*SIGKILL"):
-        silo.measure()
-    assert len(silo.killed) == 1
-
-
-def test_an_evaluation_that_is_killed_once_is_done_again(tmp_path: Path) -> None:
-    silo = KilledSilo(tmp_path, evaluation, deaths=1)
-    losses = silo.measure()
-    assert len(silo.killed) == 1
-    assert losses.tokens > 0
-    assert losses.candidate != losses.base

@@ -14,10 +14,10 @@ from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
 from silo_agent.gate.splits import Splits
+from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import EvaluatedAdapter
 from silo_agent.training.jobs import BASE, LocalJobs, measured
-from silo_agent.training.losses import Measured
-from silo_agent.training.ranks.adapter_file import write_adapter
+from silo_agent.training.loss import Loss
 from tests.aggregator.federation_samples import federation
 from tests.silo_agent.test_policy import EXACT, POLICY
 
@@ -154,10 +154,10 @@ def test_a_known_loss_is_one_of_adapter_residual_and_layout(
     both = measured("starting", GlobalAdapter(path, residual))
     scaled = plan.layout.model_copy(update={"use_rslora": True})
     other = EvaluatedAdapter(name="starting", path=path, layout=scaled)
-    book.put(alone, Measured(1.0, 9))
+    book.put(alone, Loss(nats=1.0, tokens=9))
     assert (book.get(both), book.get(other)) == (None, None)
-    book.put(both, Measured(2.0, 9))
-    book.put(other, Measured(3.0, 9))
+    book.put(both, Loss(nats=2.0, tokens=9))
+    book.put(other, Loss(nats=3.0, tokens=9))
     renamed = alone.model_copy(update={"name": "candidate"})
-    assert book.get(renamed) == Measured(1.0, 9)
-    assert (book.get(both), book.get(other)) == (Measured(2.0, 9), Measured(3.0, 9))
+    assert book.get(renamed) == Loss(nats=1.0, tokens=9)
+    assert (book.get(both), book.get(other)) == (Loss(nats=2.0, tokens=9), Loss(nats=3.0, tokens=9))

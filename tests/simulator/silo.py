@@ -15,25 +15,23 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
+from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
-from data_contracts.protocol.starting_adapter import InitialAdapter, narrowed
 from infra.disk.durable_files import write_durably
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey
-from infra.storage.object_store import Bucket
 from infra.storage.config import StorageSection
+from infra.storage.object_store import Bucket
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import (
-    AdapterLosses,
     EvaluatedAdapters,
     GlobalAdapter,
     HeldoutLosses,
-    LocalTraining,
 )
 from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.gate.outcome import GateOutcome
@@ -45,7 +43,9 @@ from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
+from silo_agent.training.job import PackingCounts, TrainingResult
 from silo_agent.training.jobs import SILO_ONLY
+from silo_agent.training.loss import Loss
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
@@ -91,9 +91,9 @@ class SimulatedTrainer:
         self,
         plan: RoundPlan,
         verdict: Verdict,
-        starting_adapter: Path | None,
+        starting: GlobalAdapter,
         report: StatusReporter,
-    ) -> LocalTraining:
+    ) -> TrainingResult:
         """A random adapter of the silo's layout; deterministic per silo and round.
 
         What lies beside it is what the real trainer leaves: checkpoints, log, silo-only adapter.
@@ -103,17 +103,21 @@ class SimulatedTrainer:
         files.prepare()
         path = files.adapter
         path.unlink(missing_ok=True)
-        save_file(self._tensors(plan, starting_adapter), path)
+        save_file(self._tensors(plan, starting.path), path)
         self._leave(plan, files)
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
-        return LocalTraining(
+        return TrainingResult(
             adapter=path,
             tokens=10**9 if boasting else plan.recipe.tokens_per_round,
             steps=plan.recipe.local_steps,
+            resumed_from_step=0,
             first_step_loss=BASE_LOSS,
             last_step_loss=BASE_LOSS - 0.5,
             seconds=1.0,
+            tokens_per_second=100.0,
+            peak_rss_bytes_per_rank=1,
+            packing=PackingCounts(conversations=1, truncated=0, skipped=0, passes=1),
         )
 
     def evaluate(
@@ -143,10 +147,10 @@ class SimulatedTrainer:
         verdict: Verdict,
         adapters: Sequence[GlobalAdapter],
         report: StatusReporter,
-    ) -> AdapterLosses:
+    ) -> tuple[Loss, ...]:
         """Losses that silo and adapter decide, over as many tokens as the silo's name says."""
         tokens = 100 + _drawn(self.silo) % 900
-        return AdapterLosses(tokens, tuple(self._loss(adapter) for adapter in adapters))
+        return tuple(Loss(nats=self._loss(adapter), tokens=tokens) for adapter in adapters)
 
     def _leave(self, plan: RoundPlan, files: RunFiles) -> None:
         write_durably(files.checkpoints / "step-1" / "state.pt", b"c" * CHECKPOINT_BYTES)

@@ -8,9 +8,9 @@ where nothing is known.
 from dataclasses import dataclass
 
 from data_contracts.dataset.contract.terms import ImagePolicy
+from data_contracts.dataset.examples import Example
 from data_contracts.dataset.image_hashes import ImageHashRegistry, hash_image, matches
 from data_contracts.dataset.pdq import PdqHash
-from data_contracts.dataset.records import DataRecord
 
 UNSAFE_WORDS = frozenset({"nsfw", "unsafe", "true", "1", "yes"})
 """What LAION's NSFW column says of an image that is not fit for work; UNLIKELY and UNSURE pass."""
@@ -23,7 +23,7 @@ class ImageCheck:
     policy: ImagePolicy
     registry: ImageHashRegistry | None
 
-    def refusal(self, record: DataRecord) -> str | None:
+    def refusal(self, record: Example) -> str | None:
         """`unreadable`, `listed`, `unsafe`, `watermark`, or None."""
         if record.image is None:
             return "unreadable"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from data_contracts.dataset.records import DataRecord, UnreadableRow
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.sources.columns import Column, columns_of
 from data_contracts.dataset.sources.csv_file import CsvFile
 from data_contracts.dataset.sources.data_source import (
@@ -19,10 +19,10 @@ from data_contracts.dataset.sources.data_source import (
     DataUnavailableError,
     SourceFormat,
 )
+from data_contracts.dataset.sources.example_maker import ExampleMaker, Rows
 from data_contracts.dataset.sources.image_text import metadata_of
 from data_contracts.dataset.sources.jsonl import JsonlFile
 from data_contracts.dataset.sources.places import described_fault, file_below, folder_below
-from data_contracts.dataset.sources.record_maker import RecordMaker, Rows
 
 
 class _Table(Protocol):
@@ -37,7 +37,7 @@ class _Table(Protocol):
 
 def read_source(
     source: DataSource, data_root: Path, connection: str | None = None
-) -> Iterator[DataRecord | UnreadableRow]:
+) -> Iterator[Example | UnreadableRow]:
     """Every row in order, as a stream: memory does not depend on the number of rows.
 
     `connection` is the database URL of the silo's configuration (sql only). Raises
@@ -87,11 +87,11 @@ def count_hint(source: DataSource, data_root: Path, connection: str | None = Non
 
 def _records(
     source: DataSource, data_root: Path, connection: str | None
-) -> Iterator[DataRecord | UnreadableRow]:
+) -> Iterator[Example | UnreadableRow]:
     table, file_format = _table(source, data_root, connection)
     is_image_text = source.format == "image-text"
     folder = folder_below(data_root, source.path) if is_image_text else None
-    yield from RecordMaker(table.columns, file_format, folder).records(table.rows())
+    yield from ExampleMaker(table.columns, file_format, folder).records(table.rows())
 
 
 def _table(
@@ -132,7 +132,7 @@ def _files(source: DataSource, data_root: Path) -> Iterator[Path]:
     elif source.format == "image-text":
         yield file_below(data_root, metadata_of(data_root, source.path)[0])
         for record in read_source(source, data_root):
-            if isinstance(record, DataRecord) and record.image is not None:
+            if isinstance(record, Example) and record.image is not None:
                 yield record.image
     else:
         yield file_below(data_root, source.path)

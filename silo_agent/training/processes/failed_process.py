@@ -5,7 +5,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from silo_agent.restarts import ProcessDiedError, described_exit
+from infra.processes.exit_codes import described_exit
+from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.processes.rank_log import rank_log
 from silo_agent.training.processes.torchrun import failed_ranks
 

@@ -24,7 +24,7 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.processes.rank_processes import Launch, RankProcesses
+from silo_agent.training.processes.rank_processes import Launch, rank_processes
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,
@@ -66,8 +66,6 @@ def run_training(
     earlier = _earlier_training(files, job, fingerprint)
     if earlier is not None and not _misses_baseline(job, earlier):
         return earlier
-    files.prepare()
-    write_durably(files.job, job.model_dump_json().encode())
     launch = Launch(
         "silo_agent.training.ranks.child",
         (str(files.job), fingerprint),
@@ -77,7 +75,7 @@ def run_training(
     )
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
     try:
-        watch.until_done(launch)
+        watch.until_done(job, launch)
     except TrainingInterruptedError as interruption:
         without_baseline = read_result(files.result, TrainingResult, fingerprint)
         if interruption.cause != "deadline" or without_baseline is None:
@@ -99,8 +97,6 @@ def run_evaluation(
     earlier = read_result(files.result, EvaluationResult, fingerprint)
     if earlier is not None:
         return earlier
-    files.prepare()
-    write_durably(files.job, job.model_dump_json().encode())
     launch = Launch(
         "silo_agent.training.ranks.evaluate",
         (str(files.job), fingerprint),
@@ -109,7 +105,7 @@ def run_evaluation(
         log=files.evaluation_log,
     )
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
-    watch.until_done(launch)
+    watch.until_done(job, launch)
     return _result_of(files, EvaluationResult, fingerprint)
 
 
@@ -131,12 +127,14 @@ class _Watch:
         self._clock = clock
         self._reader = ProgressReader(files.progress)
 
-    def until_done(self, launch: Launch) -> None:
+    def until_done(self, job: BaseModel, launch: Launch) -> None:
         """Return when every process has ended well; otherwise end all of them and raise."""
+        self._files.prepare()
+        write_durably(self._files.job, job.model_dump_json().encode())
         self._stop_if_due()
         if self._on_progress is not None:
             self._on_progress(Progress(phase="starting the processes"))
-        with RankProcesses(launch) as processes:
+        with rank_processes(launch) as processes:
             while True:
                 code = processes.exit_code()
                 self._pass_progress_on()

@@ -10,12 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-from data_contracts.errors import ConsortiaError
+from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
+from infra.processes.parent_pipe import end_with_parent
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.processes.rank_log import redirect_output
-from silo_agent.training.processes.watchdog import AGENT_PIPE_VARIABLE, end_process, end_with_agent
-from silo_agent.training.run_files import RunFiles, write_failure
+from silo_agent.training.run_files import RunFiles, exit_code_of
 
 
 def main(arguments: list[str]) -> int:
@@ -23,22 +23,23 @@ def main(arguments: list[str]) -> int:
     redirect_output()
     job_path, *given = arguments
     os.umask(0o077)
-    if pipe := os.environ.get(AGENT_PIPE_VARIABLE):
-        end_with_agent(Path(pipe))
+    end_with_parent()
     job = TrainingJob.model_validate_json(Path(job_path).read_bytes())
     fingerprint = given[0] if given else job.fingerprint()
     # Else DeepSpeed takes the GPU of the machine for a job that asked for the CPU.
     os.environ["DS_ACCELERATOR"] = job.device
-    try:
-        # Imports torch, transformers, PEFT and DeepSpeed: seconds, so only after parsing.
-        with collector_paused():
-            from silo_agent.training.ranks.local_training import train_rank
+    return exit_code_of(lambda: _train(job, fingerprint), RunFiles(job.output_dir).failure)
 
-        train_rank(job, fingerprint)
-    except ConsortiaError as error:
-        write_failure(RunFiles(job.output_dir).failure, error)
-        return 1
-    return 0
+
+def _train(job: TrainingJob, fingerprint: str) -> None:
+    # Imports of torch, then of transformers, PEFT and DeepSpeed: seconds, so only after parsing.
+    with collector_paused():
+        from silo_agent.training.ranks.devices import require_gpus
+
+        require_gpus(job.device)
+        from silo_agent.training.ranks.local_training import train_rank
+
+    train_rank(job, fingerprint)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import SiloOperatorError
 from infra.disk.durable_files import write_durably
 from silo_agent.training.job import TrainingJob
+from silo_agent.training.loss import RecordSums
 from silo_agent.training.ranks.lora_model import (
     RESIDUAL_NAME,
     answer_nll,
@@ -35,7 +36,6 @@ from silo_agent.training.ranks.lora_model import (
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
 from silo_agent.training.ranks.proximal_term import ProximalTerm
-from silo_agent.training.ranks.record_sums import RecordSums
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 
 NEVER = 10**9

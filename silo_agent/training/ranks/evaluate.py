@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.errors import ConsortiaError
+from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
+from infra.processes.parent_pipe import end_with_parent
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
@@ -20,9 +21,8 @@ from silo_agent.training.job import (
     HeldoutLoss,
     Progress,
 )
-from silo_agent.training.processes.watchdog import AGENT_PIPE_VARIABLE, end_process, end_with_agent
-from silo_agent.training.ranks.record_sums import RecordSums, mean_loss
-from silo_agent.training.run_files import ProgressWriter, RunFiles, write_failure, write_result
+from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
 if TYPE_CHECKING:
     from silo_agent.training.ranks.packing import PackedSequence
@@ -35,17 +35,14 @@ def main(arguments: list[str]) -> int:
     """Measure what the job names; the exit code is 0 only when the result file is complete."""
     job_path, fingerprint = arguments
     os.umask(0o077)
-    if pipe := os.environ.get(AGENT_PIPE_VARIABLE):
-        end_with_agent(Path(pipe))
+    end_with_parent()
     job = EvaluationJob.model_validate_json(Path(job_path).read_bytes())
     files = RunFiles(job.output_dir)
-    try:
-        result = evaluate(job, ProgressWriter(files.progress))
-    except ConsortiaError as error:
-        write_failure(files.failure, error)
-        return 1
-    write_result(files.result, result, fingerprint)
-    return 0
+
+    def measure() -> None:
+        write_result(files.result, evaluate(job, ProgressWriter(files.progress)), fingerprint)
+
+    return exit_code_of(measure, files.failure)
 
 
 def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
@@ -55,10 +52,10 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     with collector_paused():
         import torch
 
-        from silo_agent.training.ranks import lora_model
+        from silo_agent.training.ranks import devices, lora_model
 
     torch.set_num_threads(job.threads)
-    device = lora_model.single_device(job.device)
+    device = devices.single_device(job.device)
     sets = _packed_sets(job)
     model = lora_model.load_lora_model(
         job.model_dir, job.layout, job.device, residual=job.residual_layout
@@ -74,7 +71,7 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
                 phase="held-out losses",
                 step=len(losses),
                 steps=len(job.adapters) * len(sets),
-                loss=losses[-1].loss,
+                loss=losses[-1].nats,
             )
             progress.report(done)
     return EvaluationResult(losses=tuple(losses), seconds=time.monotonic() - began)
@@ -139,14 +136,14 @@ def _finite(nats: float, tokens: int) -> float:
 def _heldout_loss(
     job: EvaluationJob, adapter: EvaluatedAdapter, heldout: str, sums: tuple[RecordSums, ...]
 ) -> HeldoutLoss:
-    records = tuple(record for sequence in sums for record in sequence)
+    loss = Loss.of(tuple(record for sequence in sums for record in sequence))
     return HeldoutLoss(
         adapter=adapter.name,
         heldout=heldout,
-        loss=mean_loss(records),
-        tokens=sum(tokens for _, tokens in records),
+        nats=loss.nats,
+        tokens=loss.tokens,
         sequences=tuple(_total(sequence) for sequence in sums) if job.per_sequence else (),
-        records=records if job.per_record else (),
+        records=loss.records if job.per_record else (),
     )
 
 

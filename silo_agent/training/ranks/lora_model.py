@@ -30,24 +30,6 @@ RESIDUAL_NAME = "residual"
 _FACTORS = {"both": (".lora_A.", ".lora_B."), "a": (".lora_A.",), "b": (".lora_B.",)}
 
 
-def single_device(device: Device) -> torch.device:
-    """The device of a process that works alone; raises SiloOperatorError without a GPU."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise no_gpu(needed=1, found=0)
-    return torch.device(device)
-
-
-def no_gpu(*, needed: int, found: int) -> SiloOperatorError:
-    """The error for a machine with fewer GPUs than ranks."""
-    return SiloOperatorError(
-        "training device cuda",
-        expected=f"{needed} GPU(s), one per rank",
-        found=f"{found} that PyTorch can use",
-        action="install a CUDA build of PyTorch and a driver, lower the ranks, or set the device "
-        "to cpu",
-    )
-
-
 def load_tokenizer(model_dir: Path) -> ChatTokenizer:
     """The tokenizer beside the base model."""
     tokenizer: ChatTokenizer = _from_local(AutoTokenizer, model_dir)

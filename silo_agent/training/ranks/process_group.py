@@ -10,13 +10,12 @@ import torch.distributed as dist
 
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
-from silo_agent.training.ranks.lora_model import no_gpu
 
 
 def join_ranks(job: TrainingJob) -> None:
     """Set this process up for its rank and meet the others; returns when all are there."""
     if job.device == "cuda":
-        _require_gpus()
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.set_num_threads(job.threads_per_rank)
     torch.manual_seed(job.recipe.seed % 2**63)
     # DeepSpeed would compile a shared-memory all-reduce at this point (a minute with g++ and the
@@ -30,14 +29,6 @@ def join_ranks(job: TrainingJob) -> None:
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
-
-
-def _require_gpus() -> None:
-    needed = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    found = torch.cuda.device_count()
-    if found < needed:
-        raise no_gpu(needed=needed, found=found)
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def peak_rss_bytes() -> int:

@@ -1,9 +1,10 @@
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from data_contracts.errors import (
     ConsortiaError,
@@ -20,6 +21,7 @@ from silo_agent.training.job import (
     HeldoutSet,
     Progress,
     TrainingJob,
+    TrainingResult,
 )
 from silo_agent.training.run_files import (
     ProgressReader,
@@ -99,13 +101,57 @@ def test_a_rejected_adapter_keeps_its_rule(tmp_path: Path) -> None:
 
 
 def test_a_result_answers_one_job_only(tmp_path: Path) -> None:
-    loss = HeldoutLoss(adapter="base", heldout="own", loss=1.5, tokens=3)
+    loss = HeldoutLoss(adapter="base", heldout="own", nats=1.5, tokens=3)
     result = EvaluationResult(losses=(loss,), seconds=1.0)
     write_result(tmp_path / "result.json", result, "a" * 64)
     assert read_result(tmp_path / "result.json", EvaluationResult, "a" * 64) == result
     assert read_result(tmp_path / "result.json", EvaluationResult, "b" * 64) is None
     (tmp_path / "result.json").write_text("{")
     assert read_result(tmp_path / "result.json", EvaluationResult, "a" * 64) is None
+
+
+OF_AN_EARLIER_VERSION: list[tuple[type[BaseModel], dict[str, Any]]] = [
+    (
+        TrainingResult,
+        {
+            "adapter": "/home/work/adapter.safetensors",
+            "tokens": 900,
+            "steps": 8,
+            "resumed_from_step": 0,
+            "first_step_loss": 3.5,
+            "last_step_loss": 2.5,
+            "seconds": 4.0,
+            "tokens_per_second": 225.0,
+            "peak_rss_bytes_per_rank": 1,
+            "packing": {"conversations": 9, "truncated": 0, "skipped": 0, "passes": 1},
+            "base_loss": 3.0,
+            "starting_loss": 3.0,
+            "local_loss": None,
+            "silo_only_loss": None,
+            "silo_only_adapter": None,
+            "heldout_tokens": 30,
+            "base_records": [[90.0, 30]],
+            "starting_records": [[90.0, 30]],
+        },
+    ),
+    (
+        EvaluationResult,
+        {
+            "losses": [{"adapter": "base", "heldout": "own", "loss": 3.0, "tokens": 30}],
+            "seconds": 1.0,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "result"), OF_AN_EARLIER_VERSION)
+def test_a_result_of_an_earlier_version_is_none_so_that_the_job_is_done_again(
+    tmp_path: Path, kind: type[BaseModel], result: dict[str, Any]
+) -> None:
+    """A program is upgraded between a result and what is made of it: no error, the work again."""
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"fingerprint": "a" * 64, "result": result}))
+    assert read_result(path, kind, "a" * 64) is None
 
 
 def test_unfinished_and_foreign_progress_lines_wait_or_are_skipped(tmp_path: Path) -> None:

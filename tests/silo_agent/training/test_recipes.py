@@ -1,12 +1,11 @@
 """What merge rules ask of a silo's training: DeepSpeed against plain PyTorch in one process.
 
-Two ranks at ZeRO-3 run as the product starts them; one rank at ZeRO-2 and ZeRO-1 in one process.
+Two ranks at ZeRO-3, one rank at ZeRO-2 and ZeRO-1; the launches are shared, see `conftest`.
 """
 
 import math
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +16,15 @@ from data_contracts.adapters.starting_adapter import (
     narrowed,
     tensors_of,
 )
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
+from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
     EvaluationResult,
     HeldoutSet,
-    SiloOnlyBaseline,
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.processes.launch import run_training
-from silo_agent.training.ranks.adapter_file import write_adapter
 from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.run_files import ProgressWriter, RunFiles
@@ -38,46 +34,22 @@ from tests.silo_agent.training.plain_torch import (
     plain_model,
     train_plainly,
 )
-from tests.silo_agent.training.shared_ranks import train_in_one_rank
-from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
-from tests.tiny_model import tiny_adapter_layout
+from tests.silo_agent.training.shared_ranks import finished
+from tests.silo_agent.training.tiny_jobs import (
+    RECIPE_LAYOUT,
+    RESIDUAL_LAYOUT,
+    Jobs,
+    TinySilo,
+    drawn_adapter,
+)
 
 pytestmark = pytest.mark.stack
 
 TOLERANCE = 1e-5
-LAYOUT = tiny_adapter_layout(use_rslora=True)
+LAYOUT = RECIPE_LAYOUT
 NARROW = LAYOUT.model_copy(update={"rank": 2, "alpha": 3, "targets": LAYOUT.targets[2:]})
-RESIDUAL = tiny_adapter_layout(rank=3).model_copy(update={"alpha": 3})
-STEPS = 6
 
 Tensors = dict[str, Float32Array]
-
-
-def drawn_adapter(path: Path, layout: AdapterLayout, size: float) -> Path:
-    """An adapter with A of the seed and random B."""
-    rng = np.random.default_rng(11)
-    tensors = tensors_of(InitialAdapter(layout))
-    for name, array in tensors.items():
-        if ".lora_B." in name:
-            array[:] = size * rng.standard_normal(array.shape)
-    write_adapter(path, layout, tensors)
-    return path
-
-
-def recipe_job(silo: TinySilo, name: str, factors: TrainedFactors, **changes: Any) -> TrainingJob:
-    """A job with every option at once: rank-stabilised, one factor, proximal, with a residual."""
-    options = {"trained_factors": factors, "proximal_mu": Decimal("0.8")}
-    fields: dict[str, Any] = {
-        "layout": LAYOUT,
-        "recipe": tiny_recipe(STEPS).model_copy(update=options),
-        "round": 2,
-        "starting_adapter": drawn_adapter(silo.root / "start.safetensors", LAYOUT, 0.1),
-        "starting_residual": drawn_adapter(silo.root / "residual.safetensors", RESIDUAL, 0.05),
-        "residual_layout": RESIDUAL,
-        "heldout_sequences": 3,
-        "measure_local": False,
-    }
-    return silo.job(name, **{**fields, **changes})
 
 
 def tensors_in(path: Path | None, layout: AdapterLayout = LAYOUT) -> Tensors:
@@ -97,16 +69,13 @@ def largest_difference(one: Tensors, other: Tensors) -> float:
 
 
 @pytest.fixture(scope="module")
-def job(silo: TinySilo) -> TrainingJob:
-    baseline = SiloOnlyBaseline(enabled=True)
-    return recipe_job(
-        silo, "recipe", "b", zero_stage=3, ranks=2, measure_base=True, silo_only=baseline
-    )
+def job(two_ranks: Jobs) -> TrainingJob:
+    return two_ranks["recipe"]
 
 
 @pytest.fixture(scope="module")
 def trained(job: TrainingJob) -> TrainingResult:
-    return run_training(job)
+    return finished(job)
 
 
 @pytest.fixture(scope="module")
@@ -114,37 +83,25 @@ def plain(job: TrainingJob) -> PlainTraining:
     return train_plainly(job)
 
 
-@pytest.fixture(scope="module")
-def one_rank(silo: TinySilo) -> dict[TrainedFactors, TrainingJob]:
-    """Jobs that were trained by a single rank, at ZeRO-2 and ZeRO-1, by trained factors."""
-    jobs: dict[TrainedFactors, TrainingJob] = {
-        "b": recipe_job(silo, "one-rank-b", "b", zero_stage=2, ranks=1),
-        "a": recipe_job(silo, "one-rank-a", "a", zero_stage=1, ranks=1),
-    }
-    train_in_one_rank(list(jobs.values()), silo.root)
-    return jobs
-
-
 def test_the_ranks_come_to_what_plain_pytorch_comes_to(
     trained: TrainingResult, plain: PlainTraining
 ) -> None:
     assert largest_difference(tensors_in(trained.adapter), plain.adapter) < TOLERANCE
-    assert trained.starting_loss == pytest.approx(plain.starting_loss, abs=TOLERANCE)
-    assert trained.base_loss == pytest.approx(plain.base_loss, abs=TOLERANCE)
+    assert trained.starting is not None and trained.base is not None
+    assert trained.starting.nats == pytest.approx(plain.starting_loss, abs=TOLERANCE)
+    assert trained.base.nats == pytest.approx(plain.base_loss, abs=TOLERANCE)
     assert abs(plain.starting_loss - plain.base_loss) > 0.01
 
 
-def test_one_rank_comes_to_the_same_as_two(
-    trained: TrainingResult, one_rank: dict[TrainedFactors, TrainingJob]
-) -> None:
-    single = tensors_in(RunFiles(one_rank["b"].output_dir).adapter)
+def test_one_rank_comes_to_the_same_as_two(trained: TrainingResult, one_rank: Jobs) -> None:
+    single = tensors_in(RunFiles(one_rank["one-rank-b"].output_dir).adapter)
     assert largest_difference(single, tensors_in(trained.adapter)) < TOLERANCE
 
 
 def test_only_a_is_trained_where_the_plan_says_so(
-    one_rank: dict[TrainedFactors, TrainingJob],
+    one_rank: Jobs,
 ) -> None:
-    job = one_rank["a"]
+    job = one_rank["one-rank-a"]
     found = tensors_in(RunFiles(job.output_dir).adapter)
     assert largest_difference(found, train_plainly(job).adapter) < TOLERANCE
     assert _changed(found, tensors_in(job.starting_adapter)) == {"lora_A"}
@@ -181,7 +138,7 @@ def evaluation(silo: TinySilo, job: TrainingJob, narrow: Path) -> EvaluationResu
     asked = EvaluationJob(
         model_dir=silo.model_dir,
         layout=LAYOUT,
-        residual_layout=RESIDUAL,
+        residual_layout=RESIDUAL_LAYOUT,
         adapters=(
             EvaluatedAdapter(name="starting", path=start, residual=residual),
             EvaluatedAdapter(name="without", path=start),
@@ -212,7 +169,7 @@ def test_an_adapter_is_measured_with_its_residual_and_without(
         "without": plain_heldout(plain_model(without), without),
         "base": plain.base_loss,
     }
-    found = {name: evaluation.loss(name, "own").loss for name in expected}
+    found = {name: evaluation.loss(name, "own").nats for name in expected}
     assert found == pytest.approx(expected, abs=TOLERANCE)
     assert len({round(loss, 3) for loss in found.values()}) == 3
 
@@ -223,14 +180,14 @@ def test_an_adapter_of_a_narrower_layout_is_measured_as_it_is(
     changes = {"layout": NARROW, "starting_adapter": narrow, "starting_residual": None}
     alone = job.model_copy(update=changes)
     expected = plain_heldout(plain_model(alone), alone)
-    assert evaluation.loss("narrow", "own").loss == pytest.approx(expected, abs=TOLERANCE)
+    assert evaluation.loss("narrow", "own").nats == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_each_sequence_is_accounted_for(evaluation: EvaluationResult, job: TrainingJob) -> None:
     entry = evaluation.loss("starting", "own")
     assert len(entry.sequences) == job.heldout_sequences
     assert sum(tokens for _, tokens in entry.sequences) == entry.tokens
-    assert sum(nats for nats, _ in entry.sequences) / entry.tokens == pytest.approx(entry.loss)
+    assert sum(nats for nats, _ in entry.sequences) / entry.tokens == pytest.approx(entry.nats)
     assert len({nats for nats, _ in entry.sequences}) == job.heldout_sequences
 
 

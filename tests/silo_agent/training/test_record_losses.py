@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, EvaluationResult, HeldoutSet
+from silo_agent.training.loss import RecordSums, change_error, mean_loss
 from silo_agent.training.ranks.evaluate import WORST_LOSS, evaluate
 from silo_agent.training.ranks.packing import (
     RecordFile,
     pack_heldout,
     tokenize_conversation,
 )
-from silo_agent.training.ranks.record_sums import RecordSums, change_error, mean_loss
 from silo_agent.training.run_files import ProgressWriter
-from tests.silo_agent.training.test_recipes import drawn_adapter
-from tests.silo_agent.training.tiny_jobs import TinySilo
+from tests.silo_agent.training.tiny_jobs import TinySilo, drawn_adapter
 from tests.tiny_model import tiny_adapter_layout
 
 LENGTH, TOLERANCE = 96, 2e-5
@@ -99,7 +98,7 @@ def test_sequences_and_the_mean_are_sums_of_records(silo: TinySilo) -> None:
         assert len(entry.records) > len(sequences) > 2, "several records share a sequence"
         assert sum(t for _, t in entry.records) == sum(t for _, t in sequences) == entry.tokens
         assert sum(n for n, _ in entry.records) == pytest.approx(sum(n for n, _ in sequences))
-        assert mean_loss(entry.records) == entry.loss
+        assert mean_loss(entry.records) == entry.nats
 
 
 def test_a_sequence_s_records_add_up_to_what_training_minimises(silo: TinySilo) -> None:
@@ -138,7 +137,7 @@ def test_sums_are_stated_only_where_the_job_asks_for_them(silo: TinySilo) -> Non
     plain = evaluation(silo, silo.heldout_records, per_record=False, per_sequence=False)
     asked = evaluation(silo, silo.heldout_records)
     assert [(e.records, e.sequences) for e in plain.losses] == [((), ())] * 2
-    assert [e.loss for e in plain.losses] == [e.loss for e in asked.losses]
+    assert [e.nats for e in plain.losses] == [e.nats for e in asked.losses]
 
 
 def test_a_model_that_overflows_has_a_very_bad_finite_loss_of_every_record(
@@ -155,4 +154,4 @@ def test_a_model_that_overflows_has_a_very_bad_finite_loss_of_every_record(
     result = evaluation(silo, silo.heldout_records, model_dir=tmp_path / "model")
     for entry in result.losses:
         assert entry.records == tuple((WORST_LOSS * tokens, tokens) for _, tokens in entry.records)
-        assert entry.loss == WORST_LOSS
+        assert entry.nats == WORST_LOSS

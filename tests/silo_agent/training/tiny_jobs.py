@@ -5,13 +5,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
-from data_contracts.protocol.records.round_plan import TrainingRecipe
-from silo_agent.training.job import TrainingJob
+from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
+from data_contracts.protocol.records.round_plan import (
+    AdapterLayout,
+    AdapterTarget,
+    TrainedFactors,
+    TrainingRecipe,
+)
+from silo_agent.training.adapter_file import write_adapter
+from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
 
-STEPS = 8
+STEPS, RECIPE_STEPS = 8, 6
+RECIPE_LAYOUT = tiny_adapter_layout(use_rslora=True)
+RESIDUAL_LAYOUT = tiny_adapter_layout(rank=3).model_copy(update={"alpha": 3})
+
+Jobs = dict[str, TrainingJob]
+"""By the names of their output directories."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,70 @@ def tiny_recipe(local_steps: int = STEPS, sequences_per_step: int = 4) -> Traini
         max_gradient_norm=Decimal("0.5"),
         seed=3,
     )
+
+
+def first_round(silo: TinySilo, name: str, **changes: Any) -> TrainingJob:
+    """From the seed, with checkpoints, every loss and the baseline asked for."""
+    baseline = SiloOnlyBaseline(enabled=True)
+    options = {"measure_base": True, "silo_only": baseline, "checkpoint_every_steps": 2}
+    return silo.job(name, **{**options, **changes})
+
+
+def second_round(silo: TinySilo, starting: Path) -> TrainingJob:
+    """As the first, from `starting`, so that the baseline is another adapter."""
+    return first_round(silo, "second-round", round=2, starting_adapter=starting)
+
+
+def absent_module_job(silo: TinySilo) -> TrainingJob:
+    """A failure that a rank reports."""
+    target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)
+    layout = AdapterLayout(rank=4, alpha=8, seed=1, targets=(target,))
+    return silo.job("absent-module", layout=layout, ranks=1)
+
+
+def damaged_job(silo: TinySilo) -> TrainingJob:
+    """A failure that no code foresees."""
+    model = make_tiny_model(silo.root / "damaged-model")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return silo.job("damaged", model_dir=model)
+
+
+def drawn_adapter(path: Path, layout: AdapterLayout, size: float) -> Path:
+    """An adapter with A of the seed and random B."""
+    rng = np.random.default_rng(11)
+    tensors = tensors_of(InitialAdapter(layout))
+    for name, array in tensors.items():
+        if ".lora_B." in name:
+            array[:] = size * rng.standard_normal(array.shape)
+    write_adapter(path, layout, tensors)
+    return path
+
+
+def recipe_job(
+    silo: TinySilo,
+    name: str,
+    factors: TrainedFactors,
+    *,
+    with_baseline: bool = False,
+    **changes: Any,
+) -> TrainingJob:
+    """A job with every option at once: rank-stabilised, one factor, proximal, with a residual."""
+    options = {"trained_factors": factors, "proximal_mu": Decimal("0.8")}
+    start, residual = silo.root / "start.safetensors", silo.root / "residual.safetensors"
+    fields: dict[str, Any] = {
+        "layout": RECIPE_LAYOUT,
+        "recipe": tiny_recipe(RECIPE_STEPS).model_copy(update=options),
+        "round": 2,
+        "starting_adapter": drawn_adapter(start, RECIPE_LAYOUT, 0.1),
+        "starting_residual": drawn_adapter(residual, RESIDUAL_LAYOUT, 0.05),
+        "residual_layout": RESIDUAL_LAYOUT,
+        "heldout_sequences": 3,
+        "measure_local": False,
+        "measure_base": with_baseline,
+        "silo_only": SiloOnlyBaseline(enabled=with_baseline),
+    }
+    return silo.job(name, **{**fields, **changes})
 
 
 def job_processes(agent: psutil.Process) -> list[psutil.Process]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from silo_agent.training.ranks.record_sums import RecordSums, change_error, mean_loss
+from silo_agent.training.loss import RecordSums, change_error, mean_loss
 
 BEFORE: RecordSums = ((8.0, 2), (9.0, 4), (5.0, 1))
 AFTER: RecordSums = ((6.0, 2), (8.0, 4), (5.0, 1))

@@ -7,12 +7,12 @@ bad row cannot stop a check or hide the rows after it. The readers are in `sourc
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_RECORD_BYTES = 1024 * 1024
+MAX_EXAMPLE_BYTES = 1024 * 1024
 """Bytes of UTF-8 that one record may have; for JSONL and CSV as they stand in the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class DataRecord:
+class Example:
     """One record as the data states it; a missing licence reads as NOASSERTION.
 
     `row` counts from 1 over the whole set. What is None is not stated by the data. `split` is

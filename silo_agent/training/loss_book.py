@@ -9,7 +9,6 @@ they say something about each record, so they go when other records are measured
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -19,7 +18,7 @@ from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records import RoundPlan
 from infra.disk.durable_files import write_durably
 from silo_agent.training.job import EvaluatedAdapter
-from silo_agent.training.ranks.record_sums import RecordSums, mean_loss
+from silo_agent.training.loss import Loss, RecordSums, mean_loss
 
 LOSSES_NAME = "heldout-losses.json"
 SUMS_NAME = "heldout-record-sums.json"
@@ -29,18 +28,6 @@ MAX_LOSSES = 4096
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, strict=True)]
 _LOSSES = TypeAdapter(dict[str, tuple[Finite, Tokens]])
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Mean loss in nats per answer token over `tokens` answer tokens.
-
-    `records` are the sums it is the mean of, where they are known.
-    """
-
-    loss: float
-    tokens: int
-    records: RecordSums = ()
 
 
 class LossBook:
@@ -57,20 +44,20 @@ class LossBook:
         )
         self._layout = plan.layout
 
-    def get(self, adapter: EvaluatedAdapter) -> Measured | None:
+    def get(self, adapter: EvaluatedAdapter) -> Loss | None:
         """The loss with `adapter`, whatever its name, if it was measured before."""
-        return self._measured(self._key(adapter))
+        return self._loss(self._key(adapter))
 
-    def put(self, adapter: EvaluatedAdapter, measured: Measured) -> None:
+    def put(self, adapter: EvaluatedAdapter, loss: Loss) -> None:
         """Remember a loss, and the sums of its records where it has them."""
         key = self._key(adapter)
-        if measured.records:
+        if loss.records:
             # Before the loss, without which they do not count: never a loss that has lost its sums.
-            sums = self._sums().having(key, measured.records)
+            sums = self._sums().having(key, loss.records)
             write_durably(self._sums_path, sums.model_dump_json().encode())
         losses = self._losses()
         losses.pop(key, None)
-        losses[key] = (measured.loss, measured.tokens)
+        losses[key] = (loss.nats, loss.tokens)
         newest = dict(list(losses.items())[-MAX_LOSSES:])
         write_durably(self._losses_path, json.dumps(newest, indent=1).encode())
 
@@ -79,19 +66,19 @@ class LossBook:
         keyed: dict[str, EvaluatedAdapter] = {}
         for adapter in adapters:
             keyed.setdefault(self._key(adapter), adapter)
-        known = {key: self._measured(key) for key in keyed}
+        known = {key: self._loss(key) for key in keyed}
         return tuple(
             adapter
             for key, adapter in keyed.items()
             if (found := known[key]) is None or not found.records
         )
 
-    def _measured(self, key: str) -> Measured | None:
+    def _loss(self, key: str) -> Loss | None:
         entry = self._losses().get(key)
         if entry is None:
             return None
-        measured = Measured(*entry, self._sums().of(key))
-        return measured if _agrees(measured) else Measured(*entry)
+        loss = Loss(nats=entry[0], tokens=entry[1], records=self._sums().of(key))
+        return loss if _agrees(loss) else loss.without_records()
 
     def _key(self, adapter: EvaluatedAdapter) -> str:
         layout = adapter.layout or self._layout
@@ -143,11 +130,10 @@ class _Sums(BaseModel):
         return _Sums(chosen=self.chosen, tokens=tokens, nats=nats)
 
 
-def _agrees(measured: Measured) -> bool:
+def _agrees(loss: Loss) -> bool:
     """Whether sums are those of the loss beside them."""
-    records = measured.records
     return (
-        bool(records)
-        and sum(tokens for _, tokens in records) == measured.tokens
-        and math.isclose(mean_loss(records), measured.loss, rel_tol=1e-9, abs_tol=1e-12)
+        bool(loss.records)
+        and sum(tokens for _, tokens in loss.records) == loss.tokens
+        and math.isclose(mean_loss(loss.records), loss.nats, rel_tol=1e-9, abs_tol=1e-12)
     )

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from data_contracts.dataset.copyright.overlap import MIN_CHAIN, find_overlap
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.findings.checks import Checks
 from data_contracts.dataset.findings.columns import PER_RECORD
 from data_contracts.dataset.findings.keyed import Keyed
@@ -18,7 +19,6 @@ from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.near_duplicates import band_keys, signatures
 from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out
-from data_contracts.dataset.records import DataRecord, UnreadableRow
 from data_contracts.dataset.word_hashes import WordHashes, hash_words
 
 
@@ -36,11 +36,11 @@ class BatchFindings:
 
 
 def judge_batch(
-    batch: Sequence[DataRecord | UnreadableRow], checks: Checks, keyed: Keyed
+    batch: Sequence[Example | UnreadableRow], checks: Checks, keyed: Keyed
 ) -> BatchFindings:
     """Findings of `batch`, in its order."""
     found = BatchFindings(last_row=batch[-1].row)
-    records = [row for row in batch if isinstance(row, DataRecord)]
+    records = [row for row in batch if isinstance(row, Example)]
     texts = [f"{record.prompt}\n{record.answer}" for record in records]
     words = hash_words(texts)
     overlaps = find_overlap(words, checks.references.registries)
@@ -64,7 +64,7 @@ def _add_unreadable(found: BatchFindings, row: UnreadableRow, keyed: Keyed) -> N
     found.rows.append(tuple(values.get(name) for name in PER_RECORD))
 
 
-def _add_shingles(found: BatchFindings, records: Sequence[DataRecord], words: WordHashes) -> None:
+def _add_shingles(found: BatchFindings, records: Sequence[Example], words: WordHashes) -> None:
     """Signatures and band keys; SQLite's integers are signed, which changes no comparison."""
     signed = signatures(words)
     bands = band_keys(signed).view("<i8")
@@ -77,9 +77,7 @@ def _add_shingles(found: BatchFindings, records: Sequence[DataRecord], words: Wo
 class _Record:
     """One record's row under construction; `found` collects what is counted and noted."""
 
-    def __init__(
-        self, record: DataRecord, checks: Checks, keyed: Keyed, found: BatchFindings
-    ) -> None:
+    def __init__(self, record: Example, checks: Checks, keyed: Keyed, found: BatchFindings) -> None:
         self._record, self._checks, self._found = record, checks, found
         self._values: dict[str, Any] = {
             "row": record.row,

@@ -1,13 +1,39 @@
-"""Losses of single held-out records, and how sure they make a change of the mean loss.
+"""The loss on held-out records, and how sure the single records make a change of it.
 
 The sums stay in the silo: of them only a mean, a number of records and a standard error leave.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
 
 RecordSums = tuple[tuple[float, int], ...]
 """(summed nats, answer tokens) of each record, in the order in which records are packed."""
+
+
+class Loss(BaseModel):
+    """Mean loss of `nats` per answer token over `tokens` answer tokens of held-out records.
+
+    `records` are the sums that it is the mean of, where they were asked for and are still known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    nats: float
+    tokens: int
+    records: RecordSums = ()
+
+    @classmethod
+    def of(cls, records: RecordSums) -> Self:
+        """The loss over all of `records`, at least one."""
+        tokens = sum(count for _, count in records)
+        return cls(nats=mean_loss(records), tokens=tokens, records=records)
+
+    def without_records(self) -> Self:
+        """The same mean, which says nothing of single records."""
+        return self.model_copy(update={"records": ()})
 
 
 def mean_loss(sums: RecordSums) -> float:
