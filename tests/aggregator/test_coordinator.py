@@ -1,6 +1,7 @@
 """Rounds, refusals, stragglers and resumes, with the real coordinator and agent code."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -477,3 +478,20 @@ def test_two_plans_in_one_feed_slot_halt_the_silo(make_federation: MakeFederatio
 
     with pytest.raises(UntrustedInputError, match="feed entry 1"):
         poll_once(agent)
+
+
+def test_a_step_works_on_the_reading_by_which_it_was_found_to_be_due(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
+    plan = federation.open()
+    federation.silos_act(4)
+    counts: Counter[str] = Counter()
+    federation.inbox("silo-a").before = lambda operation, _key: counts.update([operation])
+    for due in (Stage.CLOSING, Stage.MERGING):
+        counts.clear()
+        assert federation.look(plan).stage is due
+        looked = counts["list_keys"]
+        counts.clear()
+        assert advance(federation.coordinator(), plan) is due
+        assert counts["list_keys"] == looked > 0
