@@ -8,8 +8,8 @@ than a wrong one. No text of a record is kept.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.findings.keyed import Keyed
-from data_contracts.dataset.records import DataRecord, UnreadableRow
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
 
 MAX_SHOWN_CHARACTERS = 60
@@ -24,7 +24,7 @@ class RowNames:
 
 
 def names_of(
-    records: Iterable[DataRecord | UnreadableRow], keyed_ids: Mapping[int, str], keyed: Keyed
+    records: Iterable[Example | UnreadableRow], keyed_ids: Mapping[int, str], keyed: Keyed
 ) -> RowNames:
     """Names of the rows of `keyed_ids`; reads `records` up to the last of them."""
     names = RowNames()
@@ -57,8 +57,8 @@ def meaning_of_row(source: DataSource) -> str:
 
 
 def _up_to(
-    records: Iterable[DataRecord | UnreadableRow], last: int
-) -> Iterator[DataRecord | UnreadableRow]:
+    records: Iterable[Example | UnreadableRow], last: int
+) -> Iterator[Example | UnreadableRow]:
     """Records up to the row `last`; data that end early have no more of them."""
     if not last:
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rfc8785
 
-from data_contracts.dataset.records import DataRecord, UnreadableRow
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import digest_of_bytes
@@ -28,7 +28,7 @@ class SiloData:
     database: Path | None
     digests: FileDigests
 
-    def records(self) -> Iterator[DataRecord | UnreadableRow]:
+    def records(self) -> Iterator[Example | UnreadableRow]:
         """Every record in order; raises DataUnavailableError when they cannot be read."""
         # Imported here because pyarrow takes long to load and an unchanged set is not read.
         from data_contracts.dataset.sources.reading import read_source

@@ -19,7 +19,7 @@ from typing import TextIO
 
 import rfc8785
 
-from data_contracts.dataset.records import DataRecord
+from data_contracts.dataset.examples import Example
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
@@ -122,16 +122,16 @@ def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) 
         raise _changed("another number of records than was counted")
 
 
-def _usable(data: SiloData, usable: Iterator[tuple[int, str]]) -> Iterator[tuple[DataRecord, str]]:
+def _usable(data: SiloData, usable: Iterator[tuple[int, str]]) -> Iterator[tuple[Example, str]]:
     """Both come in the order of the data, so one walk finds every usable record."""
     row, split = next(usable, (0, ""))
     for record in data.records():
-        if record.row == row and isinstance(record, DataRecord):
+        if record.row == row and isinstance(record, Example):
             yield record, split
             row, split = next(usable, (0, ""))
 
 
-def _line(record: DataRecord) -> str:
+def _line(record: Example) -> str:
     text = {"prompt": record.prompt, "answer": record.answer}
     return json.dumps(text, ensure_ascii=False, separators=(",", ":")) + "\n"
 

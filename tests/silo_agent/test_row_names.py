@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.findings.keyed import Keyed
-from data_contracts.dataset.records import DataRecord, UnreadableRow
 from data_contracts.dataset.sources.data_source import (
     DataSource,
     DataUnavailableError,
@@ -21,8 +21,8 @@ from tests.silo_agent.steward_samples import view_of
 KEYED = Keyed(b"k" * 32)
 
 
-def record(row: int, id: str) -> DataRecord:  # noqa: A002
-    return DataRecord(row, id, "s", "a question", "an answer", "MIT", "here")
+def record(row: int, id: str) -> Example:  # noqa: A002
+    return Example(row, id, "s", "a question", "an answer", "MIT", "here")
 
 
 def keyed(*ids: str) -> dict[int, str]:
@@ -43,7 +43,7 @@ def test_a_record_that_changed_has_no_name() -> None:
 
 
 def test_a_row_that_is_no_record_says_why() -> None:
-    rows: list[DataRecord | UnreadableRow] = [record(1, "one"), UnreadableRow(2, "not JSON")]
+    rows: list[Example | UnreadableRow] = [record(1, "one"), UnreadableRow(2, "not JSON")]
     wanted = {2: KEYED("row", "2")}
     assert names_of(rows, wanted, KEYED) == RowNames({}, {2: "not JSON"})
     assert names_of([UnreadableRow(1, "not JSON")], keyed("one"), KEYED) == RowNames()
@@ -53,7 +53,7 @@ def test_a_row_that_is_no_record_says_why() -> None:
 def test_nothing_is_read_beyond_the_last_row_and_nothing_at_all_for_none() -> None:
     read: list[int] = []
 
-    def rows() -> Iterator[DataRecord]:
+    def rows() -> Iterator[Example]:
         for row in (1, 2, 4, 5, 6):
             read.append(row)
             yield record(row, f"r{row}")
@@ -66,7 +66,7 @@ def test_nothing_is_read_beyond_the_last_row_and_nothing_at_all_for_none() -> No
 
 
 def test_data_that_cannot_be_read_any_more_have_fewer_names() -> None:
-    def rows() -> Iterator[DataRecord]:
+    def rows() -> Iterator[Example]:
         yield record(1, "one")
         raise DataUnavailableError("f", "gone", row=2)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.findings.checks import Checks
 from data_contracts.dataset.findings.columns import TABLE
 from data_contracts.dataset.findings.duplicates import mark_duplicates
+from data_contracts.dataset.findings.example_batch import BatchFindings, judge_batch
 from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.findings.profile import Profile, profile_of, summarise
-from data_contracts.dataset.findings.record_batch import BatchFindings, judge_batch
 from data_contracts.dataset.findings.store import FindingsStore
-from data_contracts.dataset.records import DataRecord, UnreadableRow
 
 MAX_NOTES = 1000
 BATCH_RECORDS = 2_000
@@ -51,7 +51,7 @@ class Findings:
 
 
 def collect_findings(
-    rows: Iterable[DataRecord | UnreadableRow],
+    rows: Iterable[Example | UnreadableRow],
     checks: Checks,
     key: bytes,
     into: Path,
@@ -149,14 +149,14 @@ def _count(store: FindingsStore, condition: str) -> int:
 
 
 def batches(
-    rows: Iterable[DataRecord | UnreadableRow],
-) -> Iterator[list[DataRecord | UnreadableRow]]:
+    rows: Iterable[Example | UnreadableRow],
+) -> Iterator[list[Example | UnreadableRow]]:
     """Rows in order, as many at once as BATCH_RECORDS and BATCH_CHARACTERS allow."""
-    batch: list[DataRecord | UnreadableRow] = []
+    batch: list[Example | UnreadableRow] = []
     characters = 0
     for row in rows:
         batch.append(row)
-        if isinstance(row, DataRecord):
+        if isinstance(row, Example):
             characters += len(row.prompt) + len(row.answer)
         if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
             yield batch

@@ -1,7 +1,7 @@
 """Arrow record batches become rows, a bounded amount of text at a time.
 
 Guaranteed before a Python string is made: the lengths of all text cells are known, a record of
-more than `MAX_RECORD_BYTES` is not converted at all, and of the others at most
+more than `MAX_EXAMPLE_BYTES` is not converted at all, and of the others at most
 `TEXT_AT_A_TIME_BYTES` are. Columns of a type that no field takes are not converted either.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
 from data_contracts.dataset.sources.columns import Column
-from data_contracts.dataset.sources.record_maker import NOT_TEXT, RawRow, Rows
+from data_contracts.dataset.sources.example_maker import NOT_TEXT, RawRow, Rows
 
 TEXT_AT_A_TIME_BYTES = 16 * 1024 * 1024
 ROWS_AT_A_TIME = 2048
@@ -42,10 +42,10 @@ def arrow_rows(batch: Any, columns: Sequence[Column], first_row: int) -> Rows:
 
 def _bounded_rows(batch: Any, columns: Sequence[Column], first_row: int) -> Rows:
     largest, total = _text_sizes(batch)
-    if largest <= MAX_RECORD_BYTES and total <= TEXT_AT_A_TIME_BYTES:
+    if largest <= MAX_EXAMPLE_BYTES and total <= TEXT_AT_A_TIME_BYTES:
         yield from _rows(batch, columns, first_row)
     elif batch.num_rows == 1:
-        yield UnreadableRow(first_row, f"longer than {MAX_RECORD_BYTES} bytes")
+        yield UnreadableRow(first_row, f"longer than {MAX_EXAMPLE_BYTES} bytes")
     else:
         half = batch.num_rows // 2
         yield from _bounded_rows(batch.slice(0, half), columns, first_row)

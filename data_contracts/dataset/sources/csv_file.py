@@ -1,6 +1,6 @@
 """CSV as RFC 4180 has it: UTF-8, commas, double quotes, a header line, rows of equal length.
 
-The file is cut into rows by the parity of its quotes, so that at most `MAX_RECORD_BYTES` of a row
+The file is cut into rows by the parity of its quotes, so that at most `MAX_EXAMPLE_BYTES` of a row
 are in memory even when a quote is never closed. A quote inside an unquoted cell, which readers
 understand differently, makes its row unreadable; so does a row with more or fewer cells than the
 header. `row` counts from 1 after the header; blank lines count and are skipped.
@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
+from data_contracts.dataset.sources.example_maker import RawRow, Rows
 from data_contracts.dataset.sources.jsonl import estimated_lines
-from data_contracts.dataset.sources.record_maker import RawRow, Rows
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CELL = r'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
@@ -28,7 +28,7 @@ class CsvFile:
 
     def __init__(self, path: Path, wanted: Sequence[Column], name: str) -> None:
         # The module's limit holds for the whole process; it is only ever raised.
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_EXAMPLE_BYTES))
         self._path = path
         with path.open("rb") as file:
             header = _header(file, name)
@@ -72,22 +72,22 @@ def _pieces(file: BinaryIO) -> Iterator[bytes | str]:
     """The bytes of each row with its line end, or why there are none."""
     lines: list[bytes] = []
     size, is_open, is_too_long = 0, False, False
-    while line := file.readline(MAX_RECORD_BYTES + 1):
+    while line := file.readline(MAX_EXAMPLE_BYTES + 1):
         size += len(line)
         is_open ^= line.count(b'"') % 2 == 1
-        is_too_long = is_too_long or size > MAX_RECORD_BYTES
+        is_too_long = is_too_long or size > MAX_EXAMPLE_BYTES
         if is_too_long:
             lines.clear()
         else:
             lines.append(line)
         if line.endswith(b"\n") and not is_open:
-            yield f"longer than {MAX_RECORD_BYTES} bytes" if is_too_long else b"".join(lines)
+            yield f"longer than {MAX_EXAMPLE_BYTES} bytes" if is_too_long else b"".join(lines)
             lines.clear()
             size, is_too_long = 0, False
     if is_open:
         yield "a quote that is not closed"
     elif size:
-        yield f"longer than {MAX_RECORD_BYTES} bytes" if is_too_long else b"".join(lines)
+        yield f"longer than {MAX_EXAMPLE_BYTES} bytes" if is_too_long else b"".join(lines)
 
 
 def _cells(piece: bytes) -> list[str] | str:

@@ -17,8 +17,8 @@ import pyarrow as pa
 from data_contracts.dataset.sources.arrow_rows import arrow_rows
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
+from data_contracts.dataset.sources.example_maker import Rows
 from data_contracts.dataset.sources.places import file_below, folder_below
-from data_contracts.dataset.sources.record_maker import Rows
 
 STATE_FILE = "state.json"
 DICT_FILE = "dataset_dict.json"

@@ -1,6 +1,6 @@
 """JSON Lines: one JSON object per line of UTF-8.
 
-At most one line is in memory, and of a line longer than `MAX_RECORD_BYTES` only the beginning.
+At most one line is in memory, and of a line longer than `MAX_EXAMPLE_BYTES` only the beginning.
 `row` is the number of the line; blank lines are skipped. What two readers may read differently is
 refused: a name twice in one object, NaN and the infinities, bytes that are not UTF-8.
 """
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
 from data_contracts.dataset.sources.columns import Column
-from data_contracts.dataset.sources.record_maker import Rows
+from data_contracts.dataset.sources.example_maker import Rows
 from data_contracts.protocol.strict_json import DuplicateNameError, distinct_names
 
 _SAMPLE_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ class JsonlFile:
         with self._path.open("rb") as file:
             for row, line in enumerate(_lines(file), start=1):
                 if line is None:
-                    yield UnreadableRow(row, f"longer than {MAX_RECORD_BYTES} bytes")
+                    yield UnreadableRow(row, f"longer than {MAX_EXAMPLE_BYTES} bytes")
                 elif not line.isspace():
                     value = _parsed(line)
                     if isinstance(value, dict):
@@ -55,8 +55,8 @@ def estimated_lines(path: Path) -> int:
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
     """Each line, or None for one that is too long."""
-    while line := file.readline(MAX_RECORD_BYTES + 1):
-        if len(line) <= MAX_RECORD_BYTES:
+    while line := file.readline(MAX_EXAMPLE_BYTES + 1):
+        if len(line) <= MAX_EXAMPLE_BYTES:
             yield line
         else:
             _skip_rest_of_line(file, line)
@@ -78,7 +78,7 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
 
 def _skip_rest_of_line(file: BinaryIO, line: bytes) -> None:
     while line and not line.endswith(b"\n"):
-        line = file.readline(MAX_RECORD_BYTES)
+        line = file.readline(MAX_EXAMPLE_BYTES)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from data_contracts.dataset.sources.arrow_rows import arrow_rows, is_readable_type
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
+from data_contracts.dataset.sources.example_maker import Rows
 from data_contracts.dataset.sources.parquet_footer import (
     FooterRefusedError,
     RowGroup,
     row_groups_of,
 )
 from data_contracts.dataset.sources.parquet_pages import PageRefusedError, PageSizes, page_sizes
-from data_contracts.dataset.sources.record_maker import Rows
 
 BATCH_BYTES = 16 * 1024 * 1024
 MAX_BATCH_ROWS = 4096

@@ -17,11 +17,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, func, make_url, s
 from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
 from data_contracts.dataset.sources.columns import Column, columns_of
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
+from data_contracts.dataset.sources.example_maker import NOT_TEXT, Rows
 from data_contracts.dataset.sources.places import described_fault
-from data_contracts.dataset.sources.record_maker import NOT_TEXT, Rows
 from data_contracts.dataset.sources.sql_table import SqlCell, SqlPlan, plan_of, reflected
 
 ROWS_PER_FETCH = 100
@@ -52,8 +52,8 @@ class SqlTable:
         with self._connected() as database:
             plan = plan_of(database, self._name, self.columns, self._order_by)
             for row, (size, *values) in enumerate(_fetched(database, plan), start=1):
-                if size > MAX_RECORD_BYTES:
-                    yield UnreadableRow(row, f"longer than {MAX_RECORD_BYTES} bytes")
+                if size > MAX_EXAMPLE_BYTES:
+                    yield UnreadableRow(row, f"longer than {MAX_EXAMPLE_BYTES} bytes")
                 else:
                     yield row, [_value(cell, v) for cell, v in zip(plan.cells, values, strict=True)]
 
@@ -68,7 +68,7 @@ class SqlTable:
             for size, *values in _fetched(database, plan):
                 count += 1
                 plain = (_plain(cell, v) for cell, v in zip(plan.cells, values, strict=True))
-                excess = size if size > MAX_RECORD_BYTES else 0
+                excess = size if size > MAX_EXAMPLE_BYTES else 0
                 digest.update(b"".join((_encoded(excess), *map(_encoded, plain))))
         digest.update(_encoded(count))
         return digest.hexdigest()

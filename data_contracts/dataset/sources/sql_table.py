@@ -1,7 +1,7 @@
 """The statement that reads a table: reflected columns, bounded rows, one order on every database.
 
 Nothing of it is text made here: names go through SQLAlchemy's quoting, and the columns are those
-that reflection found. A row of more than `MAX_RECORD_BYTES` is measured by the database and sent
+that reflection found. A row of more than `MAX_EXAMPLE_BYTES` is measured by the database and sent
 without its cells. Rows come in the order of `order_by`, of the id, and then of every other mapped
 column, text compared by its bytes where the database can, so that the order does not depend on a
 locale.
@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import CITEXT, DOMAIN
 from sqlalchemy.types import NullType, TypeEngine
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 
@@ -117,7 +117,7 @@ def _byte_size(value: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
 def _unless_too_large(cell: SqlCell, size: ColumnElement[int], dialect: str) -> ColumnElement[Any]:
     if not _is_measured(cell, dialect):
         return cell.value
-    return type_coerce(case((size <= MAX_RECORD_BYTES, cell.value)), NullType())
+    return type_coerce(case((size <= MAX_EXAMPLE_BYTES, cell.value)), NullType())
 
 
 def _is_measured(cell: SqlCell, dialect: str) -> bool:

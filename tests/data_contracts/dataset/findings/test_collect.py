@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, Example
 from data_contracts.dataset.findings.checks import Checks, References
 from data_contracts.dataset.findings.collect import BATCH_RECORDS, batches, collect_findings
 from data_contracts.dataset.findings.columns import COLUMNS
 from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.findings.store import usable_rows
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord
 from tests.data_contracts.dataset.contract_samples import (
     sample_contract,
     sample_record,
@@ -34,7 +34,7 @@ FILE = Path("sets/records.jsonl")
         (b"{", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
         (json.dumps(sample_record(1, prompt=7)).encode(), "field prompt is not text"),
-        (b'{"id": "' + b"x" * 10_000_000 + b'"}', f"longer than {MAX_RECORD_BYTES} bytes"),
+        (b'{"id": "' + b"x" * 10_000_000 + b'"}', f"longer than {MAX_EXAMPLE_BYTES} bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -118,11 +118,11 @@ def test_notes_are_bounded(tmp_path: Path) -> None:
     assert looked.findings.notes[-1] == "500 more"
 
 
-def many_records(count: int) -> Iterator[DataRecord]:
+def many_records(count: int) -> Iterator[Example]:
     """`count` different records, none of which exists before it is asked for."""
     for n in range(1, count + 1):
         text = " ".join(f"word{n * 7 + k}" for k in range(20))
-        yield DataRecord(n, f"id{n}", f"s{n}", f"Question {n}?", text, "MIT", "made")
+        yield Example(n, f"id{n}", f"s{n}", f"Question {n}?", text, "MIT", "made")
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 
 def test_a_batch_is_bounded_by_its_text_too() -> None:
     long = "x" * 1_000_000
-    rows = [DataRecord(n, f"i{n}", "s", "", long, "MIT", "made") for n in range(1, 12)]
+    rows = [Example(n, f"i{n}", "s", "", long, "MIT", "made") for n in range(1, 12)]
     assert [len(batch) for batch in batches(rows)] == [5, 5, 1]
 
 

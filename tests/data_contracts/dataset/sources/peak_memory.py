@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data_contracts.dataset.records import UnreadableRow
+from data_contracts.dataset.examples import UnreadableRow
 from data_contracts.dataset.sources.data_source import DataSource
 from data_contracts.dataset.sources.reading import read_source
 

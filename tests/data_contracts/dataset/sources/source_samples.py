@@ -15,7 +15,7 @@ from PIL import Image
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from data_contracts.dataset.records import DataRecord, UnreadableRow
+from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.sources.data_source import (
     DataSource,
     DataUnavailableError,
@@ -26,7 +26,7 @@ from data_contracts.dataset.sources.reading import read_source
 CANARY = "Canary7f3a"
 TEXTS = ("id", "subject", "prompt", "answer", "licence", "source")
 
-Row = DataRecord | UnreadableRow
+Row = Example | UnreadableRow
 
 
 def rows_of(source: DataSource, root: Path, connection: str | None = None) -> list[Row]:
@@ -41,7 +41,7 @@ def reasons_of(rows: Iterable[Row]) -> list[tuple[int, str]]:
 
 def ids_of(rows: Iterable[Row]) -> list[str]:
     """Ids of the records."""
-    return [row.id for row in rows if isinstance(row, DataRecord)]
+    return [row.id for row in rows if isinstance(row, Example)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, Example
 from data_contracts.dataset.sources.data_source import DataSource, FieldMapping
 from data_contracts.dataset.sources.reading import count_hint, source_files
 from tests.data_contracts.dataset.sources.source_samples import (
@@ -26,7 +26,7 @@ from tests.data_contracts.dataset.sources.source_samples import (
 
 PARQUET = DataSource(format="parquet", path="data.parquet")
 FOLDER = DataSource(format="huggingface", path="data")
-TOO_LONG = f"longer than {MAX_RECORD_BYTES} bytes"
+TOO_LONG = f"longer than {MAX_EXAMPLE_BYTES} bytes"
 
 datasets.disable_progress_bars()
 
@@ -72,7 +72,7 @@ def test_parquet_however_it_is_encoded(tmp_path: Path, options: dict[str, Any]) 
     rows = rows_of(PARQUET, tmp_path)
     assert ids_of(rows) == [f"record-{n}" for n in range(50)]
     assert [row.row for row in rows] == list(range(1, 51))
-    assert isinstance(rows[3], DataRecord)
+    assert isinstance(rows[3], Example)
     assert rows[3].prompt == f"{CANARY} äö 3"
     assert count_hint(PARQUET, tmp_path) == 50
     assert source_files(PARQUET, tmp_path) == (tmp_path.resolve() / "data.parquet",)
@@ -94,7 +94,7 @@ def test_a_dataset_dict_states_the_split(tmp_path: Path) -> None:
     }
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "data")
     rows = rows_of(FOLDER, tmp_path)
-    stated = [(r.row, r.source, r.split) for r in rows if isinstance(r, DataRecord)]
+    stated = [(r.row, r.source, r.split) for r in rows if isinstance(r, Example)]
     assert stated == [
         (1, "train", "train"),
         (2, "train", "train"),
@@ -119,7 +119,7 @@ def test_columns_with_other_types(tmp_path: Path) -> None:
     table = table.set_column(3, "answer", pa.array(["x", None]).dictionary_encode())
     table = table.set_column(4, "licence", pa.array([None, "MIT"], pa.large_string()))
     for good, bad in both(tmp_path, table):
-        assert good == DataRecord(
+        assert good == Example(
             1, "7", str(2**63), f"{CANARY} äö 0", "x", "NOASSERTION", "made for a test",
             consent=True, similarity=0.25,
         )  # fmt: skip
@@ -168,7 +168,7 @@ def test_bytes_that_are_not_utf8_concern_their_row(tmp_path: Path) -> None:
 def test_a_record_that_is_too_long(tmp_path: Path) -> None:
     answers = [f"{CANARY} {n}" for n in range(500)]
     answers[123] = "x" * 10_000_000
-    answers[400] = "x" * MAX_RECORD_BYTES
+    answers[400] = "x" * MAX_EXAMPLE_BYTES
     for rows in both(tmp_path, with_column("answer", pa.array(answers))):
         assert reasons_of(rows) == [(124, TOO_LONG), (401, TOO_LONG)]
         assert len(rows) == 500

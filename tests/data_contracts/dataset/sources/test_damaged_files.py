@@ -30,7 +30,7 @@ DAMAGES = 450
 READ = """
 import sys
 from pathlib import Path
-from data_contracts.dataset.records import DataRecord
+from data_contracts.dataset.examples import Example
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
 from data_contracts.dataset.sources.reading import read_source
 root = Path(sys.argv[1])

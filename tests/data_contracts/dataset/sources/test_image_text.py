@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_contracts.dataset.records import DataRecord
+from data_contracts.dataset.examples import Example
 from data_contracts.dataset.sources.data_source import DataSource, FieldMapping
 from data_contracts.dataset.sources.reading import count_hint, source_files
 from tests.data_contracts.dataset.sources.source_samples import (
@@ -53,12 +53,12 @@ def test_pairs_in_laions_columns(tmp_path: Path, kind: str) -> None:
     rows = [laion("a.png"), laion("deep/b.png", LICENSE=None, URL=None)]
     WRITERS[kind](folder / f"metadata.{kind}", rows)
     first, second = rows_of(SOURCE, tmp_path)
-    assert first == DataRecord(
+    assert first == Example(
         1, "https://example.org/a.png", "a.png", "", f"{CANARY} caption of a.png", "CC-BY-4.0",
         "https://example.org/a.png", image=folder.resolve() / "a.png", nsfw="UNLIKELY",
         similarity=0.31, punsafe=0.002, pwatermark=0.1,
     )  # fmt: skip
-    assert isinstance(second, DataRecord)
+    assert isinstance(second, Example)
     assert (second.id, second.subject, second.source) == ("deep/b.png",) * 3
     assert second.licence == "NOASSERTION"
     assert count_hint(SOURCE, tmp_path) == 2
@@ -114,7 +114,7 @@ def test_columns_that_the_contract_names(tmp_path: Path) -> None:
     fields = tuple(FieldMapping(field=field, column=name) for field, name in columns.items())
     source = DataSource(format="image-text", path="pairs", fields=fields)
     (record,) = rows_of(source, tmp_path)
-    assert isinstance(record, DataRecord)
+    assert isinstance(record, Example)
     assert (record.id, record.subject, record.answer) == ("a.png", "p", "w")
     with unavailable("column file_name missing (field image)"):
         rows_of(SOURCE, tmp_path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, Example
 from data_contracts.dataset.sources.data_source import DataSource, FieldMapping
 from data_contracts.dataset.sources.reading import count_hint, source_files
 from data_contracts.dataset.sources.sql import sql_content_digest
@@ -50,7 +50,7 @@ def test_records_come_in_the_order_of_the_id(url: str, tmp_path: Path) -> None:
     rows = rows_of(SOURCE, tmp_path, url)
     assert ids_of(rows) == sorted(f"record-{n}" for n in range(12))
     assert [row.row for row in rows] == list(range(1, 13))
-    assert isinstance(rows[0], DataRecord)
+    assert isinstance(rows[0], Example)
     assert rows[0].prompt == f"{CANARY} äö 0"
     assert count_hint(SOURCE, tmp_path, url) == 12
     assert source_files(SOURCE, tmp_path) == ()
@@ -78,7 +78,7 @@ def test_types_of_columns(url: str, tmp_path: Path) -> None:
         ],
     )
     good, bad = rows_of(SOURCE, tmp_path, url)
-    assert good == DataRecord(
+    assert good == Example(
         1, "1", "7", "p", "a", "NOASSERTION", "s", consent=True, synthetic=False, similarity=0.25
     )
     assert reasons_of([bad]) == [(2, "field answer missing")]
@@ -115,10 +115,10 @@ def test_mixed_types_and_broken_text_in_sqlite(tmp_path: Path) -> None:
 
 def test_a_row_that_is_too_large_stays_in_the_database(url: str, tmp_path: Path) -> None:
     rows = records(3)
-    rows[1]["answer"] = "ä" * (MAX_RECORD_BYTES // 2)
+    rows[1]["answer"] = "ä" * (MAX_EXAMPLE_BYTES // 2)
     fill(url, rows)
     read = rows_of(SOURCE, tmp_path, url)
-    assert reasons_of(read) == [(2, f"longer than {MAX_RECORD_BYTES} bytes")]
+    assert reasons_of(read) == [(2, f"longer than {MAX_EXAMPLE_BYTES} bytes")]
     assert ids_of(read) == ["record-0", "record-2"]
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, Example
 from data_contracts.dataset.sources.columns import columns_of
 from data_contracts.dataset.sources.data_source import DataSource, FieldMapping
+from data_contracts.dataset.sources.example_maker import ExampleMaker
 from data_contracts.dataset.sources.jsonl import JsonlFile
 from data_contracts.dataset.sources.reading import count_hint, read_source, source_files
-from data_contracts.dataset.sources.record_maker import RecordMaker
 from tests.data_contracts.dataset.sources.source_samples import (
     CANARY,
     ids_of,
@@ -43,7 +43,7 @@ OPTIONAL: dict[str, Any] = {
     "punsafe": 1e-3,
     "pwatermark": 0.5,
 }
-WANTED = DataRecord(
+WANTED = Example(
     1, "record-0", "subject-0", f"{CANARY} äö 0", f"{CANARY} 0", "MIT", "made for a test",
     **{**OPTIONAL, "split": "heldout"},
 )  # fmt: skip
@@ -69,7 +69,7 @@ def test_every_field_of_both_formats(tmp_path: Path) -> None:
     assert rows_of(JSONL, tmp_path) == [WANTED]
     assert rows_of(CSV, tmp_path) == [WANTED]
     lines = JsonlFile(tmp_path / "data.jsonl", columns_of(JSONL))
-    assert list(RecordMaker(lines.columns, "jsonl").records(lines.rows())) == [WANTED]
+    assert list(ExampleMaker(lines.columns, "jsonl").examples(lines.rows())) == [WANTED]
     assert source_files(CSV, tmp_path) == (tmp_path.resolve() / "data.csv",)
 
 
@@ -81,7 +81,7 @@ def test_columns_of_another_name(tmp_path: Path) -> None:
     for source in (JSONL, CSV):
         mapped = DataSource(format=source.format, path=source.path, fields=fields)
         record = rows_of(mapped, tmp_path)[0]
-        assert isinstance(record, DataRecord)
+        assert isinstance(record, Example)
         assert (record.answer, record.label, record.split) == ("r", "c", None)
     mapped = DataSource(format="jsonl", path="data.jsonl", fields=renamed(id="key"))
     assert reasons_of(rows_of(mapped, tmp_path))[0] == (1, "field id (column key) missing")
@@ -136,8 +136,8 @@ def test_lines_in_other_encodings(tmp_path: Path) -> None:
         (b"1,s,Canary7f3a\xe4,a,MIT,s\n", "not UTF-8"),
         (b"1,s,Canary7f3a\rx,a,MIT,s\n", "not CSV"),
         (b",s,p,a,MIT,s\n", "field id or subject is blank"),
-        (b"1,s," + b"x" * 10_000_000 + b",a,MIT,s\n", f"longer than {MAX_RECORD_BYTES} bytes"),
-        (b'1,s,"' + b"x\n" * 5_000_000 + b'",a,MIT,s\n', f"longer than {MAX_RECORD_BYTES} bytes"),
+        (b"1,s," + b"x" * 10_000_000 + b",a,MIT,s\n", f"longer than {MAX_EXAMPLE_BYTES} bytes"),
+        (b'1,s,"' + b"x\n" * 5_000_000 + b'",a,MIT,s\n', f"longer than {MAX_EXAMPLE_BYTES} bytes"),
         (b'1,s,"' + b'""' * 500_000 + b"x,a,MIT,s\n" + b'"x\n', "a quote out of place"),
     ],
     ids=range(11),
@@ -156,7 +156,7 @@ def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert reasons_of(rows) == [(2, "a quote that is not closed")]
     assert ids_of(rows) == ["1"]
-    assert peak < 8 * MAX_RECORD_BYTES
+    assert peak < 8 * MAX_EXAMPLE_BYTES
 
 
 def test_csv_cells_mean_what_they_say(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_csv_cells_mean_what_they_say(tmp_path: Path) -> None:
         (3, "field similarity is not a number"),
         (4, "field similarity is not a number"),
     ]
-    assert rows_of(CSV, tmp_path)[0] == DataRecord(1, "1", "s", 'a, "b"\nc', "", "NOASSERTION", "s")
+    assert rows_of(CSV, tmp_path)[0] == Example(1, "1", "s", 'a, "b"\nc', "", "NOASSERTION", "s")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_csv_cells_mean_what_they_say(tmp_path: Path) -> None:
         (HEADER.decode().encode("utf-16"), "header line: "),
         (b"\xe4,Canary7f3a\n", "header line: not UTF-8"),
         (b'"Canary7f3a\n', "header line: a quote that is not closed"),
-        (b"Canary7f3a" * 200_000, f"header line: longer than {MAX_RECORD_BYTES} bytes"),
+        (b"Canary7f3a" * 200_000, f"header line: longer than {MAX_EXAMPLE_BYTES} bytes"),
     ],
     ids=range(7),
 )
