@@ -1,6 +1,6 @@
-"""What a data set is made of, whatever its format: records, and rows that are not records.
+"""What a data set is made of, whatever its format: examples, and rows that are not examples.
 
-A row that is not a record becomes an `UnreadableRow` with a reason and never an exception, so one
+A row that is not an example becomes an `UnreadableRow` with a reason and never an exception, so one
 bad row cannot stop a check or hide the rows after it. The readers are in `sources`.
 """
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_EXAMPLE_BYTES = 1024 * 1024
-"""Bytes of UTF-8 that one record may have; for JSONL and CSV as they stand in the file."""
+"""Bytes of UTF-8 that one example may have; for JSONL and CSV as they stand in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One record as the data states it; a missing licence reads as NOASSERTION.
+    """One example as the data states it; a missing licence reads as NOASSERTION.
 
     `row` counts from 1 over the whole set. What is None is not stated by the data. `split` is
     "train" or "heldout". Of an image-text pair the caption is `answer` and `prompt` is empty;
@@ -45,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row (counts from 1) that is not a record. `reason` quotes nothing from the data."""
+    """A row (counts from 1) that is not an example. `reason` quotes nothing from the data."""
 
     row: int
     reason: str

@@ -61,6 +61,7 @@ def aside(path: Path, size: int, *, is_synced: bool = True) -> Iterator[Path]:
 
     What is written there is for the block to sync. Raises ConsortiaError as `disk_faults`.
     """
+    # Two threads may write the same file at once: two silos may name the same blob.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with disk_faults(path, size):
         try:

@@ -1,4 +1,4 @@
-"""The findings of one batch of records: every detector sees it, one row per record comes out.
+"""The findings of one batch of examples: every detector sees it, one row per example comes out.
 
 Detectors that work on arrays (copyright, shingles) see all texts of a batch at once. What a text
 says never goes further than this module: rows hold keyed digests, counts and flags, and a note
@@ -40,14 +40,14 @@ def judge_batch(
 ) -> BatchFindings:
     """Findings of `batch`, in its order."""
     found = BatchFindings(last_row=batch[-1].row)
-    records = [row for row in batch if isinstance(row, Example)]
-    texts = [f"{record.prompt}\n{record.answer}" for record in records]
+    examples = [row for row in batch if isinstance(row, Example)]
+    texts = [f"{example.prompt}\n{example.answer}" for example in examples]
     words = hash_words(texts)
     overlaps = find_overlap(words, checks.references.registries)
     personal = checks.personal_data.scan(texts)
-    _add_shingles(found, records, words)
-    for position, record in enumerate(records):
-        judged = _Record(record, checks, keyed, found)
+    _add_shingles(found, examples, words)
+    for position, example in enumerate(examples):
+        judged = _ExampleRow(example, checks, keyed, found)
         judged.copyright(overlaps.chains[position], overlaps.coverage_per_mille[position])
         judged.personal_data(personal[position])
         found.rows.append(judged.row())
@@ -64,34 +64,36 @@ def _add_unreadable(found: BatchFindings, row: UnreadableRow, keyed: Keyed) -> N
     found.rows.append(tuple(values.get(name) for name in PER_RECORD))
 
 
-def _add_shingles(found: BatchFindings, records: Sequence[Example], words: WordHashes) -> None:
+def _add_shingles(found: BatchFindings, examples: Sequence[Example], words: WordHashes) -> None:
     """Signatures and band keys; SQLite's integers are signed, which changes no comparison."""
     signed = signatures(words)
     bands = band_keys(signed).view("<i8")
     encoded = signed.astype("<u4", copy=False)
-    for position, record in enumerate(records):
-        found.signatures.append((record.row, encoded[position].tobytes()))
-        found.bands += [(key, record.row) for key in bands[position].tolist()]
+    for position, example in enumerate(examples):
+        found.signatures.append((example.row, encoded[position].tobytes()))
+        found.bands += [(key, example.row) for key in bands[position].tolist()]
 
 
-class _Record:
-    """One record's row under construction; `found` collects what is counted and noted."""
+class _ExampleRow:
+    """One example's row under construction; `found` collects what is counted and noted."""
 
-    def __init__(self, record: Example, checks: Checks, keyed: Keyed, found: BatchFindings) -> None:
-        self._record, self._checks, self._found = record, checks, found
+    def __init__(
+        self, example: Example, checks: Checks, keyed: Keyed, found: BatchFindings
+    ) -> None:
+        self._example, self._checks, self._found = example, checks, found
         self._values: dict[str, Any] = {
-            "row": record.row,
+            "row": example.row,
             "readable": True,
-            "record_id": keyed("id", record.id),
-            "subject_id": keyed("subject", record.subject),
-            "text_digest": keyed("text", record.prompt, record.answer),
-            "prompt_characters": len(record.prompt),
-            "answer_characters": len(record.answer),
-            "split": record.split or split_of(record.subject),
-            "label": record.label,
-            "language": record.language,
-            "consent": record.consent,
-            "synthetic": record.synthetic,
+            "record_id": keyed("id", example.id),
+            "subject_id": keyed("subject", example.subject),
+            "text_digest": keyed("text", example.prompt, example.answer),
+            "prompt_characters": len(example.prompt),
+            "answer_characters": len(example.answer),
+            "split": example.split or split_of(example.subject),
+            "label": example.label,
+            "language": example.language,
+            "consent": example.consent,
+            "synthetic": example.synthetic,
         }
         self._empty()
         self._licence()
@@ -121,15 +123,15 @@ class _Record:
             self._note(f"personal data: {named}")
 
     def _empty(self) -> None:
-        record = self._record
-        is_caption = record.image is not None
-        empty = not record.answer.strip() or not (is_caption or record.prompt.strip())
+        example = self._example
+        is_caption = example.image is not None
+        empty = not example.answer.strip() or not (is_caption or example.prompt.strip())
         self._values["is_empty"] = empty
         if empty:
             self._note("prompt or answer is empty")
 
     def _licence(self) -> None:
-        licence = self._record.licence
+        licence = self._example.licence
         judged = self._checks.licences.judge(licence)
         self._values["licence"] = licence or NO_ASSERTION
         self._values["licence_allowed"] = judged.allowed
@@ -142,16 +144,16 @@ class _Record:
             self._note("its licence is another than the package claims")
 
     def _opt_out(self) -> None:
-        record, policy = self._record, self._checks.contract.terms.opt_out
+        example, policy = self._example, self._checks.contract.terms.opt_out
         judged = judge_opt_out(
-            record.tdm_reservation,
-            record.tdm_policy,
-            record.tdm_checked_at,
+            example.tdm_reservation,
+            example.tdm_policy,
+            example.tdm_checked_at,
             now=self._checks.now,
             max_age_days=policy.max_age_days,
         )
         # A reservation that cannot be read may be one: silence is not permission, nor is noise.
-        unreadable = judged.rule == UNREADABLE and bool((record.tdm_reservation or "").strip())
+        unreadable = judged.rule == UNREADABLE and bool((example.tdm_reservation or "").strip())
         self._values["opted_out"] = judged.opted_out or unreadable
         self._values["opt_out_evidence"] = judged.evidence
         until = judged.evidence_until
@@ -161,11 +163,11 @@ class _Record:
             self._note("its owner has opted out of text and data mining, or may have")
 
     def _image(self) -> None:
-        if self._record.image is not None:
-            refused = self._checks.images.refusal(self._record)
+        if self._example.image is not None:
+            refused = self._checks.images.refusal(self._example)
             self._values["image_refused"] = refused
             if refused:
                 self._note(f"image refused: {refused}")
 
     def _note(self, reason: str) -> None:
-        self._found.notes.append(f"row {self._record.row}: {reason}")
+        self._found.notes.append(f"row {self._example.row}: {reason}")

@@ -23,20 +23,20 @@ class ImageCheck:
     policy: ImagePolicy
     registry: ImageHashRegistry | None
 
-    def refusal(self, record: Example) -> str | None:
+    def refusal(self, example: Example) -> str | None:
         """`unreadable`, `listed`, `unsafe`, `watermark`, or None."""
-        if record.image is None:
+        if example.image is None:
             return "unreadable"
-        hashed = hash_image(record.image)
+        hashed = hash_image(example.image)
         if not isinstance(hashed, PdqHash):
             return "unreadable"
         if self.registry is not None and self._is_listed(hashed, self.registry):
             return "listed"
-        if (record.nsfw or "").casefold() in UNSAFE_WORDS or self._beyond(
-            record.punsafe, self.policy.max_unsafe_per_mille
+        if (example.nsfw or "").casefold() in UNSAFE_WORDS or self._beyond(
+            example.punsafe, self.policy.max_unsafe_per_mille
         ):
             return "unsafe"
-        watermarked = self._beyond(record.pwatermark, self.policy.max_watermark_per_mille)
+        watermarked = self._beyond(example.pwatermark, self.policy.max_watermark_per_mille)
         return "watermark" if watermarked else None
 
     def _is_listed(self, hashed: PdqHash, registry: ImageHashRegistry) -> bool:

@@ -1,4 +1,4 @@
-"""Values of a row become a record, or a reason why not.
+"""Values of a row become an example, or a reason why not.
 
 Each field has one type: what is of another type, not finite, holds a NUL character or half a
 surrogate pair makes the row unreadable. Nothing is guessed, with three exceptions that formats
@@ -41,7 +41,7 @@ NOT_TEXT = NotText()
 
 
 class ExampleMaker:
-    """Makes records of rows whose values come in the order of `columns`.
+    """Makes examples of rows whose values come in the order of `columns`.
 
     `file_format` is that of the file (of an image-text set: of its metadata); `image_folder` is
     the resolved folder that images must lie in, for an image-text set only.
@@ -63,13 +63,13 @@ class ExampleMaker:
         ]
         self._labels = {column.field: column.label for column in columns}
 
-    def records(self, rows: Rows) -> Iterator[Example | UnreadableRow]:
-        """The record, or the reason, of each row."""
+    def examples(self, rows: Rows) -> Iterator[Example | UnreadableRow]:
+        """The example, or the reason, of each row."""
         for row in rows:
-            yield row if isinstance(row, UnreadableRow) else self.record(row[0], row[1])
+            yield row if isinstance(row, UnreadableRow) else self.example(row[0], row[1])
 
-    def record(self, row: int, values: Sequence[Any]) -> Example | UnreadableRow:
-        """The record of one row."""
+    def example(self, row: int, values: Sequence[Any]) -> Example | UnreadableRow:
+        """The example of one row."""
         known: dict[str, Any] = {"licence": NO_ASSERTION}
         is_csv = self._is_csv
         field = ""

@@ -45,17 +45,17 @@ def read_source(
     """
     name = _name(source)
     row = 0
-    records = _records(source, data_root, connection)
+    examples = _examples(source, data_root, connection)
     while True:
         try:
-            record = next(records)
+            example = next(examples)
         except StopIteration:
             return
         except Exception as error:  # a library's exception of any class may quote a value
             fault = described_fault(error, name)
             break
-        row = record.row
-        yield record
+        row = example.row
+        yield example
     raise DataUnavailableError(*fault, row=row + 1 if row else None)
 
 
@@ -85,13 +85,13 @@ def count_hint(source: DataSource, data_root: Path, connection: str | None = Non
         return None
 
 
-def _records(
+def _examples(
     source: DataSource, data_root: Path, connection: str | None
 ) -> Iterator[Example | UnreadableRow]:
     table, file_format = _table(source, data_root, connection)
     is_image_text = source.format == "image-text"
     folder = folder_below(data_root, source.path) if is_image_text else None
-    yield from ExampleMaker(table.columns, file_format, folder).records(table.rows())
+    yield from ExampleMaker(table.columns, file_format, folder).examples(table.rows())
 
 
 def _table(
@@ -131,9 +131,9 @@ def _files(source: DataSource, data_root: Path) -> Iterator[Path]:
         yield from HuggingFaceFolder(data_root, source.path, columns_of(source)).files
     elif source.format == "image-text":
         yield file_below(data_root, metadata_of(data_root, source.path)[0])
-        for record in read_source(source, data_root):
-            if isinstance(record, Example) and record.image is not None:
-                yield record.image
+        for example in read_source(source, data_root):
+            if isinstance(example, Example) and example.image is not None:
+                yield example.image
     else:
         yield file_below(data_root, source.path)
 
