@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aggregator.settings import FederationSettings, load_settings
+from aggregator.settings.federation import FederationSettings, load_settings
 from data_contracts.protocol.bucket_layout import (
     PLAN_DIGITS,
     inbox_bucket,
@@ -14,11 +14,11 @@ from data_contracts.protocol.bucket_layout import (
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.records.feed_reader import FeedReader
-from infra.records.record_store import SeenEnvelopes, SeenStatuses
+from infra.records.seen import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey, load_key
+from infra.storage.config import s3_settings
 from infra.storage.object_store import Bucket
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_config import s3_settings
 
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 MEMBERSHIP_NAME = Path("membership.json")

@@ -1,58 +1,46 @@
 """The coordinator's side of one round, step by step.
 
-open -> collect -> close -> merge -> evaluate -> decide -> report. Every step reads the stage from
-the records that exist, writes payload before record, and can be killed and run again: it finds
-what was done and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
+open -> collect -> close -> merge -> evaluate -> decide -> report. A step takes the attempt as it
+was just read, writes payload before record, and can be killed and run again: it finds what was done
+and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
 """
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
+from aggregator.coordinator import Coordinator
 from aggregator.decisions.admission import reached_quorum
-from aggregator.decisions.held_judgement import close_on_held, decide_on_held, listed_and_held
-from aggregator.evidence.attempt import Attempt
-from aggregator.evidence.interruption import interruption_of
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
-from aggregator.evidence.stage import Stage, stage_of
-from aggregator.planning.agreed_contracts import agreed_contracts
-from aggregator.planning.base_model_layout import adapter_targets
-from aggregator.planning.federation_feed import (
+from aggregator.feed.claims import require_fed, sign_entry, sign_on_plan, sign_report
+from aggregator.feed.reading import (
     abort_of,
     attempts_back,
-    claim_on_plan,
-    is_fed,
     newest_attempt,
-    own_key,
     read_federation,
     read_report,
-    signing_key,
-    starting_point,
 )
-from aggregator.planning.planning import PlanInputs, draft_plan
+from aggregator.planning.draft import draft_plan
+from aggregator.planning.inputs import plan_inputs
 from aggregator.publishing.published_round import publish_round
 from aggregator.report.files import ReportFiles, report_with_page, whole_files, write_report_files
+from aggregator.steps.held_judgement import close_on_held, decide_on_held, listed_and_held
 from aggregator.upkeep.disk_pruning import prune_workspace
 from aggregator.upkeep.storage_check import require_ledger
 from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
-from data_contracts.protocol.bucket_layout import feed_slot
-from data_contracts.protocol.envelope import Verified, narrowed, seal
+from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
     Abort,
     Candidate,
     Close,
     Decision,
     RoundPlan,
-    RoundRecord,
     RoundReport,
 )
-from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
 from data_contracts.protocol.trusted_feed import FedAttempt, TrustedFeed
-from infra.disk.model_files import model_digest
-from infra.storage.single_writer import claim_record
 
 if TYPE_CHECKING:
     from aggregator.merge.adapter_merge import ModuleMerger, ModuleProgress
@@ -62,8 +50,6 @@ MAX_REASON = 400
 log = logging.getLogger("consortia")
 
 _T = TypeVar("_T")
-RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
-EntryT = TypeVar("EntryT", RoundPlan, Abort)
 
 
 def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
@@ -75,20 +61,8 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
     if earlier is not None and earlier.abort is None:
         return earlier.plan
     require_ledger(c)
-    inputs = PlanInputs(
-        membership=feed.membership,
-        head=feed.head,
-        base_model=_base_model(c),
-        layout=newest.plan.record.layout if newest else _first_layout(c),
-        contract_digests=_contract_digests(c, feed),
-        starting=starting_point(c, feed),
-        now=c.clock.now(),
-    )
     attempt = earlier.plan.record.attempt + 1 if earlier else 1
-    plan = draft_plan(c.settings, inputs, round_number, attempt)
-    membership = feed.membership.record
-    key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
-    return _claimed_entry(c, feed, seal(plan, key), RoundPlan)
+    return sign_entry(c, feed, draft_plan(c.settings, plan_inputs(c, feed), round_number, attempt))
 
 
 def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
@@ -100,56 +74,21 @@ def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
     return newest.plan
 
 
-@dataclass(frozen=True)
-class Look:
-    """An attempt as storage shows it at one moment, and its stage."""
-
-    feed: TrustedFeed
-    attempt: Attempt
-    stage: Stage
-
-
-def look(c: Coordinator, plan: Verified[RoundPlan], feed: TrustedFeed | None = None) -> Look:
-    """Read everything about an attempt once; `feed` where it was read just now."""
-    feed = feed or read_federation(c)
-    report = read_report(c, feed, plan)
-    attempt = read_attempt(c, feed, plan, report)
-    if not is_fed(c, feed, plan):
-        return Look(feed, attempt, Stage.VOID)
-    found = stage_of(
-        attempt,
-        c.clock.now(),
-        reported=report is not None,
-        interrupted=interruption_of(feed, attempt) is not None,
-    )
-    return Look(feed, attempt, found)
-
-
-def stage(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
-    """What has to be done next."""
-    return look(c, plan).stage
-
-
-def close_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Close] | Verified[Abort]:
+def close_round(c: Coordinator, seen: Look) -> Verified[Close] | Verified[Abort]:
     """Admit, reject, count refusals and missing silos; below quorum abort instead."""
-    feed = read_federation(c)
-    attempt = read_attempt(c, feed, plan)
-    if attempt.close is not None:
-        return attempt.close
-    close = close_on_held(c, plan, gated(c, attempt), c.clock.now())
-    if not reached_quorum(close, plan.record):
-        return abort_round(
-            c,
-            plan,
-            "quorum.not_reached",
-            f"{len(close.admitted)} of {plan.record.quorum} needed submissions were admitted.",
-        )
-    return _claimed(c, feed, plan, close)
+    if seen.attempt.close is not None:
+        return seen.attempt.close
+    close = close_on_held(c, seen.plan, gated(c, seen.attempt), c.clock.now())
+    needed = seen.plan.record.quorum
+    if not reached_quorum(close, seen.plan.record):
+        reason = f"{len(close.admitted)} of {needed} needed submissions were admitted."
+        return abort_round(c, seen.plan, "quorum.not_reached", reason)
+    return sign_on_plan(c, seen.feed, seen.plan, close)
 
 
 def merge_round(
     c: Coordinator,
-    plan: Verified[RoundPlan],
+    seen: Look,
     on_module: "ModuleProgress | None" = None,
     merge_modules: "ModuleMerger | None" = None,
 ) -> Verified[Candidate]:
@@ -157,48 +96,56 @@ def merge_round(
 
     `merge_modules` runs the modules elsewhere than on this machine's threads.
     """
-    feed = read_federation(c)
-    attempt = read_attempt(c, feed, plan)
-    if attempt.candidate is not None:
-        return attempt.candidate
-    close = _required(attempt.close, "a close record", "close the round first")
+    if seen.attempt.candidate is not None:
+        return seen.attempt.candidate
+    close = _required(seen.attempt.close, "a close record", "close the round first")
     # Imports torch: seconds, which a step that merges nothing need not wait for.
-    from aggregator.merge.round_merge import merge_admitted
+    from aggregator.steps.merging import merge_admitted
 
-    candidate = merge_admitted(c, plan, close, on_module, merge_modules)
-    return _claimed(c, feed, plan, candidate)
+    candidate = merge_admitted(c, seen.plan, close, on_module, merge_modules)
+    return sign_on_plan(c, seen.feed, seen.plan, candidate)
 
 
 def merge_or_abort(
-    c: Coordinator, plan: Verified[RoundPlan], merge_modules: "ModuleMerger | None" = None
+    c: Coordinator, seen: Look, merge_modules: "ModuleMerger | None" = None
 ) -> Verified[Candidate] | Verified[Abort]:
     """As `merge_round`; an attempt whose merge nobody could use ends with an abort that says so."""
     try:
-        return merge_round(c, plan, merge_modules=merge_modules)
+        return merge_round(c, seen, merge_modules=merge_modules)
     except UnusableMergeError as error:
         reason = f"{error.problem}: expected {error.expected}; found {error.found}."
-        return abort_round(c, plan, error.rule, reason[:MAX_REASON])
+        return abort_round(c, seen.plan, error.rule, reason[:MAX_REASON])
 
 
-def decide_round(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Decision]:
+def decide_round(c: Coordinator, seen: Look) -> Verified[Decision]:
     """Publish or hold the candidate by the plan's rule."""
-    feed = read_federation(c)
-    attempt = read_attempt(c, feed, plan)
-    if attempt.decision is not None:
-        return attempt.decision
-    candidate = _required(attempt.candidate, "a candidate", "merge the round first")
-    return _claimed(c, feed, plan, decide_on_held(c, attempt, candidate))
+    if seen.attempt.decision is not None:
+        return seen.attempt.decision
+    candidate = _required(seen.attempt.candidate, "a candidate", "merge the round first")
+    decision = decide_on_held(c, seen.attempt, candidate)
+    return sign_on_plan(c, seen.feed, seen.plan, decision)
 
 
-def report_round(
-    c: Coordinator, plan: Verified[RoundPlan]
-) -> tuple[Verified[RoundReport], ReportFiles]:
+def report_round(c: Coordinator, seen: Look) -> tuple[Verified[RoundReport], ReportFiles]:
     """Sign the report, write its files, and lay out a published adapter for its users.
 
     Then what no round needs goes from the workspace.
     """
-    feed = read_federation(c)
-    report = read_report(c, feed, plan) or _reported(c, feed, plan)
+    report = seen.report or _signed_report(c, seen)
+    return report, _laid_out(c, seen.feed, seen.plan, report)
+
+
+def _signed_report(c: Coordinator, seen: Look) -> Verified[RoundReport]:
+    """Sign the report on what is held, or find the one that another coordinator signed."""
+    attempt = listed_and_held(c, seen.attempt)
+    report = report_with_page(attempt, c.clock.now())
+    return sign_report(c, seen.feed, seen.plan, report)
+
+
+def _laid_out(
+    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], report: Verified[RoundReport]
+) -> ReportFiles:
+    """The report's files and the published folder; evidence is read where a file lacks."""
     files = whole_files(report, c.reports)
     if files is None:
         attempt = read_attempt(c, feed, plan, report)
@@ -207,7 +154,7 @@ def report_round(
     if report.record.outcome == "published":
         publish_round(c, files)
     _prune_workspace(c, feed)
-    return report, files
+    return files
 
 
 def _prune_workspace(c: Coordinator, feed: TrustedFeed) -> None:
@@ -220,19 +167,6 @@ def _prune_workspace(c: Coordinator, feed: TrustedFeed) -> None:
         log.warning("what no round needs stays for now: %s", refusal)
 
 
-def _reported(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
-) -> Verified[RoundReport]:
-    """Sign the report on what is held, or find the one that another coordinator signed."""
-    attempt = listed_and_held(c, read_attempt(c, feed, plan))
-    # The key that planned the attempt, or, where it was revoked or is lost, the one in force.
-    keys = feed.report_keys(plan)
-    planned, newest = attempt.membership.record.coordinator_key, feed.membership.record
-    key = own_key(c, planned) if planned in keys else None
-    key = key or signing_key(c, newest.coordinator_key, f"membership {newest.number}")
-    return claim_on_plan(c, plan, seal(report_with_page(attempt, c.clock.now()), key), keys)
-
-
 def finish_latest_report(c: Coordinator) -> None:
     """Write files and published adapter of the run's last reported round again.
 
@@ -241,20 +175,20 @@ def finish_latest_report(c: Coordinator) -> None:
     """
     feed = read_federation(c)
     for attempt in _last_attempts(c, feed):
-        if read_report(c, feed, attempt.plan) is not None:
-            report_round(c, attempt.plan)
+        if (report := read_report(c, feed, attempt.plan)) is not None:
+            _laid_out(c, feed, attempt.plan, report)
             return
 
 
 def abort_round(
     c: Coordinator, plan: Verified[RoundPlan], rule: str, reason: str
 ) -> Verified[Abort]:
-    """End the attempt without a model; the abort takes the next number of the feed."""
+    """End the attempt without a model; the abort takes the next number of the feed as it is now."""
     feed = read_federation(c)
     existing = abort_of(c, feed, plan)
     if existing is not None:
         return existing
-    _require_fed(c, feed, plan)
+    require_fed(c, feed, plan)
     abort = Abort.on(
         plan,
         c.clock.now(),
@@ -263,38 +197,34 @@ def abort_round(
         rule=rule,
         reason=reason,
     )
-    newest = feed.membership.record
-    key = signing_key(c, newest.coordinator_key, f"membership {newest.number}")
-    return _claimed_entry(c, feed, seal(abort, key), Abort)
+    return sign_entry(c, feed, abort)
 
 
-def abort_interrupted(c: Coordinator, plan: Verified[RoundPlan]) -> Verified[Abort]:
+def abort_interrupted(c: Coordinator, seen: Look) -> Verified[Abort]:
     """End an attempt that rests on a key which was revoked."""
-    feed = read_federation(c)
-    attempt = read_attempt(c, feed, plan)
-    if attempt.abort is not None:
-        return attempt.abort
-    due = _required(interruption_of(feed, attempt), "a revoked key", "let the attempt go on")
-    return abort_round(c, plan, due.rule, due.reason)
+    if seen.attempt.abort is not None:
+        return seen.attempt.abort
+    due = _required(seen.interruption, "a revoked key", "let the attempt go on")
+    return abort_round(c, seen.plan, due.rule, due.reason)
 
 
 def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
     """Do the one thing that is due; return the stage that was found."""
-    found = stage(c, plan)
-    match found:
+    seen = look(c, plan)
+    match seen.stage:
         case Stage.CLOSING:
-            close_round(c, plan)
+            close_round(c, seen)
         case Stage.MERGING:
-            merge_or_abort(c, plan)
+            merge_or_abort(c, seen)
         case Stage.DECIDING:
-            decide_round(c, plan)
+            decide_round(c, seen)
         case Stage.ABORTING:
-            abort_interrupted(c, plan)
+            abort_interrupted(c, seen)
         case Stage.REPORTING:
-            report_round(c, plan)
+            report_round(c, seen)
         case Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED | Stage.VOID:
             pass
-    return found
+    return seen.stage
 
 
 def _last_attempts(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
@@ -303,93 +233,6 @@ def _last_attempts(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
     if newest is not None:
         yield newest
         yield from islice(attempts_back(c, feed), 1, None)
-
-
-def _claimed(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], record: RoundRecordT
-) -> Verified[RoundRecordT]:
-    """Sign a record on a plan with the key that planned, and put it or find the earlier one."""
-    _require_fed(c, feed, plan)
-    membership = feed.membership_of(plan).record
-    key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
-    return claim_on_plan(c, plan, seal(record, key), {key.public_key_hex})
-
-
-def _require_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> None:
-    if not is_fed(c, feed, plan):
-        raise FederationOperatorError(
-            f"plan of round {plan.record.round}",
-            expected="a plan that is part of the feed",
-            found=f"one that membership {feed.membership.record.number} made void",
-            action="start the round again; it is planned under the new membership",
-        )
-
-
-def _claimed_entry(
-    c: Coordinator, feed: TrustedFeed, proposed: Verified[EntryT], record_type: type[EntryT]
-) -> Verified[EntryT]:
-    """Put an entry of the feed, unless another coordinator was first with one like it.
-
-    Raises FederationOperatorError when it was first with one of the other kind.
-    """
-
-    def counts(envelope: bytes) -> Verified[RoundPlan | Abort]:
-        return feed.next_entry(envelope)
-
-    number = feed.head.number + 1
-    entry = Verified[RoundPlan | Abort](proposed.record, proposed.digest, proposed.envelope)
-    epoch = feed.governing(number).digest
-    claimed = claim_record(c.plans, feed_slot(number), entry, counts, epoch)
-    winner = narrowed(claimed, record_type)
-    if winner is None:
-        raise FederationOperatorError(
-            f"feed entry {number}",
-            expected=f"a {record_type.kind}",
-            found="another kind, written by another coordinator at this moment",
-            action="run the command again; one coordinator at a time writes the feed",
-        )
-    return winner
-
-
-def _base_model(c: Coordinator) -> BaseModelRef:
-    model = c.settings.base_model
-    return BaseModelRef(
-        name=model.name,
-        digest=model_digest(c.settings.path(model.path), c.model_digests),
-        licence=model.licence,
-        licence_acceptance=model.licence_acceptance,
-        hub_id=model.hub_id,
-        hub_revision=model.hub_revision,
-    )
-
-
-def _first_layout(c: Coordinator) -> AdapterLayout:
-    """The run's layout: later plans take that of the first, so that all rounds fit together."""
-    adapter = c.settings.adapter
-    return AdapterLayout(
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        seed=adapter.seed,
-        use_rslora=adapter.use_rslora,
-        targets=adapter_targets(
-            c.settings.path(c.settings.base_model.path), adapter.target_modules
-        ),
-    )
-
-
-def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
-    """Digest of each silo's contract, as filed and signed with `consortia contract sign`."""
-    directory = c.settings.path(CONTRACTS_DIRECTORY)
-    agreed = agreed_contracts(directory, feed, c.clock.now())
-    if len(agreed.digests) < c.settings.round.quorum and agreed.left_out:
-        named = "; ".join(f"{silo}: {why}" for silo, why in agreed.left_out.items())
-        raise FederationOperatorError(
-            "round plan",
-            expected="enough contracts, signed by both sides and in force, for the quorum",
-            found=named,
-            action="have them signed with `consortia contract sign`, or renewed",
-        )
-    return agreed.digests
 
 
 def _required(value: _T | None, expected: str, action: str) -> _T:

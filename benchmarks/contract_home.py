@@ -14,7 +14,7 @@ from data_contracts.protocol.records import Verdict
 from infra.clock import SystemClock
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key, load_key
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome
@@ -80,7 +80,7 @@ def open_gate(home: Path) -> ContractGate:
         storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
         home=home,
     )
-    return ContractGate(config, load_key(home / SIGNING_KEY).public_key_hex, SystemClock())
+    return ContractGate(config, SystemClock())
 
 
 def sign_verdict(outcome: GateOutcome, home: Path) -> Verified[Verdict]:

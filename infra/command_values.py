@@ -27,74 +27,55 @@ _NAME = "2 to 24 lower-case letters, digits and -, a letter first"
 
 def federation_id(text: str) -> str:
     """Id of a federation."""
-    from data_contracts.protocol.wire_types import FederationId
-
-    return _value(FederationId, text, f"{_NAME}, and no -inbox in it")
+    return _value("FederationId", text, f"{_NAME}, and no -inbox in it")
 
 
 def run_id(text: str) -> str:
     """Id of a run."""
-    from data_contracts.protocol.wire_types import RunId
-
-    return _value(RunId, text, _NAME)
+    return _value("RunId", text, _NAME)
 
 
 def silo_id(text: str) -> str:
     """Id of a silo."""
-    from data_contracts.protocol.wire_types import SiloId
-
-    return _value(SiloId, text, f"{_NAME}, and not coordinator")
+    return _value("SiloId", text, f"{_NAME}, and not coordinator")
 
 
 def role(text: str) -> str:
     """`coordinator`, or the id of a silo."""
-    from data_contracts.protocol.wire_types import Name
-
-    return _value(Name, text, f"coordinator, or the id of a silo: {_NAME}")
+    return _value("Name", text, f"coordinator, or the id of a silo: {_NAME}")
 
 
 def registry_name(text: str) -> str:
     """Name of a registry, of which its files are called."""
-    from data_contracts.protocol.wire_types import RuleId
-
-    return _value(RuleId, text, "1 to 80 lower-case letters, digits, _, . and -, a letter first")
+    return _value("RuleId", text, "1 to 80 lower-case letters, digits, _, . and -, a letter first")
 
 
 def line(text: str) -> str:
     """Text for people, which is signed or written into a file that they edit."""
-    from data_contracts.protocol.wire_types import Line
-
-    return _value(Line, text, "1 to 400 visible characters on one line")
+    return _value("Line", text, "1 to 400 visible characters on one line")
 
 
 def institution_name(text: str) -> str:
     """What an institution is called, in reports."""
-    from data_contracts.protocol.wire_types import InstitutionName
-
     expected = "1 to 100 printable characters with single spaces between words"
-    return _value(InstitutionName, text, expected)
+    return _value("InstitutionName", text, expected)
 
 
 def model_name(text: str) -> str:
     """What a base model is called."""
-    from data_contracts.protocol.wire_types import BaseModelName
-
-    return _value(BaseModelName, text, "a name of 1 to 400 visible characters, and no path")
+    return _value("BaseModelName", text, "a name of 1 to 400 visible characters, and no path")
 
 
 def hub_id(text: str) -> str:
     """Where a model lies on a hub."""
-    from data_contracts.protocol.wire_types import HubId
-
-    return _value(HubId, text, "organisation/name")
+    return _value("HubId", text, "organisation/name")
 
 
 def model_licence(text: str) -> str:
     """An SPDX id, or a LicenseRef-, whose terms are known."""
     from data_contracts.licences.model_licence import judge_model
-    from data_contracts.protocol.wire_types import LicenceId
 
-    licence = _value(LicenceId, text, "an SPDX id such as Apache-2.0")
+    licence = _value("LicenceId", text, "an SPDX id such as Apache-2.0")
     if judge_model(licence, "research", None).rule == "model_licence.unknown":
         raise _refused("an SPDX id, or a LicenseRef- of the table in docs/contracts.md", text)
     return licence
@@ -102,13 +83,11 @@ def model_licence(text: str) -> str:
 
 def public_key(text: str) -> str:
     """Ed25519 public key in hex, as it is printed by init and new-root-key."""
-    from data_contracts.protocol.wire_types import PublicKeyHex
-
     key = text.strip().lower()
     expected = "64 hex digits of an Ed25519 public key, copied from where it was printed"
     if len(key) != _KEY_DIGITS:
         raise _refused(expected, text, f"{len(key)} characters")
-    return _value(PublicKeyHex, key, expected)
+    return _value("PublicKeyHex", key, expected)
 
 
 def key_or_fingerprint(text: str) -> str:
@@ -121,9 +100,7 @@ def key_or_fingerprint(text: str) -> str:
 
 def digest(text: str) -> str:
     """SHA-256 of a record, in hex."""
-    from data_contracts.protocol.wire_types import Digest
-
-    return _value(Digest, text.lower(), "64 hex digits of a SHA-256")
+    return _value("Digest", text.lower(), "64 hex digits of a SHA-256")
 
 
 def endpoint_url(text: str) -> str:
@@ -236,8 +213,11 @@ def parsed(kind: Any, text: str, expected: str) -> Any:
         raise _refused(expected, text) from None
 
 
-def _value(kind: Any, text: str, expected: str) -> str:
-    return str(parsed(kind, text, expected))
+def _value(name: str, text: str, expected: str) -> str:
+    """`text` as the type of records that has this name."""
+    from data_contracts.protocol import wire_types
+
+    return str(parsed(getattr(wire_types, name), text, expected))
 
 
 def _address(judge: Any, text: str) -> str:

@@ -1,6 +1,5 @@
 """Ed25519 keys on local disk: created with mode 0600, never overwritten, never sent anywhere."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from data_contracts.errors import ConsortiaError
+from infra.disk.durable_files import private_file
 from infra.terminal import command_line
 
 
@@ -38,7 +38,8 @@ def create_key(path: Path) -> SigningKey:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with private_file(path) as file:
+            file.write(pem)
     except FileExistsError:
         raise ConsortiaError(
             "signing key",
@@ -46,9 +47,6 @@ def create_key(path: Path) -> SigningKey:
             found=str(path),
             action="keep the existing key, or move it away if it must be replaced",
         ) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        os.fsync(file.fileno())
     return SigningKey(key)
 
 

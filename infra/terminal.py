@@ -67,3 +67,8 @@ def say_fault(error: ConsortiaError) -> None:
     # Escaped, because a file's name may hold what a terminal obeys.
     text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in f"error: {error}")
     Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, emoji=False)
+
+
+def command(*arguments: object) -> str:
+    """A command on a line of its own."""
+    return COMMAND_INDENT + command_line(*arguments)

@@ -1,6 +1,6 @@
 """Puts an agent together from its home directory; the only place that knows all the parts."""
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_contracts.errors import SiloOperatorError
@@ -9,12 +9,16 @@ from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import SystemClock
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import load_key
+from infra.storage.config import s3_settings
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_config import s3_settings
 from silo_agent.config import SiloConfig, load_config
+from silo_agent.gate.check_process import check_in_child
 from silo_agent.gate.contract_gate import ContractGate
+from silo_agent.policy.in_force import InForce
+from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
-from silo_agent.release.release import OUTBOX, Release
+from silo_agent.release.outbox import OUTBOX, Outbox
+from silo_agent.release.release import Release
 from silo_agent.silo import Silo
 from silo_agent.training.trainer import DeepSpeedTrainer
 
@@ -30,7 +34,8 @@ def assemble_silo(home: Path) -> Silo:
     inbox = S3Bucket(storage, inbox_bucket(config.federation, config.silo))
     plans = S3Bucket(storage, plans_bucket(config.federation))
     key = load_key(config.path(config.keys.signing))
-    gate = replace(contract_gate(config), in_child=True, is_stopped=kill_switch.is_on)
+    child = partial(check_in_child, config.home, is_stopped=kill_switch.is_on)
+    gate = ContractGate(config, clock, child)
     return Silo(
         config=config,
         feed=FeedReader(
@@ -41,23 +46,17 @@ def assemble_silo(home: Path) -> Silo:
         ),
         plans=plans,
         release=Release(
-            directory=config.home / OUTBOX,
+            outbox=Outbox(config.home / OUTBOX, key),
             inbox=inbox,
-            key=key,
             clock=clock,
             is_stopped=kill_switch.is_on,
+            in_force=InForce(gate.terms, partial(read_policy, config.path(config.policy))),
         ),
         gate=gate,
         trainer=DeepSpeedTrainer(config, gate.splits, clock, kill_switch.is_on),
         clock=clock,
         is_stopped=kill_switch.is_on,
     )
-
-
-def contract_gate(config: SiloConfig) -> ContractGate:
-    """The data gate alone, which needs no storage."""
-    key = load_key(config.path(config.keys.signing))
-    return ContractGate(config, key.public_key_hex, SystemClock())
 
 
 def own_inbox(config: SiloConfig) -> S3Bucket:

@@ -12,21 +12,21 @@ from rich.logging import RichHandler
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.dsse import fingerprint
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records.status import Status
 from infra import command_values as values
 from infra.backup.home_restore import is_restored
 from infra.clock import SystemClock
-from infra.signing_keys import load_key
-from infra.storage.storage_probe import require_promises
-from infra.terminal import COMMAND_INDENT, command_line, plain_console, run_command_line, say
-from silo_agent.assembly import assemble_silo, contract_gate, own_inbox
+from infra.storage.probe import require_promises
+from infra.terminal import command_line, plain_console, run_command_line, say
+from silo_agent.assembly import assemble_silo, own_inbox
 from silo_agent.command_options import HERE, Home
-from silo_agent.config import MAX_RANKS, Device, load_config
+from silo_agent.config import SiloConfig, load_config
 from silo_agent.federation.storage_wait import probe_when_reachable
-from silo_agent.first_day.templates import LocalModel
+from silo_agent.first_day.commands import accept, init, key
 from silo_agent.gate.check_display import check_shown, require_passed
+from silo_agent.gate.contract_gate import contract_gate
+from silo_agent.gate.outcome import GateOutcome
 from silo_agent.home.commands import home_app
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.readiness.checklist import refusals
@@ -41,113 +41,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = plain_console()
 log = logging.getLogger("silo-agent")
 
+for first_day in (init, key, accept):
+    app.command()(first_day)
+
 STOP_WAIT_SECONDS = 60
-
-
-def device_name(text: str) -> str:
-    """Where a silo trains."""
-    return str(values.parsed(Device, text.lower(), "cpu or cuda"))
-
-
-@app.command()
-def init(
-    silo: Annotated[
-        str,
-        typer.Option(parser=values.silo_id, help="Id of this silo, as agreed with the operator."),
-    ],
-    federation: Annotated[
-        str, typer.Option(parser=values.federation_id, help="Id of the federation.")
-    ],
-    endpoint_url: Annotated[
-        str,
-        typer.Option(parser=values.endpoint_url, help="S3 endpoint of the federation's storage."),
-    ],
-    home: Home = HERE,
-    purpose: Annotated[
-        str | None,
-        typer.Option(
-            parser=values.line, help="The federation's purpose, if this silo agrees to it."
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            parser=values.model_directory,
-            help="Directory of the base model that may be trained here.",
-        ),
-    ] = None,
-    model_name: Annotated[
-        str | None,
-        typer.Option(parser=values.model_name, help="Its name; default: that of --model."),
-    ] = None,
-    model_licence: Annotated[
-        str | None, typer.Option(parser=values.model_licence, help="SPDX id of its licence.")
-    ] = None,
-    device: Annotated[str, typer.Option(parser=device_name, help="cpu or cuda")] = "cpu",
-    ranks: Annotated[int, typer.Option(min=1, max=MAX_RANKS, help="Training processes.")] = 2,
-    allow_plain_http: Annotated[
-        bool, typer.Option("--allow-plain-http", help="Where the network below is encrypted.")
-    ] = False,
-) -> None:
-    """Create keys, configuration, a draft of the contract, a policy that refuses everything until
-    it is edited, and NEXT-STEPS.md."""
-    from silo_agent.first_day.new_home import NewSilo, create_home, require_new
-    from silo_agent.first_day.next_steps import CHECKLIST_NAME, check_command
-
-    if (model is None) != (not model_licence):
-        raise typer.BadParameter("give --model and --model-licence together, or neither")
-    values.require_private(endpoint_url, allow_plain_http=allow_plain_http)
-    require_new(home)
-    allowed = _local_model(model, model_name, model_licence) if model and model_licence else None
-    new = NewSilo(
-        silo, federation, endpoint_url, purpose or "", allowed, device, ranks, allow_plain_http
-    )
-    config, key = create_home(home, new)
-    say(console, f"public key   {key.public_key_hex}")
-    say(console, f"fingerprint  {fingerprint(key.public_key_hex)}")
-    say(console, "Give the public key to the federation operator and compare the fingerprint.")
-    say(console, f"Next: data, contract and policy, step by step in {config.home / CHECKLIST_NAME}")
-    say(console, "What is there and what is missing is said by")
-    say(console, COMMAND_INDENT + check_command(config))
-
-
-def _local_model(path: Path, name: str | None, licence: str) -> LocalModel:
-    from infra.disk.model_files import model_digest
-
-    path = path.resolve()
-    return LocalModel(name or path.name, licence, model_digest(path), path)
-
-
-@app.command()
-def key(home: Home = HERE) -> None:
-    """Print the public key that the federation operator adds this silo with."""
-    config = load_config(home)
-    say(console, load_key(config.path(config.keys.signing)).public_key_hex)
-
-
-@app.command()
-def accept(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            parser=values.existing_directory,
-            help="Folder that the federation operator handed over.",
-        ),
-    ],
-    home: Home = HERE,
-) -> None:
-    """Put membership, storage credential and agreement where the agent looks for them."""
-    from silo_agent.first_day.hand_over import accept_hand_over, fingerprints_of
-    from silo_agent.first_day.next_steps import check_command, sign_command
-
-    config = load_config(home)
-    membership = accept_hand_over(config, folder)
-    say(console, f"membership {membership.number} of {membership.federation}")
-    for who, what in fingerprints_of(membership):
-        say(console, f"{who:<12} {what}")
-    say(console, "Compare these with the federation operator by telephone. Then sign, and check:")
-    say(console, COMMAND_INDENT + sign_command(config))
-    say(console, COMMAND_INDENT + check_command(config))
 
 
 @app.command()
@@ -174,14 +71,22 @@ def check(
         return
     config = load_config(home)
     if data:
-        require_passed(check_shown(contract_gate(config), console, open_page=open_page))
+        require_passed(_checked(config, open_page=open_page))
         return
     facts = look(config, SystemClock().now(), storage=storage)
     items = [*papers(facts), *machine(facts)]
     show_items(console, items)
     readable = isinstance(facts.contract, DataContract)
-    outcome = check_shown(contract_gate(config), console, open_page=open_page) if readable else None
-    if refused := refusals(items):
+    outcome = _checked(config, open_page=open_page) if readable else None
+    _require_ready(refusals(items), outcome)
+
+
+def _checked(config: SiloConfig, *, open_page: bool) -> GateOutcome:
+    return check_shown(contract_gate(config), console, open_page=open_page)
+
+
+def _require_ready(refused: list[str], outcome: GateOutcome | None) -> None:
+    if refused:
         broken = ["data contract"] if outcome is not None and not outcome.passed else []
         raise SiloOperatorError(
             "readiness of the silo",
@@ -207,17 +112,9 @@ def run(
         handlers=[_log_handler()],
     )
     config = load_config(home)
-    switch = KillSwitch(config.home)
     if clear_stop:
-        switch.turn_off()
-    if switch.is_on():
-        clear = command_line("silo-agent", "run", "--clear-stop", "--home", config.home)
-        raise SiloOperatorError(
-            "kill switch",
-            expected="off",
-            found=f"{config.home}/STOP",
-            action=f"run `{clear}` when the silo may take part again",
-        )
+        KillSwitch(config.home).turn_off()
+    _require_switch_off(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
     found = probe_when_reachable(own_inbox(config), silo.clock, silo.is_stopped, role=config.silo)
@@ -225,6 +122,17 @@ def run(
         require_promises(found)
     log.info("agent of %s in %s: waiting for plans; Ctrl-C ends it", config.silo, config.federation)
     run_agent(silo, once=once)
+
+
+def _require_switch_off(config: SiloConfig) -> None:
+    if KillSwitch(config.home).is_on():
+        clear = command_line("silo-agent", "run", "--clear-stop", "--home", config.home)
+        raise SiloOperatorError(
+            "kill switch",
+            expected="off",
+            found=f"{config.home}/STOP",
+            action=f"run `{clear}` when the silo may take part again",
+        )
 
 
 def _log_handler() -> logging.Handler:

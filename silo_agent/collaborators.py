@@ -8,7 +8,7 @@ from typing import Protocol
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.records import RoundPlan, Verdict
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.release.status_reporter import StatusReporter
 
 
@@ -71,14 +71,6 @@ class AdapterLosses:
 
     tokens: int
     losses: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Training and held-out records as the data gate wrote them; made from a findings digest."""
-
-    train: Path
-    heldout: Path
 
 
 class Trainer(Protocol):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.wire_types import FederationId, PositiveCount, SiloId
 from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024

@@ -14,17 +14,15 @@ from pathlib import Path
 from threading import Thread
 
 from data_contracts.errors import ConsortiaError, SiloOperatorError
-from data_contracts.protocol.bucket_layout import attempt_of
-from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan
 from infra.backup.home_restore import is_restored
 from infra.disk.durable_files import write_durably
-from infra.disk.file_lock import try_lock
-from silo_agent.agent import Step, poll_once
+from infra.disk.file_lock import held_alone, is_held
+from silo_agent.agent import poll_once
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.release.release import ReleaseForbiddenError
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step, own_attempt
 from silo_agent.training.processes.launch import TrainingInterruptedError
 
 log = logging.getLogger("silo-agent")
@@ -89,15 +87,9 @@ def _say_stopped_in_round(silo: Silo) -> None:
     plan = feed.plan
     if plan is None or feed.aborted or silo.name not in plan.record.cohort:
         return
-    if silo.clock.now() >= plan.record.evaluate_by or _is_done(silo, plan):
-        return
-    silo.reporter(plan, silo.terms(feed.parties(silo.name))).say_stopped()
-
-
-def _is_done(silo: Silo, plan: Verified[RoundPlan]) -> bool:
-    done = silo.release.released(attempt_of(plan))
-    failed = done.verdict is not None and not done.verdict.record.passed
-    return failed or done.refusal is not None or done.evaluation is not None
+    attempt = own_attempt(silo, feed, plan)
+    if silo.clock.now() < plan.record.evaluate_by and not attempt.is_over:
+        attempt.report.say_stopped()
 
 
 @contextmanager
@@ -106,24 +98,20 @@ def only_agent(home: Path) -> Iterator[None]:
 
     Held by a lock that the kernel gives back however the agent ends.
     """
-    with (home / LOCK_NAME).open("a") as file:
-        if not try_lock(file):
-            raise SiloOperatorError(
-                f"agent in {home}",
-                expected="no other agent on this home directory",
-                found=f"process {_pid(home)}",
-                action="stop it with `silo-agent stop`, or use another home directory",
-            )
+    refusal = SiloOperatorError(
+        f"agent in {home}",
+        expected="no other agent on this home directory",
+        found=f"process {_pid(home)}",
+        action="stop it with `silo-agent stop`, or use another home directory",
+    )
+    with held_alone(home / LOCK_NAME, refusal):
         write_durably(home / PID_NAME, f"{os.getpid()}\n".encode())
         yield
 
 
 def running_agent(home: Path) -> int | None:
     """Process id of the agent on `home`, None when none runs: then nobody holds the lock."""
-    if not (home / LOCK_NAME).exists():
-        return None
-    with (home / LOCK_NAME).open("a") as file:
-        return None if try_lock(file) else _pid(home)
+    return _pid(home) if is_held(home / LOCK_NAME) else None
 
 
 def _pid(home: Path) -> int:

@@ -1,8 +1,11 @@
 """Fixtures that start something expensive, once per process, and who runs which file when."""
 
 import gc
+import os
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +25,12 @@ from tests.postgres_server import postgresql_url as postgresql_url
 # Thousands of tests are collected and none is thrown away, nor is what their imports made: looking
 # through it all again and again is a good part of the time of collecting, and some of every test's.
 gc.disable()
+
+# What is written durably is synced thousands of times, which takes a disk a good part of the tests'
+# time. None of it has to outlive a power cut, so it lies in memory where there is room for it.
+IN_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+if os.access(IN_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 # A shell makes what it starts in the background deaf to Ctrl-C, and so would be whatever the tests
 # start and interrupt.
@@ -55,7 +64,7 @@ class OneForPrefect(LoadFileScheduling):  # type: ignore[misc]
         "tests/flows/test_distributed_merge.py",
         "tests/flows/test_killed_and_cut_off.py",
         "tests/flows/test_deployment_schedule.py",
-        "tests/flows/test_real_stack.py",
+        "tests/flows/test_lost_runs.py",
         "tests/infra/test_local_stack.py",
     )
 

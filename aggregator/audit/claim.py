@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["pass", "fail", "not checked"]
+Finding = tuple[Outcome, str]
+"""What becomes of a claim, and the sentence that says so."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from jinja2 import TemplateError
 
+from aggregator.attempt import Attempt
 from aggregator.audit.claim import Claim
-from aggregator.evidence.attempt import Attempt
 from aggregator.report.compliance_page.page import RENDERER, Page, page_ref
-from aggregator.report.report import evidence_list, settled
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records import RoundReport
 
@@ -44,7 +43,7 @@ def _follows(report: RoundReport, attempt: Attempt, *, report_follows: bool) -> 
     if not report_follows:
         return Claim(FOLLOWS, "not checked", "not made again: the report does not follow")
     try:
-        again = page_ref(report, evidence_list(settled(attempt)))
+        again = page_ref(report, attempt.settled().evidence())
     except (TemplateError, UntrustedInputError, ArithmeticError, LookupError) as error:
         return Claim(FOLLOWS, "fail", f"no page can be made of it: {type(error).__name__}")
     if again != report.page:

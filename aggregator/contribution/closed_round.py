@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from aggregator.attempt import Attempt
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import Attempt
 from aggregator.evidence.reader import read_attempt
-from aggregator.planning.federation_feed import attempts_back, read_federation
+from aggregator.feed.reading import attempts_back, read_federation
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.envelope import Verified

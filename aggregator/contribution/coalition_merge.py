@@ -13,7 +13,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.evidence.spool import spool
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.merge_inputs import MergeInputs
-from aggregator.merge.round_merge import merge_inputs
+from aggregator.steps.merging import merge_inputs
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.protocol.records import Close, RoundPlan
 
@@ -50,10 +50,9 @@ def merge_coalitions(
 def _merge(inputs: MergeInputs, directory: Path, coalition: Coalition) -> MergedFiles:
     name = digest_of_bytes("+".join(sorted(coalition)).encode())[:32]
     into = directory / f"{name}.safetensors"
-    beside = into.with_suffix(".beside")
-    merge_adapters(inputs, into, beside)
-    has_residual = inputs.merge.residual_rank is not None
-    return MergedFiles(name, into, beside if has_residual else None)
+    state_file = into.with_suffix(".state")
+    merged = merge_adapters(inputs, into, state_file)
+    return MergedFiles(name, into, state_file if merged.residual else None)
 
 
 def _starting(c: Coordinator, plan: RoundPlan) -> MergedFiles:

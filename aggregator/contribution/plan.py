@@ -15,11 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from aggregator.contribution.coalitions import (
-    Coalition,
-    all_coalitions,
-    leave_one_out_coalitions,
-)
+from aggregator.contribution.coalitions import Coalition, all_coalitions, leave_one_out_coalitions
 from aggregator.contribution.values import Contribution, SequenceLosses, leave_one_out, shapley
 from infra.disk.durable_files import write_durably
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from aggregator.attempt import reference
 from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import Losses
 from aggregator.contribution.values import SequenceLosses
@@ -16,7 +17,6 @@ from aggregator.evidence.ledger import Exhibit, keep
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import CoalitionLosses, ContributionRequest
-from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from infra.records.record_store import Found, read_record
 
 Answers = Mapping[str, Found[CoalitionLosses]]
@@ -33,15 +33,7 @@ def read_answers(
 def keep_answers(c: Coordinator, closed: ClosedRound, answers: Answers) -> Answers:
     """Keep in the ledger what the values are about to rest on; without what is gone meanwhile."""
     exhibits = [
-        Exhibit(
-            EvidenceRef(
-                kind=CoalitionLosses.kind,
-                silo=silo,
-                digest=answer.verified.digest,
-                version=answer.version,
-            ),
-            answer.verified.envelope,
-        )
+        Exhibit(reference(answer.verified, silo, answer.version), answer.verified.envelope)
         for silo, answer in answers.items()
     ]
     kept = {ref.silo for ref in keep(c, closed.plan, exhibits)}

@@ -18,11 +18,12 @@ from aggregator.contribution.coalition_merge import MergedFiles, merge_coalition
 from aggregator.contribution.coalitions import Coalition
 from aggregator.contribution.plan import ContributionPlan, OnMeasured, batches
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import claim_on_plan, own_records, signing_key
+from aggregator.feed.claims import sign_on_plan
+from aggregator.feed.reading import own_records
 from aggregator.upkeep.disk_pruning import workspace_in_use
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
-from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import ContributionRequest
 from data_contracts.protocol.records.contribution_request import (
     MAX_COALITIONS,
@@ -62,9 +63,7 @@ def make_request(
     with workspace_in_use(c):
         parts = _stored(c, closed, wanted, on_merged)
     request = _request(c, closed, parts, answer_within)
-    membership = closed.feed.membership_of(closed.plan).record
-    key = signing_key(c, membership.coordinator_key, f"membership {membership.number}")
-    return claim_on_plan(c, closed.plan, seal(request, key), {key.public_key_hex})
+    return sign_on_plan(c, closed.feed, closed.plan, request)
 
 
 def measuring_silos(closed: ClosedRound) -> tuple[str, ...]:
@@ -133,10 +132,7 @@ def _require_fits(
 
 
 def _request(
-    c: Coordinator,
-    closed: ClosedRound,
-    parts: Sequence[CoalitionAdapter],
-    answer_within: timedelta,
+    c: Coordinator, closed: ClosedRound, parts: Sequence[CoalitionAdapter], answer_within: timedelta
 ) -> ContributionRequest:
     now = c.clock.now()
     return ContributionRequest.on(

@@ -14,12 +14,11 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Literal
 
-from aggregator.decisions.admission import binding_fault
-from aggregator.evidence.attempt import SiloRecords
+from aggregator.attempt import SiloRecords
+from aggregator.decisions.binding import binding_fault
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Decision, Evaluation, RoundPlan
-from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
 LOSS_PLACES = 6
 
@@ -48,15 +47,7 @@ def decide(
         candidate_digest=candidate.digest,
         outcome=outcome,
         rule=rule,
-        evaluations=tuple(
-            EvidenceRef(
-                kind=Evaluation.kind,
-                silo=own.silo,
-                digest=e.digest,
-                version=own.versions.get(e.digest),
-            )
-            for own, e in used
-        ),
+        evaluations=tuple(own.reference(evaluation) for own, evaluation in used),
         missing=tuple(sorted(set(plan.record.cohort) - counted)),
         starting_mean_loss=_mean([record.starting_loss for record in records]),
         candidate_mean_loss=_mean([record.candidate_loss for record in records]),
@@ -65,9 +56,7 @@ def decide(
 
 
 def _counting(
-    plan: Verified[RoundPlan],
-    candidate: Verified[Candidate],
-    silos: Iterable[SiloRecords],
+    plan: Verified[RoundPlan], candidate: Verified[Candidate], silos: Iterable[SiloRecords]
 ) -> list[tuple[SiloRecords, Verified[Evaluation]]]:
     return [
         (own, evaluation)

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import SiloRecords
+from aggregator.decisions.interruption import ERASED
 from aggregator.evidence.spool import spool, spool_path
 from aggregator.evidence.transfers import several_at_a_time
 from data_contracts.errors import (
@@ -33,11 +34,7 @@ from data_contracts.protocol.bucket_layout import (
     round_slot,
 )
 from data_contracts.protocol.envelope import Verified, max_document_bytes, verify
-from data_contracts.protocol.records import (
-    RECORD_TYPES,
-    Close,
-    RoundPlan,
-)
+from data_contracts.protocol.records import RECORD_TYPES, Close, RoundPlan
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.storage.object_store import (
     AccessDeniedError,
@@ -48,9 +45,6 @@ from infra.storage.object_store import (
 )
 
 _LOG = logging.getLogger(__name__)
-
-ERASED = "evidence.erased"
-"""The rule of an attempt that ends because what its close holds was removed from storage."""
 
 
 class ErasedAdapterError(UnusableMergeError):
@@ -91,17 +85,13 @@ def keep(
 
 
 def held_records(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    refs: Iterable[EvidenceRef],
-    keys: Mapping[str, str],
+    c: Coordinator, plan: Verified[RoundPlan], refs: Iterable[EvidenceRef], keys: Mapping[str, str]
 ) -> dict[str, SiloRecords]:
     """The silos' records that `refs` name, as they are kept; `keys` are the plan's, by silo.
 
     Missing is what was removed in spite of that: once its lock has ended, or by a person who may.
     """
-    found: dict[str, dict[str, Any]] = {}
-    versions: dict[str, dict[str, str | None]] = {}
+    found: dict[str, list[tuple[Verified[Any], str | None]]] = {}
     for ref in refs:
         record_type = RECORD_TYPES.get(ref.kind)
         if record_type is None or ref.silo is None or ref.silo not in keys:
@@ -112,12 +102,8 @@ def held_records(
         data = c.seen.read_version(_bucket(c, ref), key, ref.version, limit)
         if data is not None:
             verified = verify(data, record_type, {keys[ref.silo]})
-            found.setdefault(ref.silo, {})[ref.kind] = verified
-            versions.setdefault(ref.silo, {})[ref.digest] = ref.version
-    return {
-        silo: SiloRecords(silo, **records, versions=versions[silo])
-        for silo, records in found.items()
-    }
+            found.setdefault(ref.silo, []).append((verified, ref.version))
+    return {silo: SiloRecords.found(silo, records) for silo, records in found.items()}
 
 
 def spool_admitted(c: Coordinator, close: Close) -> list[Path]:

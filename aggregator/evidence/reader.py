@@ -4,16 +4,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.decisions.carried_agreement import is_agreed
 from aggregator.evidence.ledger import held_records
 from aggregator.evidence.spool import spool, spool_submitted
 from aggregator.evidence.transfers import several_at_a_time
-from aggregator.planning.federation_feed import abort_of, own_records
-from aggregator.report.carried_agreement import is_agreed
+from aggregator.feed.reading import abort_of, own_records
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import open_quantised
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
@@ -25,17 +26,12 @@ from data_contracts.protocol.records import (
     Candidate,
     Close,
     Decision,
-    Evaluation,
-    Refusal,
     RoundPlan,
     RoundReport,
     SiloRecord,
     Status,
-    Submission,
-    Verdict,
 )
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.disk.blob_files import refused_blob
 from infra.records.attempt_reader import SILO_TYPES
@@ -58,20 +54,14 @@ def read_silo(
         lambda verified: isinstance(verified.record, SiloRecord) and verified.record.silo == silo,
         c.seen,
     )
-    found = {kind: reading.found(kind) for kind in SILO_TYPES}
+    found = ((reading.found(kind), reading.version(kind)) for kind in SILO_TYPES)
     members = feed.membership_of(plan).record
     parties = Parties.at_plan(members, (m.record for m in feed.memberships), silo)
-    return SiloRecords(
-        silo,
-        acceptance=reading.found(Acceptance),
+    return replace(
+        SiloRecords.found(silo, ((v, version) for v, version in found if v is not None)),
         is_agreed=is_agreed(reading.found(Acceptance), plan.record, parties),
-        refusal=reading.found(Refusal),
-        verdict=reading.found(Verdict),
-        submission=reading.found(Submission),
-        evaluation=reading.found(Evaluation),
         equivocated=bool(reading.equivocations()),
         is_newer=reading.is_newer,
-        versions={v.digest: reading.version(kind) for kind, v in found.items() if v is not None},
     )
 
 
@@ -185,10 +175,7 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
 
 
 def _adapter_fault(
-    c: Coordinator,
-    plan: Verified[RoundPlan],
-    own: SiloRecords,
-    starting: AdapterSource,
+    c: Coordinator, plan: Verified[RoundPlan], own: SiloRecords, starting: AdapterSource
 ) -> tuple[str | None, dict[str, str | None]]:
     """Why the submitted adapter cannot be admitted, or None, and its version by digest.
 

@@ -26,10 +26,10 @@ from aggregator.merge.server_optimizer import state_names
 from aggregator.merge.server_state import state_entries
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapters.adapter_format import MAX_ABSOLUTE_VALUE, module_entries
+from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource
+from data_contracts.protocol.records.round_plan import AdapterTarget
 from infra.processes.worker_threads import default_workers
 
 MODULES_AHEAD = 4
@@ -57,12 +57,13 @@ class Exactness:
 class AdapterMerge:
     """The merged files and how exact they are, as a whole and per module in the layout's order.
 
-    `beside` is what the rule leaves for the next round besides the adapter: the residual of the
-    rule `residual`, or the server optimizer's state.
+    For the next round the rule `residual` leaves a residual, a server optimizer its state, and any
+    other merge nothing: one of the two at most.
     """
 
     adapter: ArtifactRef
-    beside: ArtifactRef | None
+    residual: ArtifactRef | None
+    server_state: ArtifactRef | None
     exactness: Exactness
     modules: tuple[tuple[str, Exactness], ...]
 
@@ -70,11 +71,11 @@ class AdapterMerge:
 def merge_adapters(
     inputs: MergeInputs,
     into: Path,
-    beside: Path | None = None,
+    state_file: Path | None = None,
     on_progress: ModuleProgress | None = None,
     merge_modules: ModuleMerger | None = None,
 ) -> AdapterMerge:
-    """Write the merge of `inputs` to the file `into`, and a residual or state to `beside`.
+    """Write the merge of `inputs` to the file `into`, and a residual or state to `state_file`.
 
     `on_progress` gets modules done and modules in all; `merge_modules` runs the modules elsewhere
     than on this machine's threads. Raises FederationOperatorError when weights or layouts do not
@@ -90,7 +91,7 @@ def merge_adapters(
     into.parent.mkdir(parents=True, exist_ok=True)
     with (
         MergeJournal(journal_path, inputs.fingerprint) as journal,
-        _files(inputs, into, beside) as files,
+        _files(inputs, into, state_file) as files,
     ):
         finished = _still_held(journal, files)
         missing = [i for i in range(len(inputs.layout.targets)) if i not in finished]
@@ -103,7 +104,7 @@ def merge_adapters(
                 on_progress(len(finished), len(inputs.layout.targets))
         _require_product(inputs, finished)
         references = [file.finish() for file in files]
-    return _result(inputs.layout, references, finished)
+    return _result(inputs, references, finished)
 
 
 def merge_on_threads(
@@ -139,15 +140,15 @@ def _done(waiting: deque[tuple[int, Future[MergedModule]]]) -> tuple[int, Merged
 
 @contextmanager
 def _files(
-    inputs: MergeInputs, into: Path, beside: Path | None
+    inputs: MergeInputs, into: Path, state_file: Path | None
 ) -> Iterator[tuple[MergedFile, ...]]:
     targets, rank = inputs.layout.targets, inputs.merge.residual_rank
     layouts = [(into, [module_entries(inputs.layout.rank, target) for target in targets])]
-    if beside is not None and rank is not None:
-        layouts.append((beside, [module_entries(rank, target) for target in targets]))
-    elif beside is not None and state_names(inputs.merge.optimizer):
+    if state_file is not None and rank is not None:
+        layouts.append((state_file, [module_entries(rank, target) for target in targets]))
+    elif state_file is not None and state_names(inputs.merge.optimizer):
         optimizer = inputs.merge.optimizer
-        layouts.append((beside, [state_entries(target, optimizer) for target in targets]))
+        layouts.append((state_file, [state_entries(target, optimizer) for target in targets]))
     files = [MergedFile(path, modules) for path, modules in layouts]
     try:
         yield tuple(files)
@@ -160,18 +161,17 @@ def _still_held(journal: MergeJournal, files: tuple[MergedFile, ...]) -> dict[in
     """Journalled modules whose bytes are still in the part files."""
     held = {}
     for index, entry in journal.finished.items():
-        digests = (entry.adapter_digest, entry.beside_digest)
+        digests = (entry.adapter_digest, entry.state_digest)
         if all(f.holds(index, d or "") for f, d in zip(files, digests, strict=False)):
             held[index] = entry
     return held
 
 
 def _written(index: int, module: MergedModule, files: tuple[MergedFile, ...]) -> FinishedModule:
-    beside = files[1].write(index, module.beside) if len(files) > 1 else None
     return FinishedModule(
         index=index,
         adapter_digest=files[0].write(index, (module.a, module.b)),
-        beside_digest=beside,
+        state_digest=files[1].write(index, module.state) if len(files) > 1 else None,
         is_zero=not (module.a.any() and module.b.any()),
         norms=module.norms,
     )
@@ -222,15 +222,16 @@ def _product_norm(target: AdapterTarget, source: AdapterSource) -> float:
 
 
 def _result(
-    layout: AdapterLayout, references: list[ArtifactRef], finished: dict[int, FinishedModule]
+    inputs: MergeInputs, references: list[ArtifactRef], finished: dict[int, FinishedModule]
 ) -> AdapterMerge:
-    entries = [finished[index] for index in range(len(layout.targets))]
+    targets = inputs.layout.targets
+    entries = [finished[index] for index in range(len(targets))]
     modules = tuple(
-        (target.module, _exactness([entry]))
-        for target, entry in zip(layout.targets, entries, strict=True)
+        (target.module, _exactness([entry])) for target, entry in zip(targets, entries, strict=True)
     )
-    beside = references[1] if len(references) > 1 else None
-    return AdapterMerge(references[0], beside, _exactness(entries), modules)
+    adapter, state = references[0], next(iter(references[1:]), None)
+    residual, server_state = (None, state) if inputs.merge.residual_rank is None else (state, None)
+    return AdapterMerge(adapter, residual, server_state, _exactness(entries), modules)
 
 
 def _exactness(entries: list[FinishedModule]) -> Exactness:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array
 
 
 @dataclass(frozen=True)

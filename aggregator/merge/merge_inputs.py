@@ -19,6 +19,7 @@ import torch
 
 from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.merge_spec import (
     MIXED_RANK_RULES,
@@ -32,7 +33,6 @@ from data_contracts.protocol.records.round_plan import (
     TrainedFactors,
     trained_factors,
 )
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class MergeInputs:
 
         A defence's weights follow from the rest, but to the last bit only on one machine.
         """
+        # It seeds the sketch, so its names stay whatever the fields are called.
         described = {
             "layout": self.layout.model_dump(mode="json"),
             "merge": self.merge.model_dump(mode="json"),

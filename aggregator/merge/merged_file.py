@@ -1,4 +1,4 @@
-"""Merged modules on their way to disk: a part file with fixed offsets, and a journal beside it.
+"""Merged modules on their way to disk: a part file with fixed offsets, and a journal next to it.
 
 Modules are finished in any order, each written at its place. A merge that was killed continues: the
 journal names every finished module and the digest of its bytes, and what the part file still holds
@@ -19,10 +19,10 @@ from typing import Self
 import numpy as np
 
 from aggregator.merge.rules import Norms
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.adapters.tensor_layout import Entry, payload_bytes, safetensors_header
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
-from data_contracts.protocol.starting_adapter import Float32Array
 from infra.disk.file_lock import try_lock
 
 
@@ -100,7 +100,7 @@ class FinishedModule:
 
     index: int
     adapter_digest: str
-    beside_digest: str | None
+    state_digest: str | None
     is_zero: bool
     norms: Norms
 

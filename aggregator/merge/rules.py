@@ -19,9 +19,9 @@ from aggregator.merge.server_optimizer import initial_state, server_step
 from aggregator.merge.truncation import LoraPair, exact_truncation, float32, sketch_truncation
 from aggregator.merge.weighted_sum import DenseMatrix, Summand, WeightedSum
 from aggregator.robust import by_coordinates
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec, StatefulOptimizer
 from data_contracts.protocol.records.round_plan import AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array
 
 EXACT_UP_TO_RANK = 48
 """Up to this stacked rank QR and SVD of the whole stack cost less than a sketch."""
@@ -52,13 +52,13 @@ NOT_MEASURED = Norms(math.nan, math.nan, math.nan)
 class MergedModule:
     """A (rank x in) and B (out x rank) of the merge, and what it leaves for the next round.
 
-    `beside` is the residual's pair, or the server optimizer's state.
+    `state` is the residual's pair, or the server optimizer's matrices.
     """
 
     a: Float32Array
     b: Float32Array
     norms: Norms
-    beside: tuple[Float32Array, ...] = ()
+    state: tuple[Float32Array, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Merge:
     a: Float32Array
     b: Float32Array
     measure: Callable[[], Norms]
-    beside: tuple[Float32Array, ...] = ()
+    state: tuple[Float32Array, ...] = ()
 
 
 Rule = Callable[[MergeInputs, AdapterTarget], _Merge]
@@ -163,7 +163,7 @@ def merge_module(
     else:
         merge = _untrained(inputs, target)
     norms = merge.measure() if measured else NOT_MEASURED
-    return MergedModule(merge.a, merge.b, norms, merge.beside)
+    return MergedModule(merge.a, merge.b, norms, merge.state)
 
 
 def _untrained(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
@@ -171,15 +171,15 @@ def _untrained(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     merge = _exact(inputs, target, *inputs.starting.module(target))
     rank, shape = inputs.merge.residual_rank, (target.out_features, target.in_features)
     if inputs.residual is not None:
-        return replace(merge, beside=inputs.residual.module(target))
+        return replace(merge, state=inputs.residual.module(target))
     if rank is not None:
         nothing = (np.zeros((rank, shape[1]), np.float32), np.zeros((shape[0], rank), np.float32))
-        return replace(merge, beside=nothing)
+        return replace(merge, state=nothing)
     if inputs.server_state is not None:
         state = inputs.server_state.module(target)
     else:
         state = initial_state(inputs.merge.optimizer, shape)
-    return replace(merge, beside=tuple(float32(part) for part in state))
+    return replace(merge, state=tuple(float32(part) for part in state))
 
 
 def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraPair:
@@ -211,7 +211,7 @@ def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOp
     product, state = server_step(optimizer, start, delta, before)
     matrix, layout = DenseMatrix(torch.from_numpy(float32(product))), inputs.layout
     pair = sketch_truncation(matrix, matrix.squared_norm, layout.rank, layout.scaling, inputs.seed)
-    return replace(_of_pair(pair), beside=tuple(float32(part) for part in state))
+    return replace(_of_pair(pair), state=tuple(float32(part) for part in state))
 
 
 def _of_pair(pair: LoraPair) -> _Merge:

@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import UnusableMergeError
-from data_contracts.protocol.starting_adapter import Float32Array
 
 KAIMING_ROW_NORM = 3.0**-0.5
 """Expected row norm of PEFT's initial A: uniform in +-1/sqrt(in), so E|row|^2 = 1/3."""
@@ -67,12 +67,7 @@ class LoraPair:
 
 
 def exact_truncation(
-    left: torch.Tensor,
-    right: torch.Tensor,
-    rank: int,
-    scaling: float,
-    *,
-    fresh_rows: bool = False,
+    left: torch.Tensor, right: torch.Tensor, rank: int, scaling: float, *, fresh_rows: bool = False
 ) -> LoraPair:
     """The best pair of `rank` for left @ right, (out x R) and (R x in), float64.
 

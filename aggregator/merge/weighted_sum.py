@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.protocol.records.round_plan import AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array
 
 CHUNK_RANK = 288
 """Stacked ranks in memory at a time: 16 silos of rank 16, the start and a mean."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.public_keys import key_fault
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.membership import Member, Revocation
-from data_contracts.protocol.trusted_feed import FeedPosition, earlier_after
+from data_contracts.protocol.trusted_feed import FeedPosition
 
 MEMBERSHIP_VALIDITY = timedelta(days=365)
 

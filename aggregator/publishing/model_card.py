@@ -15,17 +15,16 @@ import yaml
 from jinja2 import Template
 from markupsafe import Markup
 
-from aggregator.audit.limits import UNCHECKED
 from aggregator.publishing.markdown_text import as_block, as_code, as_text, verbatim
 from aggregator.publishing.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
 from aggregator.report.bundle import Bundle
 from aggregator.report.compliance_page.page import report_stem
-from aggregator.report.report import outcome_counts
+from aggregator.report.limits import UNCHECKED
+from aggregator.report.round_report import outcome_counts
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence
 from data_contracts.protocol.envelope import document_digest, unverified_record
-from data_contracts.protocol.payload import RecordT
 from data_contracts.protocol.records import (
     Candidate,
     Evaluation,
@@ -33,6 +32,7 @@ from data_contracts.protocol.records import (
     RoundPlan,
     RoundReport,
 )
+from data_contracts.protocol.records.base import RecordT
 from data_contracts.protocol.records.round_report import SiloLosses
 from infra.page_templates import page_environment
 

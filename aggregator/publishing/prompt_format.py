@@ -123,9 +123,7 @@ def _render(
     template: str, messages: Sequence[dict[str, str]], tokens: dict[str, str], *, for_answer: bool
 ) -> str:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols", _Generation],
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda _format: TODAY}

@@ -10,8 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator.evidence.attempt import Attempt
-from aggregator.report.report import evidence_list, settled
+from aggregator.attempt import Attempt
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES, to_base64
 from data_contracts.protocol.envelope import Verified, document_digest
@@ -42,7 +41,7 @@ def bundle_of(
 ) -> Bundle:
     """The report with exactly the evidence that it lists."""
     listed = {ref.digest for ref in report.record.evidence}
-    envelopes = (envelope for _, envelope in evidence_list(settled(attempt)))
+    envelopes = (envelope for _, envelope in attempt.settled().evidence())
     used = tuple(e for e in envelopes if document_digest(e) in listed)
     return Bundle(report.envelope, used, memberships)
 

@@ -15,14 +15,17 @@ from aggregator.coordinator import (
     REPORTS_DIRECTORY,
     RUNNER_LOCK,
 )
-from aggregator.settings import SETTINGS_NAME, FederationSettings, load_settings
+from aggregator.settings.federation import (
+    SETTINGS_NAME,
+    FederationSettings,
+    load_settings,
+)
 from data_contracts.errors import FederationOperatorError
-from infra.backup.backup_file import Manifest, Owner
 from infra.backup.home_backup import Backup, Kept, back_up_home, files_below, kept_in
 from infra.backup.home_restore import Home, Restored, is_empty, require_home, restore_home
+from infra.backup.manifest import Manifest, Owner
 from infra.disk.file_lock import held_alone
-from infra.records.feed_marks import feed_files, higher_feed
-from infra.records.feed_reader import MEMBERS_DIRECTORY, STATE_NAME
+from infra.records.kept_feed import MEMBERS_DIRECTORY, STATE_NAME, feed_files, higher_feed
 from infra.signing_keys import load_key
 
 DRAFTS = "membership-*.draft.json"

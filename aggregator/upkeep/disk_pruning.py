@@ -8,23 +8,18 @@ are never looked at, no link is followed, and names that this program does not g
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 from aggregator.coordinator import CANDIDATES, CONTRIBUTIONS, Coordinator
 from aggregator.evidence.spool import SPOOL
-from aggregator.planning.federation_feed import (
-    attempts_back,
-    newest_attempt,
-    own_records,
-    read_report,
-    starting_point,
-)
-from data_contracts.protocol.artifact import ArtifactRef
+from aggregator.feed.reading import attempts_back, newest_attempt, own_records, read_report
+from aggregator.planning.starting_point import starting_point
+from aggregator.upkeep.storage_needs import merged_from_and_into
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Candidate, Close, RoundPlan
+from data_contracts.protocol.records import Close, RoundPlan
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.disk.file_lock import shared, try_lock
 from infra.disk.own_files import (
@@ -66,36 +61,22 @@ def surplus(c: Coordinator, feed: TrustedFeed) -> list[Path]:
     if newest is None or read_report(c, feed, newest.plan) is None:
         return []
     kept = list(islice(attempts_back(c, feed), c.settings.disk.keep_rounds))
-    digests = _digests(_next_needs(c, feed))
+    start = starting_point(c, feed)
+    next_needs = (start.adapter, start.residual, start.server_state, start.earlier)
+    digests = {ref.digest for ref in next_needs if ref is not None}
     for attempt in kept:
-        digests |= _digests(_used(c, feed, attempt.plan))
+        digests.update(_used(c, feed, attempt.plan))
     plans = {c.contributions_to(attempt.plan.digest).name for attempt in kept}
     found = [*_blobs(c, digests), *_candidates(c), *_contributions(c, plans), *_leftovers(c)]
     return [path for path in found if leads_through_no_link(c.settings.home, path)]
 
 
-def _next_needs(c: Coordinator, feed: TrustedFeed) -> tuple[ArtifactRef | None, ...]:
-    start = starting_point(c, feed)
-    return start.adapter, start.residual, start.server_state, start.earlier
-
-
-def _used(
-    c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]
-) -> Iterator[ArtifactRef | None]:
-    """What a round started from, admitted and merged."""
-    of = plan.record
-    yield from (of.starting_adapter, of.starting_residual, of.server_state, of.earlier_adapter)
+def _used(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> Iterator[str]:
+    """Digests of what a round started from, admitted and merged."""
     records = own_records(c, feed, plan)
-    close, candidate = records.found(Close), records.found(Candidate)
-    if close is not None:
-        yield from (admitted.adapter for admitted in close.record.admitted)
-    if candidate is not None:
-        made = candidate.record
-        yield from (made.adapter, made.residual, made.server_state)
-
-
-def _digests(refs: Iterable[ArtifactRef | None]) -> set[str]:
-    return {ref.digest for ref in refs if ref is not None}
+    yield from merged_from_and_into(plan.record, records)
+    if (close := records.found(Close)) is not None:
+        yield from (admitted.adapter.digest for admitted in close.record.admitted)
 
 
 def _blobs(c: Coordinator, kept: set[str]) -> Iterator[Path]:

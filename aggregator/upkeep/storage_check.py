@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from aggregator.coordinator import Coordinator
 from aggregator.evidence.transfers import several_at_a_time
 from data_contracts.errors import StorageError
-from infra.storage.storage_probe import PROBE_PREFIX, ProbeOutcome, probe_locks, probe_storage
+from data_contracts.protocol.bucket_layout import PROBE_PREFIX
+from infra.storage.probe import ProbeOutcome, probe_locks, probe_storage
 
 ROLE = "coordinator"
 

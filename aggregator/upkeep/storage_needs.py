@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import own_records, read_report
+from aggregator.feed.reading import own_records, read_report
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified, narrowed
@@ -100,24 +100,21 @@ def _unnamed_before(plans: list[FedPlan], now: datetime) -> datetime:
 
 def _add_blobs(needs: StorageNeeds, fed: FedPlan, records: AttemptReading) -> None:
     until = fed.needed_until
-    _need(needs.plan_blobs, _merged_from_and_into(fed.plan.record, records), until)
-    request = records.found(ContributionRequest)
-    if request is not None:
+    _need(needs.plan_blobs, merged_from_and_into(fed.plan.record, records), until)
+    if (request := records.found(ContributionRequest)) is not None:
         parts = request.record.coalitions
         refs = [ref for part in parts for ref in (part.adapter, part.residual)]
         _need(needs.plan_blobs, (ref.digest for ref in refs if ref), request.record.answer_by)
-    close = records.found(Close)
-    if close is not None:
+    if (close := records.found(Close)) is not None:
         held = (ref.digest for ref in close.record.held if ref.kind == LOCAL_ADAPTER)
         _need(needs.held_blobs, held, until)
 
 
-def _merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[str]:
+def merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[str]:
     """Digests of the coordinator's blobs that a merge used, and of those that it made."""
     refs: list[ArtifactRef | None] = [plan.starting_adapter, plan.starting_residual]
     refs += [plan.earlier_adapter, plan.server_state]
-    candidate = records.found(Candidate)
-    if candidate is not None:
+    if (candidate := records.found(Candidate)) is not None:
         made = candidate.record
         refs += [made.adapter, made.residual, made.server_state]
     return [ref.digest for ref in refs if ref is not None]

@@ -1,6 +1,6 @@
 """Which objects of a federation's storage no record needs, and their removal.
 
-The decision (`judged`) takes what a listing shows and what is needed, and no client. Guaranteed of
+The decision (`BucketNeeds.judged`) takes what a listing shows, and no client. Guaranteed of
 `prune_bucket`: what is under a lock is never tried, what the storage refuses is counted and passed
 over, and a key that is none of this program's stays. Killed anywhere it can be run again.
 """
@@ -89,55 +89,64 @@ class BucketTally:
         return total
 
 
-def judged(stored: StoredVersion, bucket: BucketKind, needs: StorageNeeds, now: datetime) -> Judged:
-    """Who needs an object; pure."""
-    key = stored.key
-    if key.startswith((STATUS_PREFIX, PROBE_PREFIX)):
-        return _of_the_day(stored, now)
-    if bucket is BucketKind.PLANS and key.startswith((MEMBERS_PREFIX, FEED_PREFIX)):
-        return Judged(key.split("/")[0], Need.ALWAYS)
-    path, digest = attempt_path_in_key(key), blob_digest_in_key(key)
-    if path is not None and bucket is BucketKind.PLANS:
-        return Judged(RECORDS, Need.ALWAYS)
-    if path is not None:
-        return _judged(RECORDS, needs.attempts.get(path), stored, needs, now)
-    if digest is not None:
-        blobs = needs.plan_blobs if bucket is BucketKind.PLANS else needs.held_blobs
-        return _judged(ADAPTERS, blobs.get(digest), stored, needs, now)
-    return Judged("other", Need.FOREIGN)
+@dataclass(frozen=True)
+class BucketNeeds:
+    """What records need of one bucket, as of one moment."""
+
+    bucket: BucketKind
+    needs: StorageNeeds
+    now: datetime
+
+    def judged(self, stored: StoredVersion) -> Judged:
+        """Who needs an object; pure."""
+        key, is_plans = stored.key, self.bucket is BucketKind.PLANS
+        if key.startswith((STATUS_PREFIX, PROBE_PREFIX)):
+            return _of_the_day(stored, self.now)
+        if is_plans and key.startswith((MEMBERS_PREFIX, FEED_PREFIX)):
+            return Judged(key.split("/")[0], Need.ALWAYS)
+        path, digest = attempt_path_in_key(key), blob_digest_in_key(key)
+        if path is not None and is_plans:
+            return Judged(RECORDS, Need.ALWAYS)
+        if path is not None:
+            return self._until(RECORDS, self.needs.attempts.get(path), stored)
+        if digest is not None:
+            blobs = self.needs.plan_blobs if is_plans else self.needs.held_blobs
+            return self._until(ADAPTERS, blobs.get(digest), stored)
+        return Judged("other", Need.FOREIGN)
+
+    def _until(self, kind: str, until: datetime | None, stored: StoredVersion) -> Judged:
+        needs = self.needs
+        if until == NO_END:
+            return Judged(kind, Need.NEWEST)
+        if until is not None and until > self.now:
+            return Judged(kind, Need.RETENTION, until)
+        # A round under way may name what an earlier one has submitted already, by the same digest.
+        if needs.is_under_way and (until is None or kind == ADAPTERS):
+            return Judged(kind, Need.RECENT)
+        if until is None and stored.modified >= needs.unnamed_before:
+            return Judged(kind, Need.RECENT)
+        return Judged(kind, Need.NONE)
 
 
 def tally_bucket(
-    contents: BucketContents,
-    listed: Iterator[StoredVersion],
-    bucket: BucketKind,
-    needs: StorageNeeds,
-    now: datetime,
+    contents: BucketContents, listed: Iterator[StoredVersion], by: BucketNeeds
 ) -> BucketTally:
     """What `listed` of a bucket is and who needs it; nothing is changed."""
     tally = BucketTally(contents.name)
     for stored in listed:
-        found = judged(stored, bucket, needs, now)
-        tally.add(stored, found)
+        tally.add(stored, by.judged(stored))
     return tally
 
 
-def prune_bucket(
-    contents: BucketContents,
-    bucket: BucketKind,
-    needs: StorageNeeds,
-    now: datetime,
-    *,
-    is_trial: bool,
-) -> BucketTally:
+def prune_bucket(contents: BucketContents, by: BucketNeeds, *, is_trial: bool) -> BucketTally:
     """Remove every version that nothing needs; with `is_trial` only count.
 
     What is counted as needed by nothing is what went, or would go.
     """
     tally = BucketTally(contents.name)
     # Listed to the end first: a listing from which things go may leave some out.
-    for stored in list(_unneeded(contents, tally, bucket, needs, now)):
-        found = _unlocked(contents, stored, bucket, needs, now)
+    for stored in list(_unneeded(contents, tally, by)):
+        found = _unlocked(contents, stored, by)
         if found.need is Need.NONE and not is_trial:
             found = _deleted(contents, stored, found)
         tally.add(stored, found)
@@ -145,33 +154,23 @@ def prune_bucket(
 
 
 def _unneeded(
-    contents: BucketContents,
-    tally: BucketTally,
-    bucket: BucketKind,
-    needs: StorageNeeds,
-    now: datetime,
+    contents: BucketContents, tally: BucketTally, by: BucketNeeds
 ) -> Iterator[StoredVersion]:
     """What may go but for locks; the rest is counted."""
     for stored in contents.versions():
-        found = judged(stored, bucket, needs, now)
+        found = by.judged(stored)
         if found.need is Need.NONE:
             yield stored
         else:
             tally.add(stored, found)
 
 
-def _unlocked(
-    contents: BucketContents,
-    stored: StoredVersion,
-    bucket: BucketKind,
-    needs: StorageNeeds,
-    now: datetime,
-) -> Judged:
-    """As `judged`, after a look at the lock: one may be longer than what the plan asked for."""
-    found = judged(stored, bucket, needs, now)
+def _unlocked(contents: BucketContents, stored: StoredVersion, by: BucketNeeds) -> Judged:
+    """As judged, after a look at the lock: one may be longer than what the plan asked for."""
+    found = by.judged(stored)
     may_be_locked = found.kind in (RECORDS, ADAPTERS)
     lock = contents.lock(stored) if may_be_locked else None
-    if lock is not None and lock.until > now:
+    if lock is not None and lock.until > by.now:
         return Judged(found.kind, Need.LOCKED, lock.until)
     return found
 
@@ -189,18 +188,3 @@ def _of_the_day(stored: StoredVersion, now: datetime) -> Judged:
     until = stored.modified + GRACE
     need = Need.RECENT if until > now else Need.NONE
     return Judged(stored.key.split("/")[0], need, until if need is Need.RECENT else None)
-
-
-def _judged(
-    kind: str, until: datetime | None, stored: StoredVersion, needs: StorageNeeds, now: datetime
-) -> Judged:
-    if until == NO_END:
-        return Judged(kind, Need.NEWEST)
-    if until is not None and until > now:
-        return Judged(kind, Need.RETENTION, until)
-    # A round under way may name what an earlier one has submitted already, under the same digest.
-    if needs.is_under_way and (until is None or kind == ADAPTERS):
-        return Judged(kind, Need.RECENT)
-    if until is None and stored.modified >= needs.unnamed_before:
-        return Judged(kind, Need.RECENT)
-    return Judged(kind, Need.NONE)

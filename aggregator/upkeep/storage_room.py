@@ -4,9 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import read_federation
-from aggregator.upkeep.storage_needs import StorageNeeds, read_needs
-from aggregator.upkeep.storage_pruning import BucketKind, BucketTally, prune_bucket, tally_bucket
+from aggregator.feed.reading import read_federation
+from aggregator.upkeep.storage_needs import read_needs
+from aggregator.upkeep.storage_pruning import (
+    BucketKind,
+    BucketNeeds,
+    BucketTally,
+    prune_bucket,
+    tally_bucket,
+)
 from data_contracts.protocol.bucket_layout import inbox_bucket, ledger_bucket, plans_bucket
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.storage.bucket_contents import BucketContents, NoBucketError
@@ -25,11 +31,7 @@ class StorageTally:
 
 def storage_usage(c: Coordinator, opened: Opener) -> StorageTally:
     """What lies in every bucket, its newest versions; the right to list is enough."""
-
-    def counted(contents: BucketContents, kind: BucketKind, needs: StorageNeeds) -> BucketTally:
-        return tally_bucket(contents, contents.newest(), kind, needs, c.clock.now())
-
-    return _each_bucket(c, opened, counted)
+    return _each_bucket(c, opened, lambda of, by: tally_bucket(of, of.newest(), by))
 
 
 def prune_storage(c: Coordinator, opened: Opener, *, is_trial: bool) -> StorageTally:
@@ -37,24 +39,18 @@ def prune_storage(c: Coordinator, opened: Opener, *, is_trial: bool) -> StorageT
 
     `opened` has a credential that may delete; `c` reads what is needed with its own.
     """
-
-    def pruned(contents: BucketContents, kind: BucketKind, needs: StorageNeeds) -> BucketTally:
-        return prune_bucket(contents, kind, needs, c.clock.now(), is_trial=is_trial)
-
-    return _each_bucket(c, opened, pruned)
+    return _each_bucket(c, opened, lambda of, by: prune_bucket(of, by, is_trial=is_trial))
 
 
 def _each_bucket(
-    c: Coordinator,
-    opened: Opener,
-    work: Callable[[BucketContents, BucketKind, StorageNeeds], BucketTally],
+    c: Coordinator, opened: Opener, work: Callable[[BucketContents, BucketNeeds], BucketTally]
 ) -> StorageTally:
     feed = read_federation(c)
     needs = read_needs(c, feed)
     tallies, absent = list[BucketTally](), list[str]()
     for name, kind in _buckets(c.settings.federation, feed):
         try:
-            tallies.append(work(opened(name), kind, needs))
+            tallies.append(work(opened(name), BucketNeeds(kind, needs, c.clock.now())))
         except NoBucketError:
             absent.append(name)
     return StorageTally(tuple(tallies), tuple(absent))

@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from flows.round.round_watch import view_round
-from silo_agent.agent import Step, poll_once
+from flows.round.watch import view_round
+from silo_agent.agent import poll_once
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.silo import SimulatedSilo
 from tests.tiny_model import make_tiny_model

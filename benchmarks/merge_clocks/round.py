@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.evidence.spool import spool
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import close_round, merge_round, stage
+from aggregator.federated_round import close_round, merge_round
 from aggregator.publishing.publish import PeftAdapter, write_published
-from aggregator.settings import AdapterSection, FederationSettings, MergeSection
+from aggregator.settings.federation import AdapterSection, FederationSettings
+from aggregator.settings.merge import MergeSection
 from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
 from infra.stack.seaweedfs import RunningStorage, start_object_storage
 from silo_agent.silo import Silo
@@ -83,13 +85,13 @@ def _round(directory: Path, storage: RunningStorage, silos: int, merge: MergeSec
         list(pool.map(federation.submit, federation.silos.values()))
     marks.append(time.perf_counter())
     c = federation.coordinator()
-    if stage(c, plan) is not Stage.CLOSING:
+    if look(c, plan).stage is not Stage.CLOSING:
         raise SystemExit(
             f"not all silos submitted: {[s.faults for s in federation.silos.values()]}"
         )
-    close_round(c, plan)
+    close_round(c, look(c, plan))
     marks.append(time.perf_counter())
-    candidate = merge_round(c, plan).record
+    candidate = merge_round(c, look(c, plan)).record
     path = spool(c, c.plans, candidate.adapter)
     adapter = PeftAdapter(path, plan.record.layout, plan.record.base_model)
     write_published(directory / "published", adapter, card=b"")

@@ -7,10 +7,10 @@ from safetensors.numpy import save_file
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from benchmarks.peers.adapters import LAYERS, MODULES, RANK, WIDTH, silo_adapter, silo_weight
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import InitialAdapter
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
 from data_contracts.protocol.records.merge_spec import MergeRule, MergeSpec
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import InitialAdapter
 
 WEIGHT_CAP = 10**9
 

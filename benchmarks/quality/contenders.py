@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from aggregator.settings import MergeSection
+from aggregator.settings.merge import MergeSection
 from benchmarks.quality.settings import Settings
 from data_contracts.protocol.records.merge_spec import (
     DiLoCo,

@@ -22,8 +22,8 @@ from benchmarks.quality.learner import Training, base_targets, learner
 from benchmarks.quality.merging import Compressor, GlobalState, merged
 from benchmarks.quality.partition import SiloData, partitioned
 from benchmarks.quality.settings import Settings
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter, narrowed
 
 
 @dataclass(frozen=True)

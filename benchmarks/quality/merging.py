@@ -18,13 +18,13 @@ from aggregator.merge.server_state import ServerState, open_server_state
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES, SchemeName
 from data_contracts.adapters.quantised_format import open_quantised
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     TrainedFactors,
     trained_factors,
 )
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 from silo_agent.compression.error_feedback import (
     CarriedError,
     LocalRound,
@@ -74,16 +74,16 @@ def merged(
         server_state=start.server_state,
     )
     into = directory / f"global-{round_number}.safetensors"
-    beside = directory / f"beside-{round_number}.safetensors"
+    state_file = directory / f"state-{round_number}.safetensors"
     one_thread = partial(merge_on_threads, workers=1)
-    result = merge_adapters(inputs, into, beside, merge_modules=one_thread)
+    result = merge_adapters(inputs, into, state_file, merge_modules=one_thread)
     state = GlobalState(open_adapter(into, layout), start.adapter, error=result.exactness.error)
-    if result.beside is None:
+    if result.server_state is not None:
+        return replace(state, server_state=open_server_state(state_file, layout, merge.optimizer))
+    if result.residual is None:
         return state
-    if merge.residual_rank is None:
-        return replace(state, server_state=open_server_state(beside, layout, merge.optimizer))
     changes = {"rank": merge.residual_rank, "alpha": merge.residual_rank}
-    return replace(state, residual=open_adapter(beside, layout.model_copy(update=changes)))
+    return replace(state, residual=open_adapter(state_file, layout.model_copy(update=changes)))
 
 
 class Compressor:

@@ -30,9 +30,9 @@ from data_contracts.adapters.block_quantisation import (
     code_values,
     scaled,
 )
+from data_contracts.adapters.starting_adapter import AdapterSource, narrowed
 from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource, narrowed
 
 CODES_SUFFIX = ".codes"
 

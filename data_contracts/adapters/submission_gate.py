@@ -7,10 +7,10 @@ that was handed out, and an adapter that changes nothing is not a contribution.
 
 import numpy as np
 
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import rejected
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.round_plan import AdapterTarget, TrainingRecipe
-from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array, narrowed
 
 
 def check_submission(

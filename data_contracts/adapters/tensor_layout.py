@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.strict_json import distinct_names
 
 FLOAT32_BYTES = 4
 HEADER_LENGTH_BYTES = 8
@@ -69,7 +70,7 @@ def read_header(path: Path, size: int, limit: int) -> tuple[dict[str, Any], int]
             raise rejected("header", f"at most {limit} bytes", f"{length}", "header_too_large")
         raw = file.read(length)
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=distinct_names)
     except (ValueError, RecursionError):
         raise rejected("header", "JSON without duplicate names", "other", "bad_header") from None
     if len(raw) != length or not isinstance(header, dict):
@@ -146,13 +147,6 @@ def payload_bytes(entries: Mapping[str, Entry]) -> int:
 def header_limit(entries: Mapping[str, Entry]) -> int:
     """Generous for every legitimate header: names plus 128 bytes of JSON per tensor."""
     return 4096 + sum(len(name) + 128 for name in entries)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("duplicate tensor name")
-    return result
 
 
 def rejected(problem: str, expected: str, found: str, rule: str) -> UntrustedInputError:

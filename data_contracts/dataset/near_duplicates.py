@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from data_contracts.dataset.word_hashes import WordHashes, mixed
 
-SIGNATURE_VERSION = "minhash32-5x48-1"
 SHINGLE_WORDS = 5
 BANDS = 8
 ROWS_PER_BAND = 6

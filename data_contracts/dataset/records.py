@@ -4,14 +4,11 @@ A row that is not a record becomes an `UnreadableRow` with a reason and never an
 bad row cannot stop a check or hide the rows after it. The readers are in `sources`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_RECORD_BYTES = 1024 * 1024
 """Bytes of UTF-8 that one record may have; for JSONL and CSV as they stand in the file."""
-
-MAX_LINE_BYTES = MAX_RECORD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +49,3 @@ class UnreadableRow:
 
     row: int
     reason: str
-
-
-def read_records(path: Path) -> Iterator[DataRecord | UnreadableRow]:
-    """Every non-blank line of a JSONL file, in order; raises OSError when it cannot be read."""
-    # Imported here because the readers import this module for the two classes above.
-    from data_contracts.dataset.sources.jsonl import read_jsonl_records
-
-    return read_jsonl_records(path)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from data_contracts.licences.expression import LicenceFinding, judge_expression, refused
-from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.licences.terms import LicenceTerms
+from data_contracts.licences.table import LicenceTable
 from data_contracts.licences.uses import permits
+from data_contracts.protocol.records.licence_terms import LicenceTerms
 
 NO_LICENCE = "LicenseRef-No-Licence"
 
@@ -62,14 +62,14 @@ def inherited_licence(
 
     Both are SPDX expressions; of an OR the first side that permits training is taken.
     """
-    registry = LicenceRegistry(registered)
-    base = judge_expression(base_licence, _TrainingRule(registry))
-    data = [judge_expression(text, _TrainingRule(registry)) for text in set(data_licences)]
+    table = LicenceTable(registered)
+    base = judge_expression(base_licence, _TrainingRule(table))
+    data = [judge_expression(text, _TrainingRule(table)) for text in set(data_licences)]
     refusals = {sentence for finding in (base, *data) for sentence in _refusals(finding)}
     if refusals:
         return _no_licence(refusals)
-    base_terms = _terms(registry, [base])
-    data_terms = _terms(registry, data)
+    base_terms = _terms(table, [base])
+    data_terms = _terms(table, data)
     binding = {**base_terms, **{key: row for key, row in data_terms.items() if _binds(row)}}
     conflicts = set(_conflicts(list(binding.values())))
     if conflicts:
@@ -99,10 +99,10 @@ def _inherited(
 class _TrainingRule:
     """Whether training is permitted at all: acceptance and commercial use are asked elsewhere."""
 
-    registry: LicenceRegistry
+    table: LicenceTable
 
     def __call__(self, licence: str) -> LicenceFinding:
-        terms = self.registry.terms(licence)
+        terms = self.table.terms(licence)
         rule = permits(terms, "research", accepted=True)
         if rule is None:
             return LicenceFinding(True, (licence,))
@@ -115,11 +115,9 @@ def _refusals(finding: LicenceFinding) -> list[str]:
     return [f"{' and '.join(finding.ids)} does not permit training: {finding.rule}"]
 
 
-def _terms(
-    registry: LicenceRegistry, findings: Iterable[LicenceFinding]
-) -> dict[str, LicenceTerms]:
+def _terms(table: LicenceTable, findings: Iterable[LicenceFinding]) -> dict[str, LicenceTerms]:
     ids = sorted({licence for finding in findings for licence in finding.ids})
-    return {licence: row for licence in ids if (row := registry.terms(licence)) is not None}
+    return {licence: row for licence in ids if (row := table.terms(licence)) is not None}
 
 
 def _binds(row: LicenceTerms) -> bool:

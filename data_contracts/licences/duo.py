@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from data_contracts.licences.uses import Use
+from data_contracts.protocol.records.licence_terms import Use
 
 UNKNOWN_CODE = "duo.unknown_code"
 NO_PERMISSION = "duo.no_permission"

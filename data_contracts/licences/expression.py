@@ -13,7 +13,7 @@ from typing import Any
 
 from license_expression import get_spdx_licensing
 
-from data_contracts.licences.terms import LICENSE_REF
+from data_contracts.protocol.records.licence_terms import LICENSE_REF
 
 NO_ASSERTION = "NOASSERTION"
 MAX_EXPRESSION_CHARACTERS = 400

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from data_contracts.licences.claim_names import CARD_LICENCES
-from data_contracts.licences.terms import LICENSE_REF
+from data_contracts.protocol.records.licence_terms import LICENSE_REF
 
 OTHER = "other"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from data_contracts.licences import uses
 from data_contracts.licences.expression import LicenceFinding, judge_expression, refused
-from data_contracts.licences.registry import LicenceRegistry
-from data_contracts.licences.terms import LicenceTerms
-from data_contracts.licences.uses import Use, permits
+from data_contracts.licences.table import LicenceTable
+from data_contracts.licences.uses import permits
+from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
 
 _ACCEPTANCE = re.compile(r"(LicenseRef-[A-Za-z0-9.-]{1,69}) accepted by \S.{0,199}")
 
@@ -51,10 +51,10 @@ def judge_model(
     `acceptance` is who accepted which terms, `LicenseRef-X accepted by NAME`; an acceptance of
     other terms, or by nobody, counts for nothing. Several are separated by semicolons.
     """
-    registry, accepted = LicenceRegistry(registered), accepted_terms(acceptance)
+    table, accepted = LicenceTable(registered), accepted_terms(acceptance)
 
     def of_id(licence_id: str) -> LicenceFinding:
-        terms = registry.terms(licence_id)
+        terms = table.terms(licence_id)
         rule = permits(terms, use, accepted=licence_id in accepted)
         if rule is None:
             return LicenceFinding(True, (licence_id,))

@@ -6,11 +6,7 @@ legal advice. Research is a use that is not directed at a commercial advantage: 
 for a round answers for it.
 """
 
-from typing import Literal
-
-from data_contracts.licences.terms import LicenceTerms
-
-Use = Literal["research", "commercial"]
+from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
 
 NO_TERMS = "licence.no_terms"
 NO_AI = "licence.no_ai"

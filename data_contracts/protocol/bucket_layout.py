@@ -16,12 +16,9 @@ _NAME = re.compile(NAME_PATTERN)
 _FEDERATION = re.compile(f"(?!.*-inbox(-|$)){NAME_PATTERN}")
 """Without `-inbox` inside, no two federations and silos of one store share a bucket name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_SLOT_ENTRY = re.compile(r"(?P<slot>[a-z0-9/-]{1,200}/)(?P<digest>[0-9a-f]{64})\.json")
-
-
-_ATTEMPT = re.compile(rf"rounds/(?P<path>{NAME_PATTERN}/[0-9]{{4,}}/[0-9]{{2}}-[0-9a-f]{{16}}/).+")
-_BLOB = re.compile(r"blobs/(?P<digest>[0-9a-f]{64})")
-
+_SLOT_ENTRY = re.compile(r"[a-z0-9/-]{1,200}/(?P<part>[0-9a-f]{64})\.json")
+_ATTEMPT = re.compile(rf"rounds/(?P<part>{NAME_PATTERN}/[0-9]{{4,}}/[0-9]{{2}}-[0-9a-f]{{16}}/).+")
+_BLOB = re.compile(r"blobs/(?P<part>[0-9a-f]{64})")
 
 MEMBERS_PREFIX = "members/"
 FEED_PREFIX = "feed/"
@@ -124,8 +121,7 @@ def record_key(slot: str, envelope_digest: str) -> str:
 
 def digest_in_key(key: str) -> str | None:
     """Envelope digest that a record key ends in, or None when it is not a record key."""
-    match = _SLOT_ENTRY.fullmatch(key)
-    return match["digest"] if match else None
+    return _part_of(_SLOT_ENTRY, key)
 
 
 def blob_key(digest: str) -> str:
@@ -135,14 +131,12 @@ def blob_key(digest: str) -> str:
 
 def attempt_path_in_key(key: str) -> str | None:
     """`RoundId.path` of the attempt that a record's key belongs to; None for any other key."""
-    match = _ATTEMPT.fullmatch(key)
-    return match["path"] if match else None
+    return _part_of(_ATTEMPT, key)
 
 
 def blob_digest_in_key(key: str) -> str | None:
     """The digest in a blob's key, or None for any other key."""
-    match = _BLOB.fullmatch(key)
-    return match["digest"] if match else None
+    return _part_of(_BLOB, key)
 
 
 def status_prefix(round_id: RoundId) -> str:
@@ -153,6 +147,11 @@ def status_prefix(round_id: RoundId) -> str:
 def status_key(round_id: RoundId, number: int) -> str:
     """Key of a silo's status; for display only, expired by lifecycle."""
     return f"{status_prefix(round_id)}{number:06d}.json"
+
+
+def _part_of(pattern: re.Pattern[str], key: str) -> str | None:
+    match = pattern.fullmatch(key)
+    return match["part"] if match else None
 
 
 def _federation(federation: str) -> str:

@@ -15,7 +15,7 @@ line of the same document, which the signed payload names by digest and size.
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import digest_of_bytes
@@ -30,7 +30,6 @@ from data_contracts.protocol.dsse import (
 )
 from data_contracts.protocol.payload import (
     MAX_TABLE_BYTES,
-    RecordT,
     canonical_bytes,
     newer,
     program_of,
@@ -38,7 +37,8 @@ from data_contracts.protocol.payload import (
     require_named,
     table_bytes,
 )
-from data_contracts.protocol.records.base import WIRE_VERSION, Record
+from data_contracts.protocol.records.base import WIRE_VERSION, Record, RecordT
+from data_contracts.protocol.records.verified import Verified as Verified
 from data_contracts.protocol.strict_json import parse_strict, refused, require_canonical
 
 _PAYLOAD_TYPE = re.compile(r"application/vnd\.consortia\.([a-z-]{1,40})\.v([0-9]{1,4})\+json")
@@ -52,23 +52,9 @@ class Quorum:
     threshold: int = 1
 
 
-@dataclass(frozen=True)
-class Verified(Generic[RecordT]):
-    """A record that passed `verify`, with the bytes it came from: its envelope, and its table.
-
-    `digest` is that of the envelope alone, which names the table's.
-    """
-
-    record: RecordT
-    digest: str
-    envelope: bytes
-
-
 def narrowed(verified: Verified[Any], record_type: type[RecordT]) -> Verified[RecordT] | None:
     """`verified` as a record of one type, or None when it holds another."""
-    if isinstance(verified.record, record_type):
-        return Verified(verified.record, verified.digest, verified.envelope)
-    return None
+    return verified if isinstance(verified.record, record_type) else None
 
 
 def max_document_bytes(record_type: type[Record]) -> int:

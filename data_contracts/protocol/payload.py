@@ -7,7 +7,7 @@ which the signed payload names by digest and size.
 import json
 import re
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import rfc8785
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_bytes
 from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES
 from data_contracts.protocol.program_version import is_later, program_version
-from data_contracts.protocol.records.base import Record
+from data_contracts.protocol.records.base import Record, RecordT
 from data_contracts.protocol.remembered import remembered
 from data_contracts.protocol.strict_json import parse_strict, refused, require_canonical
 
@@ -26,7 +26,6 @@ REMEMBERED_TABLES = 4
 _PROGRAM = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}[a-z0-9.+-]{0,20}")
 NEWER = "envelope.newer"
 """The rule of what a later release wrote, signed by whom it should be, and this one cannot read."""
-RecordT = TypeVar("RecordT", bound=Record)
 
 
 def canonical_bytes(record: Record) -> bytes:

@@ -15,6 +15,18 @@ _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 
 
+class DuplicateNameError(ValueError):
+    """A JSON object with one name twice, which two readers may read differently."""
+
+
+def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its members; raises DuplicateNameError."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise DuplicateNameError("duplicate key in an object")
+    return result
+
+
 def parse_strict(data: bytes, max_bytes: int) -> Any:
     """JSON without duplicate keys, floats, NaN or deep nesting; raises UntrustedInputError."""
     if len(data) > max_bytes:
@@ -24,7 +36,7 @@ def parse_strict(data: bytes, max_bytes: int) -> Any:
     try:
         return json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
+            object_pairs_hook=distinct_names,
             parse_float=_no_number,
             parse_constant=_no_number,
         )
@@ -53,13 +65,6 @@ def _depth(data: bytes) -> int:
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("duplicate key in an object")
-    return result
 
 
 def _no_number(text: str) -> Any:

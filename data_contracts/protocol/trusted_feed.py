@@ -13,24 +13,21 @@ later membership says does not count. Used by silo and coordinator alike.
 """
 
 from collections.abc import Collection, Iterable
+from copy import copy
 from dataclasses import dataclass, replace
-from datetime import datetime
 
-from data_contracts.errors import FederationOperatorError, UntrustedInputError, contradiction
+from data_contracts.errors import UntrustedInputError, contradiction
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.envelope import (
-    Quorum,
     Verified,
     claims_kind,
     narrowed,
     unverified_record,
     verify,
-    verify_quorums,
 )
+from data_contracts.protocol.membership_chain import MembershipChain
 from data_contracts.protocol.payload import NEWER
 from data_contracts.protocol.records import Abort, Membership, RoundPlan
-from data_contracts.protocol.records.membership import MAX_EARLIER, EarlierMembership, Revocation
-from data_contracts.protocol.trust_anchor import open_trust_anchor
 
 FeedEntry = RoundPlan | Abort
 
@@ -51,133 +48,29 @@ class FedAttempt:
     abort: Verified[Abort] | None = None
 
 
-@dataclass(frozen=True)
-class CoordinatorTrust:
-    """Which of the coordinator's records on one plan count.
-
-    Those that `keys` signed, or, after a revocation, the ones in `only` and what they name.
-    """
-
-    keys: frozenset[str]
-    only: frozenset[str] | None = None
-
-
-class TrustedFeed:
+class TrustedFeed(MembershipChain):
     """Memberships and feed as far as they were added; every method raises UntrustedInputError."""
 
     def __init__(self, pinned: Verified[Membership]) -> None:
-        self._memberships = [pinned]
+        super().__init__(pinned)
         self._head = _begin_of(pinned)
         self._has_head = self._head.digest is None
         self._attempts: dict[str, FedAttempt] = {}
 
     def copy(self) -> "TrustedFeed":
         """The state of now, for a reader beside whom others go on adding."""
-        twin = TrustedFeed(self._memberships[0])
-        twin._memberships = list(self._memberships)
-        twin._attempts = dict(self._attempts)
-        twin._head, twin._has_head = self._head, self._has_head
+        twin = copy(self)
+        twin._memberships, twin._attempts = list(self._memberships), dict(self._attempts)
         return twin
 
-    # Memberships
-
-    @property
-    def memberships(self) -> tuple[Verified[Membership], ...]:
-        """Consecutive versions, oldest first, the pinned one among them."""
-        return tuple(self._memberships)
-
-    @property
-    def membership(self) -> Verified[Membership]:
-        """The newest."""
-        return self._memberships[-1]
-
     def add_membership(self, envelope: bytes) -> Verified[Membership]:
-        """The version after the newest, signed as its predecessor and itself ask for.
+        """As `MembershipChain`; what the feed held beyond its beginning is forgotten.
 
-        What the feed held beyond its beginning under another version is forgotten; whoever reads
-        storage goes on from `head`.
+        Whoever reads storage goes on from `head`.
         """
-        new = follow_membership(self.membership, envelope)
-        self._memberships.append(new)
+        new = super().add_membership(envelope)
         self._begin(new)
         return new
-
-    def add_earlier_membership(self, envelope: bytes) -> Verified[Membership]:
-        """The version before the oldest, which names it by digest."""
-        oldest = self._memberships[0].record
-        if digest_of_bytes(envelope) != oldest.previous_digest:
-            raise contradiction(
-                f"membership {oldest.number - 1}",
-                f"the one that membership {oldest.number} names",
-                "another",
-                "membership.chain",
-            )
-        earlier = open_trust_anchor(envelope)
-        self._memberships.insert(0, earlier)
-        return earlier
-
-    def membership_of(self, plan: Verified[RoundPlan]) -> Verified[Membership]:
-        """The membership that a plan names: its attempt is judged under that one to the end."""
-        for membership in self._memberships:
-            if membership.digest == plan.record.membership_digest:
-                return membership
-        raise FederationOperatorError(
-            f"membership of round {plan.record.round}",
-            expected=f"number {plan.record.membership_number}, which its plan names",
-            found=f"numbers {self._memberships[0].record.number} to "
-            f"{self.membership.record.number}",
-            action="find out why storage no longer has it: every membership is kept there",
-        )
-
-    def require_current(self, now: datetime) -> None:
-        """Raises when the newest membership has expired: storage may be hiding a newer one."""
-        newest = self.membership.record
-        if newest.expires_at < now:
-            raise UntrustedInputError(
-                "membership",
-                expected="a membership that has not expired",
-                found=f"number {newest.number}, expired {newest.expires_at}",
-                action="the federation operator renews it with `consortia federation renew`",
-                rule="membership.expired",
-            )
-
-    def silo_key(self, plan: Verified[RoundPlan], silo: str) -> str | None:
-        """The key of a silo's records on a plan; None for a stranger, or when it was revoked."""
-        membership = self.membership_of(plan)
-        key = membership.record.key_of(silo)
-        return None if key is None or self._revocation(key) is not None else key
-
-    def coordinator_trust(self, plan: Verified[RoundPlan]) -> CoordinatorTrust:
-        """What of the coordinator counts on a plan, besides its report."""
-        key = self.membership_of(plan).record.coordinator_key
-        revocation = self._revocation(key)
-        if revocation is None or revocation.plan_digest != plan.digest:
-            return CoordinatorTrust(frozenset({key}))
-        named = {revocation.close_digest, revocation.decision_digest} - {None}
-        return CoordinatorTrust(frozenset({key}), frozenset(d for d in named if d is not None))
-
-    def report_keys(self, plan: Verified[RoundPlan]) -> frozenset[str]:
-        """Who may sign the report of a plan's attempt: its coordinator, or a later one."""
-        first = plan.record.membership_number
-        later = (m.record for m in self._memberships if m.record.number >= first)
-        return frozenset(self._unrevoked(m.coordinator_key for m in later))
-
-    def silo_keys(self, silo: str) -> frozenset[str]:
-        """As `contract_keys`, of a silo."""
-        keys = (m.record.key_of(silo) for m in self._memberships)
-        return frozenset(self._unrevoked(key for key in keys if key is not None))
-
-    def coordinator_keys(self) -> frozenset[str]:
-        """Every coordinator key so far, also those that were revoked: for what a plan that counts
-        speaks of, and never for what is new."""
-        return frozenset(m.record.coordinator_key for m in self._memberships)
-
-    def contract_keys(self) -> frozenset[str]:
-        """Coordinator keys whose signature under a data contract counts: none is signed again
-        because a key was rotated, all are where it was revoked."""
-        return frozenset(self._unrevoked(m.record.coordinator_key for m in self._memberships))
-
-    # The feed
 
     @property
     def head(self) -> FeedPosition:
@@ -202,18 +95,6 @@ class TrustedFeed:
     def lacks_head(self) -> bool:
         """Whether the entry at `head` is known by digest only; see `add_head`."""
         return not self._has_head
-
-    def governing(self, number: int) -> Verified[Membership]:
-        """The membership that governs the feed at a number."""
-        for membership in reversed(self._memberships):
-            if membership.record.after_feed_number < number:
-                return membership
-        raise contradiction(
-            f"feed entry {number}",
-            f"an entry after {self._memberships[0].record.after_feed_number}",
-            "an older one, of a membership that is not at hand",
-            "feed.too_old",
-        )
 
     def add_entry(self, envelopes: Collection[bytes]) -> Verified[FeedEntry] | None:
         """The entry after `head` out of all that lies in its slot; None when nothing there counts.
@@ -256,7 +137,7 @@ class TrustedFeed:
         if digest_of_bytes(envelope) != position.digest:
             expected = f"digest {position.digest}"
             raise contradiction(f"feed entry {position.number}", expected, "another", "feed.chain")
-        keys = {membership.record.coordinator_key for membership in self._memberships}
+        keys = self.coordinator_keys()
         if claims_kind(envelope, Abort):
             return verify(envelope, Abort, keys)
         return verify(envelope, RoundPlan, keys)
@@ -310,7 +191,7 @@ class TrustedFeed:
         governing = self.governing(number)
         if claims_kind(envelope, Abort):
             return verify(envelope, Abort, self._abort_keys(number, envelope))
-        keys = self._unrevoked([governing.record.coordinator_key], number)
+        keys = self.unrevoked([governing.record.coordinator_key], number)
         plan = verify(envelope, RoundPlan, keys)
         named = (plan.record.membership_number, plan.record.membership_digest)
         if named != (governing.record.number, governing.digest):
@@ -320,18 +201,18 @@ class TrustedFeed:
                 f"one under membership {plan.record.membership_number}",
                 "feed.membership",
             )
-        return Verified(plan.record, plan.digest, plan.envelope)
+        return plan
 
-    def _abort_keys(self, number: int, envelope: bytes) -> list[str]:
+    def _abort_keys(self, number: int, envelope: bytes) -> frozenset[str]:
         """Of the attempt in force its own key and the one that governs now; of any other plan only
         the one that governs."""
         governing = self.governing(number).record.coordinator_key
         attempt = self.attempt
         named = unverified_record(envelope, Abort).plan_digest
         if attempt is None or attempt.abort is not None or attempt.plan.digest != named:
-            return self._unrevoked([governing], number)
+            return self.unrevoked([governing], number)
         own = self.membership_of(attempt.plan).record.coordinator_key
-        return self._unrevoked([own, governing], number)
+        return self.unrevoked([own, governing], number)
 
     def _take(self, entry: Verified[FeedEntry]) -> None:
         self._has_head = True
@@ -358,65 +239,6 @@ class TrustedFeed:
     def _known(self) -> set[str]:
         entries = [e for a in self._attempts.values() for e in (a.plan, a.abort)]
         return {entry.digest for entry in entries if entry is not None}
-
-    def _unrevoked(self, keys: Iterable[str], number: int | None = None) -> list[str]:
-        """Without those that were revoked, or, with `number`, revoked before that entry."""
-        return [key for key in keys if not self._is_revoked(key, number)]
-
-    def _is_revoked(self, key: str, number: int | None) -> bool:
-        entry = self._revocation(key)
-        return entry is not None and (number is None or number > entry.last_feed_number)
-
-    def _revocation(self, key: str) -> Revocation | None:
-        revoked = self.membership.record.revoked
-        return next((entry for entry in revoked if entry.public_key == key), None)
-
-
-def follow_membership(current: Verified[Membership], envelope: bytes) -> Verified[Membership]:
-    """The version after `current` (The Update Framework specification, section 5.3).
-
-    Signed by a threshold of the root keys of both. Raises UntrustedInputError with rule
-    `membership.federation`, `membership.number`, `membership.chain`, `membership.roots` or
-    `membership.feed`, or one of the envelope's.
-    """
-    claimed = open_trust_anchor(envelope)
-    before, new = current.record, claimed.record
-    verify_quorums(
-        envelope,
-        Membership,
-        [
-            Quorum(frozenset(before.root_keys), before.root_threshold),
-            Quorum(frozenset(new.root_keys), new.root_threshold),
-        ],
-    )
-    problem = f"membership {before.number + 1}"
-    if new.federation != before.federation:
-        raise contradiction(problem, before.federation, new.federation, "membership.federation")
-    if new.number != before.number + 1:
-        expected = f"number {before.number + 1}"
-        raise contradiction(problem, expected, f"{new.number}", "membership.number")
-    if new.previous_digest != current.digest:
-        expected = f"previous_digest {current.digest}"
-        raise contradiction(problem, expected, "another", "membership.chain")
-    if new.earlier != earlier_after(current):
-        raise contradiction(problem, "earlier to go on", "another list", "membership.chain")
-    if new.revoked[: len(before.revoked)] != before.revoked:
-        expected = "revoked to go on that of the version before"
-        raise contradiction(problem, expected, "another list", "membership.revoked")
-    if set(new.retired_root_keys) != set(before.root_keys) - set(new.root_keys):
-        expected = "retired_root_keys that are those of the version before that it no longer has"
-        raise contradiction(problem, expected, "others", "membership.roots")
-    if new.after_feed_number < before.after_feed_number:
-        expected = f"a beginning not before entry {before.after_feed_number}"
-        raise contradiction(problem, expected, f"{new.after_feed_number}", "membership.feed")
-    return claimed
-
-
-def earlier_after(before: Verified[Membership]) -> tuple[EarlierMembership, ...]:
-    """`earlier` of the version after `before`."""
-    begin = before.record.after_feed_number
-    own = EarlierMembership(digest=before.digest, after_feed_number=begin)
-    return (own, *before.record.earlier)[:MAX_EARLIER]
 
 
 def _begin_of(membership: Verified[Membership]) -> FeedPosition:

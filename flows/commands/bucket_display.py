@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from aggregator.upkeep.storage_pruning import BucketTally, Need
 from aggregator.upkeep.storage_room import StorageTally
-from infra.disk.disk_display import size_text
+from infra.disk.display import size_text
 from infra.terminal import say
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from flows.commands.federation_options import HERE
 from infra import command_values as values
 from infra.terminal import plain_console, say
 
@@ -18,7 +19,6 @@ console = plain_console()
 ContractFile = Annotated[
     Path, typer.Argument(parser=values.existing_file, help="Data contract (ODCS YAML).")
 ]
-HERE = Path()
 MAX_DAYS = 36_500
 EFFECT_STYLES = {"loosens": "bold red", "tightens": "green", "neither": "dim"}
 
@@ -39,8 +39,7 @@ def lint(contract: ContractFile) -> None:
 @contract_app.command()
 def diff(
     old: Annotated[
-        Path,
-        typer.Argument(parser=values.existing_file, help="The contract that was agreed to."),
+        Path, typer.Argument(parser=values.existing_file, help="The contract that was agreed to.")
     ],
     new: Annotated[
         Path,

@@ -19,7 +19,6 @@ federation_app = typer.Typer(
 )
 console = plain_console()
 
-HERE = Path()
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 
 
@@ -30,7 +29,7 @@ def federation_init(
     model: given.Model,
     model_name: given.ModelName,
     model_licence: given.ModelLicence,
-    home: given.Home = HERE,
+    home: given.Home = given.HERE,
     model_hub_id: given.ModelHubId = None,
     run: given.FirstRun = "run-1",
     stack: given.Stack = None,
@@ -40,7 +39,7 @@ def federation_init(
 ) -> None:
     """Create keys, settings, buckets and the first membership."""
     from flows.commands.next_steps import after_init
-    from flows.federation.federation_admin import FederationTerms, init_federation
+    from flows.federation.admin import FederationTerms, init_federation
     from infra.stack.attached_storage import attach_prefect, attach_storage
 
     if (stack is None) == (endpoint_url is None):
@@ -75,7 +74,7 @@ def federation_add_silo(
     silo: given.Silo,
     public_key: given.PublicKey,
     contract: given.ContractFile,
-    home: given.Home = HERE,
+    home: given.Home = given.HERE,
     name: given.InstitutionName = None,
     stack: given.Stack = None,
     from_round: given.FromRound = None,
@@ -83,7 +82,7 @@ def federation_add_silo(
 ) -> None:
     """Add a silo, or replace its key, contract or name; prints what to hand over."""
     from flows.commands.next_steps import after_add_silo
-    from flows.federation.federation_admin import Joining, add_silo
+    from flows.federation.admin import Joining, add_silo
     from infra.stack.attached_storage import attach_storage
 
     home = home.resolve()
@@ -97,7 +96,7 @@ def federation_add_silo(
 @federation_app.command("remove-silo")
 def federation_remove_silo(
     silo: given.Silo,
-    home: given.Home = HERE,
+    home: given.Home = given.HERE,
     from_round: given.LeavingRound = None,
     root_key: given.RootKeys = None,
 ) -> None:
@@ -108,7 +107,7 @@ def federation_remove_silo(
 
 
 @federation_app.command("renew")
-def federation_renew(home: given.Home = HERE, root_key: given.RootKeys = None) -> None:
+def federation_renew(home: given.Home = given.HERE, root_key: given.RootKeys = None) -> None:
     """The same members and keys for another year."""
     from aggregator.planning.membership_changes import renewed
 
@@ -117,7 +116,7 @@ def federation_renew(home: given.Home = HERE, root_key: given.RootKeys = None) -
 
 @federation_app.command("rotate-key")
 def federation_rotate_key(
-    home: given.Home = HERE,
+    home: given.Home = given.HERE,
     coordinator: given.NewCoordinatorKey = False,
     silo: given.RotatedSilo = None,
     public_key: given.NewSiloKey = None,
@@ -147,7 +146,7 @@ def federation_rotate_key(
 
 @federation_app.command("revoke")
 def federation_revoke(
-    home: given.Home = HERE,
+    home: given.Home = given.HERE,
     coordinator: given.RevokedCoordinatorKey = False,
     last_entry: given.LastEntry = None,
     close: given.GenuineClose = None,
@@ -225,7 +224,7 @@ def federation_sign(
 
 
 @federation_app.command("publish")
-def federation_publish(draft: given.SignedDraft, home: given.Home = HERE) -> None:
+def federation_publish(draft: given.SignedDraft, home: given.Home = given.HERE) -> None:
     """Publish a draft; everybody follows it from the next plan on."""
     from aggregator.coordinator import load_coordinator
     from flows.federation.membership_signing import publish_draft
@@ -234,9 +233,9 @@ def federation_publish(draft: given.SignedDraft, home: given.Home = HERE) -> Non
 
 
 @federation_app.command("show")
-def federation_show(home: given.Home = HERE) -> None:
+def federation_show(home: given.Home = given.HERE) -> None:
     """Fingerprints to compare out of band."""
-    from flows.federation.federation_admin import describe
+    from flows.federation.admin import describe
 
     rows = describe(home)
     width = max(len(who) for who, _ in rows)

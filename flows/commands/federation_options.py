@@ -14,6 +14,8 @@ Home = Annotated[
         parser=values.directory, help="The federation's home directory.", envvar="CONSORTIA_HOME"
     ),
 ]
+HERE = Path()
+"""The home, where nothing else is said."""
 Stack = Annotated[
     Path | None,
     Option(
@@ -35,8 +37,7 @@ Purpose = Annotated[
     str, Option(parser=values.line, help="What the model is for; silos agree to it.")
 ]
 Model = Annotated[
-    Path,
-    Option(parser=values.model_directory, help="Directory of the base model (safetensors)."),
+    Path, Option(parser=values.model_directory, help="Directory of the base model (safetensors).")
 ]
 ModelName = Annotated[str, Option(parser=values.model_name, help="Name of the base model.")]
 ModelLicence = Annotated[str, Option(parser=values.model_licence, help="SPDX id of its licence.")]
@@ -69,9 +70,7 @@ ContractFile = Annotated[
 InstitutionName = Annotated[
     str | None,
     Option(
-        "--name",
-        parser=values.institution_name,
-        help="The institution's name, as reports show it.",
+        "--name", parser=values.institution_name, help="The institution's name, as reports show it."
     ),
 ]
 FromRound = Annotated[
@@ -79,8 +78,7 @@ FromRound = Annotated[
     Option(min=1, max=MAX_ROUND, help="First round that it counts in; default: the next plan."),
 ]
 LeavingRound = Annotated[
-    int | None,
-    Option(min=1, max=MAX_ROUND, help="First round without it; default: the next plan."),
+    int | None, Option(min=1, max=MAX_ROUND, help="First round without it; default: the next plan.")
 ]
 
 NewCoordinatorKey = Annotated[
@@ -91,8 +89,7 @@ RotatedSilo = Annotated[
 ]
 NewSiloKey = Annotated[str | None, Option(parser=values.public_key, help="The silo's new key.")]
 AddRoot = Annotated[
-    list[str] | None,
-    Option(parser=values.public_key, help="Public key of a signer who joins."),
+    list[str] | None, Option(parser=values.public_key, help="Public key of a signer who joins.")
 ]
 RemoveRoot = Annotated[
     list[str] | None,
@@ -139,6 +136,5 @@ KnownMembership = Annotated[
     Path, Option(parser=values.existing_file, help="The membership that the signer knows.")
 ]
 SignedDraft = Annotated[
-    Path,
-    Argument(parser=values.existing_file, help="Draft that enough root keys have signed."),
+    Path, Argument(parser=values.existing_file, help="Draft that enough root keys have signed.")
 ]

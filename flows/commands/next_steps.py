@@ -3,14 +3,9 @@
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.dataset.contract.agreement import agreement_path
-from infra.terminal import COMMAND_INDENT, command_line
-
-
-def command(*arguments: object) -> str:
-    """A command on a line of its own."""
-    return COMMAND_INDENT + command_line(*arguments)
+from infra.terminal import COMMAND_INDENT, command
 
 
 def after_init(

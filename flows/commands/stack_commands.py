@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_contracts.limits import HIGHEST_PORT
-from flows.commands.federation_options import Home
+from flows.commands.federation_options import HERE, Home
 from infra import command_values as values
 from infra.terminal import plain_console, say, say_command
 
@@ -17,7 +17,6 @@ stack_app = typer.Typer(no_args_is_help=True, help="Embedded storage and Prefect
 console = plain_console()
 
 State = Annotated[Path, typer.Option(parser=values.existing_directory, help="As given to start.")]
-HERE = Path()
 
 
 @stack_app.command("start")

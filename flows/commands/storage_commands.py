@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows.commands.federation_options import Home, Stack
+from flows.commands.federation_options import HERE, Home, Stack
 from infra import command_values as values
 from infra.terminal import plain_console, say
 
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 storage_app = typer.Typer(no_args_is_help=True, help="What the storage promises, needs and holds.")
 console = plain_console()
 
-HERE = Path()
-
 
 @storage_app.command("check")
 def storage_check(home: Home = HERE) -> None:
     """Try every promise, as the coordinator; each silo tries its own with `silo-agent check`."""
     from aggregator.coordinator import load_coordinator
     from aggregator.upkeep.storage_check import check_storage
-    from infra.storage.storage_probe import require_promises
+    from infra.storage.probe import require_promises
 
     check = check_storage(load_coordinator(home))
     table = Table("bucket", "promise", "seen")
@@ -54,8 +52,8 @@ def storage_policy(
     ] = None,
 ) -> None:
     """Print the IAM policy that a credential needs, for AWS S3 or a store that has IAM."""
-    from aggregator.settings import load_settings
-    from infra.storage.storage_policies import coordinator_policy, silo_policy
+    from aggregator.settings.federation import load_settings
+    from infra.storage.policies import coordinator_policy, silo_policy
 
     federation = federation or load_settings(home).federation
     policy = (
@@ -67,8 +65,8 @@ def storage_policy(
 @storage_app.command("prune-policy")
 def storage_prune_policy(home: Home = HERE) -> None:
     """Print the IAM policy of the credential that `storage prune` is given."""
-    from aggregator.settings import load_settings
-    from infra.storage.storage_policies import pruning_policy
+    from aggregator.settings.federation import load_settings
+    from infra.storage.policies import pruning_policy
 
     say(console, pruning_policy(load_settings(home).federation))
 
@@ -77,12 +75,12 @@ def storage_prune_policy(home: Home = HERE) -> None:
 def storage_usage_command(home: Home = HERE) -> None:
     """What the coordinator's disk and each bucket hold, and who needs it until when."""
     from aggregator.coordinator import load_coordinator
-    from aggregator.planning.federation_feed import read_federation
+    from aggregator.feed.reading import read_federation
     from aggregator.upkeep.disk_pruning import surplus
     from aggregator.upkeep.storage_room import storage_usage
     from flows.commands.bucket_display import show_buckets
     from flows.federation.storage_pruning import COORDINATOR_DISK, coordinators_view
-    from infra.disk.disk_display import show_disk
+    from infra.disk.display import show_disk
     from infra.disk.own_files import usage_of_all
 
     c = load_coordinator(home)
@@ -110,12 +108,12 @@ def storage_prune_command(
 ) -> None:
     """Say what no record needs, on this disk and in the buckets; with --yes remove it."""
     from aggregator.coordinator import load_coordinator
-    from aggregator.planning.federation_feed import read_federation
+    from aggregator.feed.reading import read_federation
     from aggregator.upkeep.disk_pruning import prune_workspace, surplus
     from aggregator.upkeep.storage_room import prune_storage
     from flows.commands.bucket_display import show_buckets, unneeded_text
     from flows.federation.storage_pruning import operators_view
-    from infra.disk.disk_display import size_text
+    from infra.disk.display import size_text
     from infra.disk.own_files import usage_of_all
 
     c = load_coordinator(home)

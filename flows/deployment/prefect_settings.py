@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from aggregator.settings import FederationSettings
+from aggregator.settings.federation import FederationSettings
 from data_contracts.errors import FederationOperatorError
 from infra.loopback import is_loopback, no_proxy_here
 from infra.terminal import command_line

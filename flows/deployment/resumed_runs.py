@@ -93,15 +93,21 @@ def resumed_line(run: FlowRun, again: FlowRun) -> str:
     return f"flow run {run.name} was killed: {again.name} resumes it ({rounds})"
 
 
+def resume_killed(client: SyncPrefectClient, run: FlowRun) -> str | None:
+    """Ask for the rounds of a run that was killed under this runner, unless that is hopeless.
+
+    Returns the line that says so; None where they were asked for before.
+    """
+    times = times_resumed(run.tags) + 1
+    if times > MAX_RESUMED:
+        return f"flow run {run.name} was killed, the {times}th in a row: not asked for again"
+    again = resume(client, run, Path(run.parameters["home"]), times)
+    return resumed_line(run, again) if again is not None else None
+
+
 def resume_crashed(flow: object, flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect names them
     """Prefect's hook, in the runner, for a flow run whose process ended without a word."""
-    times = times_resumed(flow_run.tags) + 1
-    if times > MAX_RESUMED:
-        print(  # noqa: T201 - the runner's own output is where its operator looks
-            f"flow run {flow_run.name} was killed, the {times}th in a row: not asked for again"
-        )
-        return
     with get_client(sync_client=True) as client:
-        again = resume(client, flow_run, Path(flow_run.parameters["home"]), times)
-    if again is not None:
-        print(resumed_line(flow_run, again))  # noqa: T201
+        line = resume_killed(client, flow_run)
+    if line is not None:
+        print(line)  # noqa: T201 - the runner's own output is where its operator looks

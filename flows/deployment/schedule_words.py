@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from prefect.server.schemas.schedules import CronSchedule
 
-from aggregator.settings import ScheduleSection
+from aggregator.settings.federation import ScheduleSection
 
 YEAR_HOURS = 366 * 24
 _MINUTE = timedelta(minutes=1)

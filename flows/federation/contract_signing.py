@@ -7,7 +7,7 @@ the key of the membership that it trusts before it adds its own.
 from pathlib import Path
 
 from aggregator.coordinator import MEMBERSHIP_NAME, coordinator_keys
-from aggregator.settings import SETTINGS_NAME, load_settings
+from aggregator.settings.federation import SETTINGS_NAME, load_settings
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import (
     Parties,
@@ -20,7 +20,7 @@ from data_contracts.errors import DataStewardError, FederationOperatorError, Unt
 from data_contracts.protocol.envelope import verify
 from data_contracts.protocol.records import ContractAgreement, Membership
 from data_contracts.protocol.trust_anchor import load_trust_anchor
-from flows.federation.federation_admin import HAND_OVER
+from flows.federation.admin import HAND_OVER
 from infra.clock import SystemClock
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, load_key

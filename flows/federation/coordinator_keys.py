@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.coordinator import COORDINATOR_KEY, Coordinator
-from aggregator.planning.federation_feed import entry_at, own_records
+from aggregator.feed.reading import entry_at, own_records
 from aggregator.planning.membership_changes import (
     revoking_coordinator,
     revoking_key,

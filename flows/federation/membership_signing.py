@@ -14,18 +14,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aggregator.coordinator import MEMBERSHIP_NAME, Coordinator
-from aggregator.planning.federation_feed import entry_at
+from aggregator.feed.catching_up import catch_up
+from aggregator.feed.reading import entry_at
 from aggregator.planning.membership_changes import Change, next_membership
-from aggregator.upkeep.catching_up import catch_up
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import membership_slot
-from data_contracts.protocol.dsse import countersign, fingerprint, signing_keys
+from data_contracts.protocol.dsse import countersign, signing_keys
 from data_contracts.protocol.envelope import Verified, seal, unverified_record
+from data_contracts.protocol.membership_chain import follow_membership
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Membership
-from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.trust_anchor import load_trust_anchor
-from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed, follow_membership
+from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
+from flows.federation.membership_difference import changes
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, load_key
 from infra.storage.single_writer import claim_key, claim_record, claimed_record
@@ -126,37 +127,6 @@ def publish_draft(c: Coordinator, draft: Path) -> Published:
             "make the change again, on top of that one",
         )
     return _told(c, proposed, changed=True)
-
-
-def changes(before: Membership, after: Membership) -> list[str]:
-    """What a membership changes, a line each, as its signers have to see it."""
-    old, new = {m.silo: m for m in before.silos}, {m.silo: m for m in after.silos}
-    lines = [f"membership {after.number}, after feed entry {after.after_feed_number}"]
-    lines += [f"{silo} leaves" for silo in sorted(old.keys() - new.keys())]
-    for silo, member in sorted(new.items()):
-        was = old.get(silo)
-        if was is None:
-            lines.append(f"{silo} joins from round {member.first_round}: {_print(member)}")
-            lines += [f"{silo} is called {member.name}"] if member.name else []
-            continue
-        if was.public_key != member.public_key:
-            lines.append(f"{silo} has a new key: {_print(member)}")
-        if was.name != member.name:
-            lines.append(f"{silo} is called {member.name}, no longer {was.name}")
-        if (was.first_round, was.last_round) != (member.first_round, member.last_round):
-            lines.append(f"{silo} takes part in rounds {member.first_round} to {member.last_round}")
-    if before.coordinator_key != after.coordinator_key:
-        lines.append(f"new coordinator key: {fingerprint(after.coordinator_key)}")
-    lines += [f"root key added: {fingerprint(k)}" for k in _less(after, before)]
-    lines += [f"root key removed: {fingerprint(k)}" for k in _less(before, after)]
-    if before.root_threshold != after.root_threshold:
-        lines.append(f"{after.root_threshold} root keys have to sign from now on")
-    for revoked in after.revoked[len(before.revoked) :]:
-        lines.append(f"revoked at once: {fingerprint(revoked.public_key)}")
-        lines.append(f"  of its feed counts up to entry {revoked.last_feed_number}")
-        lines.append(f"  close that counts: {revoked.close_digest or 'none'}")
-        lines.append(f"  decision that counts: {revoked.decision_digest or 'none'}")
-    return [*lines, f"expires {after.expires_at:%Y-%m-%d}"]
 
 
 def _changed(
@@ -288,14 +258,6 @@ def _told(c: Coordinator, membership: Verified[Membership], *, changed: bool) ->
     newest = c.feed.refresh_as_far_as_it_is_clear().membership if changed else membership
     write_durably(c.settings.home / MEMBERSHIP_NAME, newest.envelope)
     return Published(newest, changed)
-
-
-def _less(one: Membership, other: Membership) -> list[str]:
-    return [key for key in one.root_keys if key not in other.root_keys]
-
-
-def _print(member: Member) -> str:
-    return fingerprint(member.public_key)
 
 
 def _refused(expected: str, found: str, action: str) -> FederationOperatorError:

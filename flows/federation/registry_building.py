@@ -4,7 +4,6 @@
 made when they are not there, so that a renewed registry keeps its key.
 """
 
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import CopyrightRegistry
 from infra.clock import SystemClock
+from infra.disk.durable_files import private_file
 from infra.signing_keys import create_key, load_key
 
 SIGNING_KEY = "rights-holder-key.pem"
@@ -70,8 +70,7 @@ def _texts(paths: Sequence[Path]) -> Iterator[str]:
 
 def _shared_key(path: Path) -> bytes:
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with private_file(path) as file:
             file.write(secrets.token_bytes(KEY_BYTES))
     return path.read_bytes()
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
-from flows.commands.next_steps import command
-from flows.federation.federation_admin import HAND_OVER, STORAGE_CREDENTIALS, write_credentials
+from flows.federation.admin import HAND_OVER, STORAGE_CREDENTIALS, write_credentials
 from infra.disk.durable_files import write_durably
 from infra.stack.attached_storage import attach_storage
-from infra.stack.stack_credentials import renew_credential, revoke_replaced
-from infra.stack.storage_identities import coordinator_name, silo_name
+from infra.stack.credentials import renew_credential, revoke_replaced
+from infra.stack.identities import coordinator_name, silo_name
+from infra.terminal import command
 
 COORDINATOR = "coordinator"
 

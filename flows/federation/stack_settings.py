@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from aggregator.settings import SETTINGS_NAME, load_settings
+from aggregator.settings.federation import SETTINGS_NAME, load_settings
 from data_contracts.errors import FederationOperatorError
 from infra.disk.durable_files import write_durably
 from infra.disk.toml_text import toml_string

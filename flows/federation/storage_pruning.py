@@ -11,12 +11,12 @@ from aggregator.coordinator import (
 )
 from aggregator.upkeep.storage_room import Opener
 from data_contracts.errors import FederationOperatorError
-from infra.disk.disk_display import DiskPart
+from infra.disk.display import DiskPart
 from infra.stack.attached_storage import attach_storage
-from infra.stack.storage_identities import ADMIN
+from infra.stack.identities import ADMIN
 from infra.storage.bucket_contents import S3Contents
+from infra.storage.config import s3_settings
 from infra.storage.s3_client import S3Settings
-from infra.storage.storage_config import s3_settings
 
 COORDINATOR_DISK = (
     DiskPart(

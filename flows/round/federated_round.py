@@ -10,6 +10,7 @@ now.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,8 +19,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import read_silo, read_status
-from aggregator.evidence.stage import Stage
 from aggregator.federated_round import (
     abort_interrupted,
     close_round,
@@ -27,15 +29,15 @@ from aggregator.federated_round import (
     merge_or_abort,
     open_round,
     report_round,
-    stage,
     unreported_abort,
 )
-from aggregator.planning.federation_feed import abort_of, is_fed, read_federation
+from aggregator.feed.reading import abort_of, is_fed, read_federation
 from data_contracts.errors import StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
-from flows.round import round_text
-from flows.round.round_artifacts import SiloProgress, link_report, show_silos
+from data_contracts.protocol.trusted_feed import TrustedFeed
+from flows.round import wording
+from flows.round.artifacts import SiloProgress, link_report, show_silos
 from flows.round.storage_outage import OutageWait
 
 if TYPE_CHECKING:
@@ -45,6 +47,23 @@ RETRIES = 3
 RETRY_SECONDS = 10
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RoundRun:
+    """A plan's round in one flow run, with how its outages of storage are waited out."""
+
+    c: Coordinator
+    storage: OutageWait
+    plan: Verified[RoundPlan]
+
+    def step(self, work: Callable[[Coordinator, Look], _T]) -> _T:
+        """A step on the attempt as it is read then."""
+        return self.through(lambda: work(self.c, look(self.c, self.plan)))
+
+    def through(self, work: Callable[[], _T]) -> _T:
+        """What needs the storage; it has until the plan's last deadline for its outages."""
+        return self.storage.through(self.plan.record.expires_at, work)
 
 
 def can_pass(_task: object, _run: object, state: State[Any]) -> bool:
@@ -71,9 +90,8 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     storage = outage_wait(c)
     aborted = storage.through(None, lambda: unreported_abort(c))
     if aborted is not None:
-        report_task(c, storage, aborted)
-    plan = open_task(c, storage, round_number)
-    return run_to_report(c, storage, plan)
+        report_task(RoundRun(c, storage, aborted))
+    return run_to_report(RoundRun(c, storage, open_task(c, storage, round_number)))
 
 
 def outage_wait(c: Coordinator) -> OutageWait:
@@ -81,28 +99,28 @@ def outage_wait(c: Coordinator) -> OutageWait:
     return OutageWait(c.clock, lambda line: get_run_logger().warning("%s", line))
 
 
-def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> dict[str, str]:
+def run_to_report(run: RoundRun) -> dict[str, str]:
     """The steps after collection, each one task, in the order that the stage asks for."""
     followed: set[tuple[Stage, str]] = set()
     while True:
-        match _step(storage, plan, lambda: stage(c, plan)):
+        match run.step(lambda _, seen: seen.stage):
             case Stage.COLLECTING:
-                follow_until(c, storage, plan, Stage.CLOSING, followed)
+                follow_until(run, Stage.CLOSING, followed)
             case Stage.CLOSING:
-                close_task(c, storage, plan)
+                close_task(run)
             case Stage.MERGING:
-                merge_task(c, storage, plan)
+                merge_task(run)
             case Stage.EVALUATING:
-                follow_until(c, storage, plan, Stage.DECIDING, followed)
+                follow_until(run, Stage.DECIDING, followed)
             case Stage.DECIDING:
-                decide_task(c, storage, plan)
+                decide_task(run)
             case Stage.VOID:
                 get_run_logger().warning("%s: the round is opened again", Stage.VOID.value)
                 return {"outcome": "void", "rule": "plan.void", "report": "", "attempt": ""}
             case Stage.ABORTING:
-                abort_task(c, storage, plan)
+                abort_task(run)
             case Stage.REPORTING | Stage.REPORTED:
-                report = report_task(c, storage, plan)
+                report = report_task(run)
                 record = report.record
                 return {
                     "outcome": record.outcome,
@@ -112,24 +130,18 @@ def run_to_report(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
                 }
 
 
-def follow_until(
-    c: Coordinator,
-    storage: OutageWait,
-    plan: Verified[RoundPlan],
-    goal: Stage,
-    followed: set[tuple[Stage, str]],
-) -> None:
+def follow_until(run: RoundRun, goal: Stage, followed: set[tuple[Stage, str]]) -> None:
     """One task per silo that follows its signed status and evidence until `goal` is due.
 
     A silo is followed once per goal; where the stage still waits after that, only time is left.
     """
-    silos = [silo for silo in plan.record.cohort if (goal, silo) not in followed]
+    silos = [silo for silo in run.plan.record.cohort if (goal, silo) not in followed]
     if not silos:
-        c.clock.sleep(c.settings.round.poll_seconds)
+        run.c.clock.sleep(run.c.settings.round.poll_seconds)
         return
     follows = [
         follow_silo.with_options(task_run_name=f"follow {silo} until {goal.value}").submit(
-            c, storage, plan, silo, goal
+            run, silo, goal
         )
         for silo in silos
     ]
@@ -142,25 +154,24 @@ def follow_until(
 def open_task(c: Coordinator, storage: OutageWait, round_number: int) -> Verified[RoundPlan]:
     """Sign the plan, or find the one in force."""
     plan = storage.through(None, lambda: open_round(c, round_number))
-    get_run_logger().info("%s", round_text.opened(plan.record, plan.digest))
+    get_run_logger().info("%s", wording.opened(plan.record, plan.digest))
     return plan
 
 
 @task(name="follow", **STEP)
-def follow_silo(
-    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan], silo: str, goal: Stage
-) -> str:
+def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
     """Show one silo's progress until it has answered or the deadline is over."""
-    progress = SiloProgress(plan, silo)
+    c, plan, progress = run.c, run.plan, SiloProgress(run.plan, silo)
 
-    def look() -> str | None:
-        outcome = _silo_outcome(c, plan, silo, goal)
-        status = read_status(c, read_federation(c), plan, silo) if outcome is None else None
+    def shown() -> str | None:
+        feed = read_federation(c)
+        outcome = _silo_outcome(run, feed, silo, goal)
+        status = read_status(c, feed, plan, silo) if outcome is None else None
         if status is not None:
             progress.show(status)
         return outcome
 
-    while (outcome := _step(storage, plan, look)) is None:
+    while (outcome := run.through(shown)) is None:
         c.clock.sleep(c.settings.round.poll_seconds)
     progress.finish(outcome)
     get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
@@ -168,22 +179,22 @@ def follow_silo(
 
 
 @task(name="close", **STEP)
-def close_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def close_task(run: RoundRun) -> str:
     """Admit and sign the close record, or abort below quorum."""
-    closed = _step(storage, plan, lambda: close_round(c, plan))
-    get_run_logger().info("%s", round_text.closed(closed.record, closed.digest))
+    closed = run.step(close_round)
+    get_run_logger().info("%s", wording.closed(closed.record, closed.digest))
     return closed.digest
 
 
 @task(name="merge", **STEP)
-def merge_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def merge_task(run: RoundRun) -> str:
     """Merge the admitted adapters into the candidate, or abort where they give none."""
-    merger, log = _module_merger(c), get_run_logger()
-    merged = _step(storage, plan, lambda: merge_or_abort(c, plan, merger))
+    merger, log = _module_merger(run.c), get_run_logger()
+    merged = run.step(lambda c, seen: merge_or_abort(c, seen, merger))
     if isinstance(merged.record, Abort):
-        log.error("%s", round_text.aborted(merged.record))
+        log.error("%s", wording.aborted(merged.record))
         return merged.digest
-    log.info("%s", round_text.merged(plan.record, merged.record))
+    log.info("%s", wording.merged(run.plan.record, merged.record))
     return merged.digest
 
 
@@ -200,40 +211,33 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
 
 
 @task(name="decide", **STEP)
-def decide_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def decide_task(run: RoundRun) -> str:
     """Publish or hold."""
-    decision = _step(storage, plan, lambda: decide_round(c, plan)).record
-    get_run_logger().info("%s", round_text.decided(decision))
+    decision = run.step(decide_round).record
+    get_run_logger().info("%s", wording.decided(decision))
     return decision.outcome
 
 
 @task(name="abort", **STEP)
-def abort_task(c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> str:
+def abort_task(run: RoundRun) -> str:
     """End an attempt that rests on a key which was revoked."""
-    abort = _step(storage, plan, lambda: abort_interrupted(c, plan))
-    get_run_logger().error("%s", round_text.aborted(abort.record))
+    abort = run.step(abort_interrupted)
+    get_run_logger().error("%s", wording.aborted(abort.record))
     return abort.digest
 
 
 @task(name="report", **STEP)
-def report_task(
-    c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]
-) -> Verified[RoundReport]:
+def report_task(run: RoundRun) -> Verified[RoundReport]:
     """Sign and write the report; show its table and link."""
-    report, files = _step(storage, plan, lambda: report_round(c, plan))
-    show_silos(plan, report.record)
-    link_report(plan, files.page or files.bundle)
+    report, files = run.step(report_round)
+    show_silos(run.plan, report.record)
+    link_report(run.plan, files.page or files.bundle)
     return report
 
 
-def _step(storage: OutageWait, plan: Verified[RoundPlan], work: Callable[[], _T]) -> _T:
-    """A step of the plan's round, which has until the plan's last deadline for its outages."""
-    return storage.through(plan.record.expires_at, work)
-
-
-def _silo_outcome(c: Coordinator, plan: Verified[RoundPlan], silo: str, goal: Stage) -> str | None:
+def _silo_outcome(run: RoundRun, feed: TrustedFeed, silo: str, goal: Stage) -> str | None:
     """Why there is nothing more to wait for from this silo, or None."""
-    feed = read_federation(c)
+    c, plan = run.c, run.plan
     if not is_fed(c, feed, plan):
         return "the plan is void"
     if abort_of(c, feed, plan) is not None or feed.coordinator_trust(plan).only is not None:

@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.federated_round import finish_latest_report
-from aggregator.planning.federation_feed import next_round, read_federation
+from aggregator.feed.reading import next_round, read_federation
 from data_contracts.errors import StorageError
 from flows.deployment.resumed_runs import LastRound, remember_last_round, resume_crashed
 from flows.round.federated_round import RETRIES, federated_round, outage_wait

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.backup.backup_file import Manifest, owner_of
 from infra.backup.home_backup import Backup
 from infra.backup.home_restore import Restored
+from infra.backup.manifest import Manifest, owner_of
 from infra.terminal import say
 
 

@@ -14,7 +14,8 @@ from io import BufferedReader
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
-from infra.backup.backup_file import Manifest, Owner, manifest_of, write_backup
+from infra.backup.backup_file import write_backup
+from infra.backup.manifest import Manifest, Owner, manifest_of
 
 MAX_READINGS = 5
 

@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.wire_types import INSTANT_FORMAT
-from infra.backup.backup_file import FOLDER_MODE, Manifest, Owner, Role, owner_of, unpack_backup
+from infra.backup.backup_file import FOLDER_MODE, unpack_backup
+from infra.backup.manifest import Manifest, Owner, Role, owner_of
 from infra.disk.durable_files import disk_faults, keep_durably, sync_directory, write_durably
 
 RESTORED_NAME = "restored.json"

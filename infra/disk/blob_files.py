@@ -8,13 +8,12 @@ with its reference and fetches it again if it differs.
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_contracts.errors import StorageError, UntrustedInputError
 from data_contracts.protocol.artifact import ArtifactRef
-from infra.disk.durable_files import disk_faults
+from infra.disk.durable_files import aside
 
 
 def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
@@ -23,20 +22,9 @@ def receive_blob(chunks: Iterable[bytes], ref: ArtifactRef, path: Path) -> None:
     Raises UntrustedInputError when they are not, and ConsortiaError when the disk refuses.
     """
     _require_plain(ref)
-    # Two silos may name the same blob, and two threads fetch it at the same time.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with disk_faults(path, ref.size):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = temporary.open("wb", buffering=0)
-        with file:
-            for chunk in checked_chunks(chunks, ref):
-                with disk_faults(path, ref.size):
-                    _write_all(file.fileno(), chunk)
-        with disk_faults(path, ref.size):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with aside(path, ref.size, is_synced=False) as temporary, temporary.open("wb") as file:
+        for chunk in checked_chunks(chunks, ref):
+            file.write(chunk)
 
 
 def read_parts(path: Path, ref: ArtifactRef, part_bytes: int) -> Iterator[bytes]:
@@ -101,12 +89,6 @@ def checked_chunks(chunks: Iterable[bytes], ref: ArtifactRef) -> Iterator[bytes]
         raise refused_blob(ref, f"{size} bytes", "size")
     if digest.hexdigest() != ref.digest:
         raise refused_blob(ref, f"SHA-256 {digest.hexdigest()}", "digest")
-
-
-def _write_all(descriptor: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _changed(path: Path, ref: ArtifactRef, found: str) -> StorageError:

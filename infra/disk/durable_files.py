@@ -15,12 +15,8 @@ PRIVATE_MODE = 0o600
 
 def write_durably(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
     """Write to a temporary name, fsync file and directory, then rename over `path`."""
-    with _aside(path, len(data)) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with aside(path, len(data)) as temporary, _synced_file(temporary, os.O_TRUNC, mode) as file:
+        file.write(data)
 
 
 def keep_durably(source: Path, path: Path) -> None:
@@ -30,7 +26,7 @@ def keep_durably(source: Path, path: Path) -> None:
     """
     if path.exists() and path.samefile(source):
         return
-    with _aside(path, source.stat().st_size) as temporary:
+    with aside(path, source.stat().st_size) as temporary:
         _linked_or_copied(source, temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -43,13 +39,39 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises ConsortiaError where there is one of that name: nothing is written over.
     """
     _require_free(path)
-    with _aside(path, 0) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
+    with aside(path, 0) as temporary:
+        with _synced_file(temporary, os.O_TRUNC, PRIVATE_MODE) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         _require_free(path)
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
+    """A file, mode 0600, that takes its name at once and is synced when the block ends.
+
+    Raises FileExistsError where there is one of that name, and OSError.
+    """
+    with _synced_file(path, os.O_EXCL, PRIVATE_MODE) as file:
+        yield file
+
+
+@contextmanager
+def aside(path: Path, size: int, *, is_synced: bool = True) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place when the block ends.
+
+    What is written there is for the block to sync. Raises ConsortiaError as `disk_faults`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    with disk_faults(path, size):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+            if is_synced:
+                sync_directory(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -95,15 +117,9 @@ def _linked_or_copied(source: Path, temporary: Path) -> None:
 
 
 @contextmanager
-def _aside(path: Path, size: int) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when the block ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    with disk_faults(path, size):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            temporary.replace(path)
-            sync_directory(path.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+def _synced_file(path: Path, flag: int, mode: int) -> Iterator[BinaryIO]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

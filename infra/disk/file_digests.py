@@ -5,14 +5,13 @@ lies on. A file that changes while it is read is refused.
 """
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data_contracts.errors import SiloOperatorError
+from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from infra.disk.durable_files import write_durably
 
 MAX_CACHE_BYTES = 512 * 1024 * 1024
 _STAMP = ("size", "mtime_ns", "ctime_ns", "inode", "device")
@@ -48,20 +47,10 @@ class FileDigests:
         """Write down what was learned, in one step; what cannot be written is learned again."""
         if self._cache_file is None or not self._is_changed:
             return
-        with suppress(OSError):
-            self._write(self._cache_file)
+        with suppress(ConsortiaError):
+            text = json.dumps(self._known, sort_keys=True)
+            write_durably(self._cache_file, text.encode())
             self._is_changed = False
-
-    def _write(self, cache_file: Path) -> None:
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        directory, prefix = cache_file.parent, f".{cache_file.name}."
-        descriptor, name = tempfile.mkstemp(dir=directory, prefix=prefix)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(self._known, file, sort_keys=True)
-            Path(name).replace(cache_file)
-        finally:
-            Path(name).unlink(missing_ok=True)
 
 
 def _stamp(path: Path) -> dict[str, int]:

@@ -33,3 +33,19 @@ def held_alone(path: Path, refusal: ConsortiaError) -> Iterator[None]:
         if not try_lock(file):
             raise refusal
         yield
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold the lock of the file `path`, once whoever holds it now has let go."""
+    with path.open("a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of the file `path`; nobody does that of none."""
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        return not try_lock(file)

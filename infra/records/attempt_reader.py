@@ -2,6 +2,7 @@
 
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.membership_chain import CoordinatorTrust
 from data_contracts.protocol.records import (
     Acceptance,
     Candidate,
@@ -15,8 +16,8 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
-from data_contracts.protocol.trusted_feed import CoordinatorTrust
-from infra.records.record_store import AttemptReading, SeenEnvelopes, read_records
+from infra.records.record_store import AttemptReading, read_records
+from infra.records.seen import SeenEnvelopes
 from infra.storage.object_store import Bucket
 
 SILO_TYPES: tuple[type[RoundRecord], ...] = (Acceptance, Refusal, Verdict, Submission, Evaluation)

@@ -1,17 +1,15 @@
-"""Keeps a `TrustedFeed` up to date with a plans bucket, and remembers it on this machine's disk.
+"""Keeps a `TrustedFeed` up to date with a plans bucket, and with what `kept_feed` remembers of it.
 
 What counts is decided in `data_contracts.protocol.trusted_feed`; here bytes are fetched. However
 old a federation is, a refresh makes two listings and reads what is new. What was seen once is asked
 for again: storage that no longer shows it has been taken back in time, and nothing is done then.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from data_contracts.errors import (
     ConsortiaError,
@@ -29,17 +27,13 @@ from data_contracts.protocol.bucket_layout import (
     record_key,
 )
 from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES
-from data_contracts.protocol.envelope import Verified, narrowed, unverified_record, verify
-from data_contracts.protocol.records import Abort, Membership, RoundPlan
-from data_contracts.protocol.trusted_feed import (
-    FedAttempt,
-    FeedEntry,
-    FeedPosition,
-    TrustedFeed,
-    follow_membership,
-)
-from infra.disk.durable_files import write_durably
-from infra.records.record_store import MAX_SLOT_OBJECTS, document_in
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.membership_chain import follow_membership
+from data_contracts.protocol.records import Membership
+from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, FeedPosition, TrustedFeed
+from infra.records.documents import stored_document
+from infra.records.kept_feed import KeptFeed
+from infra.records.record_store import MAX_SLOT_OBJECTS
 from infra.storage.object_store import Bucket, ObjectInfo
 from infra.storage.single_writer import claim_key, finish_claim
 
@@ -47,9 +41,6 @@ AMBIGUOUS = {"feed.equivocation", "feed.chain", "feed.number"}
 """What only a holder of a coordinator's key can have brought about."""
 
 log = logging.getLogger(__name__)
-
-STATE_NAME = "feed.json"
-MEMBERS_DIRECTORY = "members"
 
 
 @dataclass
@@ -66,9 +57,11 @@ class FeedReader:
     finishes_claims: bool = False
     owner_error: type[ConsortiaError] = FederationOperatorError
     _feed: TrustedFeed | None = None
-    _kept: bytes = b""
     _searched: set[str] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self._kept = KeptFeed(self.directory, self.owner_error)
 
     def refresh(self) -> TrustedFeed:
         """Memberships and feed as storage has them now; raises UntrustedInputError."""
@@ -93,9 +86,17 @@ class FeedReader:
             feed = self._feed or self._restored()
             self._read_memberships(feed)
             read_feed(feed)
-            self._keep(feed)
+            self._kept.keep(feed)
             self._feed = feed
             return feed.copy()
+
+    def _restored(self) -> TrustedFeed:
+        """From disk; a damaged state stops the reader rather than resetting what it has seen."""
+        feed = TrustedFeed(self.pinned)
+        self._kept.keep_membership(self.pinned.record.number, self.pinned.envelope)
+        self._add_earlier(feed)
+        self._kept.restore(feed)
+        return feed
 
     def _read_clear_feed(self, feed: TrustedFeed) -> None:
         try:
@@ -149,7 +150,7 @@ class FeedReader:
         valid: dict[str, bytes] = {}
         for info in successors[:MAX_SLOT_OBJECTS]:
             try:
-                envelope = document_in(self.bucket, info, MAX_ENVELOPE_BYTES)
+                envelope = stored_document(self.bucket, info, MAX_ENVELOPE_BYTES).data
                 valid[follow_membership(feed.membership, envelope).digest] = envelope
             except UntrustedInputError as error:
                 log.warning("%s does not count as membership %d: %s", info.key, number, error)
@@ -161,25 +162,20 @@ class FeedReader:
                 "membership.slot",
             )
         for envelope in valid.values():
-            write_durably(self._member_path(number), envelope)
+            self._kept.keep_membership(number, envelope)
             feed.add_membership(envelope)
         return bool(valid)
 
     def _add_earlier(self, feed: TrustedFeed) -> None:
         """Back to the first version, from disk or from storage: plans may name any of them."""
-        while feed.memberships[0].record.previous_digest is not None:
-            oldest = feed.memberships[0].record
-            path = self._member_path(oldest.number - 1)
-            envelope = _read_file(path)
+        while (digest := feed.memberships[0].record.previous_digest) is not None:
+            number = feed.memberships[0].record.number - 1
+            envelope = self._kept.membership(number)
             if envelope is None:
-                key = record_key(membership_slot(oldest.number - 1), oldest.previous_digest or "")
-                envelope = self.bucket.get(key, MAX_ENVELOPE_BYTES)
-                if envelope is None:
-                    raise _fell_behind("memberships", oldest.number - 1)
-                feed.add_earlier_membership(envelope)
-                write_durably(path, envelope)
-            else:
-                feed.add_earlier_membership(envelope)
+                key = record_key(membership_slot(number), digest)
+                envelope = self._fetched(key, "memberships", number)
+            feed.add_earlier_membership(envelope)
+            self._kept.keep_membership(number, envelope)
 
     # The feed
 
@@ -207,94 +203,19 @@ class FeedReader:
 
     def _envelope(self, info: ObjectInfo) -> bytes | None:
         try:
-            return document_in(self.bucket, info, MAX_ENVELOPE_BYTES)
+            return stored_document(self.bucket, info, MAX_ENVELOPE_BYTES).data
         except UntrustedInputError:
             return None
 
     def _fetched_entry(self, position: FeedPosition) -> bytes:
         key = record_key(feed_slot(position.number), position.digest or "")
+        return self._fetched(key, "plan feed", position.number)
+
+    def _fetched(self, key: str, what: str, number: int) -> bytes:
         envelope = self.bucket.get(key, MAX_ENVELOPE_BYTES)
         if envelope is None:
-            raise _fell_behind("plan feed", position.number)
+            raise _fell_behind(what, number)
         return envelope
-
-    # What is kept
-
-    def _restored(self) -> TrustedFeed:
-        """From disk; a damaged state stops the reader rather than resetting what it has seen."""
-        feed = TrustedFeed(self.pinned)
-        own = self._member_path(self.pinned.record.number)
-        if not own.exists():
-            write_durably(own, self.pinned.envelope)
-        self._add_earlier(feed)
-        try:
-            while (
-                envelope := _read_file(self._member_path(len(feed.memberships) + 1))
-            ) is not None:
-                feed.add_membership(envelope)
-            state = _read_file(self.directory / STATE_NAME)
-            if state is not None:
-                self._kept = state
-                self._restore(feed, json.loads(state))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self._damaged(self.directory / STATE_NAME, str(error)) from None
-        except UntrustedInputError as error:
-            raise self._damaged(self.directory, f"{error.problem}: {error.found}") from None
-        return feed
-
-    def _restore(self, feed: TrustedFeed, state: dict[str, Any]) -> None:
-        """A membership that was handed over anew may be newer than what was read so far."""
-        if state["membership_number"] > feed.membership.record.number:
-            raise ValueError(f"membership {state['membership_number']} is missing beside it")
-        attempts = [_attempt(feed, **kept) for kept in state["attempts"]]
-        head = FeedPosition(state["feed_number"], state["feed_digest"])
-        feed.restore(head, attempts, state["membership_number"])
-
-    def _keep(self, feed: TrustedFeed) -> None:
-        state = json.dumps(
-            {
-                "membership_number": feed.membership.record.number,
-                "feed_number": feed.head.number,
-                "feed_digest": feed.head.digest,
-                "attempts": [
-                    {
-                        "plan": attempt.plan.envelope.decode(),
-                        "abort": attempt.abort.envelope.decode() if attempt.abort else None,
-                    }
-                    for attempt in feed.attempts
-                ],
-            },
-            indent=1,
-        ).encode()
-        if state != self._kept:
-            write_durably(self.directory / STATE_NAME, state)
-            self._kept = state
-
-    def _damaged(self, path: Path, found: str) -> ConsortiaError:
-        return self.owner_error(
-            f"what was seen of the feed, {path}",
-            expected="the files that this program wrote",
-            found=found,
-            action="restore them from a backup; deleting them would let storage replay old plans",
-        )
-
-    def _member_path(self, number: int) -> Path:
-        return self.directory / MEMBERS_DIRECTORY / f"{number:06d}.json"
-
-
-def _attempt(feed: TrustedFeed, plan: str, abort: str | None) -> FedAttempt:
-    """As it was kept: whether it still counts is the feed's to say."""
-    envelope = plan.encode()
-    claimed = unverified_record(envelope, RoundPlan)
-    verified = verify(envelope, RoundPlan, [_coordinator_of(feed, claimed.membership_number)])
-    if abort is None:
-        return FedAttempt(verified)
-    keys = {membership.record.coordinator_key for membership in feed.memberships}
-    return FedAttempt(verified, narrowed(verify(abort.encode(), Abort, keys), Abort))
-
-
-def _coordinator_of(feed: TrustedFeed, number: int) -> str:
-    return feed.memberships[number - 1].record.coordinator_key
 
 
 def _by_number(prefix: str, listed: list[ObjectInfo]) -> dict[int, list[ObjectInfo]]:
@@ -305,13 +226,6 @@ def _by_number(prefix: str, listed: list[ObjectInfo]) -> dict[int, list[ObjectIn
         if number is not None and digest_in_key(info.key) is not None:
             found.setdefault(number, []).append(info)
     return found
-
-
-def _read_file(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def _fell_behind(what: str, number: int) -> UntrustedInputError:

@@ -15,7 +15,7 @@ from data_contracts.protocol.bucket_layout import (
 )
 from data_contracts.protocol.envelope import Verified, max_document_bytes, verify
 from data_contracts.protocol.records import RoundRecord
-from infra.records.record_store import stored_document
+from infra.records.documents import stored_document
 from infra.storage.object_store import Bucket, ObjectInfo
 
 ROUNDS = 2

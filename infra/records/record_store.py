@@ -6,10 +6,9 @@ work per slot is bounded whatever its writer puts there. Whether a record belong
 silo that the caller had in mind is for the caller to judge.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from data_contracts.errors import UntrustedInputError, contradiction
@@ -20,32 +19,16 @@ from data_contracts.protocol.bucket_layout import (
     round_prefix,
     round_slot,
 )
-from data_contracts.protocol.envelope import (
-    Quorum,
-    Verified,
-    claims_kind,
-    document_digest,
-    max_document_bytes,
-    peek_kind,
-    verify,
-    verify_quorums,
-)
+from data_contracts.protocol.envelope import Verified, max_document_bytes, verify
 from data_contracts.protocol.payload import NEWER
-from data_contracts.protocol.records import Record, RoundRecord, Status
-from infra.storage.object_store import (
-    UNREADABLE,
-    BoundExceededError,
-    Bucket,
-    ObjectInfo,
-    StoredObject,
-    is_unreadable_alone,
-)
+from data_contracts.protocol.records import RoundRecord
+from data_contracts.protocol.records.base import RecordT
+from infra.records.documents import stored_document
+from infra.records.seen import SeenEnvelopes
+from infra.storage.object_store import BoundExceededError, Bucket, ObjectInfo, StoredObject
 
 MAX_SLOT_OBJECTS = 64
-SEEN_BYTES = 64 * 1024 * 1024
-STATUSES_TRIED = 3
 
-RecordT = TypeVar("RecordT", bound=Record)
 RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 
 
@@ -54,6 +37,9 @@ class Absent:
     """No valid record; `rejected` says why for each object that looked like one."""
 
     rejected: tuple[str, ...] = ()
+
+
+FLOODED = Absent(("slot.flooded",))
 
 
 @dataclass(frozen=True)
@@ -91,18 +77,18 @@ def read_slot(
     A record for which `belongs` is false, say a genuine one of another round that somebody copied
     here, does not count as being in the slot, so that nobody can be framed with it.
     """
-    types = {record_type.payload_type(): record_type}
     try:
-        listed = [info for info in bucket.list_keys(slot) if _is_record_key(slot, info.key)]
+        listed = bucket.list_keys(slot)
     except BoundExceededError:
-        return Absent(("slot.flooded",))
-    return _judge_slot(
-        listed,
-        partial(stored_document, bucket),
-        types,
-        Quorum(frozenset(keys)),
-        lambda verified: belongs is None or belongs(verified.record),
-    )
+        return FLOODED
+    max_bytes = max_document_bytes(record_type)
+
+    def judged(info: ObjectInfo) -> Found[RecordT]:
+        stored = stored_document(bucket, info, max_bytes)
+        verified = verify(stored.data, record_type, keys)
+        return _counting(stored, verified, belongs is None or belongs(verified.record))
+
+    return _sorted_out(_in_slot(slot, listed), judged)
 
 
 def read_record(
@@ -129,7 +115,7 @@ def read_records(
     round_id: RoundId,
     wanted: Mapping[type[RoundRecord], Collection[str]],
     counts: Callable[[Verified[RoundRecord]], bool],
-    seen: "SeenEnvelopes",
+    seen: SeenEnvelopes,
     named: Collection[str] = (),
 ) -> "AttemptReading":
     """The records of one attempt, each type with the keys that may sign it, from one listing.
@@ -137,22 +123,21 @@ def read_records(
     Only those on this very plan for which `counts` is true are in their slots; see `read_slot`.
     Where a slot is flooded, those `named` by digest are looked at first.
     """
-    prefix = round_prefix(round_id)
     try:
-        listed = bucket.list_keys(prefix)
+        listed = bucket.list_keys(round_prefix(round_id))
     except BoundExceededError:
-        return AttemptReading({record_type: Absent(("slot.flooded",)) for record_type in wanted})
+        return AttemptReading(dict.fromkeys(wanted, FLOODED))
+
+    def judged(info: ObjectInfo, record_type: type[RoundRecord]) -> Found[RoundRecord]:
+        stored = seen.read(bucket, info, max_document_bytes(record_type))
+        verified = verify(stored.data, record_type, wanted[record_type])
+        is_here = verified.record.plan_digest == round_id.plan_digest and counts(verified)
+        return _counting(stored, verified, is_here)
+
     readings: dict[type[RoundRecord], SlotReading[Any]] = {}
-    for record_type, keys in wanted.items():
-        slot = round_slot(round_id, record_type.kind)
-        readings[record_type] = _judge_slot(
-            [info for info in listed if _is_record_key(slot, info.key)],
-            partial(seen.read, bucket),
-            {record_type.payload_type(): record_type},
-            Quorum(frozenset(keys)),
-            lambda v: v.record.plan_digest == round_id.plan_digest and counts(v),
-            named,
-        )
+    for record_type in wanted:
+        infos = _in_slot(round_slot(round_id, record_type.kind), listed, named)
+        readings[record_type] = _sorted_out(infos, partial(judged, record_type=record_type))
     return AttemptReading(readings)
 
 
@@ -184,125 +169,33 @@ class AttemptReading:
         return [(kind, found) for kind, found in items if isinstance(found, Equivocation)]
 
 
-class SeenEnvelopes:
-    """Envelopes that this process has read, so that a poll reads what is new.
-
-    A key ends in the digest of what it holds, and only what matches is kept: nothing here ages.
-    """
-
-    def __init__(self, max_bytes: int = SEEN_BYTES) -> None:
-        self._kept: dict[tuple[str, str], StoredObject] = {}
-        self._lock = Lock()
-        self._free = max_bytes
-
-    def read(self, bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
-        """The document of a listed record key; raises UntrustedInputError for other bytes."""
-        known = self._known(bucket, info.key)
-        return known or self._keep(bucket, info.key, stored_document(bucket, info, max_bytes))
-
-    def read_version(
-        self, bucket: Bucket, key: str, version: str | None, max_bytes: int
-    ) -> bytes | None:
-        """The document of a record key as one version has it, the newest if that is None.
-
-        None where there is no such version, or where its bytes are not those of the key.
-        """
-        known = self._known(bucket, key)
-        if known is not None:
-            return known.data
-        try:
-            found = bucket.read(key, max_bytes, version)
-        except BoundExceededError:
-            return None
-        if found is None or not _is_named(found.data, key):
-            return None
-        return self._keep(bucket, key, found).data
-
-    def _known(self, bucket: Bucket, key: str) -> StoredObject | None:
-        with self._lock:
-            return self._kept.get((bucket.name, key))
-
-    def _keep(self, bucket: Bucket, key: str, found: StoredObject) -> StoredObject:
-        place = (bucket.name, key)
-        with self._lock:
-            if place not in self._kept:
-                self._kept[place] = found
-                self._free -= len(found.data)
-            while self._free < 0:
-                self._free += len(self._kept.pop(next(iter(self._kept))).data)
-        return found
+def _in_slot(
+    slot: str, listed: Iterable[ObjectInfo], named: Collection[str] = ()
+) -> list[ObjectInfo]:
+    """The record keys of a slot in the order in which they are looked at, no more than count."""
+    found = []
+    for info in listed:
+        digest = digest_in_key(info.key)
+        if digest is not None and info.key == record_key(slot, digest):
+            found.append((digest not in named, info.key, info))
+    return [info for _, _, info in sorted(found, key=lambda entry: entry[:2])][:MAX_SLOT_OBJECTS]
 
 
-class SeenStatuses:
-    """The newest valid status of each silo, for display only; a poll reads on from the last one."""
-
-    def __init__(self, limit: int = STATUSES_TRIED) -> None:
-        self._limit = limit
-        self._newest: dict[tuple[str, str], tuple[str, Verified[Status]]] = {}
-
-    def read(self, bucket: Bucket, prefix: str, keys: Collection[str]) -> Verified[Status] | None:
-        """The newest below `prefix` among the `limit` newest that were not seen before."""
-        place = (bucket.name, prefix)
-        last, known = self._newest.get(place, ("", None))
-        try:
-            listed = bucket.list_keys(prefix, after=last)
-        except BoundExceededError:
-            return known
-        for info in sorted(listed, key=lambda info: info.key, reverse=True)[: self._limit]:
-            try:
-                found = _stored(bucket, info, max_document_bytes(Status))
-                status = verify(found.data, Status, keys)
-            except UntrustedInputError:
-                continue
-            if info.key == f"{prefix}{status.record.number:06d}.json":
-                self._newest[place] = (info.key, status)
-                return status
-        return known
+def _counting(stored: StoredObject, verified: Verified[RecordT], is_here: bool) -> Found[RecordT]:
+    if not is_here:
+        raise contradiction("record", "one of this slot", "one of another", "slot.misplaced")
+    return Found(verified, stored.version)
 
 
-def document_in(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> bytes:
-    """Bytes of a listed record key; raises UntrustedInputError unless its digest is theirs."""
-    return stored_document(bucket, info, max_bytes).data
-
-
-def stored_document(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
-    """As `document_in`, with the version that was read."""
-    found = _stored(bucket, info, max_bytes)
-    if not _is_named(found.data, info.key):
-        raise contradiction(
-            info.key, "bytes with the digest in the key", "other bytes", "slot.digest"
-        )
-    return found
-
-
-def _is_named(document: bytes, key: str) -> bool:
-    try:
-        return document_digest(document) == digest_in_key(key)
-    except UntrustedInputError:
-        return False
-
-
-def _judge_slot(
-    listed: Collection[ObjectInfo],
-    read: Callable[[ObjectInfo, int], StoredObject],
-    types: Mapping[str, type[RecordT]],
-    quorum: Quorum,
-    counts: Callable[[Verified[RecordT]], bool],
-    named: Collection[str] = (),
+def _sorted_out(
+    infos: Iterable[ObjectInfo], judged: Callable[[ObjectInfo], Found[RecordT]]
 ) -> SlotReading[RecordT]:
     """Read each record key of a slot and sort valid from rejected."""
-    max_bytes = max(max_document_bytes(record_type) for record_type in types.values())
     valid: list[Found[RecordT]] = []
     rejected: list[str] = []
-    order = sorted(listed, key=lambda info: (digest_in_key(info.key) not in named, info.key))
-    for info in order[:MAX_SLOT_OBJECTS]:
+    for info in infos:
         try:
-            stored = read(info, max_bytes)
-            entry = _verified(stored.data, types, quorum)
-            if counts(entry):
-                valid.append(Found(entry, stored.version))
-            else:
-                rejected.append("slot.misplaced")
+            valid.append(judged(info))
         except UntrustedInputError as error:
             rejected.append(error.rule)
     if not valid:
@@ -310,36 +203,3 @@ def _judge_slot(
     if len(valid) > 1:
         return Equivocation(tuple(sorted(found.verified.digest for found in valid)))
     return valid[0]
-
-
-def _verified(data: bytes, types: Mapping[str, type[RecordT]], quorum: Quorum) -> Verified[RecordT]:
-    record_type = next((kind for kind in types.values() if claims_kind(data, kind)), None)
-    if record_type is None:
-        found = ascii(peek_kind(data))[:80]
-        raise contradiction("record", " or ".join(types), found, "envelope.kind")
-    return verify_quorums(data, record_type, [quorum])
-
-
-def _stored(bucket: Bucket, info: ObjectInfo, max_bytes: int) -> StoredObject:
-    """The object; one that has grown or gone since the listing is its writer's doing."""
-    bound = f"an object of at most {max_bytes} bytes"
-    if info.size > max_bytes:
-        raise contradiction(info.key, bound, f"{info.size} bytes", "slot.size")
-    try:
-        found = bucket.read(info.key, max_bytes)
-    except BoundExceededError as error:
-        raise contradiction(info.key, bound, error.found, "slot.size") from None
-    except UNREADABLE as error:
-        if not is_unreadable_alone(bucket, info.key):
-            raise
-        raise contradiction(
-            info.key, "one that can be read", error.found, "slot.unreadable"
-        ) from None
-    if found is None:
-        raise contradiction(info.key, bound, "none", "slot.gone")
-    return found
-
-
-def _is_record_key(slot: str, key: str) -> bool:
-    digest = digest_in_key(key)
-    return digest is not None and key == record_key(slot, digest)

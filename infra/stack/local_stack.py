@@ -13,12 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from data_contracts.errors import ConsortiaError, StorageError
 from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
 from infra.processes.local_processes import refuse_second, stop_recorded
 from infra.stack.attached_storage import remember_storage, running_prefect, running_storage
+from infra.stack.identities import (
+    ADMIN,
+    StorageIdentity,
+    coordinator_name,
+    load_identities,
+    new_identity,
+    save_identities,
+    silo_name,
+)
 from infra.stack.local_ports import require_free
 from infra.stack.prefect_server import PORT_OPTION as PREFECT_PORT_OPTION
 from infra.stack.prefect_server import PROCESS_NAME as PREFECT_PROCESS
@@ -36,18 +43,10 @@ from infra.stack.seaweedfs import (
     start_object_storage,
 )
 from infra.stack.stack_ports import StackPorts, remember_ports
-from infra.stack.storage_identities import (
-    ADMIN,
-    StorageIdentity,
-    coordinator_name,
-    load_identities,
-    new_identity,
-    save_identities,
-    silo_name,
-)
+from infra.storage.policies import coordinator_policy, silo_policy
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.s3_client import S3Settings, connect, error_code, translated
-from infra.storage.storage_policies import coordinator_policy, silo_policy
+from infra.storage.s3_client import S3Settings, connect, translated
+from infra.storage.s3_creates import create_bucket
 
 __all__ = [
     "RunningPrefect",
@@ -133,7 +132,7 @@ def add_federation(storage: RunningStorage, federation: str) -> S3Settings:
     """Create `plans` and the coordinator's identity; return how it connects."""
     client, admin = _admin(storage)
     plans = plans_bucket(federation)
-    _create_bucket(client, admin, plans)
+    create_bucket(client, admin, plans)
     name, policy = coordinator_name(federation), coordinator_policy(federation)
     return add_identity(storage, name, policy, plans)
 
@@ -146,7 +145,7 @@ def add_silo(storage: RunningStorage, federation: str, silo: str) -> S3Settings:
     """
     client, admin = _admin(storage)
     inbox = inbox_bucket(federation, silo)
-    _create_bucket(client, admin, inbox, ObjectLockEnabledForBucket=True)
+    create_bucket(client, admin, inbox, ObjectLockEnabledForBucket=True)
     with translated(admin, inbox):
         client.put_bucket_lifecycle_configuration(
             Bucket=inbox, LifecycleConfiguration=_INBOX_LIFECYCLE
@@ -183,15 +182,6 @@ def write_identity(storage: RunningStorage, identity: StorageIdentity) -> None:
 def _admin(storage: RunningStorage) -> tuple[Any, S3Settings]:
     settings = storage.settings_for(ADMIN)
     return connect(settings, ""), settings
-
-
-def _create_bucket(client: Any, admin: S3Settings, name: str, **options: bool) -> None:
-    with translated(admin, name):
-        try:
-            client.create_bucket(Bucket=name, **options)
-        except ClientError as error:
-            if error_code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                raise
 
 
 def wait_for_access(settings: S3Settings, bucket: str) -> None:

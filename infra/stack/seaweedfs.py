@@ -16,8 +16,8 @@ from pathlib import Path
 from data_contracts.errors import ConsortiaError
 from infra.loopback import LOOPBACK, direct_opener
 from infra.processes.local_processes import LocalProcess, refuse_second, start_process, wait_until
+from infra.stack.identities import ADMIN, load_identities, new_identity, save_identities
 from infra.stack.local_ports import free_port, require_free
-from infra.stack.storage_identities import ADMIN, load_identities, new_identity, save_identities
 from infra.storage.s3_client import S3Settings
 
 READY_TIMEOUT_SECONDS = 60

@@ -7,13 +7,12 @@ again. Blobs are read in ranges, so a broken connection costs the current range 
 
 import hashlib
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from data_contracts.errors import StorageError
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
@@ -36,6 +35,7 @@ from infra.storage.s3_client import (
     status_of,
     translated,
 )
+from infra.storage.s3_creates import BACKOFF_SECONDS, PART_BYTES, create_once, upload_parts
 from infra.storage.s3_versions import (
     NO_SUCH_OBJECT,
     listed_in,
@@ -48,12 +48,8 @@ from infra.storage.s3_versions import (
 __all__ = ["S3Bucket", "S3Settings"]
 
 SINGLE_PUT_MAX_BYTES = 128 * 1024 * 1024
-PART_BYTES = 32 * 1024 * 1024
-MAX_PARTS = 10_000
 READ_CHUNK_BYTES = 1024 * 1024
-CREATE_ATTEMPTS = 5
 STREAM_ATTEMPTS = 4
-BACKOFF_SECONDS = 0.2
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,10 +73,9 @@ class S3Bucket:
     def put_once(self, key: str, data: bytes) -> None:
         """See `Bucket.put_once`; one request, for records and other small objects."""
         with translated(self._settings, self._name, key):
-            created = self._create(
-                lambda: self._client.put_object(
-                    Bucket=self._name, Key=key, Body=data, IfNoneMatch="*"
-                )
+            put = self._client.put_object
+            created = create_once(
+                lambda: put(Bucket=self._name, Key=key, Body=data, IfNoneMatch="*")
             )
         if not created:
             self._require_digest(key, ArtifactRef(digest=digest_of_bytes(data), size=len(data)))
@@ -95,7 +90,8 @@ class S3Bucket:
             self.put_once(key, b"".join(read_parts(path, ref, SINGLE_PUT_MAX_BYTES)))
         else:
             with translated(self._settings, self._name, key):
-                created = self._create(lambda: self._upload_parts(key, path, ref))
+                place = {"Bucket": self._name, "Key": key}
+                created = create_once(lambda: upload_parts(self._client, place, path, ref))
             if not created:
                 self._require_digest(key, ref)
 
@@ -214,45 +210,6 @@ class S3Bucket:
                         action="ask whoever writes this bucket to remove what does not belong here",
                     )
         return found
-
-    def _create(self, request: Callable[[], object]) -> bool:
-        """Whether `request` created its object; False when the key was taken before."""
-        for attempt in range(1, CREATE_ATTEMPTS + 1):
-            try:
-                request()
-                return True
-            except ClientError as error:
-                if status_of(error) == 412:
-                    return False
-                # 409 ConditionalRequestConflict: S3 asks for the whole create to be repeated.
-                if status_of(error) != 409 or attempt == CREATE_ATTEMPTS:
-                    raise
-                time.sleep(BACKOFF_SECONDS * attempt)
-        return False
-
-    def _upload_parts(self, key: str, path: Path, ref: ArtifactRef) -> None:
-        target = {"Bucket": self._name, "Key": key}
-        target["UploadId"] = self._client.create_multipart_upload(**target)["UploadId"]
-        part_bytes = max(PART_BYTES, math.ceil(ref.size / MAX_PARTS))
-        try:
-            parts = []
-            for number, body in enumerate(read_parts(path, ref, part_bytes), start=1):
-                answer = self._client.upload_part(**target, PartNumber=number, Body=body)
-                parts.append({"ETag": answer["ETag"], "PartNumber": number})
-            self._client.complete_multipart_upload(
-                **target, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-            )
-        except BaseException:
-            self._abandon(target)
-            raise
-
-    def _abandon(self, target: dict[str, str]) -> None:
-        try:
-            self._client.abort_multipart_upload(**target)
-        except (BotoCoreError, ClientError) as error:
-            # The upload has failed already, and that is the error to raise; what stays behind
-            # takes space but is no object.
-            _LOG.warning("unfinished upload left in %s: %s", self._name, type(error).__name__)
 
     def _blob_version(self, ref: ArtifactRef, version: str | None) -> ObjectVersion:
         """The version to read, which does not change while its ranges are read."""

@@ -12,17 +12,14 @@ whoever could write there before a new one was signed has not written to its cla
 """
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from data_contracts.errors import StorageError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import record_key
 from data_contracts.protocol.dsse import MAX_ENVELOPE_BYTES
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.payload import MAX_TABLE_BYTES
-from data_contracts.protocol.records import Record
+from data_contracts.protocol.records.base import RecordT
 from infra.storage.object_store import BoundExceededError, Bucket
-
-RecordT = TypeVar("RecordT", bound=Record)
 
 Counts = Callable[[bytes], Verified[RecordT]]
 """The record of an envelope; raises UntrustedInputError for one that does not count in the slot."""

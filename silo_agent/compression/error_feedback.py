@@ -27,11 +27,11 @@ import numpy as np
 
 from data_contracts.adapters.adapter_format import AdapterFile, adapter_entries
 from data_contracts.adapters.block_quantisation import Blocks, Scheme, dequantise, quantise
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import safetensors_header
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget, TrainedFactors
-from data_contracts.protocol.starting_adapter import AdapterSource, Float32Array, narrowed
 from silo_agent.compression.rebased_error import ErrorProduct, RebasedError, rebased_error
 from silo_agent.compression.streamed_file import StreamedFile, streamed_file, write_quantised
 

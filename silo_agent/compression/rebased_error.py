@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.protocol.records.round_plan import TrainedFactors
-from data_contracts.protocol.starting_adapter import Float32Array
 
 RANK_TOLERANCE = 1e-3
 """Relative singular value below which a direction of a factor counts as absent."""

@@ -14,18 +14,17 @@ from typing import TypeVar
 from data_contracts.adapters.adapter_format import check_adapter, open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import CODES_SUFFIX, check_quantised
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.adapters.tensor_layout import read_header
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.bucket_layout import attempt_of_record
-from data_contracts.protocol.records import Candidate, Close, RoundPlan, Submission
-from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records import Candidate, Close, RoundPlan, RoundRecord, Submission
 from data_contracts.protocol.records.merge_spec import REBASING_RULES
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from infra.records.record_store import Found, read_record
 from infra.storage.object_store import Bucket
 from silo_agent.compression.error_feedback import LocalRound, compress
 from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
-from silo_agent.release.release import Release
+from silo_agent.release.outbox import Outbox
 
 STATE_DIRECTORY = "error-feedback"
 HEADER_LIMIT = 100_000_000
@@ -41,7 +40,7 @@ class SentAdapters:
 
     home: Path
     silo: str
-    release: Release
+    outbox: Outbox
     plans: Bucket
 
     def file(
@@ -89,7 +88,7 @@ class SentAdapters:
 
     def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
         """What this silo sent in the round before, and whether the plan starts from its merge."""
-        submission = self.release.last_submission(plan.run, plan.round - 1, signers.silo_keys)
+        submission = self.outbox.last_submission(plan.run, plan.round - 1, signers.silo_keys)
         if submission is None or not self._is_compressed(submission):
             return RoundBefore(submitted=None, merged=False)
         close = self._read(submission, Close, signers.coordinator_keys)
@@ -100,7 +99,7 @@ class SentAdapters:
 
     def _is_compressed(self, submission: Submission) -> bool:
         """A file that is gone counts as compressed: then its residual has to be there."""
-        path = self.release.kept_blob(submission.adapter)
+        path = self.outbox.adapter(submission.adapter)
         if not path.exists():
             return True
         header, _ = read_header(path, path.stat().st_size, HEADER_LIMIT)

@@ -7,8 +7,9 @@ from functools import lru_cache
 
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.membership_chain import CoordinatorTrust
 from data_contracts.protocol.records import Membership, RoundPlan
-from data_contracts.protocol.trusted_feed import CoordinatorTrust, TrustedFeed
+from data_contracts.protocol.trusted_feed import TrustedFeed
 from silo_agent.federation.marks import Seen, remember_clock
 from silo_agent.silo import Silo
 

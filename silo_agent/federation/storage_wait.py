@@ -10,7 +10,7 @@ from datetime import datetime
 
 from infra.clock import Clock
 from infra.storage.object_store import Bucket, StorageUnavailableError
-from infra.storage.storage_probe import ProbeOutcome, probe_inbox
+from infra.storage.probe import ProbeOutcome, probe_inbox
 
 log = logging.getLogger("silo-agent")
 

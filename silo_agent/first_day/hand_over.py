@@ -11,12 +11,12 @@ from data_contracts.dataset.contract.agreement import Parties, agreement_path, r
 from data_contracts.errors import DataStewardError, SiloOperatorError, UntrustedInputError
 from data_contracts.protocol.dsse import fingerprint
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.membership_chain import follow_membership
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.trust_anchor import load_trust_anchor
-from data_contracts.protocol.trusted_feed import follow_membership
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import load_key
-from infra.storage.storage_config import read_credentials
+from infra.storage.config import read_credentials
 from silo_agent.config import SiloConfig
 
 MEMBERSHIP = "membership.json"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.disk.toml_text import toml_string
-from infra.storage.storage_config import MORE_SETTINGS
+from infra.storage.config import MORE_SETTINGS
 
 _CONFIG = """\
 # Configuration of this silo's agent. Paths are relative to this directory.

@@ -9,7 +9,6 @@ reads the data.)
 """
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -20,19 +19,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperatorError
-from infra.terminal import say_fault
+from silo_agent.gate.check_child import FAULT_EXIT_CODE, OUTCOME, PROGRESS
 from silo_agent.gate.data_gate import Progress
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.restarts import CheckDiedError, described_exit
 
 log = logging.getLogger("silo-agent")
 
-PROGRESS, OUTCOME = "records ", "outcome "
-REPORT_EVERY = 4_000
+CHILD = "silo_agent.gate.check_child"
 WATCH_SECONDS = 0.5
-ORPHANED_EXIT_CODE = 86
-FAULT_EXIT_CODE = 3
-"""Of a child that said what a person can mend; one that met what nobody foresaw ends with 1."""
 
 
 def check_in_child(
@@ -43,7 +38,7 @@ def check_in_child(
     Raises DataStewardError when it could not be made, CheckDiedError when its process was killed
     or crashed, SiloOperatorError when the kill switch ended it.
     """
-    command = [sys.executable, "-m", "silo_agent.gate.check_process", str(home)]
+    command = [sys.executable, "-m", CHILD, str(home)]
     outcome: GateOutcome | None = None
     # The child reads its stdin to its end, which comes when this process is no more.
     with (
@@ -111,45 +106,8 @@ def _ended(child: "subprocess.Popen[str]", is_stopped: Callable[[], bool]) -> It
         child.kill()
 
 
-def _end_with_agent() -> None:
-    """Leave at once when the agent closes its end, however it ended."""
-    sys.stdin.read()
-    os._exit(ORPHANED_EXIT_CODE)
-
-
 def _outcome(line: str) -> GateOutcome | None:
     try:
         return GateOutcome.model_validate_json(line)
     except ValidationError:
         return None
-
-
-def main() -> None:
-    """The child: progress and outcome as lines on stdout, what is wrong on stderr."""
-    threading.Thread(target=_end_with_agent, name="agent-watch", daemon=True).start()
-    from silo_agent.assembly import contract_gate
-    from silo_agent.config import load_config
-
-    reported = 0
-
-    def report(records: int) -> None:
-        nonlocal reported
-        if records - reported >= REPORT_EVERY:
-            reported = records
-            _say(f"{PROGRESS}{records}")
-
-    outcome = contract_gate(load_config(Path(sys.argv[1]))).check(report)
-    _say(OUTCOME + outcome.model_dump_json())
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ConsortiaError as error:
-        say_fault(error)
-        sys.exit(FAULT_EXIT_CODE)

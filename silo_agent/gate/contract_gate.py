@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,19 +11,17 @@ from data_contracts.dataset.contract.agreement import Parties, read_agreement
 from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.findings.profile import Profile
 from data_contracts.errors import DataStewardError, SiloOperatorError
-from infra.clock import Clock
+from infra.clock import Clock, SystemClock
 from infra.disk.durable_files import write_durably
 from infra.disk.file_digests import FileDigests
-from silo_agent.collaborators import Splits
 from silo_agent.config import SiloConfig
-from silo_agent.gate.check_process import check_in_child
 from silo_agent.gate.data_gate import DataCheck, Progress, check_data, kept_outcome
 from silo_agent.gate.outcome import GateOutcome, KeptOutcomes
 from silo_agent.gate.registries import SiloReferences
 from silo_agent.gate.row_names import RowNames, names_of
 from silo_agent.gate.silo_data import SiloData
-from silo_agent.gate.splits import forget_unused_splits, write_splits
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.gate.splits import Splits, forget_unused_splits, write_splits
+from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.restarts import with_restarts
 
 log = logging.getLogger("silo-agent")
@@ -39,26 +37,30 @@ SPLITS_DIRECTORY = Path("work/splits")
 class ContractGate:
     """Satisfies `silo_agent.collaborators.DataGate`.
 
-    With `in_child` records are looked at in a process of their own, as a long-running agent does.
+    With `child` records are looked at in a process of their own, as a long-running agent does: it
+    is called with what is to be told of the progress, and gives what `check` does.
     """
 
     config: SiloConfig
-    silo_key: str
     clock: Clock
-    in_child: bool = False
-    is_stopped: Callable[[], bool] = lambda: False
+    child: Callable[[Progress], GateOutcome] | None = None
+    _why_none: str = field(default="", init=False)
 
     def terms(self, parties: Parties) -> ContractTerms | None:
         """What policy and release need of the contract; None when it is unusable or not agreed.
 
-        `parties` are those of the memberships that the silo knows.
+        `parties` are those of the memberships that the silo knows. Why is logged once per change:
+        a contract that is withdrawn during training is asked about for hours.
         """
         try:
             contract = self.contract()
             agreement = read_agreement(self._contract_path(), contract.digest, parties)
         except DataStewardError as error:
-            log.warning("%s", error)
+            if str(error) != self._why_none:
+                log.warning("%s", error)
+            self._why_none = str(error)
             return None
+        self._why_none = ""
         return ContractTerms.of(contract, agreement.envelope)
 
     def check(self, progress: Progress = lambda records: None) -> GateOutcome:
@@ -69,13 +71,11 @@ class ContractGate:
         """
         retention = timedelta(days=self.contract().terms.retention.days)
         forget_unused_splits(self.config.home / SPLITS_DIRECTORY, retention)
-        if not self.in_child:
+        child = self.child
+        if child is None:
             return check_data(self._inputs(), progress)
         kept = kept_outcome(self._inputs())
-        return kept or with_restarts(
-            lambda: check_in_child(self.config.home, progress, self.is_stopped),
-            self.config.agent.max_restarts,
-        )
+        return kept or with_restarts(lambda: child(progress), self.config.agent.max_restarts)
 
     def forget_unused(self) -> None:
         """Delete outcomes and splits, which hold text, that were not used for the contract's
@@ -107,7 +107,7 @@ class ContractGate:
                 action="let nobody write the data during a round, then start the round again",
             )
         try:
-            files = write_splits(
+            return write_splits(
                 outcome,
                 self._kept().findings_path(outcome.key),
                 self._data(contract, self._file_digests()),
@@ -117,7 +117,6 @@ class ContractGate:
             # Whatever was wrong with what was kept, the next check looks again.
             self._kept().forget(outcome.key)
             raise
-        return Splits(train=files.train, heldout=files.heldout)
 
     def findings(self, outcome: GateOutcome) -> Path | None:
         """The findings table of an outcome, for the steward; None when nothing was looked at."""
@@ -199,3 +198,8 @@ class ContractGate:
                 action="restore it from its backup, or create it with `silo-agent init`",
             )
         return key
+
+
+def contract_gate(config: SiloConfig) -> ContractGate:
+    """The gate of the silo of this configuration; it needs no storage."""
+    return ContractGate(config, SystemClock())

@@ -11,7 +11,7 @@ at again, and Great Expectations is not even imported.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.findings.version import detectors_version
@@ -26,6 +26,8 @@ from silo_agent.gate.silo_data import SiloData
 
 NOT_LOOKED_AT = digest_of_bytes(b"")
 """Findings digest of a data set that was not looked at."""
+
+OutcomeT = TypeVar("OutcomeT", bound=GateOutcome | None)
 
 if TYPE_CHECKING:
     from data_contracts.dataset.findings.collect import Findings
@@ -54,31 +56,30 @@ class DataCheck:
     baseline: bytes | None = None
 
 
-Look = Callable[[DataCheck, OutcomeKey, Progress], Looked]
-
-
 def kept_outcome(check: DataCheck) -> GateOutcome | None:
     """What `check_data` would say without looking at a record; None when it would have to look."""
-    try:
-        return check_data(check, look=lambda *_: _do_not_look())
-    except _NotKeptError:
-        return None
+    return _judged(check, lambda: _kept(check, _key(check)))
 
 
-def check_data(
-    check: DataCheck,
-    progress: Progress = lambda records: None,
-    *,
-    look: Look | None = None,
-) -> GateOutcome:
+def check_data(check: DataCheck, progress: Progress = lambda records: None) -> GateOutcome:
     """Judge the contract's data; raises DataStewardError only when a rule cannot be evaluated."""
+
+    def judge() -> GateOutcome:
+        key = _key(check)
+        return _kept(check, key) or _looked(check, key, progress)
+
+    return _judged(check, judge)
+
+
+def _judged(check: DataCheck, judge: Callable[[], OutcomeT]) -> OutcomeT | GateOutcome:
+    """What `judge` says, unless a precondition of the check does not hold; with them in front."""
     contract = check.contract
     held = [_precondition("contract.current", contract.is_current(check.now))]
     if not contract.is_current(check.now):
         note = f"contract {contract.id} expired at {contract.terms.expires:%Y-%m-%dT%H:%M:%SZ}"
         return _failed(contract, held, note)
     try:
-        outcome = _outcome(check, progress, look or _look)
+        outcome = judge()
     except ReferencesError as error:
         held.append(_precondition("copyright.registries", False))
         return _failed(contract, held, str(error))
@@ -88,24 +89,28 @@ def check_data(
         return _failed(contract, held, str(error))
     held.append(_precondition("copyright.registries", True))
     held.append(_precondition("data.available", True))
-    return outcome.with_preconditions(held)
+    return outcome if outcome is None else outcome.with_preconditions(held)
 
 
-def _outcome(check: DataCheck, progress: Progress, look: Look) -> GateOutcome:
-    """The kept outcome for what is there now, or a new one."""
-    references = check.references.fingerprint()
-    key = OutcomeKey(
+def _key(check: DataCheck) -> OutcomeKey:
+    """What decides the outcome, as it is there now."""
+    return OutcomeKey(
         contract_digest=check.contract.digest,
+        references_digest=check.references.fingerprint(),
         content_digest=check.data.content_digest(),
-        references_digest=references,
         version=detectors_version(),
     )
+
+
+def _kept(check: DataCheck, key: OutcomeKey) -> GateOutcome | None:
     retention = timedelta(days=check.contract.terms.retention.days)
     check.kept.forget_unused(retention, but=key.digest)
-    kept = check.kept.get(key, check.baseline, check.now)
-    if kept is not None:
-        return kept
-    looked = look(check, key, progress)
+    return check.kept.get(key, check.baseline, check.now)
+
+
+def _looked(check: DataCheck, key: OutcomeKey, progress: Progress) -> GateOutcome:
+    """A new outcome, which is kept."""
+    looked = _look(check, key, progress)
     if check.data.content_digest() != key.content_digest:
         raise DataUnavailableError(check.contract.source.path, "it changed during the check")
     check.kept.put(key, looked, check.baseline)
@@ -158,14 +163,6 @@ def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
         key=key.digest,
     )
     return Looked(outcome, findings.path, findings.profile.model_dump_json().encode())
-
-
-class _NotKeptError(Exception):
-    """A record would have to be looked at."""
-
-
-def _do_not_look() -> Looked:
-    raise _NotKeptError
 
 
 def _few_licences(licence_ids: dict[str, int]) -> RuleOutcome:

@@ -34,13 +34,11 @@ STAGING = ".splits"
 
 
 @dataclass(frozen=True)
-class SplitFiles:
-    """Training and held-out records, with their numbers."""
+class Splits:
+    """Training and held-out records as the data gate wrote them; made from a findings digest."""
 
     train: Path
     heldout: Path
-    train_records: int
-    heldout_records: int
 
 
 def forget_unused_splits(into: Path, retention: timedelta) -> None:
@@ -52,15 +50,13 @@ def forget_unused_splits(into: Path, retention: timedelta) -> None:
         shutil.rmtree(into, ignore_errors=True)
 
 
-def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Path) -> SplitFiles:
+def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Path) -> Splits:
     """Write train.jsonl and heldout.jsonl ({"prompt", "answer"} per line, mode 0600) into `into`.
 
     Records keep the order of the data. Raises DataStewardError, and leaves neither file, when the
     data are no longer those of `outcome`, or hold no text to train on.
     """
-    files = SplitFiles(
-        into / TRAIN_FILE, into / HELD_OUT_FILE, outcome.train_records, outcome.heldout_records
-    )
+    files = Splits(into / TRAIN_FILE, into / HELD_OUT_FILE)
     if _were_made_for(outcome, files, into):
         return files
     staging = into / STAGING
@@ -83,7 +79,7 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
     return files
 
 
-def _were_made_for(outcome: GateOutcome, files: SplitFiles, into: Path) -> bool:
+def _were_made_for(outcome: GateOutcome, files: Splits, into: Path) -> bool:
     marker = into / MADE_FOR_FILE
     try:
         if marker.read_bytes() != _made_for(outcome, files):
@@ -94,7 +90,7 @@ def _were_made_for(outcome: GateOutcome, files: SplitFiles, into: Path) -> bool:
     return True
 
 
-def _made_for(outcome: GateOutcome, files: SplitFiles) -> bytes:
+def _made_for(outcome: GateOutcome, files: Splits) -> bytes:
     """What the files were written from and what they are, as the marker keeps it."""
     digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
     return rfc8785.dumps([outcome.findings_digest, *digests])

@@ -103,7 +103,7 @@ def steward_view(gate: ContractGate, outcome: GateOutcome) -> StewardView:
         train_records=outcome.train_records,
         heldout_records=outcome.heldout_records,
         rules=_shown_rules(contract, outcome, found),
-        licences=leaving_licences(outcome, contract.terms.egress.allow),
+        licences=leaving_licences(outcome.licences, contract.terms.egress.allow),
         row_meaning=meaning_of_row(contract.source),
         notes=() if outcome.key else outcome.operator_notes,
         repeated_ids=found.details.repeated_ids,
@@ -125,7 +125,7 @@ def _shown_rules(
     contract: DataContract, outcome: GateOutcome, found: _Found
 ) -> tuple[ShownRule, ...]:
     details = {detail.rule: detail for detail in found.details.rules}
-    leaving = leaving_outcomes(outcome, contract.terms.egress.allow)
+    leaving = leaving_outcomes(outcome.outcomes, contract.terms.egress.allow)
     return tuple(
         _shown_rule(
             rule,

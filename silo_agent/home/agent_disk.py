@@ -34,18 +34,16 @@ def _seen(silo: Silo, feed: TrustedFeed) -> SeenRounds:
     if attempt is None:
         return SeenRounds(newest_plans(feed), None)
     try:
-        done = silo.release.released(attempt_of(attempt.plan))
+        done = silo.release.outbox.released(attempt_of(attempt.plan))
     except UntrustedInputError:
         # Of a key that was replaced since: nothing that the attempt may need goes.
         return SeenRounds(newest_plans(feed), attempt.plan.record, has_submitted=True)
-    shares = done.acceptance is not None and done.acceptance.record.shares_individual_delta
-    answered = done.coalition_losses is not None
     return SeenRounds(
         newest_plans(feed),
         attempt.plan.record,
         has_submitted=done.submission is not None,
         has_evaluated=done.evaluation is not None,
-        may_be_asked=shares and done.evaluation is not None and not answered,
+        may_be_asked=done.may_be_asked,
     )
 
 

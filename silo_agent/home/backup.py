@@ -10,11 +10,10 @@ from pathlib import Path
 
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.errors import SiloOperatorError
-from infra.backup.backup_file import Manifest, Owner
 from infra.backup.home_backup import Backup, Kept, back_up_home, files_below, kept_in
 from infra.backup.home_restore import Home, Restored, is_empty, require_home, restore_home
-from infra.records.feed_marks import feed_files, higher_feed
-from infra.records.feed_reader import MEMBERS_DIRECTORY, STATE_NAME
+from infra.backup.manifest import Manifest, Owner
+from infra.records.kept_feed import MEMBERS_DIRECTORY, STATE_NAME, feed_files, higher_feed
 from infra.signing_keys import load_key
 from silo_agent.assembly import FEED
 from silo_agent.compression.sent_adapter import STATE_DIRECTORY

@@ -9,7 +9,7 @@ nothing is signed, and a storage that does not answer is waited for.
 import logging
 
 from infra.backup.home_restore import caught_up, is_restored
-from infra.records.feed_marks import keys_that_count, require_feed_reaches
+from infra.records.feed_reach import require_feed_reaches
 from silo_agent.federation.feed import newest_entry
 from silo_agent.federation.marks import raise_clock
 from silo_agent.silo import Silo
@@ -24,8 +24,8 @@ def catch_up(silo: Silo) -> None:
     if not is_restored(home):
         return
     feed = silo.feed.refresh()
-    ever = (membership.record.key_of(silo.name) for membership in feed.memberships)
-    keys = keys_that_count(feed, [silo.release.public_key, *ever])
+    own = silo.release.outbox.public_key
+    keys = feed.silo_keys(silo.name) | feed.unrevoked([own])
     signed = silo.release.read_back(silo.name, keys)
     require_feed_reaches(feed, signed)
     latest = max((record.issued_at for record in signed), default=None)

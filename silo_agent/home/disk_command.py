@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from infra.disk.disk_display import DiskPart, show_disk, size_text
+from infra.disk.display import DiskPart, show_disk, size_text
 from infra.disk.own_files import usage_of_all
 from silo_agent.assembly import FEED
 from silo_agent.compression.sent_adapter import STATE_DIRECTORY
@@ -12,7 +12,7 @@ from silo_agent.gate.contract_gate import GATE_DIRECTORY, SPLITS_DIRECTORY
 from silo_agent.home.agent_disk import prune_between_steps, silo_disk
 from silo_agent.home.disk_pruning import surplus
 from silo_agent.loop import only_agent
-from silo_agent.release.release import OUTBOX
+from silo_agent.release.outbox import OUTBOX
 from silo_agent.silo import Silo
 from silo_agent.training.jobs import SILO_ONLY, WORK
 

@@ -30,7 +30,7 @@ from silo_agent.config import DiskSection
 from silo_agent.contribution.coalition_measuring import DIRECTORY as COALITIONS
 from silo_agent.federation.global_adapters import GLOBAL_ADAPTERS
 from silo_agent.home.disk_rule import SeenRounds, is_over, kept_rounds
-from silo_agent.release.release import OUTBOX
+from silo_agent.release.outbox import OUTBOX
 from silo_agent.training.jobs import SILO_ONLY, WORK
 from silo_agent.training.run_files import RunFiles
 

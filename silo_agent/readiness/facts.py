@@ -19,13 +19,13 @@ from data_contracts.protocol.trust_anchor import load_trust_anchor
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey, load_key
+from infra.storage.config import read_credentials, s3_settings
+from infra.storage.probe import probe_inbox, require_promises
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings
-from infra.storage.storage_config import read_credentials, s3_settings
-from infra.storage.storage_probe import probe_inbox, require_promises
 from silo_agent.assembly import FEED, own_inbox
 from silo_agent.config import SiloConfig
-from silo_agent.policy.policy import PolicyFile, read_policy
+from silo_agent.policy.policy_file import PolicyFile, read_policy
 from silo_agent.readiness.checklist import Look, tried
 
 

@@ -17,11 +17,11 @@ import psutil
 from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import ConsortiaError
 from data_contracts.licences.model_licence import judge_model
-from data_contracts.licences.uses import Use
+from data_contracts.protocol.records.licence_terms import Use
 from infra.disk.file_digests import FileDigests
 from infra.disk.model_files import model_digest, model_files
 from silo_agent.gate.registries import ReferencesError, SiloReferences
-from silo_agent.policy.policy import AllowedModel
+from silo_agent.policy.policy_file import AllowedModel
 from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 

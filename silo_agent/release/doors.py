@@ -1,20 +1,29 @@
-"""What a verdict must be for training to begin and for an adapter to leave.
+"""What has to be in force for a record of each kind to leave the silo.
 
-The same question at both doors, asked of the contract as it is at that moment: training takes
-hours, in which a contract can expire, be withdrawn or be changed. The third door is the
-coordinator's, at admission. A closed door is a refusal, signed and counted like any other.
+Asked of contract and policy as they are at that moment: training takes hours, in which a contract
+can expire, be withdrawn or be changed. The coordinator asks again, at admission. A closed door is a
+refusal, signed and counted like any other.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan, Verdict
-from silo_agent.policy.policy import ContractTerms, PolicyRefusal
+from data_contracts.protocol.records import (
+    CoalitionLosses,
+    Evaluation,
+    RoundPlan,
+    SiloRecord,
+    Status,
+    Submission,
+    Verdict,
+)
+from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.policy_file import PolicyFile
+from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.restarts import CheckDiedError, ProcessDiedError
-
-LOCAL_ADAPTER = "local-adapter"
-LOSSES = "losses"
-"""What a contract's egress policy calls them."""
 
 NO_CONTRACT = PolicyRefusal(
     "contract.changed", "The signed contract that the plan names is not there any more."
@@ -55,23 +64,68 @@ def refusal_for(error: ProcessDiedError, otherwise: PolicyRefusal) -> PolicyRefu
     return CHECK_FAILED if isinstance(error, CheckDiedError) else otherwise
 
 
-def objection(
-    verdict: Verdict,
-    plan: Verified[RoundPlan],
-    contract: ContractTerms | None,
-    now: datetime,
-    leaving: str = LOCAL_ADAPTER,
-) -> PolicyRefusal | None:
-    """Why the door stays closed to what is `leaving`, or None; `now` is an aware datetime."""
-    pinned = plan.record.contract_digest_of(verdict.silo)
-    if contract is None or contract.digest != pinned:
+@dataclass(frozen=True)
+class Grounds:
+    """What a door looks at: the plan and the silo's verdict on it, and what is in force `now`, an
+    aware datetime."""
+
+    silo: str
+    plan: Verified[RoundPlan]
+    verdict: Verdict | None
+    contract: ContractTerms | None
+    policy: PolicyFile
+    now: datetime
+
+
+Door = Callable[[Grounds, ContractTerms], PolicyRefusal | None]
+
+
+def objection(kind: type[SiloRecord], grounds: Grounds) -> PolicyRefusal | None:
+    """Why the door of a kind of record stays closed, or None."""
+    contract = grounds.contract
+    if contract is None or contract.digest != grounds.plan.record.contract_digest_of(grounds.silo):
         return NO_CONTRACT
-    if (verdict.plan_digest, verdict.contract_digest) != (plan.digest, pinned):
+    return DOORS[kind](grounds, contract)
+
+
+def not_shared(file: PolicyFile) -> PolicyRefusal | None:
+    """Why the policy keeps losses of coalitions in, or None; a policy that is not there does."""
+    shares = file.policy is not None and file.policy.share_individual_delta
+    return None if shares else NOT_SHARED
+
+
+def _pass(grounds: Grounds, contract: ContractTerms, item: str) -> PolicyRefusal | None:
+    """The data passed this very contract, which lets `item` out."""
+    verdict = grounds.verdict
+    if verdict is None or not _is_bound(verdict, grounds.plan, contract):
         return _UNBOUND
     if not verdict.passed:
         return _FAILED
-    if verdict.expires_at <= now:
+    if verdict.expires_at <= grounds.now:
         return _VERDICT_EXPIRED
-    if contract.expires_at <= now:
+    return _current(grounds, contract, item)
+
+
+def _is_bound(verdict: Verdict, plan: Verified[RoundPlan], contract: ContractTerms) -> bool:
+    return (verdict.plan_digest, verdict.contract_digest) == (plan.digest, contract.digest)
+
+
+def _current(grounds: Grounds, contract: ContractTerms, item: str) -> PolicyRefusal | None:
+    if contract.expires_at <= grounds.now:
         return _CONTRACT_EXPIRED
-    return None if leaving in contract.egress else _NO_EGRESS
+    return None if item in contract.egress else _NO_EGRESS
+
+
+def _shared(grounds: Grounds, contract: ContractTerms) -> PolicyRefusal | None:
+    return not_shared(grounds.policy) or _pass(grounds, contract, "losses")
+
+
+DOORS: Mapping[type[SiloRecord], Door] = {
+    Verdict: lambda grounds, contract: None,
+    Submission: partial(_pass, item="local-adapter"),
+    Evaluation: partial(_pass, item="losses"),
+    CoalitionLosses: _shared,
+    Status: partial(_current, item="status"),
+}
+"""What each kind that a contract decides about needs, besides the contract that the plan pins: an
+answer to a plan needs none, and a verdict says itself whether the contract is current."""

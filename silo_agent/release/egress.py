@@ -1,52 +1,85 @@
-"""What of a gate's outcome and of an evaluation the contract's egress policy lets out of the silo.
+"""What of a record a data contract lets out of the silo.
 
 Which rules hold always leaves, because nobody can join a round without it; counts leave only where
 the contract says so.
 """
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from data_contracts.dataset.small_cells import SMALL_CELL, reported_total
+from data_contracts.protocol.records import Evaluation, SiloRecord, Status, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
-from silo_agent.collaborators import HeldoutLosses
-from silo_agent.gate.outcome import GateOutcome
+from silo_agent.policy.contract_terms import ContractTerms
+
+SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
+Egress = tuple[str, ...]
+Outcomes = tuple[RuleOutcome, ...]
+Licences = tuple[LicenceCount, ...]
 
 
-def leaving_outcomes(outcome: GateOutcome, egress: tuple[str, ...]) -> tuple[RuleOutcome, ...]:
+def leaving(record: SiloRecordT, contract: ContractTerms) -> SiloRecordT:
+    """The record without what its contract keeps in; a verdict says what the contract lets out."""
+    changes = _KEPT_IN.get(type(record))
+    return record if changes is None else record.model_copy(update=changes(record, contract))
+
+
+def leaving_outcomes(outcomes: Outcomes, egress: Egress) -> Outcomes:
     """Outcomes of rules, without their counts unless `rule-counts` may leave."""
     if "rule-counts" in egress:
-        return outcome.outcomes
+        return outcomes
     hidden = {"element_count": 0, "unexpected_count": None}
-    return tuple(rule.model_copy(update=hidden) for rule in outcome.outcomes)
+    return tuple(rule.model_copy(update=hidden) for rule in outcomes)
 
 
-def leaving_licences(outcome: GateOutcome, egress: tuple[str, ...]) -> tuple[LicenceCount, ...]:
+def leaving_licences(
+    licences: tuple[LicenceCount, ...], egress: Egress
+) -> tuple[LicenceCount, ...]:
     """Licence ids, without their counts unless `licence-counts` may leave.
 
     The ids leave with every verdict: what the merged adapter inherits follows from them.
     """
     if "licence-counts" in egress:
-        return outcome.licences
-    return tuple(count.model_copy(update={"records": None}) for count in outcome.licences)
+        return licences
+    return tuple(count.model_copy(update={"records": None}) for count in licences)
 
 
-def leaving_records(outcome: GateOutcome, egress: tuple[str, ...]) -> dict[str, int | None]:
-    """`offered` and `used` of the verdict: None unless `rule-counts` may leave."""
-    if "rule-counts" not in egress or not reported_total(outcome.records):
-        return {"offered": None, "used": None}
-    left_out = outcome.records - outcome.train_records - outcome.heldout_records
+def _verdict(verdict: Verdict, contract: ContractTerms) -> dict[str, Any]:
+    egress = contract.egress
     return {
-        "offered": outcome.records,
-        "used": outcome.records - (left_out - left_out % SMALL_CELL),
+        "outcomes": leaving_outcomes(verdict.outcomes, egress),
+        "licences": leaving_licences(verdict.licences, egress),
+        "registered_licences": contract.registered_licences,
+        "evaluates": "losses" in egress,
+        **_records(verdict.offered, verdict.used, egress),
     }
 
 
-def leaving_losses(losses: HeldoutLosses, egress: tuple[str, ...]) -> HeldoutLosses:
-    """Losses, without the number of records unless `rule-counts` may leave.
+def _records(offered: int | None, used: int | None, egress: Egress) -> dict[str, int | None]:
+    """What was left out is rounded down to tens; see `Verdict`."""
+    counted = "rule-counts" in egress and reported_total(offered or 0)
+    if not counted or offered is None or used is None:
+        return {"offered": None, "used": None}
+    left_out = offered - used
+    return {"offered": offered, "used": offered - (left_out - left_out % SMALL_CELL)}
 
-    The number and the standard errors of fewer than SMALL_CELL records never leave: an error that
-    a handful of records decide says something about each.
-    """
-    if losses.records is None or losses.records < SMALL_CELL:
-        return replace(losses, records=None, change_error=None, base_change_error=None)
-    return losses if "rule-counts" in egress else replace(losses, records=None)
+
+def _evaluation(evaluation: Evaluation, contract: ContractTerms) -> dict[str, Any]:
+    """The number and the standard errors of fewer than SMALL_CELL records never leave: an error
+    that a handful of records decide says something about each."""
+    if evaluation.records is None or evaluation.records < SMALL_CELL:
+        return {"records": None, "change_error": None, "base_change_error": None}
+    return {} if "rule-counts" in contract.egress else {"records": None}
+
+
+def _status(status: Status, contract: ContractTerms) -> dict[str, Any]:
+    """While data is checked the step is a number of records."""
+    is_count = status.phase == "checking_data" and "rule-counts" not in contract.egress
+    return {"step": 0} if is_count else {}
+
+
+_KEPT_IN: Mapping[type[SiloRecord], Callable[[Any, ContractTerms], dict[str, Any]]] = {
+    Verdict: _verdict,
+    Evaluation: _evaluation,
+    Status: _status,
+}

@@ -1,4 +1,4 @@
-"""Progress for people: a local file, and a signed status in storage unless nothing may leave."""
+"""Progress for people: a local file, and a signed status in storage where that may leave."""
 
 import json
 from decimal import Decimal
@@ -11,7 +11,7 @@ from data_contracts.protocol.records.status import Phase
 from infra.clock import Clock
 from infra.disk.durable_files import write_durably
 from silo_agent.config import SiloConfig
-from silo_agent.release.release import Release
+from silo_agent.release.release import PlanRelease
 
 STATUS_NAME = "status.json"
 
@@ -21,7 +21,7 @@ class StatusReporter:
 
     def __init__(
         self,
-        release: Release | None,
+        release: PlanRelease | None,
         clock: Clock,
         config: SiloConfig,
         plan: Verified[RoundPlan],

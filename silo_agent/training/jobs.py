@@ -12,10 +12,11 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.disk.model_files import model_digest
-from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
 from silo_agent.federation.global_adapters import GlobalAdapters
-from silo_agent.policy.policy import read_policy, require_policy
+from silo_agent.gate.splits import Splits
+from silo_agent.policy.policy_file import read_policy, require_policy
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,

@@ -7,10 +7,10 @@ never narrowed. What the silo trains, releases and compares itself with has the 
 from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import narrowed, tensors_of
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from data_contracts.protocol.starting_adapter import narrowed, tensors_of
 from silo_agent.training.ranks.adapter_file import write_adapter
 
 STARTING_NAME = "starting-adapter.safetensors"

@@ -16,9 +16,9 @@ from silo_agent.collaborators import (
     GlobalAdapter,
     HeldoutLosses,
     LocalTraining,
-    Splits,
 )
 from silo_agent.config import SiloConfig
+from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import with_restarts
 from silo_agent.training.job import (

@@ -14,10 +14,10 @@ from data_contracts.adapters.adapter_format import (
     lora_b_name,
     open_adapter,
 )
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 
 TARGETS = (
     AdapterTarget(module="model.layers.0.self_attn.q_proj", in_features=12, out_features=10),

@@ -10,11 +10,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.decisions.admission import judge
 from aggregator.decisions.publication import decide
-from aggregator.evidence.attempt import Attempt, SiloRecords
 from aggregator.report.bundle import Bundle, bundle_of
-from aggregator.report.files import ReportFile, ReportFiles, report_with_page, signed_page
+from aggregator.report.files import ReportFiles, report_with_page
+from aggregator.report.report_file import ReportFile, signed_page
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_bytes, digest_of_bytes
 from data_contracts.protocol.dsse import to_base64

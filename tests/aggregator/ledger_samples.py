@@ -1,7 +1,7 @@
 """What the tests of the ledger ask of a federation, in memory or on a real storage."""
 
 from aggregator.audit.report_audit import audit
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from aggregator.report.files import read_bundle
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, record_key, round_slot
 from data_contracts.protocol.envelope import Verified

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aggregator.attempt import SiloRecords
 from aggregator.decisions.admission import judge, reached_quorum
-from aggregator.evidence.attempt import SiloRecords
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.records import Close
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY, RuleOutcome

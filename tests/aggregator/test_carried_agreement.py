@@ -6,8 +6,8 @@ import pytest
 
 from aggregator.audit.report_audit import audit
 from aggregator.decisions.admission import judge
-from aggregator.planning.federation_feed import read_federation, read_report
-from aggregator.report.carried_agreement import is_agreed
+from aggregator.decisions.carried_agreement import is_agreed
+from aggregator.feed.reading import read_federation, read_report
 from aggregator.report.files import read_report_file
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.dsse import countersign, to_base64

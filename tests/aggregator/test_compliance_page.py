@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aggregator.audit.limits import NOT_COVERED, UNCHECKED
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS
 from aggregator.audit.report_audit import audit
-from aggregator.decisions import admission
-from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.decisions import admission, admission_rules
 from aggregator.report.bundle import Bundle, bundle_of, pack_bundle
 from aggregator.report.compliance_page import page as renderer
 from aggregator.report.compliance_page.loss_change import (
@@ -29,14 +28,13 @@ from aggregator.report.compliance_page.loss_change import (
 from aggregator.report.compliance_page.page import Page, render, split_page
 from aggregator.report.compliance_page.wording import duration, rejection
 from aggregator.report.files import (
-    ReportFile,
     read_report_file,
     report_with_page,
-    signed_page,
     whole_files,
     write_report_files,
 )
-from aggregator.report.report import evidence_list, settled
+from aggregator.report.limits import NOT_COVERED, UNCHECKED
+from aggregator.report.report_file import ReportFile, signed_page
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.dsse import fingerprint, to_base64
 from data_contracts.protocol.envelope import Verified, seal
@@ -408,7 +406,9 @@ class TestStatistics:
 
 class TestWords:
     def test_every_rule_of_admission_has_a_sentence(self) -> None:
-        source = Path(admission.__file__).read_text(encoding="utf-8")
+        modules = (admission, admission_rules)
+        files = (Path(str(module.__file__)) for module in modules)
+        source = "".join(file.read_text(encoding="utf-8") for file in files)
         rules = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', source)) - {"verdict.failed"}
         assert len(rules) > 12
         assert [rule for rule in sorted(rules) if rejection(rule) == rejection("of.tomorrow")] == []
@@ -489,7 +489,7 @@ class TestSigned:
 
     def test_a_coordinator_that_signs_another_page_is_found(self) -> None:
         report = report_with_page(PUBLISHED, minutes(126))
-        lying = Page(render(report, evidence_list(settled(PUBLISHED))) + b"All is well.", b"")
+        lying = Page(render(report, PUBLISHED.settled().evidence()) + b"All is well.", b"")
         page = PageRef(renderer=renderer.RENDERER, digest=lying.digest)
         signed = seal(report.model_copy(update={"page": page}), key("coordinator"))
         claims = audit(bundle_of(signed, PUBLISHED), FED.membership, page=lying)

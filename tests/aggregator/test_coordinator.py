@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.audit.report_audit import audit
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.federated_round import (
     abort_round,
     advance,
@@ -15,10 +16,9 @@ from aggregator.federated_round import (
     merge_round,
     open_round,
     report_round,
-    stage,
     unreported_abort,
 )
-from aggregator.planning.federation_feed import next_round, read_federation, read_report
+from aggregator.feed.reading import next_round, read_federation, read_report
 from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, round_slot
@@ -191,7 +191,7 @@ def test_an_abort_while_nobody_runs_is_reported_later(make_federation: MakeFeder
     plan = federation.open()
     abort_round(federation.coordinator(), plan, "operator.abort", "Wrong recipe.")
     assert unreported_abort(federation.coordinator()) == plan
-    report_round(federation.coordinator(), plan)
+    report_round(federation.coordinator(), federation.look(plan))
     assert unreported_abort(federation.coordinator()) is None
     assert federation.open().record.attempt == 2
 
@@ -242,7 +242,7 @@ def test_two_submissions_in_one_slot_reject_the_silo(make_federation: MakeFedera
     for _ in range(4):
         federation.silos_act()
     silo = federation.silos["silo-c"]
-    released = silo.agent(FEDERATION, federation.pinned).release.released(attempt_of(plan))
+    released = silo.agent(FEDERATION, federation.pinned).release.outbox.released(attempt_of(plan))
     assert released.submission is not None
     other = released.submission.record.model_copy(update={"steps": 1})
     write_record(silo.inbox, round_slot(attempt_of(plan), Submission.kind), seal(other, silo.key))
@@ -270,7 +270,7 @@ def test_a_silo_added_in_mid_round_changes_nothing_about_it(
     plan = federation.open()
     for _ in range(4):
         federation.silos_act()
-    close_round(federation.coordinator(), plan)
+    close_round(federation.coordinator(), federation.look(plan))
     federation.replace_key("silo-b")
     federation.play(plan)
     report = _report(federation, plan)
@@ -322,7 +322,7 @@ def test_an_abort_after_the_decision_leaves_the_published_adapter_alone(
 ) -> None:
     federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST)
     plan = federation.open()
-    while stage(federation.coordinator(), plan) is not Stage.REPORTING:
+    while look(federation.coordinator(), plan).stage is not Stage.REPORTING:
         federation.silos_act()
         advance(federation.coordinator(), plan)
     abort_round(federation.coordinator(), plan, "operator.abort", "Changed my mind.")
@@ -338,11 +338,11 @@ def test_a_close_record_that_was_claimed_is_adopted_by_a_second_coordinator(
     plan = federation.open()
     for _ in range(4):
         federation.silos_act()
-    first = close_round(federation.coordinator(), plan)
+    first = close_round(federation.coordinator(), federation.look(plan))
     federation.clock.sleep(60)
     slot = round_slot(attempt_of(plan), Close.kind)
     del federation.plans.objects[f"{slot}{first.digest}.json"]
-    second = close_round(federation.coordinator(), plan)
+    second = close_round(federation.coordinator(), federation.look(plan))
     assert second.digest == first.digest, "a later clock must not make a second close record"
 
 
@@ -351,7 +351,7 @@ def test_a_merge_after_a_kill_gives_the_same_bytes(make_federation: MakeFederati
     plan = federation.open()
     for _ in range(4):
         federation.silos_act()
-    close_round(federation.coordinator(), plan)
+    close_round(federation.coordinator(), federation.look(plan))
 
     class KilledError(Exception):
         pass
@@ -361,16 +361,16 @@ def test_a_merge_after_a_kill_gives_the_same_bytes(make_federation: MakeFederati
             raise KilledError
 
     with pytest.raises(KilledError):
-        merge_round(federation.coordinator(), plan, die)
+        merge_round(federation.coordinator(), federation.look(plan), die)
     assert not [key for key in federation.plans.objects if "/candidate/" in key]
-    resumed = merge_round(federation.coordinator(), plan)
+    resumed = merge_round(federation.coordinator(), federation.look(plan))
     candidates = federation.settings.home / "workspace" / "candidates"
     for path in candidates.iterdir():
         path.unlink()
     slot = round_slot(attempt_of(plan), "candidate")
     for key in [key for key in federation.plans.objects if key.startswith(slot)]:
         del federation.plans.objects[key]
-    again = merge_round(federation.coordinator(), plan)
+    again = merge_round(federation.coordinator(), federation.look(plan))
     assert again.record.adapter == resumed.record.adapter
 
 
@@ -383,10 +383,12 @@ def test_what_a_silo_writes_after_the_close_changes_nothing(
     plan = federation.open()
     for _ in range(4):
         federation.silos_act()
-    close_round(federation.coordinator(), plan)
+    close_round(federation.coordinator(), federation.look(plan))
     for name in ("silo-b", "silo-c"):
         silo = federation.silos[name]
-        verdict = silo.agent(FEDERATION, federation.pinned).release.released(attempt_of(plan))
+        verdict = silo.agent(FEDERATION, federation.pinned).release.outbox.released(
+            attempt_of(plan)
+        )
         assert verdict.verdict is not None
         second = verdict.verdict.record.model_copy(update={"findings_digest": "0" * 64})
         slot = round_slot(attempt_of(plan), Verdict.kind)
@@ -433,7 +435,7 @@ def test_a_storage_fault_is_not_taken_for_an_absent_silo(make_federation: MakeFe
 
     federation.inbox("silo-b").before = fail
     with pytest.raises(StorageError):
-        close_round(federation.coordinator(), plan)
+        close_round(federation.coordinator(), federation.look(plan))
     federation.inbox("silo-b").before = None
     federation.play(plan)
     assert _outcomes(_report(federation, plan))["silo-b"] == ("admitted", None)

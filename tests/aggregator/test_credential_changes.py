@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
 from infra.disk.durable_files import write_durably
+from infra.stack.credentials import renew_credential, revoke_replaced
+from infra.stack.identities import coordinator_name, silo_name
 from infra.stack.local_stack import RunningStorage
-from infra.stack.stack_credentials import renew_credential, revoke_replaced
-from infra.stack.storage_identities import coordinator_name, silo_name
 from infra.storage.credential_file import credential_file
 from infra.storage.object_store import UnusableCredentialError
 from infra.storage.s3_bucket import S3Bucket

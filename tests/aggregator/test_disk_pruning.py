@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import (
     abort_round,
     advance,
@@ -12,8 +12,8 @@ from aggregator.federated_round import (
     merge_round,
     report_round,
 )
-from aggregator.planning.federation_feed import read_federation
-from aggregator.settings import DiskSection
+from aggregator.feed.reading import read_federation
+from aggregator.settings.federation import DiskSection
 from aggregator.upkeep.disk_pruning import prune_workspace, surplus, workspace_in_use
 from tests.simulator.disk import files_below, names_in, play_rounds, size_of
 from tests.simulator.federation import SimulatedFederation
@@ -85,7 +85,7 @@ def test_an_aborted_attempt_is_followed_by_another(make_federation: MakeFederati
     first = federation.open(2)
     federation.silos_act(3)
     abort_round(federation.coordinator(), first, "operator.abort", "to try again")
-    report_round(federation.coordinator(), first)
+    report_round(federation.coordinator(), federation.look(first))
     second = federation.open(2)
     federation.play(second)
     assert second.record.attempt == 2
@@ -119,7 +119,7 @@ def test_a_merge_can_be_made_again_after_everything_went(make_federation: MakeFe
         federation.clock.sleep(20)
     for path in (c.workspace / "spool").iterdir():
         path.unlink()
-    assert merge_round(federation.coordinator(), plan).record.adapter.size
+    assert merge_round(federation.coordinator(), federation.look(plan)).record.adapter.size
     federation.play(plan)
 
 

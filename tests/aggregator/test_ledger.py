@@ -7,17 +7,17 @@ from functools import partial
 
 import pytest
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.federated_round import (
     abort_round,
     advance,
     close_round,
     decide_round,
     finish_latest_report,
-    look,
     merge_round,
 )
-from aggregator.settings import LedgerSection
+from aggregator.settings.federation import LedgerSection
 from data_contracts.errors import FederationOperatorError, StorageError
 from data_contracts.protocol.bucket_layout import attempt_of, ledger_bucket, record_key, round_slot
 from data_contracts.protocol.envelope import Verified
@@ -41,7 +41,7 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
 
 
 def closed(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Close:
-    close = close_round(federation.coordinator(), plan)
+    close = close_round(federation.coordinator(), federation.look(plan))
     assert isinstance(close.record, Close)
     return close.record
 
@@ -201,7 +201,9 @@ class TestBetweenJudgementAndLock:
             inbox = federation.inbox(silo)
             key = in_slot(inbox, "submission")
             between(inbox, "retain", partial(_delete, inbox, key, newest(inbox, key)))
-        assert isinstance(close_round(federation.coordinator(), plan).record, Abort)
+        assert isinstance(
+            close_round(federation.coordinator(), federation.look(plan)).record, Abort
+        )
         assert reported(federation, plan).rule == "quorum.not_reached"
 
     def test_whoever_copied_what_is_gone_is_judged_again(
@@ -234,12 +236,12 @@ class TestBetweenJudgementAndLock:
     ) -> None:
         plan = submitted(federation)
         closed(federation, plan)
-        merge_round(federation.coordinator(), plan)
+        merge_round(federation.coordinator(), federation.look(plan))
         federation.silos_act(2)
         inbox = federation.inbox("silo-b")
         key = in_slot(inbox, "evaluation")
         between(inbox, "retain", lambda _: inbox.delete_version(key, newest(inbox, key)))
-        decision = decide_round(federation.coordinator(), plan).record
+        decision = decide_round(federation.coordinator(), federation.look(plan)).record
         assert decision.missing == ("silo-b",)
         assert [used.silo for used in decision.evaluations] == ["silo-a", "silo-c"]
         assert all(used.version for used in decision.evaluations)
@@ -298,7 +300,7 @@ class TestLocks:
         plan = submitted(federation)
         federation.inbox("silo-b").keeps_locks = False
         with pytest.raises(StorageError, match=r"locked in governance mode.*found no lock.*copy"):
-            close_round(federation.coordinator(), plan)
+            close_round(federation.coordinator(), federation.look(plan))
         assert not any("/close/" in key for key in federation.plans.objects)
 
     def test_a_coordinator_that_may_not_lock_is_told(self, federation: SimulatedFederation) -> None:
@@ -309,13 +311,13 @@ class TestLocks:
         plan = submitted(federation)
         federation.inbox("silo-b").before = denied
         with pytest.raises(AccessDeniedError, match="grant it"):
-            close_round(federation.coordinator(), plan)
+            close_round(federation.coordinator(), federation.look(plan))
 
     def test_an_inbox_without_versions_is_named(self, federation: SimulatedFederation) -> None:
         plan = submitted(federation)
         federation.inbox("silo-b").versioned = False
         with pytest.raises(FederationOperatorError, match=r"bucket with versions.*place to copy"):
-            close_round(federation.coordinator(), plan)
+            close_round(federation.coordinator(), federation.look(plan))
 
 
 class TestAgain:
@@ -333,7 +335,7 @@ class TestAgain:
 
         federation.plans.before = die
         with pytest.raises(KilledError):
-            close_round(federation.coordinator(), plan)
+            close_round(federation.coordinator(), federation.look(plan))
         federation.plans.before = None
         locks = {silo: dict(federation.inbox(silo).locks) for silo in SILOS}
         federation.clock.sleep(60)
@@ -401,7 +403,7 @@ class TestCopies:
         closed(federation, plan)
         for silo in SILOS:
             federation.inbox(silo).objects.clear()
-        merge_round(federation.coordinator(), plan)
+        merge_round(federation.coordinator(), federation.look(plan))
         federation.silos_act(2)
         assert advance(federation.coordinator(), plan) is Stage.DECIDING
         report = reported(federation, plan)
@@ -419,7 +421,7 @@ def test_a_run_goes_on_when_the_ledger_s_place_is_changed(
     closed(federation, plan)
     settings = federation.settings
     federation.settings = settings.model_copy(update={"ledger": LedgerSection(place="copy")})
-    merge_round(federation.coordinator(), plan)
+    merge_round(federation.coordinator(), federation.look(plan))
     report = reported(federation, plan)
     by_kind = {ref.kind: ref.version is None for ref in report.evidence if ref.silo is not None}
     assert by_kind == {
@@ -504,7 +506,7 @@ class TestUnreadable:
         plan = submitted(federation)
         federation.inbox("silo-b").before = denied
         with pytest.raises(AccessDeniedError, match="grant it"):
-            close_round(federation.coordinator(), plan)
+            close_round(federation.coordinator(), federation.look(plan))
 
 
 class TestErasedBeforeItWasOver:
@@ -579,7 +581,7 @@ def test_versions_that_were_turned_on_meanwhile_lock_only_what_was_judged(
     inbox.versioned = True
     key = in_slot(inbox, "verdict")
     inbox.put(key, bytes(3_000_000))
-    close = close_round(c, plan).record
+    close = close_round(c, look(c, plan)).record
     assert isinstance(close, Close)
     assert outcomes(close)["silo-b"] == "silo.withdrew"
     assert not [locked for locked, _ in inbox.locks if locked == key]

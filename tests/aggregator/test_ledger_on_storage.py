@@ -11,9 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from aggregator.coordinator import Coordinator
+from aggregator.evidence.look import look
 from aggregator.federated_round import close_round, finish_latest_report
-from aggregator.planning.federation_feed import newest_attempt, read_federation
-from aggregator.settings import LedgerSection
+from aggregator.feed.reading import newest_attempt, read_federation
+from aggregator.settings.federation import LedgerSection
 from data_contracts.errors import FederationOperatorError, StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, RoundPlan
@@ -70,7 +71,7 @@ def meddled(federation: StoredFederation, acts: dict[str, Callable[[], object]])
 
 
 def close_with(c: Coordinator, plan: Verified[RoundPlan]) -> dict[tuple[str, str], EvidenceRef]:
-    close = close_round(c, plan)
+    close = close_round(c, look(c, plan))
     assert isinstance(close.record, Close)
     return {(ref.silo or "", ref.kind): ref for ref in close.record.held}
 
@@ -165,7 +166,7 @@ def test_storage_without_versions_keeps_copies(
     settings = federation.settings
     federation.settings = settings.model_copy(update={"ledger": LedgerSection()})
     with pytest.raises(FederationOperatorError, match=r"bucket with versions.*place to copy"):
-        close_round(federation.coordinator(), plan)
+        close_round(federation.coordinator(), federation.look(plan))
     federation.settings = settings
     held = close_with(federation.coordinator(), plan)
     assert {ref.version for ref in held.values()} == {None}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from aggregator.audit.report_audit import audit
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef

@@ -8,25 +8,19 @@ from typing import Any
 import pytest
 
 from aggregator.audit.report_audit import audit
-from aggregator.evidence.interruption import REVOKED_COORDINATOR
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.interruption import REVOKED_COORDINATOR
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.federated_round import (
     abort_round,
     advance,
     close_round,
     decide_round,
     finish_latest_report,
-    look,
     merge_round,
-    stage,
 )
-from aggregator.planning.federation_feed import (
-    newest_attempt,
-    next_round,
-    read_federation,
-    read_report,
-    starting_point,
-)
+from aggregator.feed.reading import newest_attempt, next_round, read_federation, read_report
+from aggregator.planning.starting_point import starting_point
 from aggregator.report.files import read_bundle
 from data_contracts.errors import FederationOperatorError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, feed_slot, record_key, round_slot
@@ -294,7 +288,7 @@ class TestCoordinatorRevoked:
         self, federation: SimulatedFederation
     ) -> None:
         plan = federation.open()
-        while stage(federation.coordinator(), plan) is not Stage.REPORTING:
+        while look(federation.coordinator(), plan).stage is not Stage.REPORTING:
             federation.silos_act()
             advance(federation.coordinator(), plan)
             federation.clock.sleep(20)
@@ -402,9 +396,9 @@ class TestSiloRevoked:
     ) -> None:
         plan = federation.open()
         federation.silos_act(UNTIL_SUBMITTED)
-        close_round(federation.coordinator(), plan)
+        close_round(federation.coordinator(), federation.look(plan))
         if merged:
-            merge_round(federation.coordinator(), plan)
+            merge_round(federation.coordinator(), federation.look(plan))
         self.revoke(federation, "silo-c")
         federation.play(plan)
         assert report_of(federation, plan).rule == "silo.revoked"
@@ -417,8 +411,8 @@ class TestSiloRevoked:
         plan = federation.open()
         for _ in range(30):
             federation.silos_act()
-            if stage(federation.coordinator(), plan) is Stage.DECIDING:
-                decide_round(federation.coordinator(), plan)
+            if look(federation.coordinator(), plan).stage is Stage.DECIDING:
+                decide_round(federation.coordinator(), federation.look(plan))
                 break
             advance(federation.coordinator(), plan)
         self.revoke(federation, "silo-c")
@@ -446,10 +440,10 @@ class TestVoidPlans:
         federation.silos_act(UNTIL_SUBMITTED)
         federation.change_after(FeedPosition(), silos=federation.pinned.record.silos)
         c = federation.coordinator()
-        assert stage(c, plan) is Stage.VOID
+        assert look(c, plan).stage is Stage.VOID
         assert advance(c, plan) is Stage.VOID
         with pytest.raises(FederationOperatorError, match="that membership 2 made void"):
-            close_round(c, plan)
+            close_round(c, look(c, plan))
         with pytest.raises(FederationOperatorError, match="that membership 2 made void"):
             abort_round(c, plan, "operator.abort", "Late.")
         assert not [key for key in federation.plans.objects if "/close/" in key]
@@ -510,7 +504,7 @@ class TestWhatIsLeftBehind:
         self, federation: SimulatedFederation
     ) -> None:
         plan = federation.open()
-        while stage(federation.coordinator(), plan) is not Stage.REPORTING:
+        while look(federation.coordinator(), plan).stage is not Stage.REPORTING:
             federation.silos_act()
             advance(federation.coordinator(), plan)
             federation.clock.sleep(20)
@@ -520,7 +514,7 @@ class TestWhatIsLeftBehind:
         revoked = TestCoordinatorRevoked()
         head, names = revoked.head(federation), names_in(federation, plan)
         revoked.revoke(federation, revoked.stolen(federation), head, **names)
-        assert stage(federation.coordinator(), plan) is Stage.REPORTING
+        assert look(federation.coordinator(), plan).stage is Stage.REPORTING
 
 
 def names_in(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> dict[str, str]:
@@ -566,7 +560,7 @@ class TestRequests:
         c.feed.refresh()
         counts.clear()
         plan = federation.open(next_round_of(federation))
-        stage(federation.coordinator(), plan)
+        look(federation.coordinator(), plan)
         federation.plans.before = None
         federation.play(plan)
         return counts
@@ -607,7 +601,7 @@ class TestRequests:
 
 
 def read_abort(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Abort | None:
-    from aggregator.planning.federation_feed import abort_of
+    from aggregator.feed.reading import abort_of
 
     c = federation.coordinator()
     found = abort_of(c, read_federation(c), plan)

@@ -7,24 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aggregator.evidence.look import look
 from aggregator.evidence.reader import read_attempt
 from aggregator.evidence.spool import spool
 from aggregator.federated_round import close_round, report_round
-from aggregator.merge.round_merge import merge_inputs
+from aggregator.feed.reading import read_federation
 from aggregator.merge.weighted_sum import WeightedSum
-from aggregator.planning.federation_feed import read_federation
-from aggregator.settings import (
-    MergeSection,
-    OptimizerSection,
-    RobustSection,
-    SiloAdapterSection,
-)
+from aggregator.settings.federation import SiloAdapterSection
+from aggregator.settings.merge import MergeSection, OptimizerSection, RobustSection
+from aggregator.steps.merging import merge_inputs
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import blob_key
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, RoundPlan, RoundReport
-from data_contracts.protocol.starting_adapter import AdapterSource
 from tests.aggregator.adapter_samples import dense
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -48,7 +45,7 @@ def candidate_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> 
 
 
 def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:
-    report, _ = report_round(federation.coordinator(), plan)
+    report, _ = report_round(federation.coordinator(), federation.look(plan))
     return report.record
 
 
@@ -236,4 +233,4 @@ def test_no_silo_is_judged_by_a_starting_adapter_that_storage_withholds(
     shutil.rmtree(c.workspace / "spool")
     del federation.plans.objects[blob_key(starting.digest)]
     with pytest.raises(UntrustedInputError, match=f"blob {starting.digest[:16]}"):
-        close_round(c, plan)
+        close_round(c, look(c, plan))

@@ -10,8 +10,8 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, feed_slot, record_key, round_slot
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import Acceptance
-from flows.round.round_versions import versions_line
-from flows.round.round_watch import NEWER_SILO, render_round, view_round
+from flows.round.watch import NEWER_SILO, render_round, view_round
+from flows.round.wording import versions_line
 from silo_agent.agent import poll_once
 from silo_agent.release.release import Release
 from tests.silo_agent.test_restored_silo import report_of
@@ -38,7 +38,7 @@ def accepted(federation: SimulatedFederation, silo: str) -> Acceptance:
     member = federation.silos[silo]
     member.act(FEDERATION, federation.pinned)
     release: Release = member.agent(FEDERATION, federation.pinned).release
-    found = release.released(attempt_of(plan)).acceptance
+    found = release.outbox.released(attempt_of(plan)).acceptance
     assert found is not None
     slot = round_slot(attempt_of(plan), Acceptance.kind)
     federation.inbox(silo).objects.pop(record_key(slot, found.digest))

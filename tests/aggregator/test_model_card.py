@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 
-from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publishing.model_card import card_records, loss_rows, render_card
 from aggregator.publishing.prompt_format import PromptFormat, PromptSample
 from aggregator.report.bundle import bundle_of

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from aggregator.planning.planning import PlanInputs, StartingPoint, draft_plan
-from aggregator.settings import (
+from aggregator.planning.draft import draft_plan
+from aggregator.planning.inputs import PlanInputs
+from aggregator.planning.starting_point import StartingPoint
+from aggregator.settings.federation import (
     BaseModelSection,
     FederationSettings,
-    MergeSection,
     PrefectSection,
     RecipeSection,
     RoundSection,
 )
+from aggregator.settings.merge import MergeSection
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan
@@ -22,7 +24,7 @@ from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
 from data_contracts.protocol.records.round_plan import AdapterTarget, BaseModelRef, trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from tests.aggregator.federation_samples import (
     COHORT,
     START,

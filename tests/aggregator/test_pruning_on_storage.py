@@ -9,13 +9,13 @@ import pytest
 from aggregator.upkeep.storage_pruning import Need
 from aggregator.upkeep.storage_room import prune_storage, storage_usage
 from data_contracts.protocol.bucket_layout import blob_key, inbox_bucket, plans_bucket
+from infra.stack.identities import ADMIN
 from infra.stack.local_stack import add_identity, start_object_storage
 from infra.stack.seaweedfs import RunningStorage, StoragePorts
-from infra.stack.storage_identities import ADMIN
 from infra.storage.bucket_contents import S3Contents
 from infra.storage.object_store import AccessDeniedError
+from infra.storage.policies import pruning_policy
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_policies import pruning_policy
 from tests.simulator.disk import play_rounds
 from tests.simulator.federation import FEDERATION
 from tests.simulator.stored_federation import StoredFederation

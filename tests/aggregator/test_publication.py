@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from aggregator.attempt import SiloRecords
 from aggregator.decisions.publication import decide
-from aggregator.evidence.attempt import SiloRecords
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Decision, Evaluation
 from tests.aggregator.federation_samples import (

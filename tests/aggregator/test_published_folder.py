@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from aggregator.evidence.look import look
 from aggregator.federated_round import finish_latest_report, report_round
-from aggregator.settings import BaseModelSection, MergeSection, PublicationSection
+from aggregator.settings.federation import BaseModelSection, PublicationSection
+from aggregator.settings.merge import MergeSection
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import write_durably
@@ -159,7 +161,7 @@ def test_a_held_round_leaves_the_folder_of_the_one_before(make_federation: MakeF
         silo.behaviour = Behaviour.UNHAPPY
     second = federation.open(2)
     federation.play(second)
-    report, _ = report_round(federation.coordinator(), second)
+    report, _ = report_round(federation.coordinator(), federation.look(second))
     assert report.record.outcome == "held"
     assert contents(folder) == before
     assert b"# Adapter of round 1," in before["README.md"]
@@ -169,7 +171,7 @@ def test_nothing_is_there_while_nothing_was_published(make_federation: MakeFeder
     federation = make_federation({}, a=Behaviour.UNHAPPY, b=Behaviour.UNHAPPY)
     first = federation.open(1)
     federation.play(first)
-    report, _ = report_round(federation.coordinator(), first)
+    report, _ = report_round(federation.coordinator(), federation.look(first))
     assert report.record.outcome == "held"
     assert not federation.coordinator().published.exists()
 
@@ -232,7 +234,7 @@ def test_a_silo_that_may_not_be_named_refuses(make_federation: MakeFederation) -
     plan = federation.open()
     federation.play(plan)
     c = federation.coordinator()
-    report, _ = report_round(c, plan)
+    report, _ = report_round(c, look(c, plan))
     assert {silo.silo: silo.rule for silo in report.record.silos}["silo-c"] == "policy.named"
     card = (c.published / "README.md").read_text()
     assert "those that contributed are named: silo-a, silo-b." in card

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from aggregator.evidence.attempt import SiloRecords
-from aggregator.report.report import build_report
+from aggregator.attempt import SiloRecords
+from aggregator.report.round_report import build_report
 from data_contracts.errors import FederationOperatorError
 from tests.aggregator.federation_samples import COHORT, adapter_ref, federation, minutes
 

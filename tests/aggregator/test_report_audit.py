@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.audit.claim import Claim
 from aggregator.audit.report_audit import audit, holds
-from aggregator.evidence.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.report.bundle import Bundle, bundle_of
-from aggregator.report.report import build_report, evidence_list
+from aggregator.report.round_report import build_report
 from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.protocol.records.membership import Revocation
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import Retention
 from data_contracts.protocol.records.round_report import InheritedLicence, PageRef
-from data_contracts.protocol.trusted_feed import earlier_after
 from tests.aggregator.federation_samples import (
     COHORT,
     Federation,
@@ -227,12 +227,12 @@ def test_a_silo_s_record_signed_by_another_silo_fails() -> None:
 
 
 def _relisted(evidence: Attempt) -> RoundReport:
-    refs = tuple(ref for ref, _ in evidence_list(evidence))
+    refs = tuple(ref for ref, _ in evidence.evidence())
     return REPORT.record.model_copy(update={"evidence": refs})
 
 
 def _envelopes(evidence: Attempt) -> list[bytes]:
-    return [envelope for _, envelope in evidence_list(evidence)]
+    return [envelope for _, envelope in evidence.evidence()]
 
 
 def test_a_dishonest_close_fails() -> None:

@@ -11,17 +11,12 @@ from typing import Any
 
 import pytest
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.audit.report_audit import audit, holds
-from aggregator.evidence.attempt import Attempt, SiloRecords
+from aggregator.report.archive import export_archive
 from aggregator.report.bundle import Bundle, bundle_of, pack_bundle, unpack_bundle
-from aggregator.report.files import (
-    ReportFile,
-    export_archive,
-    read_bundle,
-    read_report_file,
-    signed_page,
-    write_report_files,
-)
+from aggregator.report.files import read_bundle, read_report_file, write_report_files
+from aggregator.report.report_file import ReportFile, signed_page
 from data_contracts.errors import UntrustedInputError
 from tests.aggregator.federation_samples import federation, key, page_file
 

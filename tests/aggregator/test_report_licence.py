@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.audit.report_audit import audit, holds
-from aggregator.evidence.attempt import Attempt, SiloRecords
 from aggregator.report.bundle import bundle_of
-from aggregator.report.report import build_report
+from aggregator.report.round_report import build_report
 from data_contracts.licences.adapter_licence import NO_LICENCE
-from data_contracts.licences.terms import LicenceTerms
 from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.round_report import InheritedLicence
 from data_contracts.protocol.records.verdict import LicenceCount
 from tests.aggregator.federation_samples import (

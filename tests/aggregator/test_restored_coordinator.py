@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.federated_round import advance, finish_latest_report
-from aggregator.planning.federation_feed import read_federation
+from aggregator.feed.reading import read_federation
 from aggregator.upkeep.backup import back_up_coordinator, restore_coordinator
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, attempt_of_record, round_slot
@@ -112,7 +112,7 @@ def signs_on_a_plan_that_never_was(federation: SimulatedFederation, silo: str) -
     """As `silo` could, of its own accord."""
     release = federation.silos[silo].agent(FEDERATION, federation.pinned).release
     plan = federation.open()
-    found = release.released(attempt_of(plan)).acceptance
+    found = release.outbox.released(attempt_of(plan)).acceptance
     assert found is not None
     forged = found.record.model_copy(update={"round": 900, "issued_at": federation.clock.now()})
     slot = round_slot(attempt_of_record(forged), forged.kind)

@@ -12,10 +12,10 @@ import pytest
 from aggregator.upkeep.storage_check import check_storage
 from data_contracts.errors import StorageError
 from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
+from infra.storage.policies import coordinator_policy, silo_policy
+from infra.storage.probe import probe_inbox, require_promises
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings, connect
-from infra.storage.storage_policies import coordinator_policy, silo_policy
-from infra.storage.storage_probe import probe_inbox, require_promises
 from tests.aggregator.ledger_samples import SILOS, reported
 from tests.radosgw_server import RadosGateway, missing_programs, running_gateway
 from tests.simulator.federation import FEDERATION

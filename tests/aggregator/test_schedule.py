@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.schedules import CronSchedule
 
-from aggregator.planning.schedule import NICKNAMES, cron_line, time_zone
+from aggregator.settings.schedule import NICKNAMES, cron_line, time_zone
 
 VALUE = st.integers(0, 61).map(str) | st.sampled_from(["jan", "DEC", "sun", "Fri", "L", "5#2", "?"])
 TERM = st.one_of(

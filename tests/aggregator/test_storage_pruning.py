@@ -8,14 +8,14 @@ import pytest
 
 from aggregator.audit.report_audit import audit
 from aggregator.contribution.closed_round import closed_round
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import abort_round, advance, finish_latest_report, report_round
-from aggregator.merge.round_merge import merge_inputs
-from aggregator.planning.federation_feed import attempts_back, read_federation
+from aggregator.feed.reading import attempts_back, read_federation
 from aggregator.report.files import read_bundle
-from aggregator.settings import LedgerSection
+from aggregator.settings.federation import LedgerSection
+from aggregator.steps.merging import merge_inputs
 from aggregator.upkeep.storage_needs import GRACE, NO_END, StorageNeeds, read_needs
-from aggregator.upkeep.storage_pruning import BucketKind, Need, judged
+from aggregator.upkeep.storage_pruning import BucketKind, BucketNeeds, Need
 from aggregator.upkeep.storage_room import StorageTally, prune_storage, storage_usage
 from data_contracts.protocol.bucket_layout import blob_key
 from data_contracts.protocol.records.membership import Member
@@ -164,7 +164,7 @@ def test_another_attempt_sends_what_an_aborted_one_had_sent(
     first = federation.open(2)
     federation.silos_act(3)
     abort_round(federation.coordinator(), first, "operator.abort", "to try again")
-    report_round(federation.coordinator(), first)
+    report_round(federation.coordinator(), federation.look(first))
     federation.clock.sleep(GRACE.total_seconds() + 86_400)
     before = blobs(federation)
     prune(federation)
@@ -303,14 +303,14 @@ def test_who_needs_an_object(
     key: str, bucket: BucketKind, until: object, age_days: int, need: Need
 ) -> None:
     stored = StoredVersion(key, "1", 10, NOW - timedelta(days=age_days))
-    assert judged(stored, bucket, needs_of(until), NOW).need is need
+    assert BucketNeeds(bucket, needs_of(until), NOW).judged(stored).need is need
 
 
 def test_no_adapter_goes_while_a_round_is_under_way(make_federation: MakeFederation) -> None:
     stored = StoredVersion(blob_key(DIGEST), "1", 10, NOW - timedelta(days=900))
     for until in (None, NOW):
         needs = needs_of(until, is_under_way=True)
-        assert judged(stored, BucketKind.EVIDENCE, needs, NOW).need is Need.RECENT
+        assert BucketNeeds(BucketKind.EVIDENCE, needs, NOW).judged(stored).need is Need.RECENT
     federation = make_federation(**HONEST)
     federation.open(1)
     c = federation.coordinator()

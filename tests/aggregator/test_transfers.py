@@ -73,7 +73,7 @@ def test_silos_that_submit_the_same_bytes_are_both_left_out(
     federation = make_federation({}, **honest, x=Behaviour.COPYING)
     plan = federation.open(1)
     federation.play(plan)
-    report, _ = report_round(federation.coordinator(), plan)
+    report, _ = report_round(federation.coordinator(), federation.look(plan))
     outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report.record.silos}
     copied = ("rejected", "free_rider.copied")
     assert outcomes["silo-a"] == outcomes["silo-x"] == copied

@@ -17,13 +17,13 @@ from data_contracts.adapters.quantised_format import (
     codes_name,
     scales_name,
 )
-from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import (
+from data_contracts.adapters.starting_adapter import (
     AdapterSource,
     Float32Array,
     InitialAdapter,
 )
+from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 LAYOUT = AdapterLayout(
     rank=3,

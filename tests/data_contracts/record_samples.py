@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from data_contracts.licences.terms import LicenceTerms
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records import (
     Abort,
@@ -30,6 +29,7 @@ from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import (

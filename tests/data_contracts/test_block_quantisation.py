@@ -13,7 +13,7 @@ from data_contracts.adapters.block_quantisation import (
     dequantise,
     quantise,
 )
-from data_contracts.protocol.starting_adapter import Float32Array
+from data_contracts.adapters.starting_adapter import Float32Array
 
 BOTH = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
 

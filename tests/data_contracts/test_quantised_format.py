@@ -26,13 +26,13 @@ from data_contracts.adapters.quantised_format import (
     quantised_entries,
     scales_name,
 )
-from data_contracts.adapters.tensor_layout import payload_bytes, safetensors_header
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import (
+from data_contracts.adapters.starting_adapter import (
     InitialAdapter,
     narrowed,
     tensors_of,
 )
+from data_contracts.adapters.tensor_layout import payload_bytes, safetensors_header
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 from tests.data_contracts.quantised_samples import (
     A_NAME,
     B_NAME,

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from data_contracts.adapters.adapter_format import expected_shapes, lora_a_name, lora_b_name
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import (
+from data_contracts.adapters.starting_adapter import (
     Float32Array,
     InitialAdapter,
     initial_a,
     narrowed,
     tensors_of,
 )
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 from tests.tiny_model import tiny_adapter_layout
 
 

@@ -5,6 +5,12 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from data_contracts.adapters.starting_adapter import (
+    AdapterSource,
+    Float32Array,
+    InitialAdapter,
+    NarrowedAdapter,
+)
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.round_plan import (
@@ -12,12 +18,6 @@ from data_contracts.protocol.records.round_plan import (
     AdapterTarget,
     TrainedFactors,
     TrainingRecipe,
-)
-from data_contracts.protocol.starting_adapter import (
-    AdapterSource,
-    Float32Array,
-    InitialAdapter,
-    NarrowedAdapter,
 )
 from tests.tiny_model import tiny_adapter_layout
 

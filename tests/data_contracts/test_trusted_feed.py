@@ -10,15 +10,10 @@ import rfc8785
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.dsse import key_id
 from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.membership_chain import CoordinatorTrust, earlier_after
 from data_contracts.protocol.records import Abort, Membership, RoundPlan
 from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
-from data_contracts.protocol.trusted_feed import (
-    CoordinatorTrust,
-    FedAttempt,
-    FeedPosition,
-    TrustedFeed,
-    earlier_after,
-)
+from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition, TrustedFeed
 from infra.signing_keys import SigningKey
 from tests.infra.record_samples import (
     COORDINATOR,

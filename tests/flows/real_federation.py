@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator, load_coordinator
-from aggregator.planning.federation_feed import newest_attempt, read_federation, read_report
+from aggregator.feed.reading import newest_attempt, read_federation, read_report
 from data_contracts.protocol.records import RoundReport
+from flows.federation.admin import FederationTerms, Joining, add_silo, init_federation
 from flows.federation.contract_signing import sign_on_both_sides
-from flows.federation.federation_admin import FederationTerms, Joining, add_silo, init_federation
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.processes.local_processes import LocalProcess, start_process
@@ -147,12 +145,7 @@ class RealFederation:
 
     def edit_settings(self, **values: Any) -> None:
         """Change settings in federation.toml; the next round uses them."""
-        path = self.home / "federation.toml"
-        text = path.read_text()
-        for name, value in values.items():
-            text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value} ", text)
-            assert count == 1, name
-        path.write_text(text)
+        set_values(self.home / "federation.toml", **values)
 
     def start_agent(self, silo: str) -> LocalProcess:
         """`silo-agent run` as a process of its own."""
@@ -187,16 +180,7 @@ class RealFederation:
 
     def reported(self, round_number: int, attempt: int) -> RoundReport | None:
         """The report of an attempt of the newest round, once it is there."""
-        c = self.coordinator()
-        feed = read_federation(c)
-        newest = newest_attempt(c, feed)
-        if newest is None:
-            return None
-        plan = newest.plan
-        if (plan.record.round, plan.record.attempt) != (round_number, attempt):
-            return None
-        report = read_report(c, feed, plan)
-        return report.record if report else None
+        return newest_report(self.coordinator(), round_number, attempt)
 
     def _terms(self) -> FederationTerms:
         return FederationTerms(
@@ -261,6 +245,28 @@ class RealFederation:
         (root / "records.jsonl").symlink_to(f"{CANARY}.jsonl")
 
 
+def set_values(path: Path, **values: Any) -> None:
+    """Change settings where they stand in a TOML file."""
+    text = path.read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value} ", text)
+        assert count == 1, name
+    path.write_text(text)
+
+
+def newest_report(c: Coordinator, round_number: int, attempt: int) -> RoundReport | None:
+    """The report of an attempt, if it is the newest one and has its report."""
+    feed = read_federation(c)
+    newest = newest_attempt(c, feed)
+    if newest is None:
+        return None
+    plan = newest.plan
+    if (plan.record.round, plan.record.attempt) != (round_number, attempt):
+        return None
+    report = read_report(c, feed, plan)
+    return report.record if report else None
+
+
 def wait_for(
     what: str, look: Callable[[], _T | None], seconds: float, processes: tuple[LocalProcess, ...]
 ) -> _T:
@@ -275,11 +281,6 @@ def wait_for(
         time.sleep(0.3)
     logs = "\n".join(f"{process.name}:\n{process.log_tail()}" for process in processes)
     raise AssertionError(f"{what}: not within {seconds} s\n{logs}")
-
-
-def descendants(process: LocalProcess) -> list[psutil.Process]:
-    """Every process below an agent, its training ranks among them."""
-    return psutil.Process(process.pid).children(recursive=True)
 
 
 def _advice(silo: str, number: int) -> str:

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.settings import load_settings
+from aggregator.settings.federation import load_settings
 from data_contracts.errors import StorageError
 from flows.commands.federation_commands import federation_app
 from flows.commands.storage_commands import storage_app
-from flows.federation.federation_admin import (
+from flows.federation.admin import (
     FederationTerms,
     Joining,
     add_silo,
     describe,
     init_federation,
 )
-from flows.round.round_operations import require_place_for_copies
+from flows.round.operations import require_place_for_copies
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
 from infra.stack.attached_storage import remember_storage
@@ -246,7 +246,7 @@ def test_a_report_of_somebody_else_fails_with_exit_1(tmp_path: Path) -> None:
     ("modules", "heavy"),
     [
         ("flows.cli, silo_agent.cli", "prefect torch transformers great_expectations deepspeed"),
-        ("flows.round.round_operations", "prefect torch"),
+        ("flows.round.operations", "prefect torch"),
         ("flows.round.federated_training, flows.deployment.deployments", "torch"),
     ],
 )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import parse_settings
-from flows.federation.federation_admin import FederationTerms, settings_text
+from aggregator.settings.federation import parse_settings
+from flows.federation.admin import FederationTerms, settings_text
+from infra.storage.config import StorageSection, s3_settings
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_config import StorageSection, s3_settings
 from silo_agent.config import parse_config
 from silo_agent.first_day.templates import config_text, policy_text
-from silo_agent.policy.policy import read_policy, require_policy
+from silo_agent.policy.policy_file import read_policy, require_policy
 
 ADDRESS = "http://127.0.0.1:9"
 SETTING = re.compile(r"# (?=\[|[a-z_]+ = )")

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from aggregator.contribution.plan import LossJournal, contribution_plan
+from aggregator.evidence.look import look
 from aggregator.evidence.reader import read_attempt
 from aggregator.federated_round import close_round
+from aggregator.feed.reading import read_federation
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.merge.round_merge import merge_inputs
-from aggregator.planning.federation_feed import read_federation
-from aggregator.settings import MergeSection
+from aggregator.settings.merge import MergeSection
+from aggregator.steps.merging import merge_inputs
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records import Close
 from flows.round.contribution import PublicSet, contributions
@@ -35,7 +36,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Si
     plan = federation.open(1)
     for _ in range(5):
         federation.silos_act()
-    assert isinstance(close_round(federation.coordinator(), plan).record, Close)
+    assert isinstance(
+        close_round(federation.coordinator(), look(federation.coordinator(), plan)).record, Close
+    )
     return federation
 
 

@@ -9,12 +9,12 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from flows.commands.storage_commands import storage_app
-from flows.federation.federation_admin import Joining, add_silo, init_federation
+from flows.federation.admin import Joining, add_silo, init_federation
 from infra.disk.file_lock import try_lock
 from infra.signing_keys import create_key
 from infra.stack.local_stack import RunningStorage, StoragePorts, add_identity, start_object_storage
+from infra.storage.policies import pruning_policy
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_policies import pruning_policy
 from silo_agent.cli import app as silo_app
 from silo_agent.loop import LOCK_NAME
 from tests.data_contracts.dataset.contract_samples import CONTRACT

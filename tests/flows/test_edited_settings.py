@@ -11,13 +11,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from typer import BadParameter
 
-from aggregator.settings import load_settings, parse_settings
+from aggregator.settings.federation import load_settings, parse_settings
 from data_contracts.errors import ConsortiaError
-from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.federation.admin import FederationTerms, settings_text
 from infra import command_values as values
 from silo_agent.config import load_config, parse_config
 from silo_agent.first_day.templates import config_text, policy_text
-from silo_agent.policy.policy import read_policy
+from silo_agent.policy.policy_file import read_policy
 
 HOME = Path("/home-of-a-test")
 Parse = Callable[[bytes, Path], object]

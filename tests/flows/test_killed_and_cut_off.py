@@ -17,16 +17,16 @@ from typing import Literal
 import psutil
 import pytest
 
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import look
-from aggregator.planning.federation_feed import (
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
+from aggregator.feed.reading import (
     newest_attempt,
     next_round,
     read_federation,
     read_report,
 )
 from data_contracts.protocol.records import RoundReport
-from flows.deployment.orphaned_processes import RUNNER_HOME
+from flows.deployment.orphaned_processes import flow_processes
 from infra.processes.local_processes import LocalProcess, stop_recorded
 from infra.stack.local_stack import (
     RunningPrefect,
@@ -35,6 +35,7 @@ from infra.stack.local_stack import (
     start_object_storage,
     start_prefect_server,
 )
+from tests.flows.flow_runs import left_running
 from tests.flows.real_federation import RealFederation, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -99,18 +100,11 @@ class CutOff(RealFederation):
 
     def flow_processes(self) -> list[psutil.Process]:
         """Everything that a runner of this federation has started, its own or an earlier one."""
-        return [p for p in psutil.process_iter() if _runner_home(p) == str(self.home.resolve())]
+        return flow_processes(self.home)
 
     def left_running(self) -> list[str]:
         """Flow runs of this federation that have not ended a minute after the report."""
-        return self.left(60)
-
-    def left(self, seconds: float) -> list[str]:
-        """Flow runs of this federation that were started and do not end within some seconds."""
-        deadline = time.monotonic() + seconds
-        while (left := self._unfinished()) and time.monotonic() < deadline:
-            time.sleep(1)
-        return left
+        return left_running(self.home)
 
     def newest(self) -> tuple[int, int, bool]:
         """Round and number of the newest attempt, and whether it has its report."""
@@ -121,26 +115,6 @@ class CutOff(RealFederation):
             return 0, 0, False
         plan = newest.plan
         return plan.record.round, plan.record.attempt, read_report(c, feed, plan) is not None
-
-    def _unfinished(self) -> list[str]:
-        script = (
-            "import sys\n"
-            "from prefect.client.orchestration import get_client\n"
-            "with get_client(sync_client=True) as client:\n"
-            "    for run in client.read_flow_runs():\n"
-            "        if 'until_round' in run.parameters and run.deployment_id is not None:\n"
-            "            if run.parameters['home'] == sys.argv[1] and run.start_time:\n"
-            "                if not run.state.is_final(): print(run.name, run.state_name)\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(self.home)],
-            env=dict(os.environ) | dict(self.prefect.env),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return done.stdout.splitlines()
 
     def trains(self) -> bool:
         """Whether silo-a is training."""
@@ -230,6 +204,7 @@ def test_storage_goes_away_in_training_and_in_the_evaluation(federation: CutOff)
     assert "retry" not in said.lower(), "an outage takes none of the retries"
 
 
+@pytest.mark.campaign
 def test_a_killed_flow_is_resumed_by_its_runner(federation: CutOff) -> None:
     number = _start_short_round(federation)
     federation.kill("flow")
@@ -297,10 +272,3 @@ def test_killed_at_ten_moments_in_four_rounds(
     assert report.outcome == "published"
     assert federation.left_running() == []
     assert federation.next_round() == number + 1
-
-
-def _runner_home(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(RUNNER_HOME)
-    except (psutil.Error, OSError):
-        return None

@@ -7,7 +7,7 @@ import pytest
 
 from aggregator.audit.report_audit import audit
 from aggregator.coordinator import Coordinator
-from aggregator.planning.federation_feed import next_round
+from aggregator.feed.reading import next_round
 from aggregator.planning.membership_changes import (
     Change,
     renewed,
@@ -36,11 +36,11 @@ from flows.federation.coordinator_keys import (
     revoke_coordinator_key,
     revoke_earlier_key,
 )
+from flows.federation.membership_difference import changes
 from flows.federation.membership_signing import (
     Draft,
     Published,
     change_membership,
-    changes,
     publish_draft,
     sign_draft,
 )

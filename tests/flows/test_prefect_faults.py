@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aggregator.settings import FederationSettings, load_settings
+from aggregator.settings.federation import FederationSettings, load_settings
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.prefect_faults import prefect_answers
-from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.federation.admin import FederationTerms, settings_text
 from infra.disk.durable_files import write_durably
 from infra.loopback import LOOPBACK
 from tests.loopback_server import answering
@@ -93,7 +93,7 @@ def test_prefects_own_words_for_no_answer_are_understood(tmp_path: Path) -> None
     settings = federation_at(tmp_path, NOWHERE)
     code = (
         "import sys; from pathlib import Path\n"
-        "from aggregator.settings import load_settings\n"
+        "from aggregator.settings.federation import load_settings\n"
         "from flows.deployment.prefect_settings import use_prefect_of\n"
         "settings = load_settings(Path(sys.argv[1])); use_prefect_of(settings)\n"
         "from prefect.client.orchestration import get_client\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.evidence.attempt import SiloRecords
+from aggregator.attempt import SiloRecords
 from aggregator.report.files import ReportFiles, write_report_files
 from infra.disk.durable_files import write_durably
 from tests.aggregator.federation_samples import federation, page_file

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import FederationSettings, load_settings
+from aggregator.settings.federation import FederationSettings, load_settings
 from flows.commands.next_steps import after_draft, after_init, after_round_start
-from flows.federation.federation_admin import FederationTerms, settings_text
-from flows.round.round_waiting import Cohort, Runner, waiting_lines
+from flows.deployment.runner import Runner
+from flows.federation.admin import FederationTerms, settings_text
+from flows.round.waiting import Cohort, waiting_lines
 from infra.disk.durable_files import write_durably
 from tests.printed_commands import printed_commands, require_pasteable
 

@@ -13,19 +13,20 @@ from threading import Event
 import pytest
 from rich.console import Console
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records import Status
 from data_contracts.protocol.records.status import Phase
-from flows.round.round_operations import stop_waiting
-from flows.round.round_watch import RoundView, render_round, view_round
+from flows.round.operations import stop_waiting
+from flows.round.watch import RoundView, render_round, view_round
 from silo_agent import loop
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.loop import run_agent
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.status_reporter import StatusReporter
+from silo_agent.steps.own_attempt import own_attempt
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -53,8 +54,7 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
 
 def reporter(federation: SimulatedFederation, name: str) -> StatusReporter:
     silo = federation.silos[name].agent(FEDERATION, federation.pinned)
-    parties = refresh_feed(silo).parties(name)
-    return silo.reporter(federation.open(), silo.terms(parties))
+    return own_attempt(silo, refresh_feed(silo), federation.open()).report
 
 
 def test_a_silo_that_trains_is_shown_with_what_is_left(federation: SimulatedFederation) -> None:
@@ -156,6 +156,7 @@ def test_one_whose_contract_lets_no_status_out_says_nothing(
 
 def test_only_that_word_passes_the_switch(federation: SimulatedFederation) -> None:
     silo = federation.silos["silo-a"].agent(FEDERATION, federation.pinned)
+    attempt = own_attempt(silo, refresh_feed(silo), federation.open())
     training = Status.on(
         federation.open(),
         federation.clock.now(),
@@ -168,7 +169,7 @@ def test_only_that_word_passes_the_switch(federation: SimulatedFederation) -> No
         eta_seconds=1,
     )
     with pytest.raises(ValueError, match="stopped"):
-        silo.release.say_stopped(training)
+        attempt.out.say_stopped(training)
 
 
 def waits(federation: SimulatedFederation, stage: Stage, then: int = 3) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
-from aggregator.settings import ScheduleSection
+from aggregator.settings.federation import ScheduleSection
 from flows.deployment.schedule_words import clock_change_words, next_start, usual_words
 
 NEW_YEAR = datetime(2027, 1, 1, 12, tzinfo=UTC)

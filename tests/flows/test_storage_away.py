@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.federation.federation_admin import init_federation
+from flows.federation.admin import init_federation
 from infra.stack.local_ports import free_port
 from infra.stack.local_stack import RunningStorage
 from tests.flows.test_cli import terms

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.settings import parse_settings
-from flows.federation.federation_admin import FederationTerms, settings_text
+from aggregator.settings.federation import parse_settings
+from flows.federation.admin import FederationTerms, settings_text
 from silo_agent.first_day.templates import config_text
 
 TEXTS = ['Coding "assistant"', "C:\\new", "a # b", "line\nbreak", "h\u00e4uslich", "\x7f{x}", ""]

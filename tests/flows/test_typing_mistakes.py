@@ -18,6 +18,7 @@ from infra import command_values as values
 from infra.terminal import run_command_line
 from silo_agent import cli as silo_cli
 from silo_agent.config import load_config
+from silo_agent.first_day.commands import device_name
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 from tests.flows.command_walk import (
     EVERY,
@@ -83,7 +84,7 @@ def test_what_is_clearly_meant_is_taken(sound: dict[Parser | type, str], tmp_pat
     assert values.line(' Coding "assistant", research\n') == 'Coding "assistant", research'
     assert values.endpoint_url("https://storage.example:8333/ ") == "https://storage.example:8333"
     assert values.prefect_api_url("http://127.0.0.1:4200/api/") == "http://127.0.0.1:4200/api"
-    assert silo_cli.device_name("CUDA") == "cuda"
+    assert device_name("CUDA") == "cuda"
     odd = tmp_path / "a 'b' \"c\" # [red] h\u00e4uslich"
     assert values.directory(f"{odd}/below") == odd / "below"
 

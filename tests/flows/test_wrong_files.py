@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import StorageError
-from flows.federation.federation_admin import init_federation, settings_text
+from flows.federation.admin import init_federation, settings_text
 from infra import command_values as values
 from infra.disk.durable_files import write_durably
 from tests.data_contracts.dataset.contract_samples import CONTRACT

@@ -7,7 +7,7 @@ import pytest
 
 from infra import command_values as values
 from infra.signing_keys import create_key
-from silo_agent.cli import device_name
+from silo_agent.first_day.commands import device_name
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 from tests.flows.command_walk import Parser
 

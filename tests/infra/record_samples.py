@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_contracts.protocol.bucket_layout import RoundId
 from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Abort, Acceptance, Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
@@ -19,7 +20,6 @@ from data_contracts.protocol.records.round_plan import (
     PublicationRule,
     TrainingRecipe,
 )
-from data_contracts.protocol.trusted_feed import earlier_after
 from infra.signing_keys import SigningKey
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)

@@ -12,14 +12,9 @@ import pytest
 
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.artifact import digest_of_bytes
-from infra.backup.backup_file import (
-    Manifest,
-    Owner,
-    manifest_of,
-    unpack_backup,
-    write_backup,
-)
+from infra.backup.backup_file import unpack_backup, write_backup
 from infra.backup.home_restore import Home, restore_home
+from infra.backup.manifest import Manifest, Owner, manifest_of
 from infra.backup.sealed_file import CHUNK_BYTES, MAGIC, TAG_BYTES
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

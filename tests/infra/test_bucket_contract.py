@@ -14,8 +14,8 @@ from data_contracts.protocol.artifact import ArtifactRef, artifact_of_bytes, art
 from data_contracts.protocol.bucket_layout import blob_key
 from infra.stack.local_stack import RunningStorage, add_federation
 from infra.storage.object_store import BoundExceededError, Bucket
+from infra.storage.probe import probe_storage, require_promises
 from infra.storage.s3_bucket import S3Bucket
-from infra.storage.storage_probe import probe_storage, require_promises
 from tests.simulator.memory_bucket import InMemoryBucket
 
 

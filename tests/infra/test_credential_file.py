@@ -10,14 +10,14 @@ import pytest
 
 from data_contracts.errors import ConsortiaError
 from infra.disk.durable_files import write_durably
+from infra.stack.credentials import renew_credential, revoke_replaced
+from infra.stack.identities import silo_name
 from infra.stack.local_stack import RunningStorage, add_federation, add_silo
-from infra.stack.stack_credentials import renew_credential, revoke_replaced
-from infra.stack.storage_identities import silo_name
+from infra.storage.config import StorageSection, s3_settings
 from infra.storage.credential_file import CredentialFile
 from infra.storage.object_store import UnusableCredentialError
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings
-from infra.storage.storage_config import StorageSection, s3_settings
 from tests.infra.answering_s3 import always
 
 OLD = 'access_key = "OLD1"\nsecret_key = "s"\n'

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from infra.disk.durable_files import keep_durably, write_durably
+from infra.disk.durable_files import aside, keep_durably, private_file, write_durably
 
 
 def test_a_kept_file_is_the_same_file_and_outlives_the_first_name(tmp_path: Path) -> None:
@@ -50,3 +50,26 @@ def test_a_place_that_cannot_be_written_says_how_much_room_is_needed(tmp_path: P
     with pytest.raises(ConsortiaError, match="expected a writable disk with 7 free bytes"):
         keep_durably(source, source / "below-a-file" / "blob")
     assert source.read_bytes() == b"trained"
+
+
+def test_a_private_file_is_its_owner_s_alone_and_never_written_over(tmp_path: Path) -> None:
+    with private_file(tmp_path / "key") as file:
+        file.write(b"secret")
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError), private_file(tmp_path / "key") as file:
+        file.write(b"another")
+    assert (tmp_path / "key").read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_what_fails_aside_leaves_the_place_as_it_was(tmp_path: Path, is_synced: bool) -> None:
+    place = tmp_path / "file"
+    write_durably(place, b"before")
+    with (
+        pytest.raises(ConsortiaError, match="expected a writable disk with 5 free bytes"),
+        aside(place, 5, is_synced=is_synced) as temporary,
+    ):
+        temporary.write_bytes(b"half")
+        raise OSError("no space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert place.read_bytes() == b"before"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import StorageError
-from flows.federation.federation_admin import (
+from flows.federation.admin import (
     STORAGE_CREDENTIALS,
     FederationTerms,
     init_federation,
@@ -25,9 +25,9 @@ from infra.loopback import LOOPBACK
 from infra.processes.local_processes import start_process
 from infra.stack.local_ports import free_port
 from infra.storage.object_store import Bucket, StorageUnavailableError
+from infra.storage.probe import probe_inbox, require_promises
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings, connect
-from infra.storage.storage_probe import probe_inbox, require_promises
 from tests.infra import test_bucket_contract as contract
 
 pytestmark = [pytest.mark.campaign, pytest.mark.stack, pytest.mark.timeout(1800)]

@@ -13,10 +13,10 @@ from infra.records.record_store import (
     Absent,
     Equivocation,
     Found,
-    SeenStatuses,
     read_slot,
     write_record,
 )
+from infra.records.seen import SeenStatuses
 from infra.signing_keys import SigningKey
 from tests.infra.record_samples import NOW, ROUND, SILO, SILO_KEYS, STRANGER, abort, acceptance
 from tests.simulator.memory_bucket import InMemoryBucket

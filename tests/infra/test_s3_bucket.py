@@ -12,9 +12,9 @@ from data_contracts.protocol.bucket_layout import blob_key
 from infra.stack.local_ports import free_port
 from infra.stack.local_stack import RunningStorage, add_federation, add_silo
 from infra.storage.object_store import AccessDeniedError, UnusableCredentialError
+from infra.storage.probe import probe_inbox, probe_locks, probe_storage, require_promises
 from infra.storage.s3_bucket import SINGLE_PUT_MAX_BYTES, S3Bucket, S3Settings
 from infra.storage.s3_client import connect
-from infra.storage.storage_probe import probe_inbox, probe_locks, probe_storage, require_promises
 from tests.infra.misbehaving_s3 import running
 
 SECRET = "the-secret-that-must-not-show"

@@ -24,8 +24,8 @@ from infra.storage.object_store import (
     StorageUnavailableError,
     UnusableCredentialError,
 )
+from infra.storage.probe import probe_inbox, probe_storage
 from infra.storage.s3_bucket import S3Bucket, S3Settings
-from infra.storage.storage_probe import probe_inbox, probe_storage
 from tests.infra.answering_s3 import always, error_body
 
 LISTING = b"""<?xml version="1.0" encoding="UTF-8"?>

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from data_contracts.errors import ConsortiaError, StorageError
 from infra.stack.local_ports import free_port
+from infra.storage.config import StorageSection, s3_settings
 from infra.storage.object_store import StorageUnavailableError, UnusableCredentialError
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import connect
-from infra.storage.storage_config import StorageSection, s3_settings
 from tests.infra.answering_s3 import always
 
 ELSEWHERE = "https://storage.example"

@@ -8,13 +8,8 @@ import pytest
 
 from data_contracts.errors import StorageError
 from infra.storage.object_store import AccessDeniedError, Lock, RefusedRequestError
-from infra.storage.storage_probe import (
-    RACES,
-    probe_inbox,
-    probe_locks,
-    probe_storage,
-    require_promises,
-)
+from infra.storage.probe import probe_inbox, probe_locks, probe_storage, require_promises
+from infra.storage.promises import RACES
 from tests.simulator.memory_bucket import InMemoryBucket
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

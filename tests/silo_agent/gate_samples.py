@@ -1,14 +1,16 @@
 """A silo's gate over a home directory on disk: the real contract, data, key and registries."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from silo_agent.config import DataSection, SiloConfig
 from silo_agent.first_day.templates import config_text
+from silo_agent.gate.check_process import check_in_child
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome
 from tests.data_contracts.dataset.contract_samples import CONTRACT, write_lines
@@ -37,7 +39,12 @@ class SampleSilo:
     @property
     def gate(self) -> ContractGate:
         """A fresh gate."""
-        return ContractGate(self.config, "0" * 64, self.clock)
+        return ContractGate(self.config, self.clock)
+
+    @property
+    def gate_in_child(self) -> ContractGate:
+        """A fresh gate as a running agent has it."""
+        return ContractGate(self.config, self.clock, partial(check_in_child, self.home))
 
     @property
     def data_file(self) -> Path:

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.membership import Member
+from flows.federation.admin import FederationTerms, settings_text
 from flows.federation.contract_signing import sign_contract
-from flows.federation.federation_admin import FederationTerms, settings_text
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.signing_keys import create_key, load_key

@@ -1,7 +1,10 @@
 """A contract that ceases to count stops training, and stops what was trained from leaving."""
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -9,13 +12,26 @@ from aggregator.federated_round import close_round, merge_round
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.errors import DataStewardError, StorageError
 from data_contracts.protocol.bucket_layout import attempt_of
-from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Close, Refusal, RoundPlan, Verdict
-from silo_agent.agent import Step
-from silo_agent.release.release import Released
+from data_contracts.protocol.envelope import Verified, verify
+from data_contracts.protocol.records import Close, Refusal, RoundPlan, Status, Verdict
+from silo_agent.agent import poll_once
+from silo_agent.collaborators import LocalTraining
+from silo_agent.config import AgentSection
+from silo_agent.gate.outcome import GateOutcome
+from silo_agent.release.outbox import Released
+from silo_agent.release.status_reporter import STATUS_NAME, StatusReporter
+from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step
+from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
-from tests.simulator.silo import FINDINGS, Behaviour, SimulatedSilo
+from tests.simulator.silo import (
+    FINDINGS,
+    Behaviour,
+    SimulatedGate,
+    SimulatedSilo,
+    SimulatedTrainer,
+)
 
 UNTIL_VERDICT, UNTIL_SUBMISSION = 2, 3
 VALIDITY = timedelta(minutes=10)
@@ -62,11 +78,11 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
 
 def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPlan]) -> Released:
     agent = federation.silos[silo].agent(FEDERATION, federation.pinned)
-    return agent.release.released(attempt_of(plan))
+    return agent.release.outbox.released(attempt_of(plan))
 
 
 def closed(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Close:
-    close = close_round(federation.coordinator(), plan).record
+    close = close_round(federation.coordinator(), federation.look(plan)).record
     assert isinstance(close, Close)
     return close
 
@@ -150,7 +166,7 @@ def test_no_losses_leave_a_contract_that_does_not_let_them_out(
     plan = federation.open()
     federation.silos_act(UNTIL_SUBMISSION)
     closed(federation, plan)
-    merge_round(federation.coordinator(), plan)
+    merge_round(federation.coordinator(), federation.look(plan))
     change(federation.silos["silo-c"])
     federation.silos_act()
     assert "evaluation" in federation.silos["silo-a"].kinds()
@@ -173,7 +189,7 @@ def test_only_an_admitted_silo_s_findings_become_its_baseline(
     assert [(r.silo, r.rule) for r in close.rejected] == [("silo-c", "verdict.incomplete")]
     federation.silos_act()
     assert [silo.remembered for silo in federation.silos.values()] == [[], [], [], []], "no merge"
-    merge_round(federation.coordinator(), plan)
+    merge_round(federation.coordinator(), federation.look(plan))
     federation.silos_act(2)
     assert "evaluation" in federation.silos["silo-c"].kinds(), "it evaluates all the same"
     remembered = {name: silo.remembered for name, silo in federation.silos.items()}
@@ -278,3 +294,158 @@ def test_data_that_changed_after_the_verdict_is_a_refusal(
     federation.silos_act(UNTIL_SUBMISSION)
     refused_by_door(federation, plan, "data.unusable")
     assert silo.trainings == 1
+
+
+@dataclass
+class TellingTrainer(SimulatedTrainer):
+    """Also reports after whatever happens while it trains; `then` a minute later once more."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    then: Callable[[], None] = lambda: None
+
+    def train(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        starting_adapter: Path | None,
+        report: StatusReporter,
+    ) -> LocalTraining:
+        """As the simulation."""
+        trained = super().train(plan, verdict, starting_adapter, report)
+        for step in (2, 3):
+            self.clock.sleep(60)
+            report.show("training", step=step, steps=10, tokens_per_second=100.0)
+            self.then()
+        self.clock.sleep(60)
+        return trained
+
+
+def telling(federation: SimulatedFederation, then: Callable[[], None] = lambda: None) -> Silo:
+    """silo-c's agent, which reports three times while it trains."""
+    silo = federation.silos["silo-c"]
+    trainer = TellingTrainer(
+        silo.name,
+        silo.home / "work",
+        silo.behaviour,
+        lambda: silo.while_training(),
+        silo.clock,
+        then,
+    )
+    return replace(silo.agent(FEDERATION, federation.pinned), trainer=trainer)
+
+
+def told(silo: SimulatedSilo) -> list[tuple[str, int]]:
+    """Phase and step of every status that has left, in order."""
+    keys = [info.key for info in silo.inbox.list_keys("status/")]
+    own = {silo.key.public_key_hex}
+    envelopes = [silo.inbox.get(key, 10**6) or b"" for key in keys]
+    read = [verify(envelope, Status, own).record for envelope in envelopes]
+    return [(status.phase, status.step) for status in sorted(read, key=lambda s: s.number)]
+
+
+def closed_to_statuses(silo: SimulatedSilo) -> None:
+    silo.contract.egress = tuple(item for item in EGRESS if item != "status")
+
+
+@pytest.mark.parametrize("change", [changed, withdrawn, expired, closed_to_statuses])
+def test_a_contract_that_goes_while_training_silences_the_status(
+    federation: SimulatedFederation, change: Change
+) -> None:
+    silo = federation.silos["silo-c"]
+    silo.while_training = lambda: change(silo)
+    federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    poll_once(telling(federation))
+    assert told(silo)[-1] == ("training", 1), "until then the contract was there"
+    kept = json.loads((silo.home / STATUS_NAME).read_bytes())
+    assert kept["phase"] == "releasing", "the silo itself goes on being told"
+
+
+def test_a_status_leaves_again_once_its_door_is_open(federation: SimulatedFederation) -> None:
+    silo = federation.silos["silo-c"]
+    agreed_with = silo.contract.agreed_with
+
+    def agreed_again() -> None:
+        silo.contract.agreed_with = agreed_with
+
+    silo.while_training = lambda: withdrawn(silo)
+    federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    assert poll_once(telling(federation, agreed_again)) is Step.SUBMITTED
+    assert [step for phase, step in told(silo) if phase == "training"] == [1, 3]
+
+
+@dataclass
+class SlowGate(SimulatedGate):
+    """A check in which something happens before its first report, after 4,000 records."""
+
+    meanwhile: Callable[[], None] = lambda: None
+
+    def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
+        """As simulated."""
+        self.meanwhile()
+        progress(4_000)
+        return super().check(progress)
+
+
+def slow(federation: SimulatedFederation, meanwhile: Callable[[], None] = lambda: None) -> Silo:
+    """silo-c's agent, which looks at its data for a while."""
+    silo = federation.silos["silo-c"]
+    agent = silo.agent(FEDERATION, federation.pinned)
+    gate = SlowGate(silo.contract, silo.behaviour, silo.clock.now() + VALIDITY, [], meanwhile)
+    return replace(agent, gate=gate, config=agent.config.model_copy(update=AT_ONCE))
+
+
+AT_ONCE = {"agent": AgentSection(status_seconds=0.1)}
+
+
+@pytest.mark.parametrize("change", [changed, withdrawn])
+def test_a_contract_that_goes_while_the_data_is_looked_at_gives_no_verdict(
+    federation: SimulatedFederation, change: Change
+) -> None:
+    silo = federation.silos["silo-c"]
+    plan = federation.open()
+    federation.silos_act()
+    assert poll_once(slow(federation, lambda: change(silo))) is Step.REFUSED
+    assert silo.kinds() == {"acceptance", "refusal"}
+    done = released(federation, "silo-c", plan)
+    assert done.verdict is None
+    assert done.refusal is not None
+    assert done.refusal.record.rule == "contract.changed"
+
+
+@pytest.mark.parametrize(("egress", "records"), [(EGRESS, 4_000), (("status", "losses"), 0)])
+def test_the_records_looked_at_so_far_are_told_only_where_counts_may_leave(
+    federation: SimulatedFederation, egress: tuple[str, ...], records: int
+) -> None:
+    silo = federation.silos["silo-c"]
+    federation.open()
+    federation.silos_act()
+    silo.contract.egress = egress
+    agent = slow(federation, lambda: silo.clock.sleep(60))
+    assert poll_once(agent) is Step.CHECKED_DATA
+    assert ("checking_data", records) in told(silo)
+    assert {step for _, step in told(silo)} == {0, records}
+
+
+def verdicts_down(operation: str, key: str) -> None:
+    if "/verdict/" in key:
+        raise StorageError("inbox", expected="an answer", found="503", action="try again")
+
+
+@pytest.mark.parametrize("change", [changed, withdrawn])
+def test_an_unsent_verdict_asks_its_door_again(
+    federation: SimulatedFederation, change: Change
+) -> None:
+    silo = federation.silos["silo-c"]
+    plan = federation.open()
+    federation.silos_act()
+    inbox = federation.inbox("silo-c")
+    inbox.before = verdicts_down
+    federation.silos_act()
+    assert released(federation, "silo-c", plan).verdict is not None
+    inbox.before = None
+    change(silo)
+    assert silo.act(FEDERATION, federation.pinned) is Step.REFUSED
+    assert silo.kinds() == {"acceptance", "refusal"}
+    assert released(federation, "silo-c", plan).verdict is None

@@ -55,13 +55,13 @@ def evaluated(
         silo.contract.egress = egress
     plan = federation.open()
     federation.silos_act(3)
-    close_round(federation.coordinator(), plan)
-    merge_round(federation.coordinator(), plan)
+    close_round(federation.coordinator(), federation.look(plan))
+    merge_round(federation.coordinator(), federation.look(plan))
     agent = silo.agent(FEDERATION, federation.pinned)
     trainer = ChangedLosses(silo.name, _work(silo), silo.behaviour, lambda: None, changes)
     agent = replace(agent, trainer=trainer)
     poll_once(agent)
-    found = agent.release.released(attempt_of(plan)).evaluation
+    found = agent.release.outbox.released(attempt_of(plan)).evaluation
     assert found is not None
     return found.record
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,8 @@ import pytest
 
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from silo_agent.config import AgentSection
-from silo_agent.gate.check_process import ORPHANED_EXIT_CODE, REPORT_EVERY, check_in_child
+from silo_agent.gate.check_child import ORPHANED_EXIT_CODE, REPORT_EVERY
+from silo_agent.gate.check_process import check_in_child
 from silo_agent.gate.contract_gate import GATE_DIRECTORY
 from silo_agent.restarts import CheckDiedError
 from tests.data_contracts.dataset.contract_samples import sample_record, sample_records
@@ -31,7 +31,7 @@ def silo(tmp_path: Path) -> SampleSilo:
 
 def test_the_child_finds_what_the_gate_finds_and_it_is_kept(silo: SampleSilo) -> None:
     silo.write_records([*sample_records(), b"broken"])
-    gate = replace(silo.gate, in_child=True)
+    gate = silo.gate_in_child
     outcome = gate.check()
     assert failing(outcome) == ["records.readable"]
     assert gate.check() == outcome, "it is kept"
@@ -48,7 +48,7 @@ def test_progress_comes_while_the_child_works(silo: SampleSilo) -> None:
     count = 2 * REPORT_EVERY + 500
     silo.write_records([sample_record(n, prompt="Which?", answer=words(n)) for n in range(count)])
     seen: list[int] = []
-    assert failing(replace(silo.gate, in_child=True).check(seen.append)) == []
+    assert failing(silo.gate_in_child.check(seen.append)) == []
     assert seen == [REPORT_EVERY, 2 * REPORT_EVERY]
 
 
@@ -72,7 +72,7 @@ def each_child(act: Callable[[psutil.Process], None], times: int) -> Iterator[li
         while not over.wait(0.01):
             for child in psutil.Process().children():
                 with suppress(psutil.Error):
-                    if child.pid not in seen and "silo_agent.gate.check_process" in child.cmdline():
+                    if child.pid not in seen and "silo_agent.gate.check_child" in child.cmdline():
                         seen.append(child.pid)
                         if len(seen) <= times:
                             act(child)
@@ -98,7 +98,7 @@ def crash(child: psutil.Process) -> None:
 def test_a_child_that_was_killed_once_is_started_again(silo: SampleSilo) -> None:
     silo.write_records(list(sample_records()))
     with each_child(psutil.Process.kill, 1) as seen:
-        assert replace(silo.gate, in_child=True).check().passed
+        assert silo.gate_in_child.check().passed
     assert len(seen) == 2
 
 
@@ -108,7 +108,7 @@ def test_a_child_that_always_dies_is_no_word_about_the_data(
 ) -> None:
     silo.write_records(list(sample_records()))
     silo.config = silo.config.model_copy(update={"agent": AgentSection(max_restarts=2)})
-    gate = replace(silo.gate, in_child=True)
+    gate = silo.gate_in_child
     with each_child(die, 3) as seen, pytest.raises(CheckDiedError, match=r"more memory") as raised:
         gate.check()
     assert len(seen) == 3
@@ -118,7 +118,7 @@ def test_a_child_that_always_dies_is_no_word_about_the_data(
 
 def test_what_needs_no_look_needs_no_child(silo: SampleSilo) -> None:
     (silo.home / "silo-agent.toml").unlink()
-    outcome = replace(silo.gate, in_child=True).check()
+    outcome = silo.gate_in_child.check()
     assert failing(outcome) == ["data.available"]
 
 
@@ -132,7 +132,7 @@ def test_the_kill_switch_ends_the_child(silo: SampleSilo) -> None:
 
 def test_the_child_ends_with_its_agent(silo: SampleSilo) -> None:
     """Its end of the pipe is closed by the kernel, however the agent ended."""
-    command = [sys.executable, "-m", "silo_agent.gate.check_process", str(silo.home)]
+    command = [sys.executable, "-m", "silo_agent.gate.check_child", str(silo.home)]
     silo.write_records(
         [sample_record(n, prompt="Which?", answer=words(n)) for n in range(REPORT_EVERY + 4_000)]
     )

@@ -10,7 +10,7 @@ import pytest
 from data_contracts.protocol.dsse import fingerprint
 from infra.signing_keys import create_key, load_key
 from silo_agent.config import load_config
-from silo_agent.policy.policy import read_policy
+from silo_agent.policy.policy_file import read_policy
 from tests.data_contracts.dataset.contract_samples import sample_record, sample_records
 from tests.silo_agent.gate_samples import SampleSilo
 from tests.silo_agent.test_policy import EXACT, POLICY

@@ -6,7 +6,8 @@ import pytest
 
 from data_contracts.protocol.records import RoundPlan
 from infra.clock import SystemClock
-from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.collaborators import GlobalAdapter
+from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.jobs import HELDOUT, LocalJobs, coalition_adapters

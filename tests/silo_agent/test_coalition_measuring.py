@@ -18,12 +18,12 @@ from data_contracts.protocol.records import CoalitionLosses, ContributionRequest
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.wire_types import decimal_from_float
 from infra.records.record_store import write_record
-from silo_agent.agent import Step
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.contribution.coalition_measuring import BATCH_COALITIONS, LOSS_DECIMALS
 from silo_agent.release.kill_switch import KillSwitch
-from silo_agent.release.release import Released
+from silo_agent.release.outbox import Released
 from silo_agent.release.status_reporter import StatusReporter
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour, SimulatedSilo
@@ -75,7 +75,7 @@ def act(federation: SimulatedFederation, silo: str) -> Step | None:
 
 def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPlan]) -> Released:
     agent = federation.silos[silo].agent(FEDERATION, federation.pinned)
-    return agent.release.released(attempt_of(plan))
+    return agent.release.outbox.released(attempt_of(plan))
 
 
 def has_answered(silo: SimulatedSilo) -> bool:

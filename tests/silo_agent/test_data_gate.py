@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.findings.splits import split_of
-from data_contracts.dataset.licence import canonical_licence_id
+from data_contracts.dataset.licence_policy import canonical_licence_id
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.protocol.records.verdict import MAX_LICENCES
 from silo_agent.gate.contract_gate import BASELINE_NAME, GATE_DIRECTORY, SPLITS_DIRECTORY
@@ -45,6 +46,18 @@ def test_good_data_passes(silo: SampleSilo) -> None:
     assert outcome.train_records + outcome.heldout_records <= 40
     assert outcome.heldout_records == expected.count("heldout")
     assert silo.check() == outcome
+
+
+def test_why_there_is_no_contract_is_logged_once_per_change(
+    silo: SampleSilo, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every status that may leave asks for it, for as long as training takes."""
+    parties = Parties("fed-one", "silo-one", frozenset(), frozenset())
+    gate = silo.gate
+    assert [gate.terms(parties) for _ in range(3)] == [None] * 3, "nobody has signed it"
+    silo.write_contract("not a contract")
+    assert [gate.terms(parties) for _ in range(3)] == [None] * 3
+    assert len(caplog.records) == len({record.message for record in caplog.records}) == 2
 
 
 def test_expired_contract_fails_without_reading_data(silo: SampleSilo) -> None:

@@ -6,20 +6,22 @@ from typing import NoReturn
 
 import pytest
 
-from aggregator.evidence.stage import owing_evaluation
-from aggregator.federated_round import abort_round, close_round, look, merge_round
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.decisions.stage import owing_evaluation
+from aggregator.evidence.look import look
+from aggregator.federated_round import abort_round, close_round, merge_round
+from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, Refusal, RoundPlan
-from flows.round.round_watch import view_round
-from silo_agent.agent import Step, poll_once
+from flows.round.watch import view_round
+from silo_agent.agent import poll_once
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.loop import run_agent
-from silo_agent.release.release import Released
+from silo_agent.release.outbox import Released
 from silo_agent.restarts import CheckDiedError, ProcessDiedError, described_exit, with_restarts
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -63,7 +65,7 @@ def agent_c(federation: SimulatedFederation) -> Silo:
 
 
 def released(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Released:
-    return agent_c(federation).release.released(attempt_of(plan))
+    return agent_c(federation).release.outbox.released(attempt_of(plan))
 
 
 def refusal_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Refusal:
@@ -102,7 +104,7 @@ def test_training_that_dies_is_refused_and_the_next_attempt_is_taken_part_in(
     refusal = refusal_of(federation, plan)
     assert refusal.rule == rule
     assert "killed, out of memory, or crashed" in refusal.reason
-    close = close_round(federation.coordinator(), plan).record
+    close = close_round(federation.coordinator(), federation.look(plan)).record
     assert isinstance(close, Close)
     assert [(each.silo, each.rule) for each in close.refused] == [("silo-c", rule)]
     assert [each.silo for each in close.admitted] == ["silo-a", "silo-b"]
@@ -139,8 +141,8 @@ def test_an_evaluation_that_dies_is_waited_for_no_longer_and_the_adapter_counts(
 ) -> None:
     plan = federation.open()
     federation.silos_act(3)
-    close_round(federation.coordinator(), plan)
-    merge_round(federation.coordinator(), plan)
+    close_round(federation.coordinator(), federation.look(plan))
+    merge_round(federation.coordinator(), federation.look(plan))
     assert poll_once(dying_evaluator(federation)) is Step.REFUSED
     assert refusal_of(federation, plan).rule == "evaluation.failed"
     c = federation.coordinator()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
 from aggregator.federated_round import abort_round, advance
-from aggregator.settings import MergeSection
+from aggregator.settings.merge import MergeSection
 from data_contracts.protocol.bucket_layout import blob_key
 from data_contracts.protocol.records import Submission
 from infra.disk.own_files import remove_all

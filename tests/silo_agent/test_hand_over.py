@@ -10,9 +10,9 @@ from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.dsse import Signer
 from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.trust_anchor import load_trust_anchor
-from data_contracts.protocol.trusted_feed import earlier_after
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import create_key
 from silo_agent.config import load_config

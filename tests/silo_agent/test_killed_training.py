@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from infra.clock import SystemClock
-from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining, Splits
+from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, LocalTraining
 from silo_agent.config import AgentSection, TrainingSection
+from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.run_files import RunFiles

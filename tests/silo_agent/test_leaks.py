@@ -118,7 +118,7 @@ def test_the_child_process_says_nothing_of_the_data(tmp_path: Path) -> None:
     silo = SampleSilo(tmp_path, CONTRACT)
     silo.write_config()
     silo.write_records([*planted(), b"broken"])
-    command = [sys.executable, "-m", "silo_agent.gate.check_process", str(tmp_path)]
+    command = [sys.executable, "-m", "silo_agent.gate.check_child", str(tmp_path)]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.clock import SystemClock
-from silo_agent.collaborators import EvaluatedAdapters, GlobalAdapter, HeldoutLosses, Splits
+from silo_agent.collaborators import EvaluatedAdapters, GlobalAdapter, HeldoutLosses
+from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.training.job import EvaluationJob
 from silo_agent.training.jobs import BASE, HELDOUT, measured

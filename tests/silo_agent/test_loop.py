@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import SiloOperatorError, StorageError
 from infra.signing_keys import create_key
 from silo_agent.agent import poll_once

@@ -13,14 +13,9 @@ from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.round_plan import Retention, SiloLayout
 from silo_agent.first_day.templates import policy_text
-from silo_agent.policy.policy import (
-    ContractTerms,
-    PlanContext,
-    PolicyFile,
-    judge_plan,
-    read_policy,
-    require_policy,
-)
+from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.policy_file import PolicyFile, read_policy, require_policy
+from silo_agent.policy.rules import PlanContext, judge_plan
 from tests.aggregator.federation_samples import federation, key, membership
 
 FED = federation()

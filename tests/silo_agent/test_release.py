@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import StorageError, UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.envelope import seal
-from data_contracts.protocol.records import Submission, Verdict
+from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.records import RoundPlan, Submission, Verdict
 from infra.signing_keys import SigningKey, create_key
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.in_force import InForce
+from silo_agent.policy.policy_file import PolicyFile
 from silo_agent.release.kill_switch import KillSwitch
-from silo_agent.release.release import Grounds, Release, ReleaseForbiddenError
+from silo_agent.release.outbox import Outbox
+from silo_agent.release.release import PlanRelease, Release, ReleaseForbiddenError
 from tests.aggregator.federation_samples import federation
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -23,6 +27,7 @@ from tests.simulator.memory_bucket import InMemoryBucket
 FED = federation()
 SILO = FED.plan.record.cohort[0]
 HOUR = timedelta(hours=1)
+PARTIES = Parties(FED.plan.record.federation, SILO, frozenset(), frozenset())
 
 
 class Desk:
@@ -35,13 +40,19 @@ class Desk:
         self.key: SigningKey = create_key(directory / "key.pem")
         self.directory = directory
         self.adapter = directory / "adapter.safetensors"
+        self.in_force: ContractTerms | None = self.contract()
         save_file({"x": np.ones(3, dtype=np.float32)}, self.adapter)
 
-    def release(self) -> Release:
+    def release(self, plan: Verified[RoundPlan] = FED.plan) -> PlanRelease:
         """A fresh one, as after a restart."""
-        return Release(
-            self.directory / "outbox", self.inbox, self.key, self.clock, self.switch.is_on
+        made = Release(
+            Outbox(self.directory / "outbox", self.key),
+            self.inbox,
+            self.clock,
+            self.switch.is_on,
+            InForce(lambda parties: self.in_force, lambda: PolicyFile(None, None, "none")),
         )
+        return made.about(plan, PARTIES)
 
     def verdict(self, *, passed: bool = True) -> Verdict:
         sample = FED.verdict(SILO).record
@@ -55,15 +66,6 @@ class Desk:
             "expires_at": FED.plan.record.issued_at + 24 * HOUR,
         }
         return ContractTerms(**values | changes)
-
-    def grounds(self, **changes: Any) -> Grounds:
-        """Grounds that open the door unless `changes` says otherwise."""
-        values: dict[str, Any] = {
-            "adapter": self.adapter,
-            "plan": FED.plan,
-            "contract": self.contract(),
-        }
-        return Grounds(**values | changes)
 
     def left(self) -> list[str]:
         """Keys in the inbox that only a submission would make."""
@@ -87,24 +89,24 @@ def test_a_submission_leaves_with_its_blob_first(desk: Desk) -> None:
     order: list[str] = []
     desk.inbox.before = lambda operation, key: order.append(operation)
     verdict = desk.release().record(desk.verdict())
-    desk.release().record(desk.submission(verdict.digest), desk.grounds())
+    desk.release().record(desk.submission(verdict.digest), desk.adapter)
     assert order == ["list_keys", "put_once", "list_keys", "put_blob", "put_once"]
 
 
 def test_no_submission_without_a_passing_verdict(desk: Desk) -> None:
     release = desk.release()
     with pytest.raises(ReleaseForbiddenError, match=r"expected a passing verdict.*; found none"):
-        release.record(desk.submission("0" * 64), desk.grounds())
+        release.record(desk.submission("0" * 64), desk.adapter)
     failed = release.record(desk.verdict(passed=False))
     with pytest.raises(ReleaseForbiddenError, match=r"found verdict\.failed"):
-        release.record(desk.submission(failed.digest), desk.grounds())
+        release.record(desk.submission(failed.digest), desk.adapter)
     assert desk.left() == []
 
 
 def test_no_submission_on_another_verdict_or_without_grounds(desk: Desk) -> None:
     verdict = desk.release().record(desk.verdict())
     with pytest.raises(ReleaseForbiddenError, match="found none"):
-        desk.release().record(desk.submission("0" * 64), desk.grounds())
+        desk.release().record(desk.submission("0" * 64), desk.adapter)
     with pytest.raises(ReleaseForbiddenError, match="found none"):
         desk.release().record(desk.submission(verdict.digest))
     assert desk.left() == []
@@ -114,24 +116,31 @@ OTHER_PLAN = federation(purpose="something else").plan
 
 
 @pytest.mark.parametrize(
-    ("rule", "grounds", "terms"),
+    ("rule", "terms"),
     [
-        ("contract.changed", {"contract": None}, {}),
-        ("contract.changed", {}, {"digest": "0" * 64}),
-        ("contract.expired", {}, {"expires_at": FED.plan.record.issued_at}),
-        ("contract.egress", {}, {"egress": ("status", "losses")}),
-        ("verdict.other_contract", {"plan": OTHER_PLAN}, {}),
+        ("contract.changed", None),
+        ("contract.changed", {"digest": "0" * 64}),
+        ("contract.expired", {"expires_at": FED.plan.record.issued_at}),
+        ("contract.egress", {"egress": ("status", "losses")}),
     ],
 )
 def test_the_release_asks_again_even_where_the_agent_would_not(
-    desk: Desk, rule: str, grounds: dict[str, Any], terms: dict[str, Any]
+    desk: Desk, rule: str, terms: dict[str, Any] | None
 ) -> None:
     verdict = desk.release().record(desk.verdict())
-    rests_on = desk.grounds(**{"contract": desk.contract(**terms), **grounds})
+    desk.in_force = None if terms is None else desk.contract(**terms)
     with pytest.raises(ReleaseForbiddenError, match=f"found {rule}.*nothing was sent"):
-        desk.release().record(desk.submission(verdict.digest), rests_on)
+        desk.release().record(desk.submission(verdict.digest), desk.adapter)
     assert desk.left() == []
     assert not list((desk.directory / "outbox").rglob("blobs"))
+
+
+def test_a_verdict_on_another_plan_opens_nothing(desk: Desk) -> None:
+    verdict = desk.release().record(desk.verdict())
+    other = desk.release(OTHER_PLAN)
+    with pytest.raises(ReleaseForbiddenError, match=r"found verdict\.other_contract.*nothing"):
+        other.record(desk.submission(verdict.digest), desk.adapter)
+    assert desk.left() == []
 
 
 def test_a_verdict_in_the_outbox_that_another_key_signed_opens_nothing(desk: Desk) -> None:
@@ -139,7 +148,7 @@ def test_a_verdict_in_the_outbox_that_another_key_signed_opens_nothing(desk: Des
     (kept,) = (desk.directory / "outbox").rglob("verdict.json")
     kept.write_bytes(seal(verdict.record, create_key(desk.directory / "other.pem")).envelope)
     with pytest.raises(UntrustedInputError, match="signature of verdict"):
-        desk.release().record(desk.submission(verdict.digest), desk.grounds())
+        desk.release().record(desk.submission(verdict.digest), desk.adapter)
     assert desk.left() == []
 
 
@@ -147,7 +156,7 @@ def test_no_submission_on_an_expired_verdict(desk: Desk) -> None:
     verdict = desk.release().record(desk.verdict())
     desk.clock.sleep(2 * 3600)
     with pytest.raises(ReleaseForbiddenError, match=r"found verdict\.expired"):
-        desk.release().record(desk.submission(verdict.digest), desk.grounds())
+        desk.release().record(desk.submission(verdict.digest), desk.adapter)
 
 
 def test_the_kill_switch_stops_records_retries_and_statuses(desk: Desk) -> None:
@@ -179,5 +188,5 @@ def test_another_file_under_the_adapters_digest_does_not_leave(desk: Desk) -> No
     submission = desk.submission(verdict.digest)
     desk.adapter.write_bytes(b"other bytes")
     with pytest.raises(ReleaseForbiddenError, match="nothing was sent"):
-        desk.release().record(submission, desk.grounds())
+        desk.release().record(submission, desk.adapter)
     assert not [key for key in desk.inbox.objects if key.startswith("blobs/")]

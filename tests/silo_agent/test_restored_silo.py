@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aggregator.federated_round import advance
-from aggregator.planning.federation_feed import read_federation, read_report
+from aggregator.feed.reading import read_federation, read_report
 from data_contracts.errors import ConsortiaError, StorageError
 from data_contracts.protocol.records import RoundReport
 from infra.backup.home_restore import RESTORED_NAME, is_restored

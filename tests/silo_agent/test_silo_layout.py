@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from data_contracts.adapters.adapter_format import check_adapter
+from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout, SiloLayout
-from data_contracts.protocol.starting_adapter import InitialAdapter, tensors_of
 from infra.disk.model_files import model_digest
-from silo_agent.collaborators import GlobalAdapter, Splits
+from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
+from silo_agent.gate.splits import Splits
 from silo_agent.training.job import EvaluatedAdapter
 from silo_agent.training.jobs import BASE, LocalJobs, measured
 from silo_agent.training.losses import Measured

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from data_contracts.dataset.contract.agreement import Parties, agreement_path
 from data_contracts.dataset.contract.terms import EGRESS
-from data_contracts.licences.terms import LicenceTerms
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.dsse import Signer
 from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records import ContractAgreement
+from data_contracts.protocol.records.licence_terms import LicenceTerms
 from infra.disk.durable_files import write_durably
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
 
 PURPOSE = "testing"
 

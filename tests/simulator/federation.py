@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, FEED_DIRECTORY, Coordinator
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import Look, look
 from aggregator.federated_round import advance, open_round
-from aggregator.settings import (
+from aggregator.settings.federation import (
     BaseModelSection,
     FederationSettings,
     LedgerSection,
-    MergeSection,
     PrefectSection,
     RecipeSection,
     RoundSection,
     SiloAdapterSection,
 )
+from aggregator.settings.merge import MergeSection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.bucket_layout import (
@@ -34,15 +35,16 @@ from data_contracts.protocol.bucket_layout import (
 )
 from data_contracts.protocol.dsse import Signer
 from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
-from data_contracts.protocol.trusted_feed import FeedPosition, earlier_after
+from data_contracts.protocol.trusted_feed import FeedPosition
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.records.feed_reader import FeedReader
 from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from tests.simulator.contract import PURPOSE, SimulatedContract, file_contract
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -235,6 +237,10 @@ class SimulatedFederation:
             inbox=self.inbox,
             clock=self.clock,
         )
+
+    def look(self, plan: Verified[RoundPlan]) -> Look:
+        """An attempt as a fresh coordinator reads it now."""
+        return look(self.coordinator(), plan)
 
     @property
     def pinned(self) -> Verified[Membership]:

@@ -16,14 +16,15 @@ from tempfile import TemporaryDirectory
 
 from aggregator.audit.report_audit import audit
 from aggregator.coordinator import Coordinator
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.evidence.reader import read_attempt
-from aggregator.evidence.stage import Stage
-from aggregator.federated_round import advance, report_round, stage
+from aggregator.federated_round import advance, report_round
+from aggregator.feed.reading import read_federation
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.defence import defended
-from aggregator.merge.round_merge import merge_inputs
-from aggregator.planning.federation_feed import read_federation
 from aggregator.report.files import read_bundle
+from aggregator.steps.merging import merge_inputs
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, round_slot
@@ -184,10 +185,10 @@ def log_verifies(
 def rerun_writes_nothing(played: PlayedRound, storage: Storage) -> list[str]:
     """Doing a finished round again changes no object."""
     before = {name: dict(bucket.objects) for name, bucket in storage.items()}
-    if stage(played.c, played.plan) is not Stage.REPORTED:
+    if look(played.c, played.plan).stage is not Stage.REPORTED:
         return [f"round {played.plan.record.round} is not finished"]
     advance(played.c, played.plan)
-    report_round(played.c, played.plan)
+    report_round(played.c, look(played.c, played.plan))
     changed = [n for n, bucket in storage.items() if dict(bucket.objects) != before.get(n, {})]
     return [f"a finished round, done again, has changed {name}" for name in changed]
 

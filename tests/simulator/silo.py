@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
+from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.errors import ConsortiaError, SiloOperatorError
@@ -21,13 +23,12 @@ from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
-from data_contracts.protocol.starting_adapter import InitialAdapter, narrowed
 from infra.disk.durable_files import write_durably
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey
+from infra.storage.config import StorageSection
 from infra.storage.object_store import Bucket
-from infra.storage.storage_config import StorageSection
-from silo_agent.agent import Step, poll_once
+from silo_agent.agent import poll_once
 from silo_agent.collaborators import (
     AdapterLosses,
     EvaluatedAdapters,
@@ -37,11 +38,15 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.policy.policy import ContractTerms
+from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.in_force import InForce
+from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.outbox import Outbox
 from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step
 from silo_agent.training.jobs import SILO_ONLY
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
@@ -275,7 +280,15 @@ class SimulatedSilo:
             ),
             feed=FeedReader(self.home / "feed", self.plans, pinned, owner_error=SiloOperatorError),
             plans=self.plans,
-            release=Release(self.home / "outbox", self.inbox, self.key, self.clock, switch.is_on),
+            release=Release(
+                outbox=Outbox(self.home / "outbox", self.key),
+                inbox=self.inbox,
+                clock=self.clock,
+                is_stopped=switch.is_on,
+                in_force=InForce(
+                    self.contract.terms, partial(read_policy, self.home / "policy.toml")
+                ),
+            ),
             gate=SimulatedGate(
                 self.contract,
                 self.behaviour,

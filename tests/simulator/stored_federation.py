@@ -7,9 +7,9 @@ from typing import Any
 from aggregator.coordinator import Coordinator
 from data_contracts.protocol.bucket_layout import inbox_bucket, ledger_bucket
 from infra.signing_keys import SigningKey
+from infra.stack.identities import ADMIN
 from infra.stack.local_stack import add_federation, add_silo
 from infra.stack.seaweedfs import RunningStorage
-from infra.stack.storage_identities import ADMIN
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings, connect
 from tests.simulator.fake_clock import FakeClock

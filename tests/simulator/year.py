@@ -17,7 +17,7 @@ from aggregator.coordinator import (
     coordinator_keys,
 )
 from aggregator.planning.membership_changes import Change
-from aggregator.settings import AdapterSection
+from aggregator.settings.federation import AdapterSection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.envelope import Verified
@@ -25,8 +25,9 @@ from data_contracts.protocol.records import Membership, RoundPlan, RoundReport
 from flows.federation.membership_signing import Published, change_membership
 from infra.disk.durable_files import write_durably
 from infra.signing_keys import SigningKey, create_key
-from silo_agent.agent import Step, poll_once
+from silo_agent.agent import poll_once
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour, SimulatedGate, SimulatedSilo

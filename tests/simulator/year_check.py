@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from psutil import Process
 
 from data_contracts.protocol.wire_types import INSTANT_FORMAT
-from infra.records.feed_reader import STATE_NAME
+from infra.records.kept_feed import STATE_NAME
 from silo_agent.federation.marks import CLOCK_NAME
 from tests.simulator import invariants as hold
 from tests.simulator.invariants import History, PlayedRound

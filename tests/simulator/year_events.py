@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from aggregator.planning.federation_feed import newest_attempt, read_federation, starting_point
+from aggregator.feed.reading import newest_attempt, read_federation
 from aggregator.planning.membership_changes import (
     renewed,
     revoking_silo,
@@ -20,6 +20,7 @@ from aggregator.planning.membership_changes import (
     with_silo_key,
     without_silo,
 )
+from aggregator.planning.starting_point import starting_point
 from aggregator.upkeep.backup import back_up_coordinator, restore_coordinator
 from data_contracts.protocol.bucket_layout import feed_slot
 from data_contracts.protocol.envelope import Verified, seal

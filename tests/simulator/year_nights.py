@@ -15,7 +15,8 @@ from typing import TypeVar
 from prefect.server.schemas.schedules import CronSchedule
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.stage import Stage
+from aggregator.decisions.stage import Stage
+from aggregator.evidence.look import look
 from aggregator.federated_round import (
     advance,
     finish_latest_report,
@@ -23,8 +24,8 @@ from aggregator.federated_round import (
     report_round,
     unreported_abort,
 )
-from aggregator.planning.federation_feed import next_round, read_federation, read_report
-from aggregator.settings import ScheduleSection
+from aggregator.feed.reading import next_round, read_federation, read_report
+from aggregator.settings.federation import ScheduleSection
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan
@@ -137,7 +138,7 @@ class Nights:
         """Open, and go on until there is a report."""
         aborted = self.through(wait, None, unreported_abort)
         if aborted is not None:
-            self.through(wait, None, lambda c: report_round(c, aborted))
+            self.through(wait, None, lambda c: report_round(c, look(c, aborted)))
         plan = self.through(wait, None, lambda c: open_round(c, number))
         for step in range(1, MOST_STEPS):
             self._happen(step)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.federated_round import look
+from aggregator.evidence.look import look
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, feed_slot, round_slot
 from data_contracts.protocol.envelope import Verified, seal

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from aggregator.audit.limits import NOT_COVERED, UNCHECKED
-from aggregator.report.compliance_page.facts import LEAVES, Evidence, PageFacts, page_facts
+from aggregator.report.compliance_page.facts import Evidence, PageFacts, page_facts
+from aggregator.report.compliance_page.institution import LEAVES
 from aggregator.report.compliance_page.loss_chart import CHART_LEFT, CHART_WIDTH, loss_chart
 from aggregator.report.compliance_page.wording import (
     MERGES,
@@ -25,7 +25,8 @@ from aggregator.report.compliance_page.wording import (
     limit,
     moment,
 )
-from aggregator.report.report import outcome_counts
+from aggregator.report.limits import NOT_COVERED, UNCHECKED
+from aggregator.report.round_report import outcome_counts
 from data_contracts.dataset.suite.rule_sentences import sentence
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import digest_of_bytes

@@ -21,12 +21,12 @@ from data_contracts.dataset.contract.quality_rules import QualityRule, read_rule
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
 from data_contracts.dataset.contract.strict_yaml import load_yaml, read_limited
 from data_contracts.dataset.contract.terms import DataTerms, read_terms, refuse_misplaced
-from data_contracts.dataset.licence import canonical_licence_id
+from data_contracts.dataset.licence_policy import canonical_licence_id
 from data_contracts.dataset.personal_data.safe_harbor import rows_needing_attestation
 from data_contracts.dataset.sources.data_source import DataSource
 from data_contracts.errors import DataStewardError
 from data_contracts.licences.duo import DUO_CODES
-from data_contracts.licences.registry import LicenceRegistry
+from data_contracts.licences.table import LicenceTable
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.wire_types import Digest, Line, Part, Text
 
@@ -126,7 +126,7 @@ def _checked_terms(terms: DataTerms) -> DataTerms:
             path = f"customProperties[fl.duoCodes][{position}]"
             raise KeyRefusedError(path, "a code of the Data Use Ontology", code)
     try:
-        LicenceRegistry(licence.terms() for licence in terms.licence_terms)
+        LicenceTable(licence.terms() for licence in terms.licence_terms)
     except DataStewardError as error:
         path = "customProperties[fl.licenceTerms]"
         raise KeyRefusedError(path, error.expected, error.found) from None

@@ -13,8 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
 from data_contracts.dataset.personal_data.kinds import DEFAULT_KINDS, KINDS
-from data_contracts.licences.terms import LicenceTerms
-from data_contracts.licences.uses import Use
+from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
 from data_contracts.protocol.wire_types import (
     Instant,
     LicenceId,

@@ -70,7 +70,7 @@ def load_registry(
     if tile_key.id != manifest.key_id:
         action = "ask the rights holder for the key of this registry"
         problem = f"key of registry {manifest.name}"
-        raise _unusable(problem, f"key id {manifest.key_id[:16]}", tile_key.id[:16], action)
+        raise unusable(problem, f"key id {manifest.key_id[:16]}", tile_key.id[:16], action)
     return Registry(manifest, verified.digest, _checked_filter(manifest, filter_path), tile_key)
 
 
@@ -87,7 +87,7 @@ def _check_parameters(manifest: CopyrightRegistry) -> None:
         ("hash scheme", HASH_SCHEME_VERSION, manifest.hash_scheme),
     ):
         if found != expected:
-            raise _unusable(
+            raise unusable(
                 f"{what} of registry {manifest.name}",
                 str(expected),
                 str(found),
@@ -97,7 +97,7 @@ def _check_parameters(manifest: CopyrightRegistry) -> None:
 
 def _check_expiry(manifest: CopyrightRegistry, now: datetime) -> None:
     if now >= manifest.expires_at:
-        raise _unusable(
+        raise unusable(
             f"registry {manifest.name}",
             f"one that is valid at {now.isoformat()}",
             f"one that expired at {manifest.expires_at.isoformat()}",
@@ -136,10 +136,11 @@ def _read(path: Path, limit: int) -> bytes:
     except OSError as error:
         found = error.strerror or str(error)
         action = "copy manifest and filter of the registry here"
-        raise _unusable(f"registry file {path}", "a readable file", found, action) from None
+        raise unusable(f"registry file {path}", "a readable file", found, action) from None
 
 
-def _unusable(problem: str, expected: str, found: str, action: str) -> DataStewardError:
+def unusable(problem: str, expected: str, found: str, action: str) -> DataStewardError:
+    """The error for what the steward, or the rights holder, can put right."""
     return DataStewardError(problem, expected=expected, found=found, action=action)
 
 

@@ -23,7 +23,7 @@ from data_contracts.dataset.copyright.block_bloom import (
     build_filter,
     to_bytes,
 )
-from data_contracts.dataset.copyright.registry import MAX_ERROR_RATE, claimed_error_rate
+from data_contracts.dataset.copyright.registry import MAX_ERROR_RATE, claimed_error_rate, unusable
 from data_contracts.dataset.copyright.tiles import (
     HASH_SCHEME_VERSION,
     REGISTRY_STRIDE,
@@ -33,7 +33,6 @@ from data_contracts.dataset.copyright.tiles import (
     registry_tiles,
 )
 from data_contracts.dataset.word_hashes import NORMALISER_VERSION, hash_words
-from data_contracts.errors import DataStewardError
 from data_contracts.protocol.artifact import artifact_of_bytes
 from data_contracts.protocol.dsse import Signer
 from data_contracts.protocol.envelope import Verified, seal
@@ -100,14 +99,12 @@ def build_registry(
     manifest_path = directory / f"{terms.name}.manifest.json"
     filter_path = directory / f"{terms.name}.bloom"
     if manifest_path.exists():
-        raise _unusable(
-            f"registry {manifest_path}", "no manifest yet", "one", "choose another name"
-        )
+        raise unusable(f"registry {manifest_path}", "no manifest yet", "one", "choose another name")
     tile_key = derive_tile_key(key)
     tiles = _tiles_of(texts, tile_key)
     if not len(tiles.hashes):
         problem, expected = f"texts of registry {terms.name}", f"a text of {WORDS_PER_TILE} words"
-        raise _unusable(problem, expected, f"{tiles.texts} shorter texts", "give whole works")
+        raise unusable(problem, expected, f"{tiles.texts} shorter texts", "give whole works")
     bloom = _filter_of(tiles.hashes, terms.error_rate)
     data = to_bytes(bloom)
     manifest = seal(_manifest(terms, tile_key, tiles, bloom, data), signer)
@@ -186,8 +183,4 @@ def _write(path: Path, data: bytes) -> None:
             temporary.unlink()
         found = error.strerror or str(error)
         expected = f"a writable disk with {len(data)} free bytes"
-        raise _unusable(f"writing {path}", expected, found, "free space, then run again") from None
-
-
-def _unusable(problem: str, expected: str, found: str, action: str) -> DataStewardError:
-    return DataStewardError(problem, expected=expected, found=found, action=action)
+        raise unusable(f"writing {path}", expected, found, "free space, then run again") from None

@@ -13,11 +13,11 @@ from data_contracts.dataset.contract.terms import DataTerms
 from data_contracts.dataset.copyright.registry import Registry
 from data_contracts.dataset.findings.image_check import ImageCheck
 from data_contracts.dataset.image_hashes import ImageHashRegistry
-from data_contracts.dataset.licence import LicencePolicy
+from data_contracts.dataset.licence_policy import LicencePolicy
 from data_contracts.dataset.personal_data.scanner import PersonalDataScanner
 from data_contracts.licences.model_licence import accepted_terms
 from data_contracts.licences.package_claims import licences_agree
-from data_contracts.licences.uses import Use
+from data_contracts.protocol.records.licence_terms import Use
 
 
 @dataclass(frozen=True)

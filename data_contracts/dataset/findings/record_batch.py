@@ -15,7 +15,7 @@ from data_contracts.dataset.findings.checks import Checks
 from data_contracts.dataset.findings.columns import PER_RECORD
 from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.findings.splits import split_of
-from data_contracts.dataset.licence import NO_ASSERTION
+from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.near_duplicates import band_keys, signatures
 from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out
 from data_contracts.dataset.records import DataRecord, UnreadableRow

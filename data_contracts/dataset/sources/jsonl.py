@@ -10,18 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord, UnreadableRow
-from data_contracts.dataset.sources.columns import Column, columns_of
-from data_contracts.dataset.sources.data_source import DataSource
-from data_contracts.dataset.sources.record_maker import RecordMaker, Rows
+from data_contracts.dataset.records import MAX_RECORD_BYTES, UnreadableRow
+from data_contracts.dataset.sources.columns import Column
+from data_contracts.dataset.sources.record_maker import Rows
+from data_contracts.protocol.strict_json import DuplicateNameError, distinct_names
 
 _SAMPLE_BYTES = 1024 * 1024
-
-
-def read_jsonl_records(path: Path) -> Iterator[DataRecord | UnreadableRow]:
-    """Records of a file that calls every field by its own name; raises OSError."""
-    file = JsonlFile(path, columns_of(DataSource(format="jsonl", path="records.jsonl")))
-    return RecordMaker(file.columns, "jsonl").records(file.rows())
 
 
 class JsonlFile:
@@ -75,7 +69,7 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
         value = _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         return "not UTF-8"
-    except _DuplicateNameError:
+    except DuplicateNameError:
         return "a field twice"
     except (ValueError, RecursionError):
         return "not JSON"
@@ -87,19 +81,8 @@ def _skip_rest_of_line(file: BinaryIO, line: bytes) -> None:
         line = file.readline(MAX_RECORD_BYTES)
 
 
-class _DuplicateNameError(ValueError):
-    """A JSON object with one name twice, which two readers may read differently."""
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise _DuplicateNameError
-    return result
-
-
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON (RFC 8259, section 6)")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=distinct_names, parse_constant=_no_constant)

@@ -13,12 +13,14 @@ from typing import Protocol
 
 from data_contracts.dataset.records import DataRecord, UnreadableRow
 from data_contracts.dataset.sources.columns import Column, columns_of
+from data_contracts.dataset.sources.csv_file import CsvFile
 from data_contracts.dataset.sources.data_source import (
     DataSource,
     DataUnavailableError,
     SourceFormat,
 )
 from data_contracts.dataset.sources.image_text import metadata_of
+from data_contracts.dataset.sources.jsonl import JsonlFile
 from data_contracts.dataset.sources.places import described_fault, file_below, folder_below
 from data_contracts.dataset.sources.record_maker import RecordMaker, Rows
 
@@ -119,13 +121,7 @@ def _file_table(
         from data_contracts.dataset.sources.parquet import ParquetTable
 
         return ParquetTable(path, wanted, name)
-    if file_format == "csv":
-        from data_contracts.dataset.sources.csv_file import CsvFile
-
-        return CsvFile(path, wanted, name)
-    from data_contracts.dataset.sources.jsonl import JsonlFile
-
-    return JsonlFile(path, wanted)
+    return CsvFile(path, wanted, name) if file_format == "csv" else JsonlFile(path, wanted)
 
 
 def _files(source: DataSource, data_root: Path) -> Iterator[Path]:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data_contracts.dataset.licence import NO_ASSERTION
+from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.records import DataRecord, UnreadableRow
 from data_contracts.dataset.sources.columns import Column
 from data_contracts.dataset.sources.data_source import FIELD_TYPES, REQUIRED_FIELDS, SourceFormat

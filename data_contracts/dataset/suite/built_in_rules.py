@@ -15,7 +15,6 @@ BETWEEN = "expect_column_values_to_be_between"
 NOT_NULL = "expect_column_values_to_not_be_null"
 IS_NULL = "expect_column_values_to_be_null"
 DISTINCT = "expect_column_unique_value_count_to_be_between"
-ROW_COUNT = "expect_table_row_count_to_be_between"
 OF_RECORDS = (IN_SET, BETWEEN, NOT_NULL, IS_NULL)
 """Types that ask every value of a column; the others ask for one number of the whole table."""
 

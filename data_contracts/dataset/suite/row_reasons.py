@@ -9,7 +9,7 @@ from typing import Any
 
 from data_contracts.dataset.contract.quality_rules import QualityRule
 from data_contracts.dataset.contract.terms import DataTerms
-from data_contracts.dataset.licence import NO_ASSERTION, NOT_LISTED, LicencePolicy
+from data_contracts.dataset.licence_policy import NO_ASSERTION, NOT_LISTED, LicencePolicy
 from data_contracts.dataset.personal_data.kinds import MEANINGS
 from data_contracts.dataset.suite.rule_limits import WORDS_OF_COLUMNS, value_words
 from data_contracts.licences.expression import NOT_STATED, UNKNOWN, UNKNOWN_EXCEPTION, UNREADABLE

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.contract.quality_rules import QualityRule
 from data_contracts.dataset.findings.columns import TABLE
-from data_contracts.dataset.licence import LicencePolicy
+from data_contracts.dataset.licence_policy import LicencePolicy
 from data_contracts.dataset.suite.built_in_rules import (
     DISTINCT,
     IS_NULL,

@@ -2,7 +2,7 @@
 
 from data_contracts.protocol.records.abort import Abort
 from data_contracts.protocol.records.acceptance import Acceptance, Refusal
-from data_contracts.protocol.records.base import Record, RoundRecord, SiloRecord
+from data_contracts.protocol.records.base import Record
 from data_contracts.protocol.records.candidate import Candidate
 from data_contracts.protocol.records.close import Close
 from data_contracts.protocol.records.coalition_losses import CoalitionLosses
@@ -13,6 +13,7 @@ from data_contracts.protocol.records.decision import Decision
 from data_contracts.protocol.records.evaluation import Evaluation
 from data_contracts.protocol.records.membership import Membership
 from data_contracts.protocol.records.round_plan import RoundPlan
+from data_contracts.protocol.records.round_record import RoundRecord, SiloRecord
 from data_contracts.protocol.records.round_report import RoundReport
 from data_contracts.protocol.records.status import Status
 from data_contracts.protocol.records.submission import Submission

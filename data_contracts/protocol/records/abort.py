@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import Digest, PositiveCount, RuleId, Text
 
 

@@ -1,22 +1,8 @@
-"""What every record has in common: frozen, versioned, closed, and bound to its place in the run."""
+"""What every record has in common: frozen, versioned, closed."""
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, TypeVar
 
-from data_contracts.protocol.wire_types import (
-    AttemptNumber,
-    Digest,
-    FederationId,
-    Instant,
-    Part,
-    RoundNumber,
-    RunId,
-    SiloId,
-)
-
-if TYPE_CHECKING:
-    from data_contracts.protocol.envelope import Verified
-    from data_contracts.protocol.records.round_plan import RoundPlan
+from data_contracts.protocol.wire_types import FederationId, Instant, Part
 
 WIRE_VERSION = 2
 """Of every record; a release reads one version. Version 1 was never released."""
@@ -46,29 +32,4 @@ class Record(Part):
         return f"application/vnd.consortia.{cls.kind}.v{WIRE_VERSION}+json"
 
 
-class RoundRecord(Record):
-    """A record about one attempt of one round, bound to its plan by digest."""
-
-    run: RunId
-    round: RoundNumber
-    attempt: AttemptNumber
-    plan_digest: Digest
-
-    @classmethod
-    def on(cls, plan: "Verified[RoundPlan]", issued_at: datetime, **fields: Any) -> Self:
-        """A record on a plan, with the `fields` of its kind."""
-        return cls(
-            federation=plan.record.federation,
-            issued_at=issued_at,
-            run=plan.record.run,
-            round=plan.record.round,
-            attempt=plan.record.attempt,
-            plan_digest=plan.digest,
-            **fields,
-        )
-
-
-class SiloRecord(RoundRecord):
-    """A record that a silo signs."""
-
-    silo: SiloId
+RecordT = TypeVar("RecordT", bound=Record)

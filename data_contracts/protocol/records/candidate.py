@@ -4,8 +4,8 @@ from decimal import Decimal
 from typing import ClassVar
 
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import RoundRecord
 from data_contracts.protocol.records.merge_spec import MergeRule
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import DecimalString, Digest, ModuleName, Part, SiloId
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import RoundRecord
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import Digest, Part, PositiveCount, RuleId, SiloId
 
 

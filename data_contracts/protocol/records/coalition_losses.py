@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from data_contracts.protocol.records.base import SiloRecord
 from data_contracts.protocol.records.contribution_request import MAX_COALITIONS
+from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import DecimalString, Digest, PositiveCount
 
 Loss = Annotated[DecimalString, Field(ge=0)]

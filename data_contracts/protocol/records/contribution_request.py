@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints, model_validator
 
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import RoundRecord
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import Digest, Instant, Part, SiloId
 
 MAX_COALITIONS = 1024

@@ -3,8 +3,8 @@
 from typing import ClassVar, Literal
 
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import RoundRecord
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import DecimalString, Digest, RuleId, SiloId
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from data_contracts.protocol.records.base import SiloRecord
+from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
 
 MAX_LOSS = 10**6

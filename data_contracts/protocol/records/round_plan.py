@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from data_contracts.licences.uses import Use
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.base import Record
+from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import (
     MIXED_RANK_RULES,
     MergeRule,

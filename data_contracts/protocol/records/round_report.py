@@ -1,6 +1,6 @@
 """The last record of an attempt: what happened, derived from the evidence and nothing else.
 
-Every field follows from the evidence records by a pure function (`aggregator.report.report`), so an
+Every field follows from the evidence by a pure function (`aggregator.report.round_report`), so an
 auditor who holds the evidence recomputes the report and compares.
 """
 
@@ -8,13 +8,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from data_contracts.licences.uses import Use
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import RoundRecord
 from data_contracts.protocol.records.candidate import SiloInfluence
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.round_plan import BaseModelRef, Retention, TrustMode
+from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import (
     Count,
     DecimalString,

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from data_contracts.protocol.records.base import SiloRecord
+from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, DecimalString, PositiveCount, ProgramVersion
 
 Phase = Literal[

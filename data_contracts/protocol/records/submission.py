@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.base import SiloRecord
+from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from data_contracts.licences.terms import LicenceTerms
-from data_contracts.protocol.records.base import SiloRecord
+from data_contracts.protocol.records.licence_terms import LicenceTerms
+from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, Digest, Instant, LicenceId, Part, RuleId
 
 VERDICT_VALIDITY = timedelta(days=7)

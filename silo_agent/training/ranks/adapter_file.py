@@ -6,9 +6,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from data_contracts.adapters.adapter_format import expected_shapes, open_adapter
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from data_contracts.protocol.starting_adapter import Float32Array
 from infra.disk.durable_files import write_durably
 
 

@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.starting_adapter import Float32Array
 from infra.disk.durable_files import write_durably
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.ranks.lora_model import (

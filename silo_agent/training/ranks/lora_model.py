@@ -17,9 +17,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_contracts.adapters.adapter_format import expected_shapes
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
-from data_contracts.protocol.starting_adapter import Float32Array
 from silo_agent.training.job import Device
 from silo_agent.training.ranks.packing import IGNORED, ChatTokenizer, PackedSequence
 

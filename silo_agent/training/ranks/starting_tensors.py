@@ -11,8 +11,8 @@ from data_contracts.adapters.adapter_format import (
     lora_b_name,
     open_adapter,
 )
+from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter, tensors_of
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import Float32Array, InitialAdapter, tensors_of
 
 
 def starting_tensors(

@@ -222,11 +222,11 @@ def test_a_request_before_the_evaluation_is_answered_after_it(
 
     opened = federation.open()
     federation.silos_act(4)
-    close_round(federation.coordinator(), opened)
+    close_round(federation.coordinator(), federation.look(opened))
     asked(federation)
     federation.silos_act()
     assert "coalition-losses" not in federation.silos["silo-a"].kinds()
-    merge_round(federation.coordinator(), opened)
+    merge_round(federation.coordinator(), federation.look(opened))
     federation.silos_act(2)
     assert {"evaluation", "coalition-losses"} <= federation.silos["silo-a"].kinds()
     assert values(federation).measured_by == SILOS

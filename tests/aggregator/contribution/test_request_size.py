@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
+from aggregator.attempt import SiloRecords
 from aggregator.contribution.closed_round import ClosedRound
 from aggregator.contribution.plan import contribution_plan
 from aggregator.contribution.silo_request import make_request
-from aggregator.evidence.attempt import SiloRecords
 from aggregator.evidence.ledger import ErasedAdapterError
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import seal

@@ -17,9 +17,9 @@ from data_contracts.adapters.adapter_format import (
     lora_b_name,
     open_adapter,
 )
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec
-from data_contracts.protocol.starting_adapter import AdapterSource, InitialAdapter
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

@@ -19,16 +19,16 @@ from data_contracts.adapters.adapter_format import (
     lora_b_name,
     open_adapter,
 )
-from data_contracts.errors import FederationOperatorError, UnusableMergeError
-from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.merge_spec import FedAvg, MergeRule
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import (
+from data_contracts.adapters.starting_adapter import (
     AdapterSource,
     InitialAdapter,
     narrowed,
     tensors_of,
 )
+from data_contracts.errors import FederationOperatorError, UnusableMergeError
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.merge_spec import FedAvg, MergeRule
+from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

@@ -19,9 +19,9 @@ from aggregator.merge.truncation import (
     sketch_truncation,
 )
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import Float32Array
 
 IN_FEATURES, OUT_FEATURES = 14, 11
 

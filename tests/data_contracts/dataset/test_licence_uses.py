@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from data_contracts.dataset.licence import LicencePolicy
+from data_contracts.dataset.licence_policy import LicencePolicy
 from data_contracts.licences.expression import LicenceFinding
-from data_contracts.licences.uses import Use
-from tests.data_contracts.licences.test_registry import own_terms
+from data_contracts.protocol.records.licence_terms import Use
+from tests.data_contracts.licences.test_table import own_terms
 
 LISTED = [
     *("MIT", "Apache-2.0", "CC-BY-NC-4.0", "CC-BY-ND-4.0", "EUPL-1.2", "GPL-2.0-only"),

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from data_contracts.licences.duo import DUO_CODES, judge_duo
-from data_contracts.licences.uses import Use
+from data_contracts.protocol.records.licence_terms import Use
 
 GRU, HMB, NRES = "DUO:0000042", "DUO:0000006", "DUO:0000004"
 IRB, NCU, NPUNCU, NMDS = "DUO:0000021", "DUO:0000046", "DUO:0000018", "DUO:0000015"

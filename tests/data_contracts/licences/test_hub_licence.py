@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import OTHER, hub_licence
-from data_contracts.licences.registry import LicenceRegistry
+from data_contracts.licences.table import LicenceTable
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_how_a_card_names_it(expression: str, licence: str, name: str | None) ->
 
 
 def test_every_licence_with_terms_has_a_name() -> None:
-    for terms in LicenceRegistry():
+    for terms in LicenceTable():
         found = hub_licence(terms.licence)
         assert (found.licence == OTHER) == (found.name is not None)
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", found.name or found.licence), terms.licence

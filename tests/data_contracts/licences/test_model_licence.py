@@ -3,8 +3,8 @@
 import pytest
 
 from data_contracts.licences.model_licence import accepted_terms, judge_model
-from data_contracts.licences.uses import Use
-from tests.data_contracts.licences.test_registry import own_terms
+from data_contracts.protocol.records.licence_terms import Use
+from tests.data_contracts.licences.test_table import own_terms
 
 GEMMA = "LicenseRef-Gemma-Terms"
 ACCEPTED = f"{GEMMA} accepted by Jane Doe for Clinic North on 2026-11-02"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from data_contracts.licences.uses import Use, permits
-from tests.data_contracts.licences.test_registry import REGISTRY, own_terms
+from data_contracts.licences.uses import permits
+from data_contracts.protocol.records.licence_terms import Use
+from tests.data_contracts.licences.test_table import REGISTRY, own_terms
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from aggregator.settings import parse_settings
+from aggregator.settings.federation import parse_settings
 from flows.demo.federation import without_schedule
-from flows.federation.federation_admin import FederationTerms, settings_text
+from flows.federation.admin import FederationTerms, settings_text
 
 TERMS = FederationTerms(
     federation="demo",

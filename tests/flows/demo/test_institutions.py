@@ -18,7 +18,7 @@ from flows.demo.institutions import (
 from flows.demo.packages import ICD_WHEEL
 from flows.demo.rights_holder import REGISTRY, guides, hand_over, signing_key, write_registry
 from infra.disk.durable_files import write_durably
-from infra.storage.storage_config import StorageSection
+from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome
@@ -51,7 +51,7 @@ def gate_of(home: Path, guide: str = GUIDE_TEXT) -> GateOutcome:
         storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
         home=home,
     )
-    return ContractGate(config, "0" * 64, FakeClock(NOW)).check()
+    return ContractGate(config, FakeClock(NOW)).check()
 
 
 @pytest.mark.parametrize("name", INSTITUTIONS)

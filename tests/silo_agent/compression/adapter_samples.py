@@ -13,8 +13,8 @@ from data_contracts.adapters.adapter_format import (
     lora_b_name,
     open_adapter,
 )
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
-from data_contracts.protocol.starting_adapter import Float32Array
 from silo_agent.compression.error_feedback import Compressed, LocalRound, RoundFiles, compress
 
 LAYOUT = AdapterLayout(

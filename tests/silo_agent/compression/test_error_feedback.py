@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES, Scheme
 from data_contracts.adapters.quantised_format import check_quantised
+from data_contracts.adapters.starting_adapter import Float32Array, tensors_of
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import TrainedFactors
-from data_contracts.protocol.starting_adapter import Float32Array, tensors_of
 from silo_agent.compression.error_feedback import (
     CarriedError,
     Compressed,

@@ -8,9 +8,9 @@ import pytest
 
 from data_contracts.adapters.block_quantisation import SCHEMES, Blocks, quantise
 from data_contracts.adapters.quantised_format import check_quantised
+from data_contracts.adapters.starting_adapter import InitialAdapter
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.starting_adapter import InitialAdapter
 from silo_agent.compression.streamed_file import streamed_file, write_quantised
 from tests.silo_agent.compression.adapter_samples import LAYOUT, random_adapter
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.protocol.records.round_plan import TrainingRecipe
-from data_contracts.protocol.starting_adapter import Float32Array
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.ranks.lora_model import (
     adapter_parameters,

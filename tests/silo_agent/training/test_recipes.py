@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
-from data_contracts.protocol.starting_adapter import (
+from data_contracts.adapters.starting_adapter import (
     Float32Array,
     InitialAdapter,
     narrowed,
     tensors_of,
 )
+from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data_contracts.adapters.adapter_format import lora_b_name
+from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.errors import SiloOperatorError, UntrustedInputError
-from data_contracts.protocol.starting_adapter import InitialAdapter, tensors_of
 from silo_agent.training.ranks.adapter_file import write_adapter
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from tests.tiny_model import tiny_adapter_layout

@@ -13,7 +13,7 @@ from data_contracts.dataset.findings.collect import BATCH_RECORDS, batches, coll
 from data_contracts.dataset.findings.columns import COLUMNS
 from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.findings.store import usable_rows
-from data_contracts.dataset.records import MAX_LINE_BYTES, DataRecord
+from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord
 from tests.data_contracts.dataset.contract_samples import (
     sample_contract,
     sample_record,
@@ -34,7 +34,7 @@ FILE = Path("sets/records.jsonl")
         (b"{", "not JSON"),
         (b"\xff\xfe", "not UTF-8"),
         (json.dumps(sample_record(1, prompt=7)).encode(), "field prompt is not text"),
-        (b'{"id": "' + b"x" * 10_000_000 + b'"}', f"longer than {MAX_LINE_BYTES} bytes"),
+        (b'{"id": "' + b"x" * 10_000_000 + b'"}', f"longer than {MAX_RECORD_BYTES} bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

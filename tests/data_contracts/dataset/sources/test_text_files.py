@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord, read_records
+from data_contracts.dataset.records import MAX_RECORD_BYTES, DataRecord
+from data_contracts.dataset.sources.columns import columns_of
 from data_contracts.dataset.sources.data_source import DataSource, FieldMapping
+from data_contracts.dataset.sources.jsonl import JsonlFile
 from data_contracts.dataset.sources.reading import count_hint, read_source, source_files
+from data_contracts.dataset.sources.record_maker import RecordMaker
 from tests.data_contracts.dataset.sources.source_samples import (
     CANARY,
     ids_of,
@@ -65,7 +68,8 @@ def test_every_field_of_both_formats(tmp_path: Path) -> None:
     write_csv(tmp_path / "data.csv", [{**rows[0], **as_text}])
     assert rows_of(JSONL, tmp_path) == [WANTED]
     assert rows_of(CSV, tmp_path) == [WANTED]
-    assert list(read_records(tmp_path / "data.jsonl")) == [WANTED]
+    lines = JsonlFile(tmp_path / "data.jsonl", columns_of(JSONL))
+    assert list(RecordMaker(lines.columns, "jsonl").records(lines.rows())) == [WANTED]
     assert source_files(CSV, tmp_path) == (tmp_path.resolve() / "data.csv",)
 
 

@@ -1,0 +1,149 @@
+"""What can be wrong with a silo's part of a round, one pure function each, in the order of asking.
+
+A rule takes one silo's records and gives its id, or None where it has nothing against them. Those
+of `SILO_RULES` are about whose records they are, those of `SUBMISSION_RULES` about what was sent.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from aggregator.attempt import SiloRecords
+from aggregator.decisions.binding import binding_fault
+from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import RoundPlan, Submission, Verdict
+from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
+from infra.clock import ALLOWED_SKEW
+
+EQUIVOCATION = "silo.equivocation"
+REVOKED_SILO = "silo.revoked"
+WITHDREW = "silo.withdrew"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One silo's records before the rules."""
+
+    plan: Verified[RoundPlan]
+    records: SiloRecords
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A silo that submitted, with the records that every later rule needs."""
+
+    case: Case
+    submission: Verified[Submission]
+    verdict: Verified[Verdict]
+
+
+def _outside_cohort(case: Case) -> str | None:
+    return None if case.records.silo in case.plan.record.cohort else "cohort.not_named"
+
+
+def _revoked(case: Case) -> str | None:
+    return REVOKED_SILO if case.records.is_revoked else None
+
+
+def _withdrew(case: Case) -> str | None:
+    return WITHDREW if case.records.withdrew else None
+
+
+def _equivocation(case: Case) -> str | None:
+    return EQUIVOCATION if case.records.equivocated else None
+
+
+def _binding(case: Case) -> str | None:
+    records = [verified.record for verified in case.records.judged()]
+    if any(record.silo != case.records.silo for record in records):
+        return "binding.silo"
+    faults = (binding_fault(record, case.plan) for record in records)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _no_acceptance(case: Case) -> str | None:
+    submitted = case.records.submission is not None and case.records.refusal is None
+    return "acceptance.missing" if submitted and case.records.acceptance is None else None
+
+
+def _not_agreed(case: Case) -> str | None:
+    accepted = case.records.acceptance is not None
+    return "acceptance.not_agreed" if accepted and not case.records.is_agreed else None
+
+
+def _other_contract(submitted: Submitted) -> str | None:
+    pinned = submitted.case.plan.record.contract_digest_of(submitted.case.records.silo)
+    found = submitted.verdict.record.contract_digest
+    return None if found == pinned else "verdict.other_contract"
+
+
+def _contradictory_verdict(submitted: Submitted) -> str | None:
+    """How much a rule matters is the silo's to say, but not of those that every contract asks."""
+    broken = any(
+        not o.success and (o.severity == "critical" or o.rule in REQUIRED_RULES)
+        for o in submitted.verdict.record.outcomes
+    )
+    return "verdict.contradictory" if broken else None
+
+
+def _incomplete_verdict(submitted: Submitted) -> str | None:
+    """A pass that leaves out a question that every contract asks is no pass."""
+    asked = Counter(outcome.rule for outcome in submitted.verdict.record.outcomes)
+    complete = asked.keys() >= REQUIRED_RULES and max(asked.values(), default=0) == 1
+    return None if complete else "verdict.incomplete"
+
+
+def _expired_verdict(submitted: Submitted) -> str | None:
+    verdict = submitted.verdict.record
+    if verdict.expires_at > verdict.issued_at + VERDICT_VALIDITY + ALLOWED_SKEW:
+        return "verdict.too_long"
+    expired = verdict.expires_at + ALLOWED_SKEW < submitted.case.now
+    return "verdict.expired" if expired else None
+
+
+def _other_verdict(submitted: Submitted) -> str | None:
+    named = submitted.submission.record.verdict_digest
+    return None if named == submitted.verdict.digest else "submission.other_verdict"
+
+
+def _late(submitted: Submitted) -> str | None:
+    deadline = submitted.case.plan.record.submit_by + ALLOWED_SKEW
+    return "submission.late" if submitted.submission.record.issued_at > deadline else None
+
+
+def _too_large(submitted: Submitted) -> str | None:
+    size, limit = (
+        submitted.submission.record.adapter.size,
+        submitted.case.plan.record.max_adapter_bytes,
+    )
+    return "adapter.too_large" if size > limit else None
+
+
+def _adapter_fault(submitted: Submitted) -> str | None:
+    return submitted.case.records.adapter_fault
+
+
+SILO_RULES: tuple[Callable[[Case], str | None], ...] = (
+    _outside_cohort,
+    _revoked,
+    _withdrew,
+    _equivocation,
+    _binding,
+    _no_acceptance,
+    _not_agreed,
+)
+
+
+SUBMISSION_RULES: tuple[Callable[[Submitted], str | None], ...] = (
+    _other_contract,
+    _contradictory_verdict,
+    _incomplete_verdict,
+    _expired_verdict,
+    _other_verdict,
+    _late,
+    _too_large,
+    _adapter_fault,
+)

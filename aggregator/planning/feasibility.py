@@ -1,0 +1,121 @@
+"""What no plan can be made of: settings that contradict each other, the run, or its silos.
+
+Whoever plans is told before any silo sees a plan; each refusal says what to change.
+"""
+
+from aggregator.planning.inputs import PlanInputs
+from aggregator.planning.starting_point import StartingPoint
+from aggregator.settings.federation import FederationSettings
+from data_contracts.errors import FederationOperatorError
+from data_contracts.licences.model_licence import judge_model
+from data_contracts.protocol.payload import canonical_bytes
+from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.round_plan import MAX_COHORT, BaseModelRef
+
+
+def require_possible(
+    settings: FederationSettings, inputs: PlanInputs, cohort: tuple[str, ...]
+) -> None:
+    """Raise FederationOperatorError for the first thing that no plan can have."""
+    if settings.trust_mode == "confidential":
+        raise impossible(
+            'trust_mode = "auditable"',
+            '"confidential", which this version does not have',
+            "set trust_mode to auditable, or wait for masked aggregation",
+        )
+    _require_licence(settings, inputs.base_model)
+    if not cohort:
+        raise impossible(
+            "a cohort of members with a contract each",
+            "no member of this round with a contract",
+            "add silos with `consortia federation add-silo`",
+        )
+    _require_defence(settings)
+    _require_same_run(settings, inputs.starting)
+    _require_size(settings, len(cohort))
+
+
+def _require_licence(settings: FederationSettings, model: BaseModelRef) -> None:
+    judged = judge_model(model.licence, settings.use, model.licence_acceptance)
+    if not judged.allowed:
+        raise impossible(
+            f"a base model whose licence permits {settings.use} use",
+            f"{model.licence}: {judged.reason} ({judged.rule})",
+            "name who accepted its terms in base_model.licence_acceptance, or choose another model",
+        )
+
+
+def _require_size(settings: FederationSettings, silos: int) -> None:
+    """Enough silos for the quorums, and no more than one plan can name."""
+    most = max(settings.round.quorum, settings.round.evaluation_quorum)
+    if most > silos:
+        raise impossible(
+            f"a quorum of at most {silos}, the size of the cohort",
+            str(most),
+            "lower the quorum in federation.toml or add silos",
+        )
+    if silos > MAX_COHORT:
+        raise impossible(
+            f"a cohort of at most {MAX_COHORT} silos",
+            f"{silos}",
+            "let some join later: `consortia federation add-silo --from-round N`",
+        )
+
+
+def _require_defence(settings: FederationSettings) -> None:
+    """A defence needs its silos in every round that is merged, so the quorum has to say so."""
+    robust = settings.merge_spec.robust
+    if robust is None:
+        return
+    if settings.round.quorum < robust.silos_needed:
+        raise impossible(
+            f"a quorum of at least {robust.silos_needed} silos for the rule {robust.rule} that "
+            f"tolerates {robust.tolerated_silos}",
+            str(settings.round.quorum),
+            "raise round.quorum, or set merge.robust to clip = median_norm, mixing = none, rule = "
+            "mean, which works from 3 silos and asks a person when it sees an outlier",
+        )
+    if settings.silo_adapters:
+        raise impossible(
+            "one layout for all silos, so that a defence can compare their deltas",
+            f"own layouts of {', '.join(sorted(settings.silo_adapters))}",
+            "remove silo_adapters or merge.robust from federation.toml",
+        )
+
+
+def _require_same_run(settings: FederationSettings, starting: StartingPoint) -> None:
+    """What a run has published so far must fit the merge that follows."""
+    merge, before = settings.merge_spec, starting.merge
+    if before is None:
+        return
+    if starting.residual is not None and merge.residual_rank != before.residual_rank:
+        raise impossible(
+            f"the rule residual with residual_rank {before.residual_rank}, as this run began",
+            f"{merge.rule} with residual_rank {merge.residual_rank}",
+            "put merge back in federation.toml, or begin a new run: the published model is the "
+            "adapter together with its residual",
+        )
+    if starting.server_state is not None and merge.optimizer_state != before.optimizer_state:
+        raise impossible(
+            f"the optimizer {before.optimizer.name}, whose state this run has",
+            merge.optimizer.name,
+            "put merge.optimizer back in federation.toml, or begin a new run",
+        )
+
+
+def require_fits(plan: RoundPlan) -> None:
+    """Whether the plan is small enough to be read: each silo and each module takes its bytes."""
+    size, limit = len(canonical_bytes(plan)), RoundPlan.max_payload_bytes
+    if size > limit:
+        raise impossible(
+            f"at most {limit:,} bytes",
+            f"{size:,} for {len(plan.cohort)} silos, {len(plan.silo_layouts)} layouts of their "
+            f"own and {len(plan.layout.targets)} modules",
+            "name modules by their end in silo_adapters and adapter.target_modules, fewer of them, "
+            "or fewer silos",
+        )
+
+
+def impossible(expected: str, found: str, action: str) -> FederationOperatorError:
+    """Nobody but the federation operator can change that."""
+    return FederationOperatorError("round plan", expected=expected, found=found, action=action)

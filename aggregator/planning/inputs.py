@@ -1,0 +1,84 @@
+"""What a plan is made of besides the settings, read from the feed, the contracts and the model."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
+from aggregator.feed.reading import newest_attempt
+from aggregator.planning.agreed_contracts import agreed_contracts
+from aggregator.planning.base_model_layout import adapter_targets
+from aggregator.planning.starting_point import StartingPoint, starting_point
+from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Membership
+from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
+from infra.disk.model_files import model_digest
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """What a plan is made of besides the settings."""
+
+    membership: Verified[Membership]
+    head: FeedPosition
+    base_model: BaseModelRef
+    layout: AdapterLayout
+    contract_digests: dict[str, str]
+    starting: StartingPoint
+    now: datetime
+
+
+def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
+    """As of now; raises FederationOperatorError where too few contracts are in force."""
+    newest = newest_attempt(c, feed)
+    return PlanInputs(
+        membership=feed.membership,
+        head=feed.head,
+        base_model=_base_model(c),
+        layout=newest.plan.record.layout if newest else _first_layout(c),
+        contract_digests=_contract_digests(c, feed),
+        starting=starting_point(c, feed),
+        now=c.clock.now(),
+    )
+
+
+def _base_model(c: Coordinator) -> BaseModelRef:
+    model = c.settings.base_model
+    return BaseModelRef(
+        name=model.name,
+        digest=model_digest(c.settings.path(model.path), c.model_digests),
+        licence=model.licence,
+        licence_acceptance=model.licence_acceptance,
+        hub_id=model.hub_id,
+        hub_revision=model.hub_revision,
+    )
+
+
+def _first_layout(c: Coordinator) -> AdapterLayout:
+    """The run's layout: later plans take that of the first, so that all rounds fit together."""
+    adapter = c.settings.adapter
+    return AdapterLayout(
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        seed=adapter.seed,
+        use_rslora=adapter.use_rslora,
+        targets=adapter_targets(
+            c.settings.path(c.settings.base_model.path), adapter.target_modules
+        ),
+    )
+
+
+def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
+    """Digest of each silo's contract, as filed and signed with `consortia contract sign`."""
+    directory = c.settings.path(CONTRACTS_DIRECTORY)
+    agreed = agreed_contracts(directory, feed, c.clock.now())
+    if len(agreed.digests) < c.settings.round.quorum and agreed.left_out:
+        named = "; ".join(f"{silo}: {why}" for silo, why in agreed.left_out.items())
+        raise FederationOperatorError(
+            "round plan",
+            expected="enough contracts, signed by both sides and in force, for the quorum",
+            found=named,
+            action="have them signed with `consortia contract sign`, or renewed",
+        )
+    return agreed.digests

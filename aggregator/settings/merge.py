@@ -1,0 +1,80 @@
+"""The sections of `federation.toml` about the merge: rule, defence and server optimizer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from aggregator.settings.values import Number, Section
+from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.records.merge_spec import (
+    FedAvg,
+    HeavyBall,
+    MergeRule,
+    MergeSpec,
+    ServerOptimizer,
+)
+from data_contracts.protocol.records.round_plan import Compression
+from data_contracts.protocol.wire_types import Count
+
+
+class RobustSection(Section):
+    """The defence; see `protocol.records.merge_spec.RobustSpec` for choices and defaults."""
+
+    tolerated_silos: Count
+    clip: str = "median_norm"
+    mixing: str = "nearest_neighbours"
+    rule: str = "geometric_median"
+
+
+class OptimizerSection(Section):
+    """The server optimizer by name; what is left out has its published value.
+
+    See `data_contracts.protocol.records.merge_spec`.
+    """
+
+    name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
+    learning_rate: Number | None = None
+    momentum: Number | None = None
+    beta1: Number | None = None
+    beta2: Number | None = None
+    tau: Number | None = None
+
+
+class MergeSection(Section):
+    """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
+
+    Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
+    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
+    `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
+    of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
+    """
+
+    rule: MergeRule = "stack_truncate"
+    optimizer: OptimizerSection | None = None
+    robust: RobustSection | None = None
+    residual_rank: int | None = None
+    compression: Compression = "none"
+    dask_scheduler: str | None = None
+    dask_slice_modules: Annotated[int, Field(ge=1)] = 8
+
+    def spec(self, weight_cap_tokens: int) -> MergeSpec:
+        """As the plan names it; raises FederationOperatorError for what does not go together."""
+        elsewhere = {"compression", "dask_scheduler", "dask_slice_modules"}
+        fields = {"optimizer": self._optimizer} | self.model_dump(
+            exclude=elsewhere, exclude_none=True
+        )
+        try:
+            return MergeSpec.model_validate(fields | {"weight_cap_tokens": weight_cap_tokens})
+        except ValidationError as error:
+            raise FederationOperatorError(
+                "settings of the merge",
+                expected="a rule, an optimizer and a defence that go together",
+                found=error.errors(include_url=False)[0]["msg"],
+                action="correct [merge] in federation.toml",
+            ) from None
+
+    @property
+    def _optimizer(self) -> ServerOptimizer:
+        """The default; see `docs/decisions/0017-the-default-merge.md`."""
+        centred = self.robust is not None and self.robust.rule == "centred_clipping"
+        return HeavyBall() if self.rule == "stack_truncate" and not centred else FedAvg()

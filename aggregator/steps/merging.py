@@ -1,0 +1,150 @@
+"""From an attempt's close record to its candidate: what is merged, from where, and into what.
+
+Every source is what the close holds, whose bytes passed the gate when the round was closed; silos'
+layouts, compression and the merge rule are those of the signed plan.
+"""
+
+from aggregator.coordinator import CANDIDATES, Coordinator
+from aggregator.evidence.ledger import spool_admitted
+from aggregator.evidence.reader import local_adapter, starting_source
+from aggregator.evidence.spool import spool, spool_own
+from aggregator.merge.adapter_merge import (
+    AdapterMerge,
+    ModuleMerger,
+    ModuleProgress,
+    merge_adapters,
+)
+from aggregator.merge.defence import Defended, defended
+from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
+from aggregator.merge.server_state import ServerState, open_server_state
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Candidate, Close, RoundPlan
+from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
+from data_contracts.protocol.wire_types import decimal_from_float
+
+
+def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
+    """The sources of a merge, spooled and verified."""
+    paths = spool_admitted(c, close)
+    starting = starting_source(c, plan)
+    locals_ = [
+        LocalAdapter(
+            source=local_adapter(plan, admitted.silo, path, starting),
+            digest=admitted.adapter.digest,
+            weight=admitted.weight,
+        )
+        for admitted, path in zip(close.admitted, paths, strict=True)
+    ]
+    return MergeInputs(
+        layout=plan.layout,
+        merge=plan.merge,
+        round_number=plan.round,
+        locals=sorted_locals(locals_),
+        starting=starting,
+        starting_digest=_digest(plan.starting_adapter),
+        earlier=_earlier(c, plan),
+        earlier_digest=_digest(plan.earlier_adapter),
+        residual=_residual(c, plan),
+        residual_digest=_digest(plan.starting_residual),
+        server_state=_server_state(c, plan),
+        server_state_digest=_digest(plan.server_state),
+    )
+
+
+def merge_admitted(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    close: Verified[Close],
+    on_module: ModuleProgress | None = None,
+    merge_modules: ModuleMerger | None = None,
+) -> Candidate:
+    """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
+    directory = c.workspace / CANDIDATES
+    into = directory / f"{close.digest}.safetensors"
+    state_file = directory / f"{close.digest}.state"
+    defence = defended(merge_inputs(c, plan.record, close.record))
+    merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
+    c.plans.put_blob(into, merged.adapter)
+    spool_own(c, into, merged.adapter)
+    if (state := merged.residual or merged.server_state) is not None:
+        c.plans.put_blob(state_file, state)
+    return _candidate(c, plan, close, defence, merged)
+
+
+def _candidate(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    close: Verified[Close],
+    defence: Defended,
+    merged: AdapterMerge,
+) -> Candidate:
+    return Candidate.on(
+        plan,
+        c.clock.now(),
+        close_digest=close.digest,
+        merge_rule=plan.record.merge.rule,
+        adapter=merged.adapter,
+        residual=merged.residual,
+        server_state=merged.server_state,
+        discarded_energy=decimal_from_float(merged.exactness.discarded_energy),
+        error=decimal_from_float(merged.exactness.error),
+        modules=tuple(
+            ModuleExactness(
+                module=name,
+                discarded_energy=decimal_from_float(exactness.discarded_energy),
+                error=decimal_from_float(exactness.error),
+            )
+            for name, exactness in merged.modules
+        ),
+        influences=_influences(close.record, defence),
+        needs_person=defence.needs_person,
+    )
+
+
+def _influences(close: Close, defence: Defended) -> tuple[SiloInfluence, ...]:
+    return tuple(
+        SiloInfluence(
+            silo=admitted.silo,
+            influence=decimal_from_float(part.influence),
+            kept=decimal_from_float(part.kept),
+            norm=decimal_from_float(part.norm),
+            distance=None if part.distance is None else decimal_from_float(part.distance),
+            alarm=part.alarm,
+        )
+        for admitted in close.admitted
+        if (part := defence.parts.get(admitted.adapter.digest)) is not None
+    )
+
+
+def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
+    """What the last published round started from, where the merge carries on its change.
+
+    Before the first published adapter there is no change; the first one started from the initial
+    adapter.
+    """
+    if not plan.merge.carries_change or plan.starting_adapter is None:
+        return None
+    if plan.earlier_adapter is None:
+        return InitialAdapter(plan.layout)
+    return open_adapter(spool(c, c.plans, plan.earlier_adapter), plan.layout)
+
+
+def _residual(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
+    if plan.starting_residual is None or plan.residual_layout is None:
+        return None
+    return open_adapter(spool(c, c.plans, plan.starting_residual), plan.residual_layout)
+
+
+def _server_state(c: Coordinator, plan: RoundPlan) -> ServerState | None:
+    """The optimizer's state; none before its first step."""
+    if plan.server_state is None:
+        return None
+    path = spool(c, c.plans, plan.server_state)
+    return open_server_state(path, plan.layout, plan.merge.optimizer)
+
+
+def _digest(ref: ArtifactRef | None) -> str | None:
+    return None if ref is None else ref.digest

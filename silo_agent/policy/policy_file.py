@@ -1,0 +1,117 @@
+"""The policy file: what a person at the silo has written down that the silo is willing to do.
+
+It fails closed: an empty, unreadable or unset policy is none, and refuses everything.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.records.round_plan import TrustMode
+from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, Text
+from infra.disk.toml_files import parse_toml, read_limited, setting_fault
+
+MAX_POLICY_BYTES = 64 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AllowedModel(_Section):
+    """A base model that may be trained here: by digest, at a local path, under its licence.
+
+    `licence_acceptance` names who at this silo accepted terms that ask for it, as in
+    "LicenseRef-Gemma-Terms accepted by A. Person".
+    """
+
+    name: Text
+    digest: Digest
+    licence: LicenceId
+    path: Path
+    licence_acceptance: Text | None = None
+
+
+class Limits(_Section):
+    """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy.
+
+    Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
+    it one. The run's adapter, which it only evaluates, may be larger.
+    """
+
+    max_local_steps: PositiveCount
+    max_sequences_per_step: PositiveCount
+    max_sequence_length: PositiveCount
+    max_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    max_rank: PositiveCount
+    max_adapter_bytes: PositiveCount
+    min_cohort_silos: PositiveCount
+    max_retention_days: PositiveCount
+
+
+class Policy(_Section):
+    """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted.
+
+    `share_individual_delta` lets the other silos read this silo's adapter by itself.
+    `compliance_retention` allows plans under which nobody, for no reason, can erase what this silo
+    sent before the plan's time is over. `may_be_named` allows plans under which what is published
+    names this silo and gives its held-out losses, to whoever has it.
+    """
+
+    version: Literal[1]
+    take_part: bool
+    purposes: Annotated[tuple[Text, ...], Field(min_length=1)]
+    trust_modes: Annotated[tuple[TrustMode, ...], Field(min_length=1)]
+    trust_storage_with_deltas: bool
+    share_individual_delta: bool = False
+    compliance_retention: bool = False
+    may_be_named: bool = False
+    limits: Limits
+    models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
+
+    def model(self, digest: str) -> AllowedModel | None:
+        """The allowed model with this digest."""
+        return next((m for m in self.models if m.digest == digest), None)
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A policy with the digest of its bytes, or the reason why there is none."""
+
+    policy: Policy | None
+    digest: str | None
+    problem: str | None
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """Read the policy file; a fault becomes a `PolicyFile` without a policy, never an exception."""
+    try:
+        data = read_limited(path, MAX_POLICY_BYTES)
+    except OSError as error:
+        return PolicyFile(None, None, f"{path}: {error.strerror}")
+    digest = hashlib.sha256(data).hexdigest()
+    if len(data) > MAX_POLICY_BYTES:
+        return PolicyFile(None, digest, f"{path}: larger than {MAX_POLICY_BYTES} bytes")
+    try:
+        return PolicyFile(Policy.model_validate(parse_toml(data)), digest, None)
+    except ValidationError as error:
+        where, expected, found = setting_fault(error)
+        return PolicyFile(None, digest, f"{path}: {where}: expected {expected}; found {found}")
+    except ValueError as error:
+        return PolicyFile(None, digest, f"{path}: {error}")
+
+
+def require_policy(file: PolicyFile) -> Policy:
+    """The policy, or SiloOperatorError; for commands a person runs, not for rounds."""
+    if file.policy is None:
+        raise SiloOperatorError(
+            "policy",
+            expected="a readable policy file with every limit set",
+            found=file.problem or "nothing",
+            action="correct the policy; until then the agent refuses every plan",
+        )
+    return file.policy

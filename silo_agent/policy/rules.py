@@ -1,0 +1,210 @@
+"""The rules by which a silo judges a plan.
+
+Every rule is a small function of the plan and the policy; the first that does not hold decides, and
+its id goes into the signed refusal. The sentence that leaves with it is fixed by the rule, so a
+refusal carries nothing of the silo.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from data_contracts.adapters.adapter_format import adapter_bytes_limit
+from data_contracts.licences.duo import judge_duo
+from data_contracts.licences.model_licence import judge_model
+from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.round_plan import AdapterLayout
+from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.policy_file import Policy, PolicyFile
+
+
+@dataclass(frozen=True)
+class PolicyRefusal:
+    """The deciding rule and its fixed sentence."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """What the rules look at besides the plan and the policy."""
+
+    silo: str
+    federation: str
+    membership: Membership
+    contract: ContractTerms | None
+    now: datetime
+
+
+Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
+
+
+def judge_plan(plan: RoundPlan, file: PolicyFile, context: PlanContext) -> PolicyRefusal | None:
+    """The first rule that does not hold, or None when the silo takes part."""
+    if file.policy is None:
+        return PolicyRefusal("policy.unreadable", "The silo has no readable policy.")
+    for rule, reason, holds in RULES:
+        if not holds(plan, file.policy, context):
+            return PolicyRefusal(rule, reason)
+    return None
+
+
+RULES: tuple[tuple[str, str, Rule], ...] = (
+    (
+        "plan.federation",
+        "The plan belongs to another federation.",
+        lambda p, s, c: p.federation == c.federation,
+    ),
+    (
+        "plan.membership",
+        "The plan names a silo that is no member in its round.",
+        lambda p, s, c: set(p.cohort) <= set(c.membership.silos_of_round(p.round)),
+    ),
+    ("policy.take_part", "The silo does not take part at present.", lambda p, s, c: s.take_part),
+    ("plan.expired", "The plan has expired.", lambda p, s, c: c.now < p.submit_by),
+    (
+        "policy.trust_mode",
+        "The silo does not allow the plan's trust mode.",
+        lambda p, s, c: p.trust_mode in s.trust_modes and p.trust_mode == "auditable",
+    ),
+    (
+        "policy.storage_trust",
+        "The silo does not trust storage with readable adapters.",
+        lambda p, s, c: s.trust_storage_with_deltas,
+    ),
+    (
+        "policy.retention",
+        "The plan keeps what the silo sends for longer, or more firmly, than the silo allows.",
+        lambda p, s, c: (
+            p.retention.days <= s.limits.max_retention_days
+            and (p.retention.mode == "governance" or s.compliance_retention)
+        ),
+    ),
+    (
+        "policy.named",
+        "The plan publishes the silo's name and losses, which the silo does not allow.",
+        lambda p, s, c: s.may_be_named or not p.publication.name_silos,
+    ),
+    (
+        "policy.purpose",
+        "The silo does not allow the plan's purpose.",
+        lambda p, s, c: p.purpose in s.purposes,
+    ),
+    (
+        "policy.cohort",
+        "The cohort is smaller than the silo allows.",
+        lambda p, s, c: len(p.cohort) >= s.limits.min_cohort_silos,
+    ),
+    (
+        "policy.contract",
+        "The plan does not pin a data contract that silo and coordinator have signed.",
+        lambda p, s, c: (
+            c.contract is not None and p.contract_digest_of(c.silo) == c.contract.digest
+        ),
+    ),
+    (
+        "policy.contract_purpose",
+        "The silo's data contract does not allow the plan's purpose.",
+        lambda p, s, c: c.contract is not None and p.purpose in c.contract.purposes,
+    ),
+    (
+        "policy.contract_expired",
+        "The silo's data contract has expired.",
+        lambda p, s, c: c.contract is not None and c.now < c.contract.expires_at,
+    ),
+    (
+        "policy.contract_use",
+        "The silo's data contract does not allow the plan's use.",
+        lambda p, s, c: c.contract is not None and p.use in c.contract.uses,
+    ),
+    (
+        "policy.contract_duo",
+        "The silo's data use conditions do not allow the plan's use.",
+        lambda p, s, c: (
+            c.contract is not None
+            and judge_duo(c.contract.duo_codes, p.use, c.contract.attested) is None
+        ),
+    ),
+    (
+        "policy.contract_egress",
+        "The silo's data contract lets no adapter out.",
+        lambda p, s, c: c.contract is not None and "local-adapter" in c.contract.egress,
+    ),
+    (
+        "policy.base_model",
+        "The silo does not allow the plan's base model.",
+        lambda p, s, c: _base_model_allowed(p, s),
+    ),
+    (
+        "policy.model_licence",
+        "The base model's licence does not allow the plan's use.",
+        lambda p, s, c: _model_licence_allowed(p, s),
+    ),
+    (
+        "policy.local_steps",
+        "The plan asks for more local steps than the silo allows.",
+        lambda p, s, c: p.recipe.local_steps <= s.limits.max_local_steps,
+    ),
+    (
+        "policy.sequences_per_step",
+        "The plan asks for larger steps than the silo allows.",
+        lambda p, s, c: p.recipe.sequences_per_step <= s.limits.max_sequences_per_step,
+    ),
+    (
+        "policy.sequence_length",
+        "The plan asks for longer sequences than the silo allows.",
+        lambda p, s, c: p.recipe.sequence_length <= s.limits.max_sequence_length,
+    ),
+    (
+        "policy.learning_rate",
+        "The plan's learning rate is outside what the silo allows.",
+        lambda p, s, c: 0 < p.recipe.learning_rate <= Decimal(repr(s.limits.max_learning_rate)),
+    ),
+    (
+        "policy.rank",
+        "The plan's adapter rank is higher than the silo allows.",
+        lambda p, s, c: all(layout.rank <= s.limits.max_rank for layout in _layouts(p, c.silo)),
+    ),
+    (
+        "policy.adapter_bytes",
+        "The plan's adapter is larger than the silo releases.",
+        lambda p, s, c: all(
+            adapter_bytes_limit(layout) <= s.limits.max_adapter_bytes
+            for layout in _layouts(p, c.silo)
+        ),
+    ),
+    (
+        "plan.trainable",
+        "The plan's recipe leads away from where it starts, or cannot leave it.",
+        lambda p, s, c: _trainable(p),
+    ),
+)
+
+
+def _trainable(plan: RoundPlan) -> bool:
+    """A negative proximal weight pushes away from the start without end; A alone cannot learn from
+    the seed, where B is zero and so is A's gradient."""
+    stuck = plan.recipe.trained_factors == "a" and plan.starting_adapter is None
+    return plan.recipe.proximal_mu >= 0 and not stuck
+
+
+def _layouts(plan: RoundPlan, silo: str) -> tuple[AdapterLayout, ...]:
+    """What the silo trains, and the residual that it has to load beside it."""
+    residual = plan.residual_layout
+    return (plan.layout_of(silo),) if residual is None else (plan.layout_of(silo), residual)
+
+
+def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:
+    model = policy.model(plan.base_model.digest)
+    return model is not None and model.licence == plan.base_model.licence
+
+
+def _model_licence_allowed(plan: RoundPlan, policy: Policy) -> bool:
+    """Both have to accept terms that ask for it: whoever makes the plan, and this silo."""
+    model, base = policy.model(plan.base_model.digest), plan.base_model
+    if model is None:
+        return False
+    acceptances = (base.licence_acceptance, model.licence_acceptance)
+    return all(judge_model(base.licence, plan.use, who).allowed for who in acceptances)

@@ -1,0 +1,80 @@
+"""Whether this silo takes part: the plan is judged by its policy, and the answer is signed."""
+
+import logging
+
+from data_contracts.errors import ConsortiaError
+from data_contracts.protocol.dsse import to_base64
+from data_contracts.protocol.program_version import program_version
+from data_contracts.protocol.records import Acceptance, Refusal, RoundPlan
+from silo_agent.policy.rules import PlanContext, PolicyRefusal, judge_plan
+from silo_agent.release.doors import not_shared
+from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import OwnAttempt, Step
+
+log = logging.getLogger("silo-agent")
+
+
+def answer(silo: Silo, attempt: OwnAttempt) -> Step:
+    """Accept or refuse the plan."""
+    policy, plan = silo.release.in_force.policy(), attempt.plan
+    context = PlanContext(
+        silo=silo.name,
+        federation=silo.config.federation,
+        membership=attempt.feed.membership_of(plan),
+        contract=silo.release.in_force.contract(attempt.out.parties),
+        now=silo.clock.now(),
+    )
+    refusal = judge_plan(plan.record, policy, context)
+    if refusal is not None:
+        return refuse(silo, attempt, refusal)
+    attempt.out.record(
+        Acceptance.on(
+            plan,
+            silo.clock.now(),
+            silo=silo.name,
+            policy_digest=policy.digest or "",
+            shares_individual_delta=not_shared(policy) is None,
+            agreement=to_base64(context.contract.agreement) if context.contract else None,
+            program=program_version(),
+        ),
+    )
+    _tell_versions(plan.record)
+    log.info("round %d accepted under the silo's policy", plan.record.round)
+    return Step.ACCEPTED
+
+
+def refuse(silo: Silo, attempt: OwnAttempt, refusal: PolicyRefusal) -> Step:
+    """End this silo's part in the attempt; the rule and its fixed sentence leave."""
+    policy, number = silo.release.in_force.policy(), attempt.plan.record.round
+    attempt.out.record(
+        Refusal.on(
+            attempt.plan,
+            silo.clock.now(),
+            silo=silo.name,
+            policy_digest=policy.digest,
+            rule=refusal.rule,
+            reason=refusal.reason,
+            program=program_version(),
+        )
+    )
+    log.warning("round %d refused by %s: %s", number, refusal.rule, refusal.reason)
+    if policy.problem:
+        log.warning("the policy cannot be read: %s", policy.problem)
+    return Step.REFUSED
+
+
+def refuse_fault(
+    silo: Silo, attempt: OwnAttempt, error: ConsortiaError, refusal: PolicyRefusal
+) -> Step:
+    """The rule leaves; which process, which log and its last line do not."""
+    log.error("for the silo operator only: %s", error)
+    return refuse(silo, attempt, refusal)
+
+
+def _tell_versions(plan: RoundPlan) -> None:
+    if plan.program is not None and plan.program != program_version():
+        log.warning(
+            "the coordinator runs version %s, this agent %s; see docs/upgrade.md",
+            plan.program,
+            program_version(),
+        )

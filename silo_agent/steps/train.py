@@ -1,0 +1,69 @@
+"""Local training, and the submission of what it made."""
+
+import logging
+from pathlib import Path
+
+from data_contracts.errors import DataStewardError
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Submission, Verdict
+from data_contracts.protocol.wire_types import decimal_from_float
+from silo_agent.collaborators import LocalTraining
+from silo_agent.compression.sent_adapter import SentAdapters
+from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
+from silo_agent.restarts import ProcessDiedError
+from silo_agent.silo import Silo
+from silo_agent.steps.answer import refuse_fault
+from silo_agent.steps.own_attempt import OwnAttempt, Step
+
+log = logging.getLogger("silo-agent")
+
+
+def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
+    """Train on what the verdict allows, unless the time to submit is over."""
+    plan = attempt.plan.record
+    if silo.clock.now() >= plan.submit_by:
+        return Step.WAITING
+    attempt.out.require_open(Submission)
+    starting = GlobalAdapters(silo.config.home, silo.plans).starting(plan).path
+    try:
+        local = silo.trainer.train(plan, verdict.record, starting, attempt.report)
+    except DataStewardError as error:
+        return refuse_fault(silo, attempt, error, DATA_UNUSABLE)
+    except ProcessDiedError as error:
+        return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
+    sent = _sent_adapters(silo).file(plan, local.adapter, starting, attempt.feed.ever(silo.name))
+    attempt.report.show("releasing", step=local.steps, steps=local.steps)
+    attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
+    log.info(
+        "round %d: local adapter released after %d training steps on %d tokens; training loss "
+        "%.4f nats per answer token in the first step, %.4f in the last",
+        plan.round,
+        local.steps,
+        local.tokens,
+        local.first_step_loss,
+        local.last_step_loss,
+    )
+    return Step.SUBMITTED
+
+
+def _submission(
+    silo: Silo, attempt: OwnAttempt, local: LocalTraining, sent: Path, verdict_digest: str
+) -> Submission:
+    return Submission.on(
+        attempt.plan,
+        silo.clock.now(),
+        silo=silo.name,
+        verdict_digest=verdict_digest,
+        adapter=artifact_of_file(sent),
+        tokens=local.tokens,
+        steps=local.steps,
+        first_step_loss=decimal_from_float(local.first_step_loss),
+        last_step_loss=decimal_from_float(local.last_step_loss),
+        training_seconds=round(local.seconds),
+    )
+
+
+def _sent_adapters(silo: Silo) -> SentAdapters:
+    return SentAdapters(silo.config.home, silo.name, silo.release.outbox, silo.plans)
