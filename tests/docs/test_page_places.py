@@ -32,7 +32,7 @@ def is_there(path: str) -> bool:
 
 def names_in(place: Path) -> set[str]:
     """Classes, functions and constants at the top of a module, or of all modules of a folder."""
-    modules = place.rglob("*.py") if place.is_dir() else [place]
+    modules = [place] if place.is_file() else place.rglob("*.py")
     return {name for module in modules for name in _names(module)}
 
 
