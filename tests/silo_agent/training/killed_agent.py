@@ -78,7 +78,7 @@ class Watched:
 @dataclass(frozen=True)
 class Resumed:
     """A result without its baseline, when its adapter was written, what was seen meanwhile, and
-    the orphans of the killed agent that had ended within five seconds, before it began."""
+    the orphans of the killed agent that had ended within half a minute, before it began."""
 
     result: TrainingResult
     written_at_ns: int
@@ -101,7 +101,7 @@ def orphans_of_a_killed_agent(silo: TinySilo, job: TrainingJob) -> list[int]:
 def resume(job: TrainingJob, orphans: list[int]) -> Resumed:
     """Wait for the orphans, then go on with their job, as an agent that has a credential."""
     processes = [psutil.Process(pid) for pid in orphans if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=30)
     gone = [pid for pid in orphans if pid not in {process.pid for process in alive}]
     clock, watched = BaselineClock(), Watched()
 
