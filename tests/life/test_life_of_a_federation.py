@@ -50,7 +50,9 @@ from tests.printed_commands import printed_commands, require_pasteable
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
-LOCAL_STEPS, CHECKPOINT_STEPS = 50, 10
+LOCAL_STEPS, CHECKPOINT_STEPS = 20, 10
+MANY_STEPS = 400
+"""Enough for an agent to be killed among them."""
 REPORTS = "fed/reports"
 TRUST = ("--trust", "fed/membership.json")
 
@@ -267,7 +269,7 @@ def test_below_quorum_aborts_although_the_flow_was_killed(reader: Reader) -> Non
     set_values(reader.home / "federation.toml", submit_minutes=0.5)
     reader.consortia("round", "start", "--home", "fed", "--until-round", "2")
     reader.wait_for("attempt 2 of round 2", lambda: _opened(reader, 2))
-    set_values(reader.home / "federation.toml", submit_minutes=30)
+    set_values(reader.home / "federation.toml", submit_minutes=30, local_steps=MANY_STEPS)
     flow = flow_processes(reader.home)
     assert flow
     for process in flow:
@@ -327,7 +329,7 @@ def test_a_round_with_a_refusal_and_an_agent_killed_in_training(reader: Reader) 
         "east": ("refused", "policy.rank"),
     }
     result = _training_result(reader, "south")
-    assert result["steps"] == LOCAL_STEPS
+    assert result["steps"] == MANY_STEPS
     assert result["resumed_from_step"] >= CHECKPOINT_STEPS, (
         "a restarted agent goes on from the checkpoint"
     )
