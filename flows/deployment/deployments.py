@@ -4,7 +4,8 @@ One deployment per federation: `federated-training/<federation>`. Runs never ove
 waits in the queue until the slot is free. The runner starts each flow run in a process of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -126,8 +127,18 @@ def _serve(
         end_orphans(settings.home)
         registration = register(settings)
         on_ready([*registration.schedule_lines, *crash_orphans(settings)])
-        with without_traces(), lost_runs_resumed(settings, say):
+        with without_traces(), lost_runs_resumed(settings, say), ended_early():
             serve(registration.deployment, pause_on_shutdown=False, print_starting_message=False)
+
+
+@contextmanager
+def ended_early() -> Iterator[None]:
+    """A SIGTERM before Prefect's runner has begun to run is an end as well; it raises then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("Runner has not yet started"):
+            raise
 
 
 def start_rounds(settings: FederationSettings, until_round: int | None) -> str:
