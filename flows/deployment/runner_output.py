@@ -40,8 +40,9 @@ def _handlers() -> set[logging.Handler]:
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    fault = record.exc_info[1] if record.exc_info else None
-    if fault is not None and (is_fault(fault) or isinstance(fault, OSError)):
+    fault = (record.exc_info[1] if record.exc_info else None) or Exception()
+    of_observer = record.name.endswith(_OBSERVER)  # whose websocket breaks in ways of its own
+    if of_observer or is_fault(fault) or isinstance(fault, OSError):
         record.exc_info = record.exc_text = None
     return not (record.name == "asyncio" and _OBSERVER in record.getMessage())
 
