@@ -45,6 +45,7 @@ STARTED = [
 ]
 
 LOOK_SECONDS = 30
+END_SECONDS = 2
 
 
 def is_served(settings: FederationSettings) -> bool:
@@ -139,7 +140,8 @@ def lost_runs_resumed(
         yield
     finally:
         ended.set()
-        watching.join()
+        # A look at a Prefect that is away takes a minute; a runner that is ended ends at once.
+        watching.join(END_SECONDS)
 
 
 def _started(

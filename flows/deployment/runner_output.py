@@ -40,9 +40,10 @@ def _handlers() -> set[logging.Handler]:
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    fault = (record.exc_info[1] if record.exc_info else None) or Exception()
-    of_observer = record.name.endswith(_OBSERVER)  # whose websocket breaks in ways of its own
-    if of_observer or is_fault(fault) or isinstance(fault, OSError):
+    fault = record.exc_info[1] if record.exc_info else None
+    unreached = fault is not None and (is_fault(fault) or isinstance(fault, OSError))
+    # The observer's websocket breaks in ways of its own.
+    if unreached or record.name.endswith(_OBSERVER):
         record.exc_info = record.exc_text = None
     return not (record.name == "asyncio" and _OBSERVER in record.getMessage())
 
