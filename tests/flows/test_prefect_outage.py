@@ -1,5 +1,7 @@
 """A runner outlives its Prefect server; what is not the server's absence ends it."""
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -8,6 +10,7 @@ import pytest
 from data_contracts.errors import FederationOperatorError
 from flows.deployment.prefect_faults import PrefectUnavailableError
 from flows.deployment.prefect_outage import RETRY_SECONDS, SAY_EVERY_TRIES, serve_through_outages
+from flows.deployment.runner_output import without_traces
 from tests.simulator.fake_clock import FakeClock
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,3 +63,27 @@ def test_whatever_else_ends_the_runner(fault: Exception) -> None:
         lines_of(answers(fault), answers())
     with pytest.raises(type(fault)):
         lines_of(answers(AWAY), answers(fault))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "shown"),
+    [
+        ("prefect.FlowRunCancellingObserver", EOFError("the websocket broke"), False),
+        ("prefect.runner", ConnectionRefusedError(), False),
+        ("prefect.runner", ValueError("a fault of our own"), True),
+    ],
+)
+def test_only_the_traces_of_a_prefect_that_is_gone_are_left_out(
+    name: str, fault: Exception, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        with without_traces():
+            logger.error("it ended", exc_info=fault)
+    finally:
+        logger.removeHandler(handler)
+    said = capsys.readouterr().out
+    assert "it ended" in said
+    assert ("Error" in said) == shown
