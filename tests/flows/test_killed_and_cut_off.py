@@ -152,11 +152,17 @@ def federation(
     storage = start_object_storage(directory / "storage", StoragePorts.automatic())
     federation = CutOff(directory, storage, prefect_server)
     federation.edit_settings(local_steps=20)
-    federation.start_agents()
-    federation.serve()
     yield federation
     stop_recorded(federation.state)
     stop_recorded(storage.state_dir)
+
+
+@pytest.fixture(scope="module")
+def served(federation: CutOff) -> CutOff:
+    """With its agents and a runner."""
+    federation.start_agents()
+    federation.serve()
+    return federation
 
 
 def test_what_storage_says_for_good_ends_a_step_at_once(federation: CutOff) -> None:
@@ -189,15 +195,15 @@ def test_what_storage_says_for_good_ends_a_step_at_once(federation: CutOff) -> N
 
 
 @pytest.mark.campaign
-def test_storage_goes_away_in_training_and_in_the_evaluation(federation: CutOff) -> None:
-    federation.consortia("round", "start", "--home", str(federation.home))
-    everybody = (*federation.agents, federation.runner)
-    for phase in (federation.trains, federation.evaluates):
+def test_storage_goes_away_in_training_and_in_the_evaluation(served: CutOff) -> None:
+    served.consortia("round", "start", "--home", str(served.home))
+    everybody = (*served.agents, served.runner)
+    for phase in (served.trains, served.evaluates):
         wait_for(phase.__name__, phase, ROUND_SECONDS, everybody)
-        federation.go_away(AWAY_SECONDS)
-    report = federation.wait_for_report(1)
+        served.go_away(AWAY_SECONDS)
+    report = served.wait_for_report(1)
     assert report.outcome == "published"
-    said = federation.said()
+    said = served.said()
     assert "waiting for object storage" in said
     assert said.count("object storage answers again") >= 2
     assert "Traceback" not in said
@@ -205,28 +211,28 @@ def test_storage_goes_away_in_training_and_in_the_evaluation(federation: CutOff)
 
 
 @pytest.mark.campaign
-def test_a_killed_flow_is_resumed_by_its_runner(federation: CutOff) -> None:
-    number = _start_short_round(federation)
-    federation.kill("flow")
-    _wait_for_abort(federation)
-    assert f"resumes it (rounds up to {number})" in federation.said()
-    assert federation.left_running() == []
+def test_a_killed_flow_is_resumed_by_its_runner(served: CutOff) -> None:
+    number = _start_short_round(served)
+    served.kill("flow")
+    _wait_for_abort(served)
+    assert f"resumes it (rounds up to {number})" in served.said()
+    assert served.left_running() == []
 
 
 @pytest.mark.campaign
 def test_a_killed_runner_is_followed_by_one_that_ends_its_orphan_and_resumes(
-    federation: CutOff,
+    served: CutOff,
 ) -> None:
-    number, said_before = _start_short_round(federation), federation.said()
-    federation.kill("runner")
-    orphans = federation.flow_processes()
+    number, said_before = _start_short_round(served), served.said()
+    served.kill("runner")
+    orphans = served.flow_processes()
     assert orphans, "the flow run outlives its runner"
-    federation.serve()
+    served.serve()
     assert not any(process.is_running() for process in orphans)
-    _wait_for_abort(federation)
-    said = federation.said().removeprefix(said_before)
+    _wait_for_abort(served)
+    said = served.said().removeprefix(said_before)
     assert said.count(f"resumes it (rounds up to {number})") == 1
-    assert federation.left_running() == []
+    assert served.left_running() == []
 
 
 def _start_short_round(federation: CutOff) -> int:
@@ -253,22 +259,22 @@ def _wait_for_abort(federation: CutOff) -> None:
 @pytest.mark.parametrize("moments", MOMENTS, ids=str)
 @pytest.mark.parametrize("victim", ["flow", "runner", "server"])
 def test_killed_at_ten_moments_in_four_rounds(
-    federation: CutOff, victim: Victim, moments: tuple[int, ...]
+    served: CutOff, victim: Victim, moments: tuple[int, ...]
 ) -> None:
     """Each round is published once; nothing runs on beside it and nobody types `round start`."""
-    federation.start_agents()
-    federation.edit_settings(submit_minutes=30, max_attempts=2)
-    number = federation.next_round()
-    federation.consortia("round", "start", "--home", str(federation.home))
+    served.start_agents()
+    served.edit_settings(submit_minutes=30, max_attempts=2)
+    number = served.next_round()
+    served.consortia("round", "start", "--home", str(served.home))
     asked = time.monotonic()
     for moment in moments:
         time.sleep(max(0.0, asked + moment - time.monotonic()))
-        federation.kill(victim)
+        served.kill(victim)
         if victim == "server":
-            federation.start_server()
-        if not federation.runner.is_running():
-            federation.serve()
-    report = federation.wait_for_report(number)
+            served.start_server()
+        if not served.runner.is_running():
+            served.serve()
+    report = served.wait_for_report(number)
     assert report.outcome == "published"
-    assert federation.left_running() == []
-    assert federation.next_round() == number + 1
+    assert served.left_running() == []
+    assert served.next_round() == number + 1
