@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from aggregator.merge.blas_threads import one_blas_thread
+from aggregator.merge.exactness import Exactness, exactness_of
 from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, require_layouts, sorted_locals
 from aggregator.merge.merged_file import FinishedModule, MergedFile, MergeJournal
@@ -39,18 +40,6 @@ CANCELLED = 1e-6
 ModuleProgress = Callable[[int, int], None]
 ModuleMerger = Callable[[MergeInputs, list[int]], Iterator[tuple[int, MergedModule]]]
 """Merges the modules with these numbers, in any order."""
-
-
-@dataclass(frozen=True)
-class Exactness:
-    """Of one module or of the whole adapter, in relative terms; NaN where it was not measured.
-
-    `discarded_energy`: share, 0 to 1, of the true sum's squared norm that truncation dropped.
-    `error`: norm of (merge - true weighted sum) over the norm of that sum.
-    """
-
-    discarded_energy: float
-    error: float
 
 
 @dataclass(frozen=True)
@@ -227,17 +216,11 @@ def _result(
     targets = inputs.layout.targets
     entries = [finished[index] for index in range(len(targets))]
     modules = tuple(
-        (target.module, _exactness([entry])) for target, entry in zip(targets, entries, strict=True)
+        (target.module, exactness_of([entry.norms]))
+        for target, entry in zip(targets, entries, strict=True)
     )
     adapter, state = references[0], next(iter(references[1:]), None)
     residual, server_state = (None, state) if inputs.merge.residual_rank is None else (state, None)
-    return AdapterMerge(adapter, residual, server_state, _exactness(entries), modules)
-
-
-def _exactness(entries: list[FinishedModule]) -> Exactness:
-    whole = sum(entry.norms.true_sum for entry in entries)
-    if whole == 0:
-        return Exactness(0.0, 0.0)
-    discarded = sum(entry.norms.discarded for entry in entries)
-    error = sum(entry.norms.error for entry in entries)
-    return Exactness(discarded / whole, math.sqrt(error / whole))
+    return AdapterMerge(
+        adapter, residual, server_state, exactness_of([entry.norms for entry in entries]), modules
+    )

@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from aggregator.merge.exactness import EXACT_UP_TO_SILOS
 from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
@@ -66,7 +67,7 @@ class MergeInputs:
 
     `starting` is what silos started from, `earlier` what the round before started from,
     `residual` the starting residual, `server_state` the optimizer's. Digests name the bytes of each
-    for the fingerprint.
+    for the fingerprint. `asks_exact_error`: the plan wants the error exact for any number of silos.
     """
 
     layout: AdapterLayout
@@ -82,6 +83,12 @@ class MergeInputs:
     server_state: ServerState | None = None
     server_state_digest: str | None = None
     defence: DefenceWeights | None = None
+    asks_exact_error: bool = False
+
+    @property
+    def is_error_exact(self) -> bool:
+        """Whether the error is measured on all of the sum, whose cost is quadratic in the silos."""
+        return self.asks_exact_error or len(self.locals) <= EXACT_UP_TO_SILOS
 
     @cached_property
     def digest(self) -> str:
@@ -98,6 +105,8 @@ class MergeInputs:
             "starting": [self.starting_digest, self.earlier_digest],
             "beside": [self.residual_digest, self.server_state_digest],
         }
+        if self.asks_exact_error:
+            described["error"] = "exact"
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     @cached_property

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from aggregator.merge.rules import Norms
+from aggregator.merge.exactness import Norms
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.adapters.tensor_layout import Entry, payload_bytes, safetensors_header
 from data_contracts.errors import FederationOperatorError
@@ -155,8 +155,13 @@ def _entries(path: Path, fingerprint: str) -> dict[int, FinishedModule]:
     for line in lines:
         try:
             fields = json.loads(line)
-            entry = FinishedModule(**{**fields, "norms": Norms(**fields["norms"])})
+            entry = FinishedModule(**{**fields, "norms": _norms(fields["norms"])})
         except (ValueError, TypeError, KeyError):
             continue
         entries[entry.index] = entry
     return entries
+
+
+def _norms(fields: dict[str, Any]) -> Norms:
+    """JSON has lists where the value has tuples."""
+    return Norms(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

@@ -12,40 +12,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from aggregator.merge.exactness import NOT_MEASURED, Norms, column_squares, probe_vectors
 from aggregator.merge.factor_sources import CentredSource, PaddedSource, PairSource
 from aggregator.merge.gram import inner_product, squared_norm
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.server_optimizer import initial_state, server_step
-from aggregator.merge.truncation import LoraPair, exact_truncation, float32, sketch_truncation
-from aggregator.merge.weighted_sum import DenseMatrix, Summand, WeightedSum
+from aggregator.merge.truncation import (
+    LoraPair,
+    exact_truncation,
+    float32,
+    sketch_truncation,
+    truncated,
+)
+from aggregator.merge.weighted_sum import DenseMatrix, Float64Array, Summand, WeightedSum
 from aggregator.robust import by_coordinates
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec, StatefulOptimizer
 from data_contracts.protocol.records.round_plan import AdapterTarget
-
-EXACT_UP_TO_RANK = 48
-"""Up to this stacked rank QR and SVD of the whole stack cost less than a sketch."""
-
-ROUNDING = 1e-5
-"""Share of discarded energy below which a norm in float32 says nothing about it."""
-
-
-@dataclass(frozen=True)
-class Norms:
-    """Squared Frobenius norms of one module's merge.
-
-    Of the true sum, of the merge's difference to it, and of what truncation discarded. The true sum
-    is start + sum of c_i delta_i with the weights of the plan or, where it has one, of its defence,
-    and with what a centre or a heavy ball carries on of the last change; under an optimizer with a
-    state it is the optimizer's new product.
-    """
-
-    true_sum: float
-    error: float
-    discarded: float
-
-
-NOT_MEASURED = Norms(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -83,21 +66,22 @@ def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     if isinstance(optimizer, StatefulOptimizer):
         return _optimized(inputs, target, optimizer)
     total = WeightedSum(target, inputs.product_summands(target))
-    return _of_pair(truncated(total, inputs.layout.rank, inputs.layout.scaling, inputs.seed))
+    rank, scaling = inputs.layout.rank, inputs.layout.scaling
+    return _of_pair(truncated(total, rank, scaling, inputs.seed, _probes(inputs, target)))
 
 
 def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A)."""
     shares = [(PaddedSource(a.source, inputs.layout), float(w)) for a, w in inputs.shares(target)]
-    mean = _mean(inputs, target, shares)
+    probes = _probes(inputs, target)
+    mean, images = _mean(inputs, target, shares, probes)
 
     def measure() -> Norms:
         merged = WeightedSum(target, [Summand.uniform(mean, 1.0)])
-        centred = [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
-        missed = WeightedSum(target, centred)
-        error = squared_norm(missed)
-        true_sum = squared_norm(merged) + 2 * inner_product(merged, missed) + error
-        return Norms(max(true_sum, 0.0), error, 0.0)
+        if probes is not None:
+            missed = column_squares(images - merged.times(probes))
+            return Norms.probed(column_squares(images), missed, is_cut=False)
+        return _missed_by_mean(merged, target, mean, shares)
 
     return _Merge(mean.a, mean.b, measure)
 
@@ -129,16 +113,20 @@ def fedsvd(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
 def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """`average`, and what it misses, with the residual so far, cut to the residual's rank."""
     shares = [(a.source, float(w)) for a, w in inputs.shares(target)]
-    mean = _mean(inputs, target, shares)
+    probes = _probes(inputs, target)
+    mean, images = _mean(inputs, target, shares, probes)
     missed = [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
     before = [Summand.uniform(inputs.residual, 1.0)] if inputs.residual is not None else []
     rank = inputs.merge.residual_rank or inputs.layout.rank
-    pair = truncated(WeightedSum(target, missed + before), rank, 1.0, inputs.seed)
+    pair = truncated(WeightedSum(target, missed + before), rank, 1.0, inputs.seed, probes)
 
     def measure() -> Norms:
+        if probes is not None and pair.beyond is not None:
+            whole = images + WeightedSum(target, before).times(probes) if before else images
+            return Norms.probed(column_squares(whole), _errors(pair), is_cut=True)
         products = [Summand.uniform(source, w) for source, w in shares]
         true_sum = squared_norm(WeightedSum(target, products + before))
-        return Norms(true_sum, pair.discarded_norm, pair.discarded_norm)
+        return Norms.exact(true_sum, pair.discarded_norm, pair.discarded_norm)
 
     return _Merge(mean.a, mean.b, measure, (pair.a, pair.b))
 
@@ -182,25 +170,9 @@ def _untrained(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     return replace(merge, state=tuple(float32(part) for part in state))
 
 
-def truncated(total: WeightedSum, rank: int, scaling: float, seed: int) -> LoraPair:
-    """The best pair of `rank` for a weighted sum, or one within a percent of it."""
-    if total.stacked_rank <= max(EXACT_UP_TO_RANK, rank):
-        chunks = list(total.chunks())
-        left = torch.cat([chunk.b.to(torch.float64) * chunk.c for chunk in chunks], dim=1)
-        right = torch.cat([chunk.a for chunk in chunks]).to(torch.float64)
-        return exact_truncation(left, right, rank, scaling)
-    pair = sketch_truncation(total, squared_norm(total), rank, scaling, seed)
-    if pair.discarded_norm < ROUNDING * pair.squared_norm:
-        # What is left is of the size of the norm's own rounding: measure the difference itself.
-        return replace(pair, squared_norm=pair.kept_norm + _squared_error(total, pair, scaling))
-    return pair
-
-
-def _squared_error(total: WeightedSum, pair: LoraPair, scaling: float) -> float:
-    """Squared norm of total - scaling B A, in float64."""
-    source = PairSource(total.summands[0].source.layout, pair.a, pair.b)
-    minus = Summand(source, np.full(len(pair.a), -scaling))
-    return squared_norm(WeightedSum(total.target, [*total.summands, minus]), torch.float64)
+def _probes(inputs: MergeInputs, target: AdapterTarget) -> torch.Tensor | None:
+    """None where the error is to be exact."""
+    return None if inputs.is_error_exact else probe_vectors(inputs.seed, target)
 
 
 def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOptimizer) -> _Merge:
@@ -215,27 +187,59 @@ def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOp
 
 
 def _of_pair(pair: LoraPair) -> _Merge:
-    dropped = pair.discarded_norm
-    return _Merge(pair.a, pair.b, lambda: Norms(pair.squared_norm, dropped, dropped))
+    def measure() -> Norms:
+        if pair.beyond is None:
+            return Norms.exact(pair.squared_norm, pair.discarded_norm, pair.discarded_norm)
+        return Norms.probed(pair.captured + pair.beyond, _errors(pair), is_cut=True)
+
+    return _Merge(pair.a, pair.b, measure)
+
+
+def _errors(pair: LoraPair) -> Float64Array:
+    """What each probe says that truncation dropped, (PROBES,)."""
+    if pair.beyond is None:
+        raise ValueError("expected a pair that was cut with probes")
+    return pair.captured - pair.kept_norm + pair.beyond
 
 
 def _exact(inputs: MergeInputs, target: AdapterTarget, a: Float32Array, b: Float32Array) -> _Merge:
     """A pair that is the true sum itself."""
     product = WeightedSum(target, [Summand.uniform(PairSource(inputs.layout, a, b), 1.0)])
-    return _Merge(a, b, lambda: Norms(squared_norm(product), 0.0, 0.0))
+    return _Merge(a, b, lambda: Norms.exact(squared_norm(product), 0.0, 0.0))
 
 
 def _mean(
-    inputs: MergeInputs, target: AdapterTarget, shares: Sequence[tuple[AdapterSource, float]]
-) -> PairSource:
-    """Means of A and of B, accumulated in float32, source by source."""
+    inputs: MergeInputs,
+    target: AdapterTarget,
+    shares: Sequence[tuple[AdapterSource, float]],
+    probes: torch.Tensor | None,
+) -> tuple[PairSource, torch.Tensor]:
+    """Means of A and of B, and the weighted sum of products times `probes`, source by source."""
     a = torch.zeros(inputs.layout.rank, target.in_features)
     b = torch.zeros(target.out_features, inputs.layout.rank)
+    images = torch.zeros(target.out_features, 0 if probes is None else probes.shape[1])
     for source, weight in shares:
-        own_a, own_b = source.module(target)
-        a.add_(torch.from_numpy(own_a), alpha=weight)
-        b.add_(torch.from_numpy(own_b), alpha=weight)
-    return PairSource(inputs.layout, float32(a), float32(b))
+        own_a, own_b = map(torch.from_numpy, source.module(target))
+        a.add_(own_a, alpha=weight)
+        b.add_(own_b, alpha=weight)
+        if probes is not None:
+            images.addmm_(own_b, own_a @ probes, alpha=weight * source.layout.scaling)
+    return PairSource(inputs.layout, float32(a), float32(b)), images
+
+
+def _missed_by_mean(
+    merged: WeightedSum,
+    target: AdapterTarget,
+    mean: PairSource,
+    shares: Sequence[tuple[AdapterSource, float]],
+) -> Norms:
+    """What averaging factors misses is the sum of the products of their deviations."""
+    missed = WeightedSum(
+        target, [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
+    )
+    error = squared_norm(missed)
+    true_sum = squared_norm(merged) + 2 * inner_product(merged, missed) + error
+    return Norms.exact(true_sum, error, 0.0)
 
 
 def _shared_factors(

@@ -17,11 +17,19 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from aggregator.merge.exactness import column_squares
+from aggregator.merge.factor_sources import PairSource
+from aggregator.merge.gram import squared_norm
+from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import UnusableMergeError
 
 KAIMING_ROW_NORM = 3.0**-0.5
 """Expected row norm of PEFT's initial A: uniform in +-1/sqrt(in), so E|row|^2 = 1/3."""
+EXACT_UP_TO_RANK = 48
+"""Up to this stacked rank QR and SVD of the whole stack cost less than a sketch."""
+ROUNDING = 1e-5
+"""Share of discarded energy below which a norm in float32 says nothing about it."""
 OVERSAMPLING = 8
 """Columns of the sketch beyond the rank (Halko et al. recommend 5 to 10)."""
 PASS_GAIN = 0.003
@@ -52,18 +60,65 @@ class LoraPair:
     """A (rank x in) with orthogonal rows and B (out x rank); scaling * B @ A is the product.
 
     `kept_norm` is the squared Frobenius norm of that product, `squared_norm` that of the matrix
-    which it approximates.
+    which it approximates. Where the latter is estimated, `beyond` is what each probe says of the
+    part of the matrix that the sketch did not reach, (PROBES,), and `captured` is that of the rest.
     """
 
     a: Float32Array
     b: Float32Array
     kept_norm: float
     squared_norm: float
+    beyond: Float64Array | None = None
+    captured: float = 0.0
 
     @property
     def discarded_norm(self) -> float:
         """Squared Frobenius norm of what truncation dropped."""
         return max(self.squared_norm - self.kept_norm, 0.0)
+
+
+@dataclass(frozen=True)
+class KnownNorm:
+    """The squared Frobenius norm of the whole matrix."""
+
+    squared: float
+
+    def beyond(self, _basis: torch.Tensor, captured: float, /) -> Float64Array:
+        """Squared norm of what lies outside the span of a basis that holds `captured`, (1,)."""
+        return np.array([max(self.squared - captured, 0.0)])
+
+
+@dataclass(frozen=True)
+class ProbedMatrix:
+    """The images of random probes, (out x PROBES)."""
+
+    image: torch.Tensor
+
+    def beyond(self, basis: torch.Tensor, _captured: float, /) -> Float64Array:
+        """As each probe says of what lies outside the span of `basis` (out x k), (PROBES,)."""
+        return column_squares(self.image - basis @ (basis.T @ self.image))
+
+
+def truncated(
+    total: WeightedSum, rank: int, scaling: float, seed: int, probes: torch.Tensor | None = None
+) -> LoraPair:
+    """The best pair of `rank` for a weighted sum, or one within a percent of it.
+
+    What it discards is exact, or estimated by `probes` (in x PROBES); work with them is linear in
+    the summands.
+    """
+    if total.stacked_rank <= max(EXACT_UP_TO_RANK, rank):
+        chunks = list(total.chunks())
+        left = torch.cat([chunk.b.to(torch.float64) * chunk.c for chunk in chunks], dim=1)
+        right = torch.cat([chunk.a for chunk in chunks]).to(torch.float64)
+        return exact_truncation(left, right, rank, scaling)
+    if probes is not None:
+        return sketch_truncation(total, probes, rank, scaling, seed)
+    pair = sketch_truncation(total, squared_norm(total), rank, scaling, seed)
+    if pair.discarded_norm < ROUNDING * pair.squared_norm:
+        # What is left is of the size of the norm's own rounding: measure the difference itself.
+        return replace(pair, squared_norm=pair.kept_norm + _squared_error(total, pair, scaling))
+    return pair
 
 
 def exact_truncation(
@@ -81,9 +136,12 @@ def exact_truncation(
 
 
 def sketch_truncation(
-    operator: Operator, squared_norm: float, rank: int, scaling: float, seed: int
+    operator: Operator, whole: float | torch.Tensor, rank: int, scaling: float, seed: int
 ) -> LoraPair:
-    """A pair of `rank` for the matrix of `operator`, whose squared Frobenius norm is given.
+    """A pair of `rank` for the matrix of `operator`.
+
+    `whole` is its squared Frobenius norm, or (in x PROBES) random probes that estimate it: further
+    columns of the first pass.
 
     Passes over the matrix go on until one gains less than `PASS_GAIN` of the energy that is still
     discarded; where the spectrum decays, as that of trained adapters does, the first two suffice.
@@ -92,21 +150,50 @@ def sketch_truncation(
     """
     out_features, in_features = operator.shape
     width = min(rank + OVERSAMPLING, out_features, in_features)
-    basis = _basis(operator.times(_gaussian(seed, in_features, width)))
+    first = _gaussian(seed, in_features, width)
+    known: KnownNorm | ProbedMatrix
+    if isinstance(whole, float):
+        basis, known = _basis(operator.times(first)), KnownNorm(whole)
+    else:
+        image = operator.times(torch.cat([first, whole], dim=1))
+        basis, known = _basis(image[:, :width]), ProbedMatrix(image[:, width:])
+    basis, image = _settled(operator, basis, known, rank)
+    q, r = torch.linalg.qr(image.to(torch.float64))
+    u, s, vh = torch.linalg.svd(r.T)
+    pair = _lora_pair(basis.to(torch.float64) @ u, s, vh @ q.T, rank, scaling)
+    captured = pair.squared_norm
+    beyond = known.beyond(basis, captured)
+    norm = captured + float(beyond.mean())
+    if isinstance(known, KnownNorm):
+        return replace(pair, squared_norm=norm)
+    return replace(pair, squared_norm=norm, beyond=beyond, captured=captured)
+
+
+def _squared_error(total: WeightedSum, pair: LoraPair, scaling: float) -> float:
+    """Squared norm of total - scaling B A, in float64."""
+    source = PairSource(total.summands[0].source.layout, pair.a, pair.b)
+    minus = Summand(source, np.full(len(pair.a), -scaling))
+    return squared_norm(WeightedSum(total.target, [*total.summands, minus]), torch.float64)
+
+
+def _settled(
+    operator: Operator, basis: torch.Tensor, whole: KnownNorm | ProbedMatrix, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Power iterations from `basis` (out x k): the last basis and its image M^T basis."""
     multiply = (operator.transposed_times, operator.times)
     kept = 0.0
     for passes in range(MAX_PASSES):
         image = multiply[passes % 2](basis)
         following, r = torch.linalg.qr(image)
-        before, kept = kept, _leading_energy(r, rank)
-        settled = kept - before <= PASS_GAIN * max(squared_norm - kept, 0.0)
-        if passes > 0 and passes % 2 == 0 and (settled or passes == MAX_PASSES - 1):
-            break
+        energy = torch.linalg.svdvals(r.to(torch.float64)).square()
+        before, kept = kept, float(energy[:rank].sum())
+        if passes > 0 and passes % 2 == 0:
+            captured = float(energy.sum())
+            discarded = captured - kept + float(whole.beyond(basis, captured).mean())
+            if kept - before <= PASS_GAIN * discarded or passes == MAX_PASSES - 1:
+                break
         basis = following
-    q, r = torch.linalg.qr(image.to(torch.float64))
-    u, s, vh = torch.linalg.svd(r.T)
-    pair = _lora_pair(basis.to(torch.float64) @ u, s, vh @ q.T, rank, scaling)
-    return replace(pair, squared_norm=max(squared_norm, pair.kept_norm))
+    return basis, image
 
 
 def _lora_pair(
@@ -159,10 +246,6 @@ def float32(tensor: torch.Tensor) -> Float32Array:
 def _gaussian(seed: int, rows: int, columns: int) -> torch.Tensor:
     drawn = np.random.default_rng(seed).standard_normal((rows, columns), dtype=np.float32)
     return torch.from_numpy(drawn)
-
-
-def _leading_energy(r: torch.Tensor, rank: int) -> float:
-    return float(torch.linalg.svdvals(r.to(torch.float64))[:rank].square().sum())
 
 
 def _basis(columns: torch.Tensor) -> torch.Tensor:

@@ -61,6 +61,7 @@ def draft_plan(
         silo_layouts=_silo_layouts(settings, inputs.layout, cohort),
         recipe=_recipe(settings, round_number, starting),
         merge=settings.merge_spec,
+        merge_error="exact" if settings.merge.error == "exact" else None,
         compression=settings.merge.compression,
         publication=PublicationRule(**settings.publication.model_dump()),
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),

@@ -44,7 +44,8 @@ class MergeSection(Section):
     """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
-    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
+    elsewhere. `error`: above 8 silos the error of a merge is estimated from random probes, unless
+    it is to be exact. `compression` is that of the local adapters on their way from the silos.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
@@ -53,13 +54,14 @@ class MergeSection(Section):
     optimizer: OptimizerSection | None = None
     robust: RobustSection | None = None
     residual_rank: int | None = None
+    error: Literal["estimated", "exact"] = "estimated"
     compression: Compression = "none"
     dask_scheduler: str | None = None
     dask_slice_modules: Annotated[int, Field(ge=1)] = 8
 
     def spec(self, weight_cap_tokens: int) -> MergeSpec:
         """As the plan names it; raises FederationOperatorError for what does not go together."""
-        elsewhere = {"compression", "dask_scheduler", "dask_slice_modules"}
+        elsewhere = {"error", "compression", "dask_scheduler", "dask_slice_modules"}
         fields = {"optimizer": self._optimizer} | self.model_dump(
             exclude=elsewhere, exclude_none=True
         )

@@ -4,6 +4,8 @@ Every source is what the close holds, whose bytes passed the gate when the round
 layouts, compression and the merge rule are those of the signed plan.
 """
 
+from decimal import Decimal
+
 from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.evidence.ledger import spool_admitted
 from aggregator.evidence.reader import local_adapter, starting_source
@@ -51,6 +53,7 @@ def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
         residual_digest=_digest(plan.starting_residual),
         server_state=_server_state(c, plan),
         server_state_digest=_digest(plan.server_state),
+        asks_exact_error=plan.merge_error == "exact",
     )
 
 
@@ -91,6 +94,7 @@ def _candidate(
         server_state=merged.server_state,
         discarded_energy=decimal_from_float(merged.exactness.discarded_energy),
         error=decimal_from_float(merged.exactness.error),
+        error_interval=_optional(merged.exactness.interval),
         modules=tuple(
             ModuleExactness(
                 module=name,
@@ -111,7 +115,7 @@ def _influences(close: Close, defence: Defended) -> tuple[SiloInfluence, ...]:
             influence=decimal_from_float(part.influence),
             kept=decimal_from_float(part.kept),
             norm=decimal_from_float(part.norm),
-            distance=None if part.distance is None else decimal_from_float(part.distance),
+            distance=_optional(part.distance),
             alarm=part.alarm,
         )
         for admitted in close.admitted
@@ -144,6 +148,10 @@ def _server_state(c: Coordinator, plan: RoundPlan) -> ServerState | None:
         return None
     path = spool(c, c.plans, plan.server_state)
     return open_server_state(path, plan.layout, plan.merge.optimizer)
+
+
+def _optional(value: float | None) -> Decimal | None:
+    return None if value is None else decimal_from_float(value)
 
 
 def _digest(ref: ArtifactRef | None) -> str | None:

@@ -48,8 +48,15 @@ def merged(plan: RoundPlan, candidate: Candidate) -> str:
         f"{candidate.adapter.digest[:SHORT_DIGEST]} by {candidate.merge_rule}; "
         f"{_percent(candidate.discarded_energy)} of the weighted sum's squared norm was dropped "
         f"when it was cut to rank {plan.layout.rank}; the distance to what the rule should give "
-        f"is {_percent(candidate.error)} of that one's norm"
+        f"is {_percent(candidate.error)}{_interval(candidate)} of that one's norm"
     )
+
+
+def _interval(candidate: Candidate) -> str:
+    """Of an error that was estimated."""
+    if candidate.error_interval is None:
+        return ""
+    return f" ± {_percent(candidate.error_interval)} (estimated)"
 
 
 def decided(decision: Decision) -> str:

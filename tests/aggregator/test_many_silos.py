@@ -1,7 +1,7 @@
 """A round of many silos, and the longest records that a plan can lead to."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -10,6 +10,7 @@ from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
 from aggregator.feed.reading import read_federation, read_report
 from aggregator.report.files import read_bundle
+from aggregator.settings.merge import MergeSection
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import seal, verify
@@ -28,6 +29,7 @@ from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.membership import EarlierMembership, Member
 from data_contracts.protocol.records.round_plan import AdapterTarget
 from data_contracts.protocol.records.round_report import SiloLosses, SiloSummary
+from flows.round import wording
 from tests.aggregator.federation_samples import federation as sample_federation
 from tests.aggregator.federation_samples import key
 from tests.aggregator.test_planning import drafted
@@ -62,6 +64,29 @@ def test_many_silos_go_through_a_whole_round(make_federation: MakeFederation, si
     assert [silo.outcome for silo in report.record.silos] == ["admitted"] * silos
     bundle = read_bundle(federation.settings.home / "reports" / "run-1-round-0001.html")
     assert [c.name for c in audit(bundle, federation.pinned) if c.outcome == "fail"] == []
+
+
+@pytest.mark.parametrize(("asked", "is_estimated"), [("estimated", True), ("exact", False)])
+def test_above_eight_silos_the_error_of_a_merge_is_an_estimate_and_says_so(
+    make_federation: MakeFederation, asked: Literal["estimated", "exact"], is_estimated: bool
+) -> None:
+    federation = make_federation({"merge": MergeSection(error=asked), "quorum": 9})
+    for number in range(9):
+        federation.add_silo(f"silo-{number:04d}", Behaviour.HONEST)
+    federation.found()
+    plan = federation.open()
+    federation.play(plan)
+    candidate = federation.look(plan).attempt.candidate
+    c = federation.coordinator()
+    report = read_report(c, read_federation(c), plan)
+    assert candidate is not None and report is not None
+    assert (candidate.record.error_interval is not None) == is_estimated
+    assert (b"error_interval" in canonical_bytes(candidate.record)) == is_estimated
+    assert report.record.error_interval == candidate.record.error_interval
+    page = (federation.settings.home / "reports" / "run-1-round-0001.html").read_text()
+    card = (federation.settings.home / "published" / "README.md").read_text()
+    for text in (page, card, wording.merged(plan.record, candidate.record)):
+        assert ("(estimated" in text) == is_estimated
 
 
 def longest(kind: str, **rows: Any) -> Any:

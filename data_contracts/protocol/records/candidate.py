@@ -42,11 +42,14 @@ class Candidate(RoundRecord):
     """Deterministic in the close record: same bytes for the same wheels and kind of CPU.
 
     `residual` and `server_state` are what the next round starts from besides the adapter;
-    `needs_person` holds the candidate until a person has looked at the alarms.
+    `needs_person` holds the candidate until a person has looked at the alarms. `error_interval`:
+    half the width of the 95 % interval of `error` where that is estimated from random probes, and
+    `discarded_energy` with it; None where both were measured in full.
     """
 
     kind: ClassVar[str] = "candidate"
     table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
+    added_fields: ClassVar[tuple[str, ...]] = ("error_interval",)
 
     close_digest: Digest
     merge_rule: MergeRule
@@ -55,6 +58,7 @@ class Candidate(RoundRecord):
     server_state: ArtifactRef | None = None
     discarded_energy: DecimalString
     error: DecimalString = Decimal("0")
+    error_interval: DecimalString | None = None
     modules: tuple[ModuleExactness, ...]
     influences: tuple[SiloInfluence, ...] = ()
     needs_person: bool = False

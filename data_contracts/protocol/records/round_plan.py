@@ -167,11 +167,12 @@ class RoundPlan(Record):
     Besides the starting adapter a round may start from a residual (a second, frozen adapter of
     `residual_layout`), from the server optimizer's state, and from the adapter of the round before
     the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
-    ball carries on. `program` is the version of the coordinator that made it.
+    ball carries on. `program` is the version of the coordinator that made it. `merge_error`: the
+    error of the merge is measured in full, not estimated, however many silos there are.
     """
 
     kind: ClassVar[str] = "round-plan"
-    added_fields: ClassVar[tuple[str, ...]] = ("program",)
+    added_fields: ClassVar[tuple[str, ...]] = ("program", "merge_error")
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
     run: RunId
@@ -195,6 +196,7 @@ class RoundPlan(Record):
     silo_layouts: tuple[SiloLayout, ...] = ()
     recipe: TrainingRecipe
     merge: MergeSpec
+    merge_error: Literal["exact"] | None = None
     compression: Compression = "none"
     publication: PublicationRule
     retention: Retention = Retention()

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from aggregator.merge.blas_threads import one_blas_thread
 from aggregator.merge.factor_sources import PairSource
 from aggregator.merge.gram import product_kernel, squared_norm
-from aggregator.merge.rules import truncated
 from aggregator.merge.truncation import (
     KAIMING_ROW_NORM,
     LoraPair,
     exact_truncation,
     sketch_truncation,
+    truncated,
 )
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
 from data_contracts.adapters.starting_adapter import Float32Array
