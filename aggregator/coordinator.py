@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aggregator.arrivals import Arrivals
 from aggregator.settings.federation import FederationSettings, load_settings
 from data_contracts.protocol.bucket_layout import (
     PLAN_DIGITS,
@@ -13,6 +14,7 @@ from data_contracts.protocol.bucket_layout import (
 )
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
+from infra.disk.file_digests import FileDigests
 from infra.records.feed_reader import FeedReader
 from infra.records.seen import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey, load_key
@@ -47,6 +49,8 @@ class Coordinator:
     clock: Clock
     seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
     statuses: SeenStatuses = field(default_factory=SeenStatuses)
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    spooled: FileDigests = field(default_factory=lambda: FileDigests(None))
 
     @property
     def workspace(self) -> Path:

@@ -30,6 +30,7 @@ from data_contracts.protocol.records import (
     RoundReport,
     SiloRecord,
     Status,
+    Submission,
 )
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.trusted_feed import TrustedFeed
@@ -149,10 +150,26 @@ def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
     starting = starting_source(c, attempt.plan.record)
 
     def judged(own: SiloRecords) -> SiloRecords:
-        fault, versions = _adapter_fault(c, attempt.plan, own, starting)
-        return replace(own, adapter_fault=fault, versions=dict(own.versions) | versions)
+        if own.submission is None:
+            return own
+        fault, version = _gated(c, attempt.plan, own.silo, own.submission, starting)
+        found = {} if fault else {own.submission.record.adapter.digest: version}
+        return replace(own, adapter_fault=fault, versions=dict(own.versions) | found)
 
     return several_at_a_time(judged, attempt.cohort())
+
+
+def receive(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str) -> str | None:
+    """Spool and gate what a silo has submitted, so that the close need not wait for it.
+
+    Returns the rule by which the gate refuses it as it is now. Nothing is judged: what does not
+    pass is looked at again when the round closes.
+    """
+    submission = read_silo(c, feed, plan, silo).submission
+    if submission is None:
+        return None
+    fault, _ = _gated(c, plan, silo, submission, starting_source(c, plan.record))
+    return fault
 
 
 def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
@@ -174,25 +191,31 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
     return open_quantised(path, layout, SCHEMES[plan.compression], starting)
 
 
-def _adapter_fault(
-    c: Coordinator, plan: Verified[RoundPlan], own: SiloRecords, starting: AdapterSource
-) -> tuple[str | None, dict[str, str | None]]:
-    """Why the submitted adapter cannot be admitted, or None, and its version by digest.
+def _gated(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    silo: str,
+    submission: Verified[Submission],
+    starting: AdapterSource,
+) -> tuple[str | None, str | None]:
+    """Why the submitted adapter cannot be admitted, or None, and its version in the inbox.
 
     Size is checked before bytes.
     """
-    if own.submission is None:
-        return None, {}
-    ref = own.submission.record.adapter
-    if ref.size > plan.record.max_adapter_bytes:
-        return "adapter.too_large", {}
-    try:
-        path, version = _submitted(c, own.silo, ref)
-        source = local_adapter(plan.record, own.silo, path, starting)
-        check_submission(source, starting, plan.record.recipe)
-    except UntrustedInputError as error:
-        return error.rule, {}
-    return None, {ref.digest: version}
+    ref = submission.record.adapter
+
+    def gate() -> tuple[str | None, str | None]:
+        if ref.size > plan.record.max_adapter_bytes:
+            return "adapter.too_large", None
+        try:
+            path, version = _submitted(c, silo, ref)
+            source = local_adapter(plan.record, silo, path, starting)
+            check_submission(source, starting, plan.record.recipe)
+        except UntrustedInputError as error:
+            return error.rule, None
+        return None, version
+
+    return c.arrivals.gated((plan.digest, submission.digest, silo), gate)
 
 
 def _submitted(c: Coordinator, silo: str, ref: ArtifactRef) -> tuple[Path, str | None]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from aggregator.coordinator import Coordinator
-from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import blob_key
 from infra.disk.durable_files import keep_durably
 from infra.storage.object_store import Bucket
@@ -14,8 +14,8 @@ SPOOL = "spool"
 def spool(c: Coordinator, bucket: Bucket, ref: ArtifactRef, version: str | None = None) -> Path:
     """A blob on local disk, verified; of a version where one is given."""
     path = spool_path(c, ref)
-    if not _is_spooled(path, ref):
-        bucket.download_blob(ref, path, version)
+    if not _is_spooled(c, path, ref):
+        _download(c, bucket, ref, version)
     return path
 
 
@@ -26,15 +26,23 @@ def spool_submitted(c: Coordinator, inbox: Bucket, ref: ArtifactRef) -> tuple[Pa
     digests can be read in the plans bucket, so whoever names one has to show the bytes.
     """
     path = spool_path(c, ref)
-    if not _is_spooled(path, ref):
-        return path, inbox.download_blob(ref, path)
+    if not _is_spooled(c, path, ref):
+        return path, _download(c, inbox, ref, None)
     found = inbox.stat(blob_key(ref.digest))
     inbox.verify_blob(ref, found.version if found else None)
     return path, found.version if found else None
 
 
-def _is_spooled(path: Path, ref: ArtifactRef) -> bool:
-    return path.exists() and artifact_of_file(path) == ref
+def _download(c: Coordinator, bucket: Bucket, ref: ArtifactRef, version: str | None) -> str | None:
+    path = spool_path(c, ref)
+    found = bucket.download_blob(ref, path, version)
+    c.spooled.learn(path, ref)
+    return found
+
+
+def _is_spooled(c: Coordinator, path: Path, ref: ArtifactRef) -> bool:
+    """A file that has not changed since it was hashed is not hashed again."""
+    return path.exists() and c.spooled.artifact(path) == ref
 
 
 def spool_own(c: Coordinator, file: Path, ref: ArtifactRef) -> None:

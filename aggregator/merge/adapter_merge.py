@@ -101,18 +101,19 @@ def merge_on_threads(
 ) -> Iterator[tuple[int, MergedModule]]:
     """Merge modules on this machine's cores, one BLAS thread each, in the order of `indices`."""
     workers = workers or default_workers()
+    inputs = replace(inputs, is_measured=measured)
     with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
-        yield from _in_order(pool, workers, inputs, indices, measured)
+        yield from _in_order(pool, workers, inputs, indices)
 
 
 def _in_order(
-    pool: Executor, workers: int, inputs: MergeInputs, indices: list[int], measured: bool
+    pool: Executor, workers: int, inputs: MergeInputs, indices: list[int]
 ) -> Iterator[tuple[int, MergedModule]]:
     """A few modules ahead of whoever writes them, so that finished ones do not pile up."""
     targets, waiting = inputs.layout.targets, deque[tuple[int, Future[MergedModule]]]()
     try:
         for index in indices:
-            future = pool.submit(merge_module, inputs, targets[index], measured=measured)
+            future = pool.submit(merge_module, inputs, targets[index])
             waiting.append((index, future))
             if len(waiting) > MODULES_AHEAD + workers:
                 yield _done(waiting)

@@ -20,8 +20,8 @@ from aggregator.merge.weighted_sum import Float64Array
 from data_contracts.protocol.records.round_plan import AdapterTarget
 
 EXACT_UP_TO_SILOS = 8
-PROBES = 16
-STUDENT_T = 2.131
+PROBES = 8
+STUDENT_T = 2.365
 """The 97.5 % quantile of Student's t with PROBES - 1 degrees of freedom."""
 
 

@@ -67,7 +67,8 @@ class MergeInputs:
 
     `starting` is what silos started from, `earlier` what the round before started from,
     `residual` the starting residual, `server_state` the optimizer's. Digests name the bytes of each
-    for the fingerprint. `asks_exact_error`: the plan wants the error exact for any number of silos.
+    for the fingerprint. `asks_exact_error`: the plan wants the error exact for any number of silos;
+    `is_measured`: it is wanted at all.
     """
 
     layout: AdapterLayout
@@ -84,6 +85,7 @@ class MergeInputs:
     server_state_digest: str | None = None
     defence: DefenceWeights | None = None
     asks_exact_error: bool = False
+    is_measured: bool = True
 
     @property
     def is_error_exact(self) -> bool:

@@ -73,7 +73,7 @@ def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
 def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A)."""
     shares = [(PaddedSource(a.source, inputs.layout), float(w)) for a, w in inputs.shares(target)]
-    probes = _probes(inputs, target)
+    probes = _probes(inputs, target) if inputs.is_measured else None
     mean, images = _mean(inputs, target, shares, probes)
 
     def measure() -> Norms:
@@ -142,15 +142,13 @@ RULES: dict[MergeRule, Rule] = {
 }
 
 
-def merge_module(
-    inputs: MergeInputs, target: AdapterTarget, *, measured: bool = True
-) -> MergedModule:
+def merge_module(inputs: MergeInputs, target: AdapterTarget) -> MergedModule:
     """One module by the rule of the plan; unchanged where no silo trained it."""
     if inputs.trainers(target):
         merge = RULES[inputs.merge.rule](inputs, target)
     else:
         merge = _untrained(inputs, target)
-    norms = merge.measure() if measured else NOT_MEASURED
+    norms = merge.measure() if inputs.is_measured else NOT_MEASURED
     return MergedModule(merge.a, merge.b, norms, merge.state)
 
 

@@ -134,6 +134,8 @@ class StoredSilo(SimulatedSilo):
         """The agent with that trainer."""
         agent = super().agent(*arguments)  # type: ignore[arg-type]
         agent.trainer._tensors = lambda *_: self.adapter  # type: ignore[attr-defined]
+        # Checkpoints and the silo-only adapter are training's, which is left out.
+        agent.trainer._leave = lambda *_: None  # type: ignore[attr-defined]
         return agent
 
 

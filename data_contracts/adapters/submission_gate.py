@@ -25,9 +25,12 @@ def check_submission(
     contributes = changes = False
     for target in source.layout.targets:
         a, b = source.module(target)
+        contributes = contributes or bool(b.any())
+        if changes and recipe.trained_factors == "both":
+            # Nothing more can follow from what the silo started from.
+            continue
         start_a, start_b = start.module(target)
         _require_frozen(recipe, target, (a, start_a), (b, start_b))
-        contributes = contributes or bool(b.any())
         changes = changes or not (np.array_equal(a, start_a) and np.array_equal(b, start_b))
     if not contributes:
         raise _refused("at least one non-zero B", "every B is zero", "zero_delta")

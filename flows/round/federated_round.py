@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import State
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
-from aggregator.evidence.reader import read_silo, read_status
+from aggregator.evidence.reader import read_silo, read_status, receive
 from aggregator.federated_round import (
     abort_interrupted,
     close_round,
@@ -173,6 +173,8 @@ def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
 
     while (outcome := run.through(shown)) is None:
         c.clock.sleep(c.settings.round.poll_seconds)
+    if goal is Stage.CLOSING:
+        run.through(lambda: _receive(run, silo))
     progress.finish(outcome)
     get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
     return outcome
@@ -233,6 +235,13 @@ def report_task(run: RoundRun) -> Verified[RoundReport]:
     show_silos(run.plan, report.record)
     link_report(run.plan, files.page or files.bundle)
     return report
+
+
+def _receive(run: RoundRun, silo: str) -> None:
+    """What has arrived is fetched and gated while others still train."""
+    fault = receive(run.c, read_federation(run.c), run.plan, silo)
+    if fault is not None:
+        get_run_logger().warning("%s: its adapter is refused by %s", silo, fault)
 
 
 def _silo_outcome(run: RoundRun, feed: TrustedFeed, silo: str, goal: Stage) -> str | None:

@@ -53,6 +53,23 @@ def read_parts(path: Path, ref: ArtifactRef, part_bytes: int) -> Iterator[bytes]
         raise _changed(path, ref, error.strerror or str(error)) from error
 
 
+def read_whole(path: Path, ref: ArtifactRef) -> bytes:
+    """The file's bytes if they are as many as `ref` says; whoever sends them compares the digest.
+
+    Raises StorageError.
+    """
+    _require_plain(ref)
+    try:
+        with path.open("rb") as file:
+            left = os.fstat(file.fileno()).st_size
+            data = file.read() if left == ref.size else b""
+    except OSError as error:
+        raise _changed(path, ref, error.strerror or str(error)) from error
+    if len(data) != ref.size:
+        raise _changed(path, ref, f"{left} bytes")
+    return data
+
+
 def _require_plain(ref: ArtifactRef) -> None:
     if ref.ciphertext is not None:
         raise UntrustedInputError(

@@ -43,6 +43,11 @@ class FileDigests:
         self._is_changed = True
         return artifact
 
+    def learn(self, path: Path, artifact: ArtifactRef) -> None:
+        """Take a file that was hashed as it was written for what it is then."""
+        self._known[str(path.resolve())] = {"sha256": artifact.digest, **_stamp(path)}
+        self._is_changed = True
+
     def save(self) -> None:
         """Write down what was learned, in one step; what cannot be written is learned again."""
         if self._cache_file is None or not self._is_changed:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from data_contracts.errors import StorageError
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.protocol.bucket_layout import blob_key
-from infra.disk.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
+from infra.disk.blob_files import checked_chunks, read_whole, receive_blob, refused_blob
 from infra.storage.object_store import (
     MAX_LISTED_KEYS,
     BoundExceededError,
@@ -36,6 +36,7 @@ from infra.storage.s3_client import (
     translated,
 )
 from infra.storage.s3_creates import BACKOFF_SECONDS, PART_BYTES, create_once, upload_parts
+from infra.storage.s3_requests import sent_only_as
 from infra.storage.s3_versions import (
     NO_SUCH_OBJECT,
     listed_in,
@@ -87,7 +88,8 @@ class S3Bucket:
         if ref.size > PART_BYTES and self.stat(key) is not None:
             self._require_digest(key, ref)
         elif ref.size <= SINGLE_PUT_MAX_BYTES:
-            self.put_once(key, b"".join(read_parts(path, ref, SINGLE_PUT_MAX_BYTES)))
+            with sent_only_as(ref.digest):
+                self.put_once(key, read_whole(path, ref))
         else:
             with translated(self._settings, self._name, key):
                 place = {"Bucket": self._name, "Key": key}

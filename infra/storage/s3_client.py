@@ -16,6 +16,7 @@ from typing import Any, Literal
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import Loader, create_loader
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from urllib3.exceptions import HTTPError
 
@@ -104,7 +105,7 @@ def connect(settings: S3Settings, bucket: str) -> Any:
         return _client(settings)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _client(settings: S3Settings) -> Any:
     token = settings.session_token
     client = _session(settings).create_client(
@@ -123,7 +124,19 @@ def _client(settings: S3Settings) -> Any:
     return client
 
 
+@lru_cache(maxsize=4)
+def _loader(data_path: str | None) -> Loader:
+    """What botocore knows of S3, read from its files once and not by every client again."""
+    return create_loader(data_path)
+
+
 def _session(settings: S3Settings) -> botocore.session.Session:
+    session = _own_session(settings)
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+def _own_session(settings: S3Settings) -> botocore.session.Session:
     of_nobody = {
         "profile": (None, None, None, None),
         "config_file": (None, None, os.devnull, None),

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import (
     attempt_of,
     attempt_of_record,
@@ -35,6 +35,7 @@ from data_contracts.protocol.records import (
 )
 from infra.clock import Clock
 from infra.disk.durable_files import keep_durably
+from infra.disk.file_digests import FileDigests
 from infra.records.newest_records import newest_records
 from infra.records.record_store import Equivocation, Found, SlotReading, read_slot, write_record
 from infra.storage.object_store import Bucket
@@ -73,7 +74,7 @@ class DoorClosedError(ReleaseForbiddenError):
 
 class Release:
     """Outbox on local disk in front of the silo's inbox in storage; `in_force` is asked anew for
-    everything that leaves."""
+    everything that leaves. `digests` knows the files that were hashed to be named in a record."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Release:
     ) -> None:
         self.outbox = outbox
         self.in_force = in_force
+        self.digests = FileDigests(None)
         self._inbox = inbox
         self._clock = clock
         self._is_stopped = is_stopped
@@ -235,7 +237,7 @@ class PlanRelease:
             )
 
     def _keep_adapter(self, ref: ArtifactRef, adapter: Path | None) -> None:
-        if adapter is None or artifact_of_file(adapter) != ref:
+        if adapter is None or self.release.digests.artifact(adapter) != ref:
             raise ReleaseForbiddenError(
                 f"adapter {adapter}",
                 expected=f"SHA-256 {ref.digest}",

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 from data_contracts.errors import DataStewardError
-from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Submission, Verdict
 from data_contracts.protocol.wire_types import decimal_from_float
@@ -61,7 +60,7 @@ def _submission(
         silo.clock.now(),
         silo=silo.name,
         verdict_digest=verdict_digest,
-        adapter=artifact_of_file(sent),
+        adapter=silo.release.digests.artifact(sent),
         tokens=local.tokens,
         steps=local.steps,
         first_step_loss=decimal_from_float(local.first_step_loss),

@@ -1,0 +1,40 @@
+"""Adapters are fetched, hashed and gated as they arrive, so that the close has only to judge.
+
+What is remembered is that the version of a blob which a submission names passed the gate; it lasts
+as long as the process and is found again from storage. What did not pass is looked at again at the
+close: until then its silo may put right what was wrong.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
+
+from infra.processes.worker_threads import default_workers
+
+Key = tuple[str, str, str]
+"""Digests of the plan and of the submission, and the silo."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The blobs of this process that passed the gate, with their versions in the silos' inboxes."""
+
+    _passed: dict[Key, str | None] = field(default_factory=dict)
+    _turns: BoundedSemaphore = field(
+        default_factory=lambda: BoundedSemaphore(max(2, default_workers()))
+    )
+
+    def gated(
+        self, key: Key, gate: Callable[[], tuple[str | None, str | None]]
+    ) -> tuple[str | None, str | None]:
+        """Fault and version of one submission: as `gate` finds them, once if there is no fault.
+
+        As many submissions at a time as there are cores.
+        """
+        if key in self._passed:
+            return None, self._passed[key]
+        with self._turns:
+            fault, version = gate()
+        if fault is None:
+            self._passed[key] = version
+        return fault, version
