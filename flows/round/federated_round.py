@@ -31,13 +31,14 @@ from aggregator.federated_round import (
     report_round,
     unreported_abort,
 )
-from aggregator.feed.reading import abort_of, is_fed, read_federation
+from aggregator.feed.reading import abort_of, is_fed
 from data_contracts.errors import StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from flows.round import wording
 from flows.round.artifacts import SiloProgress, link_report, show_silos
+from flows.round.recent_feed import RecentFeed
 from flows.round.storage_outage import OutageWait
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class RoundRun:
     c: Coordinator
     storage: OutageWait
     plan: Verified[RoundPlan]
+    feed: RecentFeed
+
+    @classmethod
+    def of(cls, c: Coordinator, storage: OutageWait, plan: Verified[RoundPlan]) -> "RoundRun":
+        """One that has read nothing yet."""
+        return cls(c, storage, plan, RecentFeed(c))
 
     def step(self, work: Callable[[Coordinator, Look], _T]) -> _T:
         """A step on the attempt as it is read then."""
@@ -90,8 +97,8 @@ def federated_round(home: str, round_number: int) -> dict[str, str]:
     storage = outage_wait(c)
     aborted = storage.through(None, lambda: unreported_abort(c))
     if aborted is not None:
-        report_task(RoundRun(c, storage, aborted))
-    return run_to_report(RoundRun(c, storage, open_task(c, storage, round_number)))
+        report_task(RoundRun.of(c, storage, aborted))
+    return run_to_report(RoundRun.of(c, storage, open_task(c, storage, round_number)))
 
 
 def outage_wait(c: Coordinator) -> OutageWait:
@@ -164,7 +171,7 @@ def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
     c, plan, progress = run.c, run.plan, SiloProgress(run.plan, silo)
 
     def shown() -> str | None:
-        feed = read_federation(c)
+        feed = run.feed.read()
         outcome = _silo_outcome(run, feed, silo, goal)
         status = read_status(c, feed, plan, silo) if outcome is None else None
         if status is not None:
@@ -239,7 +246,7 @@ def report_task(run: RoundRun) -> Verified[RoundReport]:
 
 def _receive(run: RoundRun, silo: str) -> None:
     """What has arrived is fetched and gated while others still train."""
-    fault = receive(run.c, read_federation(run.c), run.plan, silo)
+    fault = receive(run.c, run.feed.read(), run.plan, silo)
     if fault is not None:
         get_run_logger().warning("%s: its adapter is refused by %s", silo, fault)
 
