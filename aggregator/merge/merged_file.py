@@ -164,4 +164,5 @@ def _entries(path: Path, fingerprint: str) -> dict[int, FinishedModule]:
 
 def _norms(fields: dict[str, Any]) -> Norms:
     """JSON has lists where the value has tuples."""
-    return Norms(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Norms(**values)

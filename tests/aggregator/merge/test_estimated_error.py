@@ -152,11 +152,12 @@ class CountedSource:
 
 def reads_of_a_merge(tmp_path: Path, of: MergeInputs) -> Counter[int]:
     """How many modules of all adapters were read how often while the modules were merged."""
-    counted = [
-        replace(adapter, source=CountedSource(adapter.source, Counter())) for adapter in of.locals
-    ]
-    list(merge_on_threads(replace(of, locals=tuple(counted)), list(range(len(TARGETS)))))
-    return Counter(n for adapter in counted for n in adapter.source.reads.values())
+    sources = [CountedSource(adapter.source, Counter()) for adapter in of.locals]
+    counted = tuple(
+        replace(adapter, source=source) for adapter, source in zip(of.locals, sources, strict=True)
+    )
+    list(merge_on_threads(replace(of, locals=counted), list(range(len(TARGETS)))))
+    return Counter(n for source in sources for n in source.reads.values())
 
 
 def test_an_average_and_its_error_take_one_reading(tmp_path: Path) -> None:
