@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from aggregator.settings.merge import MergeSection
 from benchmarks.peers.environments import environment_python
 
 OUTPUT = Path(".consortia/bench/merge.json")
@@ -32,6 +33,8 @@ ROUND_SILOS = 16
 ROUND_REQUESTS_SILOS = 3
 REQUESTS = ((10, 1), (3, 2), (50, 1), (200, 1), (3, 100))
 """Silos and round: how requests grow with the one and do not with the other."""
+
+DEFAULT_COMPRESSION = MergeSection().compression
 
 Figures = dict[str, float]
 
@@ -99,17 +102,24 @@ def from_storage(console: Console, silos: int, runs: int) -> Figures:
 
 
 def rounds(console: Console, silos: int, runs: int) -> Figures:
-    """Clock (c): every system with its own transport."""
+    """Clock (c): every system with its own transport; Flower's knows no quantisation."""
     arguments = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
     rows = {
-        "ours": _ours("round", arguments),
-        "ours, int8": _ours("round", [*arguments, "--compression", "int8"]),
+        "ours, float32": _ours("round", [*arguments, "--compression", "none"]),
+        f"ours, {DEFAULT_COMPRESSION} (default)": _ours(
+            "round", [*arguments, "--compression", DEFAULT_COMPRESSION]
+        ),
     }
-    rows |= {peer: _peer(peer, "round", ["--silos", str(silos)]) for peer in PEERS}
+    of_peers = ["--silos", str(silos), "--runs", str(runs)]
+    rows |= {peer: _peer(peer, "round", of_peers) for peer in PEERS}
+    rows["nvflare, float16"] = _peer("nvflare", "round", [*of_peers, "--quantised"])
     _show(console, f"(c) round without training, {silos} silos", rows)
+    whole, default = (row["seconds"] for row in list(rows.values())[:2])
     figures = {
-        f"round_seconds_{silos}": rows["ours"]["seconds"],
-        f"int8_round_seconds_{silos}": rows["ours, int8"]["seconds"],
+        f"round_seconds_{silos}": whole,
+        f"round_default_seconds_{silos}": default,
+        f"{DEFAULT_COMPRESSION}_round_seconds_{silos}": default,
+        f"nvflare_float16_round_seconds_{silos}": rows["nvflare, float16"]["seconds"],
     }
     return figures | {f"{peer}_round_seconds_{silos}": rows[peer]["seconds"] for peer in PEERS}
 

@@ -80,14 +80,14 @@ class ExpectedMean:
             self._sums[name] += silo_weight(silo) * adapter[name].astype(np.float64)
         self._total += silo_weight(silo)
 
-    def check(self, merged: Adapter) -> None:
-        """Stop the process with a message if `merged` is not the mean within TOLERANCE."""
+    def check(self, merged: Adapter, tolerance: float = TOLERANCE) -> None:
+        """Stop the process with a message if `merged` is not the mean within the tolerance."""
         if set(merged) != set(tensor_shapes()):
             raise SystemExit(f"expected {len(tensor_shapes())} tensors, got {len(merged)}")
         for name in self._names:
             error = float(np.abs(merged[name] - self._sums[name] / self._total).max())
-            if not error <= TOLERANCE:
-                raise SystemExit(f"{name}: off the mean by {error:g}, expected {TOLERANCE:g}")
+            if not error <= tolerance:
+                raise SystemExit(f"{name}: off the mean by {error:g}, expected {tolerance:g}")
 
 
 def expected_mean(silos: int) -> ExpectedMean:

@@ -6,6 +6,7 @@ server's and in every client's process.
 
 import json
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -96,4 +97,7 @@ class MemoryExecutor(Executor):
                 params={name: torch.from_numpy(values) for name, values in adapter.items()},
                 meta={FLMetaKey.NUM_STEPS_CURRENT_ROUND: silo_weight(silo)},
             )
-        return FLModelUtils.to_shareable(self._result)
+        # A filter puts what it makes of the parameters into the very dictionary that it is given.
+        result = copy(self._result)
+        result.params = dict(self._result.params)
+        return FLModelUtils.to_shareable(result)
