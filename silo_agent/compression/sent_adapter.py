@@ -14,12 +14,14 @@ from typing import TypeVar
 from data_contracts.adapters.adapter_format import check_adapter, open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import CODES_SUFFIX, check_quantised
+from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.adapters.tensor_layout import read_header
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.bucket_layout import attempt_of_record
 from data_contracts.protocol.records import Candidate, Close, RoundPlan, RoundRecord, Submission
 from data_contracts.protocol.records.merge_spec import REBASING_RULES
+from infra.processes.worker_threads import default_workers
 from infra.records.record_store import Found, read_record
 from infra.storage.object_store import Bucket
 from silo_agent.compression.error_feedback import LocalRound, compress
@@ -58,10 +60,10 @@ class SentAdapters:
         is not the one that belongs to this silo's last submission.
         """
         layout = plan.layout_of(self.silo)
-        check_adapter(local, layout)
         if plan.compression == "none":
+            check_adapter(local, layout)
             return local
-        start: AdapterSource = narrowed(_source(plan, starting), layout)
+        start = RememberedStart(narrowed(_source(plan, starting), layout), default_workers())
         scheme = SCHEMES[plan.compression]
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
         carry = self._carry(feedback, plan, signers)
