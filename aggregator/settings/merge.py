@@ -44,7 +44,8 @@ class MergeSection(Section):
     """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
-    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
+    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator;
+    `docs/decisions/0016-compressed-differences.md` says why int8 is the default.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
@@ -53,7 +54,7 @@ class MergeSection(Section):
     optimizer: OptimizerSection | None = None
     robust: RobustSection | None = None
     residual_rank: int | None = None
-    compression: Compression = "none"
+    compression: Compression = "int8"
     dask_scheduler: str | None = None
     dask_slice_modules: Annotated[int, Field(ge=1)] = 8
 

@@ -102,10 +102,10 @@ def _play(
         sent = home / f"sent-{number}"
         with _timed(seconds, {1: "first_compress", ROUNDS: "compress"}.get(number, "between")):
             held = RememberedStart(source, default_workers())
-            carry = feedback.carried_into(number, layout, starting, before)
+            carry, carried = feedback.open(feedback.carried_into(number, layout, starting, before))
             round_ = LocalRound(open_adapter(local, layout), held, scheme, "both")
             files = feedback.files(number, sent, is_rebasing=True)
-            compressed = compress(round_, feedback.open(carry), files)
+            compressed = compress(round_, carried, files)
             check_quantised(sent, layout, scheme, held)
             feedback.keep(number, layout, starting, carry, compressed)
         before = RoundBefore(submitted=compressed.sent.digest, merged=True)

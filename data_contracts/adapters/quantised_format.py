@@ -108,7 +108,12 @@ class QuantisedFile:
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank) of one module in float32: start + difference."""
-        a, b, _ = self._decoded(target)
+        factors = self._factors(target)
+        is_within = self._is_within(target, factors)
+        a, b = (
+            self._sum(target, factor, start, is_within)
+            for factor, start in zip(factors, self.starting.module(target), strict=True)
+        )
         return a, b
 
     def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
@@ -124,13 +129,8 @@ class QuantisedFile:
 
     def checked(self, target: AdapterTarget) -> CheckedModule:
         """Check codes and scales of one module, and what they say of it undecoded."""
-        a, b = self._factors(target)
-        largest = _known_largest(self.starting, target)
-        is_within = largest is not None and all(
-            start + self.scheme.levels * float(factor.scales.max()) <= SURELY_WITHIN
-            for start, factor in zip(largest, (a, b), strict=True)
-        )
-        return CheckedModule(is_within, not a.codes.any(), not b.codes.any())
+        a, b = factors = self._factors(target)
+        return CheckedModule(self._is_within(target, factors), not a.codes.any(), not b.codes.any())
 
     def check(self) -> None:
         """Read everything once; raises UntrustedInputError where the file adds nothing."""
@@ -138,24 +138,32 @@ class QuantisedFile:
         for target in self.layout.targets:
             if changes and contributes and self.checked(target).is_within:
                 continue
-            _, b, changed = self._decoded(target)
-            changes = changes or changed
-            contributes = contributes or bool(b.any())
+            changes = changes or any(factor.any() for factor in self.difference(target))
+            contributes = bool(self.module(target)[1].any()) or contributes
         if not changes:
             raise rejected("adapter", "a non-zero difference", "zeros only", "zero_delta")
         require_contribution(contributes)
 
-    def _decoded(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array, bool]:
-        a, b = self.difference(target)
-        changed = bool(a.any()) or bool(b.any())
-        start_a, start_b = self.starting.module(target)
-        for factor, start in ((a, start_a), (b, start_b)):
-            np.add(start, factor, out=factor)
-            largest = max(float(factor.max()), -float(factor.min()))
-            if not largest <= MAX_ABSOLUTE_VALUE:
-                limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
-                raise rejected(target.module, limit, f"{largest:g}", "value_too_large")
-        return a, b, changed
+    def _is_within(self, target: AdapterTarget, factors: tuple[_Factor, _Factor]) -> bool:
+        """Whether scales and start say that no value can be too large; see `CheckedModule`."""
+        if not isinstance(self.starting, RememberedStart):
+            return False
+        return all(
+            start + self.scheme.levels * float(factor.scales.max()) <= SURELY_WITHIN
+            for start, factor in zip(self.starting.largest(target), factors, strict=True)
+        )
+
+    def _sum(
+        self, target: AdapterTarget, factor: _Factor, start: Float32Array, is_within: bool
+    ) -> Float32Array:
+        """start + difference, held against the bounds unless it `is_within` them anyway."""
+        total = self._difference(factor)
+        np.add(start, total, out=total)
+        largest = 0.0 if is_within else max(float(total.max()), -float(total.min()))
+        if not largest <= MAX_ABSOLUTE_VALUE:
+            limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
+            raise rejected(target.module, limit, f"{largest:g}", "value_too_large")
+        return total
 
     def _factors(self, target: AdapterTarget) -> tuple[_Factor, _Factor]:
         descriptor = os.open(self.path, os.O_RDONLY)
@@ -227,7 +235,3 @@ def _require_codes(name: str, codes: ByteArray, count: int, scheme: Scheme) -> N
     padding = padding_of(codes, count, scheme)
     if padding:
         raise rejected(name, "zero in the unused half byte", f"{padding}", "bad_padding")
-
-
-def _known_largest(starting: AdapterSource, target: AdapterTarget) -> tuple[float, float] | None:
-    return starting.largest(target) if isinstance(starting, RememberedStart) else None
