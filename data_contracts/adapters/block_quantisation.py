@@ -125,10 +125,12 @@ def scaled(values: Float32Array, scales: Float32Array, scheme: Scheme) -> Float3
 
 def _largest_of_rows(view: Float32Array) -> Float32Array:
     """The largest magnitude in each row; which way is quicker depends on the length of a row."""
+    largest: Float32Array
     if view.shape[1] < LONG_ROW:
-        largest: Float32Array = np.abs(view).max(axis=1)
-        return largest
-    return np.maximum(view.max(axis=1), -view.min(axis=1))
+        largest = np.abs(view).max(axis=1)
+    else:
+        largest = np.maximum(view.max(axis=1), -view.min(axis=1))
+    return largest
 
 
 def _packed(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

@@ -90,7 +90,7 @@ def test_what_is_refused_decoded_is_refused_undecoded(
 def test_a_sum_that_may_reach_too_far_is_decoded(tmp_path: Path, scheme: Scheme, sign: int) -> None:
     """Just within the bounds passes, just beyond does not, whatever could be said undecoded."""
     entries = content(scheme)
-    step = np.float32(entries[scales_name(LAST_B)].max() * scheme.levels)
+    step = float(entries[scales_name(LAST_B)].max()) * scheme.levels
     for start, is_refused in ((MAX_ABSOLUTE_VALUE, True), (MAX_ABSOLUTE_VALUE - 2 * step, False)):
         constant = RememberedStart(Constant(sign * start), 1)
         if is_refused:
