@@ -54,6 +54,7 @@ def main() -> None:
     clocks = [partial(decode_and_merge, console, size, runs) for size in sizes]
     clocks += [partial(clock, console, silos, runs) for clock in (from_storage, rounds)]
     clocks.append(partial(_ours, "best_error", ["--directory", str(ADAPTERS)]))
+    clocks.append(partial(compression, console, runs))
     clocks.append(partial(requests, console, REQUESTS[:2] if quick else REQUESTS))
     figures: Figures = {}
     for clock in clocks:
@@ -122,6 +123,15 @@ def rounds(console: Console, silos: int, runs: int) -> Figures:
         f"nvflare_float16_round_seconds_{silos}": rows["nvflare, float16"]["seconds"],
     }
     return figures | {f"{peer}_round_seconds_{silos}": rows[peer]["seconds"] for peer in PEERS}
+
+
+def compression(console: Console, runs: int) -> Figures:
+    """Compressing one silo's adapter, its gate, and decoding it."""
+    found = _ours("compression", ["--directory", str(ADAPTERS), "--runs", str(runs)])
+    names = ("first_compress", "compress", "gate", "decode")
+    rows = {n: {k: found[f"{n}_{k}"] for k in ("seconds", "mb_per_s")} for n in names}
+    _show(console, "int8, MB of float32 per second of a core", rows)
+    return found
 
 
 def requests(console: Console, places: Sequence[tuple[int, int]]) -> Figures:

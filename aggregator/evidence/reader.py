@@ -14,6 +14,7 @@ from aggregator.feed.reading import abort_of, own_records
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import open_quantised
+from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.dataset.contract.agreement import Parties
@@ -35,6 +36,7 @@ from data_contracts.protocol.records import (
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.disk.blob_files import refused_blob
+from infra.processes.worker_threads import default_workers
 from infra.records.attempt_reader import SILO_TYPES
 from infra.records.record_store import read_records
 from infra.storage.object_store import UNREADABLE, is_unreadable_alone
@@ -147,7 +149,7 @@ def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
     Raises UntrustedInputError when the coordinator's own starting adapter is not what its plan
     names: no silo is to be judged by that.
     """
-    starting = starting_source(c, attempt.plan.record)
+    starting = remembered(starting_source(c, attempt.plan.record))
 
     def judged(own: SiloRecords) -> SiloRecords:
         if own.submission is None:
@@ -177,6 +179,11 @@ def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
     if plan.starting_adapter is None:
         return InitialAdapter(plan.layout)
     return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.layout)
+
+
+def remembered(starting: AdapterSource) -> RememberedStart:
+    """For the adapters of all silos, each of which is held against what it started from."""
+    return RememberedStart(starting, default_workers() + 1)
 
 
 def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSource) -> AdapterSource:

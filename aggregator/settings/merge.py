@@ -45,7 +45,8 @@ class MergeSection(Section):
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
     elsewhere. `error`: above 8 silos the error of a merge is estimated from random probes, unless
-    it is to be exact. `compression` is that of the local adapters on their way from the silos.
+    it is to be exact. `compression` is that of the local adapters on their way from the silos;
+    `docs/decisions/0016-compressed-differences.md` says why int8 is the default.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
@@ -55,7 +56,7 @@ class MergeSection(Section):
     robust: RobustSection | None = None
     residual_rank: int | None = None
     error: Literal["estimated", "exact"] = "estimated"
-    compression: Compression = "none"
+    compression: Compression = "int8"
     dask_scheduler: str | None = None
     dask_slice_modules: Annotated[int, Field(ge=1)] = 8
 

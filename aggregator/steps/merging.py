@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.evidence.ledger import spool_admitted
-from aggregator.evidence.reader import local_adapter, starting_source
+from aggregator.evidence.reader import local_adapter, remembered, starting_source
 from aggregator.evidence.spool import spool, spool_own
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
@@ -32,9 +32,10 @@ def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
     """The sources of a merge, spooled and verified."""
     paths = spool_admitted(c, close)
     starting = starting_source(c, plan)
+    held_against = remembered(starting)
     locals_ = [
         LocalAdapter(
-            source=local_adapter(plan, admitted.silo, path, starting),
+            source=local_adapter(plan, admitted.silo, path, held_against),
             digest=admitted.adapter.digest,
             weight=admitted.weight,
         )

@@ -124,6 +124,11 @@ def check_adapter(path: Path, layout: AdapterLayout) -> AdapterFile:
     contributes = False
     for _, _, b in adapter.modules():
         contributes = contributes or bool(b.any())
+    require_contribution(contributes)
+    return adapter
+
+
+def require_contribution(contributes: bool) -> None:
+    """Raises UntrustedInputError where `contributes`, whether any B has a value, is False."""
     if not contributes:
         raise rejected("adapter", "at least one non-zero B", "every B is zero", "zero_delta")
-    return adapter

@@ -25,6 +25,7 @@ Number = TypeVar("Number", np.float32, np.int8)
 
 SMALLEST_SCALE = float(np.finfo(np.float32).smallest_normal)
 SCALE_BYTES = 4
+LONG_ROW = 512
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,17 @@ class Blocks:
 def quantise(values: Float32Array, scheme: Scheme) -> Blocks:
     """The nearest codes for finite `values` of any shape, read in C order."""
     flat = np.ascontiguousarray(values).ravel()
-    views = _block_views(flat, scheme.block)
-    largest = np.concatenate([np.abs(view).max(axis=1) for view in views])
-    scales = (largest / np.float32(scheme.levels)).astype(np.float32)
-    scales[scales < SMALLEST_SCALE] = 0
-    divisors = np.where(scales > 0, scales, np.float32(1))
-    codes = np.empty(flat.shape, dtype=np.int8)
+    scales: Float32Array = np.empty(scheme.blocks_of(flat.size), dtype=np.float32)
+    steps = np.empty_like(flat)
+    views = (_block_views(array, scheme.block) for array in (flat, steps))
     at = 0
-    for view, code_view in zip(views, _block_views(codes, scheme.block), strict=True):
-        code_view[:] = np.rint(view / divisors[at : at + len(view), None])
+    for view, step in zip(*views, strict=True):
+        own = scales[at : at + len(view)]
+        np.divide(_largest_of_rows(view), np.float32(scheme.levels), out=own)
+        own[own < SMALLEST_SCALE] = 0
+        np.divide(view, np.where(own > 0, own, np.float32(1))[:, None], out=step)
         at += len(view)
+    codes = np.rint(steps, out=steps).astype(np.int8)
     return Blocks(codes.view(np.uint8) if scheme.codes_per_byte == 1 else _packed(codes), scales)
 
 
@@ -99,6 +101,19 @@ def code_values(codes: ByteArray, scheme: Scheme) -> Float32Array:
     return pairs
 
 
+def has_unused_code(codes: ByteArray, scheme: Scheme) -> bool:
+    """Whether a code is there that no encoder writes: -128 (int8) or -8 (int4)."""
+    if scheme.codes_per_byte == 1:
+        return bool(codes.view(np.int8).min() < -scheme.levels)
+    low, high = codes & np.uint8(0x0F), codes & np.uint8(0xF0)
+    return bool((low == 0x08).any()) or bool((high == 0x80).any())
+
+
+def padding_of(codes: ByteArray, count: int, scheme: Scheme) -> int:
+    """What stands in the half byte that an odd `count` of int4 leaves; else 0."""
+    return int(codes[-1]) >> 4 if scheme.code_bytes_of(count) * scheme.codes_per_byte > count else 0
+
+
 def scaled(values: Float32Array, scales: Float32Array, scheme: Scheme) -> Float32Array:
     """`values`, flat, each multiplied in place by the scale of its block."""
     at = 0
@@ -106,6 +121,16 @@ def scaled(values: Float32Array, scales: Float32Array, scheme: Scheme) -> Float3
         np.multiply(view, scales[at : at + len(view), None], out=view)
         at += len(view)
     return values
+
+
+def _largest_of_rows(view: Float32Array) -> Float32Array:
+    """The largest magnitude in each row; which way is quicker depends on the length of a row."""
+    largest: Float32Array
+    if view.shape[1] < LONG_ROW:
+        largest = np.abs(view).max(axis=1)
+    else:
+        largest = np.maximum(view.max(axis=1), -view.min(axis=1))
+    return largest
 
 
 def _packed(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

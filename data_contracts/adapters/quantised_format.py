@@ -4,7 +4,8 @@ One safetensors file. For each tensor of the layout that `adapter_format` descri
 `<name>.codes` and `<name>.scales` of the difference of factors, dA = A - A_start and dB = B -
 B_start (codes: `block_quantisation`). As with whole adapters the header is read first, with a size
 cap; only exact names, shapes and dtypes without gaps pass; then every code and scale is checked and
-the decoded adapter must be finite, within bounds, not its start, and not zero in every B.
+the decoded adapter must be finite, within bounds, not its start, and not zero in every B. Where the
+scales, and what is remembered of the start, say that already, nothing is decoded.
 
 The decoded adapter is start + float32(code) * scale in float32: one product, then one sum, the same
 bits at silo and coordinator. One module is in memory at a time.
@@ -22,19 +23,26 @@ from data_contracts.adapters.adapter_format import (
     Float32Array,
     expected_shapes,
     expected_shapes_of,
+    require_contribution,
 )
 from data_contracts.adapters.block_quantisation import (
     SCALE_BYTES,
     SMALLEST_SCALE,
+    ByteArray,
     Scheme,
     code_values,
+    has_unused_code,
+    padding_of,
     scaled,
 )
+from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, narrowed
 from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 CODES_SUFFIX = ".codes"
+SURELY_WITHIN = MAX_ABSOLUTE_VALUE * (1 - 1e-6)
+"""A sum of magnitudes up to which the rounded float32 sum is within `MAX_ABSOLUTE_VALUE` too."""
 
 
 def codes_name(name: str) -> str:
@@ -63,6 +71,28 @@ def quantised_bytes_limit(layout: AdapterLayout, scheme: Scheme) -> int:
 
 
 @dataclass(frozen=True)
+class _Factor:
+    """One factor as it lies in the file, its codes and scales checked."""
+
+    shape: tuple[int, int]
+    codes: ByteArray
+    scales: Float32Array
+
+
+@dataclass(frozen=True)
+class CheckedModule:
+    """What a module says without being decoded.
+
+    `is_within`: no value of start + difference can be beyond `MAX_ABSOLUTE_VALUE`; False where that
+    takes decoding to say. `keeps_a`, `keeps_b`: every code is zero, so the factor is the start's.
+    """
+
+    is_within: bool
+    keeps_a: bool
+    keeps_b: bool
+
+
+@dataclass(frozen=True)
 class QuantisedFile:
     """A quantised file whose header passed the gate; an `AdapterSource` of what it decodes to.
 
@@ -78,7 +108,12 @@ class QuantisedFile:
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank) of one module in float32: start + difference."""
-        a, b, _ = self._decoded(target)
+        factors = self._factors(target)
+        is_within = self._is_within(target, factors)
+        a, b = (
+            self._sum(target, factor, start, is_within)
+            for factor, start in zip(factors, self.starting.module(target), strict=True)
+        )
         return a, b
 
     def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
@@ -89,52 +124,74 @@ class QuantisedFile:
 
     def difference(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """dA (rank x in) and dB (out x rank) of one module in float32."""
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            shapes = expected_shapes_of(self.layout.rank, target)
-            a, b = (self._difference(descriptor, name, shape) for name, shape in shapes)
-        finally:
-            os.close(descriptor)
+        a, b = (self._difference(factor) for factor in self._factors(target))
         return a, b
+
+    def checked(self, target: AdapterTarget) -> CheckedModule:
+        """Check codes and scales of one module, and what they say of it undecoded."""
+        a, b = factors = self._factors(target)
+        return CheckedModule(self._is_within(target, factors), not a.codes.any(), not b.codes.any())
 
     def check(self) -> None:
         """Read everything once; raises UntrustedInputError where the file adds nothing."""
         changes = contributes = False
         for target in self.layout.targets:
-            _, b, changed = self._decoded(target)
-            changes = changes or changed
-            contributes = contributes or bool(b.any())
+            if changes and contributes and self.checked(target).is_within:
+                continue
+            changes = changes or any(factor.any() for factor in self.difference(target))
+            contributes = bool(self.module(target)[1].any()) or contributes
         if not changes:
             raise rejected("adapter", "a non-zero difference", "zeros only", "zero_delta")
-        if not contributes:
-            raise rejected("adapter", "at least one non-zero B", "every B is zero", "zero_delta")
+        require_contribution(contributes)
 
-    def _decoded(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array, bool]:
-        a, b = self.difference(target)
-        changed = bool(a.any()) or bool(b.any())
-        start_a, start_b = self.starting.module(target)
-        for factor, start in ((a, start_a), (b, start_b)):
-            np.add(start, factor, out=factor)
-            largest = max(float(factor.max()), -float(factor.min()))
-            if not largest <= MAX_ABSOLUTE_VALUE:
-                limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
-                raise rejected(target.module, limit, f"{largest:g}", "value_too_large")
-        return a, b, changed
+    def _is_within(self, target: AdapterTarget, factors: tuple[_Factor, _Factor]) -> bool:
+        """Whether scales and start say that no value can be too large; see `CheckedModule`."""
+        if not isinstance(self.starting, RememberedStart):
+            return False
+        return all(
+            start + self.scheme.levels * float(factor.scales.max()) <= SURELY_WITHIN
+            for start, factor in zip(self.starting.largest(target), factors, strict=True)
+        )
 
-    def _difference(self, descriptor: int, name: str, shape: tuple[int, int]) -> Float32Array:
-        count = shape[0] * shape[1]
-        scales = np.frombuffer(self._bytes(descriptor, scales_name(name)), dtype="<f4")
+    def _sum(
+        self, target: AdapterTarget, factor: _Factor, start: Float32Array, is_within: bool
+    ) -> Float32Array:
+        """start + difference, held against the bounds unless it `is_within` them anyway."""
+        total = self._difference(factor)
+        np.add(start, total, out=total)
+        largest = 0.0 if is_within else max(float(total.max()), -float(total.min()))
+        if not largest <= MAX_ABSOLUTE_VALUE:
+            limit = f"values of at most {MAX_ABSOLUTE_VALUE:g}"
+            raise rejected(target.module, limit, f"{largest:g}", "value_too_large")
+        return total
+
+    def _factors(self, target: AdapterTarget) -> tuple[_Factor, _Factor]:
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            shapes = expected_shapes_of(self.layout.rank, target)
+            a, b = (self._factor(descriptor, name, shape) for name, shape in shapes)
+        finally:
+            os.close(descriptor)
+        return a, b
+
+    def _factor(self, descriptor: int, name: str, shape: tuple[int, int]) -> _Factor:
+        scales = self._bytes(descriptor, scales_name(name)).view("<f4")
         _require_scales(name, scales, self.scheme)
-        raw = self._bytes(descriptor, codes_name(name))
-        values = code_values(np.frombuffer(raw, dtype=np.uint8), self.scheme)
-        _require_codes(name, values, count, self.scheme)
-        return scaled(values[:count], scales, self.scheme).reshape(shape)
+        codes = self._bytes(descriptor, codes_name(name))
+        _require_codes(name, codes, shape[0] * shape[1], self.scheme)
+        return _Factor(shape, codes, scales)
 
-    def _bytes(self, descriptor: int, name: str) -> bytes:
+    def _difference(self, factor: _Factor) -> Float32Array:
+        count = factor.shape[0] * factor.shape[1]
+        values = code_values(factor.codes, self.scheme)[:count]
+        return scaled(values, factor.scales, self.scheme).reshape(factor.shape)
+
+    def _bytes(self, descriptor: int, name: str) -> ByteArray:
         start, end = self.offsets[name]
-        raw = os.pread(descriptor, end - start, self.data_start + start)
-        if len(raw) != end - start:
-            raise rejected(name, f"{end - start} bytes", f"{len(raw)}", "truncated")
+        raw: ByteArray = np.empty(end - start, dtype=np.uint8)
+        read = os.preadv(descriptor, [raw.data], self.data_start + start)
+        if read != end - start:
+            raise rejected(name, f"{end - start} bytes", f"{read}", "truncated")
         return raw
 
 
@@ -169,9 +226,12 @@ def _require_scales(name: str, scales: Float32Array, scheme: Scheme) -> None:
         raise rejected(name, limit, f"{scales.max():g}", "value_too_large")
 
 
-def _require_codes(name: str, values: Float32Array, count: int, scheme: Scheme) -> None:
+def _require_codes(name: str, codes: ByteArray, count: int, scheme: Scheme) -> None:
     """No code for -128 (int8) or -8 (int4), which the encoder never writes, and zero padding."""
-    if values.min() < -scheme.levels:
-        raise rejected(name, f"codes of -{scheme.levels} or more", f"{values.min():g}", "bad_code")
-    if values[count:].any():
-        raise rejected(name, "zero in the unused half byte", f"{values[-1]:g}", "bad_padding")
+    if has_unused_code(codes, scheme):
+        raise rejected(
+            name, f"codes of -{scheme.levels} or more", f"-{scheme.levels + 1}", "bad_code"
+        )
+    padding = padding_of(codes, count, scheme)
+    if padding:
+        raise rejected(name, "zero in the unused half byte", f"{padding}", "bad_padding")

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from data_contracts.protocol.wire_types import Digest, Part
 
-CHUNK_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+"""Read into one buffer, small enough to stay in the cache."""
 
 
 class ArtifactRef(Part):
@@ -35,10 +36,10 @@ def artifact_of_bytes(data: bytes) -> ArtifactRef:
 
 def artifact_of_file(path: Path) -> ArtifactRef:
     """The reference of a file's bytes, read in chunks so that size does not matter."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
+    digest, size = hashlib.sha256(), 0
+    chunk = memoryview(bytearray(CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(chunk):
+            digest.update(chunk[:read])
+            size += read
     return ArtifactRef(digest=digest.hexdigest(), size=size)

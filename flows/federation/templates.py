@@ -49,7 +49,7 @@ poll_seconds = 2
 
 [merge]
 rule = "stack_truncate"       # or average, frozen_a, alternating, fedsvd, residual, zero_pad
-compression = "none"          # or int8, int4: of the silos' adapters, with error feedback
+compression = "int8"          # or int4, "none": of the silos' adapters, with error feedback
 # error = "exact"             # how far merges are off, in full; estimated above 8 silos otherwise
 # dask_scheduler = "tls://..." # merge on a Dask cluster; pip install consortia[dask]
 # residual_rank = 16          # with rule = "residual"

@@ -21,17 +21,24 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from data_contracts.adapters.adapter_format import AdapterFile, adapter_entries
+from data_contracts.adapters.adapter_format import (
+    AdapterFile,
+    adapter_entries,
+    require_contribution,
+)
 from data_contracts.adapters.block_quantisation import Blocks, Scheme, dequantise, quantise
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import safetensors_header
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget, TrainedFactors
+from infra.processes.worker_threads import default_workers, in_order
 from silo_agent.compression.rebased_error import ErrorProduct, RebasedError, rebased_error
 from silo_agent.compression.streamed_file import StreamedFile, streamed_file, write_quantised
 
@@ -54,7 +61,7 @@ class CarriedError:
         error = self.residual.module(target)
         if self.factors is None:
             return RebasedError(*error, squared_norm=0.0, lost=0.0)
-        product = ErrorProduct.of_round(error, *self.factors.module(target))
+        product = ErrorProduct(*error, *self.factors.module(target))
         return rebased_error(product, a, b, trained)
 
 
@@ -105,9 +112,10 @@ class Fed:
 
 
 def compress(round_: LocalRound, carried: CarriedError | None, files: RoundFiles) -> Compressed:
-    """Write what is sent and what is kept, one module at a time.
+    """Write what is sent and what is kept, with one module in memory per core.
 
-    Raises SiloOperatorError when a frozen factor moved, values are absurd, or the disk is full.
+    Raises SiloOperatorError when a frozen factor moved, values are absurd, or the disk is full, and
+    UntrustedInputError when every B is zero. Then no file is there that was not there before.
     """
     header = safetensors_header(adapter_entries(round_.layout))
     with ExitStack() as stack:
@@ -133,6 +141,18 @@ def feed(difference: Float32Array, carried: Float32Array | None, scheme: Scheme)
     return Fed(blocks, sent, error)
 
 
+@dataclass(frozen=True)
+class _Module:
+    """One module of a round: what is sent and kept of it, and what became of its carried error."""
+
+    a: Fed
+    b: Fed
+    factors: tuple[Float32Array, ...]
+    contributes: bool
+    squared_norm: float
+    lost: float
+
+
 @dataclass
 class _Run:
     """The modules of one `compress`, and the norms summed over them."""
@@ -151,26 +171,33 @@ class _Run:
     def modules(self) -> Iterator[tuple[Blocks, Blocks]]:
         """Yields what is sent of each module, having kept what is not."""
         starting = narrowed(self.round_.starting, self.round_.layout)
-        for target in self.round_.layout.targets:
-            start_a, start_b = starting.module(target)
-            error_a, error_b = self._carried(target, start_a, start_b)
-            local_a, local_b = self.round_.local.module(target)
-            a = self._fed(target, "a", local_a - start_a, error_a)
-            b = self._fed(target, "b", local_b - start_b, error_b)
-            self.residual.write(a.error, b.error)
-            if self.factors:
-                self.factors.write(start_a + (a.sent + a.error), start_b + b.sent)
-            yield a.blocks, b.blocks
+        contributes = False
+        make = partial(self._module, starting)
+        with threadpool_limits(limits=1, user_api="blas"):
+            for made in in_order(make, self.round_.layout.targets, default_workers()):
+                contributes = contributes or made.contributes
+                self.squared_norm += made.squared_norm
+                self.lost += made.lost
+                self.residual.write(made.a.error, made.b.error)
+                if self.factors:
+                    self.factors.write(*made.factors)
+                yield made.a.blocks, made.b.blocks
+        require_contribution(contributes)
+
+    def _module(self, starting: AdapterSource, target: AdapterTarget) -> _Module:
+        start_a, start_b = starting.module(target)
+        error = self._carried(target, start_a, start_b)
+        local_a, local_b = self.round_.local.module(target)
+        a = self._fed(target, "a", local_a - start_a, error.a if error else None)
+        b = self._fed(target, "b", local_b - start_b, error.b if error else None)
+        factors = (start_a + (a.sent + a.error), start_b + b.sent) if self.factors else ()
+        norms = (error.squared_norm, error.lost) if error else (0.0, 0.0)
+        return _Module(a, b, factors, bool(local_b.any()), *norms)
 
     def _carried(
         self, target: AdapterTarget, a: Float32Array, b: Float32Array
-    ) -> tuple[Float32Array | None, Float32Array | None]:
-        if self.carried is None:
-            return None, None
-        error = self.carried.module(target, a, b, self.round_.trained)
-        self.squared_norm += error.squared_norm
-        self.lost += error.lost
-        return error.a, error.b
+    ) -> RebasedError | None:
+        return self.carried.module(target, a, b, self.round_.trained) if self.carried else None
 
     def _fed(
         self, target: AdapterTarget, name: str, difference: Float32Array, e: Float32Array | None
@@ -189,10 +216,14 @@ class _Run:
 
 
 def _two_sum(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """float32(x + y) and its rounding error, exactly."""
+    """float32(x + y) and its rounding error, exactly: (x - (total - part)) + (y - part)."""
     total = x + y
     part = total - x
-    return total, (x - (total - part)) + (y - part)
+    rounding = total - part
+    np.subtract(x, rounding, out=rounding)
+    np.subtract(y, part, out=part)
+    rounding += part
+    return total, rounding
 
 
 def _unfit(target: AdapterTarget, name: str, expected: str, found: str) -> SiloOperatorError:

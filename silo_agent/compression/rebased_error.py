@@ -18,6 +18,10 @@ true. So a direction of B' below `RANK_TOLERANCE` of its largest singular value 
 or rank-deficient B' included), and what any direction asks of A' is cut to `LARGEST_CHANGE` of the
 root mean square norm of the rows of A'. What is cut, and what no change of the factors can
 express, is lost, and measured.
+
+What this asks of the long sides is in the Gram matrices of [A; eA; A'] and [eB, B_q, B'], and the
+rest is (3r x 3r). Every term has a factor that is an error, so float32 products are off by a few
+parts in 10^7 of it; only the Gram matrices of A' and of B', which are inverted, are float64.
 """
 
 from dataclasses import dataclass
@@ -37,24 +41,22 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ErrorProduct:
-    """E / s as left @ right: (out x 2r) @ (2r x in), float64."""
+    """E / s as [eB, B_q] @ [A; eA]: eA and A (rank x in), eB and B_q (out x rank), float32."""
 
-    left: Float64Array
-    right: Float64Array
-
-    @classmethod
-    def of_round(
-        cls, error: tuple[Float32Array, Float32Array], true_a: Float32Array, sent_b: Float32Array
-    ) -> "ErrorProduct":
-        """From (eA, eB), the true A (rank x in) and the B (out x rank) that was sent."""
-        error_a, error_b = error
-        left = np.concatenate([error_b, sent_b], axis=1, dtype=np.float64)
-        return cls(left, np.concatenate([true_a, error_a], axis=0, dtype=np.float64))
+    error_a: Float32Array
+    error_b: Float32Array
+    true_a: Float32Array
+    sent_b: Float32Array
 
     @property
-    def squared_norm(self) -> float:
-        """Squared Frobenius norm of left @ right."""
-        return float(((self.left.T @ self.left) * (self.right @ self.right.T)).sum())
+    def left(self) -> Float64Array:
+        """[eB, B_q], out x 2r."""
+        return np.concatenate([self.error_b, self.sent_b], axis=1, dtype=np.float64)
+
+    @property
+    def right(self) -> Float64Array:
+        """[A; eA], 2r x in."""
+        return np.concatenate([self.true_a, self.error_a], axis=0, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -78,42 +80,53 @@ def rebased_error(
     Where only B is trained it goes into eB, where only A is trained into eA. Work is linear in
     (in + out) and quadratic in the rank.
     """
-    new_a, new_b = a.astype(np.float64), b.astype(np.float64)
-    error_a, error_b = np.zeros_like(new_a), np.zeros_like(new_b)
-    rest = error
+    rows = np.concatenate([error.true_a, error.error_a, a])
+    columns = np.concatenate([error.error_b, error.sent_b, b], axis=1)
+    row_gram, column_gram = _gram(rows, rows.T, a), _gram(columns.T, columns, b.T)
+    old, new = slice(2 * len(a)), slice(2 * len(a), None)
+    right, left = row_gram[old, old], column_gram[old, old]
+    squared_norm = float((left * right).sum())
+    of_a, of_b, in_new_a = np.zeros_like(a), np.zeros_like(b), np.zeros_like(row_gram[old, new])
     if trained != "a":
-        coefficients = error.right @ _right_inverse(new_a)
-        error_b = error.left @ coefficients
-        rest = ErrorProduct(error.left, error.right - coefficients @ new_a)
+        in_new_a = row_gram[old, new] @ _inverse(row_gram[new, new])
+        right = right - in_new_a @ row_gram[new, old]
+        of_b = columns[:, old] @ in_new_a.astype(np.float32)
     if trained != "b":
-        error_a, rest = _into_a(rest, new_a, new_b)
-    return RebasedError(
-        error_a.astype(np.float32),
-        error_b.astype(np.float32),
-        max(error.squared_norm, 0.0),
-        max(rest.squared_norm, 0.0),
-    )
+        limit = LARGEST_CHANGE * np.sqrt(np.trace(row_gram[new, new]) / len(a))
+        asked, left = _asked_of_a(column_gram, left, right, limit)
+        mixture = np.concatenate([asked, -asked @ in_new_a], axis=1)
+        of_a = mixture.astype(np.float32) @ rows
+    lost = float((left * right).sum())
+    return RebasedError(of_a, of_b, max(squared_norm, 0.0), max(lost, 0.0))
 
 
-def _into_a(
-    error: ErrorProduct, new_a: Float64Array, new_b: Float64Array
-) -> tuple[Float64Array, ErrorProduct]:
-    """eA for `error`, each direction of B' cut to what A' can take, and what is then left."""
-    singular, directions = _directions(new_b.T @ new_b)
-    basis = new_b @ (directions / singular)
-    seen = basis.T @ error.left
-    asked = (seen @ error.right) / singular[:, None]
-    allowed = LARGEST_CHANGE * np.sqrt(np.square(new_a).sum() / len(new_a))
-    norms = np.linalg.norm(asked, axis=1)
-    kept = np.where(norms > allowed, allowed / np.where(norms > 0, norms, 1), 1.0)
-    error_a = directions @ (kept[:, None] * asked)
-    return error_a, ErrorProduct(error.left - (basis * kept) @ seen, error.right)
+def _gram(wide: Float32Array, tall: Float32Array, new: Float32Array) -> Float64Array:
+    """wide @ tall, one the transpose of the other; in float64 where the last rows, `new`, meet."""
+    gram: Float64Array = (wide @ tall).astype(np.float64)
+    exact = new.astype(np.float64)
+    gram[-len(new) :, -len(new) :] = exact @ exact.T
+    return gram
 
 
-def _right_inverse(a: Float64Array) -> Float64Array:
-    """A^+ (in x rank) of A (rank x in), without its absent directions."""
-    singular, directions = _directions(a @ a.T)
-    return a.T @ (directions / np.square(singular)) @ directions.T
+def _asked_of_a(
+    column_gram: Float64Array, left: Float64Array, right: Float64Array, limit: float
+) -> tuple[Float64Array, Float64Array]:
+    """eA in terms of the right side (rank x 2r), each direction of B' cut to what A' can take, and
+    the Gram matrix of what is then left of the left side; `left`, `right`: those of the two now."""
+    old, new = slice(len(left)), slice(len(left), None)
+    singular, directions = _directions(column_gram[new, new])
+    seen = (directions / singular).T @ column_gram[new, old]
+    squares = ((seen @ right) * seen).sum(axis=1)
+    norms = np.sqrt(np.maximum(squares, 0)) / singular
+    kept = np.where(norms > limit, limit / np.where(norms > 0, norms, 1), 1.0)
+    asked = directions @ ((kept / singular)[:, None] * seen)
+    return asked, left - (seen.T * (kept * (2 - kept))) @ seen
+
+
+def _inverse(gram: Float64Array) -> Float64Array:
+    """The pseudo-inverse of a factor's Gram matrix, without its absent directions."""
+    singular, directions = _directions(gram)
+    return (directions / np.square(singular)) @ directions.T
 
 
 def _directions(gram: Float64Array) -> tuple[Float64Array, Float64Array]:

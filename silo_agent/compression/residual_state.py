@@ -8,8 +8,10 @@ record says what the round started from, what was sent and which residual went i
   What it sent was never applied, and local steps start over from where they started, so the whole
   of it is dropped and the residual that went *into* it stays the one to use. To carry d + e on
   instead would add an update that was trained from a start which the federation did not keep;
-- a state that is missing or belongs to another submission, as after restoring a backup, is refused
-  until the operator resets it. A residual is never dropped or exchanged silently.
+- a state that is missing, damaged, or belongs to another submission than this silo's last one, as
+  after restoring a backup, is not used: what an older residual holds may have been sent since, and
+  nothing is ever sent twice. The round begins from none, as after one that was sat out, and the
+  reason is told. A residual is never dropped or exchanged silently.
 
 Order: residual files first, then the record that names them by digest.
 """
@@ -19,14 +21,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
-from data_contracts.errors import SiloOperatorError, UntrustedInputError
+from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from data_contracts.protocol.wire_types import Digest, Part, RoundNumber, RunId
 from infra.disk.durable_files import sync_directory, write_durably
 from silo_agent.compression.error_feedback import CarriedError, Compressed, RoundFiles
-
-RESET_NAME = "reset"
 
 
 class Origin(Part):
@@ -78,31 +78,31 @@ class ErrorFeedback:
     ) -> Carry:
         """What round `round_number`, which starts from the digest `starting`, continues from.
 
-        The same for every attempt of the round. Raises SiloOperatorError when the state is not
-        what this silo's own submission says it must be.
+        The same for every attempt of the round, as long as nobody touches the state.
         """
-        self._refuse_later_than(round_number)
         if before.submitted is None:
             return _nothing(f"nothing compressed was sent in round {round_number - 1}")
         last = self._record(round_number - 1)
-        if last is None and self._was_reset_before(round_number):
-            return _nothing("the operator reset it")
         if last is None or last.sent != before.submitted:
-            found = f"one for {last.sent}" if last else "none"
-            expected = f"the state that belongs to the submitted {before.submitted}"
-            raise self._unfit(f"round {round_number - 1}", expected, found)
+            found = f"one for {last.sent}" if last else "none that this agent wrote"
+            return _unfit(f"expected the state that belongs to {before.submitted}, found {found}")
         return self._usable(last, layout, starting, before.merged)
 
-    def open(self, carry: Carry) -> CarriedError | None:
-        """The files of `carry`, checked against their digests."""
+    def open(self, carry: Carry) -> tuple[Carry, CarriedError | None]:
+        """`carry` with its files, checked against their digests; without both if they are not."""
         record = carry.record
         if record is None:
-            return None
+            return carry, None
         residual_path, factors_path = self._paths(record.round)
-        residual = self._opened(residual_path, record.residual, record.layout)
+        residual = _opened(residual_path, record.residual, record.layout)
+        if residual is None:
+            return _unfit(f"{residual_path.name} is missing or damaged"), None
         if record.factors is None:
-            return CarriedError(residual, None)
-        return CarriedError(residual, self._opened(factors_path, record.factors, record.layout))
+            return carry, CarriedError(residual, None)
+        factors = _opened(factors_path, record.factors, record.layout)
+        if factors is None:
+            return _unfit(f"{factors_path.name} is missing or damaged"), None
+        return carry, CarriedError(residual, factors)
 
     def files(self, round_number: int, sent: Path, is_rebasing: bool) -> RoundFiles:
         """Where `compress` puts the files of a round; `is_rebasing`: see `REBASING_RULES`."""
@@ -131,13 +131,12 @@ class ErrorFeedback:
             origin=origin,
         )
         write_durably(self._record_path(round_number), record.model_dump_json().encode())
-        self._bind_reset(round_number)
         self._prune({round_number, round_number - 1, *([origin.round] if origin else [])})
 
     def reset(self) -> None:
         """Forget every residual of the run; the next round continues from none."""
-        write_durably(self._directory / RESET_NAME, b"")
-        self._prune(set())
+        if self._directory.exists():
+            self._prune(set())
 
     def _usable(
         self, last: ResidualRecord, layout: AdapterLayout, starting: str | None, merged: bool
@@ -147,7 +146,10 @@ class ErrorFeedback:
         if not merged or last.starting == starting:
             if last.origin is None:
                 return _nothing(f"round {last.round} was not merged and continued from none")
-            record, reason = self._origin(last.origin), f"went into round {last.round}, not merged"
+            origin = self._record(last.origin.round)
+            if origin is None or origin.residual.digest != last.origin.residual:
+                return _unfit(f"what went into round {last.round}, not merged, is gone")
+            record, reason = origin, f"went into round {last.round}, not merged"
         if record.layout != layout:
             return _nothing("the layout of the adapter changed")
         moved = last.starting != starting and last.factors is not None
@@ -155,50 +157,15 @@ class ErrorFeedback:
             return _nothing("the factors were re-based since")
         return Carry(record=record, reason=reason)
 
-    def _origin(self, origin: Origin) -> ResidualRecord:
-        record = self._record(origin.round)
-        if record is None or record.residual.digest != origin.residual:
-            found = "another" if record else "none"
-            raise self._unfit(f"round {origin.round}", f"residual {origin.residual}", found)
-        return record
-
-    def _opened(self, path: Path, reference: ArtifactRef, layout: AdapterLayout) -> AdapterFile:
-        try:
-            if artifact_of_file(path) == reference:
-                return open_adapter(path, layout)
-        except (OSError, UntrustedInputError):
-            pass
-        raise self._unfit(path.name, f"the file with digest {reference.digest}", "another or none")
-
     def _record(self, round_number: int) -> ResidualRecord | None:
-        path = self._record_path(round_number)
-        if not path.exists():
-            return None
+        """The record of a round, None where there is none that this agent wrote for it."""
         try:
-            record = ResidualRecord.model_validate_json(path.read_bytes())
+            raw = self._record_path(round_number).read_bytes()
+            record = ResidualRecord.model_validate_json(raw)
         except (OSError, ValidationError):
-            raise self._unfit(path.name, "the file this agent wrote", "a damaged one") from None
-        if (record.run, record.round) != (self._run, round_number):
-            found = f"run {record.run}, round {record.round}"
-            raise self._unfit(path.name, f"run {self._run}, round {round_number}", found)
-        return record
-
-    def _was_reset_before(self, round_number: int) -> bool:
-        path = self._directory / RESET_NAME
-        return path.exists() and path.read_text() in ("", f"{round_number}")
-
-    def _bind_reset(self, round_number: int) -> None:
-        """A reset holds for every attempt of the first round that is kept after it, no longer."""
-        if self._was_reset_before(round_number):
-            write_durably(self._directory / RESET_NAME, f"{round_number}".encode())
-        else:
-            (self._directory / RESET_NAME).unlink(missing_ok=True)
-
-    def _refuse_later_than(self, round_number: int) -> None:
-        later = [number for number in self._rounds() if number > round_number]
-        if later:
-            expected = f"no state of a round after {round_number}"
-            raise self._unfit(f"round {round_number}", expected, f"one of round {max(later)}")
+            return None
+        is_own = (record.run, record.round) == (self._run, round_number)
+        return record if is_own else None
 
     def _prune(self, kept: set[int]) -> None:
         for number in self._rounds() - kept:
@@ -217,15 +184,17 @@ class ErrorFeedback:
     def _record_path(self, round_number: int) -> Path:
         return self._directory / f"{round_number:04d}.json"
 
-    def _unfit(self, what: str, expected: str, found: str) -> SiloOperatorError:
-        return SiloOperatorError(
-            f"error-feedback state of run {self._run}, {what}",
-            expected=expected,
-            found=found,
-            action="restore the newest backup of this folder, or reset the state of the run, which "
-            "gives up what earlier rounds left unsent",
-        )
+
+def _opened(path: Path, reference: ArtifactRef, layout: AdapterLayout) -> AdapterFile | None:
+    try:
+        return open_adapter(path, layout) if artifact_of_file(path) == reference else None
+    except (OSError, UntrustedInputError):
+        return None
 
 
 def _nothing(reason: str) -> Carry:
     return Carry(record=None, reason=reason)
+
+
+def _unfit(found: str) -> Carry:
+    return _nothing(f"{found}: what earlier rounds left unsent is given up")

@@ -14,15 +14,17 @@ from typing import TypeVar
 from data_contracts.adapters.adapter_format import check_adapter, open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.quantised_format import CODES_SUFFIX, check_quantised
+from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.adapters.tensor_layout import read_header
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.bucket_layout import attempt_of_record
 from data_contracts.protocol.records import Candidate, Close, RoundPlan, RoundRecord, Submission
 from data_contracts.protocol.records.merge_spec import REBASING_RULES
+from infra.processes.worker_threads import default_workers
 from infra.records.record_store import Found, read_record
 from infra.storage.object_store import Bucket
-from silo_agent.compression.error_feedback import LocalRound, compress
+from silo_agent.compression.error_feedback import CarriedError, LocalRound, compress
 from silo_agent.compression.residual_state import Carry, ErrorFeedback, RoundBefore
 from silo_agent.release.outbox import Outbox
 
@@ -54,34 +56,38 @@ class SentAdapters:
 
         `starting` is the run's adapter that the round started from, None for the plan's seed;
         `signers` are all keys that silo and coordinator have had, for the round before. The same
-        inputs give the same bytes. Raises SiloOperatorError when the state of error feedback
-        is not the one that belongs to this silo's last submission.
+        inputs give the same bytes. Where the state of error feedback is not the one that belongs to
+        this silo's last submission, nothing is carried, and the log says so.
         """
         layout = plan.layout_of(self.silo)
-        check_adapter(local, layout)
         if plan.compression == "none":
+            check_adapter(local, layout)
             return local
-        start: AdapterSource = narrowed(_source(plan, starting), layout)
+        start = RememberedStart(narrowed(_source(plan, starting), layout), default_workers())
         scheme = SCHEMES[plan.compression]
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
-        carry = self._carry(feedback, plan, signers)
+        carry, carried = self._carry(feedback, plan, signers)
         sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
         files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
         trained = plan.recipe.trained_factors
         round_ = LocalRound(open_adapter(local, layout), start, scheme, trained)
-        compressed = compress(round_, feedback.open(carry), files)
+        compressed = compress(round_, carried, files)
         _tell_lost(plan.round, compressed.lost_share)
         check_quantised(sent, layout, scheme, start)
         feedback.keep(plan.round, layout, _starting_digest(plan), carry, compressed)
         return sent
 
-    def _carry(self, feedback: ErrorFeedback, plan: RoundPlan, signers: Parties) -> Carry:
+    def _carry(
+        self, feedback: ErrorFeedback, plan: RoundPlan, signers: Parties
+    ) -> tuple[Carry, CarriedError | None]:
         before, layout = self._round_before(plan, signers), plan.layout_of(self.silo)
-        carry = feedback.carried_into(plan.round, layout, _starting_digest(plan), before)
+        carry, carried = feedback.open(
+            feedback.carried_into(plan.round, layout, _starting_digest(plan), before)
+        )
         dropped = carry.record is None and plan.round > 1
         level = logging.WARNING if dropped else logging.INFO
         log.log(level, "error feedback of round %d: %s", plan.round, carry.reason)
-        return carry
+        return carry, carried
 
     def _round_before(self, plan: RoundPlan, signers: Parties) -> RoundBefore:
         """What this silo sent in the round before, and whether the plan starts from its merge."""

@@ -31,11 +31,11 @@ class StreamedFile:
     def write(self, *pieces: bytes | npt.NDArray[np.generic]) -> None:
         """Append `pieces`, arrays in C order; raises SiloOperatorError when the disk refuses."""
         for piece in pieces:
-            data = piece if isinstance(piece, bytes) else piece.tobytes()
+            data = piece if isinstance(piece, bytes) else np.ascontiguousarray(piece).data
             with _disk_faults(self._path):
                 self._file.write(data)
             self._digest.update(data)
-            self._size += len(data)
+            self._size += memoryview(data).nbytes
 
     @property
     def artifact(self) -> ArtifactRef:

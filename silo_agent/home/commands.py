@@ -54,8 +54,8 @@ def reset_error_feedback(
     ],
     home: Home = HERE,
 ) -> None:
-    """Forget what compression left unsent, say after restoring a backup; the next round starts
-    from none."""
+    """Forget what compression left unsent; the next round starts from none. The agent does so by
+    itself where what lies here is not what its last submission left, as after a restore."""
     config = load_config(home)
     if running_agent(config.home) is not None:
         raise SiloOperatorError(

@@ -26,8 +26,9 @@ from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 
 DEVICE_SECONDS = 120
-KEPT_COPIES = 3
-"""An adapter with its optimizer state in the checkpoint, trained, and on its way out."""
+KEPT_COPIES = 9
+"""An adapter with its optimizer state in the checkpoint, trained, and on its way out; and what
+compression left unsent of three rounds, with the factors that it belongs to."""
 
 LEAST_BYTES = 50_000_000
 """Logs, findings and records of a round, however small the data."""

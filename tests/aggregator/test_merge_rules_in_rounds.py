@@ -143,9 +143,9 @@ def test_compressed_rounds(make_federation: MakeFederation, rule: str, compressi
 
 
 def test_a_frozen_factor_that_moved_is_rejected(make_federation: MakeFederation) -> None:
-    federation = make_federation(
-        {"merge": MergeSection(rule="frozen_a")}, **THREE, x=Behaviour.THAWED
-    )
+    # A whole adapter: what compresses it at a silo would refuse the factor there.
+    merge = MergeSection(rule="frozen_a", compression="none")
+    federation = make_federation({"merge": merge}, **THREE, x=Behaviour.THAWED)
     plan = federation.open(1)
     federation.play(plan)
     outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report_of(federation, plan).silos}

@@ -154,7 +154,10 @@ def test_a_key_file_with_something_else_is_named(tmp_path: Path) -> None:
 
 
 def test_residuals_are_forgotten_on_request_only(home: Path) -> None:
+    state = home / "error-feedback" / "run-1"
+    state.mkdir(parents=True)
+    (state / "0001.json").write_text("{}")
     done = silo_agent("reset-error-feedback", "run-1", "--home", str(home))
     assert done.returncode == 0, done.stderr
     assert "forgotten" in done.stdout
-    assert (home / "error-feedback" / "run-1" / "reset").exists()
+    assert list(state.iterdir()) == []

@@ -4,8 +4,8 @@ FLARE's own simulator starts these processes and connects them with the cell net
 deployments use, and results travel as downloads, as they do there. What it leaves out favours
 FLARE: TLS, and the parent process of each site. The intervals at which clients ask for tasks are
 shortened for the same reason. The first round warms up; the median of the others is reported.
-Peak memory is that of the server's process. With `--quantised` FLARE's own filters send float16, half
-the bytes; its 8- and 4-bit filters need a GPU.
+Peak memory is that of the server's process. With `--quantised` FLARE's own filters send float16,
+half the bytes; its 8- and 4-bit filters need a GPU.
 """
 
 import argparse

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.adapters.adapter_format import open_adapter
-from data_contracts.adapters.block_quantisation import SCHEMES, Scheme
+from data_contracts.adapters.block_quantisation import SCHEMES, Scheme, SchemeName
 from data_contracts.adapters.quantised_format import check_quantised
 from data_contracts.adapters.starting_adapter import Float32Array, tensors_of
-from data_contracts.errors import SiloOperatorError
+from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from data_contracts.protocol.records.round_plan import TrainedFactors
 from silo_agent.compression.error_feedback import (
     CarriedError,
@@ -184,6 +184,31 @@ def test_a_frozen_factor_that_moved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SiloOperatorError, match=r"factor a of .*left frozen; found one that moved"):
         compressed(LocalRound(moved(START, 1), START, SCHEMES["int8"], "b"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_that_adds_nothing_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    tensors = {name: t * np.float32("lora_A" in name) for name, t in START.tensors.items()}
+    with pytest.raises(UntrustedInputError, match="every B is zero"):
+        compressed(LocalRound(InMemory(LAYOUT, tensors), START, SCHEMES["int8"], "both"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sent", "kept"),
+    [
+        ("int8", "3d7dbdf62afefe7f", "31040828a3a0ade0"),
+        ("int4", "4d0dfecb0a9bb324", "b6f9c0abe7b4c4cb"),
+    ],
+)
+def test_the_bytes_of_a_second_round_are_what_they_have_always_been(
+    tmp_path: Path, scheme: SchemeName, sent: str, kept: str
+) -> None:
+    """A silo that is upgraded between two attempts of a round sends the same again."""
+    compressed(LocalRound(moved(START, 1), START, SCHEMES[scheme], "both"), tmp_path / "1")
+    carried = CarriedError(residual_of(files_in(tmp_path / "1")), None)
+    round_ = LocalRound(moved(START, 2), START, SCHEMES[scheme], "both")
+    result = compress(round_, carried, files_in(tmp_path / "2"))
+    assert (result.sent.digest[:16], result.residual.digest[:16]) == (sent, kept)
 
 
 def test_an_absurd_difference_is_refused(tmp_path: Path) -> None:

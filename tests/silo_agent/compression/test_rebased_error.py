@@ -25,7 +25,7 @@ def normal(*shape: int) -> Float32Array:
 
 def an_error(scale: float = 1e-3) -> ErrorProduct:
     error = (normal(RANK, IN) * np.float32(scale), normal(OUT, RANK) * np.float32(scale))
-    return ErrorProduct.of_round(error, normal(RANK, IN), normal(OUT, RANK))
+    return ErrorProduct(*error, normal(RANK, IN), normal(OUT, RANK))
 
 
 def dense_projection(error: Float64Array, a: Float32Array, b: Float32Array) -> Float64Array:
@@ -41,10 +41,11 @@ def test_the_pair_stands_for_true_minus_sent() -> None:
         normal(RANK, IN), normal(OUT, RANK), normal(RANK, IN), normal(OUT, RANK),
     )  # fmt: skip
     sent_a, sent_b = true_a - error_a, true_b - error_b
-    product = ErrorProduct.of_round((error_a, error_b), true_a, sent_b)
+    product = ErrorProduct(error_a, error_b, true_a, sent_b)
     expected = true_b.astype(np.float64) @ true_a - sent_b.astype(np.float64) @ sent_a
     np.testing.assert_allclose(product.left @ product.right, expected, atol=1e-5)
-    assert product.squared_norm == pytest.approx(np.square(expected).sum(), rel=1e-5)
+    found = rebased_error(product, true_a, sent_b, "both")
+    assert found.squared_norm == pytest.approx(np.square(expected).sum(), rel=1e-5)
     assert product.left.shape == (OUT, 2 * RANK)
 
 
@@ -78,7 +79,7 @@ def test_the_same_factors_in_another_basis_lose_almost_nothing() -> None:
     """A change of basis alone: what is lost is second order in the error."""
     true_a, sent_b = normal(RANK, IN), normal(OUT, RANK)
     error = (normal(RANK, IN) * np.float32(1e-3), normal(OUT, RANK) * np.float32(1e-3))
-    product = ErrorProduct.of_round(error, true_a, sent_b)
+    product = ErrorProduct(*error, true_a, sent_b)
     u, s, vh = np.linalg.svd(sent_b.astype(np.float64) @ true_a)
     a = (vh[:RANK] * KAIMING).astype(np.float32)
     b = (u[:, :RANK] * (s[:RANK] / KAIMING)).astype(np.float32)
@@ -149,7 +150,7 @@ def time_mean(scheme: Scheme | None, with_feedback: bool) -> Float64Array:
                 if with_feedback:
                     errors = (fed_a.error, fed_b.error)
                     true_a = local_a + fed_a.error
-                    carried[silo] = ErrorProduct.of_round(errors, true_a, local_b)
+                    carried[silo] = ErrorProduct(*errors, true_a, local_b)
             merged += local_b.astype(np.float64) @ local_a / len(targets)
         u, s, vh = np.linalg.svd(merged, full_matrices=False)
         a = (vh[:RANK] * KAIMING).astype(np.float32)
