@@ -31,6 +31,7 @@ from aggregator.settings.merge import MergeSection
 from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
 from infra.stack.seaweedfs import RunningStorage, start_object_storage
 from silo_agent.silo import Silo
+from silo_agent.steps.own_attempt import Step
 from tests.simulator.federation import FEDERATION
 from tests.simulator.silo import SimulatedSilo
 from tests.simulator.stored_federation import StoredFederation
@@ -121,7 +122,8 @@ class BenchFederation(StoredFederation):
         stored = StoredSilo(**vars(silo))
         stored.adapter = self.adapters[list(self.silos).index(silo.name)]
         for _ in range(STEPS_TO_SUBMIT):
-            stored.act(FEDERATION, self.pinned)
+            if stored.act(FEDERATION, self.pinned) is Step.SUBMITTED:
+                break
         silo.faults = stored.faults
 
 
