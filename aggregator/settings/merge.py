@@ -32,9 +32,10 @@ class OptimizerSection(Section):
     See `data_contracts.protocol.records.merge_spec`.
     """
 
-    name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
+    name: Literal["fedavg", "heavy_ball", "fedexp", "fedavgm", "fedadam", "diloco"]
     learning_rate: Number | None = None
     momentum: Number | None = None
+    max_step: Number | None = None
     beta1: Number | None = None
     beta2: Number | None = None
     tau: Number | None = None
@@ -44,7 +45,8 @@ class MergeSection(Section):
     """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
-    elsewhere. `compression` is that of the silos' local adapters on their way to the coordinator.
+    elsewhere. `rank_weights` is for silos with ranks of their own. `compression` is that of the
+    silos' local adapters on their way to the coordinator.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
@@ -53,6 +55,7 @@ class MergeSection(Section):
     optimizer: OptimizerSection | None = None
     robust: RobustSection | None = None
     residual_rank: int | None = None
+    rank_weights: Literal["trained"] | None = None
     compression: Compression = "none"
     dask_scheduler: str | None = None
     dask_slice_modules: Annotated[int, Field(ge=1)] = 8

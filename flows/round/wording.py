@@ -48,8 +48,12 @@ def merged(plan: RoundPlan, candidate: Candidate) -> str:
         f"{candidate.adapter.digest[:SHORT_DIGEST]} by {candidate.merge_rule}; "
         f"{_percent(candidate.discarded_energy)} of the weighted sum's squared norm was dropped "
         f"when it was cut to rank {plan.layout.rank}; the distance to what the rule should give "
-        f"is {_percent(candidate.error)} of that one's norm"
+        f"is {_percent(candidate.error)} of that one's norm{_stepped(candidate)}"
     )
+
+
+def _stepped(candidate: Candidate) -> str:
+    return "" if candidate.step is None else f"; the step was {candidate.step:.3g}"
 
 
 def decided(decision: Decision) -> str:

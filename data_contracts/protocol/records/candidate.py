@@ -42,11 +42,13 @@ class Candidate(RoundRecord):
     """Deterministic in the close record: same bytes for the same wheels and kind of CPU.
 
     `residual` and `server_state` are what the next round starts from besides the adapter;
-    `needs_person` holds the candidate until a person has looked at the alarms.
+    `needs_person` holds the candidate until a person has looked at the alarms. `step` is what the
+    optimizer `fedexp` multiplied the merged delta with.
     """
 
     kind: ClassVar[str] = "candidate"
     table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
+    added_fields: ClassVar[tuple[str, ...]] = ("step",)
 
     close_digest: Digest
     merge_rule: MergeRule
@@ -58,3 +60,4 @@ class Candidate(RoundRecord):
     modules: tuple[ModuleExactness, ...]
     influences: tuple[SiloInfluence, ...] = ()
     needs_person: bool = False
+    step: DecimalString | None = None

@@ -78,12 +78,13 @@ class PageRef(Part):
 class RoundReport(RoundRecord):
     """Compliance report of one attempt. `page` is the page that its signer made of it.
 
-    `merge` is the plan's; `discarded_energy` and `error` are the candidate's, see
-    `candidate.ModuleExactness`.
+    `merge` is the plan's; `discarded_energy`, `error` and `step` are the candidate's, see
+    `candidate.ModuleExactness` and `candidate.Candidate`.
     """
 
     kind: ClassVar[str] = "round-report"
     table_fields: ClassVar[tuple[str, ...]] = ("silos", "evidence")
+    added_fields: ClassVar[tuple[str, ...]] = ("step",)
 
     outcome: Literal["published", "held", "aborted"]
     rule: RuleId
@@ -99,6 +100,7 @@ class RoundReport(RoundRecord):
     retention: Retention
     discarded_energy: DecimalString | None
     error: DecimalString | None = None
+    step: DecimalString | None = None
     silos: tuple[SiloSummary, ...]
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]
     page: PageRef | None = None
