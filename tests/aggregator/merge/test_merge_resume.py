@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def stepped_inputs(directory: Path) -> MergeInputs:
         (write_adapter(path, ranks[seed % 3], seed), 10 + seed) for seed, path in enumerate(files)
     ]
     optimizer = FedExP(max_step=Decimal("1.75"))
-    merge = {"optimizer": optimizer, "rank_weights": "trained"}
+    merge: dict[str, Any] = {"optimizer": optimizer, "rank_weights": "trained"}
     return stepped(defended(inputs_of(adapters, LAYOUT, **merge)).inputs)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ FULL = layout_with(rank=12, alpha=12)
 RANKS = (2, 5, 12)
 WEIGHTS = (20, 30, 50)
 ENDS = ((0, 2), (2, 5), (5, 12))
-TRAINED = {"rank_weights": "trained"}
+TRAINED: dict[str, Any] = {"rank_weights": "trained"}
 
 
-def mixed(directory: Path, **merge: object) -> MergeInputs:
+def mixed(directory: Path, **merge: Any) -> MergeInputs:
     """Silos of ranks 2, 5 and 12 with scalings of their own; the second trains one module alone."""
     start = write_adapter(directory / "start", FULL, seed=99)
     files = []

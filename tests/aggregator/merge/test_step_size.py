@@ -3,6 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,9 +38,7 @@ def small_start(directory: Path) -> AdapterFile:
     return write_tensors(directory / "start", FULL, tensors)
 
 
-def of_seeds(
-    directory: Path, seeds: tuple[int, ...] = (1, 2, 3, 4), **merge: object
-) -> MergeInputs:
+def of_seeds(directory: Path, seeds: tuple[int, ...] = (1, 2, 3, 4), **merge: Any) -> MergeInputs:
     """Silos of random products, the weight of each its number, from a random start."""
     start = small_start(directory)
     files = [(write_adapter(directory / f"silo-{s}", FULL, s), 10 * s) for s in seeds]
@@ -65,7 +64,7 @@ def deltas(inputs: MergeInputs) -> list[np.ndarray]:
 def of_the_paper(weights: list[float], changes: list[np.ndarray]) -> float:
     """Equation 6 on dense vectors."""
     own = sum(w * float(d @ d) for w, d in zip(weights, changes, strict=True))
-    merged = sum(w * d for w, d in zip(weights, changes, strict=True))
+    merged = np.sum([w * d for w, d in zip(weights, changes, strict=True)], axis=0)
     return max(1.0, own / (2 * float(merged @ merged)))
 
 
@@ -136,7 +135,7 @@ NARROW = layout_with(rank=2, alpha=6)
 FIRST_MODULE = layout_with(rank=5, alpha=5, targets=TARGETS[:1])
 
 
-def mixed(directory: Path, **merge: object) -> MergeInputs:
+def mixed(directory: Path, **merge: Any) -> MergeInputs:
     """A silo of lower rank, one that trains one module alone, and one that trains everything."""
     start = small_start(directory)
     layouts: list[AdapterLayout] = [NARROW, FIRST_MODULE, FULL]
@@ -153,7 +152,7 @@ def test_mixed_ranks_and_modules_count_where_they_are_trained(tmp_path: Path) ->
         parts = [(a.weight, d[module]) for a, d in zip(inputs.locals, deltas(inputs), strict=True)]
         total = sum(weight for weight, part in parts if part.any())
         own += sum(weight / total * float(part @ part) for weight, part in parts)
-        mean = sum(weight / total * part for weight, part in parts)
+        mean = np.sum([weight / total * part for weight, part in parts], axis=0)
         merged += float(mean @ mean)
     assert own / (2 * merged) > 1.01
     assert stepped(inputs).step == pytest.approx(own / (2 * merged), abs=1e-6)
