@@ -42,7 +42,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts ## all measurements, about two hours
+bench: bench-merge bench-quality bench-attacks bench-contracts ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
