@@ -34,7 +34,8 @@ def write_json(
 
     `keep_others` leaves the figures of entrants that did not run as they were.
     """
-    values: dict[str, float] = json.loads(output.read_text()) if keep_others else {**minutes}
+    kept = keep_others and output.exists()
+    values: dict[str, float] = json.loads(output.read_text()) if kept else {**minutes}
     values |= _compared(bake_off)
     baselines = (name for name in bake_off.baselines if name != "base")
     for name in (*baselines, *(contender.name for contender in bake_off.entrants)):
