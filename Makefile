@@ -42,13 +42,13 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts ## all measurements, about two hours
+bench: bench-merge bench-quality bench-attacks bench-contracts ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
 
-bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again); writes .consortia/bench/quality.json
-	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(ENTRANTS),--entrants $(ENTRANTS))
+bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again; ROUNDS=1: in 2 and 4 rounds; RANKS=1: rank collapse); writes .consortia/bench/quality.json
+	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(ROUNDS)),--rounds) $(if $(filter 1,$(RANKS)),--ranks) $(if $(ENTRANTS),--entrants $(ENTRANTS))
 
 bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json
 	@$(BIN)/python -m benchmarks.attacks $(if $(filter 1,$(QUICK)),--quick)

@@ -1,14 +1,16 @@
 """What a candidate claims of its merge, against the signed plan and the close record.
 
 The arithmetic cannot be repeated without the local adapters; this can: that the merge was the one
-that the plan announced, in the plan's layout, over the admitted silos and nobody else, and that an
-alarm that calls for a person was not passed over.
+that the plan announced, in the plan's layout, over the admitted silos and nobody else, that it
+stepped no further than the plan allows, and that an alarm that calls for a person was not passed
+over.
 """
 
 from collections.abc import Iterator
 
 from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE
 from data_contracts.protocol.records import Candidate, Close, RoundPlan
+from data_contracts.protocol.records.merge_spec import FedExP
 
 
 def unplanned(plan: RoundPlan, close: Close, candidate: Candidate) -> Iterator[str]:
@@ -19,6 +21,7 @@ def unplanned(plan: RoundPlan, close: Close, candidate: Candidate) -> Iterator[s
         yield "the merged modules are not those of the plan"
     yield from _unplanned_files(plan, candidate)
     yield from _unplanned_influences(plan, close, candidate)
+    yield from _unplanned_step(plan, candidate)
 
 
 def _unplanned_files(plan: RoundPlan, candidate: Candidate) -> Iterator[str]:
@@ -36,3 +39,12 @@ def _unplanned_influences(plan: RoundPlan, close: Close, candidate: Candidate) -
     alarmed = any(part.alarm for part in candidate.influences)
     if candidate.needs_person != (alarmed and len(admitted) < SILOS_FOR_A_VOTE):
         yield "whether a person has to look does not follow from the alarms"
+
+
+def _unplanned_step(plan: RoundPlan, candidate: Candidate) -> Iterator[str]:
+    optimizer, step = plan.merge.optimizer, candidate.step
+    if not isinstance(optimizer, FedExP):
+        if step is not None:
+            yield f"a step goes with fedexp, but the plan's optimizer is {optimizer.name}"
+    elif step is None or not 1 <= step <= optimizer.max_step:
+        yield f"the step is {step}, but the plan lets it be from 1 to {optimizer.max_step}"

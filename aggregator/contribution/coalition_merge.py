@@ -13,6 +13,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.evidence.spool import spool
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.merge_inputs import MergeInputs
+from aggregator.merge.step_size import stepped
 from aggregator.steps.merging import merge_inputs
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.protocol.records import Close, RoundPlan
@@ -51,7 +52,7 @@ def _merge(inputs: MergeInputs, directory: Path, coalition: Coalition) -> Merged
     name = digest_of_bytes("+".join(sorted(coalition)).encode())[:32]
     into = directory / f"{name}.safetensors"
     state_file = into.with_suffix(".state")
-    merged = merge_adapters(inputs, into, state_file)
+    merged = merge_adapters(stepped(inputs), into, state_file)
     return MergedFiles(name, into, state_file if merged.residual else None)
 
 

@@ -30,6 +30,7 @@ from data_contracts.adapters.adapter_format import MAX_ABSOLUTE_VALUE, module_en
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.merge_spec import FedExP
 from data_contracts.protocol.records.round_plan import AdapterTarget
 from infra.processes.worker_threads import default_workers
 
@@ -74,6 +75,8 @@ def merge_adapters(
     ordered = sorted_locals(inputs.locals)
     if inputs.defence is not None and ordered != inputs.locals:
         raise ValueError("weights of a defence belong to adapters in the order of their digests")
+    if (inputs.step is None) == isinstance(inputs.merge.optimizer, FedExP):
+        raise ValueError("a step goes with fedexp: the inputs are not those that `stepped` gave")
     inputs = replace(inputs, locals=ordered)
     require_layouts(inputs)
     journal_path = into.with_name(f".{into.name}.journal")

@@ -59,7 +59,11 @@ def defended(inputs: MergeInputs) -> Defended:
     if robust.by_coordinates:
         return _entry_by_entry(inputs, robust, kernel)
     weights = robust_weights(kernel, _prior(inputs), robust, centre)
-    chosen = DefenceWeights(tuple(weights.coefficients.tolist()), weights.centre_coefficient)
+    chosen = DefenceWeights(
+        tuple(weights.coefficients.tolist()),
+        weights.centre_coefficient,
+        tuple(weights.clipped.tolist()),
+    )
     return Defended(replace(inputs, defence=chosen), _parts(inputs, weights), weights.needs_person)
 
 

@@ -25,6 +25,7 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.merge_spec import (
     MIXED_RANK_RULES,
     FedAvg,
+    FedExP,
     HeavyBall,
     MergeSpec,
 )
@@ -55,10 +56,38 @@ class LocalAdapter:
 
 @dataclass(frozen=True)
 class DefenceWeights:
-    """What a robust rule chose: the merged delta is sum c_i delta_i + centre x carried delta."""
+    """What a robust rule chose: the merged delta is sum c_i delta_i + centre x carried delta.
+
+    `kept` is the part of each delta that clipping left, of which c_i is a multiple.
+    """
 
     silos: tuple[float, ...]
     centre: float = 0.0
+    kept: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RankWeights:
+    """A silo's coefficients at its own ranks: (end, c) for each slice of ranks, ends ascending."""
+
+    adapter: LocalAdapter
+    slices: tuple[tuple[int, Fraction], ...]
+
+    def at(self, rank: int) -> Fraction:
+        """The coefficient at one rank, counted from 0; zero beyond the silo's own."""
+        return next((weight for end, weight in self.slices if rank < end), Fraction(0))
+
+    @property
+    def coefficients(self) -> Float64Array:
+        """c of every rank of the silo (rank,)."""
+        lengths = np.diff([0, *(end for end, _ in self.slices)])
+        return np.repeat([float(weight) for _, weight in self.slices], lengths)
+
+    @property
+    def summand(self) -> Summand:
+        """The silo's product, each of its ranks by the coefficient."""
+        source = self.adapter.source
+        return Summand(source, self.coefficients * source.layout.scaling)
 
 
 @dataclass(frozen=True)
@@ -67,8 +96,9 @@ class MergeInputs:
 
     `starting` is what silos started from, `earlier` what the round before started from,
     `residual` the starting residual, `server_state` the optimizer's. Digests name the bytes of each
-    for the fingerprint. `asks_exact_error`: the plan wants the error exact for any number of silos;
-    `is_measured`: it is wanted at all.
+    for the fingerprint. `defence` and `step` are chosen from the rest before the merge.
+    `asks_exact_error`: the plan wants the error exact for any number of silos; `is_measured`: it is
+    wanted at all.
     """
 
     layout: AdapterLayout
@@ -84,6 +114,7 @@ class MergeInputs:
     server_state: ServerState | None = None
     server_state_digest: str | None = None
     defence: DefenceWeights | None = None
+    step: float | None = None
     asks_exact_error: bool = False
     is_measured: bool = True
 
@@ -96,7 +127,8 @@ class MergeInputs:
     def digest(self) -> str:
         """SHA-256 over all that decides the result, the same on every machine.
 
-        A defence's weights follow from the rest, but to the last bit only on one machine.
+        A defence's weights and the step follow from the rest, but to the last bit only on one
+        machine.
         """
         # It seeds the sketch, so its names stay whatever the fields are called.
         described = {
@@ -116,7 +148,7 @@ class MergeInputs:
         """`digest` together with the arithmetic of this machine: what decides the bytes."""
         arithmetic = (torch.__version__, np.__version__, platform.machine(), version("consortia"))
         capability = torch.backends.cpu.get_cpu_capability()
-        described = repr((self.digest, self.defence, *arithmetic, capability))
+        described = repr((self.digest, self.defence, self.step, *arithmetic, capability))
         return hashlib.sha256(described.encode()).hexdigest()
 
     @cached_property
@@ -154,11 +186,8 @@ class MergeInputs:
         return self._summands(target, kept_of_start=0)
 
     def _summands(self, target: AdapterTarget, kept_of_start: int) -> list[Summand]:
-        weights, carried = self.delta_weights(target), self._carried()
-        summands = [Summand.uniform(a.source, float(c)) for a, c in weights]
-        left = self._left_of_start(weights, kept_of_start + carried)
-        if left.any():
-            summands.append(Summand(self.starting, left * self.starting.layout.scaling))
+        weights, carried = self.rank_weights(target), self._carried()
+        summands = weighted_deltas(self.starting, weights, kept_of_start + carried)
         if carried and self.earlier is not None:
             summands.append(Summand.uniform(self.earlier, -float(carried)))
         return summands
@@ -171,26 +200,36 @@ class MergeInputs:
         pairs = zip(self.locals, self.defence.silos, strict=True)
         return [(adapter, rate * Fraction(weight)) for adapter, weight in pairs if weight]
 
-    def _left_of_start(
-        self, weights: Sequence[tuple[LocalAdapter, Fraction]], whole_part: Fraction
-    ) -> Float64Array:
-        """Coefficient of each rank of the start (rank,): what no delta takes away."""
-        taken: dict[int, Fraction] = {}
-        whole = self.starting.layout.rank
-        for adapter, weight in weights:
-            rank = min(adapter.source.layout.rank, whole)
-            taken[rank] = taken.get(rank, Fraction(0)) + weight
-        left = np.full(whole, float(whole_part))
-        for rank, following in pairwise([0, *sorted(taken), whole]):
-            gone = sum(weight for own, weight in taken.items() if own > rank)
-            left[rank:following] = float(whole_part - gone)
-        return left
+    def rank_weights(self, target: AdapterTarget) -> list[RankWeights]:
+        """c_i of every silo at each of its own ranks, the same at all unless the plan says so.
+
+        With `rank_weights = trained` a rank is averaged over the silos that train it, by tokens.
+        """
+        if self.merge.rank_weights is None or self.defence is not None:
+            uniform = self.delta_weights(target)
+            return [RankWeights(a, ((a.source.layout.rank, weight),)) for a, weight in uniform]
+        trainers, rate = self.trainers(target), self._rate()
+        ends = sorted({adapter.source.layout.rank for adapter in trainers})
+        totals = {
+            end: sum(a.weight for a in trainers if a.source.layout.rank >= end) for end in ends
+        }
+        return [
+            RankWeights(
+                adapter,
+                tuple(
+                    (end, rate * Fraction(adapter.weight, totals[end]))
+                    for end in ends
+                    if end <= adapter.source.layout.rank
+                ),
+            )
+            for adapter in trainers
+        ]
 
     def _carried(self) -> Fraction:
         """Coefficient of the last published change, start - earlier; before there is one, zero."""
         centre = self._rate() * Fraction(self.defence.centre) if self.defence else Fraction(0)
         optimizer = self.merge.optimizer
-        if isinstance(optimizer, HeavyBall) and self.earlier is not None:
+        if isinstance(optimizer, HeavyBall | FedExP) and self.earlier is not None:
             return centre + Fraction(optimizer.momentum)
         return centre
 
@@ -199,7 +238,27 @@ class MergeInputs:
         optimizer = self.merge.optimizer
         if isinstance(optimizer, FedAvg | HeavyBall):
             return Fraction(optimizer.learning_rate)
-        return Fraction(1)
+        return Fraction(1 if self.step is None else self.step)
+
+
+def weighted_deltas(
+    start: AdapterSource, weights: Sequence[RankWeights], kept_of_start: Fraction | int = 0
+) -> list[Summand]:
+    """kept_of_start x start + sum of c_i (local_i - its part of the start)."""
+    summands = [own.summand for own in weights]
+    left = _left_of_start(start.layout.rank, weights, Fraction(kept_of_start))
+    if left.any():
+        summands.append(Summand(start, left * start.layout.scaling))
+    return summands
+
+
+def _left_of_start(whole: int, weights: Sequence[RankWeights], kept: Fraction) -> Float64Array:
+    """Coefficient of each rank of the start (whole,): what no delta takes away."""
+    left = np.full(whole, float(kept))
+    ends = {min(end, whole) for own in weights for end, _ in own.slices}
+    for rank, following in pairwise([0, *sorted(ends), whole]):
+        left[rank:following] = float(kept - sum(own.at(rank) for own in weights))
+    return left
 
 
 def sorted_locals(adapters: Sequence[LocalAdapter]) -> tuple[LocalAdapter, ...]:

@@ -51,6 +51,7 @@ def build_report(attempt: Attempt, issued_at: datetime) -> RoundReport:
         discarded_energy=candidate.discarded_energy if candidate else None,
         error=candidate.error if candidate else None,
         error_interval=candidate.error_interval if candidate else None,
+        step=candidate.step if candidate else None,
         silos=silo_summaries(attempt),
         evidence=tuple(ref for ref, _ in attempt.evidence()),
     )

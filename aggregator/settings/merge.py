@@ -32,9 +32,10 @@ class OptimizerSection(Section):
     See `data_contracts.protocol.records.merge_spec`.
     """
 
-    name: Literal["fedavg", "heavy_ball", "fedavgm", "fedadam", "diloco"]
+    name: Literal["fedavg", "heavy_ball", "fedexp", "fedavgm", "fedadam", "diloco"]
     learning_rate: Number | None = None
     momentum: Number | None = None
+    max_step: Number | None = None
     beta1: Number | None = None
     beta2: Number | None = None
     tau: Number | None = None
@@ -44,9 +45,10 @@ class MergeSection(Section):
     """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
-    elsewhere. `error`: above 8 silos the error of a merge is estimated from random probes, unless
-    it is to be exact. `compression` is that of the local adapters on their way from the silos;
-    `docs/decisions/0016-compressed-differences.md` says why int8 is the default.
+    elsewhere. `rank_weights` is for silos with ranks of their own. `error`: above 8 silos the error
+    of a merge is estimated from random probes, unless it is to be exact. `compression` is that of
+    the local adapters on their way from the silos; `docs/decisions/0016-compressed-differences.md`
+    says why int8 is the default.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
@@ -55,6 +57,7 @@ class MergeSection(Section):
     optimizer: OptimizerSection | None = None
     robust: RobustSection | None = None
     residual_rank: int | None = None
+    rank_weights: Literal["trained"] | None = None
     error: Literal["estimated", "exact"] = "estimated"
     compression: Compression = "int8"
     dask_scheduler: str | None = None

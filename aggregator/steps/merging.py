@@ -4,6 +4,7 @@ Every source is what the close holds, whose bytes passed the gate when the round
 layouts, compression and the merge rule are those of the signed plan.
 """
 
+from dataclasses import replace
 from decimal import Decimal
 
 from aggregator.coordinator import CANDIDATES, Coordinator
@@ -19,6 +20,7 @@ from aggregator.merge.adapter_merge import (
 from aggregator.merge.defence import Defended, defended
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
 from aggregator.merge.server_state import ServerState, open_server_state
+from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.artifact import ArtifactRef
@@ -70,6 +72,7 @@ def merge_admitted(
     into = directory / f"{close.digest}.safetensors"
     state_file = directory / f"{close.digest}.state"
     defence = defended(merge_inputs(c, plan.record, close.record))
+    defence = replace(defence, inputs=stepped(defence.inputs))
     merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
     c.plans.put_blob(into, merged.adapter)
     spool_own(c, into, merged.adapter)
@@ -106,6 +109,7 @@ def _candidate(
         ),
         influences=_influences(close.record, defence),
         needs_person=defence.needs_person,
+        step=None if defence.inputs.step is None else decimal_from_float(defence.inputs.step),
     )
 
 

@@ -9,13 +9,18 @@ Protocol, in the order in which it happens (`python -m benchmarks.quality`, `--q
 4. Rounds: every silo takes the same number of AdamW steps (new optimizer each round, as in the
    product) on LoRA of all linear layers; the product's own merge makes the next global adapter.
 5. Learning rate: one grid for everybody. Each entrant takes the rate with the lowest validation
-   loss at the first seed under Dirichlet 0.5 (pooled baselines: on the pool); an option of the
-   default keeps the default's rate.
+   loss under Dirichlet 0.5 (pooled baselines: on the pool) at a seed of which no figure is told; an
+   option of the default keeps the default's rate.
 6. Figures: test loss in nats per token, mean over topics; mean and sample deviation over seeds. A
    seed draws partition, adapter and order of the sequences; base and held-out texts stay.
 
 Beside the contenders: `base` (no adapter), `silo_only` (each silo alone, as many steps; mean over
 silos), `centralised` (pooled: the same sequences, as many tokens in all and as many sequential
 steps as a silo takes) and `centralised_small_batches` (as many tokens, one silo's batch at a time,
-so `silos` times the steps). Every figure is at equal tokens.
+so `silos` times the steps). Every figure is at equal tokens: with `--rounds` also in 2 and 4
+rounds of as many steps in all.
+
+A silo of lower rank trains beside what its rank leaves out of the global adapter, as in the
+product, but for `..._part_alone`. `--ranks` measures something else: how much of the merged adapter
+lies beyond the lowest rank of a silo, round by round.
 """

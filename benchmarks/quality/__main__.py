@@ -10,15 +10,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from benchmarks.quality import rank_collapse
 from benchmarks.quality.bake_off import BakeOff
 from benchmarks.quality.base_model import prepared_base
-from benchmarks.quality.contenders import BASELINES, DEFAULT, contenders
+from benchmarks.quality.contenders import BASELINES, DEFAULT, contenders, in_fewer_rounds
 from benchmarks.quality.federation import Cell, Losses
 from benchmarks.quality.settings import Settings, partition_name
-from benchmarks.quality.table import render, write_json
+from benchmarks.quality.table import render, tell_mixed_ranks, write_json
 
 HOME = Path(".consortia/bench/quality")
 OUTPUT = Path(".consortia/bench/quality.json")
+RANKS_OUTPUT = Path(".consortia/bench/rank-collapse.json")
+MERGE_OUTPUT = Path(".consortia/bench/merge.json")
 TABLE_WIDTH = 120
 QUICK_ENTRANTS = (DEFAULT, "average")
 
@@ -33,6 +36,12 @@ def main() -> None:
     parser.add_argument(
         "--entrants", help="names, after the default, to run again beside figures that are kept"
     )
+    parser.add_argument(
+        "--rounds", action="store_true", help="the same steps in fewer rounds, beside what is kept"
+    )
+    parser.add_argument(
+        "--ranks", action="store_true", help="the energy beyond the lowest rank, and nothing else"
+    )
     options = parser.parse_args()
     quick = options.quick
     console = Console(width=max(Console().width, TABLE_WIDTH))
@@ -41,6 +50,8 @@ def main() -> None:
         settings = replace(settings, seeds=(0,), alphas=(None, 0.1), learning_rates=(1e-2,))
         entrants = tuple(c for c in entrants if c.name in QUICK_ENTRANTS)
     baselines = BASELINES
+    if options.rounds:
+        entrants, baselines = (entrants[0], *in_fewer_rounds(settings)), ()
     if options.entrants is not None:
         # The rate of the default is what others are tuned as.
         names = {DEFAULT, *options.entrants.split(",")}
@@ -50,6 +61,9 @@ def main() -> None:
     torch.set_num_threads(cores)
     began = time.perf_counter()
     base = prepared_base(settings.base, settings.shares, HOME / "base", console.print)
+    if options.ranks:
+        console.print(rank_collapse.measured(settings, base, RANKS_OUTPUT))
+        return
     prepared = time.perf_counter()
     bake_off = BakeOff(settings, base, entrants, lambda *done: _say(console, *done), baselines)
     bake_off.run()
@@ -60,6 +74,7 @@ def main() -> None:
     console.print(render(bake_off))
     output = OUTPUT.with_name("quality-quick.json") if quick else OUTPUT
     write_json(bake_off, minutes, output, keep_others=not baselines)
+    tell_mixed_ranks(output, MERGE_OUTPUT)
     console.print(f"base {minutes['base_minutes']:.1f} min, rest {minutes['tuning_minutes']:.1f}")
     console.print(f"written {output}")
 

@@ -1,4 +1,4 @@
-"""All cells of the bake-off on all cores: learning rates at the first seed, then the other seeds.
+"""All cells of the bake-off on all cores: learning rates at a seed of their own, then the figures.
 
 One process per core with one PyTorch thread each: a model this small gains nothing from more.
 A cell depends on nothing but its own value, so figures do not depend on who computed what when.
@@ -48,8 +48,8 @@ class BakeOff:
     results: dict[tuple[str, float | None, int, float], Losses] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Tune, then measure; results of tuning at the chosen rate count for the first seed."""
-        with _workers() as pool:
+        """Tune, then measure at other seeds than those that anything was chosen on."""
+        with workers() as pool:
             self._compute(pool, self._tuning_cells())
             self._compute(pool, self._measuring_cells())
 
@@ -68,9 +68,9 @@ class BakeOff:
         )
 
     def rate(self, name: str) -> float:
-        """The tuned learning rate: lowest validation loss at the first seed, on one partition."""
+        """The tuned learning rate: lowest validation loss at the tuning seed, on one partition."""
         name = {c.name: c.tuned_as for c in self.entrants}.get(name) or name
-        grid, seed = self._grid(name), self.settings.seeds[0]
+        grid, seed = self._grid(name), self.settings.tuning_seed
         if len(grid) == 1:
             return grid[0]
         alpha = self._tuning_alpha(name)
@@ -85,7 +85,7 @@ class BakeOff:
             self.progress(done, len(jobs), cell, job.result())
 
     def _tuning_cells(self) -> list[Cell]:
-        seed = self.settings.seeds[0]
+        seed = self.settings.tuning_seed
         return [
             Cell(entrant, self._tuning_alpha(_name(entrant)), seed, rate)
             for entrant in (*self.baselines, *self.entrants)
@@ -125,7 +125,8 @@ def _key(cell: Cell) -> tuple[str, float | None, int, float]:
     return cell.name, cell.alpha, cell.seed, cell.learning_rate
 
 
-def _workers() -> ProcessPoolExecutor:
+def workers() -> ProcessPoolExecutor:
+    """One process per core, each with one PyTorch thread."""
     # Read by OpenMP when a child loads PyTorch: before that nothing else can limit it.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     cores = len(os.sched_getaffinity(0))

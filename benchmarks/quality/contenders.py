@@ -4,7 +4,7 @@ A contender with `tuned_as` takes the learning rate that was best for the conten
 its own knob is what is looked at, the rest stays the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -15,6 +15,7 @@ from data_contracts.protocol.records.merge_spec import (
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedExP,
     HeavyBall,
     MergeRule,
     MergeSpec,
@@ -34,12 +35,19 @@ BASELINES: tuple[Baseline, ...] = (
 )
 
 _NO_CAP = 2**40
+MIXED, UNIFORM = "stack_truncate_mixed_ranks", "stack_truncate"
+"""Silos of several ranks, and of the run's own rank everywhere."""
+_IN_FEWER_ROUNDS = (DEFAULT, UNIFORM, "average", "fedexp", "fedexp_0.3", "heavy_ball_rate_1.5")
 _UNIFORM_RULES: tuple[MergeRule, ...] = ("average", "frozen_a", "alternating", "fedsvd")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to federate. `ranks` are those of the silos, in turn; None is the run's own rank."""
+    """A way to federate. `ranks` are those of the silos, in turn; None is the run's own rank.
+
+    `rounds` is how many rounds the steps are cut into; None is what the settings say. With
+    `part_alone` a silo of lower rank trains without what its rank leaves out.
+    """
 
     name: str
     merge: MergeSpec
@@ -47,18 +55,28 @@ class Contender:
     proximal_mu: float = 0.0
     compression: Compression = "none"
     tuned_as: str | None = None
+    rounds: int | None = None
+    part_alone: bool = False
 
 
 def contenders(settings: Settings) -> tuple[Contender, ...]:
     """All of them, the default first."""
-    mixed = settings.mixed_ranks
+    mixed, further = settings.mixed_ranks, Decimal("1.5")
     return (
         Contender(DEFAULT, _default()),
         Contender("heavy_ball_0.5", _merge("stack_truncate", HeavyBall(momentum=Decimal("0.5")))),
-        Contender("stack_truncate", _merge("stack_truncate")),
+        Contender(
+            "heavy_ball_rate_1.5", _merge("stack_truncate", HeavyBall(learning_rate=further))
+        ),
+        Contender("fedexp", _merge("stack_truncate", FedExP())),
+        Contender("fedexp_0.3", _merge("stack_truncate", FedExP(momentum=Decimal("0.3")))),
+        Contender(UNIFORM, stacked()),
+        Contender("stack_truncate_rank_8", stacked(), ranks=(max(mixed),)),
         *(Contender(rule, _merge(rule)) for rule in _UNIFORM_RULES),
         Contender("residual", _merge("residual", residual_rank=settings.residual_rank)),
-        Contender("stack_truncate_mixed_ranks", _merge("stack_truncate"), ranks=mixed),
+        Contender(MIXED, stacked(), ranks=mixed),
+        Contender(f"{MIXED}_part_alone", stacked(), ranks=mixed, part_alone=True),
+        Contender(f"{MIXED}_trained", by_trained_ranks(), ranks=mixed),
         Contender("zero_pad_mixed_ranks", _merge("zero_pad"), ranks=mixed),
         Contender("fedavgm", _merge("stack_truncate", FedAvgM())),
         Contender("fedavgm_0.5", _merge("stack_truncate", FedAvgM(momentum=Decimal("0.5")))),
@@ -68,6 +86,26 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
         Contender("int8", _default(), compression="int8", tuned_as=DEFAULT),
         Contender("int4", _default(), compression="int4", tuned_as=DEFAULT),
     )
+
+
+def in_fewer_rounds(settings: Settings) -> tuple[Contender, ...]:
+    """The default and some others, with the same steps in fewer rounds, tuned again."""
+    return tuple(
+        replace(entrant, name=f"{entrant.name}_in_{rounds}_rounds", rounds=rounds)
+        for rounds in settings.fewer_rounds
+        for entrant in contenders(settings)
+        if entrant.name in _IN_FEWER_ROUNDS
+    )
+
+
+def stacked() -> MergeSpec:
+    """`stack_truncate` without a server optimizer."""
+    return _merge("stack_truncate")
+
+
+def by_trained_ranks() -> MergeSpec:
+    """The same with every rank averaged over the silos that train it."""
+    return stacked().model_copy(update={"rank_weights": "trained"})
 
 
 def _default() -> MergeSpec:

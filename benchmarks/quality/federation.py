@@ -9,7 +9,7 @@ instead: as many tokens, `silos` times as many steps, the most that pooling coul
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +22,12 @@ from benchmarks.quality.learner import Training, base_targets, learner
 from benchmarks.quality.merging import Compressor, GlobalState, merged
 from benchmarks.quality.partition import SiloData, partitioned
 from benchmarks.quality.settings import Settings
-from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
+from data_contracts.adapters.starting_adapter import (
+    AdapterSource,
+    InitialAdapter,
+    RestOfAdapter,
+    narrowed,
+)
 from data_contracts.protocol.records.round_plan import AdapterLayout
 
 
@@ -67,6 +72,8 @@ def losses_of(cell: Cell, settings: Settings, base: Path) -> Losses:
     """Train and measure one cell; same cell, same figures."""
     began = time.perf_counter()
     sequences = TopicSequences.load(base)
+    if isinstance(cell.entrant, Contender):
+        settings = settings.in_rounds(cell.entrant.rounds)
     silos = partitioned(sequences.train, settings.silos, cell.alpha, cell.seed)
     if isinstance(cell.entrant, Contender):
         with tempfile.TemporaryDirectory(prefix="consortia-quality-") as name:
@@ -84,13 +91,26 @@ def _federated(
     silos: Sequence[SiloData],
     directory: Path,
 ) -> Trained:
+    states = list(states_of(cell, contender, settings, base, silos, directory))
+    last, error = states[-1], fmean(state.error for state in states)
+    return Trained(last.adapter, last.residual, error)
+
+
+def states_of(
+    cell: Cell,
+    contender: Contender,
+    settings: Settings,
+    base: Path,
+    silos: Sequence[SiloData],
+    directory: Path,
+) -> Iterator[GlobalState]:
     """Round by round: every silo trains from the global adapter, then the product merges."""
     ranks = contender.ranks or (settings.rank,)
     layout = _layout(settings, base, max(ranks), cell.seed)
     own_specs = [
         _layout(settings, base, ranks[i % len(ranks)], cell.seed) for i in range(len(silos))
     ]
-    state, errors = GlobalState.initial(layout), []
+    state = GlobalState.initial(layout)
     compressors = _compressors(contender, len(silos), directory)
     for round_number in range(1, settings.rounds + 1):
         locals_: list[tuple[AdapterSource, int]] = []
@@ -99,14 +119,27 @@ def _federated(
             batches = _round_batches(silo, settings, round_number)
             start = narrowed(state.adapter, own)
             training = Training(batches, cell.learning_rate, trained, contender.proximal_mu)
-            own_learner = learner(base, _anonymous(own), contender.merge.residual_rank)
-            local: AdapterSource = own_learner.train(start, training, settings, state.residual)
+            beside = _beside(state, contender, own)
+            beside_layout = None if beside is None else _anonymous(beside.layout)
+            own_learner = learner(base, _anonymous(own), beside_layout)
+            local: AdapterSource = own_learner.train(start, training, settings, beside)
             if compressors:
                 local = compressors[number].sent(local, start, trained, round_number)
             locals_.append((local, batches.size))
         state = merged(locals_, state, contender.merge, round_number, directory)
-        errors.append(state.error)
-    return Trained(state.adapter, state.residual, fmean(errors))
+        yield state
+
+
+def _beside(state: GlobalState, contender: Contender, own: AdapterLayout) -> AdapterSource | None:
+    """What acts, frozen, beside what a silo trains: the residual, or what its rank leaves out."""
+    rank = contender.merge.residual_rank
+    if rank is not None:
+        layout = own.model_copy(update={"rank": rank, "alpha": rank})
+        return state.residual or InitialAdapter(layout)
+    whole = state.adapter.layout
+    if own.rank == whole.rank or contender.part_alone:
+        return None
+    return RestOfAdapter(state.adapter, own)
 
 
 def _baseline(
@@ -137,8 +170,8 @@ def _measured(
     """One global adapter for all silos, or one adapter for each."""
     test, validation = [], []
     for one in trained:
-        rank = None if one.residual is None else one.residual.layout.rank
-        own = learner(base, _anonymous(one.adapter.layout), rank)
+        beside = None if one.residual is None else _anonymous(one.residual.layout)
+        own = learner(base, _anonymous(one.adapter.layout), beside)
         test.append(own.topic_losses(one.adapter, sequences.test, one.residual))
         validation.append(own.topic_losses(one.adapter, sequences.validation, one.residual))
     held = test if len(test) == len(silos) else [test[0]] * len(silos)

@@ -64,20 +64,17 @@ def base_targets(base: Path) -> tuple[AdapterTarget, ...]:
 
 
 @lru_cache(maxsize=8)
-def learner(base: Path, layout: AdapterLayout, residual_rank: int | None = None) -> "Learner":
-    """This process's learner for a layout; the seed of `layout` does not matter to it."""
-    return Learner(base, layout, residual_rank)
+def learner(base: Path, layout: AdapterLayout, beside: AdapterLayout | None = None) -> "Learner":
+    """This process's learner for a layout; the seeds of layouts do not matter to it."""
+    return Learner(base, layout, beside)
 
 
 class Learner:
-    """One model. `residual_rank` adds a second, frozen adapter of that rank and scaling 1."""
+    """One model. `beside` is the layout of a second, frozen adapter."""
 
-    def __init__(self, base: Path, layout: AdapterLayout, residual_rank: int | None) -> None:
-        self._residual_layout = None
-        if residual_rank is not None:
-            changes = {"rank": residual_rank, "alpha": residual_rank}
-            self._residual_layout = layout.model_copy(update=changes)
-        self._model: Any = load_lora_model(base, layout, "cpu", residual=self._residual_layout)
+    def __init__(self, base: Path, layout: AdapterLayout, beside: AdapterLayout | None) -> None:
+        self._beside = beside
+        self._model: Any = load_lora_model(base, layout, "cpu", residual=beside)
         self._parameters = adapter_parameters(self._model)
 
     def train(
@@ -129,8 +126,8 @@ class Learner:
 
     def _load(self, adapter: AdapterSource, residual: AdapterSource | None) -> None:
         set_adapter(self._model, tensors_of(adapter).items())
-        if self._residual_layout is not None:
-            beside = residual or InitialAdapter(self._residual_layout)
+        if self._beside is not None:
+            beside = residual or InitialAdapter(self._beside)
             set_adapter(self._model, tensors_of(beside).items(), RESIDUAL_NAME)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.merge.server_state import ServerState, open_server_state
+from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES, SchemeName
 from data_contracts.adapters.quantised_format import open_quantised
@@ -42,6 +43,7 @@ class GlobalState:
     residual: AdapterFile | None = None
     server_state: ServerState | None = None
     error: float = 0.0
+    step: float | None = None
 
     @classmethod
     def initial(cls, layout: AdapterLayout) -> "GlobalState":
@@ -63,7 +65,7 @@ def merged(
 ) -> GlobalState:
     """The next state from local adapters with their tokens; files go to `directory`."""
     layout = start.adapter.layout
-    inputs = MergeInputs(
+    given = MergeInputs(
         layout=layout,
         merge=merge,
         round_number=round_number,
@@ -73,11 +75,13 @@ def merged(
         residual=start.residual,
         server_state=start.server_state,
     )
+    inputs = stepped(given)
     into = directory / f"global-{round_number}.safetensors"
     state_file = directory / f"state-{round_number}.safetensors"
     one_thread = partial(merge_on_threads, workers=1)
     result = merge_adapters(inputs, into, state_file, merge_modules=one_thread)
-    state = GlobalState(open_adapter(into, layout), start.adapter, error=result.exactness.error)
+    adapter = open_adapter(into, layout)
+    state = GlobalState(adapter, start.adapter, error=result.exactness.error, step=inputs.step)
     if result.server_state is not None:
         return replace(state, server_state=open_server_state(state_file, layout, merge.optimizer))
     if result.residual is None:

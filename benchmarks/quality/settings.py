@@ -2,7 +2,7 @@
 if it depends on it, because the cache is keyed by a digest of `BaseRecipe` and of the packages.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 TOPICS = (2, 5, 7, 9, 13, 15, 19, 20, 21)
 """Chapters of ICD-10-CM, counted from 1, that hold enough text for equal shares: neoplasms, mental
@@ -36,7 +36,10 @@ class TopicShares:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run of the bake-off. A silo trains `rounds * local_steps` steps in all."""
+    """One run of the bake-off. A silo trains `rounds * local_steps` steps in all.
+
+    `fewer_rounds` are other ways to cut those steps into rounds. Nothing is chosen on `seeds`.
+    """
 
     silos: int = 6
     rounds: int = 8
@@ -49,7 +52,9 @@ class Settings:
     scaling: int = 2
     mixed_ranks: tuple[int, ...] = (2, 4, 8)
     residual_rank: int = 16
+    fewer_rounds: tuple[int, ...] = (2, 4)
     seeds: tuple[int, ...] = (0, 1, 2)
+    tuning_seed: int = 10
     alphas: tuple[float | None, ...] = (None, 0.5, 0.1)
     tuning_alpha: float | None = 0.5
     learning_rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2, 4e-2)
@@ -60,6 +65,12 @@ class Settings:
     def steps(self) -> int:
         """Sequential optimizer steps of one silo, and of the centralised run."""
         return self.rounds * self.local_steps
+
+    def in_rounds(self, rounds: int | None) -> "Settings":
+        """The same steps in so many rounds; None leaves them as they are."""
+        if rounds is None:
+            return self
+        return replace(self, rounds=rounds, local_steps=self.steps // rounds)
 
 
 def partition_name(alpha: float | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.quality.bake_off import BakeOff
-from benchmarks.quality.contenders import BASELINES, DEFAULT
+from benchmarks.quality.contenders import BASELINES, DEFAULT, MIXED, UNIFORM
 from benchmarks.quality.settings import partition_name
 
 
@@ -34,7 +34,8 @@ def write_json(
 
     `keep_others` leaves the figures of entrants that did not run as they were.
     """
-    values: dict[str, float] = json.loads(output.read_text()) if keep_others else {**minutes}
+    kept = keep_others and output.exists()
+    values: dict[str, float] = json.loads(output.read_text()) if kept else {**minutes}
     values |= _compared(bake_off)
     baselines = (name for name in bake_off.baselines if name != "base")
     for name in (*baselines, *(contender.name for contender in bake_off.entrants)):
@@ -49,6 +50,22 @@ def write_json(
     output.parent.mkdir(parents=True, exist_ok=True)
     rounded = {name: round(value, 6) for name, value in values.items()}
     output.write_text(json.dumps(rounded, indent=1) + "\n")
+
+
+def mixed_rank_losses(quality: Path) -> dict[str, float]:
+    """`mixed_rank_loss` and `uniform_rank_loss` under Dirichlet 0.1, of those that ran."""
+    values = json.loads(quality.read_text()) if quality.exists() else {}
+    names = {"mixed_rank_loss": MIXED, "uniform_rank_loss": UNIFORM}
+    keys = {key: f"{name}_{partition_name(0.1)}_mean" for key, name in names.items()}
+    return {key: values[name] for key, name in keys.items() if name in values}
+
+
+def tell_mixed_ranks(quality: Path, merge: Path) -> None:
+    """Add these losses to the figures of the merge, of which all others stay."""
+    values = json.loads(merge.read_text()) if merge.exists() else {}
+    told = values | mixed_rank_losses(quality)
+    if told:
+        merge.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def _compared(bake_off: BakeOff) -> dict[str, float]:

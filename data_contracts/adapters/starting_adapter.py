@@ -4,7 +4,7 @@ Every silo of a cohort and the coordinator have to know the same starting adapte
 depends on neither rank of a process, device, ZeRO stage, library version of PyTorch nor the order
 of modules: each module has a generator of its own (numpy PCG64) seeded from (seed, module name). A
 silo with a layout of its own starts from the leading rows and columns of the global adapter, which
-under the default rule are its strongest directions.
+under the default rule are its strongest directions, and trains beside the rest of it.
 """
 
 import hashlib
@@ -62,6 +62,30 @@ class NarrowedAdapter:
         ratio = np.float32(self.wide.layout.scaling / self.layout.scaling)
         rank = self.layout.rank
         return np.ascontiguousarray(a[:rank]), np.ascontiguousarray(b[:, :rank] * ratio)
+
+
+@dataclass(frozen=True)
+class RestOfAdapter:
+    """What `narrow` leaves out of a wider adapter, in the wider layout: the two add up to it.
+
+    B is zero at the ranks that the narrower layout has in its own modules.
+    """
+
+    wide: AdapterSource
+    narrow: AdapterLayout
+
+    @property
+    def layout(self) -> AdapterLayout:
+        """That of the wider adapter."""
+        return self.wide.layout
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """A (rank x in) and B (out x rank), the wider layout's rank."""
+        a, b = self.wide.module(target)
+        if target in self.narrow.targets:
+            b = b.copy()
+            b[:, : self.narrow.rank] = 0
+        return a, b
 
 
 def narrowed(source: AdapterSource, layout: AdapterLayout) -> AdapterSource:

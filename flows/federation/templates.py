@@ -53,8 +53,9 @@ compression = "int8"          # or int4, "none": of the silos' adapters, with er
 # error = "exact"             # how far merges are off, in full; estimated above 8 silos otherwise
 # dask_scheduler = "tls://..." # merge on a Dask cluster; pip install consortia[dask]
 # residual_rank = 16          # with rule = "residual"
-# [merge.optimizer]
-# name = "heavy_ball"         # or fedavg, fedavgm, fedadam, diloco; with rule = "stack_truncate"
+# rank_weights = "trained"    # with [silo_adapters]: a rank is averaged over silos that train it
+# [merge.optimizer]           # with rule = "stack_truncate"
+# name = "heavy_ball"         # or fedexp, fedavg, fedavgm, fedadam, diloco
 # [merge.robust]
 # tolerated_silos = 1         # clip, mix, geometric median; needs a quorum of 5
 

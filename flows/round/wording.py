@@ -49,6 +49,7 @@ def merged(plan: RoundPlan, candidate: Candidate) -> str:
         f"{_percent(candidate.discarded_energy)} of the weighted sum's squared norm was dropped "
         f"when it was cut to rank {plan.layout.rank}; the distance to what the rule should give "
         f"is {_percent(candidate.error)}{_interval(candidate)} of that one's norm"
+        f"{_stepped(candidate)}"
     )
 
 
@@ -57,6 +58,10 @@ def _interval(candidate: Candidate) -> str:
     if candidate.error_interval is None:
         return ""
     return f" ± {_percent(candidate.error_interval)} (estimated)"
+
+
+def _stepped(candidate: Candidate) -> str:
+    return "" if candidate.step is None else f"; the step was {candidate.step:.3g}"
 
 
 def decided(decision: Decision) -> str:

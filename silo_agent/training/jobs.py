@@ -1,7 +1,8 @@
 """A plan and the silo's configuration become jobs for training processes, and the files they use.
 
 Training, the adapter that leaves and the silo-only baseline are in the silo's layout; the starting
-adapter and the candidate are measured in the run's.
+adapter and the candidate are measured in the run's. What the silo's layout leaves out of the
+starting adapter acts, frozen, beside what is trained.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from silo_agent.training.job import (
     SiloOnlyBaseline,
     TrainingJob,
 )
-from silo_agent.training.layout import of_layout, own_layout, starting_file
+from silo_agent.training.layout import of_layout, own_layout, rest_file, starting_file
 from silo_agent.training.loss_book import LossBook
 
 HELDOUT = "heldout"
@@ -48,14 +49,15 @@ class LocalJobs:
         training, plan = self.config.training, self.plan
         book = self.book(splits.heldout)
         silo = self.config.silo
+        rest = rest_file(plan, silo, starting.path, self._work_dir())
         return TrainingJob(
             model_dir=self._model_dir(),
             layout=self.layout,
             recipe=plan.recipe,
             round=plan.round,
             starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),
-            starting_residual=starting.residual,
-            residual_layout=plan.residual_layout,
+            starting_residual=rest or starting.residual,
+            residual_layout=plan.layout if rest else plan.residual_layout,
             train_records=splits.train,
             heldout_records=splits.heldout,
             output_dir=self._work_dir(),

@@ -7,13 +7,14 @@ never narrowed. What the silo trains, releases and compares itself with has the 
 from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
-from data_contracts.adapters.starting_adapter import narrowed, tensors_of
+from data_contracts.adapters.starting_adapter import RestOfAdapter, narrowed, tensors_of
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.training.adapter_file import write_adapter
 
 STARTING_NAME = "starting-adapter.safetensors"
+REST_NAME = "rest-of-starting-adapter.safetensors"
 
 
 def starting_file(
@@ -30,6 +31,23 @@ def starting_file(
     path = directory / STARTING_NAME
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_adapter(path, own, tensors_of(narrowed(open_adapter(starting, plan.layout), own)))
+    return path
+
+
+def rest_file(plan: RoundPlan, silo: str, starting: Path | None, directory: Path) -> Path | None:
+    """File of what the silo's layout leaves out of `starting`; None where nothing is left out.
+
+    It is of the run's layout and acts, frozen, beside what the silo trains. Otherwise the silo
+    would learn again what it was cut off from, and the merge would count that twice.
+    """
+    own = plan.layout_of(silo)
+    whole = (own.rank, own.targets) == (plan.layout.rank, plan.layout.targets)
+    if starting is None or whole:
+        return None
+    path = directory / REST_NAME
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    rest = RestOfAdapter(open_adapter(starting, plan.layout), own)
+    write_adapter(path, plan.layout, tensors_of(rest))
     return path
 
 

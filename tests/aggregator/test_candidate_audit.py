@@ -8,7 +8,7 @@ import pytest
 from aggregator.audit.candidate_audit import unplanned
 from data_contracts.protocol.records import Candidate, Close
 from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
-from data_contracts.protocol.records.merge_spec import FedAvgM, MergeSpec, RobustSpec
+from data_contracts.protocol.records.merge_spec import FedAvgM, FedExP, MergeSpec, RobustSpec
 from tests.aggregator.federation_samples import COHORT, Federation, adapter_ref, federation
 
 OUTLIER = "hospital-c"
@@ -46,6 +46,7 @@ def influences(*silos: str, alarmed: str | None = None) -> tuple[SiloInfluence, 
 PLAIN = federation(merge=layout())
 DEFENDED = federation(merge=layout(robust=ROBUST), quorum=len(COHORT))
 MOMENTUM = federation(merge=layout(optimizer=FedAvgM()))
+STEPPED = federation(merge=layout(optimizer=FedExP(max_step=Decimal(2))))
 RESIDUAL = federation(merge=layout(rule="residual", residual_rank=4))
 OTHER_MODULE = (ModuleExactness(module="model.k_proj", discarded_energy=Decimal(0)),)
 
@@ -54,6 +55,7 @@ def test_what_the_plan_announced_passes() -> None:
     assert faults(PLAIN) == []
     assert faults(MOMENTUM, server_state=adapter_ref("state")) == []
     assert faults(RESIDUAL, merge_rule="residual", residual=adapter_ref("residual")) == []
+    assert faults(STEPPED, step=Decimal(1)) == faults(STEPPED, step=Decimal(2)) == []
     assert faults(DEFENDED, influences=influences(*COHORT)) == []
     alarmed = influences(*COHORT, alarmed=OUTLIER)
     assert faults(DEFENDED, influences=alarmed, needs_person=True) == []
@@ -68,6 +70,14 @@ def test_what_the_plan_announced_passes() -> None:
         (PLAIN, {"server_state": adapter_ref("state")}, "the optimizer fedavg does not keep"),
         (MOMENTUM, {}, "the optimizer fedavgm does not keep"),
         (RESIDUAL, {"merge_rule": "residual"}, "a residual goes with"),
+        (
+            PLAIN,
+            {"step": Decimal(1)},
+            "a step goes with fedexp, but the plan's optimizer is fedavg",
+        ),
+        (STEPPED, {}, "the step is None, but the plan lets it be from 1 to 2"),
+        (STEPPED, {"step": Decimal("0.9")}, "the step is 0.9, but the plan lets it be from 1 to 2"),
+        (STEPPED, {"step": Decimal("2.1")}, "the step is 2.1, but the plan lets it be from 1 to 2"),
         (PLAIN, {"influences": influences(*COHORT)}, "influences are not those"),
         (DEFENDED, {}, "influences are not those"),
         (DEFENDED, {"influences": influences(*COHORT[:2])}, "influences are not those"),

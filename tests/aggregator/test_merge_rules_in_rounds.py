@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from aggregator.evidence.reader import read_attempt
 from aggregator.evidence.spool import spool
 from aggregator.federated_round import close_round, report_round
 from aggregator.feed.reading import read_federation
+from aggregator.merge.adapter_merge import merge_adapters
+from aggregator.merge.step_size import stepped
 from aggregator.merge.weighted_sum import WeightedSum
 from aggregator.settings.federation import SiloAdapterSection
 from aggregator.settings.merge import MergeSection, OptimizerSection, RobustSection
@@ -109,6 +112,30 @@ def test_without_a_choice_rounds_carry_on_a_part_of_the_last_change(
             np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
         candidate = candidate_of(federation, plan).adapter
         published.append(open_adapter(spool(c, c.plans, candidate), plan.record.layout))
+
+
+def test_the_step_is_chosen_in_the_round_and_told(make_federation: MakeFederation) -> None:
+    """By fedexp with momentum, beside a silo of lower rank whose ranks alone it takes part in."""
+    optimizer = OptimizerSection(name="fedexp", max_step="1.5", momentum="0.3")
+    merge = MergeSection(optimizer=optimizer, rank_weights="trained")
+    own = {"silo-a": SiloAdapterSection(rank=2, alpha=4)}
+    federation = make_federation({"merge": merge, "silo_adapters": own}, **THREE)
+    c = federation.coordinator()
+    for number in (1, 2):
+        plan = federation.open(number)
+        federation.play(plan)
+        candidate, report = candidate_of(federation, plan), report_of(federation, plan)
+        attempt = read_attempt(c, read_federation(c), plan)
+        assert attempt.close is not None
+        inputs = stepped(merge_inputs(c, plan.record, attempt.close.record))
+        assert (inputs.earlier is None) == (number == 1)
+        assert candidate.step is not None
+        assert float(candidate.step) == inputs.step
+        assert 1 <= candidate.step <= Decimal("1.5")
+        assert report.step == candidate.step
+        assert report.outcome == "published"
+        again = merge_adapters(inputs, c.workspace / f"again-{number}")
+        assert again.adapter == candidate.adapter
 
 
 @pytest.mark.parametrize(

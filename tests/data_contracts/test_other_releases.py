@@ -1,17 +1,26 @@
 """Records of an earlier release stay valid; of a later one it is said that it is later."""
 
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import rfc8785
 
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.envelope import verify
-from data_contracts.protocol.payload import NEWER
+from data_contracts.protocol.payload import NEWER, canonical_bytes, record_of, table_bytes
 from data_contracts.protocol.program_version import is_later, program_version
-from data_contracts.protocol.records import Acceptance, Record, Refusal, RoundPlan, Status
+from data_contracts.protocol.records import (
+    Acceptance,
+    Candidate,
+    Record,
+    Refusal,
+    RoundPlan,
+    Status,
+)
 from tests.aggregator.federation_samples import federation, key
-from tests.simulator.other_releases import signed_as
+from tests.simulator.other_releases import parsed, signed_as
 
 FED = federation()
 SILO = FED.plan.record.cohort[0]
@@ -37,6 +46,8 @@ REFUSAL = Refusal.on(
     reason="Not ours.",
     program="0.1.0",
 )
+CLOSE = FED.close([FED.silo(silo) for silo in FED.plan.record.cohort])
+CANDIDATE = FED.candidate(CLOSE).record
 SIGNED = [
     (FED.plan.record.model_copy(update={"program": "0.1.0"}), COORDINATOR_KEY),
     (FED.acceptance(SILO).record.model_copy(update={"program": "0.1.0"}), SILO_KEY),
@@ -58,6 +69,28 @@ def test_a_version_that_is_null_is_a_second_spelling(record: Record, signer: Any
     _, envelope = signed_as(record, signer, program=None)
     with pytest.raises(UntrustedInputError, match="one spelling of every value"):
         verify(envelope, type(record), {signer.public_key_hex})
+
+
+def test_a_candidate_is_written_with_a_step_only_where_the_plan_asks_for_one() -> None:
+    assert "step" not in parsed(canonical_bytes(CANDIDATE))
+    stepped = CANDIDATE.model_copy(update={"step": Decimal("1.5")})
+    assert parsed(canonical_bytes(stepped))["step"] == "1.5"
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        payload = rfc8785.dumps(parsed(canonical_bytes(CANDIDATE)) | {"step": None})
+        record_of(payload, table_bytes(CANDIDATE), Candidate)
+
+
+def test_a_plan_is_written_with_rank_weights_only_where_the_settings_ask_for_them() -> None:
+    record, signer = SIGNED[0]
+    merge = parsed(canonical_bytes(record))["merge"]
+    assert "rank_weights" not in merge
+    _, envelope = signed_as(record, signer, merge=merge | {"rank_weights": "trained"})
+    assert (
+        verify(envelope, RoundPlan, {signer.public_key_hex}).record.merge.rank_weights == "trained"
+    )
+    _, envelope = signed_as(record, signer, merge=merge | {"rank_weights": None})
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        verify(envelope, RoundPlan, {signer.public_key_hex})
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from data_contracts.errors import FederationOperatorError
 from flows.round.distributed_merge import merge_on_dask
 from infra.stack.local_stack import RunningPrefect
 from tests.aggregator.adapter_samples import dense
-from tests.aggregator.merge.test_merge_resume import KilledError, inputs
+from tests.aggregator.merge.test_merge_resume import KilledError, inputs, stepped_inputs
 
 pytestmark = pytest.mark.stack
 
@@ -111,6 +111,16 @@ def test_within_a_task_the_bytes_are_those_of_threads_and_prefect_holds_none_of_
         assert secret not in stored
     assert str(tmp_path).encode() not in stored
     assert b"merge-12-modules" in stored
+
+
+def test_a_step_and_ranks_of_their_own_give_the_bytes_of_threads(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    value = stepped_inputs(tmp_path)
+    merger = merge_on_dask(cluster.address, slice_modules=6)
+    on_dask = merge_adapters(value, tmp_path / "dask", merge_modules=merger)
+    assert value.step is not None and value.step > 1
+    assert on_dask.adapter == merge_adapters(value, tmp_path / "threads").adapter
 
 
 @pytest.mark.campaign

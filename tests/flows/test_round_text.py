@@ -34,6 +34,9 @@ def test_a_merge_says_what_its_shares_are_shares_of() -> None:
     assert "1.20 % of the weighted sum's squared norm was dropped when it was cut to rank 2" in text
     assert "the distance to what the rule should give is 10.94 % of that one's norm" in text
     assert not re.search(r"0\.\d{6}", text), "no bare share"
+    assert "step" not in text
+    stepped = CANDIDATE.record.model_copy(update={"step": Decimal("1.234567")})
+    assert wording.merged(FED.plan.record, stepped).endswith(f"{text[-20:]}; the step was 1.23")
 
 
 def test_a_decision_gives_losses_with_units() -> None:

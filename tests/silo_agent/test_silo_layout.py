@@ -18,6 +18,7 @@ from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import EvaluatedAdapter
 from silo_agent.training.jobs import BASE, LocalJobs, measured
 from silo_agent.training.loss import Loss
+from tests.aggregator.adapter_samples import dense
 from tests.aggregator.federation_samples import federation
 from tests.silo_agent.test_policy import EXACT, POLICY
 
@@ -94,6 +95,45 @@ def test_the_silo_trains_the_leading_part_of_the_starting_adapter(
     assert own.scaling * b @ a == pytest.approx(whole, rel=1e-5)
     again = jobs_of(SILO, plan, tmp_path).training(start, splits)
     assert again.fingerprint() == job.fingerprint()
+
+
+def test_what_its_layout_leaves_out_acts_beside_what_the_silo_trains(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest)
+    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.layout))
+    job = jobs_of(SILO, plan, tmp_path).training(start, splits)
+    assert job.residual_layout == plan.layout
+    assert job.starting_residual is not None and job.starting_adapter is not None
+    assert start.path is not None
+    wide = check_adapter(start.path, plan.layout)
+    rest = check_adapter(job.starting_residual, plan.layout)
+    own = check_adapter(job.starting_adapter, job.layout)
+    for target in plan.layout.targets:
+        trained = dense(own, target) if target in job.layout.targets else 0
+        np.testing.assert_allclose(dense(rest, target) + trained, dense(wide, target), atol=1e-5)
+    assert np.linalg.norm(dense(rest, job.layout.targets[0])) > 0
+    other = drawn_adapter(tmp_path / "start.safetensors", plan.layout)
+    rest_before = job.fingerprint()
+    tensors = tensors_of(check_adapter(other, plan.layout))
+    last = max(tensors)
+    write_adapter(other, plan.layout, tensors | {last: tensors[last] * 2})
+    assert jobs_of(SILO, plan, tmp_path).training(start, splits).fingerprint() != rest_before
+
+
+def test_nothing_acts_beside_where_nothing_is_left_out(
+    tmp_path: Path, digest: str, splits: Splits
+) -> None:
+    plan = narrow_plan(digest)
+    start = GlobalAdapter(drawn_adapter(tmp_path / "start.safetensors", plan.layout))
+    assert jobs_of(OTHER, plan, tmp_path).training(start, splits).starting_residual is None
+    scaled = SiloLayout(silo=SILO, rank=plan.layout.rank, alpha=1, modules=None)
+    plan = plan.model_copy(update={"silo_layouts": (scaled,)})
+    job = jobs_of(SILO, plan, tmp_path).training(start, splits)
+    assert (job.layout != plan.layout, job.starting_residual) == (True, None)
+    first = narrow_plan(digest, starting_adapter=None)
+    job = jobs_of(SILO, first, tmp_path).training(GlobalAdapter(None), splits)
+    assert (job.starting_residual, job.residual_layout) == (None, None)
 
 
 def test_a_silo_without_its_own_layout_trains_that_of_the_run(

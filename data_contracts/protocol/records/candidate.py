@@ -42,14 +42,15 @@ class Candidate(RoundRecord):
     """Deterministic in the close record: same bytes for the same wheels and kind of CPU.
 
     `residual` and `server_state` are what the next round starts from besides the adapter;
-    `needs_person` holds the candidate until a person has looked at the alarms. `error_interval`:
-    half the width of the 95 % interval of `error` where that is estimated from random probes, and
-    `discarded_energy` with it; None where both were measured in full.
+    `needs_person` holds the candidate until a person has looked at the alarms. `step` is what the
+    optimizer `fedexp` multiplied the merged delta with. `error_interval`: half the width of the
+    95 % interval of `error` where that is estimated from random probes, and `discarded_energy` with
+    it; None where both were measured in full.
     """
 
     kind: ClassVar[str] = "candidate"
     table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
-    added_fields: ClassVar[tuple[str, ...]] = ("error_interval",)
+    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval")
 
     close_digest: Digest
     merge_rule: MergeRule
@@ -62,3 +63,4 @@ class Candidate(RoundRecord):
     modules: tuple[ModuleExactness, ...]
     influences: tuple[SiloInfluence, ...] = ()
     needs_person: bool = False
+    step: DecimalString | None = None

@@ -63,6 +63,19 @@ class HeavyBall(Part):
     momentum: Decay = Decimal("0.3")
 
 
+class FedExP(Part):
+    """An extrapolated step: start + step x delta + momentum x (start - earlier).
+
+    step = max(1, sum w_i |delta_i|^2 / (2 |sum w_i delta_i|^2)) over all modules together, at most
+    `max_step` (Jhunjhunwala et al. 2023, equation 6 without epsilon). The less the silos' deltas
+    agree, the more their mean has lost in length, and the further the step goes.
+    """
+
+    name: Literal["fedexp"] = "fedexp"
+    max_step: Annotated[DecimalString, Field(ge=1, le=100)] = Decimal("2")
+    momentum: Decay = Decimal("0")
+
+
 class FedAvgM(Part):
     """Momentum on the merged delta (Hsu et al. 2019): v = momentum v + delta."""
 
@@ -92,6 +105,7 @@ class DiLoCo(Part):
 OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {
     "fedavg": (),
     "heavy_ball": (),
+    "fedexp": (),
     "fedavgm": ("momentum",),
     "diloco": ("momentum",),
     "fedadam": ("first_moment", "second_moment"),
@@ -100,7 +114,7 @@ OPTIMIZER_STATE: dict[str, tuple[str, ...]] = {
 
 StatefulOptimizer = FedAvgM | FedAdam | DiLoCo
 ServerOptimizer = Annotated[
-    FedAvg | HeavyBall | FedAvgM | FedAdam | DiLoCo, Field(discriminator="name")
+    FedAvg | HeavyBall | FedExP | FedAvgM | FedAdam | DiLoCo, Field(discriminator="name")
 ]
 
 
@@ -147,7 +161,9 @@ class RobustSpec(Part):
 class MergeSpec(Part):
     """Merge rule, the cap on the tokens that count for one silo's weight, optimizer and defence.
 
-    `residual_rank` is the rank of the published residual of the rule `residual`.
+    `residual_rank` is the rank of the published residual of the rule `residual`. `rank_weights`
+    says whose tokens a rank of the product is weighted by: without it those of all silos that train
+    the module, with `trained` those of the silos whose own rank reaches that far (raFLoRA 2026).
     """
 
     rule: MergeRule
@@ -155,6 +171,9 @@ class MergeSpec(Part):
     optimizer: ServerOptimizer = FedAvg()
     robust: RobustSpec | None = None
     residual_rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+    rank_weights: Annotated[
+        Literal["trained"] | None, Field(exclude_if=lambda value: value is None)
+    ] = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -168,13 +187,21 @@ class MergeSpec(Part):
             raise ValueError("a server optimizer acts on products: it needs stack_truncate")
         if self.robust and self.robust.rule == "centred_clipping" and self.optimizer != FedAvg():
             raise ValueError("centred_clipping carries the merged delta: it needs fedavg at rate 1")
+        if self.rank_weights and self.rule != "stack_truncate":
+            raise ValueError("rank_weights are those of stacked products: they need stack_truncate")
         return self
 
     @property
     def carries_change(self) -> bool:
         """Whether the merge needs what the last published round started from."""
         centred = self.robust is not None and self.robust.rule == "centred_clipping"
-        return (centred and self.rule == "stack_truncate") or self.optimizer.name == "heavy_ball"
+        optimizer = self.optimizer
+        extrapolated = isinstance(optimizer, FedExP) and optimizer.momentum > 0
+        return (
+            (centred and self.rule == "stack_truncate")
+            or isinstance(optimizer, HeavyBall)
+            or extrapolated
+        )
 
     @property
     def optimizer_state(self) -> tuple[str, ...]:

@@ -78,13 +78,13 @@ class PageRef(Part):
 class RoundReport(RoundRecord):
     """Compliance report of one attempt. `page` is the page that its signer made of it.
 
-    `merge` is the plan's; `discarded_energy`, `error` and `error_interval` are the candidate's, see
-    `candidate.ModuleExactness`.
+    `merge` is the plan's; `discarded_energy`, `error`, `error_interval` and `step` are the
+    candidate's, see `candidate.ModuleExactness` and `candidate.Candidate`.
     """
 
     kind: ClassVar[str] = "round-report"
     table_fields: ClassVar[tuple[str, ...]] = ("silos", "evidence")
-    added_fields: ClassVar[tuple[str, ...]] = ("error_interval",)
+    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval")
 
     outcome: Literal["published", "held", "aborted"]
     rule: RuleId
@@ -101,6 +101,7 @@ class RoundReport(RoundRecord):
     discarded_energy: DecimalString | None
     error: DecimalString | None = None
     error_interval: DecimalString | None = None
+    step: DecimalString | None = None
     silos: tuple[SiloSummary, ...]
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]
     page: PageRef | None = None

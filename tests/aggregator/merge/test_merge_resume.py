@@ -5,17 +5,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
+from aggregator.merge.defence import defended
 from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule
+from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.protocol.records.merge_spec import FedExP
 from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
@@ -31,12 +36,27 @@ def inputs(directory: Path, rule: str = "stack_truncate") -> MergeInputs:
     return inputs_of(adapters, LAYOUT, rule=rule)
 
 
+def stepped_inputs(directory: Path) -> MergeInputs:
+    """Of silos with ranks 8, 4 and 2, whose deltas agree so little that the step is the longest."""
+    ranks = [LAYOUT.model_copy(update={"rank": rank, "alpha": rank}) for rank in (8, 4, 2)]
+    files = [directory / f"{seed}.safetensors" for seed in range(6)]
+    adapters = [
+        (write_adapter(path, ranks[seed % 3], seed), 10 + seed) for seed, path in enumerate(files)
+    ]
+    optimizer = FedExP(max_step=Decimal("1.75"))
+    merge: dict[str, Any] = {"optimizer": optimizer, "rank_weights": "trained"}
+    return stepped(defended(inputs_of(adapters, LAYOUT, **merge)).inputs)
+
+
 class KilledError(Exception):
     pass
 
 
-def test_modules_that_were_finished_are_not_merged_again(tmp_path: Path) -> None:
-    value = inputs(tmp_path)
+@pytest.mark.parametrize("made", [inputs, stepped_inputs])
+def test_modules_that_were_finished_are_not_merged_again(
+    tmp_path: Path, made: Callable[[Path], MergeInputs]
+) -> None:
+    value = made(tmp_path)
     whole = merge_adapters(value, tmp_path / "whole.safetensors")
     asked: list[list[int]] = []
 
@@ -52,6 +72,7 @@ def test_modules_that_were_finished_are_not_merged_again(tmp_path: Path) -> None
         with pytest.raises(KilledError):
             merge_adapters(value, into, merge_modules=interrupted)
         assert not into.exists()
+    value = made(tmp_path)  # as a coordinator that was started again draws them up
     assert merge_adapters(value, into, merge_modules=interrupted).adapter == whole.adapter
     assert asked == [list(range(12)), list(range(5, 12)), [10, 11]]
     assert into.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
@@ -110,8 +131,11 @@ def test_a_process_killed_in_the_middle_leaves_what_it_finished(tmp_path: Path) 
     assert merge.adapter == merge_adapters(inputs(tmp_path), tmp_path / "fresh").adapter
 
 
-def test_the_number_of_workers_never_changes_the_bytes(tmp_path: Path) -> None:
-    value = inputs(tmp_path)
+@pytest.mark.parametrize("made", [inputs, stepped_inputs])
+def test_the_number_of_workers_never_changes_the_bytes(
+    tmp_path: Path, made: Callable[[Path], MergeInputs]
+) -> None:
+    value = made(tmp_path)
     digests = set()
     for workers in (1, 2, 5):
         on_workers = partial(merge_on_threads, workers=workers)
