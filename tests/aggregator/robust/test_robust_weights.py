@@ -54,7 +54,9 @@ def test_weights_do_not_depend_on_the_factors_a_silo_chose(spec: RobustSpec) -> 
     prior = np.full(9, 1 / 9)
     weights = robust_weights(factor_kernel(factors), prior, spec)
     turned = robust_weights(factor_kernel(in_other_gauges(factors, 2)), prior, spec)
-    assert turned.coefficients == pytest.approx(weights.coefficients, abs=1e-10)
+    # Mixed deltas may coincide: then a distance of zero is the root of what rounding leaves of a
+    # difference, which a processor's own order of summation decides.
+    assert turned.coefficients == pytest.approx(weights.coefficients, abs=1e-8)
     assert turned.distances == pytest.approx(weights.distances)
 
 
