@@ -8,7 +8,7 @@ read before stays in use, and one line says so. Nothing of a secret is in a mess
 import logging
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 from botocore.credentials import Credentials
@@ -39,7 +39,7 @@ class CredentialFile(Credentials):  # type: ignore[misc]
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = Lock()
+        self._lock, self._signed = Lock(), local()
         # Looked at before it is read, so that a change in between is seen at the next request.
         self._seen = _state_of(path)
         super().__init__(*_read(path), method="file")
@@ -54,16 +54,29 @@ class CredentialFile(Credentials):  # type: ignore[misc]
     def get_frozen_credentials(self) -> Any:
         """What the file says now, or said when it could last be used."""
         with self._lock:
-            state = _state_of(self._path)
-            if state != self._seen:
-                self._seen = state
-                self._read_again()
+            self._refresh_from_file()
+            self._signed.by_this_thread = self._secrets
             return super().get_frozen_credentials()
 
     def has_changed(self) -> bool:
-        """Whether the file is another than the one that was last signed with."""
+        """Whether the file now says another credential than the one this thread last signed with.
+
+        Another thread may have read the new one since.
+        """
         with self._lock:
-            return _state_of(self._path) != self._seen
+            self._refresh_from_file()
+            return self._secrets != getattr(self._signed, "by_this_thread", self._secrets)
+
+    @property
+    def _secrets(self) -> tuple[str, str, str | None]:
+        return self.access_key, self.secret_key, self.token
+
+    def _refresh_from_file(self) -> None:
+        """Read the file again if it is another one; with the lock held."""
+        state = _state_of(self._path)
+        if state != self._seen:
+            self._seen = state
+            self._read_again()
 
     @property
     def asked_as(self) -> str:
@@ -71,7 +84,7 @@ class CredentialFile(Credentials):  # type: ignore[misc]
         return asked_as(self.access_key)
 
     def _read_again(self) -> None:
-        before = (self.access_key, self.secret_key, self.token)
+        before = self._secrets
         try:
             found = _read(self._path)
         except ConsortiaError as error:

@@ -20,6 +20,8 @@ from infra.storage.credential_file import CredentialFile
 
 _EXPECTED: ContextVar[str | None] = ContextVar("expected digest", default=None)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+REPEATED = 3
+"""How often a request is repeated whose credential is replaced again and again."""
 NOT_ACCEPTED = (400, 401, 403)
 """Statuses with which storages refuse who asks; a HEAD has no more than them."""
 
@@ -35,15 +37,16 @@ def prepare_requests(client: Any) -> None:
 
 
 def sign_again_after_a_change(client: Any, credential: CredentialFile) -> None:
-    """Repeat a refused request, once, where its credential was replaced after it was signed.
+    """Repeat a refused request where its credential was replaced after it was signed.
 
     A half-written file may be a whole one with a part missing, and whoever replaces a credential
-    may withdraw the old one within the moment that a request is under way.
+    may withdraw the old one within the moment that a request is under way, and the next one too.
     """
 
     def seconds_to_wait(response: Any, attempts: int, **_: object) -> float | None:
         is_refused = response is not None and response[0].status_code in NOT_ACCEPTED
-        return 0.0 if is_refused and attempts == 1 and credential.has_changed() else None
+        again = is_refused and attempts <= REPEATED and credential.has_changed()
+        return 0.0 if again else None
 
     client.meta.events.register("needs-retry.s3", seconds_to_wait)
 

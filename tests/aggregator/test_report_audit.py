@@ -145,6 +145,8 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "adapter_licence": _licensed_as("MIT"),
         "merge": MergeSpec(rule="average", weight_cap_tokens=1),
         "retention": Retention(mode="compliance", days=1),
+        "error_interval": Decimal("0.001"),
+        "step": Decimal("1.5"),
         "page": PageRef(renderer=1, digest=digest("another page")),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
