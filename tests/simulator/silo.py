@@ -50,7 +50,7 @@ from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
 
-BASE_LOSS = 3.0
+BASE_LOSS, LOWEST_LOSS = 3.0, 0.5
 HELDOUT_RECORDS = 20
 CHECKPOINT_BYTES = 30_000
 CHANGE_ERROR = 0.02
@@ -128,7 +128,7 @@ class SimulatedTrainer:
         report: StatusReporter,
     ) -> HeldoutLosses:
         """Losses that fall with the rounds, unless this silo is unhappy."""
-        starting = BASE_LOSS - 0.1 * (plan.round - 1)
+        starting = max(BASE_LOSS - 0.1 * (plan.round - 1), LOWEST_LOSS)
         step = 0.5 if self.behaviour is Behaviour.UNHAPPY else -0.1
         return HeldoutLosses(
             tokens=100,
