@@ -7,8 +7,9 @@ close: until then its silo may put right what was wrong.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
+from data_contracts.adapters.starting_adapter import AdapterSource
 from infra.processes.worker_threads import default_workers
 
 Key = tuple[str, str, str]
@@ -20,9 +21,20 @@ class Arrivals:
     """The blobs of this process that passed the gate, with their versions in the silos' inboxes."""
 
     _passed: dict[Key, str | None] = field(default_factory=dict)
+    _starts: dict[str, AdapterSource] = field(default_factory=dict)
+    _reading: Lock = field(default_factory=Lock)
     _turns: BoundedSemaphore = field(
         default_factory=lambda: BoundedSemaphore(max(2, default_workers()))
     )
+
+    def start(self, plan_digest: str, read: Callable[[], AdapterSource]) -> AdapterSource:
+        """The starting adapter of a plan, as `read` gives it; that of the last plan is kept."""
+        with self._reading:
+            if plan_digest not in self._starts:
+                found = read()
+                self._starts.clear()
+                self._starts[plan_digest] = found
+            return self._starts[plan_digest]
 
     def gated(
         self, key: Key, gate: Callable[[], tuple[str | None, str | None]]

@@ -149,7 +149,7 @@ def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
     Raises UntrustedInputError when the coordinator's own starting adapter is not what its plan
     names: no silo is to be judged by that.
     """
-    starting = remembered(starting_source(c, attempt.plan.record))
+    starting = _remembered_start(c, attempt.plan)
 
     def judged(own: SiloRecords) -> SiloRecords:
         if own.submission is None:
@@ -170,8 +170,13 @@ def receive(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: 
     submission = read_silo(c, feed, plan, silo).submission
     if submission is None:
         return None
-    fault, _ = _gated(c, plan, silo, submission, starting_source(c, plan.record))
+    fault, _ = _gated(c, plan, silo, submission, _remembered_start(c, plan))
     return fault
+
+
+def _remembered_start(c: Coordinator, plan: Verified[RoundPlan]) -> AdapterSource:
+    """What a plan's submissions are held against, read once for all that arrive."""
+    return c.arrivals.start(plan.digest, lambda: remembered(starting_source(c, plan.record)))
 
 
 def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:

@@ -8,11 +8,10 @@ entry (median, trimmed mean), which need one factor of one module of all silos.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,8 @@ from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.merge_spec import FedExP
 from data_contracts.protocol.records.round_plan import AdapterTarget
-from infra.processes.worker_threads import default_workers
+from infra.processes.worker_threads import default_workers, in_order
 
-MODULES_AHEAD = 4
 CANCELLED = 1e-6
 """Share of the summands' squared norms below which a sum is what float32 leaves of zero."""
 
@@ -104,31 +102,10 @@ def merge_on_threads(
 ) -> Iterator[tuple[int, MergedModule]]:
     """Merge modules on this machine's cores, one BLAS thread each, in the order of `indices`."""
     workers = workers or default_workers()
-    inputs = replace(inputs, is_measured=measured)
-    with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
-        yield from _in_order(pool, workers, inputs, indices)
-
-
-def _in_order(
-    pool: Executor, workers: int, inputs: MergeInputs, indices: list[int]
-) -> Iterator[tuple[int, MergedModule]]:
-    """A few modules ahead of whoever writes them, so that finished ones do not pile up."""
-    targets, waiting = inputs.layout.targets, deque[tuple[int, Future[MergedModule]]]()
-    try:
-        for index in indices:
-            future = pool.submit(merge_module, inputs, targets[index])
-            waiting.append((index, future))
-            if len(waiting) > MODULES_AHEAD + workers:
-                yield _done(waiting)
-        while waiting:
-            yield _done(waiting)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _done(waiting: deque[tuple[int, Future[MergedModule]]]) -> tuple[int, MergedModule]:
-    index, future = waiting.popleft()
-    return index, future.result()
+    merge = partial(merge_module, replace(inputs, is_measured=measured))
+    targets = [inputs.layout.targets[index] for index in indices]
+    with one_blas_thread():
+        yield from zip(indices, in_order(merge, targets, workers), strict=True)
 
 
 @contextmanager

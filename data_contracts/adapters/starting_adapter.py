@@ -9,7 +9,6 @@ under the default rule are its strongest directions, and trains beside the rest 
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -98,17 +97,11 @@ def initial_a(layout: AdapterLayout, target: AdapterTarget) -> Float32Array:
 
     That is Kaiming uniform with a = sqrt(5), PEFT's default for A (He et al. 2015).
     """
-    return _drawn_a(layout.seed, layout.rank, target).copy()
-
-
-@lru_cache(maxsize=16)
-def _drawn_a(seed: int, rank: int, target: AdapterTarget) -> Float32Array:
-    """A merge asks for the same A once for every silo."""
     name_words = np.frombuffer(hashlib.sha256(target.module.encode()).digest(), dtype="<u4")
-    seed_words = [seed & 0xFFFFFFFF, seed >> 32]
+    seed_words = [layout.seed & 0xFFFFFFFF, layout.seed >> 32]
     generator = np.random.Generator(np.random.PCG64([*seed_words, *name_words.tolist()]))
     bound = 1.0 / np.sqrt(target.in_features)
-    drawn = generator.random((rank, target.in_features), dtype=np.float32)
+    drawn = generator.random((layout.rank, target.in_features), dtype=np.float32)
     return ((drawn * 2 - 1) * np.float32(bound)).astype(np.float32)
 
 

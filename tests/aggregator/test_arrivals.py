@@ -1,13 +1,16 @@
 """What has arrived is fetched and gated before the close, which then has only to judge."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
+from aggregator.arrivals import Arrivals
 from aggregator.coordinator import Coordinator
 from aggregator.evidence.reader import receive
 from aggregator.federated_round import close_round
 from aggregator.feed.reading import read_federation
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, RoundPlan
 from tests.aggregator.ledger_samples import submitted
@@ -116,3 +119,21 @@ def test_nothing_is_received_of_a_silo_that_has_not_submitted(
     found = transfers(federation)
     assert received(federation.coordinator(), plan) == {"silo-a": None, "silo-b": None}
     assert +found == {}
+
+
+def test_the_start_of_a_plan_is_read_once_and_that_of_an_earlier_one_let_go(
+    federation: SimulatedFederation,
+) -> None:
+    arrivals, read = Arrivals(), list[str]()
+    start = InitialAdapter(federation.open().record.layout)
+
+    def reading(plan: str) -> Callable[[], AdapterSource]:
+        def now() -> AdapterSource:
+            read.append(plan)
+            return start
+
+        return now
+
+    for plan in ("first", "first", "second", "second", "first"):
+        assert arrivals.start(plan, reading(plan)) is start
+    assert read == ["first", "second", "first"]
