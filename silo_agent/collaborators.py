@@ -54,7 +54,9 @@ class Trainer(Protocol):
     """What the agent needs of training; the real one starts DeepSpeed ranks in a child.
 
     The agent has fetched and checked every adapter that it hands in. `measure` gives one loss for
-    each adapter, in their order.
+    each adapter, in their order. What stays in memory between two calls is given back by
+    `give_back_idle`, which the agent calls often, when it was long enough or is needed elsewhere,
+    and by `close` in any case.
     """
 
     def train(
@@ -80,6 +82,10 @@ class Trainer(Protocol):
         adapters: Sequence[GlobalAdapter],
         report: StatusReporter,
     ) -> tuple[Loss, ...]: ...
+
+    def give_back_idle(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class DataGate(Protocol):

@@ -54,7 +54,9 @@ class TrainingSection(_Section):
     """How this silo trains: ranks on one machine, ZeRO stage, device.
 
     `lock` names a file on which agents of one machine take turns; `silo_only_baseline` also trains
-    an adapter that is never merged, so that the silo can see what the federation gives it.
+    an adapter that is never merged, so that the silo can see what the federation gives it. The
+    processes stay with the base model in memory for `keep_minutes` after their last work, so that
+    the next begins at once; 0 ends them with it.
     """
 
     device: Device = "cpu"
@@ -65,6 +67,7 @@ class TrainingSection(_Section):
     heldout_sequences: PositiveCount = 32
     silo_only_baseline: bool = True
     lock: Path | None = None
+    keep_minutes: Annotated[float, Field(ge=0, le=10_080)] = 10.0
     time_limit_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
 
 

@@ -8,7 +8,7 @@ configuration, marks) ends the loop with the error.
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from threading import Thread
@@ -37,10 +37,11 @@ BACK_OFF_FACTOR = 2.0
 
 def run_agent(silo: Silo, *, once: bool = False) -> None:
     """Take part in rounds until the kill switch is on; with `once`, until one round is over."""
-    with only_agent(silo.config.home), _told_when_it_stops(silo):
+    with only_agent(silo.config.home), _told_when_it_stops(silo), closing(silo.trainer):
         wait, last_fault, day = silo.config.agent.poll_seconds, "", None
         while not silo.is_stopped():
             day = _forget_daily(silo, day)
+            silo.trainer.give_back_idle()
             try:
                 step = poll_once(silo)
             except ConsortiaError as error:
@@ -135,8 +136,9 @@ def _needs_the_operator(error: ConsortiaError) -> bool:
 
 
 def _sleep(silo: Silo, seconds: float) -> None:
-    """Sleep in slices, so that the kill switch counts within a second."""
+    """Sleep in slices, so that the kill switch, and who needs memory, count within a second."""
     while seconds > 0 and not silo.is_stopped():
+        silo.trainer.give_back_idle()
         silo.clock.sleep(min(1.0, seconds))
         seconds -= 1.0
 

@@ -38,6 +38,7 @@ threads_per_rank = 1
 checkpoint_every_steps = 2
 heldout_sequences = 32     # packed ones; from 10 records on a range of the change is signed
 silo_only_baseline = true  # also train an adapter that never leaves, for comparison
+# keep_minutes = 10        # the model stays in memory so long after work; 0: never
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
 
 # [agent]

@@ -4,13 +4,9 @@ What a round needs of disk and memory is an estimate from below, and says so; to
 wrong, too little memory a warning, because the kernel and ZeRO may still make do.
 """
 
-import json
 import shutil
-import struct
 import subprocess
 import sys
-from math import prod
-from pathlib import Path
 
 import psutil
 
@@ -19,11 +15,12 @@ from data_contracts.errors import ConsortiaError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records.licence_terms import Use
 from infra.disk.file_digests import FileDigests
-from infra.disk.model_files import model_digest, model_files
+from infra.disk.model_files import model_digest
 from silo_agent.gate.registries import ReferencesError, SiloReferences
 from silo_agent.policy.policy_file import AllowedModel
 from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
+from silo_agent.training.memory import model_parameters, ranks_bytes
 
 DEVICE_SECONDS = 120
 KEPT_COPIES = 9
@@ -33,10 +30,6 @@ compression left unsent of three rounds, with the factors that it belongs to."""
 LEAST_BYTES = 50_000_000
 """Logs, findings and records of a round, however small the data."""
 
-RANK_BYTES = 500_000_000
-"""What a rank needs besides the model: PyTorch, DeepSpeed and activations of a small batch."""
-
-BYTES_PER_PARAMETER = {"cpu": 4, "cuda": 2}
 MODEL_DIGESTS = "model-digests.json"
 
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
@@ -134,7 +127,7 @@ def _bytes_on_disk(facts: Facts) -> int:
     policy, contract = facts.policy.policy, facts.contract
     adapter = 0
     if policy is not None:
-        sizes = [_parameters(facts.config.path(m.path)) for m in policy.models]
+        sizes = [model_parameters(facts.config.path(m.path)) for m in policy.models]
         adapter = min(policy.limits.max_adapter_bytes, 4 * max(sizes))
     data = 0
     if isinstance(contract, DataContract):
@@ -147,9 +140,8 @@ def _memory(facts: Facts) -> list[Item]:
     policy, training = facts.policy.policy, facts.config.training
     if policy is None:
         return []
-    largest = max(_parameters(facts.config.path(model.path)) for model in policy.models)
-    weights = largest * BYTES_PER_PARAMETER[training.device]
-    needed = training.ranks * (RANK_BYTES + (weights if training.device == "cpu" else 0))
+    largest = max(model_parameters(facts.config.path(model.path)) for model in policy.models)
+    needed = ranks_bytes(largest, training.ranks, training.device)
     available = psutil.virtual_memory().available
     detail = f"{_megabytes(available)} available; {training.ranks} ranks need {_megabytes(needed)}"
     if available < needed:
@@ -183,27 +175,6 @@ def _gpus(ranks: int) -> Item:
             "device", detail, "set device and ranks in silo-agent.toml, or mend the driver"
         )
     return there("device", detail)
-
-
-def _parameters(model: Path) -> int:
-    """How many parameters the model's files hold, from their headers; 0 where there is none."""
-    files = tried(lambda: model_files(model))
-    if isinstance(files, ConsortiaError):
-        return 0
-    return sum(_in_header(path) for path in files.values() if path.suffix == ".safetensors")
-
-
-def _in_header(path: Path) -> int:
-    """Elements in a safetensors file: 8 bytes of length, then JSON by tensor."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        return sum(
-            prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-        )
-    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError):
-        return 0
 
 
 def _megabytes(size: int) -> str:

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
+from silo_agent.training.engine_spec import Device, EngineSpec
 from silo_agent.training.loss import Loss, RecordSums
 
-Device = Literal["cpu", "cuda"]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -89,9 +89,20 @@ class TrainingJob(_Value):
         return self
 
     @property
-    def micro_batches_per_rank(self) -> int:
-        """Sequences that one rank processes in one step."""
-        return self.recipe.sequences_per_step // self.ranks
+    def engine(self) -> EngineSpec:
+        """The engine that this job is done with."""
+        return EngineSpec(
+            model_dir=self.model_dir,
+            layout=self.layout,
+            residual_layout=self.residual_layout if self.starting_residual else None,
+            trained=self.recipe.trained_factors,
+            sequences_per_rank=self.recipe.sequences_per_step // self.ranks,
+            weight_decay=self.recipe.weight_decay,
+            max_gradient_norm=self.recipe.max_gradient_norm,
+            zero_stage=self.zero_stage,
+            ranks=self.ranks,
+            device=self.device,
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
@@ -166,7 +177,8 @@ class EvaluationJob(_Value):
     """Measure every adapter on every held-out set, loading the model once.
 
     `residual_layout` is the layout of every residual; with `per_sequence` each loss says of which
-    sequences it is made, with `per_record` of which records.
+    sequences it is made, with `per_record` of which records. Ranks that train measure on an engine
+    as `engine` describes it, with the layouts of this job; without one a process measures alone.
     """
 
     model_dir: Path
@@ -181,6 +193,7 @@ class EvaluationJob(_Value):
     residual_layout: AdapterLayout | None = None
     per_sequence: bool = False
     per_record: bool = False
+    engine: EngineSpec | None = None
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
@@ -197,7 +210,7 @@ class EvaluationJob(_Value):
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         adapters = [path for each in self.adapters for path in (each.path, each.residual) if path]
-        described = self.model_dump_json(exclude={"threads"})
+        described = self.model_dump_json(exclude={"threads", "engine"})
         return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
 
 

@@ -17,6 +17,7 @@ from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
 from silo_agent.gate.splits import Splits
 from silo_agent.policy.policy_file import read_policy, require_policy
+from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
@@ -95,6 +96,23 @@ class LocalJobs:
             device=training.device,
             threads=training.ranks * training.threads_per_rank,
             per_record=per_record,
+            engine=self._engine(),
+        )
+
+    def _engine(self) -> EngineSpec:
+        """The one that trains the run's layout, so that training and evaluation share it."""
+        training, recipe = self.config.training, self.plan.recipe
+        return EngineSpec(
+            model_dir=self._model_dir(),
+            layout=self.plan.layout,
+            residual_layout=self.plan.residual_layout,
+            trained=recipe.trained_factors,
+            sequences_per_rank=max(1, recipe.sequences_per_step // training.ranks),
+            weight_decay=recipe.weight_decay,
+            max_gradient_norm=recipe.max_gradient_norm,
+            zero_stage=training.zero_stage,
+            ranks=training.ranks,
+            device=training.device,
         )
 
     def silo_only(self) -> EvaluatedAdapter | None:

@@ -37,7 +37,6 @@ class RunFiles:
         self.directory = directory
         self.job = directory / "job.json"
         self.progress = directory / "progress.jsonl"
-        self.torchrun_log = directory / "log-torchrun.txt"
         self.evaluation_log = directory / "log-evaluation.txt"
         self.failure = directory / "failure.json"
         self.result = directory / "result.json"

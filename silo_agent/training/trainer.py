@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TypeVar
 
 from data_contracts.errors import SiloOperatorError
@@ -28,18 +29,32 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
-from silo_agent.training.jobs import BASE, HELDOUT, LocalJobs, coalition_adapters, measured
+from silo_agent.training.jobs import (
+    BASE,
+    HELDOUT,
+    WORK,
+    LocalJobs,
+    coalition_adapters,
+    measured,
+)
 from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
-from silo_agent.training.machine_lock import machine_lock
+from silo_agent.training.memory import model_parameters, ranks_bytes
 from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.shared_machine import SharedMachine
+
+RANKS = Path(WORK) / "ranks"
+"""Directory of the home with the log of what starts the ranks."""
+ROOM_FACTOR = 2
+"""Ranks take twice what they take at least (1.9 GB a rank for a model of 540 MB, measured)."""
 
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
 class DeepSpeedTrainer:
-    """Trains and evaluates in child processes; satisfies `silo_agent.collaborators.Trainer`."""
+    """Trains and evaluates in ranks that stay; satisfies `silo_agent.collaborators.Trainer`."""
 
     config: SiloConfig
     splits: Callable[[str], Splits]
@@ -99,6 +114,14 @@ class DeepSpeedTrainer:
             self._measure(jobs.evaluation(missing, heldout), book, report)
         return tuple(_known(book, adapter) for adapter in wanted)
 
+    def give_back_idle(self) -> None:
+        """End ranks that have waited for a job too long, or whose memory another agent needs."""
+        self._ranks.give_back(is_wanted=self._machine.is_memory_wanted)
+
+    def close(self) -> None:
+        """End the ranks; nothing of them is left."""
+        self._ranks.end()
+
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
         seconds = self.config.training.time_limit_seconds
         result = self._in_processes(partial(run_evaluation, job), seconds, report)
@@ -111,7 +134,11 @@ class DeepSpeedTrainer:
         """What `run` returns when it is this agent's turn; all its restarts share `seconds`."""
         deadline = self.clock.now() + timedelta(seconds=seconds)
         watched = partial(
-            run, on_progress=_shower(report), should_stop=self.is_stopped, deadline=deadline
+            run,
+            ranks=self._ranks,
+            on_progress=_shower(report),
+            should_stop=self.is_stopped,
+            deadline=deadline,
         )
         with self._turn(report):
             return with_restarts(watched, self.config.agent.max_restarts)
@@ -121,13 +148,30 @@ class DeepSpeedTrainer:
         return max(1, min(self.config.training.time_limit_seconds, round(left)))
 
     def _turn(self, report: StatusReporter) -> AbstractContextManager[None]:
+        def wait() -> None:
+            report.show("waiting_for_gpu")
+            self.give_back_idle()
+
+        return self._machine.turn(wait, self.is_stopped)
+
+    @cached_property
+    def _machine(self) -> SharedMachine:
         lock = self.config.training.lock
-        return machine_lock(
-            self.config.path(lock) if lock else None,
+        return SharedMachine(self.config.path(lock) if lock else None, self.clock)
+
+    @cached_property
+    def _ranks(self) -> ResidentRanks:
+        return ResidentRanks(
+            self.config.home / RANKS,
+            self.config.training.keep_minutes * 60,
             self.clock,
-            lambda: report.show("waiting_for_gpu"),
-            self.is_stopped,
+            self._make_room,
+            self._machine.kept,
         )
+
+    def _make_room(self, shape: GroupShape) -> None:
+        needed = ranks_bytes(model_parameters(shape.model_dir), shape.ranks, shape.device)
+        self._machine.make_room(None if shape.device == "cuda" else ROOM_FACTOR * needed)
 
 
 def _remember(

@@ -64,7 +64,10 @@ def test_of_every_kind_the_last_rounds_stay(make_federation: MakeFederation) -> 
         "round-0004.safetensors",
     }
     assert not work_of(silo, 3).checkpoints.exists() and not work_of(silo, 4).checkpoints.exists()
-    assert work_of(silo, 4).adapter.exists() and work_of(silo, 3).torchrun_log.exists()
+    assert (
+        work_of(silo, 4).adapter.exists()
+        and (work_of(silo, 3).directory / "log-rank-0.txt").exists()
+    )
     # The adapter that round 4 started from, and its candidate.
     assert len(names_in(home / "global-adapters")) == 2
 

@@ -79,6 +79,9 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(tmp_path: Path)
     assert trained.steps == STEPS
     result = json.loads(silo.files.result.read_bytes())["result"]
     assert result["resumed_from_step"] >= 2
+    assert len(job_processes(psutil.Process())) == 2, "the next job finds them"
+    silo.training.close()
+    assert job_processes(psutil.Process()) == []
 
 
 def test_ranks_that_are_killed_every_time_are_a_death_and_not_a_fault_to_mend(

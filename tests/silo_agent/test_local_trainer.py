@@ -1,12 +1,12 @@
 """What a silo states of an adapter: measured once, a candidate compared record by record.
 
-An evaluation's process takes many seconds to start, so one silo goes through a sequence of them:
-coalitions, a first round whose process is killed once, a second round, sums in another order.
+Ranks take many seconds to start, so one silo goes through a sequence of evaluations with those it
+keeps: coalitions, a first round whose rank is killed once, a second round, sums in another order.
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 from infra.clock import SystemClock
 from silo_agent.collaborators import EvaluatedAdapters, GlobalAdapter, HeldoutLosses
-from silo_agent.config import AgentSection, SiloConfig
+from silo_agent.config import AgentSection, TrainingSection
 from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import ProcessDiedError
@@ -28,31 +28,23 @@ from silo_agent.training.run_files import ProgressWriter
 from silo_agent.training.trainer import DeepSpeedTrainer
 from tests.silo_agent.test_silo_layout import drawn_adapter, jobs_of
 from tests.silo_agent.tiny_federation import tiny_federation
+from tests.silo_agent.training.tiny_jobs import job_processes
 from tests.tiny_model import write_records
 
 RECORDS = 10
 BASE_MODEL = GlobalAdapter(None)
 
 
-def evaluation_processes() -> list[psutil.Process]:
-    """Those that this process has started and that run."""
-    found = []
-    for child in psutil.Process().children():
-        # Ended meanwhile, and not collected yet.
-        with suppress(psutil.Error):
-            found += [child] if "silo_agent.training.ranks.evaluate" in child.cmdline() else []
-    return found
-
-
 class KillSwitch:
     """On where the silo is `stopped`, so that no process may start; and where the trainer asks for
-    it, the first evaluations are killed, as many as `kills` says."""
+    it, the first ranks are killed, as many as `kills` says."""
 
     def __init__(self, kills: int = 0, *, stopped: bool = False) -> None:
         self.kills, self.stopped, self.killed = kills, stopped, list[int]()
 
     def is_on(self) -> bool:
-        due = [each for each in evaluation_processes() if each.pid not in self.killed]
+        ranks = job_processes(psutil.Process())[1:]
+        due = [each for each in ranks if each.pid not in self.killed]
         if due and len(self.killed) < self.kills:
             due[0].kill()
             self.killed.append(due[0].pid)
@@ -62,10 +54,15 @@ class KillSwitch:
 class TinyEvaluation:
     """One silo with held-out records, an adapter, and the same one with a residual."""
 
-    def __init__(self, home: Path, records: int = RECORDS) -> None:
+    def __init__(self, home: Path, records: int = RECORDS, restarts: int = 1) -> None:
         self.home, self.sample = home, tiny_federation(home)
         self.plan = self.sample.plan.record
-        self.jobs = jobs_of(self.plan.cohort[0], self.plan, home)
+        jobs = jobs_of(self.plan.cohort[0], self.plan, home)
+        changes = {
+            "training": TrainingSection(ranks=1),
+            "agent": AgentSection(max_restarts=restarts),
+        }
+        self.jobs = replace(jobs, config=jobs.config.model_copy(update=changes))
         self.heldout = write_records(home / "heldout.jsonl", records)
         path = drawn_adapter(home / "adapter.safetensors", self.plan.layout)
         assert self.plan.residual_layout is not None
@@ -73,26 +70,29 @@ class TinyEvaluation:
         self.plain, self.with_residual = GlobalAdapter(path), GlobalAdapter(path, residual)
         self.report = StatusReporter(None, SystemClock(), self.jobs.config, self.sample.plan)
         self.verdict = self.sample.verdict(self.plan.cohort[0]).record
-
-    def trainer(self, switch: KillSwitch) -> DeepSpeedTrainer:
-        """The one that the agent has."""
-        splits = Splits(self.heldout, self.heldout)
-        return DeepSpeedTrainer(self.jobs.config, lambda _: splits, SystemClock(), switch.is_on)
+        splits, self.switch = Splits(self.heldout, self.heldout), KillSwitch()
+        self.trainer = DeepSpeedTrainer(
+            self.jobs.config, lambda _: splits, SystemClock(), lambda: self.switch.is_on()
+        )
 
     def evaluate(
         self, starting: GlobalAdapter, candidate: GlobalAdapter, switch: KillSwitch | None = None
     ) -> HeldoutLosses:
         """As the agent does."""
         adapters = EvaluatedAdapters(starting=starting, candidate=candidate)
-        trainer = self.trainer(switch or KillSwitch())
-        return trainer.evaluate(self.plan, self.verdict, adapters, self.report)
+        self.switch = switch or KillSwitch()
+        return self.trainer.evaluate(self.plan, self.verdict, adapters, self.report)
 
     def measure(
         self, adapters: Sequence[GlobalAdapter], switch: KillSwitch | None = None
     ) -> tuple[Loss, ...]:
         """As the agent does for coalitions."""
-        trainer = self.trainer(switch or KillSwitch())
-        return trainer.measure(self.plan, self.verdict, adapters, self.report)
+        self.switch = switch or KillSwitch()
+        return self.trainer.measure(self.plan, self.verdict, adapters, self.report)
+
+    def close(self) -> None:
+        """As the agent does when it ends."""
+        self.trainer.close()
 
     def measured_names(self) -> list[str]:
         """Adapters of the newest evaluation."""
@@ -118,8 +118,9 @@ class FirstRound:
 
 
 @pytest.fixture(scope="module")
-def silo(tmp_path_factory: pytest.TempPathFactory) -> TinyEvaluation:
-    return TinyEvaluation(tmp_path_factory.mktemp("silo"))
+def silo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyEvaluation]:
+    with closing(TinyEvaluation(tmp_path_factory.mktemp("silo"))) as silo:
+        yield silo
 
 
 @pytest.fixture(scope="module")
@@ -227,15 +228,11 @@ def test_one_record_has_a_loss_and_no_error(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_is_killed_every_time_is_a_death(tmp_path: Path) -> None:
-    silo, switch = TinyEvaluation(tmp_path), KillSwitch(kills=9)
-    silo.jobs = replace(silo.jobs, config=without_restarts(silo.jobs.config))
-    with pytest.raises(ProcessDiedError, match=r"evaluation: .*SIGKILL"):
+    silo, switch = TinyEvaluation(tmp_path, restarts=0), KillSwitch(kills=9)
+    with pytest.raises(ProcessDiedError, match=r"rank 0: .*SIGKILL"):
         silo.evaluate(BASE_MODEL, silo.plain, switch)
     assert len(switch.killed) == 1
-
-
-def without_restarts(config: SiloConfig) -> SiloConfig:
-    return config.model_copy(update={"agent": AgentSection(max_restarts=0)})
+    assert job_processes(psutil.Process()) == []
 
 
 def test_the_job_measures_each_coalition_in_the_run_s_layout(silo: TinyEvaluation) -> None:

@@ -15,7 +15,7 @@ from silo_agent.federation.marks import Seen, forget_clock, remember_clock
 from silo_agent.loop import only_agent, run_agent, running_agent
 from tests.simulator.fake_clock import START, FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
-from tests.simulator.silo import Behaviour, SimulatedGate
+from tests.simulator.silo import Behaviour, SimulatedGate, SimulatedTrainer
 from tests.tiny_model import make_tiny_model
 
 
@@ -201,3 +201,29 @@ def test_what_is_past_its_retention_is_forgotten_once_a_day(
     gate = ForgettingGate(silo.contract, silo.behaviour, START, [])
     run_agent(replace(agent, clock=silo.clock, gate=gate))
     assert len(days) == len(set(days)) == 4
+
+
+def test_what_training_keeps_in_memory_is_looked_after_and_given_back_at_the_end(
+    federation: SimulatedFederation,
+) -> None:
+    silo = federation.silos["silo-a"]
+    agent = silo.agent(FEDERATION, federation.pinned)
+    calls: list[str] = []
+
+    class Keeping(SimulatedTrainer):
+        def give_back_idle(self) -> None:
+            calls.append("idle")
+
+        def close(self) -> None:
+            calls.append("close")
+
+    class StopsAfterAMinute(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self.now() > START + timedelta(minutes=1):
+                (silo.home / "STOP").touch()
+
+    trainer = Keeping("silo-a", silo.home / "work", silo.behaviour, lambda: None)
+    run_agent(replace(agent, clock=StopsAfterAMinute(), trainer=trainer))
+    assert calls.count("idle") >= 60, "at least once a second"
+    assert calls[-1] == "close" and calls.count("close") == 1

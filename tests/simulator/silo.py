@@ -152,9 +152,15 @@ class SimulatedTrainer:
         tokens = 100 + _drawn(self.silo) % 900
         return tuple(Loss(nats=self._loss(adapter), tokens=tokens) for adapter in adapters)
 
+    def give_back_idle(self) -> None:
+        """Nothing of a simulated training stays in memory."""
+
+    def close(self) -> None:
+        """As `give_back_idle`."""
+
     def _leave(self, plan: RoundPlan, files: RunFiles) -> None:
         write_durably(files.checkpoints / "step-1" / "state.pt", b"c" * CHECKPOINT_BYTES)
-        write_durably(files.torchrun_log, b"step 1\n")
+        write_durably(files.directory / "log-rank-0.txt", b"step 1\n")
         kept = self.directory.parent / SILO_ONLY / plan.run / f"round-{plan.round:04d}.safetensors"
         write_durably(kept, files.adapter.read_bytes())
 

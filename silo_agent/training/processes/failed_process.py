@@ -38,12 +38,14 @@ class FailedProcess:
         )
 
 
-def first_failed(torchrun: FailedProcess) -> FailedProcess:
-    """The rank that failed first, or `torchrun` itself when its log names no rank."""
+def first_failed(torchrun: FailedProcess, job: Path | None = None) -> FailedProcess:
+    """The rank that failed first, or `torchrun` itself when its log names no rank.
+
+    Ranks log beside the `job` that they do, before they know one beside torchrun, and into
+    torchrun's own log before they have one of their own.
+    """
     codes = failed_ranks(torchrun.log)
-    logs = {rank: rank_log(torchrun.log.parent, rank) for rank in codes}
-    # A rank that failed before it had a log of its own wrote into torchrun's.
-    logs = {rank: log if log.exists() else torchrun.log for rank, log in logs.items()}
+    logs = {rank: _log(torchrun.log, job or torchrun.log.parent, rank) for rank in codes}
     if not codes:
         return torchrun
 
@@ -54,6 +56,11 @@ def first_failed(torchrun: FailedProcess) -> FailedProcess:
 
     first = min(codes, key=consequence)
     return FailedProcess(f"rank {first}", codes[first], logs[first])
+
+
+def _log(torchrun: Path, job: Path, rank: int) -> Path:
+    places = (rank_log(directory, rank) for directory in (job, torchrun.parent))
+    return next((log for log in places if log.exists()), torchrun)
 
 
 def _last_error_line(log: Path) -> str:

@@ -2,14 +2,16 @@
 
 This process never imports torch. A result is read only from a file that is bound to the job's
 fingerprint; when one lies there already, nothing is started. Whatever happens (stop, deadline,
-Ctrl-C, a failed rank), no process is left running when a function here returns or raises, and a
-later call goes on from the last complete checkpoint.
+Ctrl-C, a failed rank), no process is left running when a function here raises, and a later call
+goes on from the last complete checkpoint. When it returns, only ranks that were handed in stay.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,7 +26,10 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
+from silo_agent.training.orders import Order
+from silo_agent.training.processes.failed_process import FailedProcess
 from silo_agent.training.processes.rank_processes import Launch, rank_processes
+from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,
@@ -48,9 +53,18 @@ class TrainingInterruptedError(SiloOperatorError):
         self.cause = cause
 
 
+class Running(Protocol):
+    """What does a job: ranks or a process."""
+
+    def exit_code(self) -> int | None: ...
+
+    def failed(self, code: int) -> FailedProcess: ...
+
+
 def run_training(
     job: TrainingJob,
     *,
+    ranks: ResidentRanks | None = None,
     on_progress: OnProgress | None = None,
     deadline: datetime | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -58,24 +72,18 @@ def run_training(
 ) -> TrainingResult:
     """Train one adapter (and the silo-only baseline, if asked); returns what was measured.
 
-    A deadline that passes during the baseline ends the baseline only. Raises
-    TrainingInterruptedError on stop or deadline, the error that a rank reported, and
-    ProcessDiedError when one failed without a report.
+    In `ranks`, or in such that start and end with the job. A deadline that passes during the
+    baseline ends the baseline only. Raises TrainingInterruptedError on stop or deadline, the error
+    that a rank reported, and ProcessDiedError when one failed without a report.
     """
     files, fingerprint = RunFiles(job.output_dir), job.fingerprint()
     earlier = _earlier_training(files, job, fingerprint)
     if earlier is not None and not _misses_baseline(job, earlier):
         return earlier
-    launch = Launch(
-        "silo_agent.training.ranks.child",
-        (str(files.job), fingerprint),
-        ranks=job.ranks,
-        threads=job.threads_per_rank,
-        log=files.torchrun_log,
-    )
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
+    shape = GroupShape(job.model_dir, job.device, job.ranks, job.threads_per_rank)
     try:
-        watch.until_done(job, launch)
+        watch.until_done(job, _in_ranks(ranks, files, fingerprint, shape, "training"))
     except TrainingInterruptedError as interruption:
         without_baseline = read_result(files.result, TrainingResult, fingerprint)
         if interruption.cause != "deadline" or without_baseline is None:
@@ -87,16 +95,55 @@ def run_training(
 def run_evaluation(
     job: EvaluationJob,
     *,
+    ranks: ResidentRanks | None = None,
     on_progress: OnProgress | None = None,
     deadline: datetime | None = None,
     should_stop: Callable[[], bool] | None = None,
     clock: Clock | None = None,
 ) -> EvaluationResult:
-    """Held-out loss of every adapter on every set, in one process; raises as `run_training`."""
+    """Held-out loss of every adapter on every set; raises as `run_training`.
+
+    In `ranks`, for which the job describes an engine, or in one process.
+    """
     files, fingerprint = RunFiles(job.output_dir), job.fingerprint()
     earlier = read_result(files.result, EvaluationResult, fingerprint)
     if earlier is not None:
         return earlier
+    watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
+    watch.until_done(job, _evaluating(ranks, job, files, fingerprint))
+    return _result_of(files, EvaluationResult, fingerprint)
+
+
+Started = Callable[[], AbstractContextManager[Running]]
+
+
+def _in_ranks(
+    ranks: ResidentRanks | None,
+    files: RunFiles,
+    fingerprint: str,
+    shape: GroupShape,
+    kind: Literal["training", "evaluation"],
+) -> Started:
+    """A job as an order to ranks; without any, to such that end with it."""
+    group = ranks or ResidentRanks(files.directory)
+    order = Order(
+        kind=kind,
+        job=files.job,
+        fingerprint=fingerprint,
+        device=shape.device,
+        threads=shape.threads_per_rank,
+        is_last=group.is_last,
+    )
+    return partial(group.doing, order, shape)
+
+
+def _evaluating(
+    ranks: ResidentRanks | None, job: EvaluationJob, files: RunFiles, fingerprint: str
+) -> Started:
+    if ranks is not None and job.engine is not None:
+        threads = max(1, job.threads // job.engine.ranks)
+        shape = GroupShape(job.model_dir, job.device, job.engine.ranks, threads)
+        return _in_ranks(ranks, files, fingerprint, shape, "evaluation")
     launch = Launch(
         "silo_agent.training.ranks.evaluate",
         (str(files.job), fingerprint),
@@ -104,9 +151,7 @@ def run_evaluation(
         threads=job.threads,
         log=files.evaluation_log,
     )
-    watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
-    watch.until_done(job, launch)
-    return _result_of(files, EvaluationResult, fingerprint)
+    return partial(rank_processes, launch)
 
 
 class _Watch:
@@ -127,21 +172,21 @@ class _Watch:
         self._clock = clock
         self._reader = ProgressReader(files.progress)
 
-    def until_done(self, job: BaseModel, launch: Launch) -> None:
-        """Return when every process has ended well; otherwise end all of them and raise."""
+    def until_done(self, job: BaseModel, start: Started) -> None:
+        """Return when the job is done; otherwise end every process and raise."""
         self._files.prepare()
         write_durably(self._files.job, job.model_dump_json().encode())
         self._stop_if_due()
         if self._on_progress is not None:
             self._on_progress(Progress(phase="starting the processes"))
-        with rank_processes(launch) as processes:
+        with start() as running:
             while True:
-                code = processes.exit_code()
+                code = running.exit_code()
                 self._pass_progress_on()
                 if code == 0:
                     return
                 if code is not None:
-                    raise read_failure(self._files.failure) or processes.failed(code).error()
+                    raise read_failure(self._files.failure) or running.failed(code).error()
                 self._stop_if_due()
                 time.sleep(POLL_SECONDS)
 
@@ -180,7 +225,7 @@ def _result_of(files: RunFiles, kind: type[ResultT], fingerprint: str) -> Result
         raise SiloOperatorError(
             "training process",
             expected=f"a result in {files.result}",
-            found="none, although every process ended well",
+            found="none, although the job is done",
             action=f"look into the logs in {files.directory}",
         )
     return result

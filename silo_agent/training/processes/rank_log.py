@@ -17,14 +17,17 @@ def rank_log(directory: Path, rank: int) -> Path:
     return directory / f"log-rank-{rank}.txt"
 
 
-def redirect_output() -> None:
-    """Send stdout and stderr, of this process and its helpers, to the log of this rank."""
-    directory = os.environ.get(LOG_DIRECTORY_VARIABLE)
-    if directory is None:
+def redirect_output(directory: Path | None = None) -> None:
+    """Send stdout and stderr, of this process and its helpers, to the log of this rank.
+
+    In `directory`, that of a job, or where the launch said; a log that is there goes on.
+    """
+    launched_in = os.environ.get(LOG_DIRECTORY_VARIABLE)
+    if launched_in is None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    path = rank_log(Path(directory), int(os.environ["RANK"]))
+    path = rank_log(directory or Path(launched_in), int(os.environ["RANK"]))
     descriptor = open_private(path)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -32,5 +35,5 @@ def redirect_output() -> None:
 
 
 def open_private(path: Path) -> int:
-    """A descriptor of a new, empty file of mode 0600 that the caller closes."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """A descriptor that appends to a file of mode 0600; the caller closes it."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -65,11 +65,11 @@ class RankProcesses:
         """None while anything may run, 0 when every rank ended well; negative for a signal."""
         return self.process.poll()
 
-    def failed(self, code: int) -> FailedProcess:
-        """The process to blame when `exit_code` is `code`, which is not 0."""
+    def failed(self, code: int, job: Path | None = None) -> FailedProcess:
+        """The process to blame when `exit_code` is `code`, not 0; ranks may log beside a `job`."""
         if self.launch.ranks is None:
             return FailedProcess("evaluation", code, self.launch.log)
-        return first_failed(FailedProcess("torchrun", code, self.launch.log))
+        return first_failed(FailedProcess("torchrun", code, self.launch.log), job)
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 The gradient of a step is that of (sum of answer-token losses) / (answer tokens of the whole step),
 over all sequences of all ranks, plus the proximal term if the recipe has one, so the number of
 ranks does not change the result. What is not trained leaves as the very bytes that came in.
+
+An engine does one job after another. `begin` makes it what it was when it was built, so a job's
+adapter is the same, bit for bit, on an engine that has been used and on a new one: working and
+float32 values of the parameters, moments and step of the optimizer, and all counters.
 """
 
-import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
-from pydantic import TypeAdapter
 
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import SiloOperatorError
-from infra.disk.durable_files import write_durably
+from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
+from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
 from silo_agent.training.ranks.lora_model import (
+    ADAPTER_NAME,
     RESIDUAL_NAME,
+    adapter_parameters,
     answer_nll,
     load_lora_model,
     record_nll,
@@ -36,63 +39,86 @@ from silo_agent.training.ranks.lora_model import (
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
 from silo_agent.training.ranks.proximal_term import ProximalTerm
-from silo_agent.training.ranks.starting_tensors import starting_tensors
+from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
 
 NEVER = 10**9
 
 
-@dataclass(frozen=True)
-class ResumePoint:
-    """What a checkpoint knows besides tensors. `step` counts finished steps.
-
-    Held-out losses are those from before training, None where the job did not ask for them.
-    """
-
-    step: int
-    tokens: int
-    seconds: float
-    first_step_loss: float
-    last_step_loss: float
-    base: RecordSums | None
-    starting: RecordSums | None
-
-
-def deepspeed_config(job: TrainingJob) -> dict[str, Any]:
+def deepspeed_config(spec: EngineSpec) -> dict[str, Any]:
     """The whole DeepSpeed configuration; the learning rate is set before each step."""
-    recipe = job.recipe
     optimizer = {
-        "lr": float(recipe.learning_rate),
-        "weight_decay": float(recipe.weight_decay),
+        "lr": 0.0,
+        "weight_decay": float(spec.weight_decay),
         # PyTorch's AdamW: DeepSpeed's own would be compiled at first use.
         "torch_adam": True,
     }
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": job.micro_batches_per_rank,
-        "gradient_clipping": float(recipe.max_gradient_norm),
+        "gradient_accumulation_steps": spec.sequences_per_rank,
+        "gradient_clipping": float(spec.max_gradient_norm),
         "optimizer": {"type": "AdamW", "params": optimizer},
-        "zero_optimization": {"stage": job.zero_stage, "overlap_comm": job.device == "cuda"},
-        "bf16": {"enabled": job.device == "cuda"},
+        "zero_optimization": {"stage": spec.zero_stage, "overlap_comm": spec.device == "cuda"},
+        "bf16": {"enabled": spec.device == "cuda"},
         "steps_per_print": NEVER,
     }
 
 
 class LoraEngine:
-    """One adapter in training on this rank; every method is collective over the ranks."""
+    """Trains one adapter at a time on this rank; every method is collective over the ranks."""
 
-    def __init__(self, job: TrainingJob) -> None:
-        self._job = job
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
         self._rank = dist.get_rank()
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self._device = torch.device("cuda", local_rank) if job.device == "cuda" else _CPU
-        config = deepspeed_config(job)
-        self._stage_3_config = _stage_3_config(config) if job.zero_stage == 3 else None
-        model = _starting_model(job)
+        self._device = torch.device("cuda", local_rank) if spec.device == "cuda" else _CPU
+        config = deepspeed_config(spec)
+        self._stage_3_config = _stage_3_config(config) if spec.zero_stage == 3 else None
+        model = load_lora_model(
+            spec.model_dir,
+            spec.layout,
+            spec.device,
+            residual=spec.residual_layout,
+            trained=spec.trained,
+        )
         trainable = list(trained_parameters(model).values())
         self._engine, *_ = deepspeed.initialize(
             model=model, model_parameters=trainable, config=config
         )
-        self._proximal = _proximal_term(job, self._engine.module)
+        self._first_steps = _optimizer_steps(self._optimizer)
+        self._job: TrainingJob | None = None
+        self._proximal: ProximalTerm | None = None
+
+    def begin(self, job: TrainingJob) -> None:
+        """Take the job's starting adapter as if the engine had just been built for it.
+
+        Raises UntrustedInputError when a file is not an adapter of the job's layout.
+        """
+        if job.engine != self.spec:
+            raise ValueError("the job is not one of this engine")
+        self.end()
+        torch.manual_seed(job.recipe.seed % 2**63)
+        self.put(starting_tensors(job.layout, job.starting_adapter))
+        if self.spec.residual_layout is not None:
+            residual = starting_tensors(self.spec.residual_layout, job.starting_residual)
+            self.put(residual, RESIDUAL_NAME)
+        self._engine.optimizer.refresh_fp32_params()
+        _reset(self._optimizer, self._first_steps)
+        self._engine.global_steps = self._engine.global_samples = 0
+        self._engine.micro_steps = self._engine.skipped_steps = 0
+        self._job = job
+        self._proximal = self._proximal_term(job)
+
+    def end(self) -> None:
+        """Leave the job, so that nothing of it acts on the next."""
+        if self._proximal is not None:
+            self._proximal.end()
+        self._job = self._proximal = None
+
+    def put(self, tensors: NamedTensors, adapter: str = ADAPTER_NAME) -> None:
+        """Put an adapter into the model; training goes on from what `begin` took."""
+        parameters = list(adapter_parameters(self._engine.module, adapter).values())
+        with self._whole_parameters(parameters):
+            set_adapter(self._engine.module, tensors, adapter)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss per answer token.
@@ -101,7 +127,7 @@ class LoraEngine:
         SiloOperatorError when it is not finite.
         """
         self._engine.train()
-        ranks, tokens = self._job.ranks, answer_tokens(sequences)
+        ranks, tokens = self.spec.ranks, answer_tokens(sequences)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._set_learning_rate(index)
         if self._proximal is not None:
@@ -125,7 +151,7 @@ class LoraEngine:
 
     def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> RecordSums:
         """Sums of held-out records under the adapter as it is now, or the base model alone."""
-        ranks = self._job.ranks
+        ranks = self.spec.ranks
         self._engine.eval()
         module = self._engine.module
         counts = [tokens for each in sequences for tokens in each.record_answer_tokens]
@@ -149,32 +175,28 @@ class LoraEngine:
         bfloat16.
         """
         tensors: dict[str, Float32Array] = {}
-        if self._job.recipe.trained_factors != "both":
-            tensors.update(starting_tensors(self._job.layout, self._job.starting_adapter))
+        if self.spec.trained != "both":
+            job = self._running
+            tensors.update(starting_tensors(job.layout, job.starting_adapter))
         for name, parameter in trained_parameters(self._engine.module).items():
             tensors[name] = _whole(parameter).cpu().numpy()
         return tensors
 
     def save_checkpoint(self, directory: Path, point: ResumePoint, fingerprint: str) -> None:
         """Save optimizer and adapter, then the marker that makes it count, then drop older ones."""
-        tag = f"step-{point.step}"
         self._engine.save_checkpoint(
-            str(directory), tag=tag, save_latest=False, exclude_frozen_parameters=True
+            str(directory), tag=point.tag, save_latest=False, exclude_frozen_parameters=True
         )
         dist.barrier()
         if self._rank == 0:
-            marker = {"fingerprint": fingerprint, "point": asdict(point)}
-            write_durably(directory / MARKER_NAME, json.dumps(marker).encode())
-            _remove_checkpoints(directory, keep=tag)
+            mark_complete(directory, point, fingerprint)
         dist.barrier()
 
     def load_checkpoint(self, directory: Path, fingerprint: str) -> ResumePoint | None:
         """Go back to the newest complete checkpoint of this very job, if there is one."""
-        point = _resume_point(directory, fingerprint)
+        point = newest_complete(directory, fingerprint)
         if point is not None:
-            self._engine.load_checkpoint(
-                str(directory), tag=f"step-{point.step}", load_module_strict=False
-            )
+            self._engine.load_checkpoint(str(directory), tag=point.tag, load_module_strict=False)
         dist.barrier()
         return point
 
@@ -183,14 +205,38 @@ class LoraEngine:
         self._engine.destroy()
         del self._engine
 
+    @property
+    def _running(self) -> TrainingJob:
+        if self._job is None:
+            raise ValueError("no job has begun")
+        return self._job
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """PyTorch's, below the one that partitions."""
+        optimizer: torch.optim.Optimizer = self._engine.optimizer.optimizer
+        return optimizer
+
     def _set_learning_rate(self, index: int) -> None:
-        recipe = self._job.recipe
+        recipe = self._running.recipe
         share = min(1.0, (index + 1) / (recipe.warmup_steps + 1))
         for group in self._engine.optimizer.param_groups:
             group["lr"] = float(recipe.learning_rate) * share
 
+    def _whole_parameters(self, parameters: list[torch.nn.Parameter]) -> Any:
+        """At ZeRO-3, parameters put together inside the block, what rank 0 wrote shared after."""
+        if self.spec.zero_stage < 3:
+            return nullcontext()
+        return deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
 
-MARKER_NAME = "complete.json"
+    def _proximal_term(self, job: TrainingJob) -> ProximalTerm | None:
+        mu = float(job.recipe.proximal_mu)
+        if mu == 0:
+            return None
+        parameters = trained_parameters(self._engine.module)
+        return ProximalTerm(parameters, mu, self.spec.sequences_per_rank, _whole)
+
+
 _CPU = torch.device("cpu")
 
 
@@ -201,46 +247,20 @@ def _stage_3_config(config: dict[str, Any]) -> Any:
     return HfDeepSpeedConfig(config)
 
 
-def _starting_model(job: TrainingJob) -> Any:
-    residual = job.residual_layout if job.starting_residual is not None else None
-    model = load_lora_model(
-        job.model_dir,
-        job.layout,
-        job.device,
-        residual=residual,
-        trained=job.recipe.trained_factors,
-    )
-    set_adapter(model, starting_tensors(job.layout, job.starting_adapter))
-    if residual is not None:
-        set_adapter(model, starting_tensors(residual, job.starting_residual), RESIDUAL_NAME)
-    return model
+def _optimizer_steps(optimizer: torch.optim.Optimizer) -> float:
+    """Steps that an optimizer counts before its first one: DeepSpeed may have made some."""
+    return max((float(state["step"]) for state in optimizer.state.values()), default=0.0)
 
 
-def _proximal_term(job: TrainingJob, module: Any) -> ProximalTerm | None:
-    mu = float(job.recipe.proximal_mu)
-    if mu == 0:
-        return None
-    return ProximalTerm(trained_parameters(module), mu, job.micro_batches_per_rank, _whole)
+def _reset(optimizer: torch.optim.Optimizer, steps: float) -> None:
+    """Moments become zero in place, because DeepSpeed holds views of them."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
+        state["step"].fill_(steps)
 
 
 def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
     """The optimizer's float32 value of a parameter, put together from all ranks."""
     full: torch.Tensor = deepspeed.utils.safe_get_full_fp32_param(parameter)
     return full.detach().float()
-
-
-def _resume_point(directory: Path, fingerprint: str) -> ResumePoint | None:
-    """None also for a marker that another version of this program wrote."""
-    try:
-        marker = json.loads((directory / MARKER_NAME).read_bytes())
-        if marker["fingerprint"] != fingerprint:
-            return None
-        return TypeAdapter(ResumePoint).validate_python(marker["point"])
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _remove_checkpoints(directory: Path, keep: str) -> None:
-    for path in directory.glob("step-*"):
-        if path.name != keep:
-            shutil.rmtree(path)

@@ -1,15 +1,17 @@
 """Held-out losses in one process: `python -m silo_agent.training.ranks.evaluate JOB FINGERPRINT`.
 
 The base model is loaded once and the adapters are exchanged on it. The measure is the one of
-training: same packing, same order, mean nats per answer token. DeepSpeed is not imported.
+training: same packing, same order, mean nats per answer token. DeepSpeed is not imported here;
+ranks that have an engine measure the same way on it.
 """
 
 import math
 import os
 import sys
 import time
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
@@ -25,7 +27,8 @@ from silo_agent.training.loss import Loss, RecordSums
 from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
 if TYPE_CHECKING:
-    from silo_agent.training.ranks.packing import PackedSequence
+    from silo_agent.training.ranks.packing import ChatTokenizer, PackedSequence
+    from silo_agent.training.ranks.starting_tensors import NamedTensors
 
 WORST_LOSS = 1e6
 """Nats per token that stand for a loss that is not finite."""
@@ -45,6 +48,14 @@ def main(arguments: list[str]) -> int:
     return exit_code_of(measure, files.failure)
 
 
+class MeasuredModel(Protocol):
+    """A model in which adapters are exchanged."""
+
+    def put(self, tensors: "NamedTensors", adapter: str = ...) -> None: ...
+
+    def heldout(self, sequences: "list[PackedSequence]") -> RecordSums: ...
+
+
 def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     """One loss per adapter and held-out set; raises UntrustedInputError for a bad adapter."""
     began = time.monotonic()
@@ -52,21 +63,25 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     with collector_paused():
         import torch
 
-        from silo_agent.training.ranks import devices, lora_model
+        from silo_agent.training.ranks import lora_model
+        from silo_agent.training.ranks.plain_model import PlainModel
 
     torch.set_num_threads(job.threads)
-    device = devices.single_device(job.device)
-    sets = _packed_sets(job)
-    model = lora_model.load_lora_model(
-        job.model_dir, job.layout, job.device, residual=job.residual_layout
-    )
-    model.to(device).eval()
+    model, tokenizer = PlainModel(job), lora_model.load_tokenizer(job.model_dir)
+    losses = measure(job, model, tokenizer, progress)
+    return EvaluationResult(losses=losses, seconds=time.monotonic() - began)
+
+
+def measure(
+    job: EvaluationJob, model: MeasuredModel, tokenizer: "ChatTokenizer", progress: ProgressWriter
+) -> tuple[HeldoutLoss, ...]:
+    """One loss per adapter and held-out set on a model of the job's layouts."""
     losses: list[HeldoutLoss] = []
+    sets = _packed_sets(job, tokenizer)
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
-            sums = _record_sums(model, sequences, device)
-            losses.append(_heldout_loss(job, adapter, name, sums))
+            losses.append(_heldout_loss(job, adapter, name, _by_sequence(model, sequences)))
             done = Progress(
                 phase="held-out losses",
                 step=len(losses),
@@ -74,14 +89,14 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
                 loss=losses[-1].nats,
             )
             progress.report(done)
-    return EvaluationResult(losses=tuple(losses), seconds=time.monotonic() - began)
+    return tuple(losses)
 
 
-def _packed_sets(job: EvaluationJob) -> "dict[str, list[PackedSequence]]":
-    from silo_agent.training.ranks.lora_model import load_tokenizer
+def _packed_sets(
+    job: EvaluationJob, tokenizer: "ChatTokenizer"
+) -> "dict[str, list[PackedSequence]]":
     from silo_agent.training.ranks.packing import pack_heldout
 
-    tokenizer = load_tokenizer(job.model_dir)
     return {
         heldout.name: pack_heldout(
             tokenizer,
@@ -94,36 +109,28 @@ def _packed_sets(job: EvaluationJob) -> "dict[str, list[PackedSequence]]":
     }
 
 
-def _exchange(model: Any, job: EvaluationJob, adapter: EvaluatedAdapter) -> None:
+def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapter) -> None:
     """Put `adapter` and its residual into the model.
 
     What has no file has a B of zero, as the initial adapter has: it leaves the base model.
     """
-    from silo_agent.training.ranks.lora_model import RESIDUAL_NAME, set_adapter
+    from silo_agent.training.ranks.lora_model import RESIDUAL_NAME
     from silo_agent.training.ranks.starting_tensors import starting_tensors, widened_tensors
 
     if adapter.path is None or adapter.layout is None:
-        set_adapter(model, starting_tensors(job.layout, adapter.path))
+        model.put(starting_tensors(job.layout, adapter.path))
     else:
-        set_adapter(model, widened_tensors(job.layout, adapter.layout, adapter.path))
+        model.put(widened_tensors(job.layout, adapter.layout, adapter.path))
     if job.residual_layout is not None:
-        residual = starting_tensors(job.residual_layout, adapter.residual)
-        set_adapter(model, residual, RESIDUAL_NAME)
+        model.put(starting_tensors(job.residual_layout, adapter.residual), RESIDUAL_NAME)
 
 
-def _record_sums(
-    model: Any, sequences: "list[PackedSequence]", device: Any
-) -> tuple[RecordSums, ...]:
+def _by_sequence(model: MeasuredModel, sequences: "list[PackedSequence]") -> tuple[RecordSums, ...]:
     """Sums of the records of each sequence."""
-    import torch
-
-    from silo_agent.training.ranks.lora_model import record_nll
-
-    with torch.no_grad():
-        nats = [record_nll(model, sequence, device).tolist() for sequence in sequences]
+    sums = iter(model.heldout(sequences))
     return tuple(
-        tuple((_finite(n, t), t) for n, t in zip(each, sequence.record_answer_tokens, strict=True))
-        for each, sequence in zip(nats, sequences, strict=True)
+        tuple((_finite(n, t), t) for n, t in islice(sums, len(sequence.record_starts)))
+        for sequence in sequences
     )
 
 

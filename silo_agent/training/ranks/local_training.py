@@ -10,14 +10,15 @@ import torch.distributed as dist
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
 from silo_agent.training.loss import Loss
-from silo_agent.training.ranks.engine import LoraEngine, ResumePoint
-from silo_agent.training.ranks.lora_model import load_tokenizer
+from silo_agent.training.ranks.checkpoints import ResumePoint
+from silo_agent.training.ranks.engine import LoraEngine
+from silo_agent.training.ranks.kept_engine import KeptEngine
 from silo_agent.training.ranks.packing import (
     PackedSequence,
     pack_heldout,
     pack_training,
 )
-from silo_agent.training.ranks.process_group import join_ranks, peak_rss_bytes
+from silo_agent.training.ranks.process_group import peak_rss_bytes
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
@@ -38,6 +39,7 @@ class _Round:
     train: list[PackedSequence]
     heldout: list[PackedSequence]
     packing: PackingCounts
+    kept: KeptEngine
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,12 @@ class _Trained:
     after: Loss | None
 
 
-def train_rank(job: TrainingJob, fingerprint: str) -> None:
-    """Join the ranks, do the job, leave; raises ConsortiaError kinds a person can act on."""
-    join_ranks(job)
-    do_job(job, fingerprint)
-    dist.destroy_process_group()
+def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None:
+    """Train, measure, save, in ranks that have met; what a result already has is not done again.
 
-
-def do_job(job: TrainingJob, fingerprint: str) -> None:
-    """Train, measure, save, in ranks that have met; what a result already has is not done again."""
-    round_ = _round(job, fingerprint)
+    Raises ConsortiaError kinds a person can act on.
+    """
+    round_ = _round(job, fingerprint, kept)
     result = read_result(round_.files.result, TrainingResult, fingerprint)
     if result is None:
         measures_after = job.measure_local or _baseline_is_the_local_adapter(job)
@@ -79,11 +77,11 @@ def do_job(job: TrainingJob, fingerprint: str) -> None:
     dist.barrier()
 
 
-def _round(job: TrainingJob, fingerprint: str) -> _Round:
+def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     files = RunFiles(job.output_dir)
     progress = ProgressWriter(files.progress if dist.get_rank() == 0 else None)
     progress.phase("packing")
-    recipe, tokenizer = job.recipe, load_tokenizer(job.model_dir)
+    recipe, tokenizer = job.recipe, kept.tokenizer(job.model_dir)
     train, counts = pack_training(
         tokenizer,
         job.train_records,
@@ -100,12 +98,12 @@ def _round(job: TrainingJob, fingerprint: str) -> _Round:
         # Not the recipe's seed, which changes with the round: losses of all rounds are compared.
         seed=job.layout.seed,
     )
-    return _Round(job, fingerprint, files, progress, train, heldout, counts)
+    return _Round(job, fingerprint, files, progress, train, heldout, counts, kept)
 
 
 def _train(round_: _Round, part: _Part) -> _Trained:
     round_.progress.phase(f"{part.name}: loading the model")
-    engine = LoraEngine(part.job)
+    engine = round_.kept.for_training(part.job)
     resumed = engine.load_checkpoint(_checkpoints(part), round_.fingerprint)
     start = resumed or _before_training(round_, part, engine)
     point = _steps(round_, part, engine, start)
@@ -116,7 +114,7 @@ def _train(round_: _Round, part: _Part) -> _Trained:
     tensors = engine.adapter()
     if dist.get_rank() == 0:
         write_adapter(part.adapter, part.job.layout, tensors)
-    engine.close()
+    engine.end()
     return _Trained(point, start.step, after)
 
 

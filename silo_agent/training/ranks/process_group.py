@@ -8,22 +8,21 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from silo_agent.training.job import TrainingJob
+from silo_agent.training.engine_spec import Device
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
 
 
-def join_ranks(job: TrainingJob) -> None:
+def join_ranks(device: Device, threads: int) -> None:
     """Set this process up for its rank and meet the others; returns when all are there."""
-    if job.device == "cuda":
+    if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.set_num_threads(job.threads_per_rank)
-    torch.manual_seed(job.recipe.seed % 2**63)
+    torch.set_num_threads(threads)
     # DeepSpeed would compile a shared-memory all-reduce at this point (a minute with g++ and the
     # Python headers, and a lock that a killed build leaves behind). Only its inference uses it.
     deepspeed.ops.__compatible_ops__ = {}
     rendezvous = os.environ.get(RENDEZVOUS_VARIABLE)
     deepspeed.init_distributed(
-        "nccl" if job.device == "cuda" else "gloo",
+        "nccl" if device == "cuda" else "gloo",
         auto_mpi_discovery=False,
         init_method=f"file://{rendezvous}" if rendezvous else "env://",
         rank=int(os.environ["RANK"]),
@@ -32,7 +31,7 @@ def join_ranks(job: TrainingJob) -> None:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory over the ranks so far."""
+    """Largest resident memory over the ranks since they started."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = torch.tensor(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     if dist.get_backend() == "nccl":

@@ -33,13 +33,20 @@ class ProximalTerm:
         self._whole = whole
         self._start = {name: whole(p).clone() for name, p in parameters.items()}
         self._pull: dict[str, torch.Tensor] = {}
-        for name, parameter in parameters.items():
+        self._hooks = [
             parameter.register_hook(partial(self._add, name))  # type: ignore[no-untyped-call]
+            for name, parameter in parameters.items()
+        ]
 
     def begin_step(self) -> None:
         """Take the parameters as they are now as the p of the coming step; collective."""
         for name, parameter in self._parameters.items():
             self._pull[name] = (self._whole(parameter) - self._start[name]) * self._share_of_mu
+
+    def end(self) -> None:
+        """Add nothing to the gradients of any later backward pass."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _add(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
         return gradient + self._pull[name].to(gradient.dtype)

@@ -14,10 +14,10 @@ from data_contracts.adapters.adapter_format import (
 from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter, tensors_of
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
+NamedTensors = Iterator[tuple[str, Float32Array]]
 
-def starting_tensors(
-    layout: AdapterLayout, path: Path | None
-) -> Iterator[tuple[str, Float32Array]]:
+
+def starting_tensors(layout: AdapterLayout, path: Path | None) -> NamedTensors:
     """(name, array) of the adapter in `path`, through the gate, or of the initial one.
 
     Raises UntrustedInputError when the file is not an adapter of this layout.
@@ -30,9 +30,7 @@ def starting_tensors(
         yield lora_b_name(target.module), b
 
 
-def widened_tensors(
-    layout: AdapterLayout, narrow: AdapterLayout, path: Path
-) -> Iterator[tuple[str, Float32Array]]:
+def widened_tensors(layout: AdapterLayout, narrow: AdapterLayout, path: Path) -> NamedTensors:
     """(name, array) of an adapter of the layout `narrow` in `layout`, of higher rank.
 
     Zeros follow, and B is rescaled, so that each module's scaling * B @ A is the same.

@@ -6,13 +6,16 @@ goes on from the checkpoint until its deadline passes; and what is left of it, w
 one that ends the ranks, in two ranks.
 """
 
+import psutil
 import pytest
 
 from data_contracts.errors import ConsortiaError
 from silo_agent.training.job import TrainingJob, TrainingResult
+from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import Resumed, orphans_of_a_killed_agent, resume
 from tests.silo_agent.training.shared_ranks import (
+    KEEP_SECONDS,
     finished,
     train_in_one_rank,
     train_in_shared_ranks,
@@ -23,9 +26,11 @@ from tests.silo_agent.training.tiny_jobs import (
     absent_module_job,
     damaged_job,
     first_round,
+    job_processes,
     make_tiny_silo,
     recipe_job,
     second_round,
+    twice,
 )
 
 
@@ -41,8 +46,8 @@ def one_rank(silo: TinySilo) -> Jobs:
         first_round(silo, "one-rank", ranks=1),
         recipe_job(silo, "one-rank-b", "b", zero_stage=2, ranks=1),
         recipe_job(silo, "one-rank-a", "a", zero_stage=1, ranks=1),
-        absent_module_job(silo),
         first_round(silo, "one-rank-zero-3", ranks=1, zero_stage=3),
+        absent_module_job(silo),
     )
     train_in_one_rank(jobs, silo.root)
     return {job.output_dir.name: job for job in jobs}
@@ -81,15 +86,17 @@ def unforeseen(last_launch: tuple[Jobs, ConsortiaError]) -> ConsortiaError:
 def last_launch(
     silo: TinySilo, second_job: TrainingJob, resumed: Resumed
 ) -> tuple[Jobs, ConsortiaError]:
+    start = RunFiles(second_job.output_dir).adapter
     jobs = (
-        first_round(silo, "zero-1", zero_stage=1),
-        first_round(silo, "zero-2", zero_stage=2),
+        *(job for stage in (1, 2) for job in twice(silo, stage, start)),
         second_job,
-        first_round(silo, "zero-3", zero_stage=3),
+        *twice(silo, 3, start),
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
     )
-    error = train_in_shared_ranks((*jobs, damaged_job(silo)), silo.root)
+    ranks = ResidentRanks(silo.root, KEEP_SECONDS)
+    error = train_in_shared_ranks((*jobs, damaged_job(silo)), ranks)
     assert error is not None
+    assert job_processes(psutil.Process()) == [], "which has ended the ranks"
     return {job.output_dir.name: job for job in jobs}, error
 
 

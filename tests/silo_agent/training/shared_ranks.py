@@ -1,29 +1,25 @@
-"""Several jobs one after the other in the same ranks: only the libraries' start is shared.
+"""Several jobs one after the other in the same ranks: the libraries are started once for all.
 
-`python -m tests.silo_agent.training.shared_ranks JOB.json...`, once per rank, does each job as a
-rank of its own launch does and leaves its result, or what it reports, in its output directory.
-Starting the libraries takes longer than training the tiny model.
+Starting them takes longer than training the tiny model.
 """
 
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-import pytest
-
 from data_contracts.errors import ConsortiaError
+from infra.processes.exit_codes import FAULT
 from silo_agent.training.job import TrainingJob, TrainingResult
+from silo_agent.training.orders import Order, Orders
 from silo_agent.training.processes.launch import run_training
-from silo_agent.training.processes.rank_log import redirect_output
-from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE, Launch, rank_processes
-from silo_agent.training.run_files import RunFiles, exit_code_of
+from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
+from silo_agent.training.processes.resident_ranks import MODULE, ResidentRanks
+from silo_agent.training.run_files import RunFiles
 
 ROOT = Path(__file__).parents[3]
-MODULE = "tests.silo_agent.training.shared_ranks"
+KEEP_SECONDS = 600
 
 
 def finished(job: TrainingJob) -> TrainingResult:
@@ -32,53 +28,41 @@ def finished(job: TrainingJob) -> TrainingResult:
 
 
 def train_in_one_rank(jobs: Sequence[TrainingJob], root: Path) -> None:
-    """Do jobs in one plain process, which is their only rank."""
-    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}
+    """Do jobs in one plain process, which is their only rank; of the last a fault is expected."""
+    directory = root / "orders"
+    directory.mkdir()
+    orders = Orders(directory)
+    for number, job in enumerate(jobs, start=1):
+        job.output_dir.mkdir(exist_ok=True)
+        files = RunFiles(job.output_dir)
+        files.job.write_text(job.model_dump_json())
+        order = Order(
+            kind="training",
+            job=files.job,
+            fingerprint=job.fingerprint(),
+            device="cpu",
+            threads=1,
+            is_last=job is jobs[-1],
+        )
+        orders.give(number, order)
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "PYTHONPATH": str(ROOT)}
     variables[RENDEZVOUS_VARIABLE] = str(root / "rendezvous")
-    subprocess.run(
-        [sys.executable, "-m", MODULE, *_written(jobs)],
+    ran = subprocess.run(
+        [sys.executable, "-m", MODULE, str(directory)],
         env=os.environ | variables,
-        check=True,
+        check=False,
         capture_output=True,
     )
+    assert ran.returncode == FAULT, ran.stderr.decode()[-2000:]
 
 
-def train_in_shared_ranks(jobs: Sequence[TrainingJob], root: Path) -> ConsortiaError | None:
-    """Do jobs in ranks that torchrun starts as it starts those of a silo; what went wrong."""
-    log = root / "log-torchrun.txt"
-    launch = Launch(MODULE, tuple(_written(jobs)), ranks=jobs[0].ranks, threads=1, log=log)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        with rank_processes(launch) as processes:
-            while (code := processes.exit_code()) is None:
-                time.sleep(0.1)
-            return processes.failed(code).error() if code else None
-
-
-def _written(jobs: Sequence[TrainingJob]) -> list[str]:
-    """Paths of the jobs, each in its output directory."""
-    for job in jobs:
-        job.output_dir.mkdir(exist_ok=True)
-        RunFiles(job.output_dir).job.write_text(job.model_dump_json())
-    return [str(RunFiles(job.output_dir).job) for job in jobs]
-
-
-def main(paths: list[str]) -> None:
-    """One rank."""
-    redirect_output()
-    os.umask(0o077)
-    os.environ["DS_ACCELERATOR"] = "cpu"
-    import torch.distributed as dist
-
-    from silo_agent.training.ranks.local_training import do_job
-    from silo_agent.training.ranks.process_group import join_ranks
-
-    jobs = [TrainingJob.model_validate_json(Path(path).read_bytes()) for path in paths]
-    join_ranks(jobs[0])
-    for job in jobs:
-        exit_code_of(partial(do_job, job, job.fingerprint()), RunFiles(job.output_dir).failure)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def train_in_shared_ranks(
+    jobs: Sequence[TrainingJob], ranks: ResidentRanks
+) -> ConsortiaError | None:
+    """Do jobs as an agent does that keeps its ranks; what the first that fails raises."""
+    try:
+        for job in jobs:
+            run_training(job, ranks=ranks)
+    except ConsortiaError as error:
+        return error
+    return None

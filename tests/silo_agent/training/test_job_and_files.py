@@ -45,7 +45,7 @@ def test_job_survives_json(silo: TinySilo) -> None:
 def test_ranks_must_divide_the_sequences_of_a_step(silo: TinySilo) -> None:
     with pytest.raises(ValidationError, match="to be a multiple of ranks"):
         silo.job("any", ranks=3)
-    assert silo.job("any", ranks=2).micro_batches_per_rank == 2
+    assert silo.job("any", ranks=2).engine.sequences_per_rank == 2
 
 
 def test_fingerprint_covers_recipe_and_data_but_not_threads(silo: TinySilo, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_an_unforeseen_failure_shows_the_last_error_line_and_the_log(
     assert isinstance(unforeseen, SiloOperatorError)
     assert "exit code 1; last error line: " in unforeseen.found
     assert "Safetensor" in unforeseen.found
-    logs = [silo.root / f"log-{name}.txt" for name in ("rank-0", "rank-1", "torchrun")]
+    damaged = silo.root / "damaged"
+    logs = [*(damaged / f"log-rank-{rank}.txt" for rank in (0, 1)), silo.root / "log-torchrun.txt"]
     (log,) = [log for log in logs if str(log) in str(unforeseen)]
     assert log.name in {"log-rank-0.txt", "log-rank-1.txt"}
     assert "Traceback" in log.read_text()

@@ -112,6 +112,17 @@ def test_stage_and_ranks_do_not_change_the_adapter(
     assert result.tokens == zero_2.tokens
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_used_engine_trains_the_very_adapter_of_a_new_one(two_ranks: Jobs, stage: int) -> None:
+    fresh, between, again = (
+        finished(two_ranks[f"zero-{stage}{suffix}"]) for suffix in ("", "-between", "-again")
+    )
+    assert again.adapter.read_bytes() == fresh.adapter.read_bytes() != between.adapter.read_bytes()
+    exact = {"first_step_loss", "last_step_loss", "base", "starting", "local", "silo_only"}
+    assert again.model_dump(include=exact) == fresh.model_dump(include=exact)
+    assert fresh.first_step_loss != between.first_step_loss
+
+
 def test_training_went_on_from_the_checkpoint_of_the_killed_run(resumed: Resumed) -> None:
     assert 2 <= resumed.result.resumed_from_step < STEPS
 

@@ -88,6 +88,16 @@ def second_round(silo: TinySilo, starting: Path) -> TrainingJob:
     return first_round(silo, "second-round", round=2, starting_adapter=starting)
 
 
+def twice(silo: TinySilo, stage: int, starting: Path) -> tuple[TrainingJob, ...]:
+    """A job at a ZeRO stage, another from `starting` on the same engine, and the first again."""
+    name = f"zero-{stage}"
+    return (
+        first_round(silo, name, zero_stage=stage),
+        silo.job(f"{name}-between", zero_stage=stage, round=2, starting_adapter=starting),
+        first_round(silo, f"{name}-again", zero_stage=stage),
+    )
+
+
 def absent_module_job(silo: TinySilo) -> TrainingJob:
     """A failure that a rank reports."""
     target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)

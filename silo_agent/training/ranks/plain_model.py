@@ -1,0 +1,41 @@
+"""A model on one device, without DeepSpeed, in which adapters are exchanged and measured."""
+
+from collections.abc import Sequence
+
+import torch
+
+from silo_agent.training.job import EvaluationJob
+from silo_agent.training.loss import RecordSums
+from silo_agent.training.ranks.devices import single_device
+from silo_agent.training.ranks.lora_model import (
+    ADAPTER_NAME,
+    load_lora_model,
+    record_nll,
+    set_adapter,
+)
+from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.starting_tensors import NamedTensors
+
+
+class PlainModel:
+    """The base model of a job with its LoRA modules."""
+
+    def __init__(self, job: EvaluationJob) -> None:
+        self._device = single_device(job.device)
+        self._model = load_lora_model(
+            job.model_dir, job.layout, job.device, residual=job.residual_layout
+        )
+        self._model.to(self._device).eval()
+
+    def put(self, tensors: NamedTensors, adapter: str = ADAPTER_NAME) -> None:
+        """Put an adapter into the model."""
+        set_adapter(self._model, tensors, adapter)
+
+    def heldout(self, sequences: Sequence[PackedSequence]) -> RecordSums:
+        """Summed nats and answer tokens of every record, in the order of the sequences."""
+        sums: list[tuple[float, int]] = []
+        with torch.no_grad():
+            for sequence in sequences:
+                nats = record_nll(self._model, sequence, self._device).tolist()
+                sums += zip(nats, sequence.record_answer_tokens, strict=True)
+        return tuple(sums)
