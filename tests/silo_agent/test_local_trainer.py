@@ -227,7 +227,11 @@ def test_one_record_has_a_loss_and_no_error(tmp_path: Path) -> None:
     assert losses.candidate != losses.base
 
 
-def test_an_evaluation_that_is_killed_every_time_is_a_death(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_killed_every_time_is_a_death(
+    silo: TinyEvaluation, tmp_path: Path
+) -> None:
+    silo.close()
+    assert job_processes(psutil.Process()) == []
     silo, switch = TinyEvaluation(tmp_path, restarts=0), KillSwitch(kills=9)
     with pytest.raises(ProcessDiedError, match=r"rank 0: .*SIGKILL"):
         silo.evaluate(BASE_MODEL, silo.plain, switch)

@@ -20,7 +20,7 @@ from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
 from tests.silo_agent.training.shared_ranks import finished
-from tests.silo_agent.training.tiny_jobs import STEPS, Jobs, TinySilo
+from tests.silo_agent.training.tiny_jobs import SECOND_STEPS, STEPS, Jobs, TinySilo
 
 pytestmark = pytest.mark.stack
 
@@ -124,7 +124,7 @@ def test_a_used_engine_trains_the_very_adapter_of_a_new_one(two_ranks: Jobs, sta
 
 
 def test_training_went_on_from_the_checkpoint_of_the_killed_run(resumed: Resumed) -> None:
-    assert 2 <= resumed.result.resumed_from_step < STEPS
+    assert 2 <= resumed.result.resumed_from_step < SECOND_STEPS
 
 
 def test_a_finished_job_is_not_run_again(zero_2: TrainingResult, zero_2_job: TrainingJob) -> None:

@@ -19,7 +19,7 @@ from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
 
-STEPS, RECIPE_STEPS = 8, 6
+STEPS, RECIPE_STEPS, SECOND_STEPS = 8, 6, 24
 RECIPE_LAYOUT = tiny_adapter_layout(use_rslora=True)
 RESIDUAL_LAYOUT = tiny_adapter_layout(rank=3).model_copy(update={"alpha": 3})
 
@@ -84,8 +84,12 @@ def first_round(silo: TinySilo, name: str, **changes: Any) -> TrainingJob:
 
 
 def second_round(silo: TinySilo, starting: Path) -> TrainingJob:
-    """As the first, from `starting`, so that the baseline is another adapter."""
-    return first_round(silo, "second-round", round=2, starting_adapter=starting)
+    """As the first, from `starting`, so that the baseline is another adapter.
+
+    Long enough that a deadline which passes when the baseline begins is noticed before its end.
+    """
+    recipe = tiny_recipe(SECOND_STEPS)
+    return first_round(silo, "second-round", round=2, recipe=recipe, starting_adapter=starting)
 
 
 def twice(silo: TinySilo, stage: int, starting: Path) -> tuple[TrainingJob, ...]:
