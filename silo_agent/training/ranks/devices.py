@@ -5,7 +5,7 @@ import os
 import torch
 
 from data_contracts.errors import SiloOperatorError
-from silo_agent.training.job import Device
+from silo_agent.training.engine_spec import Device
 
 
 def require_gpus(device: Device) -> None:

@@ -20,7 +20,7 @@ from data_contracts.adapters.adapter_format import expected_shapes
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
-from silo_agent.training.job import Device
+from silo_agent.training.engine_spec import Device
 from silo_agent.training.ranks.packing import IGNORED, ChatTokenizer, PackedSequence
 
 ADAPTER_NAME = "default"
