@@ -1,5 +1,6 @@
 """The real trainer: a plan and the silo's configuration become a job for the training child."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.machine_lock import machine_lock
 from silo_agent.training.processes.launch import run_evaluation, run_training
+
+log = logging.getLogger("silo-agent")
 
 ResultT = TypeVar("ResultT")
 
@@ -102,6 +105,8 @@ class DeepSpeedTrainer:
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
         seconds = self.config.training.time_limit_seconds
         result = self._in_processes(partial(run_evaluation, job), seconds, report)
+        if not result.together:
+            log.info("held-out losses: each conversation was measured in a sequence of its own")
         for adapter in job.adapters:
             book.put(adapter, result.loss(adapter.name, HELDOUT))
 

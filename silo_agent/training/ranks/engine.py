@@ -35,6 +35,7 @@ from silo_agent.training.ranks.lora_model import (
     without_adapters,
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
+from silo_agent.training.ranks.packing_check import may_pack
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 
@@ -93,6 +94,11 @@ class LoraEngine:
             model=model, model_parameters=trainable, config=config
         )
         self._proximal = _proximal_term(job, self._engine.module)
+
+    def may_pack(self) -> bool:
+        """Whether conversations may share a sequence; see `packing_check`."""
+        self._engine.eval()
+        return may_pack(self._engine.module, self._device)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss per answer token.

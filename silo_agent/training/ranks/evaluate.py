@@ -52,7 +52,7 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     with collector_paused():
         import torch
 
-        from silo_agent.training.ranks import devices, lora_model
+        from silo_agent.training.ranks import devices, lora_model, packing_check
 
     torch.set_num_threads(job.threads)
     device = devices.single_device(job.device)
@@ -61,6 +61,10 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
         job.model_dir, job.layout, job.device, residual=job.residual_layout
     )
     model.to(device).eval()
+    together = packing_check.may_pack(model, device)
+    if not together:
+        progress.phase("one conversation a sequence: the model does not keep them apart")
+        sets = _packed_sets(job, together=False)
     losses: list[HeldoutLoss] = []
     for adapter in job.adapters:
         _exchange(model, job, adapter)
@@ -74,19 +78,21 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
                 loss=losses[-1].nats,
             )
             progress.report(done)
-    return EvaluationResult(losses=tuple(losses), seconds=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return EvaluationResult(losses=tuple(losses), seconds=seconds, together=together)
 
 
-def _packed_sets(job: EvaluationJob) -> "dict[str, list[PackedSequence]]":
-    from silo_agent.training.ranks.lora_model import load_tokenizer
-    from silo_agent.training.ranks.packing import pack_heldout
+def _packed_sets(job: EvaluationJob, *, together: bool = True) -> "dict[str, list[PackedSequence]]":
+    from silo_agent.training.ranks.base_model import load_tokenizer
+    from silo_agent.training.ranks.conversation import Conversations
+    from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 
-    tokenizer = load_tokenizer(job.model_dir)
+    conversations = Conversations(load_tokenizer(job.model_dir), job.prompt_date)
     return {
         heldout.name: pack_heldout(
-            tokenizer,
+            conversations,
             heldout.records,
-            length=job.sequence_length,
+            PackingRule(job.sequence_length, together),
             limit=job.heldout_sequences,
             seed=job.layout.seed,
         )

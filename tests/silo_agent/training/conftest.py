@@ -24,6 +24,7 @@ from tests.silo_agent.training.tiny_jobs import (
     damaged_job,
     first_round,
     make_tiny_silo,
+    mixing_job,
     recipe_job,
     second_round,
 )
@@ -87,6 +88,7 @@ def last_launch(
         second_job,
         first_round(silo, "zero-3", zero_stage=3),
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
+        mixing_job(silo),
     )
     error = train_in_shared_ranks((*jobs, damaged_job(silo)), silo.root)
     assert error is not None
