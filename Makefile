@@ -12,7 +12,7 @@ TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,7 +42,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts ## all measurements, about four hours
+bench: bench-merge bench-quality bench-attacks bench-contracts bench-models ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
@@ -55,6 +55,9 @@ bench-attacks: $(READY) ## attacks against every defence; writes .consortia/benc
 
 bench-contracts: $(READY) ## measure the data gate; writes .consortia/bench/contracts.json
 	@$(BIN)/python -m benchmarks.contracts
+
+bench-models: $(READY) ## which architectures keep packed conversations apart; writes .consortia/bench/base-models.json
+	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.base_models
 
 clean: ## remove the environment and everything the demo made
 	rm -rf $(VENV) .consortia build *.egg-info

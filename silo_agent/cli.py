@@ -29,6 +29,7 @@ from silo_agent.gate.contract_gate import contract_gate
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.home.commands import home_app
 from silo_agent.loop import run_agent, running_agent
+from silo_agent.readiness.base_model import judged_model
 from silo_agent.readiness.checklist import refusals
 from silo_agent.readiness.display import show_items
 from silo_agent.readiness.facts import look
@@ -52,7 +53,9 @@ def check(
     home: Home = HERE,
     model: Annotated[
         Path | None,
-        typer.Option(parser=values.model_directory, help="Print the digest of this model."),
+        typer.Option(
+            parser=values.model_directory, help="Judge this model alone, and print its digest."
+        ),
     ] = None,
     data: Annotated[
         bool, typer.Option("--data", help="The data contract alone, as its steward does.")
@@ -65,9 +68,7 @@ def check(
     """Say for everything that a round needs whether it is there, and what to do next; exit 1 if a
     round would be refused. Takes part in nothing."""
     if model is not None:
-        from infra.disk.model_files import model_digest
-
-        say(console, model_digest(model))
+        say(console, *judged_model(model))
         return
     config = load_config(home)
     if data:

@@ -1,9 +1,13 @@
 """Which linear modules of a base model carry LoRA, and their shapes, without loading weights."""
 
+import logging
 from pathlib import Path
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.round_plan import AdapterTarget
+from infra.base_model.linear_modules import NoSuchModelError, linear_modules
+
+log = logging.getLogger("consortia")
 
 
 def adapter_targets(
@@ -11,26 +15,16 @@ def adapter_targets(
 ) -> tuple[AdapterTarget, ...]:
     """Targets in model order. "all-linear" means every linear module but the output head.
 
-    The model is built on the meta device from its config alone, so size does not matter. Raises
+    The model itself says it, as it does at each silo, so size does not matter. Raises
     FederationOperatorError when the directory is no causal model or no module matches.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     try:
-        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _no_layout(str(model_dir), str(error)[:200]) from None
-    head = model.get_output_embeddings()
-    targets = tuple(
-        AdapterTarget(module=name, in_features=module.in_features, out_features=module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and module is not head
-        and _wanted(name, target_modules)
-    )
+        linear = linear_modules(model_dir)
+    except NoSuchModelError as error:
+        raise _no_layout(str(model_dir), str(error)) from None
+    for end, why in linear.left_out.items():
+        log.warning("modules called %s carry no LoRA: %s", end, why)
+    targets = tuple(each for each in linear.modules if _wanted(each.module, target_modules))
     if not targets:
         raise _no_layout(f"modules {target_modules} of {model_dir}", "no such linear module")
     return targets

@@ -5,7 +5,12 @@ The plan validator refuses what the federation's trust mode cannot give, before 
 
 from datetime import datetime, timedelta
 
-from aggregator.planning.feasibility import impossible, require_fits, require_possible
+from aggregator.planning.feasibility import (
+    impossible,
+    require_fits,
+    require_possible,
+    require_usual_numbers,
+)
 from aggregator.planning.inputs import PlanInputs
 from aggregator.planning.starting_point import StartingPoint
 from aggregator.settings.federation import FederationSettings, RoundSection
@@ -60,6 +65,7 @@ def draft_plan(
         layout=inputs.layout,
         silo_layouts=_silo_layouts(settings, inputs.layout, cohort),
         recipe=_recipe(settings, round_number, starting),
+        prompt_date=inputs.prompt_date,
         merge=settings.merge_spec,
         merge_error="exact" if settings.merge.error == "exact" else None,
         compression=settings.merge.compression,
@@ -74,6 +80,7 @@ def draft_plan(
         expires_at=evaluate_by,
     )
     require_fits(plan)
+    require_usual_numbers(plan)
     return plan
 
 

@@ -10,6 +10,7 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.plan_bounds import outside_bounds
 from data_contracts.protocol.records.round_plan import MAX_COHORT, BaseModelRef
 
 
@@ -113,6 +114,17 @@ def require_fits(plan: RoundPlan) -> None:
             f"own and {len(plan.layout.targets)} modules",
             "name modules by their end in silo_adapters and adapter.target_modules, fewer of them, "
             "or fewer silos",
+        )
+
+
+def require_usual_numbers(plan: RoundPlan) -> None:
+    """Whether silos would take its numbers for what somebody means."""
+    outside = outside_bounds(plan)
+    if outside is not None:
+        raise impossible(
+            f"{outside.field} from {outside.least} to {outside.most}",
+            outside.found,
+            f"correct {outside.field} in federation.toml: every silo refuses such a plan",
         )
 
 

@@ -1,5 +1,6 @@
 """What a plan is made of besides the settings, read from the feed, the contracts and the model."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,12 +9,17 @@ from aggregator.feed.reading import newest_attempt
 from aggregator.planning.agreed_contracts import agreed_contracts
 from aggregator.planning.base_model_layout import adapter_targets
 from aggregator.planning.starting_point import StartingPoint, starting_point
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import ConsortiaError, FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
+from infra.base_model.coverage import coverage_words
+from infra.base_model.folder_check import require_sound
+from infra.base_model.weight_files import Weights
 from infra.disk.model_files import model_digest
+
+log = logging.getLogger("consortia")
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,13 @@ class PlanInputs:
     layout: AdapterLayout
     contract_digests: dict[str, str]
     starting: StartingPoint
+    prompt_date: str
     now: datetime
 
 
 def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
     """As of now; raises FederationOperatorError where too few contracts are in force."""
-    newest = newest_attempt(c, feed)
+    newest, now = newest_attempt(c, feed), c.clock.now()
     return PlanInputs(
         membership=feed.membership,
         head=feed.head,
@@ -39,12 +46,15 @@ def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
         layout=newest.plan.record.layout if newest else _first_layout(c),
         contract_digests=_contract_digests(c, feed),
         starting=starting_point(c, feed),
-        now=c.clock.now(),
+        # As the layout: a run keeps the date with which it began.
+        prompt_date=newest.plan.record.day if newest else f"{now:%Y-%m-%d}",
+        now=now,
     )
 
 
 def _base_model(c: Coordinator) -> BaseModelRef:
     model = c.settings.base_model
+    _sound_weights(c)
     return BaseModelRef(
         name=model.name,
         digest=model_digest(c.settings.path(model.path), c.model_digests),
@@ -58,15 +68,26 @@ def _base_model(c: Coordinator) -> BaseModelRef:
 def _first_layout(c: Coordinator) -> AdapterLayout:
     """The run's layout: later plans take that of the first, so that all rounds fit together."""
     adapter = c.settings.adapter
+    model = c.settings.path(c.settings.base_model.path)
+    targets = adapter_targets(model, adapter.target_modules)
+    log.info("%s", coverage_words(_sound_weights(c), targets))
     return AdapterLayout(
         rank=adapter.rank,
         alpha=adapter.alpha,
         seed=adapter.seed,
         use_rslora=adapter.use_rslora,
-        targets=adapter_targets(
-            c.settings.path(c.settings.base_model.path), adapter.target_modules
-        ),
+        targets=targets,
     )
+
+
+def _sound_weights(c: Coordinator) -> Weights:
+    """Of the base model, which no silo is asked to train when it cannot be trained."""
+    try:
+        return require_sound(c.settings.path(c.settings.base_model.path))
+    except ConsortiaError as error:
+        raise FederationOperatorError(
+            error.problem, expected=error.expected, found=error.found, action=error.action
+        ) from error
 
 
 def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:

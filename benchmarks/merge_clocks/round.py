@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import look
@@ -32,6 +31,7 @@ from benchmarks.peers.adapters import LAYERS, RANK, WIDTH, silo_adapter
 from infra.stack.seaweedfs import RunningStorage, start_object_storage
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
+from tests.model_folders import write_model_folder
 from tests.simulator.federation import FEDERATION
 from tests.simulator.silo import SimulatedSilo
 from tests.simulator.stored_federation import StoredFederation
@@ -154,9 +154,9 @@ def _model(directory: Path) -> Path:
         "num_key_value_heads": 32,
         "vocab_size": 64,
     }
-    (directory / "config.json").write_text(json.dumps(config))
-    save_file({"empty": np.zeros(1, dtype=np.float32)}, directory / "model.safetensors")
-    return directory
+    one = np.zeros(1, dtype=np.float32)
+    layers = {f"model.layers.{layer}.norm.weight": one for layer in range(LAYERS)}
+    return write_model_folder(directory, config=config, tensors=layers)
 
 
 def _names_of_model(adapter: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ UTC strings with whole seconds.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -108,6 +108,17 @@ def _instant_from_wire(value: Any) -> Any:
     raise ValueError("expected a UTC instant such as 2026-11-23T05:00:00Z")
 
 
+def _is_a_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Day = Annotated[
+    str,
+    StringConstraints(pattern=r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}$"),
+    AfterValidator(_is_a_day),
+]
+"""A date of the calendar, "2026-11-29"."""
 Line = Annotated[Text, AfterValidator(_one_line)]
 
 

@@ -69,6 +69,7 @@ def compare(
                 for silo in silos
             ),
             sequence_length=plan.record.recipe.sequence_length,
+            prompt_date=plan.record.day,
             heldout_sequences=HELDOUT_SEQUENCES,
             output_dir=paths.home / "comparison",
         ),

@@ -99,6 +99,7 @@ def _measured(
         ),
         heldout=(HeldoutSet(name=PUBLIC, records=public.records),),
         sequence_length=plan.recipe.sequence_length,
+        prompt_date=plan.day,
         heldout_sequences=public.sequences,
         output_dir=directory / "evaluation",
         per_sequence=True,

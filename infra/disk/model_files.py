@@ -18,6 +18,8 @@ CONFIG_FILE = "config.json"
 _MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model"}
 _MODEL_NAMES = {"merges.txt", "vocab.txt"}
 _REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".pyc", ".so"}
+_OTHER_FORMATS = {".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".npz", ".tflite", ".nemo"}
+_CONVERT = "copy all files of the model, or convert its weights to safetensors"
 _REFUSED_NAMES = {"adapter_config.json", "adapter_model.safetensors"}
 
 
@@ -52,11 +54,18 @@ def model_files(directory: Path) -> dict[str, Path]:
             raise _unusable(directory, "safetensors, JSON and text files only", name, action)
         if path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_NAMES:
             found[name] = path
-    missing = {CONFIG_FILE} - set(found)
-    if missing or not any(name.endswith(".safetensors") for name in found):
+    if CONFIG_FILE not in found or not any(name.endswith(".safetensors") for name in found):
         expected = "config.json and at least one .safetensors file"
-        raise _unusable(directory, expected, "less", "prepare the base model again")
+        raise _unusable(directory, expected, _instead(directory, found), _CONVERT)
     return found
+
+
+def _instead(directory: Path, found: dict[str, Path]) -> str:
+    """What lies there, where it is no model that can be loaded."""
+    others = sorted(p.name for p in directory.iterdir() if p.suffix in _OTHER_FORMATS)
+    if others:
+        return f"{others[0]}, weights in another format"
+    return "no config.json" if CONFIG_FILE not in found else "no weights"
 
 
 def _unusable(directory: Path, expected: str, found: str, action: str) -> SiloOperatorError:

@@ -14,6 +14,7 @@ from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.plan_bounds import outside_bounds
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
@@ -179,6 +180,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "plan.trainable",
         "The plan's recipe leads away from where it starts, or cannot leave it.",
         lambda p, s, c: _trainable(p),
+    ),
+    (
+        "plan.numbers",
+        "A number of the plan's recipe, layout, merge or publication rule makes no sense.",
+        lambda p, s, c: outside_bounds(p) is None,
     ),
 )
 

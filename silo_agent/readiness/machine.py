@@ -1,4 +1,4 @@
-"""Readiness of what a round is run with: base models, registries, data, disk, memory, device.
+"""Readiness of what a round is run with: registries, data, disk, memory, device.
 
 What a round needs of disk and memory is an estimate from below, and says so; too little disk is
 wrong, too little memory a warning, because the kernel and ZeRO may still make do.
@@ -12,13 +12,10 @@ import psutil
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import ConsortiaError
-from data_contracts.licences.model_licence import judge_model
-from data_contracts.protocol.records.licence_terms import Use
 from infra.disk.file_digests import FileDigests
-from infra.disk.model_files import model_digest
 from silo_agent.gate.registries import ReferencesError, SiloReferences
-from silo_agent.policy.policy_file import AllowedModel
-from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
+from silo_agent.readiness.base_model import base_models
+from silo_agent.readiness.checklist import Item, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 from silo_agent.training.memory import model_parameters, ranks_bytes
 
@@ -30,7 +27,6 @@ compression left unsent of three rounds, with the factors that it belongs to."""
 LEAST_BYTES = 50_000_000
 """Logs, findings and records of a round, however small the data."""
 
-MODEL_DIGESTS = "model-digests.json"
 
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
@@ -38,43 +34,13 @@ _COUNT_GPUS = "import torch; print(torch.cuda.device_count() if torch.cuda.is_av
 def machine(facts: Facts) -> list[Item]:
     """Everything but the papers; the content of the data is for the data check."""
     return [
-        *_models(facts),
+        *base_models(facts),
         *_registries(facts),
         *_data(facts),
         _disk(facts),
         *_memory(facts),
         _device(facts),
     ]
-
-
-def _models(facts: Facts) -> list[Item]:
-    policy, contract = facts.policy.policy, facts.contract
-    if policy is None:
-        return [Item("base model", "not checked", "it needs a policy that can be read")]
-    uses: tuple[Use, ...] = (
-        contract.terms.uses if isinstance(contract, DataContract) else ("research",)
-    )
-    return [_model(facts, model, uses) for model in policy.models]
-
-
-def _model(facts: Facts, model: AllowedModel, uses: tuple[Use, ...]) -> Item:
-    name, path = f"base model {model.name}", facts.config.path(model.path)
-    if not path.is_dir():
-        return Item(
-            name, "missing", str(path), "put the model's files there, or correct the policy"
-        )
-    cache = facts.config.home / MODEL_DIGESTS
-    found = tried(lambda: model_digest(path, cache))
-    if isinstance(found, ConsortiaError):
-        return of_fault(name, found)
-    if found != model.digest:
-        detail = f"{path} has the digest {found}; the policy names {model.digest}"
-        return wrong(name, detail, "restore the model's files, or correct the policy's digest")
-    judged = [judge_model(model.licence, use, model.licence_acceptance) for use in uses]
-    if not any(finding.allowed for finding in judged):
-        detail = "; ".join(finding.reason for finding in judged)
-        return wrong(name, detail, "correct licence or licence_acceptance in the policy")
-    return there(name, f"{path}, {model.licence}, digest {found}")
 
 
 def _registries(facts: Facts) -> list[Item]:

@@ -14,7 +14,7 @@ from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse_fault
 from silo_agent.steps.own_attempt import OwnAttempt, Step
-from silo_agent.training.job import TrainingResult
+from silo_agent.training.job import PackingCounts, TrainingResult
 
 log = logging.getLogger("silo-agent")
 
@@ -50,6 +50,25 @@ def _tell(number: int, local: TrainingResult) -> None:
         local.first_step_loss,
         local.last_step_loss,
     )
+    _tell_packing(number, local.packing)
+
+
+def _tell_packing(number: int, packing: PackingCounts) -> None:
+    """What was done otherwise than a plan leads to expect."""
+    if not packing.together:
+        log.warning(
+            "round %d: the base model mixes conversations that share a sequence, so each had one "
+            "of its own, and a step fewer tokens than the plan allows",
+            number,
+        )
+    if packing.spell_controls:
+        log.warning(
+            "round %d: %d of %d conversations spell control tokens of the base model, which were "
+            "taken as text",
+            number,
+            packing.spell_controls,
+            packing.conversations,
+        )
 
 
 def _submission(

@@ -14,10 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
+from data_contracts.protocol.wire_types import Day
 from silo_agent.training.engine_spec import Device, EngineSpec
 from silo_agent.training.loss import Loss, RecordSums
 
 PositiveInt = Annotated[int, Field(ge=1)]
+ANY_DATE = "2026-01-01"
+"""For jobs of no plan, where nothing is compared with another day's."""
 
 
 class _Value(BaseModel):
@@ -49,6 +52,7 @@ class TrainingJob(_Value):
 
     `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
+    `prompt_date` is the date for a chat template that writes one.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     """
 
@@ -56,6 +60,7 @@ class TrainingJob(_Value):
     layout: AdapterLayout
     recipe: TrainingRecipe
     round: PositiveInt
+    prompt_date: Day = ANY_DATE
     starting_adapter: Path | None = None
     starting_residual: Path | None = None
     residual_layout: AdapterLayout | None = None
@@ -118,12 +123,16 @@ class TrainingJob(_Value):
 
 class PackingCounts(_Value):
     """How the training records became sequences. `truncated` lost their end, `skipped` had a
-    prompt that left no room for an answer; `passes` above 1 means that the data was used again."""
+    prompt that left no room for an answer; `passes` above 1 means that the data was used again.
+    `spell_controls`: so many held the text of a control token, which was taken as text. Without
+    `together` each conversation was a sequence of its own, because the model mixes neighbours."""
 
     conversations: int
     truncated: int
     skipped: int
     passes: int
+    spell_controls: int = 0
+    together: bool = True
 
 
 class TrainingResult(_Value):
@@ -186,6 +195,7 @@ class EvaluationJob(_Value):
     adapters: Annotated[tuple[EvaluatedAdapter, ...], Field(min_length=1)]
     heldout: Annotated[tuple[HeldoutSet, ...], Field(min_length=1)]
     sequence_length: Annotated[int, Field(ge=16)]
+    prompt_date: Day = ANY_DATE
     heldout_sequences: PositiveInt
     output_dir: Path
     device: Device = "cpu"
@@ -227,10 +237,11 @@ class HeldoutLoss(Loss):
 
 
 class EvaluationResult(_Value):
-    """One loss per adapter and held-out set."""
+    """One loss per adapter and held-out set; `together` as in `PackingCounts`."""
 
     losses: tuple[HeldoutLoss, ...]
     seconds: float
+    together: bool = True
 
     def loss(self, adapter: str, heldout: str) -> HeldoutLoss:
         """The entry of one pair; raises KeyError when it was not measured."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
+from infra.base_model.folder_check import require_sound
 from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
@@ -56,6 +57,7 @@ class LocalJobs:
             layout=self.layout,
             recipe=plan.recipe,
             round=plan.round,
+            prompt_date=plan.day,
             starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),
             starting_residual=rest or starting.residual,
             residual_layout=plan.layout if rest else plan.residual_layout,
@@ -91,6 +93,7 @@ class LocalJobs:
             adapters=adapters,
             heldout=(HeldoutSet(name=HELDOUT, records=heldout),),
             sequence_length=self.plan.recipe.sequence_length,
+            prompt_date=self.plan.day,
             heldout_sequences=training.heldout_sequences,
             output_dir=self._work_dir() / "evaluation",
             device=training.device,
@@ -147,6 +150,7 @@ class LocalJobs:
                 found=found,
                 action="restore the model's files, or correct its digest in the policy",
             )
+        require_sound(path)
         return path
 
     def _work_dir(self) -> Path:

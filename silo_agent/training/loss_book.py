@@ -1,7 +1,8 @@
 """Losses that were already measured, so that no forward pass runs twice.
 
 A loss depends on the base model, the bytes of adapter and residual, their layouts, the held-out
-records, and how many sequences of which length are taken from them in which order; that is the key.
+records, how many sequences of which length are taken from them in which order, and the date that a
+chat template writes; that is the key.
 Sums of single records are kept beside the losses, for the newest such choice of records alone:
 they say something about each record, so they go when other records are measured.
 """
@@ -25,6 +26,9 @@ SUMS_NAME = "heldout-record-sums.json"
 MAX_LOSSES = 4096
 """The newest are kept: more than a request for coalitions and a year of nightly rounds need."""
 
+MEASURE_VERSION = 2
+"""Raised whenever the same records would give other losses, so that no old one is compared."""
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, strict=True)]
 _LOSSES = TypeAdapter(dict[str, tuple[Finite, Tokens]])
@@ -40,7 +44,8 @@ class LossBook:
         self._losses_path, self._sums_path = home / LOSSES_NAME, home / SUMS_NAME
         self._prefix = (
             f"{plan.base_model.digest[:16]}:{artifact_of_file(heldout).digest[:16]}:"
-            f"{plan.recipe.sequence_length}x{sequences}:{plan.layout.seed}"
+            f"{plan.recipe.sequence_length}x{sequences}:{plan.layout.seed}:"
+            f"{MEASURE_VERSION}@{plan.day}"
         )
         self._layout = plan.layout
 

@@ -1,12 +1,10 @@
 """How much memory ranks take at least, from the headers of the base model's files."""
 
-import json
-import struct
-from math import prod
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
-from infra.disk.model_files import model_files
+from infra.base_model.folder_check import elements
+from infra.base_model.weight_files import read_weights
 from silo_agent.training.engine_spec import Device
 
 RANK_BYTES = 500_000_000
@@ -22,22 +20,8 @@ def ranks_bytes(parameters: int, ranks: int, device: Device) -> int:
 
 
 def model_parameters(model: Path) -> int:
-    """How many parameters the model's files hold, from their headers; 0 where there is none."""
+    """How many parameters the model's files hold, from their headers; 0 where they are none."""
     try:
-        files = model_files(model)
-    except ConsortiaError:
-        return 0
-    return sum(_in_header(path) for path in files.values() if path.suffix == ".safetensors")
-
-
-def _in_header(path: Path) -> int:
-    """Elements in a safetensors file: 8 bytes of length, then JSON by tensor."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        return sum(
-            prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-        )
-    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError):
+        return elements(read_weights(model))
+    except (ConsortiaError, OSError):
         return 0

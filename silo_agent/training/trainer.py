@@ -1,5 +1,6 @@
 """The real trainer: a plan and the silo's configuration become a job for the training child."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ RANKS = Path(WORK) / "ranks"
 """Directory of the home with the log of what starts the ranks."""
 ROOM_FACTOR = 2
 """Ranks take twice what they take at least (1.9 GB a rank for a model of 540 MB, measured)."""
+
+log = logging.getLogger("silo-agent")
 
 ResultT = TypeVar("ResultT")
 
@@ -125,6 +128,8 @@ class DeepSpeedTrainer:
     def _measure(self, job: EvaluationJob, book: LossBook, report: StatusReporter) -> None:
         seconds = self.config.training.time_limit_seconds
         result = self._in_processes(partial(run_evaluation, job), seconds, report)
+        if not result.together:
+            log.info("held-out losses: each conversation was measured in a sequence of its own")
         for adapter in job.adapters:
             book.put(adapter, result.loss(adapter.name, HELDOUT))
 

@@ -95,6 +95,8 @@ def test_the_second_round_starts_from_the_published_adapter(
     second = federation.open(2)
     assert second.record.starting_adapter == _report(federation, first).published_adapter
     assert second.record.previous_digest == first.digest
+    dates = {plan.record.prompt_date for plan in (first, second)}
+    assert dates == {f"{first.record.issued_at:%Y-%m-%d}"}
     federation.play(second)
     assert _report(federation, second).outcome == "published"
 

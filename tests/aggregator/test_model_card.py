@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.publishing.model_card import card_records, loss_rows, render_card
-from aggregator.publishing.prompt_format import PromptFormat, PromptSample
+from aggregator.publishing.prompt_format import PromptFormat
 from aggregator.report.bundle import bundle_of
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import artifact_of_bytes
@@ -21,6 +21,7 @@ from data_contracts.protocol.records.merge_spec import MergeSpec, RobustSpec
 from data_contracts.protocol.records.round_plan import BaseModelRef, PublicationRule
 from data_contracts.protocol.records.round_report import SiloLosses
 from data_contracts.protocol.records.verdict import LicenceCount
+from infra.base_model.chat_template import Turn
 from tests.aggregator.federation_samples import (
     COHORT,
     NAMES,
@@ -38,7 +39,7 @@ HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 OWN = OWN_LICENCE.model_copy(update={"share_alike": True})
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROMPT = PromptFormat(
-    PromptSample("<|im_start|>user\nTHE PROMPT<|im_end|>\n", "THE ANSWER<|im_end|>\n"),
+    Turn("<|im_start|>user\nTHE PROMPT<|im_end|>\n", "THE ANSWER<|im_end|>\n"),
     (("tokenizer.json", artifact_of_bytes(b"tokens")),),
 )
 
@@ -235,8 +236,18 @@ def test_hostile_names_change_neither_metadata_nor_sections(text: str) -> None:
         ).count(tag)
 
 
+def test_a_template_s_date_is_said_where_there_is_one() -> None:
+    sample = PromptFormat(Turn("On TODAY: THE PROMPT", "THE ANSWER"), ())
+    dated, before = federation(prompt_date="2026-03-01"), federation()
+    said = "had 2026-03-01 there whatever the day was"
+    assert said in " ".join(card(dated, finished(dated), sample).split())
+    assert said not in " ".join(card(dated, finished(dated)).split())
+    old = " ".join(card(before, finished(before), sample).split())
+    assert "the date where `TODAY` stands):" in old
+
+
 def test_a_sample_with_fences_of_its_own_stays_one_block() -> None:
-    sample = PromptFormat(PromptSample("```\n---\n# Evil\n````\nTHE PROMPT", "THE ANSWER"), ())
+    sample = PromptFormat(Turn("```\n---\n# Evil\n````\nTHE PROMPT", "THE ANSWER"), ())
     fed = federation()
     text = card(fed, finished(fed), sample)
     assert headings(text) == SECTIONS

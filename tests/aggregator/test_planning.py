@@ -96,6 +96,7 @@ def drafted(
         ),
         contract_digests={silo: digest(f"contract of {silo}") for silo in silos},
         starting=starting or StartingPoint(),
+        prompt_date="2026-03-01",
         now=START,
     )
     return draft_plan(settings(use=use, **changes), inputs, 1, 1)
@@ -258,3 +259,26 @@ def test_settings_that_change_in_a_run_must_fit_what_it_published(
         return
     with pytest.raises(FederationOperatorError, match=refused):
         drafted(merge=after, starting=starting)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("warmup_steps", 3),
+        ("weight_decay", Decimal("1.5")),
+        ("max_gradient_norm", Decimal(10) ** 7),
+        ("proximal_mu", Decimal(1001)),
+        ("learning_rate", Decimal(2)),
+    ],
+)
+def test_numbers_that_every_silo_refuses_are_no_plan(field: str, value: Any) -> None:
+    recipe = settings().recipe.model_copy(update={field: value})
+    with pytest.raises(FederationOperatorError, match=rf"recipe\.{field} from .* to ") as caught:
+        drafted(recipe=recipe)
+    assert f"correct recipe.{field}" in str(caught.value)
+
+
+def test_the_date_of_a_template_is_the_one_that_the_run_began_with() -> None:
+    assert drafted().prompt_date == drafted().day == "2026-03-01"
+    before = drafted().model_copy(update={"prompt_date": None})
+    assert before.day == f"{before.issued_at:%Y-%m-%d}"

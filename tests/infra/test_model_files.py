@@ -75,7 +75,10 @@ def test_no_model_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(SiloOperatorError, match="expected a directory; found none"):
         model_digest(tmp_path / "absent")
     (model / "model.safetensors").unlink()
-    with pytest.raises(SiloOperatorError, match=r"at least one \.safetensors"):
+    with pytest.raises(SiloOperatorError, match=r"at least one \.safetensors.*found no weights"):
+        model_digest(model)
+    (model / "model-q4.gguf").write_bytes(b"x")
+    with pytest.raises(SiloOperatorError, match=r"found model-q4\.gguf, weights in another"):
         model_digest(model)
 
 

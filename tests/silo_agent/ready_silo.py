@@ -7,9 +7,6 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
-
 from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.membership import Member
@@ -26,6 +23,7 @@ from silo_agent.readiness.checklist import Item
 from silo_agent.readiness.facts import look
 from silo_agent.readiness.machine import machine
 from silo_agent.readiness.papers import papers
+from tests.model_folders import write_model_folder
 
 PURPOSE = "Coding assistant, research"
 NOW = datetime.now(UTC)
@@ -38,9 +36,7 @@ class ReadySilo:
         self.home, self.fed, self.model = folder / "a silo", folder / "fed", folder / "model"
         self.root = create_key(folder / "root.pem")
         self.coordinator = create_key(self.fed / "keys" / "coordinator-key.pem")
-        self.model.mkdir()
-        (self.model / "config.json").write_text("{}")
-        save_file({"w": np.zeros((8, 8), np.float32)}, self.model / "model.safetensors")
+        write_model_folder(self.model)
         local = LocalModel("small", "Apache-2.0", model_digest(self.model), self.model)
         new = NewSilo("north", "oncology", "http://127.0.0.1:9", PURPOSE, local, "cpu", 1)
         create_home(self.home, new)

@@ -11,6 +11,12 @@ import pytest
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.records.merge_spec import (
+    FedAdam,
+    FedAvg,
+    HeavyBall,
+    ServerOptimizer,
+)
 from data_contracts.protocol.records.round_plan import Retention, SiloLayout
 from silo_agent.first_day.templates import policy_text
 from silo_agent.policy.contract_terms import ContractTerms
@@ -328,3 +334,72 @@ def test_a_recipe_that_cannot_train_is_refused(
     changed = PLAN.recipe.model_copy(update=recipe)
     plan = PLAN.model_copy(update={"recipe": changed, **changes})
     assert decided_by(plan, policy(tmp_path), context()) == rule
+
+
+HUGE = Decimal(10) ** 17
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "gradients turned around": {"max_gradient_norm": Decimal(-1)},
+    "gradients without a limit": {"max_gradient_norm": Decimal(0)},
+    "gradients with a limit that is none": {"max_gradient_norm": HUGE},
+    "weights that grow": {"weight_decay": Decimal("-0.01")},
+    "weights that vanish": {"weight_decay": Decimal("1.01")},
+    "a warm-up that never ends": {"warmup_steps": 2**53 - 1},
+    "a warm-up of one step too many": {"warmup_steps": PLAN.recipe.local_steps + 1},
+    "pulled back to nothing": {"proximal_mu": Decimal(10) ** 12},
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_recipe_of_numbers_that_make_no_sense_is_refused(tmp_path: Path, name: str) -> None:
+    plan = PLAN.model_copy(update={"recipe": PLAN.recipe.model_copy(update=UNUSUAL[name])})
+    assert decided_by(plan, policy(tmp_path), context()) == "plan.numbers"
+
+
+def test_a_learning_rate_that_a_careless_policy_allows_is_refused(tmp_path: Path) -> None:
+    recipe = PLAN.recipe.model_copy(update={"learning_rate": Decimal("1.5")})
+    plan = PLAN.model_copy(update={"recipe": recipe})
+    assert decided_by(plan, policy(tmp_path, rate=100), context()) == "plan.numbers"
+
+
+def test_an_adapter_that_is_scaled_beyond_sense_is_refused(tmp_path: Path) -> None:
+    loud = PLAN.layout.model_copy(update={"alpha": 257 * PLAN.layout.rank})
+    assert decided_by(PLAN.model_copy(update={"layout": loud}), policy(tmp_path), context()) == (
+        "plan.numbers"
+    )
+    own = SiloLayout(silo=PLAN.cohort[1], rank=1, alpha=257)
+    plan = PLAN.model_copy(update={"silo_layouts": (own,)})
+    assert decided_by(plan, policy(tmp_path), context()) == "plan.numbers"
+    quiet = plan.model_copy(update={"silo_layouts": (own.model_copy(update={"alpha": 256}),)})
+    assert decided_by(quiet, policy(tmp_path), context()) is None
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        FedAvg(learning_rate=Decimal("10.1")),
+        HeavyBall(learning_rate=HUGE),
+        FedAdam(learning_rate=Decimal("0.1"), tau=Decimal("1.1")),
+    ],
+    ids=lambda value: value.name,
+)
+def test_a_server_that_leaps_is_refused(tmp_path: Path, optimizer: ServerOptimizer) -> None:
+    merge = PLAN.merge.model_copy(update={"optimizer": optimizer})
+    plan = PLAN.model_copy(update={"merge": merge})
+    assert decided_by(plan, policy(tmp_path), context()) == "plan.numbers"
+
+
+@pytest.mark.parametrize("field", ["max_mean_increase", "max_silo_increase"])
+@pytest.mark.parametrize("value", [Decimal(101), Decimal(-101)])
+def test_a_publication_rule_that_is_none_is_refused(
+    tmp_path: Path, field: str, value: Decimal
+) -> None:
+    rule = PLAN.publication.model_copy(update={field: value})
+    plan = PLAN.model_copy(update={"publication": rule})
+    assert decided_by(plan, policy(tmp_path), context()) == "plan.numbers"
+
+
+def test_what_a_silo_refuses_can_still_be_read() -> None:
+    """Signed plans of before there were bounds stay records."""
+    recipe = PLAN.recipe.model_copy(update=UNUSUAL["gradients turned around"])
+    plan = PLAN.model_copy(update={"recipe": recipe})
+    assert RoundPlan.model_validate_json(plan.model_dump_json()) == plan

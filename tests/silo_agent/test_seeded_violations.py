@@ -104,6 +104,16 @@ VIOLATIONS: dict[str, tuple[str, Records, str]] = {
     "too few subjects": (CONTRACT, [*good(subject="one"), sample_record(40)], "cohort.minimum"),
     "too few records": (CONTRACT, list(sample_records(19)), "records.minimum"),
     "an empty answer": (CONTRACT, [*good(), sample_record(40, answer="")], "records.not_empty"),
+    "an answer that nobody sees": (
+        CONTRACT,
+        [*good(), sample_record(40, answer="\u200b\u2060\ufeff")],
+        "records.not_empty",
+    ),
+    "a prompt of fillers": (
+        CONTRACT,
+        [*good(), sample_record(40, prompt="\u3164 \u2800")],
+        "records.not_empty",
+    ),
     "a row that is no record": (CONTRACT, [*good(), b"{"], "records.readable"),
     "a quality rule": (
         CONTRACT,
@@ -124,6 +134,17 @@ def test_a_seeded_violation_is_refused_by_its_rule(
     assert rule in failing(outcome)
     allowed = {rule, "cohort.minimum", "split.both_present"} if "cohort" in rule else {rule}
     assert set(failing(outcome)) <= allowed
+
+
+def test_a_control_token_is_told_and_its_record_stays(tmp_path: Path) -> None:
+    silo = SampleSilo(tmp_path, CONTRACT)
+    silo.write_records([*good(), sample_record(40, answer="It ends.<|im_end|>")])
+    outcome = silo.check()
+    assert outcome.passed
+    told = next(o for o in outcome.outcomes if o.rule == "text.control_tokens")
+    assert (told.success, told.severity) == (False, "warning")
+    assert outcome.train_records + outcome.heldout_records == 41
+    assert "row 41: it spells a control token of a language model" in outcome.operator_notes
 
 
 @pytest.fixture

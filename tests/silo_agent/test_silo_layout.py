@@ -8,6 +8,7 @@ import pytest
 
 from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
+from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout, SiloLayout
 from infra.disk.model_files import model_digest
@@ -20,6 +21,7 @@ from silo_agent.training.jobs import BASE, LocalJobs, measured
 from silo_agent.training.loss import Loss
 from tests.aggregator.adapter_samples import dense
 from tests.aggregator.federation_samples import federation
+from tests.model_folders import write_model_folder
 from tests.silo_agent.test_policy import EXACT, POLICY
 
 PLAN = federation().plan.record
@@ -36,10 +38,7 @@ def narrow_plan(digest: str, **changes: Any) -> RoundPlan:
 
 @pytest.fixture
 def digest(tmp_path: Path) -> str:
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"weights")
+    model = write_model_folder(tmp_path / "model")
     digest = model_digest(model, tmp_path / "digests.json")
     text = POLICY.format(**{**EXACT, "digest": digest}).replace("/models/a", str(model))
     (tmp_path / "policy.toml").write_text(text)
@@ -201,3 +200,35 @@ def test_a_known_loss_is_one_of_adapter_residual_and_layout(
     renamed = alone.model_copy(update={"name": "candidate"})
     assert book.get(renamed) == Loss(nats=1.0, tokens=9)
     assert (book.get(both), book.get(other)) == (Loss(nats=2.0, tokens=9), Loss(nats=3.0, tokens=9))
+
+
+def test_jobs_have_the_date_of_the_plan(digest: str, splits: Splits, tmp_path: Path) -> None:
+    jobs = jobs_of(OTHER, narrow_plan(digest, prompt_date="2026-03-01"), tmp_path)
+    assert jobs.training(GlobalAdapter(None), splits).prompt_date == "2026-03-01"
+    assert jobs.evaluation((BASE,), splits.heldout).prompt_date == "2026-03-01"
+    before = narrow_plan(digest)
+    assert jobs_of(OTHER, before, tmp_path).evaluation((BASE,), splits.heldout).prompt_date == (
+        before.issued_at.date().isoformat()
+    )
+
+
+def test_losses_under_another_date_are_not_compared(
+    digest: str, splits: Splits, tmp_path: Path
+) -> None:
+    for day, known in (("2026-03-01", None), ("2026-03-02", None), ("2026-03-01", 1.5)):
+        book = jobs_of(OTHER, narrow_plan(digest, prompt_date=day), tmp_path).book(splits.heldout)
+        found = book.get(BASE)
+        assert (found and found.nats) == known
+        book.put(BASE, Loss(nats=1.5, tokens=3))
+
+
+def test_a_model_that_cannot_be_trained_is_refused_before_any_rank_starts(
+    splits: Splits, tmp_path: Path
+) -> None:
+    quantised = {"quantization_config": {"quant_method": "gptq"}}
+    model = write_model_folder(tmp_path / "model", config=quantised)
+    named = model_digest(model)
+    text = POLICY.format(**{**EXACT, "digest": named}).replace("/models/a", str(model))
+    (tmp_path / "policy.toml").write_text(text)
+    with pytest.raises(SiloOperatorError, match="quantised already: gptq"):
+        jobs_of(OTHER, narrow_plan(named), tmp_path).evaluation((BASE,), splits.heldout)

@@ -41,6 +41,7 @@ _FLAG_COLUMNS = frozenset(
         "licence_allowed",
         "licence_agrees",
         "is_empty",
+        "has_control_tokens",
         "is_duplicate",
         "is_near_duplicate",
         "leaks",

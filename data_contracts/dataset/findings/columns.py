@@ -23,6 +23,7 @@ COLUMNS: dict[str, ColumnType] = {
     "prompt_characters": "INTEGER",
     "answer_characters": "INTEGER",
     "is_empty": "BOOLEAN",
+    "has_control_tokens": "BOOLEAN",
     "licence": "TEXT",
     "licence_allowed": "BOOLEAN",
     "licence_agrees": "BOOLEAN",

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from data_contracts.blank_text import is_blank
+from data_contracts.dataset.control_tokens import spells_control_token
 from data_contracts.dataset.copyright.overlap import MIN_CHAIN, find_overlap
 from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.findings.checks import Checks
@@ -96,6 +98,7 @@ class _ExampleRow:
             "synthetic": example.synthetic,
         }
         self._empty()
+        self._control_tokens()
         self._licence()
         self._opt_out()
         self._image()
@@ -125,10 +128,16 @@ class _ExampleRow:
     def _empty(self) -> None:
         example = self._example
         is_caption = example.image is not None
-        empty = not example.answer.strip() or not (is_caption or example.prompt.strip())
+        empty = is_blank(example.answer) or not (is_caption or not is_blank(example.prompt))
         self._values["is_empty"] = empty
         if empty:
             self._note("prompt or answer is empty")
+
+    def _control_tokens(self) -> None:
+        spelled = any(map(spells_control_token, (self._example.prompt, self._example.answer)))
+        self._values["has_control_tokens"] = spelled
+        if spelled:
+            self._note("it spells a control token of a language model")
 
     def _licence(self) -> None:
         licence = self._example.licence

@@ -33,6 +33,10 @@ def built_in_rules(contract: DataContract) -> tuple[QualityRule, ...]:
     rules = [
         _flag("records.readable", "readable", True),
         _flag("records.not_empty", "is_empty", False),
+        # Told and no more: training takes such text as text.
+        _flag("text.control_tokens", "has_control_tokens", False).model_copy(
+            update={"severity": "warning"}
+        ),
         _distinct("records.minimum", "usable_text", terms.minimum_records),
         _distinct("cohort.minimum", "usable_subject", terms.minimum_cohort),
         _flag("licence.allowed", "licence_allowed", True),

@@ -45,6 +45,7 @@ _IMAGE_REASONS = {
 _FIXED = {
     "records.readable": "is no record",
     "records.not_empty": "question or answer is empty",
+    "text.control_tokens": "spells what steers a language model, such as the end of a turn",
     "opt_out.none": "rights are reserved, or what it says of them cannot be read",
     "opt_out.evidence": "no evidence, or none that is recent enough",
     "consent.given": "says that there is no consent",

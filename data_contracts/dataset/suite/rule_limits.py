@@ -18,6 +18,7 @@ WORDS_OF_COLUMNS = {
     "licence_allowed": "licence allowed",
     "licence_agrees": "licence as claimed",
     "is_empty": "empty",
+    "has_control_tokens": "spells a control token",
     "is_duplicate": "repeats an earlier record",
     "is_near_duplicate": "nearly repeats an earlier record",
     "leaks": "also held out",

@@ -17,6 +17,7 @@ from data_contracts.protocol.records.merge_spec import (
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
     Count,
+    Day,
     DecimalString,
     Digest,
     HubCommit,
@@ -167,12 +168,13 @@ class RoundPlan(Record):
     Besides the starting adapter a round may start from a residual (a second, frozen adapter of
     `residual_layout`), from the server optimizer's state, and from the adapter of the round before
     the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
-    ball carries on. `program` is the version of the coordinator that made it. `merge_error`: the
-    error of the merge is measured in full, not estimated, however many silos there are.
+    ball carries on. `prompt_date` is the date for a chat template that writes one, the same in all
+    rounds of a run so that their losses compare. `program` is the version of the coordinator.
+    `merge_error`: that of the merge is measured in full, not estimated, however many silos.
     """
 
     kind: ClassVar[str] = "round-plan"
-    added_fields: ClassVar[tuple[str, ...]] = ("program", "merge_error")
+    added_fields: ClassVar[tuple[str, ...]] = ("program", "merge_error", "prompt_date")
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
     run: RunId
@@ -195,6 +197,7 @@ class RoundPlan(Record):
     layout: AdapterLayout
     silo_layouts: tuple[SiloLayout, ...] = ()
     recipe: TrainingRecipe
+    prompt_date: Day | None = None
     merge: MergeSpec
     merge_error: Literal["exact"] | None = None
     compression: Compression = "none"
@@ -248,6 +251,11 @@ class RoundPlan(Record):
         if self.server_state and not self.merge.optimizer_state:
             raise ValueError("a server state goes with an optimizer that keeps one")
         return self
+
+    @property
+    def day(self) -> str:
+        """`prompt_date`; of a plan of before there was one, the day on which it was issued."""
+        return self.prompt_date or f"{self.issued_at:%Y-%m-%d}"
 
     def layout_of(self, silo: str) -> AdapterLayout:
         """The layout that `silo` trains and submits."""

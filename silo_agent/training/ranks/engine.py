@@ -12,6 +12,7 @@ float32 values of the parameters, moments and step of the optimizer, and all cou
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from silo_agent.training.ranks.lora_model import (
     without_adapters,
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
+from silo_agent.training.ranks.packing_check import may_pack
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
 
@@ -119,6 +121,12 @@ class LoraEngine:
         parameters = list(adapter_parameters(self._engine.module, adapter).values())
         with self._whole_parameters(parameters):
             set_adapter(self._engine.module, tensors, adapter)
+
+    @cached_property
+    def may_pack(self) -> bool:
+        """Whether conversations may share a sequence, asked once; see `packing_check`."""
+        self._engine.eval()
+        return may_pack(self._engine.module, self._device)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss per answer token.

@@ -27,7 +27,8 @@ from silo_agent.training.loss import Loss, RecordSums
 from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
 if TYPE_CHECKING:
-    from silo_agent.training.ranks.packing import ChatTokenizer, PackedSequence
+    from silo_agent.training.ranks.conversation import ChatTokenizer
+    from silo_agent.training.ranks.packing import PackedSequence
     from silo_agent.training.ranks.starting_tensors import NamedTensors
 
 WORST_LOSS = 1e6
@@ -49,7 +50,10 @@ def main(arguments: list[str]) -> int:
 
 
 class MeasuredModel(Protocol):
-    """A model in which adapters are exchanged."""
+    """A model in which adapters are exchanged; `may_pack`: conversations may share a sequence."""
+
+    @property
+    def may_pack(self) -> bool: ...
 
     def put(self, tensors: "NamedTensors", adapter: str = ...) -> None: ...
 
@@ -63,21 +67,24 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
     with collector_paused():
         import torch
 
-        from silo_agent.training.ranks import lora_model
+        from silo_agent.training.ranks.base_model import load_tokenizer
         from silo_agent.training.ranks.plain_model import PlainModel
 
     torch.set_num_threads(job.threads)
-    model, tokenizer = PlainModel(job), lora_model.load_tokenizer(job.model_dir)
+    model, tokenizer = PlainModel(job), load_tokenizer(job.model_dir)
     losses = measure(job, model, tokenizer, progress)
-    return EvaluationResult(losses=losses, seconds=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return EvaluationResult(losses=losses, seconds=seconds, together=model.may_pack)
 
 
 def measure(
     job: EvaluationJob, model: MeasuredModel, tokenizer: "ChatTokenizer", progress: ProgressWriter
 ) -> tuple[HeldoutLoss, ...]:
     """One loss per adapter and held-out set on a model of the job's layouts."""
+    if not model.may_pack:
+        progress.phase("one conversation a sequence: the model does not keep them apart")
     losses: list[HeldoutLoss] = []
-    sets = _packed_sets(job, tokenizer)
+    sets = _packed_sets(job, tokenizer, together=model.may_pack)
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
@@ -93,15 +100,17 @@ def measure(
 
 
 def _packed_sets(
-    job: EvaluationJob, tokenizer: "ChatTokenizer"
+    job: EvaluationJob, tokenizer: "ChatTokenizer", *, together: bool
 ) -> "dict[str, list[PackedSequence]]":
-    from silo_agent.training.ranks.packing import pack_heldout
+    from silo_agent.training.ranks.conversation import Conversations
+    from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 
+    conversations = Conversations(tokenizer, job.prompt_date)
     return {
         heldout.name: pack_heldout(
-            tokenizer,
+            conversations,
             heldout.records,
-            length=job.sequence_length,
+            PackingRule(job.sequence_length, together),
             limit=job.heldout_sequences,
             seed=job.layout.seed,
         )

@@ -5,9 +5,9 @@ from pathlib import Path
 from infra.disk.model_files import model_files
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import EvaluationJob, TrainingJob
+from silo_agent.training.ranks.base_model import load_tokenizer
+from silo_agent.training.ranks.conversation import ChatTokenizer
 from silo_agent.training.ranks.engine import LoraEngine
-from silo_agent.training.ranks.lora_model import load_tokenizer
-from silo_agent.training.ranks.packing import ChatTokenizer
 
 FileState = tuple[tuple[str, int, int, int], ...]
 

@@ -11,10 +11,12 @@ from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
 from silo_agent.training.loss import Loss
 from silo_agent.training.ranks.checkpoints import ResumePoint
+from silo_agent.training.ranks.conversation import Conversations
 from silo_agent.training.ranks.engine import LoraEngine
 from silo_agent.training.ranks.kept_engine import KeptEngine
 from silo_agent.training.ranks.packing import (
     PackedSequence,
+    PackingRule,
     pack_heldout,
     pack_training,
 )
@@ -29,6 +31,15 @@ from silo_agent.training.run_files import (
 
 
 @dataclass(frozen=True)
+class _Packed:
+    """The records as sequences, and how they became that."""
+
+    train: list[PackedSequence]
+    heldout: list[PackedSequence]
+    counts: PackingCounts
+
+
+@dataclass(frozen=True)
 class _Round:
     """What this rank works on and where it reports, for every adapter of the round."""
 
@@ -36,9 +47,7 @@ class _Round:
     fingerprint: str
     files: RunFiles
     progress: ProgressWriter
-    train: list[PackedSequence]
-    heldout: list[PackedSequence]
-    packing: PackingCounts
+    packed: _Packed
     kept: KeptEngine
 
 
@@ -55,6 +64,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Trained:
+    packing: PackingCounts
     point: ResumePoint
     resumed_from_step: int
     after: Loss | None
@@ -81,41 +91,51 @@ def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     files = RunFiles(job.output_dir)
     progress = ProgressWriter(files.progress if dist.get_rank() == 0 else None)
     progress.phase("packing")
-    recipe, tokenizer = job.recipe, kept.tokenizer(job.model_dir)
+    return _Round(job, fingerprint, files, progress, _packed(job, kept), kept)
+
+
+def _packed(job: TrainingJob, kept: KeptEngine, *, together: bool = True) -> _Packed:
+    recipe = job.recipe
+    conversations = Conversations(kept.tokenizer(job.model_dir), job.prompt_date)
+    rule = PackingRule(recipe.sequence_length, together)
     train, counts = pack_training(
-        tokenizer,
+        conversations,
         job.train_records,
-        length=recipe.sequence_length,
+        rule,
         count=recipe.local_steps * recipe.sequences_per_step,
         seed=recipe.seed,
         round_number=job.round,
     )
     heldout = pack_heldout(
-        tokenizer,
+        conversations,
         job.heldout_records,
-        length=recipe.sequence_length,
+        rule,
         limit=job.heldout_sequences,
         # Not the recipe's seed, which changes with the round: losses of all rounds are compared.
         seed=job.layout.seed,
     )
-    return _Round(job, fingerprint, files, progress, train, heldout, counts, kept)
+    return _Packed(train, heldout, counts)
 
 
 def _train(round_: _Round, part: _Part) -> _Trained:
     round_.progress.phase(f"{part.name}: loading the model")
     engine = round_.kept.for_training(part.job)
+    if round_.packed.counts.together and not engine.may_pack:
+        # Records are packed before a model is loaded, so that a fault in them is found in seconds.
+        round_.progress.phase("one conversation a sequence: the model does not keep them apart")
+        round_ = replace(round_, packed=_packed(part.job, round_.kept, together=False))
     resumed = engine.load_checkpoint(_checkpoints(part), round_.fingerprint)
     start = resumed or _before_training(round_, part, engine)
     point = _steps(round_, part, engine, start)
     after = None
     if part.measures_after:
         round_.progress.phase(f"{part.name}: held-out loss")
-        after = Loss.of(engine.heldout(round_.heldout)).without_records()
+        after = Loss.of(engine.heldout(round_.packed.heldout)).without_records()
     tensors = engine.adapter()
     if dist.get_rank() == 0:
         write_adapter(part.adapter, part.job.layout, tensors)
     engine.end()
-    return _Trained(point, start.step, after)
+    return _Trained(round_.packed.counts, point, start.step, after)
 
 
 def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumePoint:
@@ -124,9 +144,9 @@ def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumeP
     same = job.starting_adapter is None and job.starting_residual is None
     if part.measures_before and (job.measure_starting or (job.measure_base and same)):
         round_.progress.phase("held-out loss before training")
-        starting = engine.heldout(round_.heldout)
+        starting = engine.heldout(round_.packed.heldout)
     if part.measures_before and job.measure_base:
-        base = starting if same else engine.heldout(round_.heldout, adapter=False)
+        base = starting if same else engine.heldout(round_.packed.heldout, adapter=False)
     return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
 
 
@@ -136,7 +156,7 @@ def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) 
     meter = StepMeter(part.name, point.step, steps)
     for index in range(point.step, steps):
         began = time.monotonic()
-        sequences = round_.train[index * size : (index + 1) * size]
+        sequences = round_.packed.train[index * size : (index + 1) * size]
         loss = engine.step(index, sequences)
         tokens = sum(len(sequence.token_ids) for sequence in sequences)
         point = replace(
@@ -169,7 +189,7 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
         seconds=point.seconds,
         tokens_per_second=point.tokens / max(point.seconds, 1e-6),
         peak_rss_bytes_per_rank=peak_rss_bytes(),
-        packing=round_.packing,
+        packing=trained.packing,
         base=Loss.of(point.base) if point.base else None,
         starting=Loss.of(point.starting) if point.starting else None,
         local=trained.after,

@@ -1,8 +1,8 @@
 """The base model with the plan's LoRA modules on it, and its loss on a packed sequence.
 
-Only local files are read, no model code from the directory is run, and the LoRA configuration is
-built from the plan's adapter layout alone. Adapter tensors pass through `data_contracts`' gate. A
-residual is a second adapter beside the trained one: both act, and it is never trained.
+The LoRA configuration is built from the plan's adapter layout alone. Adapter tensors pass through
+`data_contracts`' gate. A residual is a second adapter beside the trained one: both act, and it is
+never trained.
 """
 
 import inspect
@@ -14,26 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_contracts.adapters.adapter_format import expected_shapes
 from data_contracts.adapters.starting_adapter import Float32Array
-from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
 from silo_agent.training.engine_spec import Device
-from silo_agent.training.ranks.packing import IGNORED, ChatTokenizer, PackedSequence
+from silo_agent.training.ranks.base_model import (
+    load_base_model,
+    load_tokenizer,
+    require_fitting,
+)
+from silo_agent.training.ranks.conversation import IGNORED
+from silo_agent.training.ranks.packing import PackedSequence
 
 ADAPTER_NAME = "default"
 RESIDUAL_NAME = "residual"
 """What the model calls its two adapters; neither name is in an adapter file."""
 
 _FACTORS = {"both": (".lora_A.", ".lora_B."), "a": (".lora_A.",), "b": (".lora_B.",)}
-
-
-def load_tokenizer(model_dir: Path) -> ChatTokenizer:
-    """The tokenizer beside the base model."""
-    tokenizer: ChatTokenizer = _from_local(AutoTokenizer, model_dir)
-    return tokenizer
 
 
 def load_lora_model(
@@ -51,7 +50,8 @@ def load_lora_model(
     the model lacks modules of a layout.
     """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    base = _from_local(AutoModelForCausalLM, model_dir, dtype=dtype)
+    base = load_base_model(model_dir, dtype=dtype)
+    require_fitting(base, load_tokenizer(model_dir))
     try:
         model = get_peft_model(base, _lora_config(layout), autocast_adapter_dtype=False)
         if residual is not None:
@@ -120,27 +120,44 @@ def record_nll(model: Any, sequence: PackedSequence, device: torch.device) -> to
     return sums.index_add(0, records.to(device), nats)
 
 
+def next_logits(model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
+    """Logits (tokens x vocabulary) of what follows each token, in the model's own precision."""
+    logits: torch.Tensor = _forward(model, sequence, device).logits[0]
+    return logits
+
+
+def vocabulary_size(model: Any) -> int:
+    """How many token ids the model has embeddings for."""
+    return int(model.get_input_embeddings().num_embeddings)
+
+
+def _forward(
+    model: Any, sequence: PackedSequence, device: torch.device, **options: torch.Tensor
+) -> Any:
+    """No attention mask and restarting positions make transformers build the block-diagonal mask.
+
+    A model that takes no positions gets none; `packing_check` sees to it that its sequences are
+    single conversations.
+    """
+    if _accepts(model, "position_ids"):
+        options["position_ids"] = torch.tensor([sequence.positions], device=device)
+    token_ids = torch.tensor([sequence.token_ids], device=device)
+    return model(input_ids=token_ids, use_cache=False, **options)
+
+
 def _answer_logits(
     model: Any, sequence: PackedSequence, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits (answer tokens x vocabulary, float32), labels, and places of the answer tokens.
 
-    No attention mask and restarting positions make transformers build the block-diagonal mask.
     The output layer is computed only where a label counts: with a vocabulary of 49,152 it is a
     fifth of the arithmetic. Places stay on the CPU.
     """
     labels = torch.tensor(sequence.labels[1:])
     counted = (labels != IGNORED).nonzero().squeeze(1)
-    options: dict[str, Any] = {}
     keeps = _accepts(model, "logits_to_keep")
-    if keeps:
-        options["logits_to_keep"] = counted.to(device)
-    output = model(
-        input_ids=torch.tensor([sequence.token_ids], device=device),
-        position_ids=torch.tensor([sequence.positions], device=device),
-        use_cache=False,
-        **options,
-    )
+    options = {"logits_to_keep": counted.to(device)} if keeps else {}
+    output = _forward(model, sequence, device, **options)
     logits = output.logits[0] if keeps else output.logits[0][counted.to(device)]
     return logits.float(), labels[counted].to(device), counted + 1
 
@@ -174,20 +191,6 @@ def _accepts(model: Any, option: str) -> bool:
     wrapped = getattr(model, "module", model)
     base = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
     return option in inspect.signature(base.forward).parameters
-
-
-def _from_local(factory: Any, model_dir: Path, **options: Any) -> Any:
-    try:
-        return factory.from_pretrained(
-            model_dir, local_files_only=True, trust_remote_code=False, **options
-        )
-    except (OSError, ValueError) as error:
-        raise SiloOperatorError(
-            f"base model in {model_dir}",
-            expected="a transformers model with safetensors weights and its tokenizer",
-            found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
-            action="restore the directory of the base model and check its digest",
-        ) from error
 
 
 def _modules_differ(found: str) -> FederationOperatorError:

@@ -1,37 +1,34 @@
-"""Records -> chat template -> tokens -> packed sequences, in an order that (seed, round) decides.
+"""Records -> conversations -> packed sequences, in an order that (seed, round) decides.
 
 Several conversations share a sequence, each with positions that restart at 0, from which the model
-keeps attention within a conversation. Labels are -100 on the prompt, so that only the answer and
-its end-of-turn tokens count. Sequences end where the last conversation ends: there is no padding.
+keeps attention within a conversation; for a model that does not (`packing_check`) each conversation
+is a sequence of its own. Sequences end where the last conversation ends: there is no padding.
 Nothing is dropped silently: conversations that are too long are cut at their end and counted.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
-from data_contracts.errors import DataStewardError, SiloOperatorError
+from data_contracts.blank_text import is_blank
+from data_contracts.errors import DataStewardError
 from silo_agent.training.job import PackingCounts
-
-IGNORED = -100
-"""The label that cross entropy skips (PyTorch's `ignore_index`)."""
+from silo_agent.training.ranks.conversation import IGNORED, Conversation, Conversations
 
 OPEN_SEQUENCES = 8
 """First-fit looks into this many unfinished sequences before it closes the oldest."""
 
 
-class ChatTokenizer(Protocol):
-    """What packing needs of a tokenizer; Hugging Face tokenizers satisfy it."""
+@dataclass(frozen=True)
+class PackingRule:
+    """How long sequences may be, in tokens, and whether conversations may share one."""
 
-    chat_template: Any
-
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
+    length: int
+    together: bool = True
 
 
 @dataclass
@@ -57,6 +54,14 @@ class PackedSequence:
     def record_starts(self) -> list[int]:
         """Where each conversation begins; one conversation is one record, never in two pieces."""
         return [place for place, position in enumerate(self.positions) if position == 0]
+
+    def apart(self) -> "list[PackedSequence]":
+        """Its conversations, each as a sequence of its own."""
+        borders = [*self.record_starts, len(self.positions)]
+        return [
+            PackedSequence(self.token_ids[a:b], self.labels[a:b], self.positions[a:b])
+            for a, b in pairwise(borders)
+        ]
 
     @property
     def record_answer_tokens(self) -> list[int]:
@@ -100,45 +105,26 @@ class RecordFile:
             prompt, answer = record["prompt"], record["answer"]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise _bad_records(self.path, f"something else in record {index + 1}") from None
-        if not (isinstance(prompt, str) and isinstance(answer, str) and prompt and answer):
+        texts = (prompt, answer)
+        if not all(isinstance(text, str) and not is_blank(text) for text in texts):
             raise _bad_records(self.path, f"an empty or non-text field in record {index + 1}")
         return prompt, answer
 
 
-def tokenize_conversation(
-    tokenizer: ChatTokenizer, prompt: str, answer: str
-) -> tuple[list[int], list[int]]:
-    """(token ids, labels) of one turn; the prompt is tokenized alone, as it is in generation.
-
-    Raises DataStewardError when the template renders the prompt differently once the answer is
-    known, because then no border between prompt and answer exists.
-    """
-    asked = [{"role": "user", "content": prompt}]
-    answered = [*asked, {"role": "assistant", "content": answer}]
-    before = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(answered, tokenize=False)
-    rest = whole.removeprefix(before)
-    if len(rest) == len(whole) or not rest:
-        raise DataStewardError(
-            "chat template of the base model",
-            expected="one whose prompt part stays the same when the answer follows",
-            found="a prompt part that changes with the answer, so no border can be found",
-            action="ask the federation operator for a base model whose chat template is a prefix "
-            "template, or leave this run",
-        )
-    prompt_ids = list(tokenizer(before, add_special_tokens=False)["input_ids"])
-    answer_ids = list(tokenizer(rest, add_special_tokens=False)["input_ids"])
-    return prompt_ids + answer_ids, [IGNORED] * len(prompt_ids) + answer_ids
-
-
 def pack_training(
-    tokenizer: ChatTokenizer, path: Path, *, length: int, count: int, seed: int, round_number: int
+    conversations: Conversations,
+    path: Path,
+    rule: PackingRule,
+    *,
+    count: int,
+    seed: int,
+    round_number: int,
 ) -> tuple[list[PackedSequence], PackingCounts]:
-    """Exactly `count` sequences of at most `length` tokens; wraps around when data runs out.
+    """Exactly `count` sequences; wraps around when data runs out.
 
     The order is a permutation drawn from (seed, round, pass), the same on every rank.
     """
-    packer = _Packer(tokenizer, RecordFile(path), length)
+    packer = _Packer(conversations, RecordFile(path), rule)
     packed: list[PackedSequence] = []
     for sequence in packer.sequences((seed, round_number), wrap=True):
         packed.append(sequence)
@@ -148,16 +134,19 @@ def pack_training(
 
 
 def pack_heldout(
-    tokenizer: ChatTokenizer, path: Path, *, length: int, limit: int, seed: int
+    conversations: Conversations, path: Path, rule: PackingRule, *, limit: int, seed: int
 ) -> list[PackedSequence]:
-    """At most `limit` sequences, the same in every round, each record used at most once."""
-    packer = _Packer(tokenizer, RecordFile(path), length)
+    """The records of at most `limit` packed sequences, the same in every round, each once.
+
+    Where conversations may not share a sequence these are the same records, in the same order.
+    """
+    packer = _Packer(conversations, RecordFile(path), PackingRule(rule.length))
     packed: list[PackedSequence] = []
     for sequence in packer.sequences((seed, 0), wrap=False):
         packed.append(sequence)
         if len(packed) == limit:
             break
-    return packed
+    return packed if rule.together else [one for sequence in packed for one in sequence.apart()]
 
 
 def answer_tokens(sequences: Sequence[PackedSequence]) -> int:
@@ -168,64 +157,64 @@ def answer_tokens(sequences: Sequence[PackedSequence]) -> int:
 class _Packer:
     """First-fit packing with a few open sequences, counting what did not fit."""
 
-    def __init__(self, tokenizer: ChatTokenizer, records: RecordFile, length: int) -> None:
-        if not tokenizer.chat_template:
-            raise SiloOperatorError(
-                "tokenizer of the base model",
-                expected="a chat template",
-                found="none",
-                action="use an instruction-tuned base model, with its chat_template.jinja",
-            )
-        self._tokenizer, self._records, self._length = tokenizer, records, length
-        self._conversations = self._truncated = self._skipped = self._passes = 0
+    def __init__(
+        self, conversations: Conversations, records: RecordFile, rule: PackingRule
+    ) -> None:
+        self._conversations, self._records, self._rule = conversations, records, rule
+        self._used = self._truncated = self._skipped = self._spelling = self._passes = 0
 
     def counts(self) -> PackingCounts:
         """What happened so far."""
         return PackingCounts(
-            conversations=self._conversations,
+            conversations=self._used,
             truncated=self._truncated,
             skipped=self._skipped,
             passes=self._passes,
+            spell_controls=self._spelling,
+            together=self._rule.together,
         )
 
     def sequences(self, seed: tuple[int, int], *, wrap: bool) -> Iterator[PackedSequence]:
-        open_ones: list[PackedSequence] = []
-        for token_ids, labels in self._conversations_of(seed, wrap=wrap):
-            fitting = (s for s in open_ones if len(s.labels) + len(labels) <= self._length)
+        room, open_ones = self._rule.length, list[PackedSequence]()
+        for conversation in self._of_records(seed, wrap=wrap):
+            size = len(conversation.labels)
+            fitting = (s for s in open_ones if len(s.labels) + size <= room)
             sequence = next(fitting, None)
             if sequence is None:
                 if len(open_ones) == OPEN_SEQUENCES:
                     yield open_ones.pop(0)
                 sequence = PackedSequence()
                 open_ones.append(sequence)
-            sequence.append(token_ids, labels)
+            sequence.append(conversation.token_ids, conversation.labels)
+            if not self._rule.together:
+                yield open_ones.pop()
         yield from open_ones
 
-    def _conversations_of(
-        self, seed: tuple[int, int], *, wrap: bool
-    ) -> Iterator[tuple[list[int], list[int]]]:
+    def _of_records(self, seed: tuple[int, int], *, wrap: bool) -> Iterator[Conversation]:
         while self._passes == 0 or wrap:
-            used_before = self._conversations
+            used_before = self._used
             order = np.random.Generator(np.random.PCG64([*_words(*seed), self._passes]))
             self._passes += 1
             for index in order.permutation(len(self._records)):
                 conversation = self._fitted(*self._records.read(int(index)))
                 if conversation is not None:
                     yield conversation
-            if self._conversations == used_before:
+            if self._used == used_before:
                 raise _bad_records(
                     self._records.path,
-                    f"only prompts that fill all {self._length} tokens of the plan's sequences",
+                    f"only prompts that fill all {self._rule.length} tokens of the plan's "
+                    "sequences",
                 )
 
-    def _fitted(self, prompt: str, answer: str) -> tuple[list[int], list[int]] | None:
-        token_ids, labels = tokenize_conversation(self._tokenizer, prompt, answer)
-        if labels[: self._length][-1] == IGNORED:
+    def _fitted(self, prompt: str, answer: str) -> Conversation | None:
+        whole, room = self._conversations.of(prompt, answer), self._rule.length
+        if whole is None or whole.labels[:room][-1] == IGNORED:
             self._skipped += 1
             return None
-        self._conversations += 1
-        self._truncated += len(labels) > self._length
-        return token_ids[: self._length], labels[: self._length]
+        self._used += 1
+        self._truncated += len(whole.labels) > room
+        self._spelling += whole.spells_controls
+        return Conversation(whole.token_ids[:room], whole.labels[:room], whole.spells_controls)
 
 
 def _words(seed: int, round_number: int) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """A model on one device, without DeepSpeed, in which adapters are exchanged and measured."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 
@@ -14,6 +15,7 @@ from silo_agent.training.ranks.lora_model import (
     set_adapter,
 )
 from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packing_check import may_pack
 from silo_agent.training.ranks.starting_tensors import NamedTensors
 
 
@@ -26,6 +28,11 @@ class PlainModel:
             job.model_dir, job.layout, job.device, residual=job.residual_layout
         )
         self._model.to(self._device).eval()
+
+    @cached_property
+    def may_pack(self) -> bool:
+        """Whether conversations may share a sequence, asked once; see `packing_check`."""
+        return may_pack(self._model, self._device)
 
     def put(self, tensors: NamedTensors, adapter: str = ADAPTER_NAME) -> None:
         """Put an adapter into the model."""

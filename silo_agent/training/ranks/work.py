@@ -35,5 +35,6 @@ class Work:
         engine = self._kept.for_measuring(job)
         losses = measure(job, engine, self._kept.tokenizer(job.model_dir), progress)
         if dist.get_rank() == 0:
-            result = EvaluationResult(losses=losses, seconds=time.monotonic() - began)
+            seconds = time.monotonic() - began
+            result = EvaluationResult(losses=losses, seconds=seconds, together=engine.may_pack)
             write_result(files.result, result, fingerprint)

@@ -28,6 +28,7 @@ from tests.silo_agent.training.tiny_jobs import (
     first_round,
     job_processes,
     make_tiny_silo,
+    mixing_job,
     recipe_job,
     second_round,
     twice,
@@ -92,6 +93,7 @@ def last_launch(
         second_job,
         *twice(silo, 3, start),
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
+        mixing_job(silo),
     )
     ranks = ResidentRanks(silo.root, KEEP_SECONDS)
     error = train_in_shared_ranks((*jobs, damaged_job(silo)), ranks)

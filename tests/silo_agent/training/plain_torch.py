@@ -18,16 +18,17 @@ from silo_agent.training.ranks.lora_model import (
     adapter_parameters,
     answer_nll,
     load_lora_model,
-    load_tokenizer,
     set_adapter,
 )
 from silo_agent.training.ranks.packing import (
     PackedSequence,
+    PackingRule,
     answer_tokens,
     pack_heldout,
     pack_training,
 )
 from silo_agent.training.ranks.starting_tensors import starting_tensors
+from tests.silo_agent.training.tiny_jobs import conversations
 
 CPU = torch.device("cpu")
 
@@ -77,9 +78,9 @@ def plain_heldout(model: Any, job: TrainingJob) -> float:
 
 def _heldout_sequences(job: TrainingJob) -> list[PackedSequence]:
     return pack_heldout(
-        load_tokenizer(job.model_dir),
+        conversations(job.model_dir),
         job.heldout_records,
-        length=job.recipe.sequence_length,
+        PackingRule(job.recipe.sequence_length),
         limit=job.heldout_sequences,
         seed=job.layout.seed,
     )
@@ -90,9 +91,9 @@ def _steps(
 ) -> None:
     size = recipe.sequences_per_step
     packed, _ = pack_training(
-        load_tokenizer(job.model_dir),
+        conversations(job.model_dir),
         job.train_records,
-        length=recipe.sequence_length,
+        PackingRule(recipe.sequence_length),
         count=recipe.local_steps * size,
         seed=recipe.seed,
         round_number=job.round,

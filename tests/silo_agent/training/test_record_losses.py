@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, EvaluationResult, HeldoutSet
-from silo_agent.training.loss import RecordSums, change_error, mean_loss
+from silo_agent.training.loss import change_error, mean_loss
 from silo_agent.training.ranks.evaluate import WORST_LOSS, evaluate
-from silo_agent.training.ranks.packing import (
-    RecordFile,
-    pack_heldout,
-    tokenize_conversation,
-)
+from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 from silo_agent.training.run_files import ProgressWriter
-from tests.silo_agent.training.tiny_jobs import TinySilo, drawn_adapter
+from tests.silo_agent.training.tiny_jobs import (
+    TinySilo,
+    conversations,
+    drawn_adapter,
+    one_by_one,
+)
 from tests.tiny_model import tiny_adapter_layout
 
 LENGTH, TOLERANCE = 96, 2e-5
@@ -59,33 +60,13 @@ def evaluation(silo: TinySilo, records: Path, **changes: Any) -> EvaluationResul
     return evaluate(EvaluationJob(**{**fields, **changes}), ProgressWriter(None))
 
 
-def one_by_one(silo: TinySilo, records: Path) -> RecordSums:
-    """(nats, tokens) of every record as `LlamaForCausalLM` states its loss, cut as packing cuts."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from silo_agent.training.ranks.lora_model import load_tokenizer
-
-    model: Any = AutoModelForCausalLM.from_pretrained(silo.model_dir, dtype=torch.float32)
-    tokenizer, file = load_tokenizer(silo.model_dir), RecordFile(records)
-    found = []
-    for index in range(len(file)):
-        token_ids, labels = tokenize_conversation(tokenizer, *file.read(index))
-        ids, kept = torch.tensor([token_ids[:LENGTH]]), torch.tensor([labels[:LENGTH]])
-        tokens = int((kept != -100).sum())
-        if tokens:
-            with torch.no_grad():
-                found.append((model(ids, labels=kept).loss.item() * tokens, tokens))
-    return tuple(found)
-
-
 @pytest.mark.parametrize("name", ["heldout_records", "train_records", "long"])
 def test_each_record_has_the_loss_it_has_alone(
     silo: TinySilo, long_records: Path, name: str
 ) -> None:
     records = long_records if name == "long" else getattr(silo, name)
     found = evaluation(silo, records).loss("base", "own").records
-    alone = one_by_one(silo, records)
+    alone = one_by_one(silo.model_dir, records, LENGTH)
     assert len(found) == len(alone)
     for (nats, tokens), (expected, counted) in zip(sorted(found), sorted(alone), strict=True):
         assert tokens == counted
@@ -107,14 +88,13 @@ def test_a_sequence_s_records_add_up_to_what_training_minimises(silo: TinySilo) 
     from silo_agent.training.ranks.lora_model import (
         answer_nll,
         load_lora_model,
-        load_tokenizer,
         record_nll,
     )
 
     model = load_lora_model(silo.model_dir, LAYOUT, "cpu").eval()
     cpu = torch.device("cpu")
     packed = pack_heldout(
-        load_tokenizer(silo.model_dir), silo.train_records, length=LENGTH, limit=5, seed=3
+        conversations(silo.model_dir), silo.train_records, PackingRule(LENGTH), limit=5, seed=3
     )
     assert len(packed) == 5
     for sequence in packed:

@@ -20,7 +20,7 @@ from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
 from tests.silo_agent.training.shared_ranks import finished
-from tests.silo_agent.training.tiny_jobs import SECOND_STEPS, STEPS, Jobs, TinySilo
+from tests.silo_agent.training.tiny_jobs import SECOND_STEPS, STEPS, Jobs, TinySilo, one_by_one
 
 pytestmark = pytest.mark.stack
 
@@ -198,14 +198,31 @@ def test_plain_peft_and_the_evaluation_see_what_training_measured(
     assert in_peft == pytest.approx(zero_2.local.nats, abs=1e-5)
 
 
+def test_a_model_that_mixes_conversations_gets_one_at_a_time(two_ranks: Jobs) -> None:
+    job = two_ranks["mixing"]
+    result = finished(job)
+    assert not result.packing.together
+    assert result.packing.conversations == STEPS * job.recipe.sequences_per_step
+    assert nats(result.local) < nats(result.base) - 0.1
+    base = one_by_one(job.model_dir, job.heldout_records, job.recipe.sequence_length)
+    assert nats(result.base) == pytest.approx(mean_loss(base), rel=1e-5)
+    said = RunFiles(job.output_dir).progress.read_text()
+    assert "one conversation a sequence" in said
+
+
+def test_a_model_that_keeps_them_apart_gets_as_many_as_fit(zero_2: TrainingResult) -> None:
+    assert zero_2.packing.together
+    assert zero_2.packing.conversations > STEPS * 4
+
+
 def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directory: Path) -> float:
     """As a model user does it: `PeftModel.from_pretrained` and the model's own loss."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from silo_agent.training.ranks.lora_model import load_tokenizer
-    from silo_agent.training.ranks.packing import pack_heldout
+    from silo_agent.training.ranks.packing import PackingRule, pack_heldout
+    from tests.silo_agent.training.tiny_jobs import conversations
 
     directory.mkdir()
     (directory / "adapter_model.safetensors").write_bytes(adapter.read_bytes())
@@ -220,12 +237,11 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
     (directory / "adapter_config.json").write_text(json.dumps(config))
     base = AutoModelForCausalLM.from_pretrained(silo.model_dir, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, directory).eval()
-    tokenizer = load_tokenizer(silo.model_dir)
     total, tokens = 0.0, 0
     for sequence in pack_heldout(
-        tokenizer,
+        conversations(silo.model_dir),
         silo.heldout_records,
-        length=job.recipe.sequence_length,
+        PackingRule(job.recipe.sequence_length),
         limit=job.heldout_sequences,
         seed=job.layout.seed,
     ):

@@ -1,5 +1,6 @@
 """Jobs on the tiny model, shared by the tests of training."""
 
+import shutil
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +17,9 @@ from data_contracts.protocol.records.round_plan import (
     TrainingRecipe,
 )
 from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
-from tests.tiny_model import make_tiny_model, tiny_adapter_layout, write_records
+from silo_agent.training.job import ANY_DATE, SiloOnlyBaseline, TrainingJob
+from silo_agent.training.loss import RecordSums
+from tests.tiny_model import VOCABULARY, make_tiny_model, tiny_adapter_layout, write_records
 
 STEPS, RECIPE_STEPS, SECOND_STEPS = 8, 6, 24
 RECIPE_LAYOUT = tiny_adapter_layout(use_rslora=True)
@@ -50,6 +52,34 @@ class TinySilo:
             "ranks": 2,
         }
         return TrainingJob(**{**fields, **changes})
+
+
+def conversations(model_dir: Path) -> Any:
+    """What the ranks make of records with the tokenizer in a folder."""
+    from silo_agent.training.ranks.base_model import load_tokenizer
+    from silo_agent.training.ranks.conversation import Conversations
+
+    return Conversations(load_tokenizer(model_dir), ANY_DATE)
+
+
+def one_by_one(model_dir: Path, records: Path, length: int) -> RecordSums:
+    """(nats, tokens) of every record as transformers states its loss, cut as packing cuts."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from silo_agent.training.ranks.packing import RecordFile
+
+    model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    made, file = conversations(model_dir), RecordFile(records)
+    found = []
+    for index in range(len(file)):
+        whole = made.of(*file.read(index))
+        ids, kept = torch.tensor([whole.token_ids[:length]]), torch.tensor([whole.labels[:length]])
+        tokens = int((kept != -100).sum())
+        if tokens:
+            with torch.no_grad():
+                found.append((model(ids, labels=kept).loss.item() * tokens, tokens))
+    return tuple(found)
 
 
 def make_tiny_silo(root: Path) -> TinySilo:
@@ -107,6 +137,44 @@ def absent_module_job(silo: TinySilo) -> TrainingJob:
     target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)
     layout = AdapterLayout(rank=4, alpha=8, seed=1, targets=(target,))
     return silo.job("absent-module", layout=layout, ranks=1)
+
+
+def mixing_model(root: Path, tokenizer: Path) -> Path:
+    """A random OPT, which counts positions through a whole sequence, with a tokenizer of 512."""
+    import torch
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    config = OPTConfig(
+        **sizes,
+        vocab_size=VOCABULARY,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        init_std=0.2,
+        dropout=0.0,
+    )
+    root.mkdir()
+    for path in tokenizer.iterdir():
+        if path.suffix != ".safetensors" and path.name != "config.json":
+            shutil.copy(path, root)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        OPTForCausalLM(config).save_pretrained(root)
+    return root
+
+
+def mixing_layout() -> AdapterLayout:
+    """Two modules of that model."""
+    names = [f"model.decoder.layers.{layer}.self_attn.v_proj" for layer in range(2)]
+    targets = [AdapterTarget(module=name, in_features=32, out_features=32) for name in names]
+    return AdapterLayout(rank=4, alpha=8, seed=1, targets=tuple(targets))
+
+
+def mixing_job(silo: TinySilo) -> TrainingJob:
+    """A model that mixes conversations of a sequence, at the stage where all ranks go together."""
+    model = mixing_model(silo.root / "mixing-model", silo.model_dir)
+    changes: dict[str, Any] = {"model_dir": model, "layout": mixing_layout(), "zero_stage": 3}
+    return silo.job("mixing", **changes, measure_base=True)
 
 
 def damaged_job(silo: TinySilo) -> TrainingJob:

@@ -1,0 +1,163 @@
+"""How a chat template renders one turn, on a date that is given: never on that of today.
+
+A template is a program in somebody else's file, so it runs in Jinja's sandbox with what
+transformers gives it (`transformers.utils.chat_template_utils`), and with one thing changed:
+`strftime_now` tells the date that the plan names. A template that writes the date of the day would
+otherwise train every round on another prompt, and give held-out losses that differ from day to day
+by more than what decides about publication.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from data_contracts.errors import DataStewardError, SiloOperatorError
+
+PROMPT, ANSWER = "THE PROMPT", "THE ANSWER"
+MAX_TEMPLATE_BYTES = 1024 * 1024
+DEFAULT_NAME = "default"
+
+# A template can do what any small program can.
+_FAULTS = (
+    *(TemplateError, ArithmeticError, AttributeError, LookupError),
+    *(RecursionError, TypeError, ValueError),
+)
+
+Strftime = Callable[[str], str]
+
+
+def on_day(day: str) -> Strftime:
+    """`strftime_now` for a template: midnight of `day`, "2026-11-29"."""
+    return datetime.fromisoformat(day).strftime
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn as it is rendered: what comes before the answer, and the answer to its end."""
+
+    before: str
+    answer: str
+
+
+class ChatTemplate:
+    """One template; `tokens` are what it calls `bos_token`, `eos_token` and the like."""
+
+    def __init__(self, text: str, tokens: Mapping[str, str], strftime: Strftime) -> None:
+        self._template, self._tokens = _compiled(text, strftime), dict(tokens)
+
+    def turn(self, prompt: str, answer: str) -> Turn:
+        """The rendered turn; raises DataStewardError when the template raises, or has no border
+        between prompt and answer because the prompt's part changes with the answer."""
+        asked = [{"role": "user", "content": prompt}]
+        answered = [*asked, {"role": "assistant", "content": answer}]
+        before = self._rendered(asked, for_answer=True)
+        whole = self._rendered(answered, for_answer=False)
+        rest = whole.removeprefix(before)
+        if not whole.startswith(before) or not rest:
+            raise template_fault(
+                "one whose prompt part stays the same when the answer follows",
+                "a prompt part that changes with the answer, so no border can be found",
+            )
+        return Turn(before, rest)
+
+    def _rendered(self, messages: Sequence[dict[str, str]], *, for_answer: bool) -> str:
+        try:
+            rendered: str = self._template.render(
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=for_answer,
+                **self._tokens,
+            )
+        except _FAULTS as error:
+            # Of what it raises only the kind: its words can repeat a record's.
+            found = f"it raises {type(error).__name__}"
+            raise template_fault("one that renders a question and its answer", found) from error
+        return rendered
+
+
+def chosen_template(found: object) -> str:
+    """The text of a template as a tokenizer has it: one, or the one called default of several.
+
+    Raises SiloOperatorError when there is none, DataStewardError for several without a default.
+    """
+    if isinstance(found, list):
+        named = [entry for entry in found if isinstance(entry, dict)]
+        found = {entry.get("name"): entry.get("template") for entry in named}
+    if isinstance(found, Mapping):
+        if DEFAULT_NAME not in found:
+            names = ", ".join(sorted(str(name) for name in found)) or "none"
+            expected = "one template, or several of which one is called default"
+            raise template_fault(expected, f"templates called {names}"[:200])
+        found = found[DEFAULT_NAME]
+    if not isinstance(found, str) or not found:
+        raise SiloOperatorError(
+            "tokenizer of the base model",
+            expected="a chat template",
+            found="none",
+            action="use an instruction-tuned base model, with its chat_template.jinja",
+        )
+    return found
+
+
+def template_fault(expected: str, found: str) -> DataStewardError:
+    """The one message for a template that cannot be trained with.
+
+    Nobody at the silo can mend it, so it is a reason to refuse rounds and none to end the agent.
+    """
+    return DataStewardError(
+        "chat template of the base model",
+        expected=expected,
+        found=found,
+        action="ask the federation operator for a base model with another chat template, or leave "
+        "this run",
+    )
+
+
+def _compiled(text: str, strftime: Strftime) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": strftime}
+    try:
+        return environment.from_string(text)
+    except TemplateSyntaxError as error:
+        found = f"a syntax error in line {error.lineno}: {error.message}"[:200]
+        raise template_fault("a Jinja template", found) from None
+    except _FAULTS as error:
+        raise template_fault("a Jinja template", type(error).__name__) from None
+
+
+class _Generation(Extension):
+    """`generation` blocks mark what the assistant says and render as what is in them."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The statements inside of the block."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)

@@ -1,0 +1,68 @@
+"""Which modules of a base model can carry LoRA: asked of the model and of PEFT, in a process apart.
+
+Coordinator and silos have to agree on it, so there is one place that says it, and it says what the
+very classes that are trained say: the child builds the model from its configuration on the meta
+device, without weights, and lets PEFT put adapters on it. This process never loads PyTorch.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.round_plan import AdapterTarget
+from infra.disk.model_files import CONFIG_FILE
+
+CHILD = "infra.base_model.linear_modules_child"
+MOST_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class LinearModules:
+    """In the order of the model. `left_out` says, by the end of a name, why PEFT takes it not."""
+
+    modules: tuple[AdapterTarget, ...]
+    left_out: dict[str, str]
+
+
+class NoSuchModelError(Exception):
+    """The folder's configuration gives no causal language model; the text says why."""
+
+
+_answers: dict[str, LinearModules] = {}
+"""By the digest of the configuration, which alone decides: a process asks once."""
+
+
+def linear_modules(model_dir: Path) -> LinearModules:
+    """Every linear module but the output head; raises NoSuchModelError, with the reason."""
+    try:
+        digest = artifact_of_file(model_dir / CONFIG_FILE).digest
+    except OSError as error:
+        raise NoSuchModelError(f"{CONFIG_FILE}: {error.strerror}") from None
+    if digest not in _answers:
+        _answers[digest] = _asked(model_dir)
+    return _answers[digest]
+
+
+def _asked(model_dir: Path) -> LinearModules:
+    done = subprocess.run(
+        [sys.executable, "-m", CHILD, str(model_dir.resolve())],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=MOST_SECONDS,
+        check=False,
+    )
+    last = (done.stdout.strip() or done.stderr.strip() or "nothing").splitlines()[-1]
+    if done.returncode:
+        raise NoSuchModelError(last[:300])
+    found = json.loads(last)
+    modules = tuple(
+        AdapterTarget(module=name, in_features=inputs, out_features=outputs)
+        for name, inputs, outputs in found["modules"]
+    )
+    return LinearModules(modules, found["left_out"])

@@ -1,0 +1,81 @@
+"""The process that asks: `python -m infra.base_model.linear_modules_child FOLDER`.
+
+One line of JSON on stdout, or the reason why there is none and exit code 1. Nothing else of this
+program imports it: it loads PyTorch, transformers and PEFT.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+
+def main() -> int:
+    """Ask about the folder that is the first argument."""
+    try:
+        config = AutoConfig.from_pretrained(
+            sys.argv[1], trust_remote_code=False, local_files_only=True
+        )
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        modules, left_out = takes_lora(model)
+    except Exception as error:
+        # Whatever a library says of a configuration is the answer.
+        words = str(error).split("\n")[0] or type(error).__name__
+        sys.stdout.write(f"{words}\n")
+        return 1
+    sys.stdout.write(json.dumps({"modules": modules, "left_out": left_out}) + "\n")
+    return 0
+
+
+def takes_lora(model: Any) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
+    """(name, inputs, outputs) of modules on which PEFT puts LoRA, in the order of the model; and
+    by the last part of a name what PEFT says of those on which it does not."""
+    head = model.get_output_embeddings()
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    ]
+    try:
+        return _adapted(model, linear), {}
+    except (ValueError, TypeError, RuntimeError):
+        pass
+    taken, left_out = list[str](), dict[str, str]()
+    for end in dict.fromkeys(name.rpartition(".")[2] for name in linear):
+        own = [name for name in linear if name.rpartition(".")[2] == end]
+        try:
+            _adapted(model, own)
+        except (ValueError, TypeError, RuntimeError) as error:
+            left_out[end] = str(error).split("\n")[0][:200]
+        else:
+            taken += own
+    if not taken:
+        return [], left_out
+    return _adapted(model, [name for name in linear if name in set(taken)]), left_out
+
+
+def _adapted(model: Any, names: Sequence[str]) -> list[tuple[str, int, int]]:
+    """What PEFT makes of these modules; raises what PEFT raises, and ValueError for another set."""
+    config = LoraConfig(r=1, target_modules=list(names), bias="none", task_type="CAUSAL_LM")
+    with torch.device("meta"):
+        adapted = get_peft_model(copy.deepcopy(model), config).get_base_model()
+    found = {
+        name: (module.lora_A["default"].in_features, module.lora_B["default"].out_features)
+        for name, module in adapted.named_modules()
+        if "default" in getattr(module, "lora_A", {})
+    }
+    if set(found) != set(names):
+        other = sorted(set(found) ^ set(names))[0]
+        raise ValueError(f"PEFT adapts other modules than it was asked for: {other}")
+    return [(name, *found[name]) for name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

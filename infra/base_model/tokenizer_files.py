@@ -1,0 +1,108 @@
+"""What the files of a tokenizer say of it, without loading it: that would load PyTorch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_contracts.errors import SiloOperatorError
+from infra.base_model.chat_template import (
+    MAX_TEMPLATE_BYTES,
+    ChatTemplate,
+    Strftime,
+    chosen_template,
+)
+
+TEMPLATE_NAME = "chat_template.jinja"
+TOKENIZER_NAME = "tokenizer.json"
+_CONFIG_NAMES = ("special_tokens_map.json", "tokenizer_config.json")
+_EOS_NAMES = ("generation_config.json", "config.json")
+MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
+
+
+def chat_template(model_dir: Path, strftime: Strftime) -> ChatTemplate:
+    """The template that is trained with, of a file of its own or of the tokenizer's configuration
+    as older models have it.
+
+    Raises SiloOperatorError when there is none that can be read, DataStewardError when it is one
+    that cannot be compiled, or one of several without a default.
+    """
+    return ChatTemplate(_template_text(model_dir), special_tokens(model_dir), strftime)
+
+
+def special_tokens(model_dir: Path) -> dict[str, str]:
+    """What a template calls `bos_token`, `eos_token` and the like."""
+    found: dict[str, str] = {}
+    for name in _CONFIG_NAMES:
+        for key, value in json_object(model_dir / name).items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(text, str):
+                found[key] = text
+    return found
+
+
+def has_end(model_dir: Path) -> bool:
+    """Whether anything names the token at which the model's answers end."""
+    if "eos_token" in special_tokens(model_dir):
+        return True
+    named = (json_object(model_dir / name) for name in _EOS_NAMES)
+    return any(config.get("eos_token_id") is not None for config in named)
+
+
+def highest_token(model_dir: Path) -> int | None:
+    """The highest id that the tokenizer can give; None where its vocabulary is in no
+    tokenizer.json."""
+    path = model_dir / TOKENIZER_NAME
+    if not path.exists() or path.stat().st_size > MAX_TOKENIZER_BYTES:
+        return None
+    tokenizer = json_object(path)
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids: list[int] = []
+    if isinstance(vocabulary, dict):
+        ids += [number for number in vocabulary.values() if isinstance(number, int)]
+    elif isinstance(vocabulary, list):
+        ids.append(len(vocabulary) - 1)
+    added = tokenizer.get("added_tokens")
+    for token in added if isinstance(added, list) else []:
+        if isinstance(token, dict) and isinstance(token.get("id"), int):
+            ids.append(token["id"])
+    return max(ids, default=None)
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no file; raises SiloOperatorError when it is
+    something else."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise SiloOperatorError(
+            f"file of a base model, {path}",
+            expected="a JSON object",
+            found="something else",
+            action="copy it again and compare its size and digest with where it came from",
+        )
+    return found
+
+
+def _template_text(model_dir: Path) -> str:
+    path = model_dir / TEMPLATE_NAME
+    if not path.exists():
+        return chosen_template(
+            json_object(model_dir / "tokenizer_config.json").get("chat_template")
+        )
+    try:
+        if path.stat().st_size <= MAX_TEMPLATE_BYTES:
+            return chosen_template(path.read_text("utf-8"))
+        found = f"{path.stat().st_size:,} bytes"
+    except (OSError, UnicodeDecodeError) as error:
+        found = type(error).__name__
+    raise SiloOperatorError(
+        f"chat template {path}",
+        expected=f"a text of at most {MAX_TEMPLATE_BYTES:,} bytes",
+        found=found,
+        action="copy it again and compare its size and digest with where it came from",
+    )

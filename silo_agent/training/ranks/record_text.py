@@ -1,0 +1,140 @@
+"""Text of records as tokens that are never control tokens, whatever it spells.
+
+A tokenizer finds its added tokens anywhere in a text, so a record that quotes `<|im_end|>` would
+end its own turn, or begin one of somebody else, with loss on it. What a record spells is text: such
+places are encoded without the added tokens, and only what the template writes is a control token.
+Control tokens are all special tokens, and every other added token that looks like markup: it
+begins and ends with a sign, as `<think>` and `[INST]` do. Runs of spaces, words and HTML elements
+that some vocabularies add are text, and stay the tokens that they were.
+"""
+
+import json
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+LEAST_MARKUP = 3
+_HTML = frozenset(
+    {
+        *("a", "b", "blockquote", "body", "br", "caption", "code", "dd", "div", "dl", "dt", "em"),
+        *("h1", "h2", "h3", "h4", "h5", "h6", "head", "hr", "html", "i", "img", "li", "ol", "p"),
+        *("pre", "small", "span", "strong", "sub", "sup", "table", "tbody", "td", "tfoot", "th"),
+        *("thead", "title", "tr", "u", "ul"),
+    }
+)
+_SIGNS = frozenset(string.punctuation)
+_PRIVATE = range(0xE000, 0xF8FF, 2)
+"""Characters that nobody has given a meaning, in pairs; a record may hold some of them."""
+
+
+class RecordText:
+    """Encodes what a template has rendered; `tokenizer` is one of Hugging Face, fast or not."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._controls = control_tokens(tokenizer.added_tokens_decoder)
+        longest_first = sorted(self._controls, key=len, reverse=True)
+        self._spelled = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._unknown = unknown_token(tokenizer)
+        self._known = set(self._controls.values()) - {self._controls.get(self._unknown or "")}
+        self._plain = _without_added_tokens(tokenizer)
+        self._newline = {as_text: self._encoded("\n", as_text=as_text) for as_text in (False, True)}
+
+    def ids(self, text: str) -> list[int]:
+        """As the tokenizer gives them: a control token wherever one is spelled."""
+        return self._encoded(text, as_text=False)
+
+    def controls(self, ids: Sequence[int]) -> list[int]:
+        """The control tokens among `ids`, in their order, but for the one that stands for any
+        letter that the vocabulary lacks."""
+        return [token for token in ids if token in self._known]
+
+    def names_unknown(self, text: str) -> bool:
+        """Whether `text` spells the token for letters that the vocabulary lacks."""
+        return self._unknown is not None and self._unknown in text
+
+    def marked(self, text: str, marks: tuple[str, str], *, whole: bool) -> str:
+        """`text` with the two `marks` around each control token that it spells, or around all."""
+        begin, end = marks
+        if whole:
+            return f"{begin}{text}{end}"
+        return self._spelled.sub(lambda found: f"{begin}{found.group()}{end}", text)
+
+    def ids_of_marked(self, text: str, marks: tuple[str, str]) -> list[int]:
+        """Ids of a rendered part; what stands between marks is text and no control token."""
+        begin, end = marks
+        ids: list[int] = []
+        for place, piece in enumerate(re.split(f"{begin}(.*?){end}", text, flags=re.DOTALL)):
+            # A template may have cut a text, and with it one of two marks.
+            piece = piece.replace(begin, "").replace(end, "")
+            ids += self._spelled_out(ids, piece) if place % 2 else self._after(ids, piece)
+        return ids
+
+    def _spelled_out(self, before: Sequence[int], text: str) -> list[int]:
+        """As text; letter by letter where the vocabulary itself has the whole."""
+        ids = self._after(before, text, as_text=True)
+        if not self.controls(ids):
+            return ids
+        return [token for letter in text for token in self._after([0], letter, as_text=True)]
+
+    def _after(self, before: Sequence[int], text: str, *, as_text: bool = False) -> list[int]:
+        """Ids of `text` in the middle of a part: some tokenizers put a space before a beginning."""
+        newline = self._newline[as_text]
+        if text and before and newline:
+            ids = self._encoded("\n" + text, as_text=as_text)
+            if ids[: len(newline)] == newline:
+                return ids[len(newline) :]
+        return self._encoded(text, as_text=as_text) if text else []
+
+    def _encoded(self, text: str, *, as_text: bool) -> list[int]:
+        if not as_text:
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        if self._plain is not None:
+            return list(self._plain.encode(text, add_special_tokens=False).ids)
+        split = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(split["input_ids"])
+
+
+def marks_for(*texts: str) -> tuple[str, str]:
+    """Two characters that are in none of `texts`."""
+    return next(
+        (chr(first), chr(first + 1))
+        for first in _PRIVATE
+        if not any(chr(first) in text or chr(first + 1) in text for text in texts)
+    )
+
+
+def control_tokens(added: Mapping[int, Any]) -> dict[str, int]:
+    """Ids of those among a tokenizer's added tokens, by id, that no record may spell."""
+    return {
+        token.content: number
+        for number, token in added.items()
+        if token.content.strip() and (token.special or is_markup(token.content))
+    }
+
+
+def unknown_token(tokenizer: Any) -> str | None:
+    """What unknown letters become, unless it is one that ends or begins something as well."""
+    named: Mapping[str, Any] = tokenizer.special_tokens_map
+    unknown = named.get("unk_token")
+    others = [token for name, token in named.items() if name != "unk_token"]
+    return None if unknown is None or unknown in others else str(unknown)
+
+
+def is_markup(text: str) -> bool:
+    """Whether an added token that is not special looks like one that steers the model."""
+    if len(text) < LEAST_MARKUP or not {text[0], text[-1]} <= _SIGNS:
+        return False
+    return text.strip("</>").casefold() not in _HTML
+
+
+def _without_added_tokens(tokenizer: Any) -> Any | None:
+    """A fast tokenizer's own pipeline, which knows no added tokens; None for one in Python."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    pipeline = json.loads(backend.to_str()) | {"added_tokens": [], "post_processor": None}
+    return Tokenizer.from_str(json.dumps(pipeline | {"truncation": None, "padding": None}))
