@@ -104,6 +104,44 @@ class TestFeed:
     def test_an_entry_under_another_number_halts(self) -> None:
         assert rule_of(feed_of().add_entry, [plan(2, None).envelope]) == "feed.number"
 
+    @pytest.mark.parametrize(
+        ("place", "goes_back"),
+        [((1, 1), True), ((2, 1), True), ((2, 2), True), ((2, 3), False), ((3, 1), False)],
+    )
+    def test_a_plan_of_a_round_that_was_reached_before_is_known_to_go_back(
+        self, place: tuple[int, int], goes_back: bool
+    ) -> None:
+        first = plan(1, None)
+        second = plan(2, first.digest, round=2, attempt=2)
+        third = plan(3, second.digest, round=place[0], attempt=place[1])
+        feed = feed_of(first, second, third)
+        assert feed.attempt is not None and feed.attempt.goes_back is goes_back
+
+    def test_who_went_back_cannot_go_on_from_there(self) -> None:
+        """The height of a run is the highest plan, not the one before."""
+        first = plan(1, None, round=5)
+        back = plan(2, first.digest, round=1)
+        on = plan(3, back.digest, round=2)
+        feed = feed_of(first, back, on)
+        assert feed.attempt is not None and feed.attempt.goes_back
+
+    def test_another_run_begins_at_its_first_round(self) -> None:
+        first = plan(1, None, round=5)
+        other = plan(2, first.digest, run="run-b", round=1)
+        feed = feed_of(first, other)
+        assert feed.attempt is not None and not feed.attempt.goes_back
+
+    def test_a_plan_that_became_void_is_no_height(self) -> None:
+        """A thief's round 50 keeps nobody from round 2."""
+        first = plan(1, None)
+        thief = plan(2, first.digest, round=50)
+        newest = revoking(first)
+        feed = feed_of(first, thief)
+        feed.add_membership(newest.envelope)
+        again = plan(2, first.digest, NEW, newest, round=2)
+        assert feed.add_entry([again.envelope]) == again
+        assert feed.attempt is not None and not feed.attempt.goes_back
+
     def test_the_newest_plan_of_each_run_is_kept(self) -> None:
         first = plan(1, None)
         other = plan(2, first.digest, run="run-b")

@@ -96,6 +96,26 @@ def test_it_reads_on_from_where_it_was(storage: Storage, tmp_path: Path) -> None
     assert two.digest != ended.digest
 
 
+def test_how_far_a_run_had_come_is_kept_over_a_restart(storage: Storage, tmp_path: Path) -> None:
+    first = plan(1, None, round=2)
+    back = plan(2, first.digest, round=1)
+    storage.feed(first)
+    reader_of(storage, tmp_path).refresh()
+    storage.feed(back)
+    for _ in range(2):
+        attempt = reader_of(storage, tmp_path).refresh().attempt
+        assert attempt is not None and attempt.plan == back and attempt.goes_back
+
+
+def test_what_an_earlier_release_kept_of_a_feed_is_read(storage: Storage, tmp_path: Path) -> None:
+    storage.feed(first := plan(1, None))
+    reader_of(storage, tmp_path).refresh()
+    kept = json.loads((tmp_path / "feed.json").read_text())
+    del kept["reached"]
+    (tmp_path / "feed.json").write_text(json.dumps(kept))
+    assert reader_of(storage, tmp_path).refresh().attempt == FedAttempt(first)
+
+
 @pytest.mark.parametrize(("age", "rounds"), [(1, 1), (50, 100)])
 def test_a_poll_costs_the_same_however_old_the_federation_is(
     storage: Storage, tmp_path: Path, age: int, rounds: int

@@ -171,6 +171,7 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
         ("plan.federation", {"federation": "another"}),
         ("plan.membership", {"membership": without(SILO)}),
         ("plan.membership", {"membership": members_from(PLAN.round + 1)}),
+        ("plan.earlier_round", {"goes_back": True}),
         ("plan.expired", {"now": PLAN.submit_by}),
         ("policy.contract", {"contract": None}),
         ("policy.contract", {"contract": terms(digest="0" * 64)}),
