@@ -70,6 +70,8 @@ def lacking(rule: str) -> tuple[RuleOutcome, ...]:
 
 
 REJECTIONS: list[tuple[str, Change]] = [
+    ("silo.revoked", lambda fed: fed.silo(SILO, is_revoked=True)),
+    ("silo.withdrew", lambda fed: fed.silo(SILO, withdrew=True)),
     ("silo.equivocation", lambda fed: fed.silo(SILO, equivocated=True)),
     ("acceptance.missing", lambda fed: fed.silo(SILO, acceptance=None)),
     ("verdict.missing", lambda fed: fed.silo(SILO, verdict=None)),

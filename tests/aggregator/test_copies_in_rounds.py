@@ -1,7 +1,5 @@
 """Free riders in whole rounds: both are left out, a person decides, and everybody can read it."""
 
-from pathlib import Path
-
 import pytest
 
 from aggregator.federated_round import close_round, report_round
@@ -66,7 +64,8 @@ def test_whom_a_person_named_counts_from_the_next_plan_on_and_the_page_says_so(
 
 def page_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> str:
     _, files = report_round(federation.coordinator(), federation.look(plan))
-    return Path(files.page).read_text()
+    assert files.page is not None
+    return files.page.read_text()
 
 
 def closed_with_copies(federation: SimulatedFederation) -> Verified[Close] | Verified[Abort]:

@@ -182,9 +182,13 @@ def test_what_silos_share_is_the_start_and_not_what_they_changed(start: AdapterS
 
 def test_a_multiple_of_the_start_is_no_change() -> None:
     start = STARTS["later"]
-    twice = changed(trained(1, start), start, lambda rng, own, began: (began[0] * 2, began[1]))
+    twice = changed(
+        trained(1, start), start, lambda rng, own, began: (began[0] * np.float32(2), began[1])
+    )
     assert found_among(start, own=twice, other=trained(2, start)) == {"own": None}
-    half = changed(trained(1, start), start, lambda rng, own, began: (began[0] / 2, began[1]))
+    half = changed(
+        trained(1, start), start, lambda rng, own, began: (began[0] * np.float32(0.5), began[1])
+    )
     assert found_among(start, own=half, other=trained(2, start)) == {"own": None}
 
 
@@ -199,7 +203,9 @@ def test_the_start_in_other_factors_is_no_change() -> None:
 def test_no_product_at_all_is_no_change() -> None:
     """A of zeros under any B: from the first start, whose product is zero, it leads nowhere."""
     start = STARTS["first"]
-    nothing = changed(trained(1, start), start, lambda rng, own, began: (own[0] * 0, own[1]))
+    nothing = changed(
+        trained(1, start), start, lambda rng, own, began: (np.zeros_like(own[0]), own[1])
+    )
     with pytest.raises(UntrustedInputError, match="the starting product"):
         require_change(Sketcher(start, seed=5).sketch(nothing))
 

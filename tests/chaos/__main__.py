@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from infra.disk.durable_files import write_durably
 from tests.chaos.redundant import REDUNDANT
-from tests.chaos.rooms import PASSED_OVER, ROOT, TESTS, guarded_files
+from tests.chaos.rooms import FAR, NEAR, PASSED_OVER, ROOT, all_guards, guarded_files
 
 ADAPTERS, RECORDS, CONTRACTS = 1_000_000, 300_000, 0
 PROCESSES = 2
@@ -56,45 +56,60 @@ class Deletions:
         return len(self.caught) + len(self.redundant) + len(self.unnoticed)
 
 
+Groups = list[tuple[str, ...]]
+
+
 def delete_guards(only: str = "") -> Deletions:
+    """Each guard by itself, and with its row of the table; first before the near tests, and what
+    those do not miss before whole rounds."""
+    singles: Groups = [(guard.name,) for guard in all_guards() if only in guard.name]
+    rows = {guard: row for guard, row in REDUNDANT.items() if only in guard}
+    groups = singles + [(guard, *row.others) for guard, row in rows.items()]
+    caught: dict[tuple[str, ...], str] = {}
+    failed: list[str] = []
+    for tests in (NEAR, FAR):
+        left = [group for group in groups if group not in caught]
+        found = _deleted(left, tests)
+        failed += found["failed"]
+        caught |= {tuple(o["off"]): o["caught_by"] for o in found["outcomes"] if o["caught_by"]}
+    return sorted_out(groups, caught, failed)
+
+
+def _deleted(groups: Groups, tests: Iterable[str]) -> dict[str, Any]:
     """Runs pytest with `tests.chaos.deletion` in a process of its own."""
     with TemporaryDirectory() as directory:
-        into, pairs = Path(directory) / "outcomes", Path(directory) / "pairs"
-        groups = {guard: (guard, *entry.others) for guard, entry in REDUNDANT.items()}
-        pairs.write_text(json.dumps([group for name, group in groups.items() if only in name]))
+        into, wanted = Path(directory) / "outcomes", Path(directory) / "groups"
+        wanted.write_text(json.dumps(groups))
         ignored = [f"--ignore={path}" for path in PASSED_OVER]
         subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-p", "tests.chaos.deletion", "-p"),
                 *("no:xdist", "-m", "not campaign and not stack", "--timeout=60"),
-                *(f"--guards-into={into}", f"--guards-pairs={pairs}", f"--guards-only={only}"),
-                *(*ignored, *TESTS),
+                *(f"--guards-into={into}", f"--guards-groups={wanted}", *ignored, *tests),
             ],
             cwd=ROOT,
             check=False,
         )
-        found = json.loads(into.read_text())
-    return sorted_out(found, only)
+        found: dict[str, Any] = json.loads(into.read_text())
+    return found
 
 
-def sorted_out(found: dict[str, Any], only: str = "") -> Deletions:
+def sorted_out(
+    groups: Groups, caught: Mapping[tuple[str, ...], str], failed: Iterable[str]
+) -> Deletions:
     """Redundant is what nobody misses, where the table says what does the same, and both together
-    are missed; a row of the table that is not needed, or not there any more, is stale."""
-    outcomes = {tuple(o["off"]): o["caught_by"] for o in found["outcomes"]}
-    singles = {off[0]: by for off, by in outcomes.items() if len(off) == 1}
-    together = {off[0]: by for off, by in outcomes.items() if len(off) > 1}
-    alone = [guard for guard, by in singles.items() if by is None]
-    redundant = [guard for guard in alone if together.get(guard) is not None]
-    rows = [guard for guard in REDUNDANT if only in guard]
-    named = {other for guard in rows for other in REDUNDANT[guard].others}
+    are missed; a row of the table whose guard is missed by itself is stale."""
+    singles = [group[0] for group in groups if len(group) == 1]
+    missed = {group[0] for group in caught if len(group) == 1}
+    together = {group[0] for group in caught if len(group) > 1}
+    alone = [guard for guard in singles if guard not in missed]
+    rows = [group[0] for group in groups if len(group) > 1]
     return Deletions(
-        caught=tuple(guard for guard, by in singles.items() if by is not None),
-        redundant=tuple(redundant),
-        unnoticed=tuple(guard for guard in alone if guard not in redundant),
-        failed=tuple(found["failed"]),
-        stale=tuple(
-            sorted((set(rows) - set(alone)) | (named - set(singles) if not only else set()))
-        ),
+        caught=tuple(guard for guard in singles if guard in missed),
+        redundant=tuple(guard for guard in alone if guard in together),
+        unnoticed=tuple(guard for guard in alone if guard not in together),
+        failed=tuple(failed),
+        stale=tuple(guard for guard in rows if guard in missed),
     )
 
 

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -128,7 +129,8 @@ def spell(value: Any) -> str:
     return _text(value) if kind is str else json.dumps(value)
 
 
-_text = json.encoder.encode_basestring_ascii
+def _text(value: str) -> str:
+    return str(encode_basestring_ascii(value))
 
 
 class Entry(Pairs):

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.chaos.guards import Guard, instrumented
+from tests.chaos.guards import instrumented
 from tests.chaos.rooms import ROOT, guarded_files, module_of
 from tests.chaos.switchboard import BOARD
 
@@ -66,7 +67,7 @@ def _install() -> None:
     loaded = sorted(module_of(path) for path in guarded_files() if module_of(path) in sys.modules)
     if loaded:
         raise RuntimeError(f"expected guarded modules not to be imported yet, found {loaded}")
-    sys.meta_path.insert(0, SwitchedFinder())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, SwitchedFinder())
     # The same cases every time, and no search for the smallest one: that a test fails is enough.
     settings.register_profile(
         "deletion",
@@ -103,8 +104,7 @@ class Outcome:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("guards")
     group.addoption("--guards-into", help="file for the outcomes, JSON")
-    group.addoption("--guards-only", default="", help="only guards with this text in their name")
-    group.addoption("--guards-pairs", help="file with groups of guards to delete together, JSON")
+    group.addoption("--guards-groups", help="file with the guards to delete together, JSON")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -114,8 +114,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     items = {item.nodeid: item for item in session.items}
     began = time.monotonic()
     baseline = _baseline(items)
-    groups = _groups(session.config)
+    groups = json.loads(Path(session.config.getoption("--guards-groups")).read_text())
     outcomes = list(_deleted(items, baseline, groups))
+    catching = {outcome.caught_by for outcome in outcomes} & items.keys()
+    baseline.failed += _fails_alone(items, sorted(catching, key=baseline.seconds.__getitem__))
     Path(into).write_text(
         json.dumps(
             {
@@ -130,22 +132,6 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     return True
 
 
-def _groups(config: pytest.Config) -> list[tuple[str, ...]]:
-    only, pairs = config.getoption("--guards-only"), config.getoption("--guards-pairs")
-    singles = [(guard.name,) for guard in all_guards() if only in guard.name]
-    together = json.loads(Path(pairs).read_text()) if pairs else []
-    return singles + [tuple(group) for group in together]
-
-
-def all_guards() -> list[Guard]:
-    """Every guard of every room."""
-    return [
-        guard
-        for path in guarded_files()
-        for guard in instrumented((ROOT / path).read_text(), path).guards
-    ]
-
-
 def _baseline(items: dict[str, pytest.Item]) -> Baseline:
     """In two children, each with whole files, the larger ones first."""
     by_file: dict[Path, list[str]] = defaultdict(list)
@@ -154,9 +140,7 @@ def _baseline(items: dict[str, pytest.Item]) -> Baseline:
     shares: list[list[str]] = [[] for _ in range(CHILDREN)]
     for names in sorted(by_file.values(), key=len, reverse=True):
         min(shares, key=len).extend(names)
-    jobs: list[Callable[[], Any]] = [
-        lambda share=share: _recorded(items, share) for share in shares
-    ]
+    jobs = [partial(_recorded, items, share) for share in shares]
     whole = Baseline()
     for part in _answers(jobs, limit_seconds=3600):
         whole.seconds |= part["seconds"]
@@ -182,10 +166,21 @@ def _deleted(
         acted = {test for guard in group for test in baseline.acted.get(guard, [])}
         return sorted(acted - set(baseline.failed), key=lambda name: baseline.seconds[name])
 
-    jobs = [lambda group=group: _first_failure(items, group, tests_of(group)) for group in groups]
+    jobs = [partial(_first_failure, items, group, tests_of(group)) for group in groups]
     for group, answer in zip(groups, _answers(jobs, LIMIT_SECONDS), strict=True):
         caught = "no end" if answer is None else answer
-        yield Outcome(group, caught or None, len(tests_of(group)))
+        yield Outcome(tuple(group), caught or None, len(tests_of(group)))
+
+
+def _fails_alone(items: dict[str, pytest.Item], catching: Sequence[str]) -> list[str]:
+    """Of the tests that missed a guard those that fail with every guard in place as well, in the
+    order in which they ran then: nothing is said by them."""
+    (failed,) = _answers([partial(_failures, items, catching)], limit_seconds=3600)
+    return list(failed)
+
+
+def _failures(items: dict[str, pytest.Item], names: Sequence[str]) -> list[str]:
+    return [name for name, failed in _run(items, names, {}) if failed]
 
 
 def _first_failure(items: dict[str, pytest.Item], off: Iterable[str], names: Sequence[str]) -> str:
@@ -198,8 +193,8 @@ def _run(
 ) -> Iterator[tuple[str, bool]]:
     from _pytest.runner import runtestprotocol
 
-    following = [*names[1:], None]
-    for name, after in zip(names, following, strict=True):
+    for number, name in enumerate(names, start=1):
+        after = names[number] if number < len(names) else None
         began, BOARD.test = time.monotonic(), name
         item = items[name]
         reports = runtestprotocol(item, nextitem=items[after] if after else None, log=False)
@@ -222,7 +217,7 @@ def _answers(jobs: Sequence[Callable[[], Any]], limit_seconds: float) -> list[An
                 running[child] = (number, time.monotonic() + limit_seconds)
             for child, (number, until) in list(running.items()):
                 if os.waitpid(child, os.WNOHANG)[0] == child:
-                    answers[number] = json.loads((Path(directory) / f"{number}").read_bytes())
+                    answers[number] = _read_answer(Path(directory) / f"{number}")
                 elif time.monotonic() > until:
                     os.kill(child, signal.SIGKILL)
                     os.waitpid(child, 0)
@@ -236,8 +231,17 @@ def _answers(jobs: Sequence[Callable[[], Any]], limit_seconds: float) -> list[An
 def _answer(job: Callable[[], Any], into: Path) -> NoReturn:
     """In the child, which ends here: what pytest does at its end is for the parent to do."""
     try:
-        answer = json.dumps(job())
+        into.write_text(json.dumps(job()))
+        os._exit(0)
     except BaseException as error:
-        answer = json.dumps(f"ended by {type(error).__name__}: {error}")
-    into.write_text(answer)
-    os._exit(0)
+        into.with_suffix(".fault").write_text(f"{type(error).__name__}: {error}")
+    os._exit(1)
+
+
+def _read_answer(path: Path) -> Any:
+    """Raises RuntimeError where the child ended without one, which says nothing about a guard."""
+    if path.exists():
+        return json.loads(path.read_bytes())
+    fault = path.with_suffix(".fault")
+    said = fault.read_text() if fault.exists() else "no word"
+    raise RuntimeError(f"expected an answer of the child, found {said}")

@@ -22,7 +22,6 @@ that a module is compiled once and no file is ever written.
 
 import ast
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 BOARD = "__guard__"
@@ -125,7 +124,7 @@ class _Switches(ast.NodeTransformer):
         value = node.value
         if isinstance(value, ast.Yield) and isinstance(value.value, ast.Tuple):
             first, *rest = value.value.elts
-            if isinstance(first, ast.Compare | ast.Name):
+            if self._returns_bool and isinstance(first, ast.Compare | ast.Name):
                 value.value.elts = [self._holding(first), *map(self.visit, rest)]
                 return node
         if isinstance(value, ast.Call) and _ASKING.match(_name_of(value.func)):
@@ -362,8 +361,3 @@ def _board_of(method: str, *arguments: ast.expr) -> ast.expr:
 def _lambda(body: ast.expr) -> ast.Lambda:
     empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
     return ast.Lambda(empty, body)
-
-
-def guards_of(sources: Iterable[tuple[str, Callable[[], str]]]) -> list[Guard]:
-    """Of every file, each given by its path and what reads it."""
-    return [guard for path, read in sources for guard in instrumented(read(), path).guards]

@@ -18,7 +18,7 @@ SOURCE = '''
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -91,7 +91,7 @@ def signed(key, keys):
     return verify(key, None, keys)
 
 
-def yields(a):
+def yields(a) -> Iterator[tuple[bool, str, int, str]]:
     yield a == 1, "one", a, "rule"
 
 
@@ -237,16 +237,11 @@ def test_every_row_of_the_table_of_redundant_guards_is_about_guards() -> None:
 
 
 def test_outcomes_are_sorted_out() -> None:
-    found = {
-        "outcomes": [
-            {"off": ["a"], "caught_by": "test_x", "tests": 1},
-            {"off": ["b"], "caught_by": None, "tests": 1},
-        ],
-        "failed": ["test_y"],
-    }
-    sorted_out = chaos.sorted_out(found, only="nothing in the table")
-    assert (sorted_out.caught, sorted_out.unnoticed) == (("a",), ("b",))
-    assert (sorted_out.deleted, sorted_out.failed) == (2, ("test_y",))
+    groups: chaos.Groups = [("a",), ("b",), ("c",), ("d",), ("a", "b"), ("c", "d"), ("d", "c")]
+    caught = dict.fromkeys([("a",), ("a", "b"), ("c", "d")], "test_x")
+    found = chaos.sorted_out(groups, caught, ["test_y"])
+    assert (found.caught, found.redundant, found.unnoticed) == (("a",), ("c",), ("b", "d"))
+    assert (found.stale, found.failed, found.deleted) == (("a",), ("test_y",), 4)
 
 
 def test_a_few_mutated_adapters() -> None:
