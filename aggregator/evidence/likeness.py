@@ -20,7 +20,7 @@ from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.round_plan import AdapterTarget
 from data_contracts.protocol.wire_types import decimal_from_float
 
-COPY_COSINE = 0.95
+COPY_COSINE = 0.9
 """Two changes that are alike as far as this are one and a copy of it."""
 
 SUSPECT_COSINE = (1 - 4 * (1 - COPY_COSINE**2)) ** 0.5
