@@ -123,7 +123,7 @@ def spell(value: Any) -> str:
     if kind is Pairs:
         return "{" + ",".join([f"{_text(name)}:{spell(item)}" for name, item in value]) + "}"
     if kind is Entry:
-        return value.text
+        return str(value.text)
     if kind is list:
         return "[" + ",".join([spell(item) for item in value]) + "]"
     return _text(value) if kind is str else json.dumps(value)

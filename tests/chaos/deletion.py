@@ -116,7 +116,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     baseline = _baseline(items)
     groups = json.loads(Path(session.config.getoption("--guards-groups")).read_text())
     outcomes = list(_deleted(items, baseline, groups))
-    catching = {outcome.caught_by for outcome in outcomes} & items.keys()
+    catching = items.keys() & {outcome.caught_by for outcome in outcomes}
     baseline.failed += _fails_alone(items, sorted(catching, key=baseline.seconds.__getitem__))
     Path(into).write_text(
         json.dumps(

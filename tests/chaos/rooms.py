@@ -58,7 +58,10 @@ NEAR: tuple[str, ...] = (
     "tests/infra/test_record_store.py",
     *(
         f"tests/silo_agent/test_{name}.py"
-        for name in ("doors", "egress", "global_adapters", "one_way_out", "policy", "release")
+        for name in (
+            *("coordinator_view", "doors", "egress", "global_adapters", "loop"),
+            *("one_way_out", "policy", "release"),
+        )
     ),
 )
 """Quick ones, next to what they test: most guards are missed by one of these."""
@@ -72,9 +75,7 @@ FAR: tuple[str, ...] = (
     ),
     *(
         f"tests/silo_agent/test_{name}.py"
-        for name in (
-            *("agent_doors", "agent_evaluation", "coalition_measuring", "loop", "restored_silo"),
-        )
+        for name in (*("agent_doors", "agent_evaluation", "coalition_measuring", "restored_silo"),)
     ),
 )
 """Whole rounds in memory, for the guards that the near ones do not miss."""

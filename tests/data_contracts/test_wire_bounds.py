@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from data_contracts.limits import MAX_ROUND
 from data_contracts.protocol import wire_types as wire
 from data_contracts.protocol.records import (
     Close,
@@ -74,7 +75,7 @@ TEXTS: list[tuple[Any, list[str], list[str]]] = [
 NUMBERS: list[tuple[Any, list[Any], list[Any]]] = [
     (wire.Count, [0, LARGEST], [-1, LARGEST + 1, True, 1.0, "1"]),
     (wire.PositiveCount, [1, LARGEST], [0, LARGEST + 1]),
-    (wire.RoundNumber, [1, wire.MAX_ROUND], [0, wire.MAX_ROUND + 1]),
+    (wire.RoundNumber, [1, MAX_ROUND], [0, MAX_ROUND + 1]),
     (wire.AttemptNumber, [1, 99], [0, 100]),
     (coalition_losses.Loss, ["0"], ["-0.000001"]),
     (copyright_registry.WordCount, [1, 1000], [0, 1001]),
