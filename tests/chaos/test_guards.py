@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from tests.chaos import __main__ as chaos
 from tests.chaos import adapters, records
 from tests.chaos.guards import instrumented
-from tests.chaos.redundant import REDUNDANT
+from tests.chaos.redundant import NO_GUARDS, REDUNDANT
 from tests.chaos.rooms import ROOT, guarded_files
 from tests.chaos.switchboard import BOARD
 
@@ -231,6 +231,7 @@ def test_every_row_of_the_table_of_redundant_guards_is_about_guards() -> None:
         for path in guarded_files()
         for guard in instrumented((ROOT / path).read_text(), path).guards
     }
+    assert NO_GUARDS.keys() <= names
     for name, row in REDUNDANT.items():
         assert {name, *row.others} <= names, name
         assert row.others and row.reason

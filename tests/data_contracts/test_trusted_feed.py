@@ -142,6 +142,35 @@ class TestFeed:
         assert feed.add_entry([again.envelope]) == again
         assert feed.attempt is not None and not feed.attempt.goes_back
 
+    def test_a_void_plan_is_not_the_newest_of_its_run(self) -> None:
+        """The entry at which the new membership begins is known, of another run."""
+        first = plan(1, None, run="run-b")
+        thief = plan(2, first.digest)
+        feed = feed_of(first, thief)
+        feed.add_membership(revoking(first).envelope)
+        assert feed.attempt_of_run("run-a") is None
+        assert feed.attempt_of_run("run-b") == FedAttempt(first)
+
+    def test_an_entry_of_another_federation_is_none(self) -> None:
+        feed, foreign = feed_of(), plan(1, None, federation="another")
+        assert rule_of(feed.next_entry, foreign.envelope) == "feed.federation"
+        assert feed.add_entry([foreign.envelope]) is None
+
+    def test_what_would_be_next_has_its_number(self) -> None:
+        assert rule_of(feed_of().next_entry, plan(2, None).envelope) == "feed.number"
+
+    def test_what_is_named_by_digest_was_signed_by_a_coordinator_all_the_same(self) -> None:
+        """A key that counts elsewhere is none of this federation's."""
+        elsewhere = membership(coordinator_key=STRANGER.public_key_hex)
+        foreign = plan(1, None, STRANGER, elsewhere)
+        ended = abort(2, foreign.digest, key=STRANGER)
+        feed_of(foreign, ended, pinned=elsewhere)
+        for entry in (foreign, ended):
+            feed = TrustedFeed(FIRST)
+            feed.add_membership(rotated(entry).envelope)
+            assert feed.lacks_head
+            assert rule_of(feed.add_head, entry.envelope) == "envelope.signature"
+
     def test_the_newest_plan_of_each_run_is_kept(self) -> None:
         first = plan(1, None)
         other = plan(2, first.digest, run="run-b")
@@ -507,3 +536,28 @@ class TestMemberships:
         fields = dict(FIRST.record) | place
         other = seal(Membership(**fields | {"federation": "other"}), ROOT)
         assert self.refused(FIRST, other.envelope) == "membership.federation"
+
+
+def test_a_report_is_signed_by_who_planned_or_came_later() -> None:
+    first = plan(1, None)
+    newest = rotated(first)
+    feed = feed_of(first)
+    feed.add_membership(newest.envelope)
+    second = plan(2, first.digest, NEW, newest)
+    assert feed.report_keys(first) == {OLD_KEY, NEW_KEY}
+    assert feed.report_keys(second) == {NEW_KEY}
+
+
+def test_a_revoked_key_counts_up_to_its_last_entry() -> None:
+    first = plan(1, None)
+    feed = feed_of(first)
+    feed.add_membership(revoking(first).envelope)
+    assert feed.unrevoked([OLD_KEY], 1) == {OLD_KEY}
+    assert feed.unrevoked([OLD_KEY], 2) == feed.unrevoked([OLD_KEY]) == frozenset()
+
+
+def test_a_membership_names_a_thousand_earlier_ones_at_most() -> None:
+    entry = EarlierMembership(digest="1" * 64, after_feed_number=0)
+    old = FIRST.record.model_copy(update={"earlier": (entry,) * 1000})
+    named = earlier_after(Verified(old, "2" * 64, b""))
+    assert [len(named), named[0].digest, named[1]] == [1000, "2" * 64, entry]
