@@ -51,7 +51,7 @@ NEAR: tuple[str, ...] = (
         f"tests/aggregator/test_{name}.py"
         for name in (
             *("admission", "agreed_contracts", "candidate_audit", "carried_agreement", "likeness"),
-            *("planning", "publication", "report_audit"),
+            *("planning", "publication", "report_audit", "stage"),
         )
     ),
     "tests/data_contracts",
