@@ -69,6 +69,8 @@ def delete_guards(only: str = "") -> Deletions:
     failed: list[str] = []
     for tests in (NEAR, FAR):
         left = [group for group in groups if group not in caught]
+        if not left:
+            break
         found = _deleted(left, tests)
         failed += found["failed"]
         caught |= {tuple(o["off"]): o["caught_by"] for o in found["outcomes"] if o["caught_by"]}
