@@ -12,6 +12,9 @@ from pydantic import ValidationError
 
 from aggregator.attempt import SiloRecords
 from aggregator.decisions.admission import judge, judged_again, reached_quorum
+from aggregator.decisions.carried_agreement import carried_agreement
+from aggregator.decisions.copies import said_of_copies
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Close
@@ -291,6 +294,21 @@ def test_who_was_alike_is_judged_again_from_the_close() -> None:
         close = judge(fed.plan, silos, NOW)
         unseen = [replace(own, alike=None) for own in silos]
         assert judged_again(fed.attempt(unseen), close, NOW) == close
+
+
+def test_what_is_said_of_copies_names_no_other() -> None:
+    fed = federation()
+    first, second, third = both_alike(fed)
+    close = judge(fed.plan, [first, second, replace(third, equivocated=True)], NOW)
+    assert said_of_copies(close).endswith(": bank-a, hospital-b.")
+    assert said_of_copies(judged(fed, fed.silo(SILO, equivocated=True))) == ""
+
+
+def test_a_silo_for_which_nothing_is_pinned_has_agreed_to_nothing() -> None:
+    fed = federation()
+    acceptance = fed.acceptance(SILO).record
+    parties = Parties(fed.plan.record.federation, "bank-z", frozenset(), frozenset())
+    assert carried_agreement(acceptance, fed.plan.record, parties) is None
 
 
 def test_a_plan_without_copies_says_nothing_of_them() -> None:

@@ -34,6 +34,10 @@ REDUNDANT: dict[str, Redundant] = {
         _SPELLING[:1],
         "says that the bytes are at fault, before the schema is asked",
     ),
+    _SPELLING[1]: Redundant(
+        _SPELLING[:1],
+        "the payload names the table by its digest, and so has another spelling itself",
+    ),
     f"{_PAYLOAD}::_record_with_table::set(rows) != set(record_type.table_fields)": Redundant(
         _SPELLING,
         "says which lists a table has, before they are put into the payload",
@@ -72,6 +76,9 @@ NO_GUARDS: dict[str, str] = {
     "data_contracts/protocol/membership_chain.py::MembershipChain.silo_key::key is None": "None "
     "stays None",
     "aggregator/arrivals.py::Arrivals.gated::key in self._passed": "what passed is not read twice",
+    "aggregator/decisions/carried_agreement.py::carried_agreement::pinned is None": "an agreement "
+    "names a digest, which None is not",
+    "aggregator/decisions/interruption.py::_erased::ref.silo": "what a close holds is a silo's",
     "data_contracts/adapters/submission_gate.py::check_submission::"
     "changes and recipe.trained_factors == 'both'": "the start is not read where nothing follows",
     "infra/records/feed_reach.py::_signer::silo": "words",

@@ -31,14 +31,19 @@ from data_contracts.protocol.envelope import (
 )
 from data_contracts.protocol.payload import MAX_TABLE_BYTES, canonical_bytes, table_bytes
 from data_contracts.protocol.records import Acceptance, Close, Membership, Record
-from data_contracts.protocol.records.membership import Member
+from data_contracts.protocol.records.membership import EarlierMembership, Member
 from data_contracts.protocol.records.merge_spec import (
     FedExP,
     HeavyBall,
     MergeSpec,
     RobustSpec,
 )
-from data_contracts.protocol.records.round_plan import BaseModelRef, RoundPlan, SiloLayout
+from data_contracts.protocol.records.round_plan import (
+    AdapterLayout,
+    BaseModelRef,
+    RoundPlan,
+    SiloLayout,
+)
 from data_contracts.protocol.strict_json import parse_strict
 from tests.data_contracts.quantised_samples import A_NAME as CODED
 from tests.data_contracts.quantised_samples import LAYOUT as CODED_LAYOUT
@@ -354,6 +359,15 @@ MEMBERSHIPS: list[tuple[str, dict[str, Any]]] = [
     ("must be distinct", {"root_keys": (KEYS[1].public_key_hex,) * 2}),
     ("larger than the number of root_keys", {"root_threshold": 16}),
     ("silos and keys must be distinct", {"silos": (*MEMBERSHIP.silos, MEMBERSHIP.silos[0])}),
+    (
+        "silos and keys must be distinct",
+        {
+            "silos": (
+                *MEMBERSHIP.silos,
+                MEMBERSHIP.silos[0].model_copy(update={"public_key": KEYS[7].public_key_hex}),
+            )
+        },
+    ),
     ("silos and keys must be distinct", {"coordinator_key": MEMBERSHIP.silos[0].public_key}),
     ("no other, has no previous_digest", {"previous_digest": "0" * 64}),
     ("names every version before", {"number": 2, "previous_digest": "0" * 64}),
@@ -379,3 +393,28 @@ def test_institutions_are_told_apart_by_name() -> None:
     named = one.model_copy(update={"name": "The Bank"})
     with pytest.raises(ValidationError, match="names of institutions must be distinct"):
         Membership(**fields | {"silos": (named, other)})
+
+
+def test_a_membership_of_many_years_names_the_last_thousand() -> None:
+    fields = {name: getattr(MEMBERSHIP, name) for name in Membership.model_fields}
+    earlier = tuple(EarlierMembership(digest=f"{n:064x}", after_feed_number=0) for n in range(1000))
+    changes = {"number": 1002, "earlier": earlier, "previous_digest": earlier[0].digest}
+    assert len(Membership(**fields | changes).earlier) == 1000
+    with pytest.raises(ValidationError, match="names every version before"):
+        Membership(**fields | changes | {"earlier": earlier[:999]})
+
+
+def test_a_layout_names_each_module_once() -> None:
+    fields = {name: getattr(PLAN.layout, name) for name in AdapterLayout.model_fields}
+    with pytest.raises(ValidationError, match="modules in targets must be distinct"):
+        AdapterLayout(**fields | {"targets": PLAN.layout.targets * 2})
+
+
+def test_a_silo_trains_the_modules_of_its_own_layout_alone() -> None:
+    first = PLAN.layout.targets[0]
+    second = first.model_copy(update={"module": "model.down"})
+    layout = PLAN.layout.model_copy(update={"targets": (first, second)})
+    own = OWN.model_copy(update={"modules": ("model.down",)})
+    plan = PLAN.model_copy(update={"layout": layout, "silo_layouts": (own,)})
+    assert plan.layout_of("bank-a").targets == (second,)
+    assert plan.layout_of("bank-b").targets == (first, second)

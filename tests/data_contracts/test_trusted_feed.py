@@ -11,10 +11,12 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.dsse import key_id
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import CoordinatorTrust, earlier_after
+from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Abort, Membership, RoundPlan
 from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
 from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition, TrustedFeed
 from infra.signing_keys import SigningKey
+from tests.data_contracts.test_envelope import envelope_of
 from tests.infra.record_samples import (
     COORDINATOR,
     FIRST,
@@ -150,6 +152,12 @@ class TestFeed:
         feed.add_membership(revoking(first).envelope)
         assert feed.attempt_of_run("run-a") is None
         assert feed.attempt_of_run("run-b") == FedAttempt(first)
+
+    def test_what_a_later_release_signed_is_not_passed_over(self) -> None:
+        """It counts for whoever can read it: reading on without it would fork the feed."""
+        later = RoundPlan.payload_type().replace("v2", "v3")
+        signed = envelope_of(canonical_bytes(plan(1, None).record), later, COORDINATOR)
+        assert rule_of(feed_of().add_entry, [signed]) == "envelope.newer"
 
     def test_an_entry_of_another_federation_is_none(self) -> None:
         feed, foreign = feed_of(), plan(1, None, federation="another")
