@@ -132,6 +132,12 @@ def test_held_in_the_first_round_leaves_the_base_model_alone() -> None:
     assert decision.published_adapter is None
 
 
+def test_a_silo_that_did_not_evaluate_is_missing() -> None:
+    fed, candidate = setting()
+    silos = [SiloRecords(silo) for silo in COHORT]
+    assert decide(fed.plan, candidate, silos, minutes(125)).missing == COHORT
+
+
 def test_an_alarm_of_a_defence_holds_what_everybody_finds_better() -> None:
     fed = federation()
     close = fed.close([fed.silo(silo) for silo in COHORT])

@@ -100,6 +100,9 @@ def test_a_round_whose_coordinator_s_key_is_revoked_ends() -> None:
     assert ended_by(feed, attempt) == "coordinator.revoked"
     over = replace(attempt, abort=abort(2, PLAN.digest))
     assert ended_by(feed, over) is None
+    close = FED.close([FED.silo(silo) for silo in COHORT])
+    decided = FED.decision(FED.candidate(close), {})
+    assert ended_by(feed, replace(attempt, decision=decided)) is None
 
 
 def test_a_round_whose_admitted_silo_s_key_is_revoked_ends() -> None:
@@ -113,6 +116,9 @@ def test_a_round_whose_admitted_silo_s_key_is_revoked_ends() -> None:
 
 
 def test_a_round_of_which_something_was_erased_ends() -> None:
-    held = EvidenceRef(kind="verdict", silo="silo-a", digest="3" * 64)
+    verdict = FED.verdict(NAME)
+    held = EvidenceRef(kind="verdict", silo="silo-a", digest=verdict.digest)
     attempt = Attempt(FIRST, PLAN, {}, close=closed(held))
     assert ended_by(feed_of(PLAN), attempt) == "evidence.erased"
+    there = {"silo-a": SiloRecords("silo-a", verdict=verdict)}
+    assert ended_by(feed_of(PLAN), replace(attempt, silos=there)) is None

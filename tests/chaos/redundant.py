@@ -73,6 +73,7 @@ REDUNDANT: dict[str, Redundant] = {
 }
 
 NO_GUARDS: dict[str, str] = {
+    "aggregator/arrivals.py::Arrivals.keep_sketch::other[0] != key[0]": "what is kept in memory",
     "data_contracts/protocol/membership_chain.py::MembershipChain.silo_key::key is None": "None "
     "stays None",
     "aggregator/arrivals.py::Arrivals.gated::key in self._passed": "what passed is not read twice",
