@@ -27,6 +27,7 @@ test: check ## all checks and tests
 	@$(TWO_PROCESSES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: check ## the long campaigns that `make test` leaves out
+	@$(TWO_PROCESSES) $(BIN)/python -m tests.chaos
 	@$(TWO_PROCESSES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m campaign
 
 check: $(READY) ## format, lint, types, import rules
@@ -47,8 +48,8 @@ bench: bench-merge bench-quality bench-attacks bench-contracts bench-models ## a
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
 
-bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again; ROUNDS=1: in 2 and 4 rounds; RANKS=1: rank collapse); writes .consortia/bench/quality.json
-	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(ROUNDS)),--rounds) $(if $(filter 1,$(RANKS)),--ranks) $(if $(ENTRANTS),--entrants $(ENTRANTS))
+bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again; ROUNDS=1: in 2 and 4 rounds; RANKS=1: rank collapse; LIKENESS=1: silos and copies); writes .consortia/bench/quality.json
+	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(ROUNDS)),--rounds) $(if $(filter 1,$(RANKS)),--ranks) $(if $(filter 1,$(LIKENESS)),--likeness) $(if $(ENTRANTS),--entrants $(ENTRANTS))
 
 bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json
 	@$(BIN)/python -m benchmarks.attacks $(if $(filter 1,$(QUICK)),--quick)

@@ -18,6 +18,7 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
+from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
 RECORD_FIELDS = ("acceptance", "refusal", "verdict", "submission", "evaluation")
@@ -33,6 +34,7 @@ class SiloRecords:
     agreement to the pinned contract, with both signatures. `adapter_fault`: the rule of the gate
     that refused the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter
     in the silo's inbox, by digest. `is_newer`: a later release signed what this one cannot read.
+    `alike`: whose change its own is a copy of, or it of this one's.
     `late_refusal`: one that came after the close, which it changes
     nothing about; no evaluation is waited for.
     """
@@ -49,6 +51,7 @@ class SiloRecords:
     is_agreed: bool = True
     is_newer: bool = False
     adapter_fault: str | None = None
+    alike: Likeness | None = None
     late_refusal: Verified[Refusal] | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
 

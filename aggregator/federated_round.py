@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aggregator.coordinator import Coordinator
 from aggregator.decisions.admission import reached_quorum
+from aggregator.decisions.copies import said_of_copies
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
@@ -60,6 +61,15 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
     earlier = newest if newest and newest.plan.record.round == round_number else None
     if earlier is not None and earlier.abort is None:
         return earlier.plan
+    if newest is not None and newest.plan.record.round > round_number:
+        raise FederationOperatorError(
+            f"round {round_number} of {c.settings.run}",
+            expected=f"round {newest.plan.record.round} or a later one: silos follow a run only "
+            "forwards",
+            found="an earlier one",
+            action="go on with the next round, or begin a run: a new name under run in "
+            "federation.toml",
+        )
     require_ledger(c)
     attempt = earlier.plan.record.attempt + 1 if earlier else 1
     return sign_entry(c, feed, draft_plan(c.settings, plan_inputs(c, feed), round_number, attempt))
@@ -82,7 +92,8 @@ def close_round(c: Coordinator, seen: Look) -> Verified[Close] | Verified[Abort]
     needed = seen.plan.record.quorum
     if not reached_quorum(close, seen.plan.record):
         reason = f"{len(close.admitted)} of {needed} needed submissions were admitted."
-        return abort_round(c, seen.plan, "quorum.not_reached", reason)
+        reason += said_of_copies(close)
+        return abort_round(c, seen.plan, "quorum.not_reached", reason[:MAX_REASON])
     return sign_on_plan(c, seen.feed, seen.plan, close)
 
 

@@ -7,7 +7,6 @@ overruled by a submission. Copies are looked for last and only among submissions
 otherwise count, so that a silo cannot knock out a neighbour from a slot that was rejected anyway.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +22,7 @@ from aggregator.decisions.admission_rules import (
     Case,
     Submitted,
 )
+from aggregator.decisions.copies import COPIED, copies_of, likenesses_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, RoundPlan, Verdict
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
@@ -45,7 +45,9 @@ def judge(plan: Verified[RoundPlan], records: Sequence[SiloRecords], now: dateti
     silos = sorted(set(plan.record.cohort) | set(by_silo))
     cases = [Case(plan, by_silo.get(silo) or SiloRecords(silo), now) for silo in silos]
     outcomes = [_judge_silo(case) for case in cases]
-    copied = _copies([o for o in outcomes if isinstance(o, Admitted)], plan.record)
+    would_count = [o for o in outcomes if isinstance(o, Admitted)]
+    alike = likenesses_of(would_count, by_silo, plan.record)
+    copied = copies_of(alike, plan.record)
     outcomes = [_without_copies(outcome, copied) for outcome in outcomes]
     return Close.on(
         plan,
@@ -55,6 +57,7 @@ def judge(plan: Verified[RoundPlan], records: Sequence[SiloRecords], now: dateti
         refused=tuple(o for o in outcomes if isinstance(o, Refused)),
         missing=tuple(o for o in outcomes if isinstance(o, str)),
         held=_held(cases, outcomes),
+        alike=alike or None,
     )
 
 
@@ -78,6 +81,7 @@ def judged_again(attempt: Attempt, close: Close | None, now: datetime) -> Close:
     Without one nothing was seen: neither a fault of an adapter nor a second record in a slot.
     """
     rules = {item.silo: item.rule for item in close.rejected} if close else {}
+    alike = {found.silo: found for found in (close.alike or ())} if close else {}
     versions: dict[str | None, dict[str, str | None]] = {}
     for ref in close.held if close else ():
         versions.setdefault(ref.silo, {})[ref.digest] = ref.version
@@ -89,6 +93,7 @@ def judged_again(attempt: Attempt, close: Close | None, now: datetime) -> Close:
             is_revoked=rules.get(silo) == REVOKED_SILO,
             withdrew=rules.get(silo) == WITHDREW,
             adapter_fault=_gate_rule(rules.get(silo)),
+            alike=alike.get(silo),
             versions=versions.get(silo, {}),
         )
         for silo in sorted(silos)
@@ -168,18 +173,9 @@ def _admitted(submitted: Submitted) -> Admitted:
     )
 
 
-def _copies(admitted: Sequence[Admitted], plan: RoundPlan) -> set[str]:
-    """Digests that more than one silo submitted, or that the round started from."""
-    counts = Counter(item.adapter.digest for item in admitted)
-    copied = {digest for digest, count in counts.items() if count > 1}
-    return copied | ({plan.starting_adapter.digest} if plan.starting_adapter else set())
-
-
 def _without_copies(
     outcome: Admitted | Rejected | Refused | str, copied: set[str]
 ) -> Admitted | Rejected | Refused | str:
-    if not isinstance(outcome, Admitted) or outcome.adapter.digest not in copied:
+    if not isinstance(outcome, Admitted) or outcome.silo not in copied:
         return outcome
-    return Rejected(
-        silo=outcome.silo, submission_digest=outcome.submission_digest, rule="free_rider.copied"
-    )
+    return Rejected(silo=outcome.silo, submission_digest=outcome.submission_digest, rule=COPIED)

@@ -8,11 +8,13 @@ from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.decisions.carried_agreement import is_agreed
 from aggregator.evidence.ledger import held_records
+from aggregator.evidence.likeness import likenesses, require_change
 from aggregator.evidence.spool import spool, spool_submitted
 from aggregator.evidence.transfers import several_at_a_time
 from aggregator.feed.reading import abort_of, own_records
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES
+from data_contracts.adapters.change_sketch import Sketcher
 from data_contracts.adapters.quantised_format import open_quantised
 from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
@@ -33,6 +35,7 @@ from data_contracts.protocol.records import (
     Status,
     Submission,
 )
+from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.disk.blob_files import refused_blob
@@ -149,16 +152,43 @@ def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
     Raises UntrustedInputError when the coordinator's own starting adapter is not what its plan
     names: no silo is to be judged by that.
     """
-    starting = _remembered_start(c, attempt.plan)
+    plan, start = attempt.plan, _start(c, attempt.plan)
 
     def judged(own: SiloRecords) -> SiloRecords:
         if own.submission is None:
             return own
-        fault, version = _gated(c, attempt.plan, own.silo, own.submission, starting)
+        fault, version = _gated(c, plan, own.silo, own.submission, start)
         found = {} if fault else {own.submission.record.adapter.digest: version}
         return replace(own, adapter_fault=fault, versions=dict(own.versions) | found)
 
-    return several_at_a_time(judged, attempt.cohort())
+    judged_silos = several_at_a_time(judged, attempt.cohort())
+    alike = _likenesses(c, plan, judged_silos, start.starting)
+    return [replace(own, alike=alike.get(own.silo)) for own in judged_silos]
+
+
+def _likenesses(
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    silos: Iterable[SiloRecords],
+    starting: AdapterSource,
+) -> dict[str, Likeness]:
+    """Among the adapters that passed the gate; only those that may be copies are read again."""
+    passed = {
+        own.silo: own.submission
+        for own in silos
+        if own.submission is not None and own.adapter_fault is None
+    }
+    sketches = {
+        silo: sketch
+        for silo, submission in passed.items()
+        if (sketch := c.arrivals.sketch((plan.digest, submission.digest, silo))) is not None
+    }
+
+    def source(silo: str) -> AdapterSource:
+        path = spool(c, c.inbox(silo), passed[silo].record.adapter)
+        return local_adapter(plan.record, silo, path, starting)
+
+    return likenesses(sketches, source, starting)
 
 
 def receive(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: str) -> str | None:
@@ -170,11 +200,11 @@ def receive(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], silo: 
     submission = read_silo(c, feed, plan, silo).submission
     if submission is None:
         return None
-    fault, _ = _gated(c, plan, silo, submission, _remembered_start(c, plan))
+    fault, _ = _gated(c, plan, silo, submission, _start(c, plan))
     return fault
 
 
-def _remembered_start(c: Coordinator, plan: Verified[RoundPlan]) -> AdapterSource:
+def _start(c: Coordinator, plan: Verified[RoundPlan]) -> Sketcher:
     """What a plan's submissions are held against, read once for all that arrive."""
     return c.arrivals.start(plan.digest, lambda: remembered(starting_source(c, plan.record)))
 
@@ -208,26 +238,29 @@ def _gated(
     plan: Verified[RoundPlan],
     silo: str,
     submission: Verified[Submission],
-    starting: AdapterSource,
+    start: Sketcher,
 ) -> tuple[str | None, str | None]:
     """Why the submitted adapter cannot be admitted, or None, and its version in the inbox.
 
     Size is checked before bytes.
     """
-    ref = submission.record.adapter
+    ref, key = submission.record.adapter, (plan.digest, submission.digest, silo)
 
     def gate() -> tuple[str | None, str | None]:
         if ref.size > plan.record.max_adapter_bytes:
             return "adapter.too_large", None
         try:
             path, version = _submitted(c, silo, ref)
-            source = local_adapter(plan.record, silo, path, starting)
-            check_submission(source, starting, plan.record.recipe)
+            source = local_adapter(plan.record, silo, path, start.starting)
+            check_submission(source, start.starting, plan.record.recipe)
+            sketch = start.sketch(source)
+            require_change(sketch)
         except UntrustedInputError as error:
             return error.rule, None
+        c.arrivals.keep_sketch(key, sketch)
         return None, version
 
-    return c.arrivals.gated((plan.digest, submission.digest, silo), gate)
+    return c.arrivals.gated(key, gate)
 
 
 def _submitted(c: Coordinator, silo: str, ref: ArtifactRef) -> tuple[Path, str | None]:

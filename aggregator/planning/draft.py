@@ -21,6 +21,7 @@ from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     ContractPin,
+    CountedCopy,
     PublicationRule,
     Retention,
     SiloLayout,
@@ -72,6 +73,7 @@ def draft_plan(
         publication=PublicationRule(**settings.publication.model_dump()),
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
         program=program_version(),
+        counted_copies=_counted_copies(settings, cohort),
         max_adapter_bytes=adapter_bytes_limit(inputs.layout),
         quorum=settings.round.quorum,
         submit_by=submit_by,
@@ -87,6 +89,17 @@ def draft_plan(
 def _contracts(inputs: PlanInputs, cohort: tuple[str, ...]) -> tuple[ContractPin, ...]:
     digests = inputs.contract_digests
     return tuple(ContractPin(silo=silo, contract_digest=digests[silo]) for silo in cohort)
+
+
+def _counted_copies(
+    settings: FederationSettings, cohort: tuple[str, ...]
+) -> tuple[CountedCopy, ...] | None:
+    """What was decided about silos of this cohort; None where that is nothing."""
+    counted = settings.copies.counted.items()
+    found = (
+        CountedCopy(silo=silo, decision=why) for silo, why in sorted(counted) if silo in cohort
+    )
+    return tuple(found) or None
 
 
 def _deadlines(section: RoundSection, now: datetime) -> tuple[datetime, datetime]:

@@ -148,6 +148,15 @@ class LedgerSection(Section):
     days: Annotated[int, Field(ge=1, le=36_500)] = 365
 
 
+class CopiesSection(Section):
+    """Silos whose adapter counts although another's is the same: who decided that, and why.
+
+    Without an entry neither of two counts. It becomes part of the next plan, for everybody to read.
+    """
+
+    counted: dict[SiloId, Line] = Field(default_factory=dict)
+
+
 class DiskSection(Section):
     """`keep_rounds`: of how many rounds that are over the workspace keeps the adapters."""
 
@@ -179,6 +188,7 @@ class FederationSettings(Section):
     silo_adapters: dict[SiloId, SiloAdapterSection] = Field(default_factory=dict)
     publication: PublicationSection = PublicationSection()
     ledger: LedgerSection = LedgerSection()
+    copies: CopiesSection = CopiesSection()
     disk: DiskSection = DiskSection()
     schedule: ScheduleSection = ScheduleSection()
     home: Path

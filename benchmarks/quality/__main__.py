@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks.quality import rank_collapse
+from benchmarks.quality import likeness, rank_collapse
 from benchmarks.quality.bake_off import BakeOff
 from benchmarks.quality.base_model import prepared_base
 from benchmarks.quality.contenders import BASELINES, DEFAULT, contenders, in_fewer_rounds
@@ -20,6 +20,7 @@ from benchmarks.quality.table import render, tell_mixed_ranks, write_json
 
 HOME = Path(".consortia/bench/quality")
 OUTPUT = Path(".consortia/bench/quality.json")
+LIKENESS_OUTPUT = Path(".consortia/bench/likeness.json")
 RANKS_OUTPUT = Path(".consortia/bench/rank-collapse.json")
 MERGE_OUTPUT = Path(".consortia/bench/merge.json")
 TABLE_WIDTH = 120
@@ -42,6 +43,9 @@ def main() -> None:
     parser.add_argument(
         "--ranks", action="store_true", help="the energy beyond the lowest rank, and nothing else"
     )
+    parser.add_argument(
+        "--likeness", action="store_true", help="how alike honest silos and copies are, only"
+    )
     options = parser.parse_args()
     quick = options.quick
     console = Console(width=max(Console().width, TABLE_WIDTH))
@@ -63,6 +67,9 @@ def main() -> None:
     base = prepared_base(settings.base, settings.shares, HOME / "base", console.print)
     if options.ranks:
         console.print(rank_collapse.measured(settings, base, RANKS_OUTPUT))
+        return
+    if options.likeness:
+        console.print(likeness.measured(settings, base, LIKENESS_OUTPUT))
         return
     prepared = time.perf_counter()
     bake_off = BakeOff(settings, base, entrants, lambda *done: _say(console, *done), baselines)

@@ -105,6 +105,31 @@ def states_of(
     directory: Path,
 ) -> Iterator[GlobalState]:
     """Round by round: every silo trains from the global adapter, then the product merges."""
+    for _, _, state in _rounds(cell, contender, settings, base, silos, directory):
+        yield state
+
+
+def local_adapters(
+    cell: Cell,
+    contender: Contender,
+    settings: Settings,
+    base: Path,
+    silos: Sequence[SiloData],
+    directory: Path,
+) -> Iterator[tuple[AdapterSource, list[AdapterSource]]]:
+    """Of every round what it started from, and what the silos made of it."""
+    for start, locals_, _ in _rounds(cell, contender, settings, base, silos, directory):
+        yield start, locals_
+
+
+def _rounds(
+    cell: Cell,
+    contender: Contender,
+    settings: Settings,
+    base: Path,
+    silos: Sequence[SiloData],
+    directory: Path,
+) -> Iterator[tuple[AdapterSource, list[AdapterSource], GlobalState]]:
     ranks = contender.ranks or (settings.rank,)
     layout = _layout(settings, base, max(ranks), cell.seed)
     own_specs = [
@@ -126,8 +151,9 @@ def states_of(
             if compressors:
                 local = compressors[number].sent(local, start, trained, round_number)
             locals_.append((local, batches.size))
+        began = state.adapter
         state = merged(locals_, state, contender.merge, round_number, directory)
-        yield state
+        yield began, [source for source, _ in locals_], state
 
 
 def _beside(state: GlobalState, contender: Contender, own: AdapterLayout) -> AdapterSource | None:

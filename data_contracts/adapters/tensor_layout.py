@@ -1,7 +1,8 @@
 """A safetensors file as a list of entries: the header to write, and the strict check of one read.
 
 Guaranteed of a header that passes: exactly the expected names, each with the expected dtype, shape
-and length, laid out without gaps or overlaps in any order.
+and length, laid out without gaps or overlaps in any order; every number in it a plain whole one,
+and its metadata nothing but text under text. So whoever else reads the file reads the same.
 Layout reference: https://github.com/huggingface/safetensors (format section).
 """
 
@@ -69,14 +70,56 @@ def read_header(path: Path, size: int, limit: int) -> tuple[dict[str, Any], int]
         if length > limit:
             raise rejected("header", f"at most {limit} bytes", f"{length}", "header_too_large")
         raw = file.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=distinct_names)
-    except (ValueError, RecursionError):
-        raise rejected("header", "JSON without duplicate names", "other", "bad_header") from None
-    if len(raw) != length or not isinstance(header, dict):
-        raise rejected("header", f"{length} bytes of JSON object", "other", "bad_header")
-    header.pop("__metadata__", None)
+    if len(raw) != length:
+        raise rejected("header", f"{length} bytes", f"{len(raw)}", "bad_header")
+    header = _json_object(raw)
+    _require_text(header.pop("__metadata__", {}))
     return header, HEADER_LENGTH_BYTES + length
+
+
+def _json_object(raw: bytes) -> dict[str, Any]:
+    """One JSON object from the first byte on, with spaces behind it at most.
+
+    Its numbers are whole and written in digits: -0, 2.0 and 1e2 are no whole numbers to readers in
+    other languages.
+    """
+    expected = "one JSON object without duplicate names, its numbers whole and in digits"
+    if not raw.startswith(b"{") or not raw.rstrip(b" ").endswith(b"}"):
+        raise rejected("header", expected, "other bytes around it", "bad_header")
+    try:
+        header: dict[str, Any] = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=distinct_names,
+            parse_int=_whole,
+            parse_float=_no_number,
+            parse_constant=_no_number,
+        )
+    except (ValueError, RecursionError):
+        raise rejected("header", expected, "other", "bad_header") from None
+    return header
+
+
+def _whole(text: str) -> int:
+    if text == "-0":
+        raise ValueError("-0 is no whole number")
+    return int(text)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text[:20]} is no whole number")
+
+
+def _require_text(metadata: Any) -> None:
+    """What the format allows there; nothing of it is read."""
+    if not isinstance(metadata, dict) or not all(map(_is_text, metadata.values())):
+        raise rejected("metadata", "an object of texts, or none", "other", "bad_metadata")
+    if not all(map(_is_text, metadata)):
+        raise rejected("metadata", "names of whole characters", "other", "bad_metadata")
+
+
+def _is_text(value: Any) -> bool:
+    """Text that has a spelling in UTF-8: JSON can also write half a character."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def checked_offsets(
@@ -103,19 +146,24 @@ def _checked_entry(name: str, found: Any, entry: Entry) -> tuple[int, int]:
         raise rejected(name, "dtype, shape and data_offsets", "other fields", "bad_header")
     if found["dtype"] != entry.dtype:
         raise rejected(name, f"dtype {entry.dtype}", ascii(found["dtype"])[:20], "wrong_dtype")
-    if found["shape"] != list(entry.shape):
+    if not _is_list_of_numbers(found["shape"]) or found["shape"] != list(entry.shape):
         raise rejected(
             name, f"shape {list(entry.shape)}", ascii(found["shape"])[:40], "wrong_shape"
         )
     offsets = found["data_offsets"]
     if (
-        not isinstance(offsets, list)
+        not _is_list_of_numbers(offsets)
         or len(offsets) != 2
-        or not all(type(offset) is int and offset >= 0 for offset in offsets)
+        or offsets[0] < 0
         or offsets[1] - offsets[0] != entry.length
     ):
         raise rejected(name, f"offsets {entry.length} bytes apart", "other", "bad_header")
     return offsets[0], offsets[1]
+
+
+def _is_list_of_numbers(found: Any) -> bool:
+    """True is 1 to Python, and to nobody else."""
+    return isinstance(found, list) and all(type(number) is int for number in found)
 
 
 def open_layout(path: Path, entries: Mapping[str, Entry], what: str) -> OpenedLayout:

@@ -8,13 +8,14 @@ later membership says does not count. Used by silo and coordinator alike.
 - At every number of the feed exactly one membership governs: the newest that begins before it. A
   plan names that one and is signed with its coordinator's key; its whole attempt is judged by it.
 - Rotation: an older key finishes, or aborts, the attempt whose plan it signed, and signs no other.
+- A plan whose run had come as far before is an entry like others, known as one that goes back.
 - Revocation: of that key the feed counts up to where the membership begins, and of the last attempt
   there what the membership names. Everything else is nothing, wherever it lies.
 """
 
 from collections.abc import Collection, Iterable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from data_contracts.errors import UntrustedInputError, contradiction
 from data_contracts.protocol.artifact import digest_of_bytes
@@ -40,12 +41,26 @@ class FeedPosition:
     digest: str | None = None
 
 
+BEGINNING = (0, 0)
+"""Round and attempt before the first."""
+
+
 @dataclass(frozen=True)
 class FedAttempt:
-    """A plan of the feed and the abort that ended its attempt, if one did."""
+    """A plan of the feed and the abort that ended its attempt, if one did.
+
+    `reached`: the highest round, and attempt of it, that the feed had in the plan's run before.
+    """
 
     plan: Verified[RoundPlan]
     abort: Verified[Abort] | None = None
+    reached: tuple[int, int] = field(default=BEGINNING, compare=False)
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the run had come as far, or farther, before this plan: no coordinator that is
+        right plans that, and whoever followed would train again on what was published since."""
+        return _place(self.plan) <= self.reached
 
 
 class TrustedFeed(MembershipChain):
@@ -218,7 +233,9 @@ class TrustedFeed(MembershipChain):
         self._has_head = True
         plan, abort = narrowed(entry, RoundPlan), narrowed(entry, Abort)
         if plan is not None:
-            self._attempts[plan.record.run] = FedAttempt(plan)
+            before = self._attempts.get(plan.record.run)
+            reached = BEGINNING if before is None else max(before.reached, _place(before.plan))
+            self._attempts[plan.record.run] = FedAttempt(plan, reached=reached)
         if abort is not None:
             current = self._attempts.get(abort.record.run)
             if current is not None and current.plan.digest == abort.record.plan_digest:
@@ -251,7 +268,11 @@ def _up_to(begin: FeedPosition, attempt: FedAttempt) -> FedAttempt | None:
         return None
     if attempt.abort is not None and _is_part(begin, attempt.abort):
         return attempt
-    return FedAttempt(attempt.plan)
+    return replace(attempt, abort=None)
+
+
+def _place(plan: Verified[RoundPlan]) -> tuple[int, int]:
+    return plan.record.round, plan.record.attempt
 
 
 def _is_part(begin: FeedPosition, entry: Verified[RoundPlan] | Verified[Abort]) -> bool:

@@ -69,6 +69,9 @@ max_mean_increase = "0"
 max_silo_increase = "0.05"
 # name_silos = true            # the model card names the silos; each one's policy has to allow it
 
+# [copies.counted]            # of silos with the same change neither counts; see docs/merge.md
+# north = "A. Person saw its training logs, the other silo had none" # counts all the same, and why
+
 [ledger]                      # what a decision rests on is locked before it is signed
 place = "inbox"               # "copy" where the storage has no versions or Object Lock
 mode = "governance"           # erasing takes a right of its own; "compliance": nobody can

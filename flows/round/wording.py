@@ -32,6 +32,21 @@ def closed(record: Close | Abort, digest: str) -> str:
         f"round {record.round}: {len(record.admitted)} silos admitted, "
         f"{len(record.refused)} refused, {len(record.rejected)} rejected, "
         f"{len(record.missing)} missing (close record {digest[:SHORT_DIGEST]})"
+        f"{copies(record)}"
+    )
+
+
+def copies(record: Close) -> str:
+    """Whose changes are the same, and what to do about it; nothing where none are."""
+    if not record.alike:
+        return ""
+    said = ", ".join(
+        f"{found.silo} is like {found.like or 'the start'} (cosine {found.cosine})"
+        for found in record.alike
+    )
+    return (
+        f"; the same change twice: {said}. Ask the silos; name the one that counts under "
+        "[copies.counted] in federation.toml, from the next plan on"
     )
 
 

@@ -11,11 +11,18 @@ from typing import Any
 from data_contracts.errors import ConsortiaError, UntrustedInputError
 from data_contracts.protocol.envelope import verify
 from data_contracts.protocol.records import Abort, RoundPlan
-from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition, TrustedFeed
+from data_contracts.protocol.trusted_feed import (
+    BEGINNING,
+    FedAttempt,
+    FeedPosition,
+    TrustedFeed,
+)
 from infra.disk.durable_files import write_durably
 
 STATE_NAME = "feed.json"
 MEMBERS_DIRECTORY = "members"
+REACHED = "reached"
+"""How far runs had come before their newest plans, by digest; earlier releases did not write it."""
 
 
 class KeptFeed:
@@ -101,6 +108,7 @@ def _state(feed: TrustedFeed) -> dict[str, Any]:
             }
             for attempt in feed.attempts
         ],
+        REACHED: {attempt.plan.digest: attempt.reached for attempt in feed.attempts},
     }
 
 
@@ -108,16 +116,21 @@ def _restore(feed: TrustedFeed, state: dict[str, Any]) -> None:
     """A membership that was handed over anew may be newer than what was read so far."""
     if state["membership_number"] > feed.membership.record.number:
         raise ValueError(f"membership {state['membership_number']} is missing beside it")
-    attempts = [_attempt(feed, **kept) for kept in state["attempts"]]
+    reached = state.get(REACHED, {})
+    attempts = [_attempt(feed, reached, **kept) for kept in state["attempts"]]
     head = FeedPosition(state["feed_number"], state["feed_digest"])
     feed.restore(head, attempts, state["membership_number"])
 
 
-def _attempt(feed: TrustedFeed, plan: str, abort: str | None) -> FedAttempt:
+def _attempt(
+    feed: TrustedFeed, reached: dict[str, list[int]], plan: str, abort: str | None
+) -> FedAttempt:
     """As it was judged before it was kept: whether it still counts is the feed's to say."""
     keys = feed.coordinator_keys()
     ended = None if abort is None else verify(abort.encode(), Abort, keys)
-    return FedAttempt(verify(plan.encode(), RoundPlan, keys), ended)
+    opened = verify(plan.encode(), RoundPlan, keys)
+    round_number, attempt = reached.get(opened.digest, BEGINNING)
+    return FedAttempt(opened, ended, (int(round_number), int(attempt)))
 
 
 def _read_file(path: Path) -> bytes | None:

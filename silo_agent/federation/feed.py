@@ -18,11 +18,15 @@ log = logging.getLogger("silo-agent")
 
 @dataclass(frozen=True)
 class FeedView:
-    """The feed as of one poll, and the newest plan in it, if there is one."""
+    """The feed as of one poll, and the newest plan in it, if there is one.
+
+    `goes_back`: its run had come as far before.
+    """
 
     feed: TrustedFeed
     plan: Verified[RoundPlan] | None
     aborted: bool
+    goes_back: bool = False
 
     @property
     def newest(self) -> Membership:
@@ -59,7 +63,8 @@ def refresh_feed(silo: Silo) -> FeedView:
     attempt = feed.attempt
     if attempt is None:
         return FeedView(feed, None, aborted=False)
-    return FeedView(feed, attempt.plan, aborted=attempt.abort is not None)
+    aborted = attempt.abort is not None
+    return FeedView(feed, attempt.plan, aborted=aborted, goes_back=attempt.goes_back)
 
 
 def newest_entry(feed: TrustedFeed) -> Seen:

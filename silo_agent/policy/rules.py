@@ -30,13 +30,17 @@ class PolicyRefusal:
 
 @dataclass(frozen=True)
 class PlanContext:
-    """What the rules look at besides the plan and the policy."""
+    """What the rules look at besides the plan and the policy.
+
+    `goes_back`: the feed had come as far in the plan's run before it.
+    """
 
     silo: str
     federation: str
     membership: Membership
     contract: ContractTerms | None
     now: datetime
+    goes_back: bool = False
 
 
 Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
@@ -64,6 +68,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         lambda p, s, c: set(p.cohort) <= set(c.membership.silos_of_round(p.round)),
     ),
     ("policy.take_part", "The silo does not take part at present.", lambda p, s, c: s.take_part),
+    (
+        "plan.earlier_round",
+        "The plan goes back to a round, or an attempt, that its run had reached before.",
+        lambda p, s, c: not c.goes_back,
+    ),
     ("plan.expired", "The plan has expired.", lambda p, s, c: c.now < p.submit_by),
     (
         "policy.trust_mode",

@@ -53,6 +53,7 @@ _FAILED = PolicyRefusal("verdict.failed", "The data contract's verdict is not a 
 _UNBOUND = PolicyRefusal(
     "verdict.other_contract", "The verdict is about another plan or another contract."
 )
+_PLAN_EXPIRED = PolicyRefusal("plan.expired", "The plan has expired.")
 _VERDICT_EXPIRED = PolicyRefusal("verdict.expired", "The data contract's verdict has expired.")
 _CONTRACT_EXPIRED = PolicyRefusal("contract.expired", "The data contract has expired.")
 _NO_EGRESS = PolicyRefusal("contract.egress", "The data contract does not let this out.")
@@ -83,6 +84,8 @@ Door = Callable[[Grounds, ContractTerms], PolicyRefusal | None]
 def objection(kind: type[SiloRecord], grounds: Grounds) -> PolicyRefusal | None:
     """Why the door of a kind of record stays closed, or None."""
     contract = grounds.contract
+    if kind in UNTIL_EXPIRY and grounds.plan.record.expires_at <= grounds.now:
+        return _PLAN_EXPIRED
     if contract is None or contract.digest != grounds.plan.record.contract_digest_of(grounds.silo):
         return NO_CONTRACT
     return DOORS[kind](grounds, contract)
@@ -119,6 +122,11 @@ def _current(grounds: Grounds, contract: ContractTerms, item: str) -> PolicyRefu
 def _shared(grounds: Grounds, contract: ContractTerms) -> PolicyRefusal | None:
     return not_shared(grounds.policy) or _pass(grounds, contract, "losses")
 
+
+UNTIL_EXPIRY: frozenset[type[SiloRecord]] = frozenset({Verdict, Submission, Evaluation})
+"""What belongs to the attempt itself, and with it ends: asked before each step and before what it
+made leaves. Losses of coalitions are asked for later, with a time of their own, and a status is not
+relied upon."""
 
 DOORS: Mapping[type[SiloRecord], Door] = {
     Verdict: lambda grounds, contract: None,

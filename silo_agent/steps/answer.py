@@ -23,6 +23,7 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
         membership=attempt.feed.membership_of(plan),
         contract=silo.release.in_force.contract(attempt.out.parties),
         now=silo.clock.now(),
+        goes_back=attempt.feed.goes_back,
     )
     refusal = judge_plan(plan.record, policy, context)
     if refusal is not None:

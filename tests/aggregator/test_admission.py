@@ -2,16 +2,24 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from aggregator.attempt import SiloRecords
-from aggregator.decisions.admission import judge, reached_quorum
+from aggregator.decisions.admission import judge, judged_again, reached_quorum
+from aggregator.decisions.carried_agreement import carried_agreement
+from aggregator.decisions.copies import said_of_copies
+from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
+from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Close
+from data_contracts.protocol.records.close import Likeness
+from data_contracts.protocol.records.round_plan import CountedCopy
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY, RuleOutcome
 from infra.clock import ALLOWED_SKEW
 from tests.aggregator.federation_samples import (
@@ -65,6 +73,8 @@ def lacking(rule: str) -> tuple[RuleOutcome, ...]:
 
 
 REJECTIONS: list[tuple[str, Change]] = [
+    ("silo.revoked", lambda fed: fed.silo(SILO, is_revoked=True)),
+    ("silo.withdrew", lambda fed: fed.silo(SILO, withdrew=True)),
     ("silo.equivocation", lambda fed: fed.silo(SILO, equivocated=True)),
     ("acceptance.missing", lambda fed: fed.silo(SILO, acceptance=None)),
     ("verdict.missing", lambda fed: fed.silo(SILO, verdict=None)),
@@ -211,6 +221,104 @@ def test_all_copies_of_one_adapter_are_rejected() -> None:
         ("bank-a", "free_rider.copied"),
         (SILO, "free_rider.copied"),
     }
+
+
+def alike(silo: str, like: str | None, cosine: str = "0.999000") -> Likeness:
+    return Likeness(silo=silo, like=like, cosine=Decimal(cosine))
+
+
+def both_alike(fed: Federation) -> list[SiloRecords]:
+    return [
+        fed.silo("bank-a", alike=alike("bank-a", SILO)),
+        fed.silo(SILO, alike=alike(SILO, "bank-a")),
+        fed.silo("hospital-c"),
+    ]
+
+
+def counting(*silos: str) -> Federation:
+    decided = tuple(CountedCopy(silo=silo, decision="A. Person saw its logs") for silo in silos)
+    return federation(counted_copies=decided or None)
+
+
+@pytest.mark.parametrize(
+    ("counted", "admitted"),
+    [
+        ((), ["hospital-c"]),
+        (("bank-a",), ["bank-a", "hospital-c"]),
+        ((SILO,), ["hospital-b", "hospital-c"]),
+        (("bank-a", SILO), ["bank-a", "hospital-b", "hospital-c"]),
+        (("hospital-c",), ["hospital-c"]),
+    ],
+)
+def test_of_two_that_are_alike_counts_whom_a_person_named(
+    counted: tuple[str, ...], admitted: list[str]
+) -> None:
+    fed = counting(*counted)
+    close = judge(fed.plan, both_alike(fed), NOW)
+    assert [item.silo for item in close.admitted] == admitted
+    assert {item.rule for item in close.rejected} <= {"free_rider.copied"}
+    assert close.alike == (alike("bank-a", SILO), alike(SILO, "bank-a"))
+
+
+def test_what_two_sent_with_one_digest_counts_for_whom_a_person_named() -> None:
+    fed = counting("bank-a")
+    copy = fed.submission(SILO, fed.verdict(SILO), adapter=adapter_ref("bank-a"))
+    close = judge(fed.plan, [fed.silo("bank-a"), fed.silo(SILO, submission=copy)], NOW)
+    assert [item.silo for item in close.admitted] == ["bank-a"]
+    assert close.alike == (alike("bank-a", SILO, "1.000000"), alike(SILO, "bank-a", "1.000000"))
+
+
+def test_nobody_lets_the_start_count() -> None:
+    fed = counting(SILO)
+    for changed in (
+        fed.silo(SILO, alike=alike(SILO, None)),
+        with_submission(adapter=adapter_ref("start"))(fed),
+    ):
+        (rejected,) = judged(fed, changed).rejected
+        assert (rejected.silo, rejected.rule) == (SILO, "free_rider.copied")
+
+
+def test_one_that_does_not_count_anyway_is_nobody_s_copy() -> None:
+    fed = federation()
+    first, second, third = both_alike(fed)
+    close = judge(
+        fed.plan, [first, replace(second, adapter_fault="adapter.not_finite"), third], NOW
+    )
+    assert [item.silo for item in close.admitted] == ["bank-a", "hospital-c"]
+    assert close.alike is None
+
+
+def test_who_was_alike_is_judged_again_from_the_close() -> None:
+    for fed in (federation(), counting("bank-a")):
+        silos = both_alike(fed)
+        close = judge(fed.plan, silos, NOW)
+        unseen = [replace(own, alike=None) for own in silos]
+        assert judged_again(fed.attempt(unseen), close, NOW) == close
+
+
+def test_what_is_said_of_copies_names_no_other() -> None:
+    fed = federation()
+    first, second, third = both_alike(fed)
+    close = judge(fed.plan, [first, second, replace(third, equivocated=True)], NOW)
+    assert said_of_copies(close).endswith(": bank-a, hospital-b.")
+    assert said_of_copies(judged(fed, fed.silo(SILO, equivocated=True))) == ""
+
+
+def test_a_silo_for_which_nothing_is_pinned_has_agreed_to_nothing() -> None:
+    fed = federation()
+    acceptance = fed.acceptance(SILO).record
+    parties = Parties(fed.plan.record.federation, "bank-z", frozenset(), frozenset())
+    assert carried_agreement(acceptance, fed.plan.record, parties) is None
+
+
+def test_a_plan_without_copies_says_nothing_of_them() -> None:
+    fed = federation()
+    assert b"alike" not in canonical_bytes(judged(fed, fed.silo(SILO)))
+    assert b"counted_copies" not in canonical_bytes(fed.plan.record)
+    with pytest.raises(ValidationError, match="counted_copies must name silos of the cohort"):
+        counting("bank-z")
+    with pytest.raises(ValidationError, match="counted_copies must name silos of the cohort"):
+        counting("bank-a", "bank-a")
 
 
 def test_a_copy_that_is_rejected_anyway_does_not_take_the_original_down() -> None:

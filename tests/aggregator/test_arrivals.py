@@ -135,5 +135,5 @@ def test_the_start_of_a_plan_is_read_once_and_that_of_an_earlier_one_let_go(
         return now
 
     for plan in ("first", "first", "second", "second", "first"):
-        assert arrivals.start(plan, reading(plan)) is start
+        assert arrivals.start(plan, reading(plan)).starting is start
     assert read == ["first", "second", "first"]

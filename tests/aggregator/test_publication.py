@@ -130,3 +130,24 @@ def test_held_in_the_first_round_leaves_the_base_model_alone() -> None:
     decision = decided(["0.5", "0.5"], starting_adapter=None)
     assert decision.outcome == "held"
     assert decision.published_adapter is None
+
+
+def test_a_silo_that_did_not_evaluate_is_missing() -> None:
+    fed, candidate = setting()
+    silos = [SiloRecords(silo) for silo in COHORT]
+    assert decide(fed.plan, candidate, silos, minutes(125)).missing == COHORT
+
+
+def test_an_alarm_of_a_defence_holds_what_everybody_finds_better() -> None:
+    fed = federation()
+    close = fed.close([fed.silo(silo) for silo in COHORT])
+    for needs_person, rule in ((False, "evaluation.not_worse"), (True, "robust.alarm")):
+        candidate = fed.candidate(close, needs_person=needs_person)
+        better = {
+            silo: fed.evaluation(
+                silo, candidate, starting_loss=Decimal("2"), candidate_loss=Decimal("1")
+            )
+            for silo in COHORT
+        }
+        decision = decide(fed.plan, candidate, of_silos(better), minutes(125))
+        assert (decision.rule, decision.outcome == "published") == (rule, not needs_person)

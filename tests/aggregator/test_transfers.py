@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.evidence.transfers import several_at_a_time
-from aggregator.federated_round import report_round
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from infra.disk.blob_files import receive_blob
-from tests.simulator.fixtures import MakeFederation
-from tests.simulator.silo import Behaviour
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -64,18 +61,3 @@ def test_one_blob_that_two_threads_fetch_is_whole_for_both(tmp_path: Path) -> No
         slow.result()
     assert path.read_bytes() == data
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_silos_that_submit_the_same_bytes_are_both_left_out(
-    make_federation: MakeFederation,
-) -> None:
-    honest = dict.fromkeys("abc", Behaviour.HONEST)
-    federation = make_federation({}, **honest, x=Behaviour.COPYING)
-    plan = federation.open(1)
-    federation.play(plan)
-    report, _ = report_round(federation.coordinator(), federation.look(plan))
-    outcomes = {silo.silo: (silo.outcome, silo.rule) for silo in report.record.silos}
-    copied = ("rejected", "free_rider.copied")
-    assert outcomes["silo-a"] == outcomes["silo-x"] == copied
-    assert outcomes["silo-b"] == outcomes["silo-c"] == ("admitted", None)
-    assert report.record.outcome == "published"

@@ -157,6 +157,84 @@ def test_absurd_offsets(path: Path, offsets: Any) -> None:
     assert rule_of(path, joined(header, data)) in {"adapter.bad_header", "adapter.gap_or_overlap"}
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["[2.0,6.0]", "[2,6.0]", "[2e0,6]", "[2,6E0]", "[2,-0,6]", '["2",6]', "[[2],6]"],
+)
+def test_shapes_that_only_equal_the_right_one(path: Path, spelling: str) -> None:
+    header, data = parts()
+    text = json.dumps(header | {A_NAME: header[A_NAME] | {"shape": "HERE"}})
+    rule = rule_of(path, joined(text.replace('"HERE"', spelling).encode(), data))
+    assert rule in {"adapter.bad_header", "adapter.wrong_shape"}
+
+
+def test_true_is_not_one(path: Path) -> None:
+    """To Python [True, 6] == [1, 6]."""
+    narrow = LAYOUT.model_copy(update={"rank": 1})
+    raw = save({n: np.ones(s, np.float32) for n, s in expected_shapes(narrow).items()})
+    path.write_bytes(raw)
+    assert check_adapter(path, narrow)
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = raw[8 : 8 + length].replace(b"[1,6]", b"[true,6]", 1)
+    path.write_bytes(joined(header, raw[8 + length :]))
+    with pytest.raises(UntrustedInputError) as caught:
+        check_adapter(path, narrow)
+    assert caught.value.rule == "adapter.wrong_shape"
+
+
+@pytest.mark.parametrize("spelling", ["-0", "0.0", "0e5", "false", '"0"', "00"])
+def test_offsets_that_only_equal_the_right_ones(path: Path, spelling: str) -> None:
+    header, data = parts()
+    first = next(name for name in NAMES if header[name]["data_offsets"][0] == 0)
+    end = header[first]["data_offsets"][1]
+    text = json.dumps(header | {first: header[first] | {"data_offsets": "HERE"}})
+    raw = joined(text.replace('"HERE"', f"[{spelling},{end}]").encode(), data)
+    assert rule_of(path, raw) == "adapter.bad_header"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '{"format":1}',
+        '{"format":null}',
+        '{"format":true}',
+        '{"format":["pt"]}',
+        '{"format":{"a":"b"}}',
+        '{"format":"\\ud800"}',
+        '{"\\ud800":"pt"}',
+        "[]",
+        "null",
+        '"pt"',
+        "0",
+    ],
+)
+def test_metadata_that_is_not_text_under_text(path: Path, metadata: str) -> None:
+    header, data = parts()
+    header.pop("__metadata__", None)
+    text = f'{{"__metadata__":{metadata},{json.dumps(header)[1:]}'
+    assert rule_of(path, joined(text.encode(), data)) == "adapter.bad_metadata"
+
+
+@pytest.mark.parametrize("metadata", ['{"a":1,"a":"x"}', '{"a":2.0}', '{"a":NaN}', '{"a":1e999}'])
+def test_metadata_that_two_readers_read_differently(path: Path, metadata: str) -> None:
+    header, data = parts()
+    text = f'{{"__metadata__":{metadata},{json.dumps(header)[1:]}'
+    assert rule_of(path, joined(text.encode(), data)) == "adapter.bad_header"
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [(" ", ""), ("\n", ""), ("\ufeff", ""), ("", "\n"), ("", "\t "), ("", "\0")],
+)
+def test_a_header_is_the_object_and_spaces_behind_it(path: Path, before: str, behind: str) -> None:
+    header, data = parts()
+    text = json.dumps(header)
+    path.write_bytes(joined(f"{text}   ".encode(), data))
+    assert check_adapter(path, LAYOUT)
+    raw = joined(f"{before}{text}{behind}".encode(), data)
+    assert rule_of(path, raw) == "adapter.bad_header"
+
+
 def test_overlaps_and_gaps(path: Path) -> None:
     header, data = parts()
     first, second = header[A_NAME]["data_offsets"], header[NAMES[2]]["data_offsets"]

@@ -11,10 +11,12 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.dsse import key_id
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import CoordinatorTrust, earlier_after
+from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Abort, Membership, RoundPlan
 from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
 from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition, TrustedFeed
 from infra.signing_keys import SigningKey
+from tests.data_contracts.test_envelope import envelope_of
 from tests.infra.record_samples import (
     COORDINATOR,
     FIRST,
@@ -103,6 +105,79 @@ class TestFeed:
 
     def test_an_entry_under_another_number_halts(self) -> None:
         assert rule_of(feed_of().add_entry, [plan(2, None).envelope]) == "feed.number"
+
+    @pytest.mark.parametrize(
+        ("place", "goes_back"),
+        [((1, 1), True), ((2, 1), True), ((2, 2), True), ((2, 3), False), ((3, 1), False)],
+    )
+    def test_a_plan_of_a_round_that_was_reached_before_is_known_to_go_back(
+        self, place: tuple[int, int], goes_back: bool
+    ) -> None:
+        first = plan(1, None)
+        second = plan(2, first.digest, round=2, attempt=2)
+        third = plan(3, second.digest, round=place[0], attempt=place[1])
+        feed = feed_of(first, second, third)
+        assert feed.attempt is not None and feed.attempt.goes_back is goes_back
+
+    def test_who_went_back_cannot_go_on_from_there(self) -> None:
+        """The height of a run is the highest plan, not the one before."""
+        first = plan(1, None, round=5)
+        back = plan(2, first.digest, round=1)
+        on = plan(3, back.digest, round=2)
+        feed = feed_of(first, back, on)
+        assert feed.attempt is not None and feed.attempt.goes_back
+
+    def test_another_run_begins_at_its_first_round(self) -> None:
+        first = plan(1, None, round=5)
+        other = plan(2, first.digest, run="run-b", round=1)
+        feed = feed_of(first, other)
+        assert feed.attempt is not None and not feed.attempt.goes_back
+
+    def test_a_plan_that_became_void_is_no_height(self) -> None:
+        """A thief's round 50 keeps nobody from round 2."""
+        first = plan(1, None)
+        thief = plan(2, first.digest, round=50)
+        newest = revoking(first)
+        feed = feed_of(first, thief)
+        feed.add_membership(newest.envelope)
+        again = plan(2, first.digest, NEW, newest, round=2)
+        assert feed.add_entry([again.envelope]) == again
+        assert feed.attempt is not None and not feed.attempt.goes_back
+
+    def test_a_void_plan_is_not_the_newest_of_its_run(self) -> None:
+        """The entry at which the new membership begins is known, of another run."""
+        first = plan(1, None, run="run-b")
+        thief = plan(2, first.digest)
+        feed = feed_of(first, thief)
+        feed.add_membership(revoking(first).envelope)
+        assert feed.attempt_of_run("run-a") is None
+        assert feed.attempt_of_run("run-b") == FedAttempt(first)
+
+    def test_what_a_later_release_signed_is_not_passed_over(self) -> None:
+        """It counts for whoever can read it: reading on without it would fork the feed."""
+        later = RoundPlan.payload_type().replace("v2", "v3")
+        signed = envelope_of(canonical_bytes(plan(1, None).record), later, COORDINATOR)
+        assert rule_of(feed_of().add_entry, [signed]) == "envelope.newer"
+
+    def test_an_entry_of_another_federation_is_none(self) -> None:
+        feed, foreign = feed_of(), plan(1, None, federation="another")
+        assert rule_of(feed.next_entry, foreign.envelope) == "feed.federation"
+        assert feed.add_entry([foreign.envelope]) is None
+
+    def test_what_would_be_next_has_its_number(self) -> None:
+        assert rule_of(feed_of().next_entry, plan(2, None).envelope) == "feed.number"
+
+    def test_what_is_named_by_digest_was_signed_by_a_coordinator_all_the_same(self) -> None:
+        """A key that counts elsewhere is none of this federation's."""
+        elsewhere = membership(coordinator_key=STRANGER.public_key_hex)
+        foreign = plan(1, None, STRANGER, elsewhere)
+        ended = abort(2, foreign.digest, key=STRANGER)
+        feed_of(foreign, ended, pinned=elsewhere)
+        for entry in (foreign, ended):
+            feed = TrustedFeed(FIRST)
+            feed.add_membership(rotated(entry).envelope)
+            assert feed.lacks_head
+            assert rule_of(feed.add_head, entry.envelope) == "envelope.signature"
 
     def test_the_newest_plan_of_each_run_is_kept(self) -> None:
         first = plan(1, None)
@@ -469,3 +544,28 @@ class TestMemberships:
         fields = dict(FIRST.record) | place
         other = seal(Membership(**fields | {"federation": "other"}), ROOT)
         assert self.refused(FIRST, other.envelope) == "membership.federation"
+
+
+def test_a_report_is_signed_by_who_planned_or_came_later() -> None:
+    first = plan(1, None)
+    newest = rotated(first)
+    feed = feed_of(first)
+    feed.add_membership(newest.envelope)
+    second = plan(2, first.digest, NEW, newest)
+    assert feed.report_keys(first) == {OLD_KEY, NEW_KEY}
+    assert feed.report_keys(second) == {NEW_KEY}
+
+
+def test_a_revoked_key_counts_up_to_its_last_entry() -> None:
+    first = plan(1, None)
+    feed = feed_of(first)
+    feed.add_membership(revoking(first).envelope)
+    assert feed.unrevoked([OLD_KEY], 1) == {OLD_KEY}
+    assert feed.unrevoked([OLD_KEY], 2) == feed.unrevoked([OLD_KEY]) == frozenset()
+
+
+def test_a_membership_names_a_thousand_earlier_ones_at_most() -> None:
+    entry = EarlierMembership(digest="1" * 64, after_feed_number=0)
+    old = FIRST.record.model_copy(update={"earlier": (entry,) * 1000})
+    named = earlier_after(Verified(old, "2" * 64, b""))
+    assert [len(named), named[0].digest, named[1]] == [1000, "2" * 64, entry]

@@ -96,6 +96,26 @@ def test_it_reads_on_from_where_it_was(storage: Storage, tmp_path: Path) -> None
     assert two.digest != ended.digest
 
 
+def test_how_far_a_run_had_come_is_kept_over_a_restart(storage: Storage, tmp_path: Path) -> None:
+    first = plan(1, None, round=2)
+    back = plan(2, first.digest, round=1)
+    storage.feed(first)
+    reader_of(storage, tmp_path).refresh()
+    storage.feed(back)
+    for _ in range(2):
+        attempt = reader_of(storage, tmp_path).refresh().attempt
+        assert attempt is not None and attempt.plan == back and attempt.goes_back
+
+
+def test_what_an_earlier_release_kept_of_a_feed_is_read(storage: Storage, tmp_path: Path) -> None:
+    storage.feed(first := plan(1, None))
+    reader_of(storage, tmp_path).refresh()
+    kept = json.loads((tmp_path / "feed.json").read_text())
+    del kept["reached"]
+    (tmp_path / "feed.json").write_text(json.dumps(kept))
+    assert reader_of(storage, tmp_path).refresh().attempt == FedAttempt(first)
+
+
 @pytest.mark.parametrize(("age", "rounds"), [(1, 1), (50, 100)])
 def test_a_poll_costs_the_same_however_old_the_federation_is(
     storage: Storage, tmp_path: Path, age: int, rounds: int
@@ -295,3 +315,64 @@ def test_a_version_of_the_wire_from_before_is_named_at_start(
     (tmp_path / "membership.json").write_text(json.dumps(old, separators=(",", ":")))
     with pytest.raises(UntrustedInputError, match=r"expected version 2 .*found version 1"):
         load_trust_anchor(tmp_path / "membership.json")
+
+
+def test_no_more_of_a_slot_is_read_than_counts(storage: Storage, tmp_path: Path) -> None:
+    """Whoever can write to the bucket could keep everybody reading otherwise."""
+    for number in range(70):
+        junk = f"junk {number}".encode()
+        for slot in (feed_slot(1), membership_slot(2)):
+            storage.bucket.put(record_key(slot, digest_of_bytes(junk)), junk)
+    assert storage.asked(reader_of(storage, tmp_path)) == 2 + 64 + 64
+
+
+def test_storage_without_the_entry_that_a_membership_names_has_fallen_behind(
+    storage: Storage, tmp_path: Path
+) -> None:
+    (only,) = entries(1)
+    storage.members(membership(2, FIRST, only))
+    with pytest.raises(UntrustedInputError, match="storage without it") as caught:
+        reader_of(storage, tmp_path).refresh()
+    assert caught.value.rule == "feed.behind"
+
+
+def test_only_what_nobody_can_have_meddled_with_is_read_past_a_contradiction(
+    storage: Storage, tmp_path: Path
+) -> None:
+    one, two = entries(2)
+    storage.feed(one, two, abort(2, one.digest))
+    assert reader_of(storage, tmp_path).refresh_as_far_as_it_is_clear().head.number == 1
+    for key in list(storage.bucket.objects):
+        if key.startswith("feed/"):
+            del storage.bucket.objects[key]
+    with pytest.raises(UntrustedInputError) as caught:
+        reader_of(storage, tmp_path).refresh_as_far_as_it_is_clear()
+    assert caught.value.rule == "feed.behind"
+
+
+def test_what_is_kept_was_signed_by_a_coordinator_of_this_federation(
+    storage: Storage, tmp_path: Path
+) -> None:
+    elsewhere = membership(coordinator_key=STRANGER.public_key_hex)
+    foreign = plan(1, None, STRANGER, elsewhere)
+    other = Storage.__new__(Storage)
+    other.requests, other.bucket = [], InMemoryBucket("plans")
+    other.members(elsewhere)
+    other.feed(foreign)
+    reader_of(other, tmp_path / "elsewhere", elsewhere).refresh()
+    storage.feed(plan(1, None))
+    reader_of(storage, tmp_path / "here").refresh()
+    kept = tmp_path / "elsewhere" / "feed.json"
+    (tmp_path / "here" / "feed.json").write_bytes(kept.read_bytes())
+    with pytest.raises(FederationOperatorError, match="what was seen of the feed"):
+        reader_of(storage, tmp_path / "here").refresh()
+
+
+def test_a_membership_that_was_seen_and_is_not_kept_any_more(
+    storage: Storage, tmp_path: Path
+) -> None:
+    storage.members(membership(2, FIRST))
+    reader_of(storage, tmp_path).refresh()
+    (tmp_path / "members" / "000002.json").unlink()
+    with pytest.raises(FederationOperatorError, match="membership 2 is missing beside it"):
+        reader_of(storage, tmp_path).refresh()

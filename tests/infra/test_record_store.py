@@ -5,18 +5,26 @@ from decimal import Decimal
 import pytest
 
 from data_contracts.errors import StorageError
-from data_contracts.protocol.bucket_layout import record_key, round_slot, status_key, status_prefix
+from data_contracts.protocol.bucket_layout import (
+    RoundId,
+    record_key,
+    round_slot,
+    status_key,
+    status_prefix,
+)
 from data_contracts.protocol.envelope import Verified, max_document_bytes, seal
-from data_contracts.protocol.records import Acceptance, Status
+from data_contracts.protocol.records import Acceptance, RoundRecord, Status
 from infra.records.record_store import (
     MAX_SLOT_OBJECTS,
     Absent,
     Equivocation,
     Found,
+    read_record,
+    read_records,
     read_slot,
     write_record,
 )
-from infra.records.seen import SeenStatuses
+from infra.records.seen import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey
 from tests.infra.record_samples import NOW, ROUND, SILO, SILO_KEYS, STRANGER, abort, acceptance
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -154,3 +162,26 @@ class TestStatuses:
         bucket.put(status_key(ROUND, 30), self.status(30).envelope)
         newest = seen.read(bucket, self.prefix, SILO_KEYS)
         assert newest is not None and newest.record.number == 30
+
+
+def test_a_genuine_record_of_something_else_is_not_in_the_slot() -> None:
+    """Whoever can write to the bucket could copy it here, and frame its signer with it."""
+    bucket, found = InMemoryBucket("inbox"), acceptance()
+    write_record(bucket, round_slot(ROUND, Acceptance.kind), found)
+    here = read_record(bucket, ROUND, Acceptance, SILO_KEYS, "silo-a")
+    assert isinstance(here, Found) and here.verified == found
+    other_plan = RoundId("run-a", 1, 1, "b" * 16 + "c" * 48)
+    assert round_slot(other_plan, Acceptance.kind) == round_slot(ROUND, Acceptance.kind)
+    for elsewhere in (
+        read_record(bucket, other_plan, Acceptance, SILO_KEYS, "silo-a"),
+        read_record(bucket, ROUND, Acceptance, SILO_KEYS, "silo-b"),
+        read_record(bucket, ROUND, Acceptance, SILO_KEYS),
+        read_record(bucket, ROUND, Acceptance, SILO_KEYS, "silo-a", lambda record: False),
+    ):
+        assert elsewhere == Absent(("slot.misplaced",))
+    wanted: dict[type[RoundRecord], list[str]] = {Acceptance: SILO_KEYS}
+    for reading in (
+        read_records(bucket, ROUND, wanted, lambda _: False, SeenEnvelopes()),
+        read_records(bucket, other_plan, wanted, lambda _: True, SeenEnvelopes()),
+    ):
+        assert reading.readings[Acceptance] == Absent(("slot.misplaced",))

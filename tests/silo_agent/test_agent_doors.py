@@ -10,9 +10,10 @@ import pytest
 from aggregator.federated_round import close_round, merge_round
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.errors import DataStewardError, StorageError
-from data_contracts.protocol.bucket_layout import attempt_of
-from data_contracts.protocol.envelope import Verified, verify
+from data_contracts.protocol.bucket_layout import attempt_of, feed_slot
+from data_contracts.protocol.envelope import Verified, seal, verify
 from data_contracts.protocol.records import Close, Refusal, RoundPlan, Status, Verdict
+from infra.records.record_store import write_record
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import AgentSection
@@ -449,3 +450,74 @@ def test_an_unsent_verdict_asks_its_door_again(
     assert silo.act(FEDERATION, federation.pinned) is Step.REFUSED
     assert silo.kinds() == {"acceptance", "refusal"}
     assert released(federation, "silo-c", plan).verdict is None
+
+
+def until_expiry(silo: SimulatedSilo, plan: Verified[RoundPlan]) -> None:
+    silo.clock.sleep((plan.record.expires_at - silo.clock.now()).total_seconds())
+
+
+def test_a_plan_that_expires_before_the_check_is_refused(federation: SimulatedFederation) -> None:
+    plan, silo = federation.open(1), federation.silos["silo-c"]
+    assert silo.act(FEDERATION, federation.pinned) is Step.ACCEPTED
+    until_expiry(silo, plan)
+    assert silo.act(FEDERATION, federation.pinned) is Step.REFUSED
+    assert silo.kinds() == {"acceptance", "refusal"}
+    refusal = released(federation, "silo-c", plan).refusal
+    assert refusal is not None and refusal.record.rule == "plan.expired"
+
+
+def test_what_was_trained_until_the_plan_expired_does_not_leave(
+    federation: SimulatedFederation,
+) -> None:
+    plan, silo = federation.open(1), federation.silos["silo-c"]
+    silo.verdict_validity = timedelta(days=1)
+    silo.while_training = lambda: until_expiry(silo, plan)
+    for _ in range(UNTIL_SUBMISSION):
+        silo.act(FEDERATION, federation.pinned)
+    assert silo.trainings == 1
+    assert silo.kinds() == {"acceptance", "verdict", "refusal"}
+    refusal = released(federation, "silo-c", plan).refusal
+    assert refusal is not None and refusal.record.rule == "plan.expired"
+
+
+def test_a_candidate_of_a_plan_that_expired_is_not_evaluated(
+    federation: SimulatedFederation,
+) -> None:
+    plan, silo = federation.open(1), federation.silos["silo-c"]
+    silo.verdict_validity = timedelta(days=1)
+    federation.silos_act(UNTIL_SUBMISSION)
+    close_round(federation.coordinator(), federation.look(plan))
+    merge_round(federation.coordinator(), federation.look(plan))
+    until_expiry(silo, plan)
+    assert silo.act(FEDERATION, federation.pinned) is Step.FINISHED
+    assert silo.faults == [] and "evaluation" not in silo.kinds()
+
+
+def test_a_plan_that_goes_back_is_refused(federation: SimulatedFederation) -> None:
+    """Signed with the coordinator's own key, and the next number of the feed."""
+    for number in (1, 2):
+        federation.play(federation.open(number))
+    last = federation.look(federation.open(2)).plan
+    back = seal(
+        last.record.model_copy(
+            update={
+                "round": 1,
+                "attempt": 2,
+                "feed_number": last.record.feed_number + 1,
+                "previous_digest": last.digest,
+                "issued_at": federation.clock.now(),
+                "submit_by": federation.clock.now() + timedelta(hours=1),
+                "evaluate_by": federation.clock.now() + timedelta(hours=2),
+                "expires_at": federation.clock.now() + timedelta(hours=2),
+            }
+        ),
+        federation.key,
+    )
+    write_record(federation.plans, feed_slot(back.record.feed_number), back)
+    silo = federation.silos["silo-c"]
+    trainings = silo.trainings
+    for _ in range(2):
+        silo.act(FEDERATION, federation.pinned)
+    refusal = released(federation, "silo-c", back).refusal
+    assert refusal is not None and refusal.record.rule == "plan.earlier_round"
+    assert silo.trainings == trainings

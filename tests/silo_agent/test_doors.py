@@ -1,7 +1,7 @@
 """Each door closes for its own reason, and opens until the last second before."""
 
 import tomllib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -82,6 +82,31 @@ def test_each_door_closes_by_its_rule(
     rule: str, contract: ContractTerms | None, verdict: dict[str, Any]
 ) -> None:
     assert closed_by(contract, **verdict) == rule
+
+
+@pytest.mark.parametrize("kind", [Verdict, Submission, Evaluation])
+def test_nothing_of_an_attempt_leaves_once_its_plan_has_expired(kind: type[SiloRecord]) -> None:
+    """Everything else is still as it was when the plan was accepted."""
+
+    def at(now: datetime) -> PolicyRefusal | None:
+        later = minutes(6000)
+        verdict = FED.verdict(SILO, expires_at=later).record
+        contract = terms(expires_at=later)
+        return objection(kind, Grounds(SILO, FED.plan, verdict, contract, SHARES, now))
+
+    expires_at = FED.plan.record.expires_at
+    assert at(expires_at - SECOND) is None
+    refusal = at(expires_at)
+    assert refusal is not None and refusal.rule == "plan.expired"
+
+
+def test_what_is_asked_after_an_attempt_has_a_time_of_its_own() -> None:
+    later = minutes(6000)
+    verdict, contract = FED.verdict(SILO, expires_at=later).record, terms(expires_at=later)
+    expired = FED.plan.record.expires_at + SECOND
+    for kind in (CoalitionLosses, Status):
+        grounds = Grounds(SILO, FED.plan, verdict, contract, SHARES, expired)
+        assert objection(kind, grounds) is None
 
 
 def test_a_contract_that_is_gone_says_nothing_of_the_one_that_came() -> None:

@@ -20,7 +20,12 @@ from data_contracts.protocol.records.merge_spec import (
 from data_contracts.protocol.records.round_plan import Retention, SiloLayout
 from silo_agent.first_day.templates import policy_text
 from silo_agent.policy.contract_terms import ContractTerms
-from silo_agent.policy.policy_file import PolicyFile, read_policy, require_policy
+from silo_agent.policy.policy_file import (
+    MAX_POLICY_BYTES,
+    PolicyFile,
+    read_policy,
+    require_policy,
+)
 from silo_agent.policy.rules import PlanContext, judge_plan
 from tests.aggregator.federation_samples import federation, key, membership
 
@@ -115,6 +120,25 @@ def decided_by(plan: RoundPlan, file: PolicyFile, where: PlanContext) -> str | N
     return refusal.rule if refusal else None
 
 
+@pytest.mark.parametrize("rate", ["0", "-0.001"])
+def test_a_rate_that_does_not_learn_or_unlearns_is_refused(tmp_path: Path, rate: str) -> None:
+    recipe = PLAN.recipe.model_copy(update={"learning_rate": Decimal(rate)})
+    plan = PLAN.model_copy(update={"recipe": recipe})
+    assert decided_by(plan, policy(tmp_path), context()) == "policy.learning_rate"
+
+
+def test_a_policy_ends_at_its_largest_size(tmp_path: Path) -> None:
+    """Whatever makes it so long: what was not read to its end is no policy."""
+    whole = policy(tmp_path)
+    path = tmp_path / "policy.toml"
+    text = path.read_text()
+    path.write_text(text + "#" * (MAX_POLICY_BYTES - len(text)))
+    assert read_policy(path).policy == whole.policy
+    path.write_text(text + "#" * (MAX_POLICY_BYTES - len(text) + 1))
+    found = read_policy(path)
+    assert found.policy is None and "larger than 65536 bytes" in (found.problem or "")
+
+
 def test_a_policy_shares_the_silo_s_adapter_only_where_it_says_so(tmp_path: Path) -> None:
     silent = policy(tmp_path)
     path = tmp_path / "policy.toml"
@@ -177,6 +201,7 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
         ("plan.federation", {"federation": "another"}),
         ("plan.membership", {"membership": without(SILO)}),
         ("plan.membership", {"membership": members_from(PLAN.round + 1)}),
+        ("plan.earlier_round", {"goes_back": True}),
         ("plan.expired", {"now": PLAN.submit_by}),
         ("policy.contract", {"contract": None}),
         ("policy.contract", {"contract": terms(digest="0" * 64)}),

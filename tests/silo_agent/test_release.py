@@ -9,10 +9,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from data_contracts.dataset.contract.agreement import Parties
-from data_contracts.errors import StorageError, UntrustedInputError
+from data_contracts.errors import SiloOperatorError, StorageError, UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.bucket_layout import attempt_of, record_key, round_slot
 from data_contracts.protocol.envelope import Verified, seal
-from data_contracts.protocol.records import RoundPlan, Submission, Verdict
+from data_contracts.protocol.records import RoundPlan, Status, Submission, Verdict
+from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
@@ -27,6 +29,17 @@ from tests.simulator.memory_bucket import InMemoryBucket
 FED = federation()
 SILO = FED.plan.record.cohort[0]
 HOUR = timedelta(hours=1)
+SAMPLE_STATUS = Status.on(
+    FED.plan,
+    FED.plan.record.issued_at,
+    silo=SILO,
+    number=1,
+    phase="stopped",
+    step=0,
+    steps=0,
+    tokens_per_second="0.0",
+    eta_seconds=0,
+)
 PARTIES = Parties(FED.plan.record.federation, SILO, frozenset(), frozenset())
 
 
@@ -190,3 +203,36 @@ def test_another_file_under_the_adapters_digest_does_not_leave(desk: Desk) -> No
     with pytest.raises(ReleaseForbiddenError, match="nothing was sent"):
         desk.release().record(submission, desk.adapter)
     assert not [key for key in desk.inbox.objects if key.startswith("blobs/")]
+
+
+def test_what_was_signed_before_does_not_leave_while_the_switch_is_on(desk: Desk) -> None:
+    """The storage was away; then the silo operator stopped the agent."""
+    outbox = desk.release().release.outbox
+    outbox.keep(outbox.signed(desk.verdict()))
+    desk.switch.turn_on()
+    unsent = outbox.released(attempt_of(FED.plan))
+    with pytest.raises(ReleaseForbiddenError, match="the kill switch to be off"):
+        desk.release().send_unsent(unsent)
+    assert desk.inbox.objects == {}
+    desk.switch.turn_off()
+    desk.release().send_unsent(unsent)
+    assert len(desk.inbox.objects) == 1
+
+
+def test_nothing_leaves_beside_what_another_machine_signed(desk: Desk) -> None:
+    """A second record in the slot would take this silo's part in the round from it."""
+    elsewhere = desk.verdict().model_copy(update={"findings_digest": "1" * 64})
+    slot = round_slot(attempt_of(FED.plan), Verdict.kind)
+    there = seal(elsewhere, desk.key)
+    write_record(desk.inbox, slot, there)
+    with pytest.raises(SiloOperatorError, match="it is on two machines"):
+        desk.release().record(desk.verdict())
+    assert list(desk.inbox.objects) == [record_key(slot, there.digest)]
+
+
+def test_only_the_word_that_the_agent_stops_leaves_while_the_switch_is_on(desk: Desk) -> None:
+    desk.switch.turn_on()
+    status = SAMPLE_STATUS.model_copy(update={"phase": "training"})
+    with pytest.raises(ValueError, match="expected the phase stopped"):
+        desk.release().say_stopped(status)
+    assert desk.inbox.objects == {}

@@ -17,6 +17,7 @@ from aggregator.evidence.look import Look, look
 from aggregator.federated_round import advance, open_round
 from aggregator.settings.federation import (
     BaseModelSection,
+    CopiesSection,
     FederationSettings,
     LedgerSection,
     PrefectSection,
@@ -94,6 +95,7 @@ class SimulatedFederation:
     merge: MergeSection = field(default_factory=MergeSection)
     silo_adapters: dict[str, SiloAdapterSection] = field(default_factory=dict)
     ledger: LedgerSection = field(default_factory=LedgerSection)
+    copies: CopiesSection = field(default_factory=CopiesSection)
 
     def __post_init__(self) -> None:
         self.root = create_key(self.directory / "keys" / "root.pem")
@@ -299,5 +301,6 @@ class SimulatedFederation:
             merge=self.merge,
             silo_adapters=self.silo_adapters,
             ledger=self.ledger,
+            copies=self.copies,
             home=self.directory / "operator",
         )

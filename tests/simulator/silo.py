@@ -70,12 +70,16 @@ class Behaviour(Enum):
     HUGE = "submits finite but absurd values"
     ZERO_DELTA = "submits the adapter it started from"
     COPYING = "submits what silo-a does"
+    REWRITING = "submits what silo-a does, in other factors, with a little noise"
     MIRRORED = "submits minus what silo-a does"
     THAWED = "moves A although the plan trains B alone"
     LOUD = "submits an adapter a hundred times too large"
     BOASTING = "claims a billion tokens"
     SILENT_EVALUATOR = "never evaluates"
     UNHAPPY = "finds the candidate worse"
+
+
+BORROWING = frozenset({Behaviour.COPYING, Behaviour.REWRITING, Behaviour.MIRRORED})
 
 
 @dataclass
@@ -169,7 +173,7 @@ class SimulatedTrainer:
         return BASE_LOSS - _drawn(f"{self.silo}:{digest}") / 2**32
 
     def _tensors(self, plan: RoundPlan, starting: Path | None) -> dict[str, np.ndarray]:
-        borrows = self.behaviour in {Behaviour.COPYING, Behaviour.MIRRORED}
+        borrows = self.behaviour in BORROWING
         drawn_by = "silo-a" if borrows else self.silo
         rng = np.random.default_rng(_drawn(f"{drawn_by}:{plan.round}"))
         layout, trained = plan.layout_of(self.silo), plan.recipe.trained_factors
@@ -191,6 +195,8 @@ class SimulatedTrainer:
                 b[:] = 0
             if self.behaviour is Behaviour.MIRRORED:
                 b *= -1
+            if self.behaviour is Behaviour.REWRITING:
+                a, b = _rewritten(a, b)
             if self.behaviour is Behaviour.LOUD:
                 b *= 100
             if self.behaviour is Behaviour.THAWED:
@@ -198,6 +204,18 @@ class SimulatedTrainer:
             tensors[lora_a_name(target.module)] = a
             tensors[lora_b_name(target.module)] = b
         return tensors
+
+
+def _rewritten(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same product but for noise of 2 %: ranks in another order, one twice as long."""
+    noise = np.random.default_rng(1)
+    order = np.arange(len(a))[::-1]
+    sizes = np.where(order == 0, 2, 1).astype(np.float32)
+    a, b = a[order] * sizes[:, None], b[:, order] / sizes
+    return (
+        a * (1 + 0.02 * noise.standard_normal(a.shape).astype(np.float32)),
+        b * (1 + 0.02 * noise.standard_normal(b.shape).astype(np.float32)),
+    )
 
 
 def _drawn(text: str) -> int:

@@ -24,6 +24,7 @@ from data_contracts.protocol.records import (
     RoundPlan,
     RoundReport,
 )
+from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
 Evidence = Sequence[tuple[EvidenceRef, bytes]]
@@ -70,6 +71,19 @@ class PageFacts:
     def mean_loss(self) -> LossRow | None:
         """The mean that decides."""
         return mean_row(self.losses) if self.losses else None
+
+    @property
+    def copies(self) -> list[str]:
+        """Whose changes are the same, and what a person decided about them."""
+        decided = {entry.silo: entry.decision for entry in self.plan.counted_copies or ()}
+        alike = (self.close.alike if self.close else None) or ()
+        return [self._copy(found, decided.get(found.silo)) for found in alike]
+
+    def _copy(self, found: Likeness, decision: str | None) -> str:
+        like = self.name_of(found.like) if found.like else "the adapter that the round started from"
+        said = f"{self.name_of(found.silo)}: its change is that of {like} (cosine {found.cosine})."
+        counts = decision is not None and found.like is not None
+        return f"{said} It counts by decision of the operator: {decision}" if counts else said
 
     @property
     def agreed(self) -> tuple[Agreed, ...]:

@@ -7,7 +7,14 @@ from pydantic import Field, model_validator
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.round_record import RoundRecord
-from data_contracts.protocol.wire_types import Digest, Part, PositiveCount, RuleId, SiloId
+from data_contracts.protocol.wire_types import (
+    DecimalString,
+    Digest,
+    Part,
+    PositiveCount,
+    RuleId,
+    SiloId,
+)
 
 
 class Admitted(Part):
@@ -36,11 +43,23 @@ class Refused(Part):
     rule: RuleId
 
 
+class Likeness(Part):
+    """The change of `silo` is a copy, by the cosine between the two: 1 is the very same.
+
+    `like` is the silo whose change it is most alike; None stands for the starting adapter. Which of
+    two is the copy nobody can tell from this.
+    """
+
+    silo: SiloId
+    like: SiloId | None
+    cosine: DecimalString
+
+
 class Close(RoundRecord):
     """Every silo of the cohort is in exactly one of the four lists.
 
     `held` is all that was judged, as the ledger keeps it: every record that was read, and the
-    adapters of the admitted.
+    adapters of the admitted. `alike`: the copies among what would have counted; None without any.
     """
 
     kind: ClassVar[str] = "close"
@@ -51,12 +70,14 @@ class Close(RoundRecord):
         "missing",
         "held",
     )
+    added_fields: ClassVar[tuple[str, ...]] = ("alike",)
 
     admitted: Annotated[tuple[Admitted, ...], Field(max_length=1000)]
     rejected: Annotated[tuple[Rejected, ...], Field(max_length=1000)]
     refused: Annotated[tuple[Refused, ...], Field(max_length=1000)]
     missing: Annotated[tuple[SiloId, ...], Field(max_length=1000)]
     held: Annotated[tuple[EvidenceRef, ...], Field(max_length=5000)]
+    alike: Annotated[tuple[Likeness, ...], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")
     def _holds_what_it_rests_on(self) -> "Close":

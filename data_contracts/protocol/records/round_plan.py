@@ -24,6 +24,7 @@ from data_contracts.protocol.wire_types import (
     HubId,
     Instant,
     LicenceId,
+    Line,
     ModuleName,
     Part,
     PositiveCount,
@@ -162,6 +163,13 @@ class ContractPin(Part):
     contract_digest: Digest
 
 
+class CountedCopy(Part):
+    """A silo whose change counts although another's is the same: who decided that, and why."""
+
+    silo: SiloId
+    decision: Line
+
+
 class RoundPlan(Record):
     """What the coordinator asks of a cohort in one attempt of one round.
 
@@ -171,10 +179,16 @@ class RoundPlan(Record):
     ball carries on. `prompt_date` is the date for a chat template that writes one, the same in all
     rounds of a run so that their losses compare. `program` is the version of the coordinator.
     `merge_error`: that of the merge is measured in full, not estimated, however many silos.
+    `counted_copies`: what a person decided about silos whose changes are the same.
     """
 
     kind: ClassVar[str] = "round-plan"
-    added_fields: ClassVar[tuple[str, ...]] = ("program", "merge_error", "prompt_date")
+    added_fields: ClassVar[tuple[str, ...]] = (
+        "program",
+        "merge_error",
+        "prompt_date",
+        "counted_copies",
+    )
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
     run: RunId
@@ -210,6 +224,9 @@ class RoundPlan(Record):
     evaluate_by: Instant
     expires_at: Instant
     program: ProgramVersion | None = None
+    counted_copies: (
+        Annotated[tuple[CountedCopy, ...], Field(min_length=1, max_length=MAX_COHORT)] | None
+    ) = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RoundPlan":
@@ -219,6 +236,9 @@ class RoundPlan(Record):
             raise ValueError("contracts must name each silo of the cohort exactly once")
         if max(self.quorum, self.evaluation_quorum) > len(self.cohort):
             raise ValueError("quorum and evaluation_quorum cannot exceed the cohort")
+        counted = [entry.silo for entry in self.counted_copies or ()]
+        if len(set(counted)) != len(counted) or not set(counted) <= set(self.cohort):
+            raise ValueError("counted_copies must name silos of the cohort, each at most once")
         if not self.issued_at < self.submit_by < self.evaluate_by <= self.expires_at:
             raise ValueError("expected issued_at < submit_by < evaluate_by <= expires_at")
         return self
