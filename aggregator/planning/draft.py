@@ -18,12 +18,14 @@ from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
+from data_contracts.protocol.records.plan_terms import (
     ContractPin,
     CountedCopy,
     PublicationRule,
     Retention,
+)
+from data_contracts.protocol.records.round_plan import (
+    AdapterLayout,
     SiloLayout,
     TrainingRecipe,
     trained_factors,

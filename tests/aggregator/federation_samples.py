@@ -38,12 +38,11 @@ from data_contracts.protocol.records import (
 from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     BaseModelRef,
-    ContractPin,
-    PublicationRule,
     TrainingRecipe,
 )
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome

@@ -19,7 +19,7 @@ from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Close
 from data_contracts.protocol.records.close import Likeness
-from data_contracts.protocol.records.round_plan import CountedCopy
+from data_contracts.protocol.records.plan_terms import CountedCopy
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY, RuleOutcome
 from infra.clock import ALLOWED_SKEW
 from tests.aggregator.federation_samples import (

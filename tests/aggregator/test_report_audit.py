@@ -20,7 +20,7 @@ from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.protocol.records.membership import Revocation
 from data_contracts.protocol.records.merge_spec import MergeSpec
-from data_contracts.protocol.records.round_plan import Retention
+from data_contracts.protocol.records.plan_terms import Retention
 from data_contracts.protocol.records.round_report import InheritedLicence, PageRef
 from tests.aggregator.federation_samples import (
     COHORT,

@@ -32,12 +32,11 @@ from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     BaseModelRef,
-    ContractPin,
-    PublicationRule,
     TrainingRecipe,
 )
 from data_contracts.protocol.records.round_report import (

@@ -27,11 +27,10 @@ from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.membership import EarlierMembership, Revocation
 from data_contracts.protocol.records.merge_spec import DiLoCo, FedExP, MergeSpec
+from data_contracts.protocol.records.plan_terms import CountedCopy, Retention
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
-    CountedCopy,
-    Retention,
     SiloLayout,
     TrainingRecipe,
 )

@@ -12,12 +12,11 @@ from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Abort, Acceptance, Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
 from data_contracts.protocol.records.round_plan import (
     AdapterLayout,
     AdapterTarget,
     BaseModelRef,
-    ContractPin,
-    PublicationRule,
     TrainingRecipe,
 )
 from infra.signing_keys import SigningKey

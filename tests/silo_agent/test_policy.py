@@ -17,7 +17,8 @@ from data_contracts.protocol.records.merge_spec import (
     HeavyBall,
     ServerOptimizer,
 )
-from data_contracts.protocol.records.round_plan import Retention, SiloLayout
+from data_contracts.protocol.records.plan_terms import Retention
+from data_contracts.protocol.records.round_plan import SiloLayout
 from silo_agent.first_day.templates import policy_text
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import (

@@ -14,6 +14,12 @@ from data_contracts.protocol.records.merge_spec import (
     MergeRule,
     MergeSpec,
 )
+from data_contracts.protocol.records.plan_terms import (
+    ContractPin,
+    CountedCopy,
+    PublicationRule,
+    Retention,
+)
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
     Count,
@@ -24,7 +30,6 @@ from data_contracts.protocol.wire_types import (
     HubId,
     Instant,
     LicenceId,
-    Line,
     ModuleName,
     Part,
     PositiveCount,
@@ -131,43 +136,6 @@ class TrainingRecipe(Part):
     def tokens_per_round(self) -> int:
         """Upper bound on the tokens that one silo can train on in one round."""
         return self.local_steps * self.sequences_per_step * self.sequence_length
-
-
-class PublicationRule(Part):
-    """A candidate is published only if mean and every silo's held-out loss stay within these.
-
-    Both are in nats per token, relative to the starting adapter; zero means "not worse".
-    `name_silos`: what is published names the silos and gives the losses of each, to whoever has it.
-    """
-
-    max_mean_increase: DecimalString
-    max_silo_increase: DecimalString
-    name_silos: bool = False
-
-
-class Retention(Part):
-    """How long what the attempt rests on stays locked, and whether anybody can remove it earlier.
-
-    "governance": a person with that right at the storage, for an erasure; "compliance": nobody.
-    Days are counted from `evaluate_by`, or from the day on which it is locked where that is later.
-    """
-
-    mode: Literal["governance", "compliance"] = "governance"
-    days: Annotated[int, Field(ge=1, le=36_500)] = 365
-
-
-class ContractPin(Part):
-    """The contract, by digest, under which a silo is asked to take part."""
-
-    silo: SiloId
-    contract_digest: Digest
-
-
-class CountedCopy(Part):
-    """A silo whose change counts although another's is the same: who decided that, and why."""
-
-    silo: SiloId
-    decision: Line
 
 
 class RoundPlan(Record):

@@ -13,7 +13,8 @@ from data_contracts.protocol.records.candidate import SiloInfluence
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import MergeSpec
-from data_contracts.protocol.records.round_plan import BaseModelRef, Retention, TrustMode
+from data_contracts.protocol.records.plan_terms import Retention
+from data_contracts.protocol.records.round_plan import BaseModelRef, TrustMode
 from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import (
     Count,
