@@ -20,6 +20,7 @@ from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.near_duplicates import band_keys, signatures
 from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out
 from data_contracts.dataset.word_hashes import WordHashes, hash_words
+from data_contracts.shown_text import is_blank
 
 
 @dataclass
@@ -125,7 +126,7 @@ class _ExampleRow:
     def _empty(self) -> None:
         example = self._example
         is_caption = example.image is not None
-        empty = not example.answer.strip() or not (is_caption or example.prompt.strip())
+        empty = is_blank(example.answer) or (not is_caption and is_blank(example.prompt))
         self._values["is_empty"] = empty
         if empty:
             self._note("prompt or answer is empty")
