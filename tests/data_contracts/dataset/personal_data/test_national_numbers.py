@@ -70,6 +70,6 @@ def test_the_oracle_agrees(name: str, module: str, form: str) -> None:
     answers = {number: (ours(number), oracle(number)) for number in numbers(form, TRIED)}
     theirs = [number for number, (_, they) in answers.items() if they]
     more = [number for number, (we, they) in answers.items() if we and not they]
-    assert len(theirs) > 2
+    assert theirs
     assert [number for number in theirs if not answers[number][0]] == []
     assert len(more) <= (3 * len(theirs) if name in LAXER else 0)
