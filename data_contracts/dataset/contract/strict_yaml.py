@@ -106,7 +106,8 @@ class _Level:
 
 def _document(text: str) -> Any:
     """The one document, built from PyYAML's events; None when there is none."""
-    levels = [_Level([])]
+    root: list[Any] = []
+    levels = [_Level(root)]
     documents = values = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         mark = event.start_mark
@@ -131,7 +132,7 @@ def _document(text: str) -> Any:
             levels[-2].add(levels.pop().value, mark)
         elif isinstance(event, yaml.ScalarEvent):
             levels[-1].add(_scalar(event), mark)
-    return levels[0].value[0] if levels[0].value else None  # type: ignore[call-overload]
+    return root[0] if root else None
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:

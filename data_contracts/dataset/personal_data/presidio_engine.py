@@ -76,15 +76,20 @@ class PresidioEngine:
 
     def _finds(self, text: str, kind: str) -> int:
         """Finds of `kind`, in a time that does not grow with the text beyond a bound."""
-        is_phone = kind == "phone_number"
-        left = PHONE_CHARACTERS if is_phone else _ASKED_CHARACTERS
-        may_be = Prefilter(frozenset({kind})).candidates
+        if kind == "phone_number":
+            return self._finds_among(number_runs(text), kind, PHONE_CHARACTERS)
+        pieces = _pieces(text)
+        if len(text) > _PIECE:
+            may_be = Prefilter(frozenset({kind})).candidates
+            pieces = (piece for piece in pieces if may_be(piece))
+        return self._finds_among(pieces, kind, _ASKED_CHARACTERS)
+
+    def _finds_among(self, pieces: Iterator[str], kind: str, characters: int) -> int:
+        """As many as _MOST_FINDS; one more where `characters` of them do not decide."""
         found = 0
-        for piece in number_runs(text) if is_phone else _pieces(text):
-            if len(piece) < len(text) and not may_be(piece):
-                continue
-            left -= len(piece)
-            if left < 0:
+        for piece in pieces:
+            characters -= len(piece)
+            if characters < 0:
                 return found + 1
             found += self._finds_in(piece, kind)
             if found >= _MOST_FINDS:

@@ -76,7 +76,8 @@ def _header(file: BinaryIO, wanted: Sequence[Column], name: str) -> tuple[str, i
     """What parts the cells, how many lines come before the first row, and the columns' names."""
     pieces = _pieces(file)
     piece = next(pieces, "no header line")
-    lines, delimiters = 1, _DELIMITERS
+    lines = 1
+    delimiters: tuple[str, ...] = _DELIMITERS
     if isinstance(piece, bytes) and (stated := _EXCEL.fullmatch(piece)) is not None:
         piece, lines, delimiters = next(pieces, "no header line"), 2, (stated[1].decode(),)
     if not isinstance(piece, bytes):

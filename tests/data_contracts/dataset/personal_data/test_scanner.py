@@ -150,11 +150,12 @@ def test_four_times_the_text_takes_about_four_times_as_long(
 def test_numbers_without_end_are_bounded_and_undecided() -> None:
     scanner = PersonalDataScanner(frozenset({"phone_number"}))
     rng = random.Random(3)
-    numbers = " ".join("1" * rng.randint(1, 6) for _ in range(50_000))
+    numbers = " ".join("1" * rng.randint(1, 6) for _ in range(20_000))
     assert scanner.scan([numbers[:4000]]) == [{}], "a sample without any telephone number"
-    short, long = (seconds_for(scanner, numbers[:size]) for size in (30_000, 150_000))
+    short = seconds_for(scanner, numbers[:8_000])
+    began = time.process_time()
     assert scanner.scan([numbers]) == [{"phone_number": 1}]
-    assert long < 3 * short
+    assert time.process_time() - began < 6 * short
 
 
 def test_a_number_deep_in_a_long_text_is_found(scanner: PersonalDataScanner) -> None:
