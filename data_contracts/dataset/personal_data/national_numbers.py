@@ -336,3 +336,8 @@ def il_id(n: str) -> bool:
 def us_ssn(n: str) -> bool:
     """United States, social security number: areas, groups and serials that are given out."""
     return n[0] != "9" and n[:3] not in ("000", "666") and n[3:5] != "00" and n[5:] != "0000"
+
+
+def ten_digits(n: str) -> bool:
+    """Numbers of Japan's fixed lines, however they are grouped."""
+    return len(n) == 10

@@ -101,7 +101,8 @@ def test_flags_however_they_are_written(field: str) -> None:
         assert (convert(yes), convert(no)) == (True, False)
     for yes, no in (("TRUE", "False"), ("yes", "No"), ("T", " f "), (True, False)):
         assert (convert(yes), convert(no)) == (True, False)
-    for other in (2, -1, 0.5, "", "ja", "x", "10", None, [], Decimal("NaN"), float("nan")):
+    others: list[Any] = [2, -1, 0.5, "", "ja", "x", "10", None, [], Decimal("NaN"), float("nan")]
+    for other in others:
         with pytest.raises(ValueRefusedError, match="is not true or false"):
             convert(other)
 
