@@ -29,7 +29,7 @@ ODD = [
 """Names of folders that are all fine for a file system."""
 
 
-@pytest.mark.parametrize("name", ["a b?c#d%20e$HOME", "${x}[y]*{z}'\"&;\\:@é"])
+@pytest.mark.parametrize("name", ["a b?c#d%20e$HOME${x}[y]*{z}'\"&;\\:@é"])
 def test_a_gate_in_an_odd_place_finds_what_it_finds_elsewhere(tmp_path: Path, name: str) -> None:
     silo = SampleSilo(tmp_path / name / "home")
     silo.write_records([*sample_records(60), {**sample_records(61)[60], "licence": "GPL-3.0-only"}])

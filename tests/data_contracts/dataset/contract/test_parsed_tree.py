@@ -28,7 +28,7 @@ from silo_agent.policy.contract_terms import ContractTerms
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 
 EXAMPLES = Path(__file__).parents[4] / "docs" / "contracts"
-FIXED_CASES = 60
+FIXED_CASES = 40
 CAMPAIGN_CASES = 6_000
 SEED = 16
 DIGEST = "0" * 64

@@ -14,7 +14,7 @@ from data_contracts.dataset.personal_data import national_numbers
 
 DIGITS = "0123456789"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-TRIED = 2_500
+TRIED = 1_500
 
 # Ours, the oracle's module, and the form: d a digit, D and M and Y a date, L a letter, else itself.
 ORACLES = [
@@ -49,6 +49,7 @@ ORACLES = [
     ("th_pin", "th.pin", "1dddddddddddd"),
     ("tr_tckn", "tr.tckimlik", "1dddddddddd"),
 ]
+RARE = {"fr_spi"}
 LAXER = {"be_nn", "kr_rrn", "no_fnr", "ro_cnp"}
 
 
@@ -67,7 +68,8 @@ def numbers(form: str, count: int) -> Iterator[str]:
 def test_the_oracle_agrees(name: str, module: str, form: str) -> None:
     ours: Callable[[str], bool] = getattr(national_numbers, name)
     oracle: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
-    answers = {number: (ours(number), oracle(number)) for number in numbers(form, TRIED)}
+    tried = 4 * TRIED if name in RARE else TRIED
+    answers = {number: (ours(number), oracle(number)) for number in numbers(form, tried)}
     theirs = [number for number, (_, they) in answers.items() if they]
     more = [number for number, (we, they) in answers.items() if we and not they]
     assert theirs
