@@ -2,22 +2,23 @@
 
 Each file of the folder `rules` is TOML: a `kind` with its `meaning`, and rules with a `name`, a
 `pattern` for `re` over normal text (case does not matter), the name of a `check` in
-`national_numbers`, samples that are `found` and samples that it `passes`. With a `label` the number
-counts only behind it, on its line; `cues` are what a text must then have in lower case. A rule may
-name another `kind`. The tests run every sample, so whoever adds a country adds a file.
+`national_numbers` or `national_numbers_of_asia`, samples that are `found` and samples that it
+`passes`. With a `label` the number counts only behind it, on its line; `cues` are what a text must
+then have in lower case. A rule may name another `kind`. The tests run every sample, so whoever adds
+a country adds a file.
 
 A number needs no label where few numbers of its length pass for one: a test measures how few.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from data_contracts.dataset.personal_data import national_numbers
+from data_contracts.dataset.personal_data import national_numbers, national_numbers_of_asia
 from data_contracts.dataset.personal_data.normal_text import normal_text
 from data_contracts.dataset.personal_data.rule import Rule
 
@@ -80,8 +81,15 @@ def _filed(file: str, entry: dict[str, Any], kind: str) -> FiledRule:
 def _accepts(check: str | None) -> Any:
     if check is None:
         return lambda match: True
-    is_valid = getattr(national_numbers, check)
+    is_valid = check_named(check)
     return lambda match: is_valid(_SEPARATORS.sub("", match["value"].upper()))
+
+
+def check_named(name: str) -> Callable[[str], bool]:
+    """The check digits of that name; raises AttributeError for one that nobody wrote."""
+    module = national_numbers if hasattr(national_numbers, name) else national_numbers_of_asia
+    check: Callable[[str], bool] = getattr(module, name)
+    return check
 
 
 def rules_of(kinds: frozenset[str]) -> Iterator[Rule]:
