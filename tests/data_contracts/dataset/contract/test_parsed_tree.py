@@ -29,7 +29,7 @@ from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 
 EXAMPLES = Path(__file__).parents[4] / "docs" / "contracts"
 FIXED_CASES = 40
-CAMPAIGN_CASES = 6_000
+CAMPAIGN_CASES = 2_000
 SEED = 16
 DIGEST = "0" * 64
 
