@@ -7,6 +7,19 @@ _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\u
 """Controls, ends of lines, what changes the direction of writing, and halves of characters."""
 
 
+_BLANK = re.compile(
+    r"[\s\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+)
+"""Spaces, controls, halves of characters, and what Unicode calls ignorable by default."""
+
+
+def is_blank(text: str) -> bool:
+    """Whether people see nothing where `text` stands."""
+    return _BLANK.fullmatch(text) is not None
+
+
 def is_visible(text: str) -> bool:
     """Whether people see on one line what `text` says."""
     return _INVISIBLE.search(text) is None

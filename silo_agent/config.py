@@ -42,12 +42,14 @@ class DataSection(_Section):
 
     `registries` is the directory with the copyright registries that rights holders gave this silo.
     `database` is a file with the SQLAlchemy URL of the database, for a contract over a table.
+    `allow_hard_links`: whether files below the root may have more than one name.
     """
 
     root: Path = Path("data")
     contract: Path = Path("contract.yaml")
     registries: Path = Path("registries")
     database: Path | None = None
+    allow_hard_links: bool = False
 
 
 class TrainingSection(_Section):

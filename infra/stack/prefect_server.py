@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from infra.disk.durable_files import write_durably
 from infra.loopback import LOOPBACK, direct_opener, no_proxy_here
@@ -23,6 +23,7 @@ from infra.stack.local_ports import free_port, require_free
 READY_TIMEOUT_SECONDS = 120
 DEFAULT_PORT = 4200
 PROCESS_NAME = "prefect-server"
+DATABASE_NAME = "prefect.db"
 PORT_OPTION = "--prefect-port"
 
 _QUIET = {
@@ -79,7 +80,7 @@ def start_prefect_server(
             f"{port}",
         ],
         state_dir,
-        env=_base_env() | client | _server_env(auth_string),
+        env=_base_env() | client | _server_env(state_dir, auth_string),
         keep=keep,
     )
     wait_until(lambda: _accepts(api_url, auth_string), process, READY_TIMEOUT_SECONDS)
@@ -114,8 +115,18 @@ def client_env(state_dir: Path, api_url: str, auth_string: str) -> dict[str, str
     }
 
 
-def _server_env(auth_string: str) -> dict[str, str]:
+def database_url(state_dir: Path) -> str:
+    """The database that Prefect would use by itself, below `state_dir`, as a URL.
+
+    Prefect puts the path into its URL as it is, which with a `?` or a `%` names another file. As
+    SQLite's own URI it is quoted.
+    """
+    return f"sqlite+aiosqlite:///file:{quote(str(state_dir / 'prefect' / DATABASE_NAME))}?uri=true"
+
+
+def _server_env(state_dir: Path, auth_string: str) -> dict[str, str]:
     return {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(state_dir),
         "PREFECT_SERVER_API_AUTH_STRING": auth_string,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         # In memory, the leases of a killed server would keep their slots taken in the database.

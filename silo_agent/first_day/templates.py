@@ -25,6 +25,7 @@ root = "data"              # nothing outside this directory is ever read
 contract = "contract.yaml" # ODCS data contract, with contract.agreement.json beside it
 registries = "registries"  # copyright registries that the contract names
 # database = "keys/database-url" # file with an SQLAlchemy URL, for a contract over a table
+# allow_hard_links = true  # read files with more than one name, of which some may lie outside
 
 [disk]                     # the agent removes what no round needs: `silo-agent disk` shows it
 keep_rounds = 1            # of each run, besides the newest

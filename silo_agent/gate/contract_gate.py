@@ -10,6 +10,7 @@ from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import Parties, read_agreement
 from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.findings.profile import Profile
+from data_contracts.dataset.sources.places import DataRoot
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.clock import Clock, SystemClock
 from infra.disk.durable_files import write_durably
@@ -158,7 +159,9 @@ class ContractGate:
         database = self.config.data.database
         return SiloData(
             source=contract.source,
-            root=self.config.path(self.config.data.root),
+            root=DataRoot(
+                self.config.path(self.config.data.root), self.config.data.allow_hard_links
+            ),
             database=self.config.path(database) if database else None,
             digests=digests,
         )

@@ -12,6 +12,7 @@ import rfc8785
 
 from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
+from data_contracts.dataset.sources.places import DataRoot
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import digest_of_bytes
 from infra.disk.file_digests import FileDigests
@@ -24,7 +25,7 @@ class SiloData:
     """Data below `root`, or a table of the database whose URL stands in the file `database`."""
 
     source: DataSource
-    root: Path
+    root: DataRoot
     database: Path | None
     digests: FileDigests
 
@@ -49,7 +50,7 @@ class SiloData:
             return sql_content_digest(self.source, self._connection() or "")
         from data_contracts.dataset.sources.reading import source_files
 
-        root = self.root.resolve()
+        root = self.root.path.resolve()
         try:
             files = {
                 path.relative_to(root).as_posix(): self.digests.artifact(path).digest

@@ -64,10 +64,12 @@ def _data(facts: Facts) -> list[Item]:
     contract, config = facts.contract, facts.config
     if not isinstance(contract, DataContract):
         return [Item("data", "not checked", "it needs a contract that can be read")]
+    from data_contracts.dataset.sources.places import DataRoot
     from data_contracts.dataset.sources.reading import source_files
 
     root = config.path(config.data.root)
-    files = tried(lambda: source_files(contract.source, root))
+    below = DataRoot(root, config.data.allow_hard_links)
+    files = tried(lambda: source_files(contract.source, below))
     if isinstance(files, ConsortiaError):
         fault = f"{contract.source.path} in {root}: {files.found}"
         return [Item("data", "missing", fault, f"put the data that the contract names into {root}")]

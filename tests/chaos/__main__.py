@@ -1,4 +1,5 @@
-"""`python -m tests.chaos`: every guard deleted once, a million mutated adapters, 300,000 records.
+"""`python -m tests.chaos`: every guard deleted once, a million mutated adapters, 300,000 records,
+2,000 contracts.
 
 Prints a table of the guards that nobody missed, and writes `.consortia/bench/chaos.json`. The exit
 code says whether all was caught and nothing wrong came through.
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +26,7 @@ from infra.disk.durable_files import write_durably
 from tests.chaos.redundant import REDUNDANT
 from tests.chaos.rooms import FAR, NEAR, PASSED_OVER, ROOT, all_guards, guarded_files
 
-ADAPTERS, RECORDS, CONTRACTS = 1_000_000, 300_000, 0
+ADAPTERS, RECORDS, CONTRACTS = 1_000_000, 300_000, 2_000
 PROCESSES = 2
 PART = 50_000
 """Cases that a process plays at a time."""
@@ -35,7 +35,7 @@ RESULTS = ROOT / ".consortia" / "bench" / "chaos.json"
 FUZZERS: dict[str, str] = {
     "tensor_cases": "tests.chaos.adapters",
     "record_cases": "tests.chaos.records",
-    "contract_cases": "tests.chaos.contracts",
+    "contract_cases": "tests.data_contracts.dataset.contract.test_parsed_tree",
 }
 """Modules with `run(cases, seed)`, which plays them and raises for what is wrong."""
 
@@ -128,9 +128,10 @@ def fuzzed(wanted: dict[str, int], say: Callable[[str], None]) -> dict[str, int]
     played = dict.fromkeys(wanted, 0)
     with ProcessPoolExecutor(PROCESSES) as pool:
         for name, cases in wanted.items():
-            if not cases or find_spec(FUZZERS[name]) is None:
+            if not cases:
                 continue
-            parts = [min(PART, cases - begun) for begun in range(0, cases, PART)]
+            part = min(PART, -(-cases // PROCESSES))
+            parts = [min(part, cases - begun) for begun in range(0, cases, part)]
             fuzzer, accepted, refused = FUZZERS[name], 0, Counter[str]()
             for let_through, rules in pool.map(
                 play, [fuzzer] * len(parts), parts, range(len(parts))

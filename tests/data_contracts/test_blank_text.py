@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_contracts.blank_text import is_blank
+from data_contracts.shown_text import is_blank
 
 UNSEEN = (
     *("", " ", "\t\n", "\u00a0", "\u200b", "\u200c\u200d", "\u2060", "\ufeff", "\u00ad", "\u180e"),

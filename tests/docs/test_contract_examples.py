@@ -127,7 +127,7 @@ def test_there_are_snippets() -> None:
 
 @pytest.mark.parametrize("block", YAML_BLOCKS)
 def test_every_snippet_is_read_as_in_a_contract(block: str) -> None:
-    document = load_yaml(block.encode(), "contracts.md")
+    document = load_yaml(block.encode())
     assert set(document) <= {"servers", "schema", "quality", "customProperties"}
     if "servers" in document:
         assert read_source(document).fields

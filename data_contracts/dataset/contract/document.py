@@ -1,13 +1,15 @@
 """The data contract: an ODCS v3.2.0 file, read strictly into one frozen value.
 
-Guaranteed, in this order: the YAML is unambiguous (`strict_yaml`), the document fits the JSON
-schema of the Open Data Contract Standard (Bitol, v3.2.0), every key that the schema leaves open is
-known here, the federation's terms are complete (`terms`), every quality rule is on the allow-list
-(`quality_rules`), every licence is one that SPDX knows or a `LicenseRef-` whose terms are known,
-every DUO code is known, and the data lies below the silo's data root (`data_section`). A key that
-promises something which nobody would keep is refused; one that only describes is left alone.
+Guaranteed, in this order: the YAML is unambiguous (`strict_yaml`), its text is what people see
+(`plain_tree`), the document fits the JSON schema of the Open Data Contract Standard (Bitol,
+v3.2.0), every key that the schema leaves open is known here, the federation's terms are complete
+(`terms`), every quality rule is on the allow-list (`quality_rules`), every licence is one that SPDX
+knows or a `LicenseRef-` whose terms are known, every DUO code is known, and the data lies below the
+silo's data root (`data_section`). A key that promises something which nobody would keep is refused;
+one that only describes is left alone.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +19,14 @@ from pydantic import Field, ValidationError
 
 from data_contracts.dataset.contract.data_section import read_source
 from data_contracts.dataset.contract.odcs_schema import refuse_unless_odcs
+from data_contracts.dataset.contract.plain_tree import refuse_unless_plain
 from data_contracts.dataset.contract.quality_rules import QualityRule, read_rules
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
-from data_contracts.dataset.contract.strict_yaml import load_yaml, read_limited
+from data_contracts.dataset.contract.strict_yaml import (
+    YamlRefusedError,
+    load_yaml,
+    read_limited,
+)
 from data_contracts.dataset.contract.terms import DataTerms, read_terms, refuse_misplaced
 from data_contracts.dataset.licence_policy import canonical_licence_id
 from data_contracts.dataset.personal_data.safe_harbor import rows_needing_attestation
@@ -30,7 +37,11 @@ from data_contracts.licences.table import LicenceTable
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.wire_types import Digest, Line, Part, Text
 
-CONTRACTS_KEPT = 8
+MAX_COLUMNS = 100
+CONTRACTS_KEPT = 64
+"""Contracts, or what is wrong with them, that are remembered by the digest of their bytes."""
+
+UNREADABLE = "a contract that can be read"
 
 _DESCRIPTION_KEYS = {
     "usage",
@@ -67,31 +78,67 @@ def load_contract(path: Path) -> DataContract:
     return parse_contract(read_limited(path), str(path))
 
 
-@lru_cache(maxsize=CONTRACTS_KEPT)
 def parse_contract(data: bytes, source: str) -> DataContract:
     """The contract in `data`; `source` names the file in errors."""
-    # The same bytes are the same contract, and one check asks for it several times.
-    document = load_yaml(data, source)
+    read = _remembered(_Bytes(data))
+    if isinstance(read, DataContract):
+        return read
+    place = f"{source}: {read.place}" if read.place else source
+    raise DataStewardError(
+        f"contract file {place}", expected=read.expected, found=read.found, action=read.action
+    )
+
+
+class _Bytes:
+    """The bytes of a file, which are the same for the cache when their digest is; of what the cache
+    keeps only the digest is left."""
+
+    def __init__(self, data: bytes) -> None:
+        self.digest = digest_of_bytes(data)
+        self.data: bytes | None = data
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Bytes) and self.digest == other.digest
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Why bytes are no contract; `place` is in the file, empty for all of it."""
+
+    place: str
+    expected: str
+    found: str
+    action: str
+
+
+@lru_cache(maxsize=CONTRACTS_KEPT)
+def _remembered(file: _Bytes) -> DataContract | _Refused:
+    """The same bytes are the same contract, and every door asks for it again."""
+    data, file.data = file.data or b"", None
+    action = "correct the key; the contract counts as silo and coordinator sign it then"
     try:
-        return _contract(document, digest_of_bytes(data))
+        return read_document(load_yaml(data), file.digest)
+    except YamlRefusedError as error:
+        action = "correct the file, and have silo and coordinator sign it again"
+        return _Refused(error.place, error.expected, error.found, action)
     except KeyRefusedError as error:
-        raise DataStewardError(
-            f"contract file {source}: {error.path}",
-            expected=error.expected,
-            found=error.found,
-            action="correct the key; the contract counts as silo and coordinator sign it then",
-        ) from None
+        return _Refused(error.path, error.expected, error.found, action)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise DataStewardError(
-            f"contract file {source}: {'.'.join(map(str, first['loc'])) or 'a value'}",
-            expected="a value of its kind",
-            found=first["msg"][:160],
-            action="correct it; the contract counts as silo and coordinator sign it then",
-        ) from None
+        place = ".".join(map(str, first["loc"])) or "a value"
+        return _Refused(place, "a value of its kind", first["msg"][:160], action)
+    except Exception as error:  # nothing that a file holds may end an agent
+        found = f"one that ends in {type(error).__name__}"
+        return _Refused("", UNREADABLE, found, action)
 
 
-def _contract(document: Any, digest: str) -> DataContract:
+def read_document(document: Any, digest: str) -> DataContract:
+    """The contract of a parsed document; raises KeyRefusedError or ValidationError."""
+    refuse_unless_plain(document)
+    _refuse_many_columns(document)
     refuse_unless_odcs(document)
     _refuse_promises(document)
     refuse_misplaced({**document, "customProperties": []}, "")
@@ -107,6 +154,16 @@ def _contract(document: Any, digest: str) -> DataContract:
         source=source,
         rules=read_rules(document["schema"][0].get("quality", [])),
     )
+
+
+def _refuse_many_columns(document: Any) -> None:
+    """The schema of the standard takes milliseconds for each, and no field is listed twice."""
+    schema = document.get("schema") if isinstance(document, dict) else None
+    first = schema[0] if isinstance(schema, list) and schema else None
+    columns = first.get("properties") if isinstance(first, dict) else None
+    if isinstance(columns, list) and len(columns) > MAX_COLUMNS:
+        expected = f"at most {MAX_COLUMNS} columns"
+        raise KeyRefusedError("schema[0].properties", expected, f"{len(columns)}")
 
 
 def _refuse_promises(document: dict[str, Any]) -> None:
@@ -170,7 +227,7 @@ def _purposes(document: dict[str, Any]) -> tuple[str, ...]:
         if key not in _DESCRIPTION_KEYS:
             expected = "only " + ", ".join(sorted(_DESCRIPTION_KEYS))
             raise KeyRefusedError(f"description.{key}", expected, "an unknown key")
-    lines = [line.strip() for line in description.get("purpose", "").splitlines()]
+    lines = [line.strip() for line in description.get("purpose", "").split("\n")]
     purposes = tuple(line for line in lines if line)
     if not 1 <= len(purposes) <= 20 or any(len(purpose) > 400 for purpose in purposes):
         expected = "1 to 20 lines of at most 400 characters, a purpose each"

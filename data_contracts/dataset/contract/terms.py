@@ -37,7 +37,7 @@ SafeHarborLetter = Annotated[str, StringConstraints(pattern=r"^[A-R]$")]
 
 
 def _known_kind(kind: Any) -> Any:
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError("expected one of " + ", ".join(sorted(KINDS)))
     return kind
 
@@ -129,7 +129,7 @@ class PersonalDataPolicy(Terms):
     needs an attestation of each that no detector fully covers.
     """
 
-    kinds: Annotated[tuple[PersonalDataKind, ...], Field(min_length=1, max_length=40)] = tuple(
+    kinds: Annotated[tuple[PersonalDataKind, ...], Field(min_length=1, max_length=100)] = tuple(
         sorted(DEFAULT_KINDS)
     )
     max_records_per_mille: PerMille = 0

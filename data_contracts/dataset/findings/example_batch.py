@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from data_contracts.blank_text import is_blank
 from data_contracts.dataset.control_tokens import spells_control_token
 from data_contracts.dataset.copyright.overlap import MIN_CHAIN, find_overlap
 from data_contracts.dataset.examples import Example, UnreadableRow
@@ -22,6 +21,7 @@ from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.near_duplicates import band_keys, signatures
 from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out
 from data_contracts.dataset.word_hashes import WordHashes, hash_words
+from data_contracts.shown_text import is_blank
 
 
 @dataclass
@@ -128,7 +128,7 @@ class _ExampleRow:
     def _empty(self) -> None:
         example = self._example
         is_caption = example.image is not None
-        empty = is_blank(example.answer) or not (is_caption or not is_blank(example.prompt))
+        empty = is_blank(example.answer) or (not is_caption and is_blank(example.prompt))
         self._values["is_empty"] = empty
         if empty:
             self._note("prompt or answer is empty")

@@ -12,6 +12,26 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_VALUES = {letter: value for value, letter in enumerate(_BASE58)}
 _BECH32 = frozenset("qpzry9x8gf2tvdw0s3jn54khce6mua7l")
 _BECH32_CHECKSUM = 6
+_IBAN_LENGTHS = {
+    **dict.fromkeys(("NO",), 15),
+    **dict.fromkeys(("BE",), 16),
+    **dict.fromkeys(("DK", "FI", "FO", "GL", "NL"), 18),
+    **dict.fromkeys(("MK", "SI"), 19),
+    **dict.fromkeys(("AT", "BA", "EE", "KZ", "LT", "LU", "XK"), 20),
+    **dict.fromkeys(("CH", "HR", "LI", "LV"), 21),
+    **dict.fromkeys(("BG", "BH", "CR", "DE", "GB", "GE", "IE", "ME", "RS", "VA"), 22),
+    **dict.fromkeys(("AE", "GI", "IL", "IQ", "TL"), 23),
+    **dict.fromkeys(("AD", "CZ", "ES", "MD", "PK", "RO", "SA", "SE", "SK", "TN", "VG"), 24),
+    **dict.fromkeys(("LY", "PT", "ST"), 25),
+    **dict.fromkeys(("IS", "TR"), 26),
+    **dict.fromkeys(("FR", "GR", "IT", "MC", "MR", "SM"), 27),
+    **dict.fromkeys(("AL", "AZ", "BY", "CY", "DO", "GT", "HU", "LB", "PL", "SV"), 28),
+    **dict.fromkeys(("BR", "EG", "PS", "QA", "UA"), 29),
+    **dict.fromkeys(("JO", "KW", "MU"), 30),
+    **dict.fromkeys(("MT", "SC"), 31),
+    **dict.fromkeys(("LC",), 32),
+}
+"""Characters of an IBAN by country: SWIFT's IBAN registry, release 99."""
 _VIN_VALUES = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", "12345678123457923456789", strict=True))
 _VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 
@@ -46,6 +66,15 @@ def iban_prefixes(characters: str, shortest: int) -> Iterable[int]:
         rest = (rest * (100 if value > 9 else 10) + value) % 97
         if length >= shortest and (rest * 10**6 + head) % 97 == 1:
             yield length
+
+
+def begins_with_iban(characters: str) -> bool:
+    """Whether an IBAN of its country's length, in A-Z and 0-9, is what `characters` begin with."""
+    length = _IBAN_LENGTHS.get(characters[:2], 0)
+    if not length or len(characters) < length:
+        return False
+    number = "".join(str(int(c, 36)) for c in characters[4:length] + characters[:4])
+    return int(number) % 97 == 1
 
 
 def bitcoin_address(address: str) -> bool:

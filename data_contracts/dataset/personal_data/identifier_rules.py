@@ -1,13 +1,17 @@
 """Numbers that a person is filed under, where the text says what they are.
 
-A label comes first ("MRN", "account no."), then at most a few separators, then the number. Only a
-vehicle identification number needs no label, because of its check character.
+A label comes first ("MRN", "account no."), then at most a few separators, then the number. Only an
+IBAN and a vehicle identification number need no label, because of their check characters.
 """
 
 import re
 from collections.abc import Callable
 
-from data_contracts.dataset.personal_data.checksums import luhn, vehicle_number
+from data_contracts.dataset.personal_data.checksums import (
+    begins_with_iban,
+    luhn,
+    vehicle_number,
+)
 from data_contracts.dataset.personal_data.rule import Rule
 
 _NUMBER = r"(?:[ ]?(?:numbers?|num|nos?|id|identifier|code)\b\.?|[ ]?#)"
@@ -30,7 +34,20 @@ def _is_imei(match: re.Match[str]) -> bool:
     return len(digits) == 16 or luhn(digits)
 
 
+def _is_iban(match: re.Match[str]) -> bool:
+    return begins_with_iban(re.sub("[ -]", "", match["iban"]).upper())
+
+
 IDENTIFIER_RULES = (
+    # In any case of letters; presidio-analyzer finds capital ones only.
+    Rule(
+        "iban",
+        (),
+        re.compile(
+            r"(?<![0-9A-Za-z])(?=(?P<iban>[A-Za-z]{2}[ -]?[0-9]{2}(?:[ -]?[0-9A-Za-z]){11,28}))"
+        ),
+        _is_iban,
+    ),
     _labelled(
         "medical_record_number",
         ("mrn", "record", "chart", "patient", "hospital"),

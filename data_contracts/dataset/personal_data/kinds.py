@@ -6,6 +6,8 @@ package's own rules. What is not in this list is not looked for.
 
 from dataclasses import dataclass
 
+from data_contracts.dataset.personal_data.rule_files import filed_kinds
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -18,7 +20,11 @@ class Kind:
 
 _ALL = (
     Kind("email_address", "e-mail address under a public suffix", "EMAIL_ADDRESS"),
-    Kind("phone_number", "telephone or fax number valid in one of eight regions", "PHONE_NUMBER"),
+    Kind(
+        "phone_number",
+        "telephone or fax number in a national or international form",
+        "PHONE_NUMBER",
+    ),
     Kind("us_ssn", "US social security number", "US_SSN"),
     Kind("us_itin", "US individual taxpayer identification number", "US_ITIN"),
     Kind("credit_card", "payment card number with its check digit", "CREDIT_CARD"),
@@ -41,6 +47,7 @@ _ALL = (
     Kind("age_over_89", "age from 90 to 125"),
     Kind("street_address", "house number with a street, or a post-office box"),
     Kind("zip_code", "US ZIP code after a state or that is called so"),
+    *(Kind(kind, meaning) for kind, meaning in filed_kinds().items()),
 )
 
 KINDS = frozenset(kind.id for kind in _ALL)

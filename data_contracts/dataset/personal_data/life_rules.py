@@ -22,7 +22,7 @@ _STREET_KIND = (
 )
 _YEAR_BEFORE = re.compile(
     r"\b(?:(?i:in|of|since|by|from|until|before|after|during|the|early|late|year|to|and)"
-    r"|[A-Z][a-z]{2,8}\.?|[0-9]{1,2}(?:st|nd|rd|th)?,) $"
+    r"|[A-Z][a-z]{2,8}\.?|[0-9]{1,2}(?:st|nd|rd|th)?,) $|\b[12][0-9]{3}-$"
 )
 _STATES = (
     "AL|AK|AZ|AR|CA|CO|CT|DE|DC|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ"
@@ -53,7 +53,7 @@ LIFE_RULES = (
         "age_over_89",
         ("old", "age", "y/o", "yo", "years"),
         re.compile(
-            rf"(?<![0-9A-Za-z.,$-]){_OVER_89}(?:[ -]years?[ -]old\b|[ ]years? of age\b"
+            rf"(?<![0-9A-Za-z.,$])(?<![A-Za-z]-){_OVER_89}(?:[ -]years?[ -]old\b|[ ]years? of age\b"
             r"|[ ]?y/o\b|[ -]?yo\b)",
             re.IGNORECASE,
         ),
@@ -91,7 +91,7 @@ LIFE_RULES = (
         "street_address",
         (),
         re.compile(
-            rf"(?<![0-9A-Za-z.,$/-])(?P<number>[0-9]{{1,6}})[A-Za-z]? "
+            rf"(?<![0-9A-Za-z.,$/])(?<![A-Za-z]-)(?P<number>[0-9]{{1,6}})[A-Za-z]? "
             rf"(?:{_STREET_WORD}){{1,4}}?{_STREET_KIND}\b"
         ),
         _house_not_year,

@@ -10,7 +10,9 @@ Two rules keep the guarantee. A word boundary here only looks at ASCII neighbour
 which is fast, and `regex`, which Presidio uses, do not agree on which other characters are part of
 a word. And check digits are tried at every place and length at which Presidio could begin and end,
 not only at the leftmost. No pattern has a quantifier that can give back what another one takes over
-more than a bounded length, so the time is linear in the text.
+more than a bounded length, so the time is linear in the text; and where numbers go on for longer
+than PHONE_CHARACTERS without one that is a telephone's, the text is a candidate undecided
+(`number_runs`).
 """
 
 import re
@@ -25,6 +27,7 @@ from data_contracts.dataset.personal_data.checksums import (
     nhs_number,
 )
 from data_contracts.dataset.personal_data.kinds import PRESIDIO_ENTITIES
+from data_contracts.dataset.personal_data.number_runs import PHONE_CHARACTERS, number_runs
 
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 """Regions of Presidio's phone recogniser, in whose national formats numbers are understood."""
@@ -139,10 +142,15 @@ def _may_have_date(text: str) -> bool:
 def _may_have_phone_number(text: str) -> bool:
     from phonenumbers import PhoneNumberMatcher
 
-    return any(
-        PhoneNumberMatcher(text, region, leniency=PHONE_LENIENCY).has_next()
-        for region in PHONE_REGIONS
-    )
+    left = PHONE_CHARACTERS
+    for run in number_runs(text):
+        left -= len(run)
+        if left < 0 or any(
+            PhoneNumberMatcher(run, region, leniency=PHONE_LENIENCY).has_next()
+            for region in PHONE_REGIONS
+        ):
+            return True
+    return False
 
 
 def _may_have_medical_licence(text: str) -> bool:

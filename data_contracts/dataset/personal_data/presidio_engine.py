@@ -6,6 +6,8 @@ opens a connection: the engine has no model to download, and domains are judged 
 list that comes with tldextract.
 """
 
+from collections.abc import Iterator
+
 from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerRegistry
 from presidio_analyzer.nlp_engine import NoOpNlpEngine
 from presidio_analyzer.predefined_recognizers import (
@@ -26,6 +28,7 @@ from presidio_analyzer.predefined_recognizers import (
 from tldextract import TLDExtract
 
 from data_contracts.dataset.personal_data.kinds import PRESIDIO_ENTITIES
+from data_contracts.dataset.personal_data.number_runs import PHONE_CHARACTERS, number_runs
 from data_contracts.dataset.personal_data.prefilter import (
     PHONE_LENIENCY,
     PHONE_REGIONS,
@@ -37,6 +40,12 @@ _LANGUAGE = "en"
 _WITHOUT_SPACES = frozenset({"email_address", "url"})
 _LONGEST_WORD = 512
 """Characters of a word that Presidio's patterns for addresses get to see; RFC 5321 allows 254."""
+
+_ASKED_CHARACTERS = 64 * 1024
+"""Of one text, for one kind, in pieces that may have it: a few seconds of Presidio at most."""
+
+_PIECE, _OVERLAP = 4096, 256
+_MOST_FINDS = 10
 
 
 class PresidioEngine:
@@ -53,8 +62,9 @@ class PresidioEngine:
         """Finds for each of `kinds` in `text`; a kind without any is left out.
 
         What could not be looked at is not free of personal data and counts as one find: a text on
-        which a recogniser fails (some cannot read the digits of newer scripts), and a word longer
-        than _LONGEST_WORD that may be an address.
+        which a recogniser fails (some cannot read the digits of newer scripts), a word longer than
+        _LONGEST_WORD that may be an address, and a text with more candidates than are asked for.
+        Long texts are asked for in pieces, until there are _MOST_FINDS.
         """
         found = {kind: self._finds(text, kind) for kind in kinds & PRESIDIO_ENTITIES.keys()}
         return {kind: count for kind, count in sorted(found.items()) if count}
@@ -65,6 +75,28 @@ class PresidioEngine:
         return {kind: count for kind, count in sorted(found.items()) if count}
 
     def _finds(self, text: str, kind: str) -> int:
+        """Finds of `kind`, in a time that does not grow with the text beyond a bound."""
+        if kind == "phone_number":
+            return self._finds_among(number_runs(text), kind, PHONE_CHARACTERS)
+        pieces = _pieces(text)
+        if len(text) > _PIECE:
+            may_be = Prefilter(frozenset({kind})).candidates
+            pieces = (piece for piece in pieces if may_be(piece))
+        return self._finds_among(pieces, kind, _ASKED_CHARACTERS)
+
+    def _finds_among(self, pieces: Iterator[str], kind: str, characters: int) -> int:
+        """As many as _MOST_FINDS; one more where `characters` of them do not decide."""
+        found = 0
+        for piece in pieces:
+            characters -= len(piece)
+            if characters < 0:
+                return found + 1
+            found += self._finds_in(piece, kind)
+            if found >= _MOST_FINDS:
+                break
+        return found
+
+    def _finds_in(self, text: str, kind: str) -> int:
         if kind not in _WITHOUT_SPACES:
             return self._ask(text, kind)
         # Neither pattern takes a space, so the words have what the text has. The time for an e-mail
@@ -83,6 +115,20 @@ class PresidioEngine:
         except ValueError:
             return 1
         return len(found)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text of up to _PIECE characters, else parts of it that overlap; what is cut between two
+    words is whole in one of them."""
+    begin = 0
+    while begin + _PIECE < len(text):
+        end = text.rfind(" ", begin + _PIECE - _OVERLAP, begin + _PIECE)
+        end = end if end > 0 else begin + _PIECE
+        yield text[begin:end]
+        begin = end - _OVERLAP
+        space = text.find(" ", begin, end)
+        begin = space if space >= 0 else begin
+    yield text[begin:]
 
 
 class _OfflineEmailRecognizer(EmailRecognizer):  # type: ignore[misc] # Presidio is untyped here

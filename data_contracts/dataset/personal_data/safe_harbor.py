@@ -9,6 +9,8 @@ form and context shows that. So most rows need a person who vouches for them.
 from dataclasses import dataclass
 from typing import Literal
 
+from data_contracts.dataset.personal_data.rule_files import filed_kinds
+
 Coverage = Literal["detector", "partial", "not covered", "attested by a person"]
 
 
@@ -56,7 +58,8 @@ _ROWS = (
         "Telephone numbers",
         "detector",
         ("phone_number",),
-        "Numbers valid in eight countries, or with an international prefix, are found.",
+        "Numbers valid in eight countries, in the usual forms of Korea, Japan and China, with an"
+        " international prefix, or called so, are found.",
     ),
     SafeHarborRow(
         "E",
@@ -75,9 +78,10 @@ _ROWS = (
     SafeHarborRow(
         "G",
         "Social security numbers",
-        "detector",
+        "partial",
         ("us_ssn",),
-        "Numbers with separators are found; nine digits without any are not told from others.",
+        "Numbers with separators, or called so, are found; nine digits alone are not told from"
+        " others.",
     ),
     SafeHarborRow(
         "H",
@@ -153,9 +157,9 @@ _ROWS = (
         "R",
         "Any other unique identifying number, characteristic or code",
         "partial",
-        ("us_itin",),
-        "Taxpayer identification numbers are found; anything else needs a person who knows the"
-        " data.",
+        ("us_itin", *filed_kinds()),
+        "Taxpayer numbers, and numbers under which the named states file people, are found;"
+        " anything else needs a person who knows the data.",
     ),
 )
 

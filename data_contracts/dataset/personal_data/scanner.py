@@ -1,8 +1,9 @@
 """Counts of personal data in texts, by kind.
 
-In order, for each text: this package's own rules, the prefilter, and Presidio for the kinds that
-the prefilter names. Only kinds and counts come out, never what was found or where. Presidio is
-imported at the first text that needs it, and a text that cannot be decided counts as a find.
+In order, for each text: its normal form, which all that follows looks at (`normal_text`), this
+package's own rules, the prefilter, and Presidio for the kinds that the prefilter names. Only kinds
+and counts come out, never what was found or where. Presidio is imported at the first text that
+needs it, and a text that cannot be decided counts as a find.
 
 What is not found is not proven absent: most names, and every identifier that is written in an
 unusual way, pass. See `safe_harbor.py` for what that means for each identifier.
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from data_contracts.dataset.personal_data.kinds import KINDS
+from data_contracts.dataset.personal_data.normal_text import normal_text
 from data_contracts.dataset.personal_data.prefilter import Prefilter
 from data_contracts.dataset.personal_data.recognisers import OwnRecognisers
 from data_contracts.errors import DataStewardError
@@ -46,7 +48,7 @@ class PersonalDataScanner:
 
     def scan(self, texts: Sequence[str]) -> list[dict[str, int]]:
         """For each text the kinds found in it, with how often; empty where there are none."""
-        return [self._scan(text) for text in texts]
+        return [self._scan(normal_text(text).text) for text in texts]
 
     def _scan(self, text: str) -> dict[str, int]:
         self.texts += 1
@@ -54,7 +56,8 @@ class PersonalDataScanner:
         candidates = self._prefilter.candidates(text)
         if candidates:
             self.escalated += 1
-            found |= self._engine().count(text, candidates)
+            for kind, count in self._engine().count(text, candidates).items():
+                found[kind] = max(count, found.get(kind, 0))
         return found
 
     def _engine(self) -> PresidioEngine:

@@ -1,5 +1,8 @@
 """CSV as RFC 4180 has it: UTF-8, commas, double quotes, a header line, rows of equal length.
 
+Semicolons, tabs or bars in place of commas are understood where the header has the wanted columns
+with one of them and not with commas, or where the first line is Excel's `sep=`.
+
 The file is cut into rows by the parity of its quotes, so that at most `MAX_EXAMPLE_BYTES` of a row
 are in memory even when a quote is never closed. A quote inside an unquoted cell, which readers
 understand differently, makes its row unreadable; so does a row with more or fewer cells than the
@@ -16,11 +19,19 @@ from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.dataset.sources.example_maker import RawRow, Rows
-from data_contracts.dataset.sources.jsonl import estimated_lines
+from data_contracts.dataset.sources.text_bytes import estimated_lines, opened_text
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_CELL = r'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
-_RFC_4180_ROW = re.compile(rf"{_CELL}(?:,{_CELL})*+(?:\r?\n)?")
+_DELIMITERS = (",", ";", "\t", "|")
+_EXCEL = re.compile(rb"(?i:sep)=([,;\t|])\r?\n?")
+
+
+def _row_pattern(delimiter: str) -> re.Pattern[str]:
+    mark = re.escape(delimiter)
+    cell = rf'(?:"(?:[^"]++|"")*+"|[^"{mark}\r\n]*+)'
+    return re.compile(rf"{cell}(?:{mark}{cell})*+(?:\r?\n)?")
+
+
+_RFC_4180_ROWS = {delimiter: _row_pattern(delimiter) for delimiter in _DELIMITERS}
 
 
 class CsvFile:
@@ -29,22 +40,23 @@ class CsvFile:
     def __init__(self, path: Path, wanted: Sequence[Column], name: str) -> None:
         # The module's limit holds for the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_EXAMPLE_BYTES))
-        self._path = path
-        with path.open("rb") as file:
-            header = _header(file, name)
+        self._path, self._name = path, name
+        with opened_text(path, name) as file:
+            self._delimiter, self._header_lines, header = _header(file, wanted, name)
         self.columns = present_columns(wanted, header, name)
         self._positions = [header.index(column.name) for column in self.columns]
         self._width = len(header)
 
     def count_rows(self) -> int:
         """About how many rows the file has."""
-        return max(0, estimated_lines(self._path) - 1)
+        return max(0, estimated_lines(self._path, self._name) - self._header_lines)
 
     def rows(self) -> Rows:
         """Values of `columns` in every row, in order; raises OSError."""
-        with self._path.open("rb") as file:
+        with opened_text(self._path, self._name) as file:
             pieces = _pieces(file)
-            next(pieces)
+            for _ in range(self._header_lines):
+                next(pieces)
             for row, piece in enumerate(pieces, start=1):
                 if not isinstance(piece, bytes):
                     yield UnreadableRow(row, piece)
@@ -52,7 +64,7 @@ class CsvFile:
                     yield self._row(row, piece)
 
     def _row(self, row: int, piece: bytes) -> RawRow | UnreadableRow:
-        cells = _cells(piece)
+        cells = _cells(piece, self._delimiter)
         if not isinstance(cells, list):
             return UnreadableRow(row, cells)
         if len(cells) != self._width:
@@ -60,12 +72,24 @@ class CsvFile:
         return row, [cells[position] for position in self._positions]
 
 
-def _header(file: BinaryIO, name: str) -> list[str]:
-    piece = next(_pieces(file), "no header line")
-    cells = _cells(piece.removeprefix(_BYTE_ORDER_MARK)) if isinstance(piece, bytes) else piece
+def _header(file: BinaryIO, wanted: Sequence[Column], name: str) -> tuple[str, int, list[str]]:
+    """What parts the cells, how many lines come before the first row, and the columns' names."""
+    pieces = _pieces(file)
+    piece = next(pieces, "no header line")
+    lines = 1
+    delimiters: tuple[str, ...] = _DELIMITERS
+    if isinstance(piece, bytes) and (stated := _EXCEL.fullmatch(piece)) is not None:
+        piece, lines, delimiters = next(pieces, "no header line"), 2, (stated[1].decode(),)
+    if not isinstance(piece, bytes):
+        raise DataUnavailableError(name, f"header line: {piece}")
+    read = {delimiter: _cells(piece, delimiter) for delimiter in delimiters}
+    needed = {column.name for column in wanted if column.is_needed}
+    usable = [mark for mark, cells in read.items() if needed.issubset(cells)]
+    delimiter = usable[0] if "," in usable or len(usable) == 1 else delimiters[0]
+    cells = read[delimiter]
     if isinstance(cells, str):
         raise DataUnavailableError(name, f"header line: {cells}")
-    return cells
+    return delimiter, lines, cells
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes | str]:
@@ -90,7 +114,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes | str]:
         yield f"longer than {MAX_EXAMPLE_BYTES} bytes" if is_too_long else b"".join(lines)
 
 
-def _cells(piece: bytes) -> list[str] | str:
+def _cells(piece: bytes, delimiter: str) -> list[str] | str:
     """The cells of one row, or why it has none."""
     if b"\0" in piece:
         return "a NUL byte"
@@ -98,9 +122,9 @@ def _cells(piece: bytes) -> list[str] | str:
         text = piece.decode("utf-8")
     except UnicodeDecodeError:
         return "not UTF-8"
-    if '"' in text and not _RFC_4180_ROW.fullmatch(text):
+    if '"' in text and not _RFC_4180_ROWS[delimiter].fullmatch(text):
         return "a quote out of place"
     try:
-        return next(csv.reader([text], strict=True), [])
+        return next(csv.reader([text], delimiter=delimiter, strict=True), [])
     except csv.Error:
         return "not CSV"

@@ -1,9 +1,10 @@
 """Folders that `save_to_disk` of Hugging Face's `datasets` wrote: a Dataset or a DatasetDict.
 
 A Dataset is a `state.json` that lists Arrow stream files; a DatasetDict is a `dataset_dict.json`
-that lists folders of Datasets, whose names state the split: train is "train", test and validation
-are "heldout". Files are mapped, not loaded, and every batch is validated before a cell of it is
-looked at, because an Arrow file is trusted by whoever reads it otherwise.
+that lists folders of Datasets, whose names state the split (`field_values.SPLITS`). A folder that
+is something else, such as the cache of a hub, is refused as what it is. Files are mapped, not
+loaded, and every batch is validated before a cell of it is looked at, because an Arrow file is
+trusted by whoever reads it otherwise.
 """
 
 import json
@@ -14,15 +15,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_contracts.dataset.sources.arrow_rows import arrow_rows
+from data_contracts.dataset.sources.arrow_rows import arrow_rows, refuse_types
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.dataset.sources.example_maker import Rows
-from data_contracts.dataset.sources.places import file_below, folder_below
+from data_contracts.dataset.sources.field_values import SPLITS
+from data_contracts.dataset.sources.places import DataRoot, file_below, folder_below
+from data_contracts.shown_text import quoted
 
 STATE_FILE = "state.json"
 DICT_FILE = "dataset_dict.json"
-_SPLITS = {"train": "train", "test": "heldout", "validation": "heldout"}
+_OTHER_FOLDERS = (
+    ("snapshots", "the cache of a hub (blobs, refs, snapshots)"),
+    ("dataset_info.json", "the cache of load_dataset"),
+    ("README.md", "a copy of a hub's repository"),
+    ("data", "a copy of a hub's repository"),
+)
+"""What lies in a folder that save_to_disk did not write, and what it then is."""
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
@@ -41,13 +50,14 @@ class HuggingFaceFolder:
     Where folders state the split, it is the last of `columns`.
     """
 
-    def __init__(self, data_root: Path, relative: str, wanted: Sequence[Column]) -> None:
-        folder = folder_below(data_root, relative)
+    def __init__(self, root: DataRoot, relative: str, wanted: Sequence[Column]) -> None:
+        folder = folder_below(root, relative)
         self._json_files: list[Path] = []
+        _refuse_other_folders(folder, relative)
         if (folder / DICT_FILE).exists():
-            self._parts = tuple(self._parts_of_dict(data_root, relative))
+            self._parts = tuple(self._parts_of_dict(root, relative))
         else:
-            self._parts = tuple(self._parts_of(data_root, relative, None))
+            self._parts = tuple(self._parts_of(root, relative, None))
         if any(part.split for part in self._parts):
             wanted = _without_split(wanted, relative)
         self.columns = self._common_columns(wanted)
@@ -72,18 +82,19 @@ class HuggingFaceFolder:
                 yield from rows if part.split is None else _with_split(rows, part.split)
                 first_row += batch.num_rows
 
-    def _parts_of_dict(self, data_root: Path, relative: str) -> Iterator[ArrowPart]:
-        names = _json(self._json_file(data_root, relative, DICT_FILE), relative).get("splits")
+    def _parts_of_dict(self, root: DataRoot, relative: str) -> Iterator[ArrowPart]:
+        names = _json(self._json_file(root, relative, DICT_FILE), relative).get("splits")
         names = names if isinstance(names, list) else [None]
-        is_known = all(isinstance(name, str) and name in _SPLITS for name in names)
-        if not is_known or len(set(names)) != len(names):
-            reason = "splits other than train, test and validation"
-            raise DataUnavailableError(f"{relative}/{DICT_FILE}", reason)
         for name in names:
-            yield from self._parts_of(data_root, f"{relative}/{name}", _SPLITS[name])
+            if not isinstance(name, str) or name.lower() not in SPLITS or names.count(name) > 1:
+                known = ", ".join(sorted(SPLITS))
+                reason = f"splits other than {known}, each once: {quoted(name)}"
+                raise DataUnavailableError(f"{relative}/{DICT_FILE}", reason)
+        for name in names:
+            yield from self._parts_of(root, f"{relative}/{name}", SPLITS[name.lower()])
 
-    def _parts_of(self, data_root: Path, relative: str, split: str | None) -> Iterator[ArrowPart]:
-        state = _json(self._json_file(data_root, relative, STATE_FILE), relative)
+    def _parts_of(self, root: DataRoot, relative: str, split: str | None) -> Iterator[ArrowPart]:
+        state = _json(self._json_file(root, relative, STATE_FILE), relative)
         listed = state.get("_data_files")
         for entry in listed if isinstance(listed, list) else [None]:
             filename = entry.get("filename") if isinstance(entry, dict) else None
@@ -91,10 +102,10 @@ class HuggingFaceFolder:
                 reason = "no list of files in the same folder"
                 raise DataUnavailableError(f"{relative}/{STATE_FILE}", reason)
             name = f"{relative}/{filename}"
-            yield ArrowPart(file_below(data_root, name), name, split)
+            yield ArrowPart(file_below(root, name), name, split)
 
-    def _json_file(self, data_root: Path, relative: str, filename: str) -> Path:
-        path = file_below(data_root, f"{relative}/{filename}")
+    def _json_file(self, root: DataRoot, relative: str, filename: str) -> Path:
+        path = file_below(root, f"{relative}/{filename}")
         self._json_files.append(path)
         return path
 
@@ -102,12 +113,27 @@ class HuggingFaceFolder:
         """All parts must have the same columns, because one row after another is compared."""
         found: tuple[Column, ...] | None = None
         for part in self._parts:
-            columns = present_columns(wanted, _names(part), part.name)
+            schema = _schema(part)
+            columns = present_columns(wanted, [str(name) for name in schema.names], part.name)
+            refuse_types(schema, columns, part.name)
             if found is not None and columns != found:
                 raise DataUnavailableError(part.name, "other columns than the file before it")
             found = columns
         stated = (_STATED,) if any(part.split for part in self._parts) else ()
         return (*(found or ()), *stated)
+
+
+def _refuse_other_folders(folder: Path, relative: str) -> None:
+    if (folder / STATE_FILE).exists() or (folder / DICT_FILE).exists():
+        return
+    for name, what in _OTHER_FOLDERS:
+        if (folder / name).exists():
+            reason = (
+                f"{what}, where a folder of save_to_disk is expected: write it with"
+                " `datasets.load_dataset(...).save_to_disk(...)`, or name one of its files with"
+                " format parquet, csv or jsonl"
+            )
+            raise DataUnavailableError(relative, reason)
 
 
 _STATED = Column("split", "split", is_needed=False)
@@ -136,14 +162,14 @@ def _json(path: Path, relative: str) -> dict[str, Any]:
     return value
 
 
-def _names(part: ArrowPart) -> list[str]:
+def _schema(part: ArrowPart) -> Any:
     with pa.memory_map(str(part.path)) as source, pa.ipc.open_stream(source) as reader:
-        return [str(name) for name in reader.schema.names]
+        return reader.schema
 
 
 def _batches(part: ArrowPart, names: Sequence[str]) -> Iterator[Any]:
     """Batches with only the columns `names`, as they stand in the file: not yet validated."""
-    positions = [position for position, name in enumerate(_names(part)) if name in names]
+    positions = [position for position, name in enumerate(_schema(part).names) if name in names]
     options = pa.ipc.IpcReadOptions(included_fields=positions, use_threads=False)
     with (
         pa.memory_map(str(part.path)) as source,
@@ -162,5 +188,7 @@ def _validated(batch: Any) -> Any:
             array = array.view(pa.binary())
         elif pa.types.is_large_string(array.type):
             array = array.view(pa.large_binary())
+        elif pa.types.is_string_view(array.type):
+            array = array.view(pa.binary_view())
         array.validate(full=True)
     return batch

@@ -5,20 +5,18 @@ convention); exactly one must be there. An image lies inside the folder after ev
 followed; one that does not, or is not there, makes its row unreadable.
 """
 
-from pathlib import Path
-
 from data_contracts.dataset.sources.data_source import DataUnavailableError, SourceFormat
-from data_contracts.dataset.sources.places import file_below, folder_below
+from data_contracts.dataset.sources.places import DataRoot, file_below, folder_below
 
 _METADATA_FORMATS: tuple[SourceFormat, ...] = ("parquet", "csv", "jsonl")
 
 
-def metadata_of(data_root: Path, relative: str) -> tuple[str, SourceFormat]:
+def metadata_of(root: DataRoot, relative: str) -> tuple[str, SourceFormat]:
     """Name below the data root, and format, of the folder's metadata file."""
-    folder = folder_below(data_root, relative)
+    folder = folder_below(root, relative)
     found = [kind for kind in _METADATA_FORMATS if (folder / f"metadata.{kind}").exists()]
     if len(found) != 1:
         raise DataUnavailableError(relative, f"{len(found)} metadata files, where one is expected")
     name = f"{relative}/metadata.{found[0]}"
-    file_below(data_root, name)
+    file_below(root, name)
     return name, found[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_contracts.dataset.sources.arrow_rows import arrow_rows, is_readable_type
+from data_contracts.dataset.sources.arrow_rows import arrow_rows, refuse_types
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.dataset.sources.example_maker import Rows
@@ -48,11 +48,8 @@ class ParquetTable:
             self._metadata = file.metadata
             schema = file.schema_arrow
         self.columns = present_columns(wanted, schema.names, name)
-        self._readable = [
-            name
-            for name in dict.fromkeys(column.name for column in self.columns)
-            if is_readable_type(schema.field(name).type)
-        ]
+        refuse_types(schema, self.columns, name)
+        self._names = list(dict.fromkeys(column.name for column in self.columns))
 
     def count_rows(self) -> int:
         """Rows, as the file's metadata has them."""
@@ -69,7 +66,7 @@ class ParquetTable:
                 for batch in file.iter_batches(
                     batch_size=_batch_rows(sizes.values()),
                     row_groups=[position],
-                    columns=self._readable,
+                    columns=self._names,
                     use_threads=False,
                 ):
                     yield from arrow_rows(batch, self.columns, first_row)
@@ -78,7 +75,7 @@ class ParquetTable:
     def _page_sizes(self, group: RowGroup) -> dict[str, PageSizes]:
         sizes: dict[str, PageSizes] = {}
         with self._path.open("rb") as file:
-            for name in self._readable:
+            for name in self._names:
                 with self._refusals(f"column {name}: "):
                     if name not in group.chunks:
                         raise PageRefusedError("not in every row group")

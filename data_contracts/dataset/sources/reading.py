@@ -22,7 +22,13 @@ from data_contracts.dataset.sources.data_source import (
 from data_contracts.dataset.sources.example_maker import ExampleMaker, Rows
 from data_contracts.dataset.sources.image_text import metadata_of
 from data_contracts.dataset.sources.jsonl import JsonlFile
-from data_contracts.dataset.sources.places import described_fault, file_below, folder_below
+from data_contracts.dataset.sources.places import (
+    DataRoot,
+    data_root,
+    described_fault,
+    file_below,
+    folder_below,
+)
 
 
 class _Table(Protocol):
@@ -36,7 +42,7 @@ class _Table(Protocol):
 
 
 def read_source(
-    source: DataSource, data_root: Path, connection: str | None = None
+    source: DataSource, root: Path | DataRoot, connection: str | None = None
 ) -> Iterator[Example | UnreadableRow]:
     """Every row in order, as a stream: memory does not depend on the number of rows.
 
@@ -45,7 +51,7 @@ def read_source(
     """
     name = _name(source)
     row = 0
-    examples = _examples(source, data_root, connection)
+    examples = _examples(source, data_root(root), connection)
     while True:
         try:
             example = next(examples)
@@ -59,7 +65,7 @@ def read_source(
     raise DataUnavailableError(*fault, row=row + 1 if row else None)
 
 
-def source_files(source: DataSource, data_root: Path) -> tuple[Path, ...]:
+def source_files(source: DataSource, root: Path | DataRoot) -> tuple[Path, ...]:
     """Every file whose bytes decide the content: resolved, inside the data root, sorted.
 
     For image-text that is the metadata and the images of readable rows; for sql there is none.
@@ -68,34 +74,37 @@ def source_files(source: DataSource, data_root: Path) -> tuple[Path, ...]:
     if source.format == "sql":
         return ()
     try:
-        return tuple(sorted(set(_files(source, data_root))))
+        return tuple(sorted(set(_files(source, data_root(root)))))
     except Exception as error:  # as in read_source
         fault = described_fault(error, _name(source))
     raise DataUnavailableError(*fault)
 
 
-def count_hint(source: DataSource, data_root: Path, connection: str | None = None) -> int | None:
+def count_hint(
+    source: DataSource, root: Path | DataRoot, connection: str | None = None
+) -> int | None:
     """About how many rows there are, for an estimate of the time left; None when unknown.
 
     Exact for parquet, huggingface and sql; from the average length of a line for jsonl and csv.
     """
     try:
-        return _table(source, data_root, connection)[0].count_rows()
+        return _table(source, data_root(root), connection)[0].count_rows()
     except Exception:  # the reader of the rows says what is wrong
         return None
 
 
 def _examples(
-    source: DataSource, data_root: Path, connection: str | None
+    source: DataSource, root: DataRoot, connection: str | None
 ) -> Iterator[Example | UnreadableRow]:
-    table, file_format = _table(source, data_root, connection)
+    table, file_format = _table(source, root, connection)
     is_image_text = source.format == "image-text"
-    folder = folder_below(data_root, source.path) if is_image_text else None
+    below = folder_below(root, source.path) if is_image_text else None
+    folder = None if below is None else DataRoot(below, root.hard_links)
     yield from ExampleMaker(table.columns, file_format, folder).examples(table.rows())
 
 
 def _table(
-    source: DataSource, data_root: Path, connection: str | None
+    source: DataSource, root: DataRoot, connection: str | None
 ) -> tuple[_Table, SourceFormat]:
     wanted = columns_of(source)
     if source.format == "sql":
@@ -106,36 +115,37 @@ def _table(
     if source.format == "huggingface":
         from data_contracts.dataset.sources.huggingface import HuggingFaceFolder
 
-        return HuggingFaceFolder(data_root, source.path, wanted), source.format
+        return HuggingFaceFolder(root, source.path, wanted), source.format
     if source.format == "image-text":
-        name, file_format = metadata_of(data_root, source.path)
-        return _file_table(file_format, data_root, name, wanted), file_format
-    return _file_table(source.format, data_root, source.path, wanted), source.format
+        name, file_format = metadata_of(root, source.path)
+        return _file_table(file_format, root, name, wanted), file_format
+    return _file_table(source.format, root, source.path, wanted), source.format
 
 
 def _file_table(
-    file_format: SourceFormat, data_root: Path, name: str, wanted: tuple[Column, ...]
+    file_format: SourceFormat, root: DataRoot, name: str, wanted: tuple[Column, ...]
 ) -> _Table:
-    path = file_below(data_root, name)
+    path = file_below(root, name)
     if file_format == "parquet":
         from data_contracts.dataset.sources.parquet import ParquetTable
 
         return ParquetTable(path, wanted, name)
-    return CsvFile(path, wanted, name) if file_format == "csv" else JsonlFile(path, wanted)
+    text_file = CsvFile if file_format == "csv" else JsonlFile
+    return text_file(path, wanted, name)
 
 
-def _files(source: DataSource, data_root: Path) -> Iterator[Path]:
+def _files(source: DataSource, root: DataRoot) -> Iterator[Path]:
     if source.format == "huggingface":
         from data_contracts.dataset.sources.huggingface import HuggingFaceFolder
 
-        yield from HuggingFaceFolder(data_root, source.path, columns_of(source)).files
+        yield from HuggingFaceFolder(root, source.path, columns_of(source)).files
     elif source.format == "image-text":
-        yield file_below(data_root, metadata_of(data_root, source.path)[0])
-        for example in read_source(source, data_root):
+        yield file_below(root, metadata_of(root, source.path)[0])
+        for example in read_source(source, root):
             if isinstance(example, Example) and example.image is not None:
                 yield example.image
     else:
-        yield file_below(data_root, source.path)
+        yield file_below(root, source.path)
 
 
 def _name(source: DataSource) -> str:

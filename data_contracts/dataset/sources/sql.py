@@ -20,7 +20,8 @@ from sqlalchemy.pool import NullPool
 from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
 from data_contracts.dataset.sources.columns import Column, columns_of
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
-from data_contracts.dataset.sources.example_maker import NOT_TEXT, Rows
+from data_contracts.dataset.sources.example_maker import Rows
+from data_contracts.dataset.sources.field_values import NOT_TEXT
 from data_contracts.dataset.sources.places import described_fault
 from data_contracts.dataset.sources.sql_table import SqlCell, SqlPlan, plan_of, reflected
 

@@ -15,6 +15,8 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
+    Date,
+    DateTime,
     Enum,
     Integer,
     LargeBinary,
@@ -32,7 +34,7 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import CITEXT, DOMAIN
+from sqlalchemy.dialects.postgresql import BIT, CITEXT, DOMAIN
 from sqlalchemy.types import NullType, TypeEngine
 
 from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES
@@ -92,8 +94,21 @@ def _cell(column: Any, dialect: str) -> SqlCell:
     if dialect == "sqlite" or is_boolean or is_number or is_plain_text:
         value = type_coerce(column, NullType())
         return SqlCell(value, True, is_boolean, is_number and dialect != "sqlite")
-    is_text = isinstance(kind, Enum | Uuid | CITEXT)
+    if isinstance(kind, DateTime | Date) and dialect == "postgresql":
+        return SqlCell(type_coerce(_stamp(column, kind), NullType()), True, False, False)
+    is_text = isinstance(kind, Enum | Uuid | CITEXT | BIT | DateTime | Date)
     return SqlCell(type_coerce(cast(column, Text), NullType()), is_text, False, False)
+
+
+def _stamp(column: Any, kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    """A date, or an instant in UTC where it has a zone, whatever the session is set to."""
+    if isinstance(kind, Date):
+        return func.to_char(column, literal("YYYY-MM-DD"))
+    if not getattr(kind, "timezone", False):
+        return func.to_char(column, literal('YYYY-MM-DD"T"HH24:MI:SS.US'))
+    return func.to_char(
+        func.timezone(literal("UTC"), column), literal('YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+    )
 
 
 def _base(kind: TypeEngine[Any]) -> TypeEngine[Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.blank_text import is_blank
 from data_contracts.errors import DataStewardError
+from data_contracts.shown_text import is_blank
 from silo_agent.training.job import PackingCounts
 from silo_agent.training.ranks.conversation import IGNORED, Conversation, Conversations
 

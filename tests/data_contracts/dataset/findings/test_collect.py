@@ -56,18 +56,20 @@ def test_what_is_found_per_record(tmp_path: Path) -> None:
         sample_record(2, answer=" "),
         sample_record(3, licence=None),
         sample_record(4, licence="GPL-3.0-only", subject="subject-0"),
+        sample_record(5, answer="\u200b"),
+        sample_record(6, prompt="\ufeff\u2060 \u00ad"),
     ]
     write_lines(tmp_path / FILE, records)
     looked = look(tmp_path)
     assert looked.column("prompt_characters")[:2] == [2, 2]
-    assert looked.column("is_duplicate") == [0, 1, 0, 0, 0]
+    assert looked.column("is_duplicate") == [0, 1, 0, 0, 0, 0, 0]
     assert looked.column("duplicate_cluster")[:3] == [1, 1, None]
-    assert looked.column("is_empty") == [0, 0, 1, 0, 0]
-    assert looked.column("licence") == ["MIT", "MIT", "MIT", "NOASSERTION", "GPL-3.0-only"]
-    assert looked.column("licence_allowed") == [1, 1, 1, 0, 0]
-    assert len(set(looked.column("subject_id"))) == 3
-    assert len(set(looked.column("record_id"))) == 5
-    assert looked.column("usable") == [1, 0, 0, 0, 0]
+    assert looked.column("is_empty") == [0, 0, 1, 0, 0, 1, 1]
+    assert looked.column("licence")[:5] == ["MIT", "MIT", "MIT", "NOASSERTION", "GPL-3.0-only"]
+    assert looked.column("licence_allowed")[:5] == [1, 1, 1, 0, 0]
+    assert len(set(looked.column("subject_id"))) == 5
+    assert len(set(looked.column("record_id"))) == 7
+    assert looked.column("usable") == [1, 0, 0, 0, 0, 0, 0]
     assert [row for row, _ in usable_rows(looked.findings.path)] == [1]
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from data_contracts.dataset.personal_data.rule_files import filed_kinds, filed_rules
+
 SAMPLES: dict[str, tuple[str, ...]] = {
     "email_address": ("ada@example.org", "x.y+z@mail.example.co.uk", "b@xn--bcher-kva.example.com"),
     "phone_number": ("(650) 253-0000", "+44 20 7946 0958", "+1-650-253-0000 ext. 12", "1640"),
@@ -57,6 +59,9 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "zip_code": ("Boston, MA 02131", "ZIP code: 94110-1914", "Columbus, Ohio 43215"),
 }
+for _filed in filed_rules():
+    if _filed.rule.kind in filed_kinds():
+        SAMPLES[_filed.rule.kind] = (*SAMPLES.get(_filed.rule.kind, ()), *_filed.found)
 
 HARMLESS = (
     "Mr. President, Mr. Speaker, Members of Congress",

@@ -5,7 +5,9 @@ import time
 import pytest
 
 from data_contracts.dataset.personal_data.kinds import KINDS, PRESIDIO_ENTITIES
+from data_contracts.dataset.personal_data.normal_text import normal_text
 from data_contracts.dataset.personal_data.recognisers import RULES, OwnRecognisers
+from data_contracts.dataset.personal_data.rule_files import rules_of
 from tests.data_contracts.dataset.personal_data.samples import HARMLESS, SAMPLES, sizes
 
 OWN = sorted(KINDS - PRESIDIO_ENTITIES.keys())
@@ -33,15 +35,17 @@ HARD_PIECES = (
     "yours signed sincerely\n \n ",
     "'",
     "9" * 30,
+    "DE89 3704 0",
 )
+HARD_NUMBERS = ("tel. (", "1-", "900101-1", "A123456(", "0(2)3-", "personnummer 1")
 
 
 @pytest.mark.parametrize(
     ("kind", "sample"), [(kind, sample) for kind in OWN for sample in SAMPLES[kind]]
 )
 def test_each_form_is_found_once_and_as_what_it_is(kind: str, sample: str) -> None:
-    found = OwnRecognisers(frozenset({kind})).count(f"It says {sample} and so on.")
-    assert found == {kind: 1}
+    text = normal_text(f"It says {sample} and so on.").text
+    assert OwnRecognisers(frozenset({kind})).count(text) == {kind: 1}
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -80,3 +84,17 @@ def test_text_made_to_be_slow_takes_no_longer_than_any(
         for match in rule.pattern.finditer(text):
             rule.accepts(match)
         assert time.process_time() - began < seconds, rule.pattern.pattern
+
+
+@pytest.mark.parametrize("piece", HARD_NUMBERS)
+def test_rules_of_files_take_no_longer_for_text_made_to_be_slow(piece: str) -> None:
+    """A ratio within one run: quadratic time would be sixteen times as long."""
+    rules = list(rules_of(KINDS))
+    taken = []
+    for characters in (10_000, 40_000):
+        text = piece * (characters // len(piece))
+        began = time.process_time()
+        for rule in rules:
+            rule.add_to({}, text, text.lower())
+        taken.append(time.process_time() - began)
+    assert taken[1] < 8 * max(taken[0], 0.02)

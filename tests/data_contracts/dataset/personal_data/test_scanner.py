@@ -1,5 +1,6 @@
 """The scanner: counts per text, what reaches Presidio, and that nothing is fetched."""
 
+import random
 import subprocess
 import sys
 import time
@@ -30,6 +31,18 @@ assert "presidio_analyzer" in sys.modules
 assert not {"torch", "transformers"} & sys.modules.keys()
 print(",".join(call for call in calls if call not in LOCAL))
 """
+
+SLOW_PIECES = [
+    *("(212) 555-", "a@a.b ", "4111 ", "\u00b2"),
+    *(
+        pytest.param(piece, marks=pytest.mark.campaign)
+        for piece in ("11111 ", "943 476 ", "6502530000 ", "x.co ", "1/1/11 ", "::1 ", "AB1234563 ")
+    ),
+    *(
+        pytest.param(piece, marks=pytest.mark.campaign)
+        for piece in ("00:1a:", "tel. 1 ", "e\u0301\u200b1", "1\u00b71")
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +128,45 @@ def test_unknown_kinds_are_refused(kinds: set[str], found: Any) -> None:
         DataStewardError, match=f"found {found}. To fix it: correct fl.personalData"
     ):
         PersonalDataScanner(frozenset(kinds))
+
+
+def seconds_for(scanner: PersonalDataScanner, text: str) -> float:
+    began = time.process_time()
+    scanner.scan([text])
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("piece", SLOW_PIECES)
+def test_four_times_the_text_takes_about_four_times_as_long(
+    scanner: PersonalDataScanner, piece: str
+) -> None:
+    """A ratio within one run: quadratic time would be sixteen times as long."""
+    scanner.scan(["ada@example.org, (650) 253-0000"])  # loads Presidio
+    short = seconds_for(scanner, piece * (20_000 // len(piece)))
+    long = seconds_for(scanner, piece * (80_000 // len(piece)))
+    assert long < 8 * max(short, 0.02)
+
+
+def test_numbers_without_end_are_bounded_and_undecided() -> None:
+    scanner = PersonalDataScanner(frozenset({"phone_number"}))
+    rng = random.Random(3)
+    numbers = " ".join("1" * rng.randint(1, 6) for _ in range(20_000))
+    assert scanner.scan([numbers[:4000]]) == [{}], "a sample without any telephone number"
+    short = seconds_for(scanner, numbers[:8_000])
+    began = time.process_time()
+    assert scanner.scan([numbers]) == [{"phone_number": 1}]
+    assert time.process_time() - began < 6 * short
+
+
+def test_a_number_deep_in_a_long_text_is_found(scanner: PersonalDataScanner) -> None:
+    filler = "The ratio was 12.5 in 1998 and 13 in 1999, of 4,211 cases. "
+    for kind, sample in (
+        ("phone_number", "(650) 253-0000"),
+        ("email_address", "ada@example.org"),
+        ("credit_card", "4111 1111 1111 1111"),
+        ("ip_address", "192.0.2.20"),
+        ("kr_id", "900101-1234567"),
+    ):
+        for place in (4090, 9000):
+            text = (filler * 400)[:place] + f" {sample} " + filler * 300
+            assert kind in scanner.scan([text])[0], (kind, place)

@@ -108,7 +108,7 @@ def test_a_dataset_dict_states_the_split(tmp_path: Path) -> None:
     with unavailable("a split stated by folders and by a column"):
         rows_of(DataSource(format="huggingface", path="data", fields=fields), tmp_path)
     datasets.DatasetDict(extra=parts["train"]).save_to_disk(tmp_path / "other")
-    with unavailable("splits other than train, test and validation"):
+    with unavailable("splits other than dev, "):
         rows_of(DataSource(format="huggingface", path="other"), tmp_path)
 
 
@@ -129,26 +129,20 @@ def test_columns_with_other_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (pa.array([1, 2]), "field answer is not text"),
-        (pa.array([True, None]), "field answer is not text"),
-        (pa.array([b"x", b"y"], pa.binary()), "field answer is not text"),
-        (pa.array([["x"], ["y"]]), "field answer is not text"),
-        (pa.array([{"x": "y"}, None]), "field answer is not text"),
         (pa.nulls(2), "field answer missing"),
-        (pa.array([0, 1], pa.timestamp("ns")), "field answer is not text"),
+        (pa.array([b"\xff", b"y"], pa.binary()), "field answer is not text"),
         (pa.array(["a\0", "b\0"]), "field answer holds a NUL character"),
     ],
-    ids=range(8),
+    ids=range(3),
 )
 def test_columns_that_are_not_text(tmp_path: Path, values: Any, reason: str) -> None:
     for rows in both(tmp_path, with_column("answer", values)):
         assert reasons_of(rows)[0] == (1, reason)
-        assert ids_of(rows) == []
 
 
 def test_numbers_and_booleans_of_other_types(tmp_path: Path) -> None:
-    for rows in both(tmp_path, with_column("consent", pa.array([1, 0]))):
-        assert reasons_of(rows)[0] == (1, "field consent is not true or false")
+    for rows in both(tmp_path, with_column("consent", pa.array([2, 0]))):
+        assert reasons_of(rows) == [(1, "field consent is not true or false")]
     nan = pa.array([float("nan"), 1.0, None], pa.float32())
     for rows in both(tmp_path, with_column("punsafe", nan)):
         assert reasons_of(rows) == [(1, "field punsafe is not a finite number")]

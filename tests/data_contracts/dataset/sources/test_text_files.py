@@ -93,14 +93,14 @@ def test_columns_of_another_name(tmp_path: Path) -> None:
         ({"answer": None}, "field answer missing"),
         ({"answer": 7}, "field answer is not text"),
         ({"answer": [CANARY]}, "field answer is not text"),
-        ({"id": 7}, "field id is not text"),
+        ({"id": 7.5}, "field id is not text"),
         ({"answer": f"{CANARY}\ud800"}, "field answer holds half a surrogate pair"),
         ({"answer": f"{CANARY}\0"}, "field answer holds a NUL character"),
         ({"subject": " "}, "field id or subject is blank"),
         ({"split": CANARY}, "field split is neither train nor heldout"),
-        ({"consent": "true"}, "field consent is not true or false"),
-        ({"synthetic": 1}, "field synthetic is not true or false"),
-        ({"similarity": "0.5"}, "field similarity is not a number"),
+        ({"consent": "maybe"}, "field consent is not true or false"),
+        ({"synthetic": 2}, "field synthetic is not true or false"),
+        ({"similarity": "0,5"}, "field similarity is not a number"),
         ({"similarity": True}, "field similarity is not a number"),
         ({"similarity": float("nan")}, "not JSON"),
         ({"similarity": 10**400}, "field similarity is not a finite number"),
@@ -117,10 +117,8 @@ def test_values_that_make_a_line_unreadable(
 def test_lines_in_other_encodings(tmp_path: Path) -> None:
     text = json.dumps(records(1)[0], ensure_ascii=False)
     assert jsonl_reasons(tmp_path, text.encode("latin-1")) == [(1, "not UTF-8")]
-    assert {reason for _, reason in jsonl_reasons(tmp_path, text.encode("utf-16"))} <= {
-        "not UTF-8",
-        "not JSON",
-    }
+    with unavailable("UTF-16 text"):
+        jsonl_reasons(tmp_path, text.encode("utf-16"))
     assert jsonl_reasons(tmp_path, b'{"a":' * 100_000) == [(1, "not JSON")]
     assert jsonl_reasons(tmp_path) == []
 
@@ -163,7 +161,7 @@ def test_csv_cells_mean_what_they_say(tmp_path: Path) -> None:
     header = HEADER.replace(b"\n", b",consent,similarity,split\r\n")
     lines = (
         b'1,s,"a, ""b""\nc",,,s,,,\r\n',
-        b"2,s,p,a,MIT,s,True,,\n",
+        b"2,s,p,a,MIT,s,perhaps,,\n",
         b"3,s,p,a,MIT,s,,inf,\n",
         b"4,s,p,a,MIT,s,,1_0,",
     )
@@ -182,7 +180,7 @@ def test_csv_cells_mean_what_they_say(tmp_path: Path) -> None:
         (b"", "header line: no header line"),
         (b"id,subject,prompt,answer,source,id\n", "two columns of the same name"),
         (b"id,subject,prompt,source\n", "column answer missing (field answer)"),
-        (HEADER.decode().encode("utf-16"), "header line: "),
+        (HEADER.decode().encode("utf-16"), "UTF-16 text"),
         (b"\xe4,Canary7f3a\n", "header line: not UTF-8"),
         (b'"Canary7f3a\n', "header line: a quote that is not closed"),
         (b"Canary7f3a" * 200_000, f"header line: longer than {MAX_EXAMPLE_BYTES} bytes"),

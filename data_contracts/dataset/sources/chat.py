@@ -1,0 +1,56 @@
+"""A conversation in one column: what it must be to be one question and one answer.
+
+It is plain where a user says one thing and an assistant answers; anything else (a system message,
+several turns, parts that are not text) is not cut down to that, because what is left out may be
+what the answer rests on.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from data_contracts.dataset.sources.columns import Column
+from data_contracts.dataset.sources.field_values import ValueRefusedError
+from data_contracts.protocol.strict_json import distinct_names
+
+_KEYS = (("role", "content"), ("from", "value"))
+_ASKS = frozenset({"user", "human"})
+_ANSWERS = frozenset({"assistant", "gpt"})
+_EXPECTED = "is no conversation of one user's text and one assistant's"
+
+
+def chat_places(columns: Sequence[Column]) -> tuple[int, int] | None:
+    """Positions of prompt and answer where both come from one column; else None."""
+    place = {column.field: position for position, column in enumerate(columns)}
+    if "prompt" not in place or "answer" not in place:
+        return None
+    asked, answered = place["prompt"], place["answer"]
+    return (asked, answered) if columns[asked].name == columns[answered].name else None
+
+
+def question_and_answer(value: Any) -> tuple[Any, Any]:
+    """Of a list of messages, or of such a list as JSON text; raises ValueRefusedError."""
+    messages = _parsed(value) if isinstance(value, str) else value
+    if not isinstance(messages, list) or len(messages) != 2:
+        raise ValueRefusedError(_EXPECTED)
+    (asker, question), (answerer, answer) = map(_said, messages)
+    if asker not in _ASKS or answerer not in _ANSWERS:
+        raise ValueRefusedError(_EXPECTED)
+    return question, answer
+
+
+def _said(message: Any) -> tuple[str, str]:
+    """Who says what."""
+    for role, content in _KEYS:
+        if isinstance(message, dict) and isinstance(message.get(role), str):
+            said = message.get(content)
+            if isinstance(said, str):
+                return message[role], said
+    raise ValueRefusedError(_EXPECTED)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=distinct_names)
+    except (ValueError, RecursionError):
+        raise ValueRefusedError(_EXPECTED) from None
