@@ -60,7 +60,12 @@ class Watched:
     compiled: set[str] = field(default_factory=set)
 
     def note(self, progress: Progress) -> None:
-        """Look at every process of the job; of one that is just ending nothing is noted."""
+        """Look at every process of the job, once a phase: looking takes as long as many steps.
+
+        Of one that is just ending nothing is noted.
+        """
+        if progress.phase in self.commands:
+            return
         for process in job_processes(psutil.Process()):
             try:
                 connections = process.net_connections(kind="inet")
