@@ -16,6 +16,7 @@ from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelR
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
+from infra.base_model.tokenizer_files import writes_date
 from infra.base_model.weight_files import Weights
 from infra.disk.model_files import model_digest
 
@@ -32,7 +33,7 @@ class PlanInputs:
     layout: AdapterLayout
     contract_digests: dict[str, str]
     starting: StartingPoint
-    prompt_date: str
+    prompt_date: str | None
     now: datetime
 
 
@@ -46,10 +47,17 @@ def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
         layout=newest.plan.record.layout if newest else _first_layout(c),
         contract_digests=_contract_digests(c, feed),
         starting=starting_point(c, feed),
-        # As the layout: a run keeps the date with which it began.
-        prompt_date=newest.plan.record.day if newest else f"{now:%Y-%m-%d}",
+        prompt_date=_prompt_date(c, newest.plan.record.day if newest else f"{now:%Y-%m-%d}"),
         now=now,
     )
+
+
+def _prompt_date(c: Coordinator, day: str) -> str | None:
+    """`day`, that with which the run began, where the model's template writes a date.
+
+    In no other plan, so that silos of earlier releases can read those.
+    """
+    return day if writes_date(c.settings.path(c.settings.base_model.path)) else None
 
 
 def _base_model(c: Coordinator) -> BaseModelRef:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SiloOperatorError
-from infra.base_model.chat_template import ANSWER, PROMPT, Strftime, on_day, template_fault
+from data_contracts.protocol.records.round_plan import ANY_DAY
+from infra.base_model.chat_template import ANSWER, PROMPT, on_day, template_fault
 from infra.base_model.tokenizer_files import (
     chat_template,
     has_end,
@@ -21,8 +22,6 @@ from infra.base_model.tokenizer_files import (
 )
 from infra.base_model.weight_files import Weights, is_pointer, pointer, read_weights
 from infra.disk.model_files import CONFIG_FILE, model_files
-
-ANY_DAY: Strftime = on_day("2026-01-01")
 
 _QUANTISED_NAMES = {
     "quantize_config.json": "GPTQ",
@@ -139,7 +138,7 @@ def _require_fitting_tokenizer(model_dir: Path, weights: Weights) -> None:
 
 
 def _require_template(model_dir: Path) -> None:
-    turn = chat_template(model_dir, ANY_DAY).turn(PROMPT, ANSWER)
+    turn = chat_template(model_dir, on_day(ANY_DAY)).turn(PROMPT, ANSWER)
     if PROMPT not in turn.before or ANSWER not in turn.answer:
         found = "the texts of a record at other places, or nowhere"
         raise template_fault("one that writes the question, and after it the answer", found)

@@ -6,7 +6,9 @@ from typing import Any
 
 from data_contracts.errors import SiloOperatorError
 from infra.base_model.chat_template import (
+    ANSWER,
     MAX_TEMPLATE_BYTES,
+    PROMPT,
     ChatTemplate,
     Strftime,
     chosen_template,
@@ -16,6 +18,7 @@ TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_NAME = "tokenizer.json"
 _CONFIG_NAMES = ("special_tokens_map.json", "tokenizer_config.json")
 _EOS_NAMES = ("generation_config.json", "config.json")
+DATE = "THE DATE"
 MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
 
 
@@ -27,6 +30,12 @@ def chat_template(model_dir: Path, strftime: Strftime) -> ChatTemplate:
     that cannot be compiled, or one of several without a default.
     """
     return ChatTemplate(_template_text(model_dir), special_tokens(model_dir), strftime)
+
+
+def writes_date(model_dir: Path) -> bool:
+    """Whether the template writes a date into a turn; raises as `chat_template` and `turn` do."""
+    turn = chat_template(model_dir, lambda _format: DATE).turn(PROMPT, ANSWER)
+    return DATE in turn.before + turn.answer
 
 
 def special_tokens(model_dir: Path) -> dict[str, str]:

@@ -13,14 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
+from data_contracts.protocol.records.round_plan import ANY_DAY, AdapterLayout, TrainingRecipe
 from data_contracts.protocol.wire_types import Day
 from silo_agent.training.engine_spec import Device, EngineSpec
 from silo_agent.training.loss import Loss, RecordSums
 
 PositiveInt = Annotated[int, Field(ge=1)]
-ANY_DATE = "2026-01-01"
-"""For jobs of no plan, where nothing is compared with another day's."""
 
 
 class _Value(BaseModel):
@@ -60,7 +58,7 @@ class TrainingJob(_Value):
     layout: AdapterLayout
     recipe: TrainingRecipe
     round: PositiveInt
-    prompt_date: Day = ANY_DATE
+    prompt_date: Day = ANY_DAY
     starting_adapter: Path | None = None
     starting_residual: Path | None = None
     residual_layout: AdapterLayout | None = None
@@ -195,7 +193,7 @@ class EvaluationJob(_Value):
     adapters: Annotated[tuple[EvaluatedAdapter, ...], Field(min_length=1)]
     heldout: Annotated[tuple[HeldoutSet, ...], Field(min_length=1)]
     sequence_length: Annotated[int, Field(ge=16)]
-    prompt_date: Day = ANY_DATE
+    prompt_date: Day = ANY_DAY
     heldout_sequences: PositiveInt
     output_dir: Path
     device: Device = "cpu"

@@ -1,5 +1,6 @@
 """A plan that could not be kept is refused before any silo sees it."""
 
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -281,4 +282,5 @@ def test_numbers_that_every_silo_refuses_are_no_plan(field: str, value: Any) -> 
 def test_the_date_of_a_template_is_the_one_that_the_run_began_with() -> None:
     assert drafted().prompt_date == drafted().day == "2026-03-01"
     before = drafted().model_copy(update={"prompt_date": None})
-    assert before.day == f"{before.issued_at:%Y-%m-%d}"
+    later = before.model_copy(update={"issued_at": before.issued_at + timedelta(days=1)})
+    assert before.day == later.day, "what names no date is measured once"

@@ -14,6 +14,7 @@ from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperator
 from data_contracts.protocol.records.round_plan import AdapterTarget
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
+from infra.base_model.tokenizer_files import writes_date
 from infra.base_model.weight_files import TensorHeader, read_header
 from tests.model_folders import tensors_of_llama, write_json, write_model_folder
 from tests.tiny_model import CHAT_TEMPLATE
@@ -206,12 +207,19 @@ def test_a_default_among_several_templates_counts(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     named = [{"name": "default", "template": CHAT_TEMPLATE}, {"name": "rag", "template": "{{"}]
     write_json(model / "tokenizer_config.json", {"eos_token": "a", "chat_template": named})
-    require_sound(model)
+    assert require_sound(model)
 
 
 def test_an_end_that_only_the_configuration_names_is_one(model: Path) -> None:
     write_json(model / "tokenizer_config.json", {})
-    require_sound(model)
+    assert require_sound(model)
+
+
+def test_a_template_that_writes_a_date_is_known(model: Path) -> None:
+    assert not writes_date(model)
+    dated = "{{ strftime_now('%d %B %Y') }}" + CHAT_TEMPLATE
+    (model / "chat_template.jinja").write_text(dated)
+    assert writes_date(model)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -46,6 +46,8 @@ TrustMode = Literal["auditable", "confidential"]
 
 
 MAX_COHORT = 1000
+ANY_DAY = "2026-01-01"
+"""Where no template is known to write a date, so that nothing is measured anew for another day."""
 
 
 class BaseModelRef(Part):
@@ -144,7 +146,7 @@ class RoundPlan(Record):
     Besides the starting adapter a round may start from a residual (a second, frozen adapter of
     `residual_layout`), from the server optimizer's state, and from the adapter of the round before
     the starting one (`earlier_adapter`), whose difference is the change that a centre or a heavy
-    ball carries on. `prompt_date` is the date for a chat template that writes one, the same in all
+    ball carries on. `prompt_date` is there where the chat template writes a date, the same in all
     rounds of a run so that their losses compare. `program` is the version of the coordinator.
     `merge_error`: that of the merge is measured in full, not estimated, however many silos.
     `counted_copies`: what a person decided about silos whose changes are the same.
@@ -242,8 +244,8 @@ class RoundPlan(Record):
 
     @property
     def day(self) -> str:
-        """`prompt_date`; of a plan of before there was one, the day on which it was issued."""
-        return self.prompt_date or f"{self.issued_at:%Y-%m-%d}"
+        """`prompt_date`, or for a plan that names none, always the same day."""
+        return self.prompt_date or ANY_DAY
 
     def layout_of(self, silo: str) -> AdapterLayout:
         """The layout that `silo` trains and submits."""

@@ -11,13 +11,14 @@ import psutil
 
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.protocol.records.round_plan import (
+    ANY_DAY,
     AdapterLayout,
     AdapterTarget,
     TrainedFactors,
     TrainingRecipe,
 )
 from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.job import ANY_DATE, SiloOnlyBaseline, TrainingJob
+from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from silo_agent.training.loss import RecordSums
 from tests.tiny_model import VOCABULARY, make_tiny_model, tiny_adapter_layout, write_records
 
@@ -59,7 +60,7 @@ def conversations(model_dir: Path) -> Any:
     from silo_agent.training.ranks.base_model import load_tokenizer
     from silo_agent.training.ranks.conversation import Conversations
 
-    return Conversations(load_tokenizer(model_dir), ANY_DATE)
+    return Conversations(load_tokenizer(model_dir), ANY_DAY)
 
 
 def one_by_one(model_dir: Path, records: Path, length: int) -> RecordSums:
