@@ -3,8 +3,9 @@
 The guarded modules are imported with their switches. All tests are collected once, in a process
 that runs none of them; each question is answered by a child that it forks, so that nothing which a
 test leaves behind reaches another one. First all tests run with every guard in place, which says in
-which of them each guard acts; then, guard by guard, those tests without it, the quickest first, up
-to the first that fails.
+which of them each guard acts; then, guard by guard, those tests without it, up to the first that
+fails. First come those in which the fewest guards act, since they are about this one, and of them
+the quickest.
 """
 
 import json
@@ -12,16 +13,15 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import spec_from_file_location
-from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any, NoReturn
 
 import pytest
@@ -32,10 +32,17 @@ from tests.chaos.rooms import ROOT, guarded_files, module_of
 from tests.chaos.switchboard import BOARD
 
 CHILDREN = 2
-LIMIT_SECONDS = 600
-"""For all tests of a guard; one that hangs without it fails by its own time limit."""
+LIMIT_SECONDS = 300
+"""For all tests of a guard."""
+HANG_SECONDS, TIMES_SLOWER = 10.0, 10
+"""A test that takes longer without a guard, and so many times longer than any of its file with
+it, misses it."""
 TESTS_SECONDS = 30.0
-"""How long the tests that are asked about one guard took with it, the quickest first."""
+"""How long the tests that are asked about one guard took with it, in the order of asking."""
+FIRST = 8
+"""So many tests of a file are asked before the rest of any."""
+SAY_SECONDS = 15.0
+"""Between two lines about how far it is."""
 
 
 class SwitchedLoader(SourceFileLoader):
@@ -94,6 +101,26 @@ class Baseline:
     failed: list[str] = field(default_factory=list)
     acted: dict[str, list[str]] = field(default_factory=dict)
 
+    @cached_property
+    def guards_of(self) -> Counter[str]:
+        """How many guards act in a test."""
+        return Counter(test for tests in self.acted.values() for test in tests)
+
+    def longest_beside(self, test: str) -> float:
+        """Seconds of the slowest test of its file: one of them has made what they share."""
+        return self._longest[_file_of(test)]
+
+    @cached_property
+    def _longest(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for test, taken in self.seconds.items():
+            found[_file_of(test)] = max(found.get(_file_of(test), 0.0), taken)
+        return found
+
+    def order(self, test: str) -> tuple[int, float]:
+        """Before others comes a test in which few guards act, and of those a quick one."""
+        return self.guards_of[test], self.seconds[test]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -114,13 +141,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """In place of running the tests."""
     into = session.config.getoption("--guards-into")
+    say = _sayer(session.config)
     items = {item.nodeid: item for item in session.items}
     began = time.monotonic()
-    baseline = _baseline(items)
     groups = json.loads(Path(session.config.getoption("--guards-groups")).read_text())
-    outcomes = list(_deleted(items, baseline, groups))
-    catching = items.keys() & {outcome.caught_by for outcome in outcomes}
-    baseline.failed += _fails_alone(items, sorted(catching, key=baseline.seconds.__getitem__))
+    say(f"{len(items)} tests with every guard in place")
+    baseline = _baseline(items)
+    took = time.monotonic() - began
+    say(f"took {took:.0f} s; then without each of {len(groups)} groups of guards")
+    outcomes = _deleted(items, baseline, groups, say)
+    catching = {outcome.caught_by for outcome in outcomes}
+    baseline.failed += _fails_alone(items, [name for name in items if name in catching])
     Path(into).write_text(
         json.dumps(
             {
@@ -135,6 +166,17 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     return True
 
 
+def _sayer(config: pytest.Config) -> Callable[[str], None]:
+    """Writes a line beside what pytest captures of its tests."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+
+    def say(line: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(line, flush=True)
+
+    return say
+
+
 def _baseline(items: dict[str, pytest.Item]) -> Baseline:
     """In two children, each with whole files, the larger ones first."""
     by_file: dict[Path, list[str]] = defaultdict(list)
@@ -145,7 +187,7 @@ def _baseline(items: dict[str, pytest.Item]) -> Baseline:
         min(shares, key=len).extend(names)
     jobs = [partial(_recorded, items, share) for share in shares]
     whole = Baseline()
-    for part in _answers(jobs, limit_seconds=3600):
+    for _, part in _answers(jobs, limit_seconds=3600):
         whole.seconds |= part["seconds"]
         whole.failed += part["failed"]
         for guard, tests in part["acted"].items():
@@ -163,23 +205,60 @@ def _recorded(items: dict[str, pytest.Item], names: Sequence[str]) -> dict[str, 
 
 
 def _deleted(
-    items: dict[str, pytest.Item], baseline: Baseline, groups: Sequence[tuple[str, ...]]
-) -> Iterator[Outcome]:
-    def tests_of(group: tuple[str, ...]) -> list[str]:
-        acted = {test for guard in group for test in baseline.acted.get(guard, [])}
-        quickest = sorted(acted - set(baseline.failed), key=lambda name: baseline.seconds[name])
-        until = accumulate(baseline.seconds[name] for name in quickest)
-        return [n for n, sum_ in zip(quickest, until, strict=True) if sum_ <= TESTS_SECONDS]
+    items: dict[str, pytest.Item],
+    baseline: Baseline,
+    groups: Sequence[tuple[str, ...]],
+    say: Callable[[str], None],
+) -> list[Outcome]:
+    asked = [_tests_of(group, baseline) for group in groups]
+    jobs = [
+        partial(_first_failure, items, group, tests, baseline)
+        for group, tests in zip(groups, asked, strict=True)
+    ]
+    outcomes: list[Outcome] = []
+    began = said = time.monotonic()
+    for number, answer in _answers(jobs, LIMIT_SECONDS):
+        outcome = Outcome(tuple(groups[number]), answer or None, len(asked[number]))
+        outcomes.append(outcome)
+        if outcome.caught_by is None:
+            say(f"no test of {outcome.tests} fails without {' and '.join(outcome.off)}")
+        if time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            say(f"{len(outcomes)} of {len(groups)} groups in {said - began:.0f} s")
+    return outcomes
 
-    jobs = [partial(_first_failure, items, group, tests_of(group)) for group in groups]
-    for group, answer in zip(groups, _answers(jobs, LIMIT_SECONDS), strict=True):
-        yield Outcome(tuple(group), answer or None, len(tests_of(group)))
+
+def _tests_of(group: Collection[str], baseline: Baseline) -> list[str]:
+    """Those to be asked about a group, in their order.
+
+    File by file, because what the tests of one share is made anew whenever one of another comes
+    between; the first few of each before the rest of any.
+    """
+    acted = {test for guard in group for test in baseline.acted.get(guard, [])}
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for test in sorted(acted - set(baseline.failed), key=baseline.order):
+        by_file[_file_of(test)].append(test)
+    parts = [tests[:FIRST] for tests in by_file.values()]
+    parts += [tests[FIRST:] for tests in by_file.values()]
+    until, asked = 0.0, []
+    for part in parts:
+        until += baseline.longest_beside(part[0]) if part else 0.0
+        for test in part:
+            until += baseline.seconds[test]
+            if until > TESTS_SECONDS and asked:
+                return asked
+            asked.append(test)
+    return asked
+
+
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
 
 
 def _fails_alone(items: dict[str, pytest.Item], catching: Sequence[str]) -> list[str]:
-    """Of the tests that missed a guard those that fail with every guard in place as well, in the
-    order in which they ran then: nothing is said by them."""
-    (failed,) = _answers([partial(_failures, items, catching)], limit_seconds=3600)
+    """Of the tests that missed a guard those that fail with every guard in place as well, where
+    fewer run before them: nothing is said by them."""
+    ((_, failed),) = _answers([partial(_failures, items, catching)], limit_seconds=3600)
     return list(failed)
 
 
@@ -187,28 +266,37 @@ def _failures(items: dict[str, pytest.Item], names: Sequence[str]) -> list[str]:
     return [name for name, failed in _run(items, names, {}) if failed]
 
 
-def _first_failure(items: dict[str, pytest.Item], off: Iterable[str], names: Sequence[str]) -> str:
+def _first_failure(
+    items: dict[str, pytest.Item], off: Iterable[str], tests: Sequence[str], baseline: Baseline
+) -> str:
     BOARD.off = frozenset(off)
-    return next((name for name, failed in _run(items, names, {}) if failed), "")
+    limits = {test: HANG_SECONDS + TIMES_SLOWER * baseline.longest_beside(test) for test in tests}
+    return next((name for name, failed in _run(items, tests, {}, limits) if failed), "")
 
 
 def _run(
-    items: dict[str, pytest.Item], names: Sequence[str], seconds: dict[str, float]
+    items: dict[str, pytest.Item],
+    names: Sequence[str],
+    seconds: dict[str, float],
+    limits: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[tuple[str, bool]]:
     from _pytest.runner import runtestprotocol
 
     for number, name in enumerate(names, start=1):
         after = names[number] if number < len(names) else None
         began, BOARD.test = time.monotonic(), name
+        # The time limit of pytest-timeout is set around what is called here.
+        signal.setitimer(signal.ITIMER_REAL, limits.get(name, 0.0))
         item = items[name]
         reports = runtestprotocol(item, nextitem=items[after] if after else None, log=False)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         seconds[name] = time.monotonic() - began
         yield name, any(report.failed for report in reports)
 
 
-def _answers(jobs: Sequence[Callable[[], Any]], limit_seconds: float) -> list[Any]:
-    """What each job returns in a child of its own, as JSON; None for one that does not end."""
-    answers: list[Any] = [None] * len(jobs)
+def _answers(jobs: Sequence[Callable[[], Any]], limit_seconds: float) -> Iterator[tuple[int, Any]]:
+    """The number of each job and what it returns in a child of its own, as JSON, in the order in
+    which they end; None for one that does not."""
     running: dict[int, tuple[int, float]] = {}
     waiting = list(enumerate(jobs))[::-1]
     with TemporaryDirectory() as directory:
@@ -221,20 +309,28 @@ def _answers(jobs: Sequence[Callable[[], Any]], limit_seconds: float) -> list[An
                 running[child] = (number, time.monotonic() + limit_seconds)
             for child, (number, until) in list(running.items()):
                 if os.waitpid(child, os.WNOHANG)[0] == child:
-                    answers[number] = _read_answer(Path(directory) / f"{number}")
+                    del running[child]
+                    yield number, _read_answer(Path(directory) / f"{number}")
                 elif time.monotonic() > until:
                     os.kill(child, signal.SIGKILL)
                     os.waitpid(child, 0)
-                else:
-                    continue
-                del running[child]
+                    del running[child]
+                    yield number, None
             time.sleep(0.002)
-    return answers
 
 
 def _answer(job: Callable[[], Any], into: Path) -> NoReturn:
-    """In the child, which ends here: what pytest does at its end is for the parent to do."""
+    """In the child, which ends here: what pytest does at its end is for the parent to do.
+
+    It also ends with a test that does not: without its guard, so that test is the answer.
+    """
+
+    def hangs(number: int, frame: object) -> NoReturn:
+        into.write_text(json.dumps(BOARD.test))
+        os._exit(0)
+
     try:
+        signal.signal(signal.SIGALRM, hangs)
         into.write_text(json.dumps(job()))
         os._exit(0)
     except BaseException as error:

@@ -7,6 +7,7 @@ import sys
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.constants import default_pg_timeout
 
 from silo_agent.training.engine_spec import Device
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
@@ -20,14 +21,15 @@ def join_ranks(device: Device, threads: int) -> None:
     # DeepSpeed would compile a shared-memory all-reduce at this point (a minute with g++ and the
     # Python headers, and a lock that a killed build leaves behind). Only its inference uses it.
     deepspeed.ops.__compatible_ops__ = {}
-    rendezvous = os.environ.get(RENDEZVOUS_VARIABLE)
-    deepspeed.init_distributed(
-        "nccl" if device == "cuda" else "gloo",
-        auto_mpi_discovery=False,
-        init_method=f"file://{rendezvous}" if rendezvous else "env://",
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
+    backend = "nccl" if device == "cuda" else "gloo"
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rendezvous := os.environ.get(RENDEZVOUS_VARIABLE):
+        # As a store, because a path is no URL: one with `?` or `#` in it would be cut there.
+        store = dist.FileStore(rendezvous, ranks)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=ranks, timeout=default_pg_timeout
+        )
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, rank=rank, world_size=ranks)
 
 
 def peak_rss_bytes() -> int:
