@@ -30,6 +30,7 @@ class Arrivals:
     _sketches: dict[Key, Sketch] = field(default_factory=dict)
     _seed: int = field(default_factory=lambda: secrets.randbits(64))
     _reading: Lock = field(default_factory=Lock)
+    _keeping: Lock = field(default_factory=Lock)
     _turns: BoundedSemaphore = field(
         default_factory=lambda: BoundedSemaphore(max(2, default_workers()))
     )
@@ -48,9 +49,11 @@ class Arrivals:
 
     def keep_sketch(self, key: Key, sketch: Sketch) -> None:
         """The sketch of a submission that passes the gate; those of other plans go."""
-        for other in [other for other in self._sketches if other[0] != key[0]]:
-            self._sketches.pop(other, None)
-        self._sketches[key] = sketch
+        # The submissions of a plan are gated several at a time.
+        with self._keeping:
+            for other in [other for other in self._sketches if other[0] != key[0]]:
+                del self._sketches[other]
+            self._sketches[key] = sketch
 
     def sketch(self, key: Key) -> Sketch | None:
         """The sketch of a submission that passed the gate in this process."""

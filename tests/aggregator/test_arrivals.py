@@ -1,7 +1,9 @@
 """What has arrived is fetched and gated before the close, which then has only to judge."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,6 +12,7 @@ from aggregator.coordinator import Coordinator
 from aggregator.evidence.reader import receive
 from aggregator.federated_round import close_round
 from aggregator.feed.reading import read_federation
+from data_contracts.adapters.change_sketch import Sketcher
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, RoundPlan
@@ -137,3 +140,26 @@ def test_the_start_of_a_plan_is_read_once_and_that_of_an_earlier_one_let_go(
     for plan in ("first", "first", "second", "second", "first"):
         assert arrivals.start(plan, reading(plan)).starting is start
     assert read == ["first", "second", "first"]
+
+
+def test_sketches_are_kept_by_several_threads_at_once(
+    federation: SimulatedFederation,
+) -> None:
+    arrivals, several = Arrivals(), range(4)
+    start = InitialAdapter(federation.open().record.layout)
+    sketch = Sketcher(start, seed=1).sketch(start)
+
+    def keep(thread: int) -> None:
+        for number in range(600):
+            arrivals.keep_sketch((f"plan {number // 200}", f"{number}", f"{thread}"), sketch)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(several)) as pool:
+            list(pool.map(keep, several))
+    finally:
+        sys.setswitchinterval(interval)
+    # One of them was the last.
+    assert any(arrivals.sketch(("plan 2", "599", f"{thread}")) for thread in several)
+    assert not any(arrivals.sketch(("plan 1", "399", f"{thread}")) for thread in several)
