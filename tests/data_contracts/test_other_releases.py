@@ -80,6 +80,16 @@ def test_a_candidate_is_written_with_a_step_only_where_the_plan_asks_for_one() -
         record_of(payload, table_bytes(CANDIDATE), Candidate)
 
 
+@pytest.mark.parametrize("field", ["memory_bytes", "gpu_memory_bytes"])
+def test_a_status_is_written_with_memory_only_where_there_is_any(field: str) -> None:
+    assert field not in parsed(canonical_bytes(STATUS))
+    _, envelope = signed_as(STATUS, SILO_KEY, **{field: 5})
+    assert getattr(verify(envelope, Status, {SILO_KEY.public_key_hex}).record, field) == 5
+    _, envelope = signed_as(STATUS, SILO_KEY, **{field: None})
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        verify(envelope, Status, {SILO_KEY.public_key_hex})
+
+
 def test_a_plan_is_written_with_rank_weights_only_where_the_settings_ask_for_them() -> None:
     record, signer = SIGNED[0]
     merge = parsed(canonical_bytes(record))["merge"]
