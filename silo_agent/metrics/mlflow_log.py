@@ -1,9 +1,8 @@
 """Training as MLflow shows it: an experiment for the silo, a run for each attempt of a round.
 
-MLflow's REST API is spoken directly, version 2.0 (mlflow.org/docs/latest/rest-api.html). Its client
-would find out things about this machine and report how it is used, and its versions exclude those
-that Prefect needs; so a server of this machine has an environment of its own. A run gets what is
-written here and nothing else.
+MLflow's REST API is spoken directly, version 2.0 (mlflow.org/docs/latest/rest-api.html): its client
+reports to its makers how it is used, and excludes versions of packages that are pinned here. So a
+server has an environment of its own, and a run gets what is written here and nothing else.
 """
 
 from collections.abc import Sequence

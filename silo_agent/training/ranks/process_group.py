@@ -42,4 +42,5 @@ def peak_rss_bytes() -> int:
 
 def gpu_memory_bytes() -> int | None:
     """The most that PyTorch has had allocated on this rank's GPU; None where it uses none."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
+    has_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() if has_gpu else None

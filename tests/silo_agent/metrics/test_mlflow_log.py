@@ -60,8 +60,8 @@ class Runs:
             return 200, {"experiment_id": self.experiments[body["name"]]}
         if what == "runs/search":
             wanted = body["filter"].partition(" = ")[2].strip("'")
-            found = [r for r in self.runs.values() if r["tags"]["consortia.attempt"] == wanted]
-            return 200, {"runs": [{"info": {"run_id": run["id"]}} for run in found]}
+            runs = [r for r in self.runs.values() if r["tags"]["consortia.attempt"] == wanted]
+            return 200, {"runs": [{"info": {"run_id": run["id"]}} for run in runs]}
         return 200, self._of_a_run(what, body)
 
     def _of_a_run(self, what: str, body: dict[str, Any]) -> dict[str, Any]:

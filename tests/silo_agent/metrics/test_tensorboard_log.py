@@ -1,9 +1,11 @@
 """Event files hold what TensorBoard reads: by the format's own rules, and by its own reader."""
 
 import errno
+import resource
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +68,11 @@ def test_a_file_begins_with_its_version_and_has_a_record_for_each_step(tmp_path:
     assert b"training/loss\x15" + struct.pack("<f", 2.25) in second
 
 
+def test_a_step_takes_few_bytes(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, *(moment(step, 2.5) for step in range(1, 1001)))
+    assert 100_000 < path.stat().st_size < 200_000
+
+
 def test_what_is_made_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "boards"
     written(folder, MOMENT)
@@ -83,29 +90,29 @@ def test_each_attempt_and_each_start_has_a_file_of_its_own(tmp_path: Path) -> No
     ]
 
 
-def test_after_half_a_record_the_next_one_begins_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel takes no byte of a file beyond `size`, as of one on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [20, 60])
+def test_after_half_a_record_the_next_one_begins_a_file(tmp_path: Path, room: int) -> None:
     log = TensorBoardLog(tmp_path)
-    log.write([MOMENT])
-
-    class Full(tensorboard_log.FileIO):
-        """A disk that takes half of what is written, as a full one does."""
-
-        def write(self, data: bytes) -> int:  # type: ignore[override]
-            return super().write(data[: len(data) // 2])
-
-    whole = tensorboard_log.FileIO
-    monkeypatch.setattr(tensorboard_log, "FileIO", Full)
-    with pytest.raises(OSError) as caught:
-        log.write([replace(MOMENT, attempt=3)])
+    with files_of_at_most(room), pytest.raises(OSError) as caught:
+        log.write([MOMENT])
     assert caught.value.errno == errno.ENOSPC
-    monkeypatch.setattr(tensorboard_log, "FileIO", whole)
-    log.write([replace(MOMENT, attempt=3)])
+    log.write([MOMENT])
     log.close()
-    halved, again = sorted((tmp_path / "run-1" / "round-0003-attempt-3").iterdir())
+    halved, again = sorted((tmp_path / FIRST).iterdir())
+    assert halved.stat().st_size == room
     assert len(list(records(again))) == 2
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, struct.error)):
         list(records(halved))
 
 
