@@ -1,5 +1,6 @@
 """Prometheus metrics on a port of loopback: made when the page is asked for, of the last moment."""
 
+import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, get_args
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
     from prometheus_client.core import Metric
+
+log = logging.getLogger("silo-agent")
 
 Ranks = Callable[[], Sequence[int]]
 """Resident memory of each rank that there is now, in bytes."""
@@ -39,6 +42,7 @@ class PrometheusPage:
             self._server, _ = start_http_server(self._port, LOOPBACK, registry)
         except OSError as error:
             raise _not_to_be_had(self._port, error) from None
+        log.info("metrics are on http://%s:%d/metrics", LOOPBACK, self._port)
 
     def show(self, moment: Moment) -> None:
         """Have the page say so; losses are kept as long as the attempt is the same."""
