@@ -18,9 +18,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from infra.loopback import LOOPBACK
+from infra.processes.process_tree import descendants, kill_and_wait
 from silo_agent.metrics.metrics import InBackground, Metrics
 from silo_agent.metrics.mlflow_log import MOST_METRICS, MlflowError, MlflowLog
 from tests.loopback_server import serving
@@ -224,7 +226,7 @@ def test_a_real_server_takes_it(tmp_path: Path) -> None:
                 f"{address}{PREFIX}runs/search", json={"experiment_ids": ["1"]}, trust_env=False
             ).json()["runs"]
         finally:
-            process.terminate()
+            kill_and_wait([*descendants(process.pid), psutil.Process(process.pid)])
     names = sorted(run["info"]["run_name"] for run in found)
     assert names == ["run-1 round 3 attempt 2", "run-1 round 3 attempt 3"]
     values = {metric["key"]: metric["value"] for metric in found[0]["data"]["metrics"]}
