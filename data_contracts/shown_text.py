@@ -1,8 +1,9 @@
-"""Text as people see it: whether they see all of it, and how a message quotes it."""
+"""Text as people see it: whether they see all of it, how it is quoted, how a size is told."""
 
 import re
 
 LONGEST_QUOTE = 60
+UNITS = ("KB", "MB", "GB", "TB")
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls, ends of lines, what changes the direction of writing, and halves of characters."""
 
@@ -29,3 +30,11 @@ def quoted(value: object) -> str:
     """`value` in printable ASCII and cut, fit for a message on one line."""
     text = ascii(value)
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}... ({len(text):,} long)"
+
+
+def size_text(size: int) -> str:
+    """Bytes in a unit that fits, of a thousand of the one before."""
+    if size < 1000:
+        return f"{size} B"
+    power = min((len(str(size)) - 1) // 3, len(UNITS))
+    return f"{size / 1000**power:.1f} {UNITS[power - 1]}"

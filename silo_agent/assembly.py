@@ -1,5 +1,6 @@
 """Puts an agent together from its home directory; the only place that knows all the parts."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from infra.storage.s3_bucket import S3Bucket
 from silo_agent.config import SiloConfig, load_config
 from silo_agent.gate.check_process import check_in_child
 from silo_agent.gate.contract_gate import ContractGate
+from silo_agent.metrics.chosen import chosen_metrics
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.outbox import OUTBOX, Outbox
 from silo_agent.release.release import Release
 from silo_agent.silo import Silo
+from silo_agent.training.processes.rank_memory import rank_memory
 from silo_agent.training.trainer import DeepSpeedTrainer
 
 FEED = Path("feed")
@@ -56,6 +59,7 @@ def assemble_silo(home: Path) -> Silo:
         trainer=DeepSpeedTrainer(config, gate.splits, clock, kill_switch.is_on),
         clock=clock,
         is_stopped=kill_switch.is_on,
+        metrics=chosen_metrics(config, partial(rank_memory, os.getpid())),
     )
 
 

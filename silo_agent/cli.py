@@ -12,10 +12,7 @@ from rich.logging import RichHandler
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.program_version import program_version
-from data_contracts.protocol.records.status import Status
 from infra import command_values as values
-from infra.backup.home_restore import is_restored
 from infra.clock import SystemClock
 from infra.storage.probe import require_promises
 from infra.terminal import command_line, plain_console, run_command_line, say
@@ -29,6 +26,7 @@ from silo_agent.gate.contract_gate import contract_gate
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.home.commands import home_app
 from silo_agent.loop import run_agent, running_agent
+from silo_agent.metrics.chosen import require_metrics
 from silo_agent.readiness.base_model import judged_model
 from silo_agent.readiness.checklist import refusals
 from silo_agent.readiness.display import show_items
@@ -36,7 +34,8 @@ from silo_agent.readiness.facts import look
 from silo_agent.readiness.machine import machine
 from silo_agent.readiness.papers import papers
 from silo_agent.release.kill_switch import KillSwitch
-from silo_agent.release.status_reporter import STATUS_NAME
+from silo_agent.watching.agent_view import said_lines, view_agent
+from silo_agent.watching.follow import follow_agent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = plain_console()
@@ -116,6 +115,7 @@ def run(
     if clear_stop:
         KillSwitch(config.home).turn_off()
     _require_switch_off(config)
+    require_metrics(config.metrics, with_port=running_agent(config.home) is None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
     found = probe_when_reachable(own_inbox(config), silo.clock, silo.is_stopped, role=config.silo)
@@ -149,23 +149,18 @@ def _log_handler() -> logging.Handler:
 
 
 @app.command()
-def status(home: Home = HERE) -> None:
-    """Show whether the agent runs and what it last did."""
+def status(
+    home: Home = HERE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow it until Ctrl-C; the agent is left alone.")
+    ] = False,
+) -> None:
+    """Show whether the agent runs, what it last did, and what its ranks hold in memory."""
     config = load_config(home)
-    pid = running_agent(config.home)
-    say(console, f"agent   {'runs as process ' + str(pid) if pid else 'does not run'}")
-    say(console, f"version {program_version()}")
-    say(console, f"switch  {'STOP' if KillSwitch(config.home).is_on() else 'off'}")
-    if is_restored(config.home):
-        say(console, "home    restored: what was signed since is read in storage first")
-    path = config.home / STATUS_NAME
-    if path.exists():
-        shown = Status.model_validate_json(path.read_bytes())
-        say(
-            console,
-            f"last    round {shown.round} attempt {shown.attempt}: {shown.progress}, "
-            f"at {shown.issued_at:%Y-%m-%d %H:%M:%S} UTC",
-        )
+    if watch:
+        follow_agent(config.home, console, SystemClock())
+    else:
+        say(console, *said_lines(view_agent(config.home)))
 
 
 @app.command()

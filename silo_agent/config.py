@@ -4,13 +4,15 @@ Relative paths are relative to the home directory. Secrets lie in files of their
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.wire_types import FederationId, PositiveCount, SiloId
+from infra.addresses import address_fault
 from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from infra.loopback import is_loopback
 from infra.storage.config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
@@ -96,6 +98,33 @@ class DiskSection(_Section):
     keep_other_runs_days: Annotated[int, Field(ge=0, le=36_500)] = 90
 
 
+class MetricsSection(_Section):
+    """Where people of this silo see how training goes; everything is off where nothing is said.
+
+    `prometheus_port` is one of loopback. `mlflow` is the address of a server: one of this machine,
+    or with `allow_remote_mlflow` any. `tensorboard` is a folder.
+    """
+
+    prometheus_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    mlflow: str | None = None
+    allow_remote_mlflow: bool = False
+    tensorboard: Path | None = None
+
+    @model_validator(mode="after")
+    def _mlflow_is_here_or_allowed(self) -> Self:
+        if self.mlflow is None:
+            return self
+        fault = address_fault(self.mlflow)
+        if fault is not None:
+            raise ValueError(f"expected the address of a server in mlflow, with {fault}")
+        if not is_loopback(self.mlflow) and not self.allow_remote_mlflow:
+            raise ValueError(
+                f"expected mlflow on this machine, not {self.mlflow}, unless allow_remote_mlflow "
+                "is true: losses on training records would leave the machine"
+            )
+        return self
+
+
 class SiloConfig(_Section):
     """Everything in `silo-agent.toml`."""
 
@@ -109,6 +138,7 @@ class SiloConfig(_Section):
     training: TrainingSection = TrainingSection()
     agent: AgentSection = AgentSection()
     disk: DiskSection = DiskSection()
+    metrics: MetricsSection = MetricsSection()
     home: Path
 
     def path(self, relative: Path) -> Path:

@@ -37,7 +37,8 @@ BACK_OFF_FACTOR = 2.0
 
 def run_agent(silo: Silo, *, once: bool = False) -> None:
     """Take part in rounds until the kill switch is on; with `once`, until one round is over."""
-    with only_agent(silo.config.home), _told_when_it_stops(silo), closing(silo.trainer):
+    home = silo.config.home
+    with only_agent(home), silo.metrics, _told_when_it_stops(silo), closing(silo.trainer):
         wait, last_fault, day = silo.config.agent.poll_seconds, "", None
         while not silo.is_stopped():
             day = _forget_daily(silo, day)

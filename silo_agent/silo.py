@@ -10,6 +10,7 @@ from infra.storage.object_store import Bucket
 from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
 from silo_agent.home.disk_rule import PruningTurn
+from silo_agent.metrics.metrics import Metrics
 from silo_agent.release.release import Release
 
 
@@ -25,6 +26,7 @@ class Silo:
     trainer: Trainer
     clock: Clock
     is_stopped: Callable[[], bool]
+    metrics: Metrics = field(default_factory=Metrics)
     seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
     pruning: PruningTurn = field(default_factory=PruningTurn)
 

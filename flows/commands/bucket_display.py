@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from aggregator.upkeep.storage_pruning import BucketTally, Need
 from aggregator.upkeep.storage_room import StorageTally
-from infra.disk.display import size_text
+from data_contracts.shown_text import size_text
 from infra.terminal import say
 
 

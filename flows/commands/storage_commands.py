@@ -111,9 +111,9 @@ def storage_prune_command(
     from aggregator.feed.reading import read_federation
     from aggregator.upkeep.disk_pruning import prune_workspace, surplus
     from aggregator.upkeep.storage_room import prune_storage
+    from data_contracts.shown_text import size_text
     from flows.commands.bucket_display import show_buckets, unneeded_text
     from flows.federation.storage_pruning import operators_view
-    from infra.disk.display import size_text
     from infra.disk.own_files import usage_of_all
 
     c = load_coordinator(home)

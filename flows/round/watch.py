@@ -72,12 +72,15 @@ def render_round(view: RoundView) -> Table:
     table = Table(title=title, title_justify="left", expand=False)
     programs = [(silo.silo, silo.program) for silo in view.silos]
     table.caption, table.caption_justify = versions_line(plan.program, programs), "left"
-    for column in ("silo", "doing", "step", "", "tokens/s", "left", "heard from"):
-        right = column in ("tokens/s", "left", "heard from")
-        table.add_column(column, justify="right" if right else "left")
+    # Only silos whose policy shows it say what their ranks hold.
+    memory = {s.silo: s.status.memory for s in view.silos if s.status and s.status.memory}
+    measured = ("tokens/s", "left", *(("memory",) if memory else ()), "heard from")
+    for column in ("silo", "doing", "step", "", *measured):
+        table.add_column(column, justify="right" if column in measured else "left")
     for silo in view.silos:
+        held = [memory.get(silo.silo, "")] if memory else []
         heard = _ago(silo.heard, view.at or plan.issued_at)
-        table.add_row(silo.silo, silo.doing, *_progress_cells(silo.status), heard)
+        table.add_row(silo.silo, silo.doing, *_progress_cells(silo.status), *held, heard)
     return table
 
 

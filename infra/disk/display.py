@@ -7,9 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from data_contracts.shown_text import size_text
 from infra.disk.own_files import DiskCounter, DiskUsage, own_entries
-
-UNITS = ("KB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,3 @@ def show_disk(console: Console, home: Path, parts: Sequence[DiskPart], surplus: 
     table.add_row("all", f"{total.files:,}", size_text(total.size), "", style="bold")
     table.add_row("of it surplus", f"{surplus.files:,}", size_text(surplus.size), "goes")
     console.print(table)
-
-
-def size_text(size: int) -> str:
-    """Bytes in a unit that fits, of a thousand of the one before."""
-    if size < 1000:
-        return f"{size} B"
-    power = min((len(str(size)) - 1) // 3, len(UNITS))
-    return f"{size / 1000**power:.1f} {UNITS[power - 1]}"

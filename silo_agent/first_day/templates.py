@@ -44,6 +44,12 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 
 # [agent]
 # max_restarts = 1         # of training, evaluation or a check that was killed, before a refusal
+
+# [metrics]                # for people of this silo, who then also see losses on training records
+# prometheus_port = 9464   # of loopback; pip install 'consortia[metrics]'
+# tensorboard = "metrics/tensorboard" # a folder
+# mlflow = "http://127.0.0.1:5000" # a server of this machine
+# allow_remote_mlflow = true # a server elsewhere: losses on training records leave this machine
 """
 
 
@@ -85,6 +91,7 @@ share_individual_delta = false
 compliance_retention = false
 # true lets a published adapter's model card name this silo and give its held-out losses
 may_be_named = false
+# show_memory = true # statuses say how much memory ranks hold; the coordinator needs this release
 
 [limits]
 max_local_steps = 1000

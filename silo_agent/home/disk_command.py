@@ -2,7 +2,8 @@
 
 from rich.console import Console
 
-from infra.disk.display import DiskPart, show_disk, size_text
+from data_contracts.shown_text import size_text
+from infra.disk.display import DiskPart, show_disk
 from infra.disk.own_files import usage_of_all
 from silo_agent.assembly import FEED
 from silo_agent.compression.sent_adapter import STATE_DIRECTORY

@@ -59,7 +59,8 @@ class Policy(_Section):
     `share_individual_delta` lets the other silos read this silo's adapter by itself.
     `compliance_retention` allows plans under which nobody, for no reason, can erase what this silo
     sent before the plan's time is over. `may_be_named` allows plans under which what is published
-    names this silo and gives its held-out losses, to whoever has it.
+    names this silo and gives its held-out losses, to whoever has it. `show_memory` lets a status
+    say how much memory ranks hold; coordinators of a release without that field cannot read it.
     """
 
     version: Literal[1]
@@ -70,6 +71,7 @@ class Policy(_Section):
     share_individual_delta: bool = False
     compliance_retention: bool = False
     may_be_named: bool = False
+    show_memory: bool = False
     limits: Limits
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 

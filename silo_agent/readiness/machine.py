@@ -14,8 +14,10 @@ from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import ConsortiaError
 from infra.disk.file_digests import FileDigests
 from silo_agent.gate.registries import ReferencesError, SiloReferences
+from silo_agent.loop import running_agent
+from silo_agent.metrics.chosen import require_metrics
 from silo_agent.readiness.base_model import base_models
-from silo_agent.readiness.checklist import Item, there, tried, wrong
+from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 from silo_agent.training.memory import model_parameters, ranks_bytes
 
@@ -40,6 +42,7 @@ def machine(facts: Facts) -> list[Item]:
         _disk(facts),
         *_memory(facts),
         _device(facts),
+        *_metrics(facts),
     ]
 
 
@@ -125,6 +128,18 @@ def _device(facts: Facts) -> Item:
     if training.ranks * training.threads_per_rank > cores:
         return Item("device", "warning", detail, "lower ranks in silo-agent.toml: more only wait")
     return there("device", detail)
+
+
+def _metrics(facts: Facts) -> list[Item]:
+    """Whether what `[metrics]` asks for can be had; an agent that runs has its own port."""
+    section, runs = facts.config.metrics, running_agent(facts.config.home) is not None
+    chosen = [name for name in ("prometheus_port", "mlflow", "tensorboard") if vars(section)[name]]
+    if not chosen:
+        return []
+    fault = tried(lambda: require_metrics(section, with_port=not runs))
+    if isinstance(fault, ConsortiaError):
+        return [of_fault("metrics", fault)]
+    return [there("metrics", ", ".join(f"{name} = {vars(section)[name]}" for name in chosen))]
 
 
 def _gpus(ranks: int) -> Item:

@@ -11,6 +11,7 @@ from data_contracts.dataset.small_cells import SMALL_CELL, reported_total
 from data_contracts.protocol.records import Evaluation, SiloRecord, Status, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.policy_file import PolicyFile
 
 SiloRecordT = TypeVar("SiloRecordT", bound=SiloRecord)
 Egress = tuple[str, ...]
@@ -22,6 +23,14 @@ def leaving(record: SiloRecordT, contract: ContractTerms) -> SiloRecordT:
     """The record without what its contract keeps in; a verdict says what the contract lets out."""
     changes = _KEPT_IN.get(type(record))
     return record if changes is None else record.model_copy(update=changes(record, contract))
+
+
+def leaving_memory(status: Status, policy: PolicyFile) -> Status:
+    """The status, without what ranks hold unless the policy shows it: coordinators of an earlier
+    release cannot read a status that says so."""
+    shows = policy.policy is not None and policy.policy.show_memory
+    hidden = {"memory_bytes": None, "gpu_memory_bytes": None}
+    return status if shows else status.model_copy(update=hidden)
 
 
 def leaving_outcomes(outcomes: Outcomes, egress: Egress) -> Outcomes:

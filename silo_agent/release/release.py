@@ -44,7 +44,7 @@ from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import NO_CONTRACT, Grounds, objection
-from silo_agent.release.egress import leaving
+from silo_agent.release.egress import leaving, leaving_memory
 from silo_agent.release.outbox import RELEASED_TYPES, Outbox, Released
 
 log = logging.getLogger("silo-agent")
@@ -216,7 +216,8 @@ class PlanRelease:
 
     def _show(self, status: Status) -> None:
         with suppress(DoorClosedError):
-            self.release._show(self._may_leave(status))
+            may_leave = self._may_leave(status)
+            self.release._show(leaving_memory(may_leave, self.release.in_force.policy()))
 
     def _may_leave(self, record: SiloRecordT) -> SiloRecordT:
         """What of a record its open door lets out; raises DoorClosedError."""

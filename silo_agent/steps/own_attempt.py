@@ -55,5 +55,5 @@ def own_attempt(silo: Silo, feed: FeedView, plan: Verified[RoundPlan]) -> OwnAtt
         feed=feed,
         done=silo.release.outbox.released(attempt_of(plan)),
         out=out,
-        report=StatusReporter(out, silo.clock, silo.config, plan),
+        report=StatusReporter(out, silo.clock, silo.config, plan, silo.metrics),
     )

@@ -250,7 +250,11 @@ class EvaluationResult(_Value):
 
 
 class Progress(_Value):
-    """Where the training processes are. `eta_seconds` covers the rest of the current phase."""
+    """Where the training processes are. `eta_seconds` covers the rest of the current phase.
+
+    The agent adds `memory_bytes`, the resident memory of the rank that holds most;
+    `gpu_memory_bytes` is the most that PyTorch has had on the first rank's GPU since it started.
+    """
 
     phase: str
     step: int = 0
@@ -258,6 +262,8 @@ class Progress(_Value):
     loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+    memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
 
 
 def _require_layout(layout: AdapterLayout | None, *residuals: Path | None) -> None:

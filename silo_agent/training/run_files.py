@@ -105,16 +105,23 @@ def read_failure(path: Path) -> ConsortiaError | None:
 
 
 class ProgressWriter:
-    """Appends progress lines; a writer without a path (ranks other than 0) writes nothing."""
+    """Appends progress lines; a writer without a path (ranks other than 0) writes nothing.
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    `gpu_memory` is asked at each line for the most bytes that this process had on its GPU.
+    """
+
+    def __init__(
+        self, path: Path | None, gpu_memory: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self._path, self._gpu_memory = path, gpu_memory
 
     def report(self, progress: Progress) -> None:
         """One line of JSON, flushed at once."""
-        if self._path is not None:
-            with self._path.open("a") as file:
-                file.write(progress.model_dump_json() + "\n")
+        if self._path is None:
+            return
+        line = progress.model_copy(update={"gpu_memory_bytes": self._gpu_memory()})
+        with self._path.open("a") as file:
+            file.write(line.model_dump_json() + "\n")
 
     def phase(self, phase: str) -> None:
         """Enter a phase that has no steps."""

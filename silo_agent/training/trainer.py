@@ -21,6 +21,7 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import SiloConfig
 from silo_agent.gate.splits import Splits
+from silo_agent.metrics.readings import Readings
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import with_restarts
 from silo_agent.training.job import (
@@ -202,8 +203,13 @@ def _shower(report: StatusReporter) -> Callable[[Progress], None]:
             _phase(progress),
             step=progress.step,
             steps=progress.steps,
-            tokens_per_second=progress.tokens_per_second or 0.0,
-            eta_seconds=progress.eta_seconds or 0.0,
+            readings=Readings(
+                tokens_per_second=progress.tokens_per_second,
+                eta_seconds=progress.eta_seconds,
+                loss=progress.loss,
+                memory_bytes=progress.memory_bytes,
+                gpu_memory_bytes=progress.gpu_memory_bytes,
+            ),
         )
 
     return show

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import rfc8785
@@ -78,6 +78,17 @@ def test_a_candidate_is_written_with_a_step_only_where_the_plan_asks_for_one() -
     with pytest.raises(UntrustedInputError, match="one spelling of every value"):
         payload = rfc8785.dumps(parsed(canonical_bytes(CANDIDATE)) | {"step": None})
         record_of(payload, table_bytes(CANDIDATE), Candidate)
+
+
+@pytest.mark.parametrize("field", ["memory_bytes", "gpu_memory_bytes"])
+def test_a_status_is_written_with_memory_only_where_there_is_any(field: str) -> None:
+    assert field not in parsed(canonical_bytes(STATUS))
+    said, silent = (cast(dict[str, Any], {field: value}) for value in (5, None))
+    _, envelope = signed_as(STATUS, SILO_KEY, **said)
+    assert getattr(verify(envelope, Status, {SILO_KEY.public_key_hex}).record, field) == 5
+    _, envelope = signed_as(STATUS, SILO_KEY, **silent)
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        verify(envelope, Status, {SILO_KEY.public_key_hex})
 
 
 def test_a_plan_is_written_with_rank_weights_only_where_the_settings_ask_for_them() -> None:

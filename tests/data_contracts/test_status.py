@@ -37,3 +37,30 @@ def test_progress_has_units(
         **PLACE,
     )
     assert status.progress == shown
+
+
+@pytest.mark.parametrize(
+    ("memory", "shown"),
+    [
+        ({"memory_bytes": 1_900_000_000}, "training, step 6 of 6, memory 1.9 GB"),
+        (
+            {"memory_bytes": 950_000_000, "gpu_memory_bytes": 20_100_000_000},
+            "training, step 6 of 6, memory 950.0 MB and 20.1 GB on a GPU",
+        ),
+        ({"gpu_memory_bytes": 999}, "training, step 6 of 6, memory 999 B on a GPU"),
+        ({}, "training, step 6 of 6"),
+    ],
+)
+def test_memory_is_said_where_it_is_known(memory: dict[str, int], shown: str) -> None:
+    status = Status.on(
+        federation().plan,
+        minutes(5),
+        phase="training",
+        step=6,
+        steps=6,
+        tokens_per_second=Decimal(0),
+        eta_seconds=0,
+        **memory,
+        **PLACE,
+    )
+    assert status.progress == shown

@@ -11,7 +11,7 @@ from flows.federation.admin import FederationTerms, settings_text
 from infra.storage.config import StorageSection, s3_settings
 from infra.storage.s3_bucket import S3Bucket
 from silo_agent.config import parse_config
-from silo_agent.first_day.templates import config_text, policy_text
+from silo_agent.first_day.templates import LocalModel, config_text, policy_text
 from silo_agent.policy.policy_file import read_policy, require_policy
 
 ADDRESS = "http://127.0.0.1:9"
@@ -23,7 +23,10 @@ FEDERATION = settings_text(
     )
 )
 AGENT = config_text("north", "oncology", ADDRESS, device="cpu", ranks=1)
-POLICY = policy_text("research", None)
+SHOWS_MEMORY = "show_memory = true"
+POLICY = policy_text("research", None).replace(f"# {SHOWS_MEMORY}", SHOWS_MEMORY)
+"""Without a model none of its settings is in force, so both come together."""
+WITH_MODEL = policy_text("research", LocalModel("m", "MIT", "0" * 64, Path("/m")))
 
 BESIDE = {
     "profile": ('# credential_source = "chain"', 'credential_source = "chain"'),
@@ -81,6 +84,7 @@ FILES: list[tuple[str, Callable[[str, Path], object]]] = [
     (FEDERATION, load_federation),
     (AGENT, load_agent),
     (POLICY, load_policy),
+    (WITH_MODEL, load_policy),
 ]
 
 

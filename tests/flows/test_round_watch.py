@@ -24,6 +24,7 @@ from flows.round.watch import RoundView, render_round, view_round
 from silo_agent import loop
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.loop import run_agent
+from silo_agent.metrics.readings import Readings
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.steps.own_attempt import own_attempt
@@ -58,13 +59,28 @@ def reporter(federation: SimulatedFederation, name: str) -> StatusReporter:
 
 
 def test_a_silo_that_trains_is_shown_with_what_is_left(federation: SimulatedFederation) -> None:
-    reporter(federation, "silo-a").show("training", step=2, steps=10, eta_seconds=86)
+    reporter(federation, "silo-a").show(
+        "training", step=2, steps=10, readings=Readings(eta_seconds=86)
+    )
     federation.clock.sleep(30)
     rows = shown(view_round(federation.coordinator()))
     assert rows["silo-a"][0] == "training"
     assert rows["silo-a"][-2:] == ["86 s", "30 s ago"]
     assert rows["silo-c"][0] == "waiting"
     assert rows["silo-c"][-1] == "never"
+
+
+def test_what_ranks_hold_is_shown_where_a_silo_says_it(federation: SimulatedFederation) -> None:
+    held = Readings(memory_bytes=1_900_000_000)
+    reporter(federation, "silo-a").show("training", step=2, steps=10, readings=held)
+    assert len(shown(view_round(federation.coordinator()))["silo-a"]) == 6
+    path = federation.silos["silo-a"].home / "policy.toml"
+    path.write_text(f"show_memory = true\n{path.read_text()}")
+    federation.clock.sleep(30)
+    reporter(federation, "silo-a").show("training", step=3, steps=10, readings=held)
+    rows = shown(view_round(federation.coordinator()))
+    assert rows["silo-a"][-2:] == ["1.9 GB", "0 s ago"]
+    assert rows["silo-c"][-2:] == ["", "never"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +103,9 @@ def test_one_that_was_killed_is_silent_and_never_has_seconds_left(
     still: float,
     silent: float,
 ) -> None:
-    reporter(federation, "silo-a").show(phase, step=step, steps=steps, eta_seconds=eta)
+    reporter(federation, "silo-a").show(
+        phase, step=step, steps=steps, readings=Readings(eta_seconds=eta)
+    )
     federation.clock.sleep(still)
     assert shown(view_round(federation.coordinator()))["silo-a"][0] == phase.replace("_", " ")
     federation.clock.sleep(silent - still)
@@ -99,7 +117,9 @@ def test_one_that_was_killed_is_silent_and_never_has_seconds_left(
 
 def test_a_deliberate_stop_is_a_signed_status(federation: SimulatedFederation) -> None:
     federation.silos_act(2)
-    reporter(federation, "silo-a").show("training", step=2, steps=10, eta_seconds=86)
+    reporter(federation, "silo-a").show(
+        "training", step=2, steps=10, readings=Readings(eta_seconds=86)
+    )
     federation.clock.sleep(30)
     silo = federation.silos["silo-a"]
     KillSwitch(silo.home).turn_on()

@@ -17,17 +17,20 @@ from infra.records.record_store import write_record
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import AgentSection
+from silo_agent.federation.feed import refresh_feed
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.metrics.readings import Readings
 from silo_agent.release.outbox import Released
 from silo_agent.release.status_reporter import STATUS_NAME, StatusReporter
 from silo_agent.silo import Silo
-from silo_agent.steps.own_attempt import Step
+from silo_agent.steps.own_attempt import Step, own_attempt
 from silo_agent.training.job import TrainingResult
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import (
     FINDINGS,
+    SPEED,
     Behaviour,
     SimulatedGate,
     SimulatedSilo,
@@ -315,7 +318,7 @@ class TellingTrainer(SimulatedTrainer):
         trained = super().train(plan, verdict, starting, report)
         for step in (2, 3):
             self.clock.sleep(60)
-            report.show("training", step=step, steps=10, tokens_per_second=100.0)
+            report.show("training", step=step, steps=10, readings=SPEED)
             self.then()
         self.clock.sleep(60)
         return trained
@@ -360,6 +363,37 @@ def test_a_contract_that_goes_while_training_silences_the_status(
     assert told(silo)[-1] == ("training", 1), "until then the contract was there"
     kept = json.loads((silo.home / STATUS_NAME).read_bytes())
     assert kept["phase"] == "releasing", "the silo itself goes on being told"
+
+
+MEMORY = Readings(memory_bytes=1_900_000_000, gpu_memory_bytes=20_000_000_000)
+
+
+@pytest.mark.parametrize("shows", [False, True])
+def test_what_ranks_hold_leaves_when_the_policy_of_that_moment_shows_it(
+    federation: SimulatedFederation, shows: bool
+) -> None:
+    silo = federation.silos["silo-c"]
+    federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    if shows:
+        path = silo.home / "policy.toml"
+        path.write_text(f"show_memory = true\n{path.read_text()}")
+    agent = silo.agent(FEDERATION, federation.pinned)
+    own_attempt(agent, refresh_feed(agent), federation.open()).report.show(
+        "training", step=1, steps=9, readings=MEMORY
+    )
+    left, kept = newest(silo), Status.model_validate_json((silo.home / STATUS_NAME).read_bytes())
+    held = (MEMORY.memory_bytes, MEMORY.gpu_memory_bytes)
+    assert (left.memory_bytes, left.gpu_memory_bytes) == (held if shows else (None, None))
+    assert (kept.memory_bytes, kept.gpu_memory_bytes) == held, "the silo itself is always told"
+
+
+def newest(silo: SimulatedSilo) -> Status:
+    """The newest status that has left."""
+    keys = [info.key for info in silo.inbox.list_keys("status/")]
+    own = {silo.key.public_key_hex}
+    read = [verify(silo.inbox.get(key, 10**6) or b"", Status, own).record for key in keys]
+    return max(read, key=lambda status: status.number)
 
 
 def test_a_status_leaves_again_once_its_door_is_open(federation: SimulatedFederation) -> None:

@@ -1,6 +1,7 @@
 """Counts stay in the silo unless the contract lets them out; which rules hold always leaves."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,16 @@ from data_contracts.protocol.records.status import Phase
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.policy.contract_terms import ContractTerms
-from silo_agent.release.egress import leaving, leaving_licences, leaving_outcomes
+from silo_agent.policy.policy_file import read_policy
+from silo_agent.release.egress import (
+    leaving,
+    leaving_licences,
+    leaving_memory,
+    leaving_outcomes,
+)
 from tests.aggregator.federation_samples import digest, federation, minutes
 from tests.data_contracts.record_samples import OWN_LICENCE
+from tests.silo_agent.test_policy import EXACT, POLICY
 
 HOLDS = RuleOutcome(
     rule="records.minimum",
@@ -201,6 +209,19 @@ def status(phase: Phase, step: int, steps: int) -> Status:
         tokens_per_second=Decimal(0),
         eta_seconds=0,
     )
+
+
+@pytest.mark.parametrize(("shows", "leaves"), [("true", True), ("false", False), (None, False)])
+def test_memory_leaves_only_where_the_policy_shows_it(
+    tmp_path: Path, shows: str | None, leaves: bool
+) -> None:
+    path, held = tmp_path / "policy.toml", {"memory_bytes": 5, "gpu_memory_bytes": 6}
+    path.write_text(f"show_memory = {shows}\n{POLICY.format(**EXACT)}" if shows else "")
+    quiet = status("training", 3, 10)
+    said = quiet.model_copy(update=held)
+    assert leaving_memory(said, read_policy(path)) == (said if leaves else quiet)
+    path.write_text(POLICY.format(**EXACT))
+    assert leaving_memory(said, read_policy(path)) == quiet
 
 
 def test_what_holds_no_counts_leaves_as_it_is() -> None:

@@ -35,6 +35,7 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import AgentSection, SiloConfig
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.metrics.readings import Readings
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
@@ -51,6 +52,7 @@ from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
 
 BASE_LOSS, LOWEST_LOSS = 3.0, 0.5
+SPEED = Readings(tokens_per_second=100.0)
 HELDOUT_RECORDS = 20
 CHECKPOINT_BYTES = 30_000
 CHANGE_ERROR = 0.02
@@ -102,7 +104,7 @@ class SimulatedTrainer:
 
         What lies beside it is what the real trainer leaves: checkpoints, log, silo-only adapter.
         """
-        report.show("training", step=1, steps=plan.recipe.local_steps, tokens_per_second=100.0)
+        report.show("training", step=1, steps=plan.recipe.local_steps, readings=SPEED)
         files = RunFiles(self.directory / plan.run / f"round-{plan.round:04d}")
         files.prepare()
         path = files.adapter

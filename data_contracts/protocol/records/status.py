@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, DecimalString, PositiveCount, ProgramVersion
+from data_contracts.shown_text import size_text
 
 Phase = Literal[
     "checking_data",
@@ -23,11 +24,13 @@ class Status(SiloRecord):
 
     `step` of `steps`: training steps, or losses that are measured; while data is checked, the
     records so far, of a number that is not known. 0 tokens per second is no measurement. `stopped`:
-    the agent has ended before its part of the round was done.
+    the agent has ended before its part of the round was done. `memory_bytes` is the resident memory
+    of the rank that holds most, `gpu_memory_bytes` the most that the first rank has had on its GPU;
+    both leave the silo only where its policy says so, and are None where they were not measured.
     """
 
     kind: ClassVar[str] = "status"
-    added_fields: ClassVar[tuple[str, ...]] = ("program",)
+    added_fields: ClassVar[tuple[str, ...]] = ("program", "memory_bytes", "gpu_memory_bytes")
 
     number: PositiveCount
     phase: Phase
@@ -36,10 +39,12 @@ class Status(SiloRecord):
     tokens_per_second: DecimalString
     eta_seconds: Count
     program: ProgramVersion | None = None
+    memory_bytes: Count | None = None
+    gpu_memory_bytes: Count | None = None
 
     @property
     def progress(self) -> str:
-        """Phase, progress, speed and time left with their units; the unknown is left out."""
+        """Phase, progress, speed, time left and memory, with units; the unknown is left out."""
         parts = [self.phase.replace("_", " ")]
         if self.steps:
             unit = "loss" if self.phase == "evaluating" else "step"
@@ -50,4 +55,14 @@ class Status(SiloRecord):
             parts.append(f"{self.tokens_per_second} tokens/s")
         if self.step < self.steps:
             parts.append(f"{self.eta_seconds} s left")
+        if self.memory:
+            parts.append(f"memory {self.memory}")
         return ", ".join(parts)
+
+    @property
+    def memory(self) -> str:
+        """What a rank holds, in words; empty where nobody has said it."""
+        parts = [] if self.memory_bytes is None else [size_text(self.memory_bytes)]
+        if self.gpu_memory_bytes is not None:
+            parts.append(f"{size_text(self.gpu_memory_bytes)} on a GPU")
+        return " and ".join(parts)

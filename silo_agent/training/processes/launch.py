@@ -28,6 +28,7 @@ from silo_agent.training.job import (
 )
 from silo_agent.training.orders import Order
 from silo_agent.training.processes.failed_process import FailedProcess
+from silo_agent.training.processes.rank_memory import RankMemory
 from silo_agent.training.processes.rank_processes import Launch, rank_processes
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
 from silo_agent.training.run_files import (
@@ -54,7 +55,10 @@ class TrainingInterruptedError(SiloOperatorError):
 
 
 class Running(Protocol):
-    """What does a job: ranks or a process."""
+    """What does a job: ranks or a process, with all that they are at or below `pid`."""
+
+    @property
+    def pid(self) -> int: ...
 
     def exit_code(self) -> int | None: ...
 
@@ -180,9 +184,10 @@ class _Watch:
         if self._on_progress is not None:
             self._on_progress(Progress(phase="starting the processes"))
         with start() as running:
+            memory = RankMemory(running.pid)
             while True:
                 code = running.exit_code()
-                self._pass_progress_on()
+                self._pass_progress_on(memory)
                 if code == 0:
                     return
                 if code is not None:
@@ -190,10 +195,13 @@ class _Watch:
                 self._stop_if_due()
                 time.sleep(POLL_SECONDS)
 
-    def _pass_progress_on(self) -> None:
-        for progress in self._reader.new():
-            if self._on_progress is not None:
-                self._on_progress(progress)
+    def _pass_progress_on(self, memory: RankMemory) -> None:
+        new = self._reader.new()
+        if not new or self._on_progress is None:
+            return
+        held = {"memory_bytes": memory.largest()}
+        for progress in new:
+            self._on_progress(progress.model_copy(update=held))
 
     def _stop_if_due(self) -> None:
         if self._should_stop is not None and self._should_stop():

@@ -61,6 +61,11 @@ class RankProcesses:
     launch: Launch
     process: subprocess.Popen[bytes]
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started: torchrun, or the one that works alone."""
+        return self.process.pid
+
     def exit_code(self) -> int | None:
         """None while anything may run, 0 when every rank ended well; negative for a signal."""
         return self.process.poll()

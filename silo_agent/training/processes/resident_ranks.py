@@ -55,6 +55,11 @@ class OrderedJob:
     number: int
     directory: Path
 
+    @property
+    def pid(self) -> int:
+        """Of torchrun, which has started them."""
+        return self.processes.pid
+
     def exit_code(self) -> int | None:
         """0 when every rank has done the job, None before, otherwise how the processes ended."""
         # Asked first: what ends right after the job is done has not failed in it.

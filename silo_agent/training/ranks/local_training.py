@@ -20,7 +20,7 @@ from silo_agent.training.ranks.packing import (
     pack_heldout,
     pack_training,
 )
-from silo_agent.training.ranks.process_group import peak_rss_bytes
+from silo_agent.training.ranks.process_group import gpu_memory_bytes, peak_rss_bytes
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
@@ -89,7 +89,8 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
 
 def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     files = RunFiles(job.output_dir)
-    progress = ProgressWriter(files.progress if dist.get_rank() == 0 else None)
+    path = files.progress if dist.get_rank() == 0 else None
+    progress = ProgressWriter(path, gpu_memory_bytes)
     progress.phase("packing")
     return _Round(job, fingerprint, files, progress, _packed(job, kept), kept)
 

@@ -40,3 +40,9 @@ def peak_rss_bytes() -> int:
         peak = peak.cuda()
     dist.all_reduce(peak, op=dist.ReduceOp.MAX)
     return int(peak.item())
+
+
+def gpu_memory_bytes() -> int | None:
+    """The most that PyTorch has had allocated on this rank's GPU; None where it uses none."""
+    has_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() if has_gpu else None

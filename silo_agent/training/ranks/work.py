@@ -9,7 +9,7 @@ from silo_agent.training.job import EvaluationJob, EvaluationResult, TrainingJob
 from silo_agent.training.ranks.evaluate import measure
 from silo_agent.training.ranks.kept_engine import KeptEngine
 from silo_agent.training.ranks.local_training import train_in_ranks
-from silo_agent.training.ranks.process_group import join_ranks
+from silo_agent.training.ranks.process_group import gpu_memory_bytes, join_ranks
 from silo_agent.training.run_files import ProgressWriter, RunFiles, write_result
 
 
@@ -30,7 +30,8 @@ class Work:
 
     def _evaluate(self, job: EvaluationJob, fingerprint: str) -> None:
         began, files = time.monotonic(), RunFiles(job.output_dir)
-        progress = ProgressWriter(files.progress if dist.get_rank() == 0 else None)
+        path = files.progress if dist.get_rank() == 0 else None
+        progress = ProgressWriter(path, gpu_memory_bytes)
         progress.phase("loading the model")
         engine = self._kept.for_measuring(job)
         losses = measure(job, engine, self._kept.tokenizer(job.model_dir), progress)

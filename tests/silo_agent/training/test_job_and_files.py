@@ -169,6 +169,17 @@ def test_unfinished_and_foreign_progress_lines_wait_or_are_skipped(tmp_path: Pat
     assert reader.new() == []
 
 
+def test_lines_say_what_the_first_rank_has_had_on_its_gpu(tmp_path: Path) -> None:
+    path, had = tmp_path / "progress.jsonl", iter([7, 9])
+    writer, reader = ProgressWriter(path, lambda: next(had)), ProgressReader(path)
+    writer.phase("packing")
+    writer.report(Progress(phase="training", step=1, steps=2))
+    assert [progress.gpu_memory_bytes for progress in reader.new()] == [7, 9]
+    ProgressWriter(path).phase("loading")
+    ProgressWriter(None, lambda: next(had)).phase("another rank, which is not asked")
+    assert [progress.gpu_memory_bytes for progress in reader.new()] == [None]
+
+
 def test_meter_counts_only_the_steps_of_this_run() -> None:
     meter = StepMeter("training", first_step=4, steps=6)
     progress = meter.after(5, 2.0, 100)

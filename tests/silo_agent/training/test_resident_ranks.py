@@ -7,8 +7,15 @@ import psutil
 import pytest
 
 from infra.processes.process_tree import executes, kill_and_wait
-from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
+from silo_agent.training.job import (
+    EvaluatedAdapter,
+    EvaluationJob,
+    HeldoutSet,
+    Progress,
+    TrainingJob,
+)
 from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.processes.rank_memory import rank_memory
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
 from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.run_files import ProgressWriter
@@ -19,6 +26,8 @@ from tests.tiny_model import make_tiny_model
 pytestmark = pytest.mark.stack
 
 KEEP_SECONDS = 600
+LEAST_OF_A_RANK = 200_000_000
+"""What PyTorch and DeepSpeed hold at least."""
 
 
 class Residents:
@@ -31,6 +40,7 @@ class Residents:
             directory / "ranks", KEEP_SECONDS, self.clock, make_room=self.rooms.append
         )
         self.jobs = 0
+        self.said: list[Progress] = []
 
     def job(self, **changes: object) -> TrainingJob:
         """One of a single rank that was not done before."""
@@ -41,7 +51,9 @@ class Residents:
 
     def train(self, **changes: object) -> bytes:
         """The adapter of one job in the ranks."""
-        return run_training(self.job(**changes), ranks=self.ranks).adapter.read_bytes()
+        job = self.job(**changes)
+        trained = run_training(job, ranks=self.ranks, on_progress=self.said.append)
+        return trained.adapter.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +74,11 @@ def test_training_evaluation_and_another_adapter_meet_the_same_processes(
     first = residents.train()
     started = pids()
     assert len(started) == 2
+    (idle,) = rank_memory(psutil.Process().pid)
+    held = [said.memory_bytes or 0 for said in residents.said if said.steps]
+    assert len(held) == 2
+    assert min(*held, idle) > LEAST_OF_A_RANK, "and torchrun is none"
+    assert {said.gpu_memory_bytes for said in residents.said} == {None}
     assert len(residents.rooms) == 1
     layout = residents.silo.job("any").layout
     adapter = residents.directory / "job-1" / "adapter.safetensors"
