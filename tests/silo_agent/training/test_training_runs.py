@@ -123,6 +123,17 @@ def test_a_used_engine_trains_the_very_adapter_of_a_new_one(two_ranks: Jobs, sta
     assert fresh.first_step_loss != between.first_step_loss
 
 
+@pytest.mark.parametrize("name", ["zero-2-checkpointing", "zero-3-checkpointing", "zero-3-offload"])
+def test_what_saves_memory_trains_the_very_same_adapter(two_ranks: Jobs, name: str) -> None:
+    plain = finished(two_ranks[name.rpartition("-")[0]])
+    saving = finished(two_ranks[name])
+    assert saving.adapter.read_bytes() == plain.adapter.read_bytes()
+    assert (saving.first_step_loss, saving.last_step_loss) == (
+        plain.first_step_loss,
+        plain.last_step_loss,
+    )
+
+
 def test_training_went_on_from_the_checkpoint_of_the_killed_run(resumed: Resumed) -> None:
     assert 2 <= resumed.result.resumed_from_step < SECOND_STEPS
 
