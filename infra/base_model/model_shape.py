@@ -87,7 +87,7 @@ def shape_of(
     parts = [text, config] if isinstance(text, dict) else [config]
     layers, hidden, heads = (_needed(parts, key, where) for key in ("layers", "hidden", "heads"))
     vocabulary = _needed(parts, "vocabulary", where)
-    attention = heads * (_number(parts, _NAMES["head_size"]) or hidden // heads)
+    attention = heads * int(_number(parts, _NAMES["head_size"]) or hidden // heads)
     first = {name: tensor for name, tensor in weights.items() if _place(name) == 0}
     norms = [tensor.elements for name, tensor in first.items() if _NORM.search(name)]
     drops_attention = _number(parts, _ATTENTION_DROPOUT, float) or 0

@@ -113,15 +113,9 @@ def _row(planned: MemoryPlan, stage: Stage, *, checkpointing: bool) -> str:
 def _why(planned: MemoryPlan, training: TrainingSection) -> str:
     if planned.room.size_bytes is None:
         return "what there is, is not known, so nothing was looked for"
-    open_ = [
-        name
-        for name in ("zero_stage", "micro_batch", "gradient_checkpointing")
-        if getattr(training, name) == "auto"
-    ]
-    if not open_:
+    if "auto" not in (training.zero_stage, training.micro_batch, training.gradient_checkpointing):
         return "silo-agent.toml fixes zero_stage, micro_batch and gradient_checkpointing"
-    rule = "the smallest stage that fits, without checkpointing before with it, and there the "
-    return f'{", ".join(open_)} "auto": {rule}largest micro-batch'
+    return "the smallest stage that fits, first without checkpointing, then the largest micro-batch"
 
 
 def _newest(config: SiloConfig, policy: Policy) -> tuple[MemoryPlan, str]:

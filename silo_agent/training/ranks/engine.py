@@ -43,7 +43,7 @@ from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
 from silo_agent.training.ranks.packing_check import may_pack
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
-from silo_agent.training.ranks.zero_settings import zero_settings
+from silo_agent.training.ranks.zero_settings import leave_stage_3, zero_settings
 
 NEVER = 10**9
 
@@ -216,6 +216,9 @@ class LoraEngine:
         """Free the engine's hooks, buffers and model before another one is built."""
         self._engine.destroy()
         del self._engine
+        if self.spec.zero_stage == 3:
+            self._stage_3_config = None
+            leave_stage_3()
 
     @property
     def _running(self) -> TrainingJob:
