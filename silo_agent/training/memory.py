@@ -208,12 +208,16 @@ def _activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Pa
 
 def _holes(shape: ModelShape, work: Work, choice: Choice) -> int:
     """What lies free in the heap between tensors that stay, also where layers are computed again:
-    what passed through it once is not given back. Larger tensors are not in the heap."""
+    what passed through it once is not given back. Larger tensors are not in the heap. At stage 3
+    the weights of each layer pass through it too."""
     if work.device == "cuda":
         return 0
     tokens = choice.micro_batch * work.sequence_length
     sizes = ((tokens * FLOAT32_BYTES * width, n) for width, n in _tensors(shape, work, choice))
     in_heap = sum(size * number for size, number in sizes if size <= LARGEST_IN_HEAP_BYTES)
+    matrix = shape.hidden * shape.feed_forward * FLOAT32_BYTES
+    if choice.zero_stage == 3 and matrix <= LARGEST_IN_HEAP_BYTES:
+        in_heap += shape.layer * FLOAT32_BYTES
     return int(HOLES_SHARE * shape.layers * in_heap)
 
 

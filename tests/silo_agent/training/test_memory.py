@@ -25,7 +25,7 @@ SHAPE = ModelShape(
     parameters=10_000_000,
     file_bytes=40_000_000,
     largest=4_000_000,
-    layer=2_000_000,
+    layer=200_000,
     layers=LAYERS,
     hidden=HIDDEN,
     attention_width=HIDDEN,
@@ -170,6 +170,8 @@ def test_what_passes_through_the_heap_leaves_holes_in_it_and_larger_tensors_do_n
     at = LARGEST_IN_HEAP_BYTES // (INNER * FLOAT32_BYTES)
     assert holes(sequence_length=at) > holes(sequence_length=at + 1), "gates are not in it"
     assert holes(device="cuda") == 0
+    whole = part(estimate(SHAPE, work(), Choice(3)), "holes")
+    assert whole - holes() == pytest.approx(HOLES_SHARE * LAYERS * 4 * SHAPE.layer, abs=1)
 
 
 def test_each_stage_partitions_more() -> None:
