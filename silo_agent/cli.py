@@ -33,6 +33,7 @@ from silo_agent.readiness.display import show_items
 from silo_agent.readiness.facts import look
 from silo_agent.readiness.machine import machine
 from silo_agent.readiness.papers import papers
+from silo_agent.readiness.plan_command import plan
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.watching.agent_view import said_lines, view_agent
 from silo_agent.watching.follow import follow_agent
@@ -41,8 +42,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = plain_console()
 log = logging.getLogger("silo-agent")
 
-for first_day in (init, key, accept):
-    app.command()(first_day)
+for elsewhere in (init, key, accept, plan):
+    app.command()(elsewhere)
 
 STOP_WAIT_SECONDS = 60
 

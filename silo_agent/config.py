@@ -6,7 +6,14 @@ Relative paths are relative to the home directory. Secrets lie in files of their
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.wire_types import FederationId, PositiveCount, SiloId
@@ -20,6 +27,8 @@ MAX_RANKS = 1024
 MAX_RESTARTS = 100
 
 Device = Literal["cpu", "cuda"]
+Offload = Literal["none", "cpu", "nvme"]
+MAX_MICRO_BATCH = 1024
 
 
 class _Section(BaseModel):
@@ -61,18 +70,47 @@ class TrainingSection(_Section):
     an adapter that is never merged, so that the silo can see what the federation gives it. The
     processes stay with the base model in memory for `keep_minutes` after their last work, so that
     the next begins at once; 0 ends them with it.
+
+    What says "auto" is chosen for each plan so that it fits the memory of a rank: `memory_gb`, or
+    without it a share of what the machine has (`silo_agent.training.memory_plan`). `offload` moves
+    parameters and optimizer out of a GPU, and needs stage 3.
     """
 
     device: Device = "cpu"
     ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)] = 2
     threads_per_rank: Annotated[int, Field(ge=1, le=256)] = 1
-    zero_stage: Literal[1, 2, 3] = 2
+    zero_stage: Literal[1, 2, 3, "auto"] = 2
+    micro_batch: int | Literal["auto"] = 1
+    memory_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    gradient_checkpointing: bool | Literal["auto"] = False
+    offload: Offload = "none"
     checkpoint_every_steps: PositiveCount = 2
     heldout_sequences: PositiveCount = 32
     silo_only_baseline: bool = True
     lock: Path | None = None
     keep_minutes: Annotated[float, Field(ge=0, le=10_080)] = 10.0
     time_limit_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _counts(cls, value: object) -> object:
+        is_count = type(value) is int and 1 <= value <= MAX_MICRO_BATCH
+        if not is_count and value != "auto":
+            raise ValueError(f'expected a number from 1 to {MAX_MICRO_BATCH}, or "auto"')
+        return value
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _is_a_choice(cls, value: object) -> object:
+        if not isinstance(value, bool) and value != "auto":
+            raise ValueError('expected true, false or "auto"')
+        return value
+
+    @model_validator(mode="after")
+    def _offload_partitions(self) -> "TrainingSection":
+        if self.offload != "none" and self.zero_stage not in (3, "auto"):
+            raise ValueError('offload needs zero_stage = 3 or "auto"')
+        return self
 
 
 class AgentSection(_Section):

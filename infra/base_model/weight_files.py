@@ -45,6 +45,11 @@ class TensorHeader:
         """Numbers in it."""
         return prod(self.shape)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on the disk; of a type that is not known here, as if a number had 32 bits."""
+        return self.elements * _BITS.get(self.dtype, 32) // 8
+
 
 Weights = dict[str, TensorHeader]
 """By the name of the tensor."""

@@ -34,7 +34,11 @@ keep_other_runs_days = 90  # after the federation has gone on to another run
 [training]
 device = {device}        # "cpu" or "cuda"
 ranks = {ranks}            # processes, one per GPU
-zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2 or 3
+zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2, 3 or "auto"; see docs/memory.md
+# micro_batch = 1          # packed sequences at once, or "auto": what fits
+# gradient_checkpointing = false # less memory for a third more time; true, false or "auto"
+# memory_gb = 8.0          # of one process; default: its share of the machine
+# offload = "none"         # "cpu": parameters and optimizer outside of the GPU, with stage 3
 threads_per_rank = 1
 checkpoint_every_steps = 2
 heldout_sequences = 32     # packed ones; from 10 records on a range of the change is signed

@@ -2,7 +2,8 @@
 
 Every rule is a small function of the plan and the policy; the first that does not hold decides, and
 its id goes into the signed refusal. The sentence that leaves with it is fixed by the rule, so a
-refusal carries nothing of the silo.
+refusal carries nothing of the silo; but for `policy.resources`, which adds two sizes of memory:
+what a training process needs and what the silo has for one.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,8 @@ class PolicyRefusal:
 class PlanContext:
     """What the rules look at besides the plan and the policy.
 
-    `goes_back`: the feed had come as far in the plan's run before it.
+    `goes_back`: the feed had come as far in the plan's run before it. `shortage` says in numbers
+    why no setting of this silo holds the plan; None where one does.
     """
 
     silo: str
@@ -41,7 +43,10 @@ class PlanContext:
     contract: ContractTerms | None
     now: datetime
     goes_back: bool = False
+    shortage: str | None = None
 
+
+RESOURCES = "policy.resources"
 
 Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
 
@@ -52,7 +57,7 @@ def judge_plan(plan: RoundPlan, file: PolicyFile, context: PlanContext) -> Polic
         return PolicyRefusal("policy.unreadable", "The silo has no readable policy.")
     for rule, reason, holds in RULES:
         if not holds(plan, file.policy, context):
-            return PolicyRefusal(rule, reason)
+            return PolicyRefusal(rule, _with_numbers(rule, reason, context))
     return None
 
 
@@ -186,6 +191,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         ),
     ),
     (
+        RESOURCES,
+        "The plan does not fit into the silo's memory.",
+        lambda p, s, c: c.shortage is None,
+    ),
+    (
         "plan.trainable",
         "The plan's recipe leads away from where it starts, or cannot leave it.",
         lambda p, s, c: _trainable(p),
@@ -196,6 +206,10 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         lambda p, s, c: outside_bounds(p) is None,
     ),
 )
+
+
+def _with_numbers(rule: str, reason: str, context: PlanContext) -> str:
+    return f"{reason} {context.shortage}" if rule == RESOURCES else reason
 
 
 def _trainable(plan: RoundPlan) -> bool:

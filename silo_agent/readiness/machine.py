@@ -1,17 +1,20 @@
 """Readiness of what a round is run with: registries, data, disk, memory, device.
 
-What a round needs of disk and memory is an estimate from below, and says so; too little disk is
-wrong, too little memory a warning, because the kernel and ZeRO may still make do.
+What a round needs of the disk is an estimate from below, and too little is wrong; of memory see
+`readiness.memory`.
 """
 
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
 from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import ConsortiaError
+from infra.base_model.folder_check import elements
+from infra.base_model.weight_files import read_weights
 from infra.disk.file_digests import FileDigests
 from silo_agent.gate.registries import ReferencesError, SiloReferences
 from silo_agent.loop import running_agent
@@ -19,7 +22,8 @@ from silo_agent.metrics.chosen import require_metrics
 from silo_agent.readiness.base_model import base_models
 from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
-from silo_agent.training.memory import model_parameters, ranks_bytes
+from silo_agent.readiness.memory import memory
+from silo_agent.training.offload import require_offload
 
 DEVICE_SECONDS = 120
 KEPT_COPIES = 9
@@ -40,7 +44,7 @@ def machine(facts: Facts) -> list[Item]:
         *_registries(facts),
         *_data(facts),
         _disk(facts),
-        *_memory(facts),
+        *memory(facts),
         _device(facts),
         *_metrics(facts),
     ]
@@ -98,7 +102,7 @@ def _bytes_on_disk(facts: Facts) -> int:
     policy, contract = facts.policy.policy, facts.contract
     adapter = 0
     if policy is not None:
-        sizes = [model_parameters(facts.config.path(m.path)) for m in policy.models]
+        sizes = [_parameters(facts.config.path(m.path)) for m in policy.models]
         adapter = min(policy.limits.max_adapter_bytes, 4 * max(sizes))
     data = 0
     if isinstance(contract, DataContract):
@@ -107,21 +111,18 @@ def _bytes_on_disk(facts: Facts) -> int:
     return LEAST_BYTES + KEPT_COPIES * adapter + 2 * data
 
 
-def _memory(facts: Facts) -> list[Item]:
-    policy, training = facts.policy.policy, facts.config.training
-    if policy is None:
-        return []
-    largest = max(model_parameters(facts.config.path(model.path)) for model in policy.models)
-    needed = ranks_bytes(largest, training.ranks, training.device)
-    available = psutil.virtual_memory().available
-    detail = f"{_megabytes(available)} available; {training.ranks} ranks need {_megabytes(needed)}"
-    if available < needed:
-        return [Item("memory", "warning", detail, "end other programs, or lower ranks")]
-    return [there("memory", detail)]
+def _parameters(model: Path) -> int:
+    try:
+        return elements(read_weights(model))
+    except (ConsortiaError, OSError):
+        return 0
 
 
 def _device(facts: Facts) -> Item:
     training, cores = facts.config.training, len(psutil.Process().cpu_affinity())
+    lacking = tried(lambda: require_offload(training.offload))
+    if isinstance(lacking, ConsortiaError):
+        return of_fault("device", lacking)
     if training.device == "cuda":
         return _gpus(training.ranks)
     detail = f"cpu, {training.ranks} ranks of {training.threads_per_rank} threads on {cores} cores"

@@ -9,13 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
 
 Device = Literal["cpu", "cuda"]
+Offload = Literal["none", "cpu", "nvme"]
 
 
 class EngineSpec(BaseModel):
     """Jobs with the same one can be done with one engine, one after the other.
 
     `residual_layout` None means that no residual acts beside the adapter; `sequences_per_rank` are
-    those of one step, which is the number of its backward passes.
+    those of one step, `micro_batch` those of one backward pass. `offload` goes with stage 3;
+    `offload_dir` is where "nvme" writes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +32,10 @@ class EngineSpec(BaseModel):
     zero_stage: Literal[1, 2, 3]
     ranks: Annotated[int, Field(ge=1)]
     device: Device
+    micro_batch: Annotated[int, Field(ge=1)] = 1
+    gradient_checkpointing: bool = False
+    offload: Offload = "none"
+    offload_dir: Path | None = None
 
     def measures_as(self, other: "EngineSpec") -> bool:
         """Whether the model is the same, so that held-out losses are."""

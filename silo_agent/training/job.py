@@ -15,7 +15,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import ANY_DAY, AdapterLayout, TrainingRecipe
 from data_contracts.protocol.wire_types import Day
-from silo_agent.training.engine_spec import Device, EngineSpec
+from silo_agent.training.engine_spec import Device, EngineSpec, Offload
 from silo_agent.training.loss import Loss, RecordSums
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -68,6 +68,10 @@ class TrainingJob(_Value):
     zero_stage: Literal[1, 2, 3] = 2
     ranks: PositiveInt = 1
     device: Device = "cpu"
+    micro_batch: PositiveInt = 1
+    gradient_checkpointing: bool = False
+    offload: Offload = "none"
+    offload_dir: Path | None = None
     threads_per_rank: PositiveInt = 1
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     heldout_sequences: PositiveInt = 8
@@ -105,6 +109,10 @@ class TrainingJob(_Value):
             zero_stage=self.zero_stage,
             ranks=self.ranks,
             device=self.device,
+            micro_batch=self.micro_batch,
+            gradient_checkpointing=self.gradient_checkpointing,
+            offload=self.offload,
+            offload_dir=self.offload_dir,
         )
 
     def fingerprint(self) -> str:

@@ -28,10 +28,12 @@ from silo_agent.training.job import (
 )
 from silo_agent.training.layout import of_layout, own_layout, rest_file, starting_file
 from silo_agent.training.loss_book import LossBook
+from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
 
 HELDOUT = "heldout"
 WORK, SILO_ONLY = "work", "silo-only"
 """Directories of the home, with one for each run below."""
+NVME = "nvme"
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ class LocalJobs:
     def training(self, starting: GlobalAdapter, splits: Splits) -> TrainingJob:
         """Local training from `starting`; losses that are known already are not asked for."""
         training, plan = self.config.training, self.plan
+        model_dir = self._model_dir()
+        choice = chosen_for(model_dir, plan, self.config)
         book = self.book(splits.heldout)
         silo = self.config.silo
         rest = rest_file(plan, silo, starting.path, self._work_dir())
         return TrainingJob(
-            model_dir=self._model_dir(),
+            model_dir=model_dir,
             layout=self.layout,
             recipe=plan.recipe,
             round=plan.round,
@@ -64,9 +68,13 @@ class LocalJobs:
             train_records=splits.train,
             heldout_records=splits.heldout,
             output_dir=self._work_dir(),
-            zero_stage=training.zero_stage,
+            zero_stage=choice.zero_stage,
             ranks=training.ranks,
             device=training.device,
+            micro_batch=choice.micro_batch,
+            gradient_checkpointing=choice.gradient_checkpointing,
+            offload=choice.offload,
+            offload_dir=self._offload_dir(),
             threads_per_rank=training.threads_per_rank,
             checkpoint_every_steps=training.checkpoint_every_steps,
             heldout_sequences=training.heldout_sequences,
@@ -85,9 +93,9 @@ class LocalJobs:
         self, adapters: tuple[EvaluatedAdapter, ...], heldout: Path, *, per_record: bool = False
     ) -> EvaluationJob:
         """Held-out losses of `adapters`, with `per_record` also of single records."""
-        training = self.config.training
+        training, model_dir = self.config.training, self._model_dir()
         return EvaluationJob(
-            model_dir=self._model_dir(),
+            model_dir=model_dir,
             layout=self.plan.layout,
             residual_layout=self.plan.residual_layout,
             adapters=adapters,
@@ -99,23 +107,28 @@ class LocalJobs:
             device=training.device,
             threads=training.ranks * training.threads_per_rank,
             per_record=per_record,
-            engine=self._engine(),
+            engine=self._engine(model_dir),
         )
 
-    def _engine(self) -> EngineSpec:
+    def _engine(self, model_dir: Path) -> EngineSpec:
         """The one that trains the run's layout, so that training and evaluation share it."""
         training, recipe = self.config.training, self.plan.recipe
+        choice = chosen_for(model_dir, self.plan, self.config)
         return EngineSpec(
-            model_dir=self._model_dir(),
+            model_dir=model_dir,
             layout=self.plan.layout,
             residual_layout=self.plan.residual_layout,
             trained=recipe.trained_factors,
-            sequences_per_rank=max(1, recipe.sequences_per_step // training.ranks),
+            sequences_per_rank=sequences_per_rank(recipe.sequences_per_step, training),
             weight_decay=recipe.weight_decay,
             max_gradient_norm=recipe.max_gradient_norm,
-            zero_stage=training.zero_stage,
+            zero_stage=choice.zero_stage,
             ranks=training.ranks,
             device=training.device,
+            micro_batch=choice.micro_batch,
+            gradient_checkpointing=choice.gradient_checkpointing,
+            offload=choice.offload,
+            offload_dir=self._offload_dir(),
         )
 
     def silo_only(self) -> EvaluatedAdapter | None:
@@ -152,6 +165,10 @@ class LocalJobs:
             )
         require_sound(path)
         return path
+
+    def _offload_dir(self) -> Path | None:
+        """Where parameters go that are on a disk while they are not needed."""
+        return self.config.home / NVME if self.config.training.offload == "nvme" else None
 
     def _work_dir(self) -> Path:
         """One directory per round, not per attempt: a retry finds what was trained before."""

@@ -1,27 +1,271 @@
-"""How much memory ranks take at least, from the headers of the base model's files."""
+"""How much memory a rank takes at its peak, part by part, before anything is loaded.
 
-from pathlib import Path
+The arithmetic follows what PyTorch keeps for the backward pass and what DeepSpeed allocates. It is
+an upper bound in one thing: every token is taken for an answer, because how many are is known only
+when the records are packed. On CPUs a peak is that of resident memory, and was measured
+(docs/memory.md); on GPUs it is device memory by the same arithmetic, and was not.
+"""
 
-from data_contracts.errors import ConsortiaError
-from infra.base_model.folder_check import elements
-from infra.base_model.weight_files import read_weights
-from silo_agent.training.engine_spec import Device
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-RANK_BYTES = 500_000_000
-"""What a rank needs besides the model: PyTorch, DeepSpeed and activations of a small batch."""
+from data_contracts.protocol.records.round_plan import (
+    AdapterLayout,
+    AdapterTarget,
+    TrainedFactors,
+)
+from infra.base_model.model_shape import ModelShape
+from silo_agent.training.engine_spec import Device, Offload
 
-BYTES_PER_PARAMETER = {"cpu": 4, "cuda": 2}
+Stage = Literal[1, 2, 3]
+
+LIBRARIES_BYTES: dict[Device, int] = {"cpu": 520_000_000, "cuda": 600_000_000}
+"""Python, PyTorch, DeepSpeed, transformers and PEFT before a model (measured); a CUDA context."""
+
+VOCABULARY_FACTOR = 14
+"""A tokenizer in memory, as a multiple of the file with its vocabulary (measured)."""
+
+RECORD_TOKEN_BYTES = 100
+"""A token of a packed record: three numbers in three Python lists (measured)."""
+
+WEIGHT_BYTES: dict[Device, int] = {"cpu": 4, "cuda": 2}
+FLOAT32_BYTES = 4
+LOGITS_AT_ONCE = 3
+"""Backward of cross entropy: log-probabilities, their gradient, and that of the logits."""
+
+SOFTCAP_LOGITS = 1
+HOLES_SHARE = 0.65
+"""Of what layers pass through the heap (measured: 0.55 to 0.85, docs/memory.md)."""
+
+LARGEST_IN_HEAP_BYTES = 32 * 2**20
+"""glibc maps what is larger by itself, and gives it back (mallopt(3), M_MMAP_THRESHOLD)."""
+
+_OF_A_LAYER = re.compile(r"^(?P<layer>.*?\.\d+)\.")
+_ATTENTION = re.compile(r"attn|attention")
+_AFTER_ATTENTION = re.compile(r"(o_proj|out_proj|c_proj|dense|wo)$")
 
 
-def ranks_bytes(parameters: int, ranks: int, device: Device) -> int:
-    """Main memory that `ranks` with a base model of so many parameters take, at least."""
-    weights = parameters * BYTES_PER_PARAMETER[device]
-    return ranks * (RANK_BYTES + (weights if device == "cpu" else 0))
+@dataclass(frozen=True)
+class Work:
+    """What a rank trains, as a plan and a silo say it; lengths and counts in tokens.
+
+    `round_tokens` are those of all packed sequences of a round, which every rank holds.
+    """
+
+    layout: AdapterLayout
+    residual_layout: AdapterLayout | None
+    trained: TrainedFactors
+    sequence_length: int
+    round_tokens: int
+    ranks: int
+    device: Device
 
 
-def model_parameters(model: Path) -> int:
-    """How many parameters the model's files hold, from their headers; 0 where they are none."""
-    try:
-        return elements(read_weights(model))
-    except (ConsortiaError, OSError):
+@dataclass(frozen=True)
+class Choice:
+    """What a silo can do to make its work fit."""
+
+    zero_stage: Stage = 2
+    micro_batch: int = 1
+    gradient_checkpointing: bool = False
+    offload: Offload = "none"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a rank's memory, under the name by which it is shown."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The parts of a rank's memory at the moment at which it is fullest."""
+
+    moment: Literal["loading", "training"]
+    parts: tuple[Part, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it, for one rank."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
+    """The peak of one rank that does `work` on a model of `shape`."""
+    libraries = Part("interpreter, libraries, tokenizer", _libraries(shape, work))
+    records = Part("records as packed sequences", work.round_tokens * RECORD_TOKEN_BYTES)
+    if work.device == "cuda":
+        records = Part(records.name, 0)
+    loading = (
+        libraries,
+        records,
+        Part("base weights, while they are read", _loading(shape, work, choice)),
+    )
+    kept, passing = _activations(shape, work, choice)
+    training = (
+        libraries,
+        records,
+        Part("base weights", _weights(shape, work, choice)),
+        Part("adapter, gradients, optimizer", _trained(work, choice)),
+        Part("communication buckets", _buckets(work)),
+        Part("activations kept for the backward pass", kept),
+        Part("holes that they leave in the heap", _holes(shape, work, choice)),
+        passing,
+    )
+    moments = (Estimate("training", training), Estimate("loading", loading))
+    return max(moments, key=lambda each: each.total_bytes)
+
+
+def parameters_of(layout: AdapterLayout, factors: TrainedFactors = "both") -> int:
+    """Numbers in the factors of an adapter."""
+    inputs = sum(target.in_features for target in layout.targets) * (factors != "b")
+    outputs = sum(target.out_features for target in layout.targets) * (factors != "a")
+    return layout.rank * (inputs + outputs)
+
+
+def _libraries(shape: ModelShape, work: Work) -> int:
+    tokenizer = VOCABULARY_FACTOR * shape.tokenizer_bytes if work.device == "cpu" else 0
+    return LIBRARIES_BYTES[work.device] + tokenizer
+
+
+def _loading(shape: ModelShape, work: Work, choice: Choice) -> int:
+    """Files are mapped: what is of the type that is trained in stays where it was mapped."""
+    if work.device == "cuda":
         return 0
+    whole = shape.parameters * FLOAT32_BYTES
+    if choice.zero_stage == 3:
+        # The first rank reads every file, and the others have their share of it at once.
+        return shape.file_bytes + whole // work.ranks + shape.largest * FLOAT32_BYTES
+    return whole if shape.file_bytes == whole else whole + shape.file_bytes
+
+
+def _weights(shape: ModelShape, work: Work, choice: Choice) -> int:
+    """At stage 3 a share, and what is put together for the module that works."""
+    size = WEIGHT_BYTES[work.device]
+    if choice.zero_stage < 3:
+        return shape.parameters * size
+    share = shape.parameters * size // work.ranks
+    is_elsewhere = choice.offload != "none" and work.device == "cuda"
+    return (0 if is_elsewhere else share) + _gathered(shape) * size
+
+
+def _gathered(shape: ModelShape) -> int:
+    return max(shape.largest, shape.layer)
+
+
+def _trained(work: Work, choice: Choice) -> int:
+    """Working and float32 parameters, gradients, two moments; and adapters that stay frozen.
+
+    Stage 1 partitions float32 parameters and moments, stage 2 also gradients, stage 3 all but the
+    working parameters, which are small enough to stay whole.
+    """
+    size, trained = WEIGHT_BYTES[work.device], parameters_of(work.layout, work.trained)
+    frozen = parameters_of(work.layout) - trained
+    if work.residual_layout is not None:
+        frozen += parameters_of(work.residual_layout)
+    states = 3 * FLOAT32_BYTES * trained // work.ranks
+    gradients = FLOAT32_BYTES * trained
+    if choice.zero_stage >= 2:
+        gradients = gradients // work.ranks
+    if choice.offload != "none" and work.device == "cuda":
+        states = gradients = 0
+    return frozen * size + 2 * trained * size + states + gradients
+
+
+def _buckets(work: Work) -> int:
+    """Gradients on their way; the bucket is as large as they are, twice on GPUs."""
+    copies = 2 if work.device == "cuda" else 1
+    return copies * parameters_of(work.layout, work.trained) * WEIGHT_BYTES[work.device]
+
+
+def _activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Part]:
+    """What the forward pass leaves behind, and the larger of what comes on top of it: the logits
+    with their gradients, or one layer in its backward pass."""
+    tokens = choice.micro_batch * work.sequence_length
+    number = tokens * WEIGHT_BYTES[work.device]
+    layer = number * sum(width * count for width, count in _tensors(shape, work, choice))
+    working = number * (3 * shape.feed_forward + 3 * shape.hidden)
+    if shape.keeps_scores:
+        working += 2 * number * shape.heads * work.sequence_length
+    kept = shape.layers * layer
+    if choice.gradient_checkpointing:
+        kept, working = shape.layers * number * shape.hidden, working + layer
+    # The mask of all layers, embeddings and the last norm.
+    kept += number * (2 * shape.hidden)
+    passing = (
+        Part(
+            f"logits of {shape.vocabulary:,} words and their gradients",
+            _logits(shape, work, choice),
+        ),
+        Part("a layer in its backward pass", working),
+    )
+    return kept, max(passing, key=lambda part: part.size_bytes)
+
+
+def _holes(shape: ModelShape, work: Work, choice: Choice) -> int:
+    """What lies free in the heap between tensors that stay, also where layers are computed again:
+    what passed through it once is not given back. Larger tensors are not in the heap. At stage 3
+    the weights of each layer pass through it too."""
+    if work.device == "cuda":
+        return 0
+    tokens = choice.micro_batch * work.sequence_length
+    sizes = ((tokens * FLOAT32_BYTES * width, n) for width, n in _tensors(shape, work, choice))
+    in_heap = sum(size * number for size, number in sizes if size <= LARGEST_IN_HEAP_BYTES)
+    matrix = shape.hidden * shape.feed_forward * FLOAT32_BYTES
+    if choice.zero_stage == 3 and matrix <= LARGEST_IN_HEAP_BYTES:
+        in_heap += shape.layer * FLOAT32_BYTES
+    return int(HOLES_SHARE * shape.layers * in_heap)
+
+
+def _logits(shape: ModelShape, work: Work, choice: Choice) -> int:
+    """Logits are float32 everywhere."""
+    copies = LOGITS_AT_ONCE + SOFTCAP_LOGITS * shape.is_softcapped
+    tokens = choice.micro_batch * work.sequence_length
+    half = tokens * shape.vocabulary * 2 if work.device == "cuda" else 0
+    return copies * tokens * shape.vocabulary * FLOAT32_BYTES + half
+
+
+def _tensors(shape: ModelShape, work: Work, choice: Choice) -> list[tuple[int, int]]:
+    """What one layer keeps: numbers a token of a kind of tensor, and how many of that kind."""
+    width, inner, attention = shape.hidden, shape.feed_forward, shape.attention_width
+    length = work.sequence_length
+    # Inputs of norms; query, key, value and output.
+    kept = [(width, shape.norms), (attention, shape.head_norms + 4)]
+    if shape.keeps_scores:
+        # Scores, their dropout, and what it left.
+        kept.append((shape.heads * length, 3))
+    else:
+        # The mask is made float32 again in each layer.
+        kept += [(shape.heads, 1), (length, 1)]
+    if shape.has_residual_dropout:
+        kept.append((width, 2))
+    if shape.is_gated:
+        kept.append((inner, 3))
+    else:
+        kept.append((inner, 4 if shape.activation == "composed" else 1))
+    if work.trained != "b" or choice.zero_stage == 3:
+        kept += _lora_inputs(shape, work.layout.targets)
+    kept.append((work.layout.rank, max(1, len(work.layout.targets) // shape.layers)))
+    return kept
+
+
+def _lora_inputs(shape: ModelShape, targets: Iterable[AdapterTarget]) -> list[tuple[int, int]]:
+    """Inputs that are kept for LoRA alone, in the layer that has most: modules share theirs."""
+    found_in: dict[str, dict[str, int]] = {}
+    for target in targets:
+        found = _OF_A_LAYER.match(target.module)
+        layer, leaf = found["layer"] if found else "", target.module.rpartition(".")[2]
+        is_attention = _ATTENTION.search(target.module.removeprefix(layer)) is not None
+        if is_attention and _AFTER_ATTENTION.search(leaf):
+            continue
+        is_inner = not is_attention and target.in_features != shape.hidden
+        if is_inner and not shape.is_gated and shape.activation == "relu":
+            continue
+        place = "attention" if is_attention else "inner" if is_inner else "outer"
+        found_in.setdefault(layer, {})[place] = target.in_features
+    most = max(found_in.values(), key=lambda inputs: sum(inputs.values()), default={})
+    return [(size, 1) for size in most.values()]

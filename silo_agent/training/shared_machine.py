@@ -67,7 +67,8 @@ class SharedMachine:
     def make_room(self, needed: int | None) -> None:
         """Return when `needed` bytes are free, or no other agent keeps ranks; in one's own turn.
 
-        None stands for memory that cannot be asked about here, that of a GPU.
+        None stands for memory that cannot be told here: that of a GPU, or for a model that does
+        not say its shape.
         """
         if self._lock is None or _has_room(self._lock, needed):
             return

@@ -41,15 +41,12 @@ from silo_agent.training.jobs import (
 )
 from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
-from silo_agent.training.memory import model_parameters, ranks_bytes
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
 from silo_agent.training.shared_machine import SharedMachine
 
 RANKS = Path(WORK) / "ranks"
 """Directory of the home with the log of what starts the ranks."""
-ROOM_FACTOR = 2
-"""Ranks take twice what they take at least (1.9 GB a rank for a model of 540 MB, measured)."""
 
 log = logging.getLogger("silo-agent")
 
@@ -176,8 +173,8 @@ class DeepSpeedTrainer:
         )
 
     def _make_room(self, shape: GroupShape) -> None:
-        needed = ranks_bytes(model_parameters(shape.model_dir), shape.ranks, shape.device)
-        self._machine.make_room(None if shape.device == "cuda" else ROOM_FACTOR * needed)
+        is_known = shape.device == "cpu" and shape.rank_bytes is not None
+        self._machine.make_room(shape.ranks * (shape.rank_bytes or 0) if is_known else None)
 
 
 def _remember(

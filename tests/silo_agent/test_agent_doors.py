@@ -1,9 +1,11 @@
 """A contract that ceases to count stops training, and stops what was trained from leaving."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from data_contracts.protocol.records import Close, Refusal, RoundPlan, Status, V
 from infra.records.record_store import write_record
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import GlobalAdapter
-from silo_agent.config import AgentSection
+from silo_agent.config import AgentSection, TrainingSection
 from silo_agent.federation.feed import refresh_feed
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.metrics.readings import Readings
@@ -25,6 +27,7 @@ from silo_agent.release.status_reporter import STATUS_NAME, StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step, own_attempt
 from silo_agent.training.job import TrainingResult
+from tests.model_folders import write_model_folder
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -555,3 +558,26 @@ def test_a_plan_that_goes_back_is_refused(federation: SimulatedFederation) -> No
     refusal = released(federation, "silo-c", back).refusal
     assert refusal is not None and refusal.record.rule == "plan.earlier_round"
     assert silo.trainings == trainings
+
+
+def test_a_plan_that_cannot_fit_is_refused_before_anything_is_loaded(
+    federation: SimulatedFederation, tmp_path: Path
+) -> None:
+    """Whatever else runs on the machine: what counts is what it has, or what the silo says."""
+    silo = federation.silos["silo-c"]
+    model, policy = write_model_folder(tmp_path / "model"), silo.home / "policy.toml"
+    policy.write_text(re.sub(r"(?m)^path = .*$", f'path = "{model}"', policy.read_text()))
+    plan = federation.open()
+    for gigabytes, step in ((0.25, Step.REFUSED), (1000, Step.FINISHED)):
+        agent = silo.agent(FEDERATION, federation.pinned)
+        training = TrainingSection(memory_gb=gigabytes)
+        config = agent.config.model_copy(update={"training": training})
+        assert poll_once(replace(agent, config=config)) is step
+    refusal = released(federation, "silo-c", plan).refusal
+    assert isinstance(refusal, Verified) and isinstance(refusal.record, Refusal)
+    assert refusal.record.rule == "policy.resources"
+    assert re.search(r"needs 0\.\d\d GB at the least, and 0\.25 GB are", refusal.record.reason)
+    assert silo.kinds() == {"refusal"} and silo.trainings == 0
+    federation.silos_act(UNTIL_SUBMISSION)
+    close = closed(federation, plan)
+    assert [(r.silo, r.rule) for r in close.refused] == [("silo-c", "policy.resources")]

@@ -170,6 +170,16 @@ def test_being_named_in_what_is_published_has_to_be_allowed(tmp_path: Path) -> N
     assert tomllib.loads(policy_text("", None))["may_be_named"] is False
 
 
+def test_a_plan_that_does_not_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    short = context(shortage="It needs 2 GB, and 1 GB is there.")
+    refusal = judge_plan(PLAN, policy(tmp_path), short)
+    assert refusal is not None
+    assert refusal.reason.endswith("memory. It needs 2 GB, and 1 GB is there.")
+    other = judge_plan(PLAN, policy(tmp_path, rank=PLAN.layout.rank - 1), short)
+    assert other is not None and other.rule == "policy.rank"
+    assert "GB" not in other.reason, "which are told with their own rule alone"
+
+
 def test_a_plan_exactly_at_every_limit_is_accepted(tmp_path: Path) -> None:
     assert decided_by(PLAN, policy(tmp_path), context()) is None
 
@@ -211,6 +221,7 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
         ("policy.contract_use", {"contract": terms(uses=("commercial",))}),
         ("policy.contract_duo", {"contract": terms(duo_codes=("DUO:0000021",))}),
         ("policy.contract_egress", {"contract": terms(egress=("status", "losses"))}),
+        ("policy.resources", {"shortage": "It needs 2 GB, and 1 GB is there."}),
     ],
 )
 def test_a_plan_that_does_not_fit_this_silo_is_refused(

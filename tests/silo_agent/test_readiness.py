@@ -214,3 +214,44 @@ def test_a_new_home_says_what_comes_next(tmp_path: Path) -> None:
         ["consortia", "contract", "lint"],
     ]
     assert require_pasteable(text) >= 6
+
+
+def plan_shown(silo: ReadySilo, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "silo_agent.cli", "plan", "--home", str(silo.home), *options],
+        env=os.environ | {"COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_memory_of_a_round_is_planned_on_one_screen(silo: ReadySilo) -> None:
+    by_hand = ("--length", "512", "--rank", "4", "--sequences", "6")
+    done = plan_shown(silo, *by_hand)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) < 30, "one screen"
+    assert "model, rank 4, length 512" in lines[0]
+    parts = [float(line.split()[-2]) for line in lines if line.endswith(" GB")]
+    assert sum(parts[:-1]) == pytest.approx(parts[-1], abs=0.05), "the parts, then the whole"
+    assert any(line.startswith("chosen: stage 2, micro-batch 1") for line in lines)
+    rows = [line.split() for line in lines if line.split()[1:2] in (["yes"], ["no"])]
+    assert [row[:2] for row in rows] == [[s, c] for s in "123" for c in ("no", "yes")]
+    assert all(row[-3:] == ["6", "of", "6"] for row in rows)
+    silo.edit("silo-agent.toml", "# memory_gb = 8.0", "memory_gb = 0.25")
+    short = plan_shown(silo, *by_hand)
+    assert short.returncode == 1
+    assert "nothing fits; least takes: stage 2" in short.stdout
+    assert short.stdout.count("does not fit") == 6
+    assert short.stderr.startswith("error: memory of a training process: expected 0.")
+    item = silo.items()["memory"]
+    assert (item.state, item.name in refusals([item])) == ("warning", False), "no plan yet"
+    assert "at the policy's limits" in item.detail and "0.25 GB" in item.detail
+
+
+def test_without_a_plan_a_length_is_asked_for(silo: ReadySilo) -> None:
+    done = plan_shown(silo)
+    assert done.returncode == 1
+    assert "expected a newest plan in the federation's feed, or a --length" in done.stderr

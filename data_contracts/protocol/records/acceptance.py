@@ -24,7 +24,8 @@ class Acceptance(SiloRecord):
 
 
 class Refusal(SiloRecord):
-    """The silo does not take part. `rule` decided; `reason` is a fixed sentence of that rule."""
+    """The silo does not take part. `rule` decided; `reason` is a fixed sentence of that
+    rule, which `policy.resources` follows with two sizes of memory."""
 
     kind: ClassVar[str] = "refusal"
     added_fields: ClassVar[tuple[str, ...]] = ("program",)

@@ -26,6 +26,7 @@ from silo_agent.training.job import (
     TrainingJob,
     TrainingResult,
 )
+from silo_agent.training.memory_plan import rank_bytes
 from silo_agent.training.orders import Order
 from silo_agent.training.processes.failed_process import FailedProcess
 from silo_agent.training.processes.rank_memory import RankMemory
@@ -85,7 +86,9 @@ def run_training(
     if earlier is not None and not _misses_baseline(job, earlier):
         return earlier
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
-    shape = GroupShape(job.model_dir, job.device, job.ranks, job.threads_per_rank)
+    recipe = job.recipe
+    peak = rank_bytes(job.engine, recipe.sequence_length, recipe.tokens_per_round)
+    shape = GroupShape(job.model_dir, job.device, job.ranks, job.threads_per_rank, peak)
     try:
         watch.until_done(job, _in_ranks(ranks, files, fingerprint, shape, "training"))
     except TrainingInterruptedError as interruption:
@@ -146,7 +149,8 @@ def _evaluating(
 ) -> Started:
     if ranks is not None and job.engine is not None:
         threads = max(1, job.threads // job.engine.ranks)
-        shape = GroupShape(job.model_dir, job.device, job.engine.ranks, threads)
+        peak = rank_bytes(job.engine, job.sequence_length, 0)
+        shape = GroupShape(job.model_dir, job.device, job.engine.ranks, threads, peak)
         return _in_ranks(ranks, files, fingerprint, shape, "evaluation")
     launch = Launch(
         "silo_agent.training.ranks.evaluate",

@@ -9,7 +9,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,12 +27,16 @@ log = logging.getLogger("silo-agent")
 
 @dataclass(frozen=True)
 class GroupShape:
-    """What ranks are started for; a job of another shape needs others."""
+    """What ranks are started for; a job of another shape needs others.
+
+    `rank_bytes` is what a rank takes at its peak with the first job, None where that is not known.
+    """
 
     model_dir: Path
     device: Device
     ranks: int
     threads_per_rank: int
+    rank_bytes: int | None = field(default=None, compare=False)
 
 
 @dataclass

@@ -33,6 +33,7 @@ from silo_agent.training.ranks.lora_model import (
     adapter_parameters,
     answer_nll,
     load_lora_model,
+    recompute_activations,
     record_nll,
     set_adapter,
     trained_parameters,
@@ -42,6 +43,7 @@ from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
 from silo_agent.training.ranks.packing_check import may_pack
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
+from silo_agent.training.ranks.zero_settings import leave_stage_3, zero_settings
 
 NEVER = 10**9
 
@@ -59,7 +61,7 @@ def deepspeed_config(spec: EngineSpec) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.sequences_per_rank,
         "gradient_clipping": float(spec.max_gradient_norm),
         "optimizer": {"type": "AdamW", "params": optimizer},
-        "zero_optimization": {"stage": spec.zero_stage, "overlap_comm": spec.device == "cuda"},
+        "zero_optimization": zero_settings(spec),
         "bf16": {"enabled": spec.device == "cuda"},
         "steps_per_print": NEVER,
     }
@@ -82,6 +84,8 @@ class LoraEngine:
             residual=spec.residual_layout,
             trained=spec.trained,
         )
+        if spec.gradient_checkpointing:
+            recompute_activations(model, partitioned=spec.zero_stage == 3)
         trainable = list(trained_parameters(model).values())
         self._engine, *_ = deepspeed.initialize(
             model=model, model_parameters=trainable, config=config
@@ -212,6 +216,9 @@ class LoraEngine:
         """Free the engine's hooks, buffers and model before another one is built."""
         self._engine.destroy()
         del self._engine
+        if self.spec.zero_stage == 3:
+            self._stage_3_config = None
+            leave_stage_3()
 
     @property
     def _running(self) -> TrainingJob:

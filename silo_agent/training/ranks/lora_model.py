@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from data_contracts.adapters.adapter_format import expected_shapes
 from data_contracts.adapters.starting_adapter import Float32Array
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
 from silo_agent.training.engine_spec import Device
 from silo_agent.training.ranks.base_model import (
@@ -65,6 +65,25 @@ def load_lora_model(
         _require_shapes(model, residual, RESIDUAL_NAME)
     _train_only(model, trained)
     return model
+
+
+def recompute_activations(model: Any, *, partitioned: bool) -> None:
+    """Keep only the inputs of layers for the backward pass, which computes the rest again.
+
+    With `partitioned` parameters (ZeRO-3) the older way of torch.utils.checkpoint is taken: the
+    newer one compares shapes with those of the first pass, when parameters were put together.
+    Raises SiloOperatorError for a model that cannot do it.
+    """
+    if not model.get_base_model().supports_gradient_checkpointing:
+        raise SiloOperatorError(
+            "base model of the plan",
+            expected="a model that can recompute its activations, for gradient_checkpointing",
+            found=f"{type(model.get_base_model()).__name__}, which cannot",
+            action="set gradient_checkpointing = false in silo-agent.toml",
+        )
+    # Frozen embeddings give nothing a gradient is asked for, and the older way needs one.
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": partitioned})
 
 
 def adapter_parameters(model: Any, adapter: str = ADAPTER_NAME) -> dict[str, torch.nn.Parameter]:

@@ -30,6 +30,7 @@ from tests.silo_agent.training.tiny_jobs import (
     make_tiny_silo,
     mixing_job,
     recipe_job,
+    saving_jobs,
     second_round,
     twice,
 )
@@ -94,6 +95,7 @@ def last_launch(
         *twice(silo, 3, start),
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
         mixing_job(silo),
+        *saving_jobs(silo),
     )
     ranks = ResidentRanks(silo.root, KEEP_SECONDS)
     error = train_in_shared_ranks((*jobs, damaged_job(silo)), ranks)

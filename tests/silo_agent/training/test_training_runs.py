@@ -25,6 +25,7 @@ from tests.silo_agent.training.tiny_jobs import SECOND_STEPS, STEPS, Jobs, TinyS
 pytestmark = pytest.mark.stack
 
 TOLERANCE = 1e-5
+OFFLOAD_TOLERANCE = 1e-6
 
 
 def difference(first: Path, second: Path, layout: AdapterLayout) -> float:
@@ -121,6 +122,26 @@ def test_a_used_engine_trains_the_very_adapter_of_a_new_one(two_ranks: Jobs, sta
     exact = {"first_step_loss", "last_step_loss", "base", "starting", "local", "silo_only"}
     assert again.model_dump(include=exact) == fresh.model_dump(include=exact)
     assert fresh.first_step_loss != between.first_step_loss
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_activations_that_are_computed_again_train_the_very_same_adapter(
+    two_ranks: Jobs, stage: int
+) -> None:
+    """At stage 2 after stage 3 in the same ranks, which leaves nothing of itself behind."""
+    plain = finished(two_ranks[f"zero-{stage}"])
+    saving = finished(two_ranks[f"zero-{stage}-checkpointing"])
+    assert saving.adapter.read_bytes() == plain.adapter.read_bytes()
+    assert saving.first_step_loss == plain.first_step_loss
+    assert saving.last_step_loss == plain.last_step_loss
+
+
+def test_parameters_that_are_elsewhere_train_the_same_adapter_but_for_rounding(
+    two_ranks: Jobs,
+) -> None:
+    job = two_ranks["zero-3-offload"]
+    offloaded, plain = finished(job).adapter, finished(two_ranks["zero-3"]).adapter
+    assert difference(offloaded, plain, job.layout) < OFFLOAD_TOLERANCE
 
 
 def test_training_went_on_from_the_checkpoint_of_the_killed_run(resumed: Resumed) -> None:

@@ -133,6 +133,16 @@ def twice(silo: TinySilo, stage: int, starting: Path) -> tuple[TrainingJob, ...]
     )
 
 
+def saving_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
+    """The jobs of `twice`, with less memory: activations computed again, or moved elsewhere."""
+    saves: dict[str, dict[str, Any]] = {
+        "zero-2-checkpointing": {"zero_stage": 2, "gradient_checkpointing": True},
+        "zero-3-checkpointing": {"zero_stage": 3, "gradient_checkpointing": True},
+        "zero-3-offload": {"zero_stage": 3, "offload": "cpu"},
+    }
+    return tuple(silo.job(name, **changes) for name, changes in saves.items())
+
+
 def absent_module_job(silo: TinySilo) -> TrainingJob:
     """A failure that a rank reports."""
     target = AdapterTarget(module="model.layers.0.self_attn.absent", in_features=32, out_features=8)

@@ -1,0 +1,195 @@
+"""How a round is trained so that it fits: the smallest ZeRO stage, the largest micro-batch there.
+
+Settings that are numbers are taken as they are; for those that say "auto" what fits is looked for,
+in one order: stages from 1 to 3, in each first without and then with gradient checkpointing (which
+costs a second forward pass), in each the largest micro-batch. A plan for which nothing fits is
+refused before a byte is loaded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_contracts.errors import ConsortiaError
+from data_contracts.protocol.records import RoundPlan
+from infra.base_model.model_shape import ModelShape, model_shape
+from silo_agent.config import SiloConfig, TrainingSection
+from silo_agent.policy.policy_file import PolicyFile
+from silo_agent.training.engine_spec import EngineSpec
+from silo_agent.training.memory import Choice, Estimate, Stage, Work, estimate
+from silo_agent.training.memory_room import Room, gigabytes, room_of
+from silo_agent.training.offload import require_offload
+
+STAGES: tuple[Stage, ...] = (1, 2, 3)
+MOST_AUTOMATIC = 64
+"""Sequences in a micro-batch that is chosen: beyond it nothing becomes faster."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of training, and what a rank takes at its peak."""
+
+    choice: Choice
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """A model, what is to be trained on it, the silo's settings, and the room of a rank."""
+
+    shape: ModelShape
+    work: Work
+    sequences_per_rank: int
+    training: TrainingSection
+    room: Room
+
+    @cached_property
+    def chosen(self) -> Candidate | None:
+        """The first candidate that fits; None when none does."""
+        return next((each for each in self._candidates() if self.fits(each)), None)
+
+    @cached_property
+    def least(self) -> Candidate:
+        """The candidate that takes least."""
+        return min(self._candidates(), key=lambda each: each.estimate.total_bytes)
+
+    @property
+    def shown(self) -> Candidate:
+        """What is trained, or what comes nearest to it."""
+        return self.chosen or self.least
+
+    @property
+    def shortage(self) -> str | None:
+        """What is needed and what there is, in words; None where something fits."""
+        if self.chosen is not None or self.room.size_bytes is None:
+            return None
+        needed, there = self.least.estimate.total_bytes, self.room.size_bytes
+        return (
+            f"A training process needs {gigabytes(needed)} at the least, "
+            f"and {gigabytes(there)} are there for it."
+        )
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether the room of a rank holds it."""
+        return self.room.holds(candidate.estimate.total_bytes)
+
+    def with_(self, choice: Choice) -> Candidate:
+        """Any choice, with what it takes."""
+        return Candidate(choice, estimate(self.shape, self.work, choice))
+
+    def largest_micro_batch(self, choice: Choice) -> int | None:
+        """The largest one that fits with the rest of `choice`; None when not even one does."""
+        for size in _automatic(self.sequences_per_rank):
+            other = Choice(choice.zero_stage, size, choice.gradient_checkpointing, choice.offload)
+            if self.fits(self.with_(other)):
+                return size
+        return None
+
+    def _candidates(self) -> Iterator[Candidate]:
+        return map(self.with_, choices(self.training, self.sequences_per_rank, self.room))
+
+
+def choices(training: TrainingSection, sequences_per_rank: int, room: Room) -> Iterator[Choice]:
+    """What the settings leave open, in the order of preference.
+
+    In a room that is not known nothing is looked for: stage 2 (3 to offload), one sequence.
+    """
+    is_known = room.size_bytes is not None
+    automatic = STAGES if is_known else (2,)
+    if training.offload != "none":
+        automatic = (3,)
+    stages = automatic if training.zero_stage == "auto" else (training.zero_stage,)
+    checkpointing = training.gradient_checkpointing
+    open_ = (False, True) if is_known else (False,)
+    sizes = _automatic(sequences_per_rank) if is_known else [1]
+    if training.micro_batch != "auto":
+        sizes = [min(training.micro_batch, sequences_per_rank)]
+    for stage in stages:
+        for saves in open_ if checkpointing == "auto" else (checkpointing,):
+            for size in sizes:
+                yield Choice(stage, size, saves, training.offload)
+
+
+def work_of(plan: RoundPlan, silo: str, training: TrainingSection) -> Work:
+    """What a plan asks of this silo, at its largest: what is cut off from the run's adapter acts
+    beside a narrower one, and a silo-only baseline trains both factors."""
+    own, recipe = plan.layout_of(silo), plan.recipe
+    residual = plan.layout if own != plan.layout else plan.residual_layout
+    return Work(
+        layout=own,
+        residual_layout=residual,
+        trained="both" if training.silo_only_baseline else recipe.trained_factors,
+        sequence_length=recipe.sequence_length,
+        round_tokens=recipe.tokens_per_round,
+        ranks=training.ranks,
+        device=training.device,
+    )
+
+
+def memory_plan(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> MemoryPlan:
+    """How `plan` is trained here; SiloOperatorError where the model does not say its shape."""
+    training = config.training
+    return MemoryPlan(
+        model_shape(model_dir),
+        work_of(plan, config.silo, training),
+        sequences_per_rank(plan.recipe.sequences_per_step, training),
+        training,
+        room_of(training),
+    )
+
+
+def sequences_per_rank(sequences_per_step: int, training: TrainingSection) -> int:
+    """Sequences that one rank sees in one step."""
+    return max(1, sequences_per_step // training.ranks)
+
+
+def chosen_for(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
+    """What the ranks are started with. Where nothing is left open nothing is asked; where nothing
+    fits it is what takes least, for plans that were accepted before the settings were changed.
+    Raises SiloOperatorError where the machine lacks what `offload` needs."""
+    training = config.training
+    require_offload(training.offload)
+    if "auto" not in (training.zero_stage, training.micro_batch, training.gradient_checkpointing):
+        each = sequences_per_rank(plan.recipe.sequences_per_step, training)
+        return next(choices(training, each, Room(None, "")))
+    return memory_plan(model_dir, plan, config).shown.choice
+
+
+def shortage(plan: RoundPlan, policy: PolicyFile, config: SiloConfig) -> str | None:
+    """Why no setting of this silo holds the plan, in numbers; None where one does.
+
+    None also where the model is not allowed, is not there or does not say its shape: that is for
+    other rules, and for the look at it before ranks start.
+    """
+    model = policy.policy.model(plan.base_model.digest) if policy.policy else None
+    if model is None:
+        return None
+    try:
+        return memory_plan(config.path(model.path), plan, config).shortage
+    except (ConsortiaError, OSError):
+        return None
+
+
+def rank_bytes(spec: EngineSpec, sequence_length: int, round_tokens: int) -> int | None:
+    """What a rank with this engine takes at its peak; None for a model of an unknown shape."""
+    work = Work(
+        layout=spec.layout,
+        residual_layout=spec.residual_layout,
+        trained=spec.trained,
+        sequence_length=sequence_length,
+        round_tokens=round_tokens,
+        ranks=spec.ranks,
+        device=spec.device,
+    )
+    choice = Choice(spec.zero_stage, spec.micro_batch, spec.gradient_checkpointing, spec.offload)
+    try:
+        return estimate(model_shape(spec.model_dir), work, choice).total_bytes
+    except (ConsortiaError, OSError):
+        return None
+
+
+def _automatic(sequences_per_rank: int) -> list[int]:
+    """Divisors, the largest first: every micro-batch of a step is full."""
+    most = min(sequences_per_rank, MOST_AUTOMATIC)
+    return [size for size in range(most, 0, -1) if sequences_per_rank % size == 0]

@@ -1,0 +1,39 @@
+"""What DeepSpeed is told of ZeRO: the stage, and at stage 3 what leaves memory when."""
+
+from typing import Any
+
+import torch
+from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from silo_agent.training.engine_spec import EngineSpec
+
+
+def zero_settings(spec: EngineSpec) -> dict[str, Any]:
+    """DeepSpeed's `zero_optimization`."""
+    zero: dict[str, Any] = {"stage": spec.zero_stage, "overlap_comm": spec.device == "cuda"}
+    if spec.zero_stage == 3:
+        # DeepSpeed keeps what it needs again within a billion parameters: small models stay whole.
+        zero["stage3_max_reuse_distance"] = 0
+        if spec.device == "cpu":
+            # Nothing is sent beside the arithmetic there, so what is fetched early only takes room.
+            zero["stage3_prefetch_bucket_size"] = 0
+    if spec.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+        zero["offload_param"] = {"device": "cpu"}
+    if spec.offload == "nvme":
+        # Of an adapter's optimizer there is little: only the base model goes to the disk.
+        zero["offload_param"] = {"device": "nvme", "nvme_path": str(spec.offload_dir)}
+    return zero
+
+
+def leave_stage_3() -> None:
+    """Undo what an engine at stage 3 leaves in the process, so that the next may have another.
+
+    transformers would go on partitioning what it loads, and DeepSpeed has put a linear function of
+    its own in the place of PyTorch's ("this will persist unless manually reset").
+    """
+    unset_hf_deepspeed_config()
+    replaced = getattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", None)
+    if replaced is not None:
+        torch.nn.functional.linear = replaced
