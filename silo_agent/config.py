@@ -15,6 +15,7 @@ from infra.storage.config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
+MAX_MICRO_BATCH = 4096
 MAX_RESTARTS = 100
 
 Device = Literal["cpu", "cuda"]
@@ -55,6 +56,7 @@ class DataSection(_Section):
 class TrainingSection(_Section):
     """How this silo trains: ranks on one machine, ZeRO stage, device.
 
+    `micro_batch` packed sequences of a rank go through the model at a time.
     `lock` names a file on which agents of one machine take turns; `silo_only_baseline` also trains
     an adapter that is never merged, so that the silo can see what the federation gives it. The
     processes stay with the base model in memory for `keep_minutes` after their last work, so that
@@ -65,6 +67,7 @@ class TrainingSection(_Section):
     ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)] = 2
     threads_per_rank: Annotated[int, Field(ge=1, le=256)] = 1
     zero_stage: Literal[1, 2, 3] = 2
+    micro_batch: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCH)] = 1
     checkpoint_every_steps: PositiveCount = 2
     heldout_sequences: PositiveCount = 32
     silo_only_baseline: bool = True

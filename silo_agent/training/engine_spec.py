@@ -1,5 +1,6 @@
 """What a DeepSpeed engine cannot change once it is built, as a value."""
 
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ class EngineSpec(BaseModel):
     """Jobs with the same one can be done with one engine, one after the other.
 
     `residual_layout` None means that no residual acts beside the adapter; `sequences_per_rank` are
-    those of one step, which is the number of its backward passes.
+    those of one step, of which `micro_batch` at a time go through the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,12 @@ class EngineSpec(BaseModel):
     zero_stage: Literal[1, 2, 3]
     ranks: Annotated[int, Field(ge=1)]
     device: Device
+    micro_batch: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def backward_passes(self) -> int:
+        """Those of one step on one rank; the last may have fewer sequences than the others."""
+        return math.ceil(self.sequences_per_rank / self.micro_batch)
 
     def measures_as(self, other: "EngineSpec") -> bool:
         """Whether the model is the same, so that held-out losses are."""

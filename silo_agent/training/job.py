@@ -50,7 +50,8 @@ class TrainingJob(_Value):
 
     `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
-    `prompt_date` is the date for a chat template that writes one.
+    `prompt_date` is the date for a chat template that writes one. `micro_batch` packed sequences of
+    a rank go through the model at a time, which changes a step's result by rounding alone.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     """
 
@@ -69,6 +70,7 @@ class TrainingJob(_Value):
     ranks: PositiveInt = 1
     device: Device = "cpu"
     threads_per_rank: PositiveInt = 1
+    micro_batch: PositiveInt = 1
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     heldout_sequences: PositiveInt = 8
     measure_base: bool = False
@@ -105,6 +107,7 @@ class TrainingJob(_Value):
             zero_stage=self.zero_stage,
             ranks=self.ranks,
             device=self.device,
+            micro_batch=self.micro_batch,
         )
 
     def fingerprint(self) -> str:

@@ -68,6 +68,7 @@ class LocalJobs:
             ranks=training.ranks,
             device=training.device,
             threads_per_rank=training.threads_per_rank,
+            micro_batch=training.micro_batch,
             checkpoint_every_steps=training.checkpoint_every_steps,
             heldout_sequences=training.heldout_sequences,
             measure_base=bool(book.without_records([BASE])),
@@ -116,6 +117,7 @@ class LocalJobs:
             zero_stage=training.zero_stage,
             ranks=training.ranks,
             device=training.device,
+            micro_batch=training.micro_batch,
         )
 
     def silo_only(self) -> EvaluatedAdapter | None:
