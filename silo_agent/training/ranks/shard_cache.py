@@ -27,6 +27,9 @@ from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_
 FORMAT = 1
 """Raised whenever the same records would become other tokens."""
 
+LETTERS_AT_A_TIME = 2**18
+"""Of records that are tokenised together: enough for all cores, and little memory."""
+
 LOCK, SUFFIX = ".lock", ".tokens"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2")
 
@@ -79,8 +82,8 @@ class ShardCache:
 
     def _conversations(self, records: Path) -> Iterator[Conversation | None]:
         conversations = Conversations(self._tokenizer(self._model_dir), self._day)
-        for prompt, answer in read_records(records):
-            yield conversations.of(prompt, answer)
+        for some in _some_at_a_time(read_records(records)):
+            yield from conversations.of_many(some)
 
     def _key(self, records: Path) -> bytes:
         files = {
@@ -92,6 +95,19 @@ class ShardCache:
         of_records = artifact_of_file(records).digest
         described = rfc8785.dumps([FORMAT, of_records, files, self._day, libraries])
         return bytes.fromhex(digest_of_bytes(described))
+
+
+def _some_at_a_time(records: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    some: list[tuple[str, str]] = []
+    letters = 0
+    for record in records:
+        some.append(record)
+        letters += sum(map(len, record))
+        if letters > LETTERS_AT_A_TIME:
+            yield some
+            some, letters = [], 0
+    if some:
+        yield some
 
 
 @contextmanager

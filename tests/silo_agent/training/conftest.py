@@ -47,9 +47,9 @@ def one_rank(silo: TinySilo) -> Jobs:
         first_round(silo, "one-rank", ranks=1),
         recipe_job(silo, "one-rank-b", "b", zero_stage=2, ranks=1),
         recipe_job(silo, "one-rank-a", "a", zero_stage=1, ranks=1),
-        first_round(silo, "one-rank-zero-3", ranks=1, zero_stage=3),
         first_round(silo, "one-rank-in-threes", ranks=1, micro_batch=3),
         recipe_job(silo, "one-rank-b-in-threes", "b", zero_stage=2, ranks=1, micro_batch=3),
+        first_round(silo, "one-rank-zero-3", ranks=1, zero_stage=3),
         absent_module_job(silo),
     )
     train_in_one_rank(jobs, silo.root)
