@@ -60,7 +60,7 @@ bench-contracts: $(READY) ## measure the data gate; writes .consortia/bench/cont
 bench-models: $(READY) ## which architectures keep packed conversations apart; writes .consortia/bench/base-models.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.base_models
 
-bench-data: $(READY) ## records to tokens to micro-batches, time and memory (RECORDS=n, QUICK=1: fewer); writes .consortia/bench/data.json
+bench-data: $(READY) ## records to tokens to micro-batches, time and memory (RECORDS=n, QUICK=1: others); writes .consortia/bench/data.json
 	@$(BIN)/python -m benchmarks.data_path $(if $(filter 1,$(QUICK)),--quick) $(if $(RECORDS),--records $(RECORDS))
 
 clean: ## remove the environment and everything the demo made

@@ -1,10 +1,10 @@
 """The way of the data to the model: what it costs in time and memory, with the demo's model.
 
-`make bench-data` (RECORDS=n: other than a million; QUICK=1: 20,000). The demo's records, each with
-a number of its own, so often that there are as many as asked for, are tokenised into a shard; then
-rounds are packed from it, each in a process of its own whose largest memory is told. Then a step's
-tokens go through the model in micro-batches of several sizes, one after the other in one process
-with one thread.
+`make bench-data` (RECORDS=n: other than 100,000; QUICK=1: 5,000). The demo's records, each with a
+number of its own, so often that there are as many as asked for, are tokenised into a shard. Their
+conversations, again and again, fill one of a million, from which rounds are packed. Each is done in
+a process of its own whose largest memory is told. Then a step's tokens go through the model in
+micro-batches of several sizes, one after the other in one process with one thread.
 """
 
 import argparse
@@ -25,19 +25,20 @@ from typing import Any
 STATE = Path(".consortia")
 RESULTS = STATE / "bench/data.json"
 WORK = STATE / "bench/data"
-RECORDS, FEW_RECORDS = 1_000_000, 20_000
+RECORDS, FEW_RECORDS, MANY = 100_000, 5_000, 1_000_000
 LENGTH, STEPS, SEQUENCES = 1024, 100, 16
 """Of a round: tokens of a sequence, steps, sequences of a step."""
 DAY = "2026-01-01"
 BATCH_LENGTH, BATCH_SEQUENCES, MICRO_BATCHES, REPEATS = 256, 4, (2, 4), 2
 RANK = 8
-WHOLE = "a whole pass"
+FILL, WHOLE = "write a million", "a whole pass over a million"
+FILLED, KEY = "million.tokens", bytes(32)
 
 
 def main(count: int) -> None:
     """Measure everything, and write and print it."""
     model_dir, records = _prepared(count)
-    measures = ("tokenise", "round 1", "round 2", WHOLE, "micro-batches")
+    measures = ("tokenise", "map again", FILL, "round 1", "round 2", WHOLE, "micro-batches")
     found: dict[str, Any] = {"machine": _machine(), "records": count}
     found["bytes of records"] = records.stat().st_size
     for what in measures:
@@ -100,7 +101,7 @@ def _measure(what: str, model_dir: Path, records: Path) -> dict[str, Any]:
     load_tokenizer(model_dir)
     before = _peak_mb()
     began, cpu = time.perf_counter(), time.process_time()
-    told = _told(what, cache.of(records))
+    told = _told(what, cache, records)
     return {
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "seconds": round(time.perf_counter() - began, 2),
@@ -111,12 +112,19 @@ def _measure(what: str, model_dir: Path, records: Path) -> dict[str, Any]:
     }
 
 
-def _told(what: str, shard: Any) -> dict[str, Any]:
+def _told(what: str, cache: Any, records: Path) -> dict[str, Any]:
     from silo_agent.training.ranks.packing import PackingRule, pack_heldout, pack_training
+    from silo_agent.training.ranks.token_shard import open_shard, write_shard
 
-    rule = PackingRule(LENGTH)
-    if what == "tokenise":
-        return {"shard_bytes": shard.path.stat().st_size}
+    filled = records.parent / "shards" / FILLED
+    if what in ("tokenise", "map again"):
+        return {"shard_bytes": cache.of(records).path.stat().st_size}
+    if what == FILL:
+        write_shard(filled, KEY, _again(cache.of(records)))
+        return {"shard_bytes": filled.stat().st_size}
+    rule, shard = PackingRule(LENGTH), open_shard(filled, KEY, FILLED)
+    if shard is None:
+        raise RuntimeError("the shard of a million is not whole")
     if what == WHOLE:
         sequences = pack_heldout(shard, rule, limit=sys.maxsize, seed=1)
     else:
@@ -131,6 +139,13 @@ def _told(what: str, shard: Any) -> dict[str, Any]:
         tokens += sum(len(sequence.token_ids) for sequence in step)
     cutting = round(time.process_time() - planned, 2)
     return {"sequences": len(sequences), "tokens": tokens, "cutting_cpu_seconds": cutting}
+
+
+def _again(shard: Any) -> Iterator[Any]:
+    from silo_agent.training.ranks.conversation import Conversation
+
+    for number in range(MANY):
+        yield Conversation(*shard.cut(number % len(shard), sys.maxsize))
 
 
 def _micro_batches(model_dir: Path, shard: Any) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _answer_logits(
     of_row, counted = (labels != IGNORED).nonzero(as_tuple=True)
     kept, options = torch.arange(labels.shape[1]), dict[str, torch.Tensor]()
     if _accepts(model, "logits_to_keep"):
-        kept = counted.unique()
+        kept = torch.from_numpy(np.unique(counted.numpy()))
         options["logits_to_keep"] = kept.to(device)
     logits = _forward(model, rows, device, **options).logits
     if options and len(rows) == 1:

@@ -81,7 +81,7 @@ class TokenShard:
         """
         start = int(self._starts(np.array([place]))[0])
         words = self._words[start : int(self._index["end"][place])]
-        if zlib.crc32(words) != int(self._index["crc"][place]):
+        if zlib.crc32(words.tobytes()) != int(self._index["crc"][place]):
             self.path.unlink(missing_ok=True)
             raise SiloOperatorError(
                 f"tokenised records {self.path}",
@@ -112,7 +112,7 @@ def open_shard(path: Path, key: bytes, records: str) -> TokenShard | None:
     border = _HEADER.size + tokens * _WORD.itemsize
     if (magic, of_key) != (_MAGIC, key) or mapped.size != border + count * _INDEX.itemsize:
         return None
-    if hashlib.sha256(mapped[border:]).digest() != of_index:
+    if hashlib.sha256(mapped[border:].data).digest() != of_index:
         return None
     return TokenShard(path, records, mapped, tokens)
 
@@ -128,17 +128,18 @@ def write_shard(path: Path, key: bytes, conversations: Iterable[Conversation | N
     with private_file(path) as file:
         file.write(bytes(_HEADER.size))
         for conversation in conversations:
-            words = _words(conversation)
+            words = _words(conversation).tobytes()
             file.write(words)
-            total += len(words)
+            total += len(words) // _WORD.itemsize
             ends.append(total)
             crcs.append(zlib.crc32(words))
             flags.append(_flags(conversation))
         index = np.empty(len(ends), _INDEX)
         index["end"], index["crc"], index["flags"] = ends, crcs, flags
-        file.write(index)
+        packed = index.tobytes()
+        file.write(packed)
         file.seek(0)
-        of_index = hashlib.sha256(index).digest()
+        of_index = hashlib.sha256(packed).digest()
         file.write(_HEADER.pack(_MAGIC, key, of_index, len(ends), total))
 
 

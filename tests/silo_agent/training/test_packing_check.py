@@ -57,7 +57,7 @@ def test_what_mixes_them_may_not(architecture: str) -> None:
     model.to(torch.float32)
 
 
-class LooksAside(LlamaForCausalLM):
+class LooksAside(LlamaForCausalLM):  # type: ignore[misc]
     """A model whose logits depend on what else is in the batch."""
 
     def forward(self, input_ids: Any, position_ids: Any, **options: Any) -> Any:
@@ -66,7 +66,7 @@ class LooksAside(LlamaForCausalLM):
         return output
 
 
-class LooksBehind(LlamaForCausalLM):
+class LooksBehind(LlamaForCausalLM):  # type: ignore[misc]
     """A model that is told where padding is by tokens that repeat themselves at the end."""
 
     def forward(self, input_ids: Any, position_ids: Any, **options: Any) -> Any:
