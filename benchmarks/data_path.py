@@ -8,12 +8,10 @@ micro-batches of several sizes, one after the other in one process with one thre
 """
 
 import argparse
-import gc
 import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -29,7 +27,7 @@ RECORDS, FEW_RECORDS, MANY = 100_000, 5_000, 1_000_000
 LENGTH, STEPS, SEQUENCES = 1024, 100, 16
 """Of a round: tokens of a sequence, steps, sequences of a step."""
 DAY = "2026-01-01"
-BATCH_LENGTH, BATCH_SEQUENCES, MICRO_BATCHES, REPEATS = 256, 4, (2, 4), 2
+BATCH_LENGTH, BATCH_SEQUENCES, MICRO_BATCHES, REPEATS = 128, 4, (1, 2, 4), 2
 RANK = 8
 FILL, WHOLE = "write a million", "a whole pass over a million"
 FILLED, KEY = "million.tokens", bytes(32)
@@ -183,20 +181,17 @@ def _micro_batches(model_dir: Path, shard: Any) -> dict[str, Any]:
 
 
 def _rates(train: Callable[[bool, int], float]) -> dict[str, Any]:
-    train(True, 1)
-    found: dict[str, Any] = {}
-    for size in MICRO_BATCHES:
+    """By turns, because others use the machine as well."""
+    train(False, 1)
+    found: dict[str, list[float]] = {}
+    for _ in range(REPEATS):
         for together in (True, False):
-            # Sizes are compared with 1 in the same moments: others use the machine as well.
-            pairs = [(train(together, 1), train(together, size)) for _ in range(REPEATS)]
-            gc.collect()
-            name = f"{size}, {'packed' if together else 'one conversation a sequence'}"
-            found[name] = {
-                "tokens_per_cpu_second": round(statistics.median(rate for _, rate in pairs), 1),
-                "with_micro_batch_1": round(statistics.median(rate for rate, _ in pairs), 1),
-                "peak_mb_so_far": round(_peak_mb()),
-            }
-    return found
+            for size in MICRO_BATCHES:
+                form = "packed" if together else "one conversation a sequence"
+                rate = train(together, size)
+                found.setdefault(f"{size}, {form}", []).append(round(rate, 1))
+                sys.stderr.write(f"{size}, {form}: {rate:.1f}, {_peak_mb():.0f} MB\n")
+    return {"tokens_per_cpu_second": found, "peak_mb": round(_peak_mb())}
 
 
 def _peak_mb() -> float:
