@@ -19,7 +19,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from infra.base_model.linear_modules_child import takes_lora
-from silo_agent.training.ranks.packing_check import check_packing
+from silo_agent.training.ranks.packing_check import (
+    BatchCheck,
+    PackingCheck,
+    check_batching,
+    check_packing,
+)
 
 RESULTS = Path(".consortia/bench/base-models.json")
 SEEDS = (0, 1, 2)
@@ -110,7 +115,8 @@ ARCHITECTURES = (
 @dataclass(frozen=True)
 class Found:
     """One architecture: what packing changes, relative to the spread of logits, largest of all
-    seeds, and how many modules carry LoRA. `fault` where it could not be asked."""
+    seeds, what a micro-batch does (of conversations packed as the model may be), and how many
+    modules carry LoRA. `fault` where it could not be asked."""
 
     architecture: str
     neighbours: float = 0.0
@@ -118,6 +124,10 @@ class Found:
     alone: float = 0.0
     alone_bfloat16: float = 0.0
     ahead: float = 0.0
+    beside: float = 0.0
+    beside_bfloat16: float = 0.0
+    padded: float = 0.0
+    padded_bfloat16: float = 0.0
     modules: int = 0
     left_out: dict[str, str] | None = None
     covered: float = 0.0
@@ -141,13 +151,21 @@ def tiny_model(architecture: str, seed: int) -> Any:
     return model.eval()
 
 
+def _asked(architecture: str, dtype: torch.dtype) -> list[tuple[PackingCheck, BatchCheck]]:
+    found = []
+    for seed in SEEDS:
+        model = tiny_model(architecture, seed).to(dtype)
+        packing = check_packing(model, CPU)
+        batching = check_batching(model, CPU, together=packing.keeps_apart)
+        found.append((packing, batching))
+    return found
+
+
 def ask(architecture: str) -> Found:
     """All that is asked of one architecture."""
     try:
-        full = [check_packing(tiny_model(architecture, seed), CPU) for seed in SEEDS]
-        half = [
-            check_packing(tiny_model(architecture, seed).to(torch.bfloat16), CPU) for seed in SEEDS
-        ]
+        full, batched = zip(*_asked(architecture, torch.float32), strict=True)
+        half, batched_half = zip(*_asked(architecture, torch.bfloat16), strict=True)
         model = tiny_model(architecture, 0)
         modules, left_out = takes_lora(model.to("meta"))
     except Exception as error:
@@ -160,6 +178,10 @@ def ask(architecture: str) -> Found:
         alone=max(check.alone for check in full),
         alone_bfloat16=max(check.alone for check in half),
         ahead=max(check.ahead for check in full),
+        beside=max(check.neighbours for check in batched),
+        beside_bfloat16=max(check.neighbours for check in batched_half),
+        padded=max(check.alone for check in batched),
+        padded_bfloat16=max(check.alone for check in batched_half),
         modules=len(modules),
         left_out=left_out,
         covered=sum(inputs * outputs for _, inputs, outputs in modules) / total,
@@ -175,6 +197,8 @@ def main(names: Iterable[str]) -> None:
         line = each.fault or (
             f"{each.neighbours:.1e} | {each.neighbours_bfloat16:.1e} | {each.alone:.1e} | "
             f"{each.alone_bfloat16:.1e} | {each.ahead:.1e} | "
+            f"{each.beside:.1e} | {each.beside_bfloat16:.1e} | "
+            f"{each.padded:.1e} | {each.padded_bfloat16:.1e} | "
             f"{each.modules} | {100 * each.covered:.0f} % | {each.left_out or ''}"
         )
         sys.stdout.write(f"| {name} | {line} |\n")

@@ -24,6 +24,7 @@ from infra.storage.config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
+MAX_MICRO_BATCH = 4096
 MAX_RESTARTS = 100
 
 Device = Literal["cpu", "cuda"]
@@ -66,6 +67,7 @@ class DataSection(_Section):
 class TrainingSection(_Section):
     """How this silo trains: ranks on one machine, ZeRO stage, device.
 
+    `micro_batch` packed sequences of a rank go through the model at a time.
     `lock` names a file on which agents of one machine take turns; `silo_only_baseline` also trains
     an adapter that is never merged, so that the silo can see what the federation gives it. The
     processes stay with the base model in memory for `keep_minutes` after their last work, so that

@@ -40,6 +40,7 @@ zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2, 3 or "auto"; see docs/m
 # memory_gb = 8.0          # of one process; default: its share of the machine
 # offload = "none"         # "cpu": parameters and optimizer outside of the GPU, with stage 3
 threads_per_rank = 1
+# micro_batch = 1          # packed sequences that go through the model at a time
 checkpoint_every_steps = 2
 heldout_sequences = 32     # packed ones; from 10 records on a range of the change is signed
 silo_only_baseline = true  # also train an adapter that never leaves, for comparison

@@ -31,6 +31,8 @@ TRAIN_FILE = "train.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
 MADE_FOR_FILE = "made-for.json"
 STAGING = ".splits"
+SHARDS = "shards"
+"""Directory beside the files for what training makes of them: it goes with them."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,14 @@ class Splits:
     train: Path
     heldout: Path
 
+    @property
+    def shards(self) -> Path:
+        """Where training keeps the tokens of both."""
+        return self.train.with_name(SHARDS)
+
 
 def forget_unused_splits(into: Path, retention: timedelta) -> None:
-    """Delete the splits when no training has read them for `retention`."""
+    """Delete the splits, and their tokens, when no training has read them for `retention`."""
     shutil.rmtree(into / STAGING, ignore_errors=True)
     files = [path for path in into.glob("*") if path.is_file()]
     used = max((path.stat().st_mtime for path in files), default=None)
@@ -63,6 +70,7 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
     shutil.rmtree(staging, ignore_errors=True)
     try:
         (into / MADE_FOR_FILE).unlink(missing_ok=True)
+        _remove(files.shards)
         staging.mkdir(parents=True, mode=0o700)
         _write(outcome, findings, data, staging)
         for name in (TRAIN_FILE, HELD_OUT_FILE):
@@ -77,6 +85,11 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return files
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def _were_made_for(outcome: GateOutcome, files: Splits, into: Path) -> bool:

@@ -19,7 +19,11 @@ from silo_agent.training.jobs import SILO_ONLY, WORK
 
 SILO_DISK = (
     DiskPart("data gate's outcomes", (str(GATE_DIRECTORY),), "the contract's retention"),
-    DiskPart("training and held-out records", (str(SPLITS_DIRECTORY),), "the contract's retention"),
+    DiskPart(
+        "training and held-out records, and their tokens",
+        (str(SPLITS_DIRECTORY),),
+        "the contract's retention",
+    ),
     DiskPart("training, with checkpoints", (WORK,), "[disk] keep_rounds; checkpoints: the round"),
     DiskPart("outbox", (OUTBOX,), "[disk] keep_rounds"),
     DiskPart("silo-only adapters", (SILO_ONLY,), "[disk] keep_rounds"),

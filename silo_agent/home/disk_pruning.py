@@ -29,6 +29,8 @@ from silo_agent.compression.sent_adapter import STATE_DIRECTORY
 from silo_agent.config import DiskSection
 from silo_agent.contribution.coalition_measuring import DIRECTORY as COALITIONS
 from silo_agent.federation.global_adapters import GLOBAL_ADAPTERS
+from silo_agent.gate.contract_gate import SPLITS_DIRECTORY
+from silo_agent.gate.splits import SHARDS
 from silo_agent.home.disk_rule import SeenRounds, is_over, kept_rounds
 from silo_agent.release.outbox import OUTBOX
 from silo_agent.training.jobs import SILO_ONLY, WORK
@@ -166,6 +168,7 @@ def _leftovers(disk: SiloDisk) -> Iterator[Path]:
 def _written(disk: SiloDisk) -> Iterable[Path]:
     home = disk.home
     yield from (home, home / OUTBOX / "blobs", home / GLOBAL_ADAPTERS)
+    yield home / SPLITS_DIRECTORY / SHARDS
     for run in sorted(disk.seen.plans):
         yield home / STATE_DIRECTORY / run
         yield from (directory for directory, _ in _round_directories(home, run))

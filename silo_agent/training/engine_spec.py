@@ -1,5 +1,6 @@
 """What a DeepSpeed engine cannot change once it is built, as a value."""
 
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,8 +17,8 @@ class EngineSpec(BaseModel):
     """Jobs with the same one can be done with one engine, one after the other.
 
     `residual_layout` None means that no residual acts beside the adapter; `sequences_per_rank` are
-    those of one step, `micro_batch` those of one backward pass. `offload` goes with stage 3;
-    `offload_dir` is where "nvme" writes.
+    those of one step, of which `micro_batch` at a time go through the model. `offload` goes with
+    stage 3; `offload_dir` is where "nvme" writes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,11 @@ class EngineSpec(BaseModel):
     gradient_checkpointing: bool = False
     offload: Offload = "none"
     offload_dir: Path | None = None
+
+    @property
+    def backward_passes(self) -> int:
+        """Those of one step on one rank; the last may have fewer sequences than the others."""
+        return math.ceil(self.sequences_per_rank / self.micro_batch)
 
     def measures_as(self, other: "EngineSpec") -> bool:
         """Whether the model is the same, so that held-out losses are."""

@@ -26,6 +26,7 @@ class _Value(BaseModel):
 
 
 _NOT_DECISIVE = {
+    "shards_dir",
     "threads_per_rank",
     "checkpoint_every_steps",
     "measure_base",
@@ -49,8 +50,10 @@ class TrainingJob(_Value):
     """One silo's local training in one round.
 
     `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
+    Their tokens are kept in `shards_dir` for later jobs, without one in the output directory.
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
-    `prompt_date` is the date for a chat template that writes one.
+    `prompt_date` is the date for a chat template that writes one. `micro_batch` packed sequences of
+    a rank go through the model at a time, which changes a step's result by rounding alone.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     """
 
@@ -65,6 +68,7 @@ class TrainingJob(_Value):
     train_records: Path
     heldout_records: Path
     output_dir: Path
+    shards_dir: Path | None = None
     zero_stage: Literal[1, 2, 3] = 2
     ranks: PositiveInt = 1
     device: Device = "cpu"
@@ -146,7 +150,8 @@ class TrainingResult(_Value):
     in nats per answer token; `base`, `starting`, `local` and `silo_only` are held-out losses, None
     where the job did not ask for them, the first two with their records.
 
-    `tokens` counts the tokens processed in training, padding excluded (there is none).
+    `tokens` counts the tokens processed in training, without the padding of a micro-batch, which is
+    told as it was used: 1 where the model mixes sequences that go through it side by side.
     The silo-only fields are None when the baseline was not asked for or not reached in time. The
     outbox keeps `adapter` under a second name, so it must not be written again in place.
     """
@@ -161,6 +166,7 @@ class TrainingResult(_Value):
     tokens_per_second: float
     peak_rss_bytes_per_rank: int
     packing: PackingCounts
+    micro_batch: int = 1
     base: Loss | None = None
     starting: Loss | None = None
     local: Loss | None = None
@@ -194,6 +200,7 @@ class EvaluationJob(_Value):
     `residual_layout` is the layout of every residual; with `per_sequence` each loss says of which
     sequences it is made, with `per_record` of which records. Ranks that train measure on an engine
     as `engine` describes it, with the layouts of this job; without one a process measures alone.
+    `shards_dir` as in `TrainingJob`.
     """
 
     model_dir: Path
@@ -204,6 +211,7 @@ class EvaluationJob(_Value):
     prompt_date: Day = ANY_DAY
     heldout_sequences: PositiveInt
     output_dir: Path
+    shards_dir: Path | None = None
     device: Device = "cpu"
     threads: PositiveInt = 2
     residual_layout: AdapterLayout | None = None
@@ -226,7 +234,7 @@ class EvaluationJob(_Value):
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         adapters = [path for each in self.adapters for path in (each.path, each.residual) if path]
-        described = self.model_dump_json(exclude={"threads", "engine"})
+        described = self.model_dump_json(exclude={"threads", "engine", "shards_dir"})
         return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
 
 

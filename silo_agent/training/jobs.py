@@ -16,7 +16,7 @@ from infra.base_model.folder_check import require_sound
 from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
-from silo_agent.gate.splits import Splits
+from silo_agent.gate.splits import SHARDS, Splits
 from silo_agent.policy.policy_file import read_policy, require_policy
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import (
@@ -68,6 +68,7 @@ class LocalJobs:
             train_records=splits.train,
             heldout_records=splits.heldout,
             output_dir=self._work_dir(),
+            shards_dir=splits.shards,
             zero_stage=choice.zero_stage,
             ranks=training.ranks,
             device=training.device,
@@ -104,6 +105,7 @@ class LocalJobs:
             prompt_date=self.plan.day,
             heldout_sequences=training.heldout_sequences,
             output_dir=self._work_dir() / "evaluation",
+            shards_dir=heldout.with_name(SHARDS),
             device=training.device,
             threads=training.ranks * training.threads_per_rank,
             per_record=per_record,

@@ -41,6 +41,7 @@ class RunFiles:
         self.failure = directory / "failure.json"
         self.result = directory / "result.json"
         self.checkpoints = directory / "checkpoints"
+        self.shards = directory / "shards"
         self.adapter = directory / "adapter.safetensors"
         self.silo_only_adapter = directory / "silo-only-adapter.safetensors"
 

@@ -73,6 +73,8 @@ class DeepSpeedTrainer:
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
         job = jobs.training(starting, splits)
         result = self._in_processes(partial(run_training, job), self._seconds_left(plan), report)
+        if result.micro_batch < job.micro_batch:
+            log.warning("this base model mixes sequences of a micro-batch: it was trained with 1")
         _remember(jobs, job, starting, result)
         return result
 

@@ -159,6 +159,19 @@ def test_splits_hold_prompt_and_answer_only(silo: SampleSilo) -> None:
     assert names == ["heldout.jsonl", "made-for.json", "train.jsonl"]
 
 
+def test_tokens_of_records_go_with_the_records(silo: SampleSilo) -> None:
+    silo.write_records(list(sample_records()))
+    files = silo.gate.splits(silo.check().findings_digest)
+    files.shards.mkdir()
+    tokens = files.shards / "train-0123.tokens"
+    tokens.write_bytes(b"what training made of them")
+    silo.gate.splits(silo.check().findings_digest)
+    assert tokens.exists(), "the data are what they were"
+    silo.write_records(list(sample_records(39)))
+    changed = silo.gate.splits(silo.check().findings_digest)
+    assert changed.train.exists() and not files.shards.exists()
+
+
 def test_what_may_not_be_trained_on_is_left_out(silo: SampleSilo) -> None:
     silo.write_records(list(sample_records()))
     usable = silo.check()

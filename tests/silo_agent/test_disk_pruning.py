@@ -112,6 +112,20 @@ def test_what_nobody_may_remove_stays(make_federation: MakeFederation) -> None:
     assert {"latest-instant", "feed/feed.json", "policy.toml"} <= before
 
 
+def test_a_write_of_tokens_that_was_killed_is_finished_with(
+    make_federation: MakeFederation,
+) -> None:
+    federation = make_federation(**HONEST)
+    shards = federation.silos["silo-a"].home / "work/splits/shards"
+    shards.mkdir(parents=True)
+    left, tokens = shards / ".train-01.tokens.12-34.part", shards / "train-01.tokens"
+    for path in (left, tokens):
+        path.write_bytes(b"tokens")
+        os.utime(path, (1, 1))
+    play_rounds(federation, 1, 1)
+    assert tokens.exists() and not left.exists()
+
+
 def test_a_round_under_way_keeps_what_it_needs(make_federation: MakeFederation) -> None:
     """In front of every single step of a round nothing of it goes."""
     federation = make_federation({"merge": COMPRESSED}, **HONEST)

@@ -5,6 +5,7 @@ the answer and its end-of-turn tokens count. Control tokens are those of the tem
 texts of a record spell stays text (`record_text`), and is counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ class ChatTokenizer(Protocol):
     special_tokens_map: Any
     added_tokens_decoder: Any
 
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
+    def __call__(self, text: str | list[str], *, add_special_tokens: bool) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,18 @@ class Conversations:
         None when its texts spell control tokens that this tokenizer can only give as such. Raises
         DataStewardError when the template raises on it, or finds no border before the answer.
         """
-        turn = self._template.turn(prompt, answer)
-        asked, answered = self._text.ids(turn.before), self._text.ids(turn.answer)
+        return self.of_many([(prompt, answer)])[0]
+
+    def of_many(self, records: Sequence[tuple[str, str]]) -> list[Conversation | None]:
+        """As `of`, of several (prompt, answer) at once, which fast tokenizers share among cores."""
+        turns = [self._template.turn(prompt, answer) for prompt, answer in records]
+        ids = self._text.ids_of([turn.before for turn in turns] + [turn.answer for turn in turns])
+        parts = zip(records, ids[: len(turns)], ids[len(turns) :], strict=True)
+        return [self._told(*record, asked, answered) for record, asked, answered in parts]
+
+    def _told(
+        self, prompt: str, answer: str, asked: list[int], answered: list[int]
+    ) -> Conversation | None:
         found = (self._text.controls(asked), self._text.controls(answered))
         texts = (prompt, answer)
         if not any(map(self._text.names_unknown, texts)) and (

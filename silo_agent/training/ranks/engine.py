@@ -31,7 +31,7 @@ from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
     RESIDUAL_NAME,
     adapter_parameters,
-    answer_nll,
+    batch_nll,
     load_lora_model,
     recompute_activations,
     record_nll,
@@ -39,8 +39,8 @@ from silo_agent.training.ranks.lora_model import (
     trained_parameters,
     without_adapters,
 )
-from silo_agent.training.ranks.packing import PackedSequence, answer_tokens
-from silo_agent.training.ranks.packing_check import may_pack
+from silo_agent.training.ranks.packing import PackedSequence, answer_tokens, micro_batches
+from silo_agent.training.ranks.packing_check import may_batch, may_pack
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
 from silo_agent.training.ranks.zero_settings import leave_stage_3, zero_settings
@@ -57,8 +57,8 @@ def deepspeed_config(spec: EngineSpec) -> dict[str, Any]:
         "torch_adam": True,
     }
     return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": spec.sequences_per_rank,
+        "train_micro_batch_size_per_gpu": min(spec.micro_batch, spec.sequences_per_rank),
+        "gradient_accumulation_steps": spec.backward_passes,
         "gradient_clipping": float(spec.max_gradient_norm),
         "optimizer": {"type": "AdamW", "params": optimizer},
         "zero_optimization": zero_settings(spec),
@@ -132,6 +132,12 @@ class LoraEngine:
         self._engine.eval()
         return may_pack(self._engine.module, self._device)
 
+    @cached_property
+    def may_batch(self) -> bool:
+        """Whether sequences may go through the model side by side, asked once as `may_pack` is."""
+        together = self.may_pack
+        return may_batch(self._engine.module, self._device, together=together)
+
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss per answer token.
 
@@ -144,8 +150,8 @@ class LoraEngine:
         self._set_learning_rate(index)
         if self._proximal is not None:
             self._proximal.begin_step()
-        for sequence in sequences[self._rank :: ranks]:
-            nll = answer_nll(self._engine, sequence, self._device)
+        for micro_batch in micro_batches(sequences[self._rank :: ranks], self.spec.micro_batch):
+            nll = batch_nll(self._engine, micro_batch, self._device)
             # DeepSpeed averages gradients over the ranks; times `ranks` makes it the sum.
             self._engine.backward(nll * (ranks / tokens), scale_wrt_gas=False)
             self._engine.step()
@@ -249,7 +255,7 @@ class LoraEngine:
         if mu == 0:
             return None
         parameters = trained_parameters(self._engine.module)
-        return ProximalTerm(parameters, mu, self.spec.sequences_per_rank, _whole)
+        return ProximalTerm(parameters, mu, self.spec.backward_passes, _whole)
 
 
 _CPU = torch.device("cpu")

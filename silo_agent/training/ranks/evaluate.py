@@ -9,10 +9,12 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from infra.base_model.context import context_tokens
 from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
@@ -28,7 +30,8 @@ from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of
 
 if TYPE_CHECKING:
     from silo_agent.training.ranks.conversation import ChatTokenizer
-    from silo_agent.training.ranks.packing import PackedSequence
+    from silo_agent.training.ranks.packing import PackedSequence, PackedSequences
+    from silo_agent.training.ranks.shard_cache import ShardCache
     from silo_agent.training.ranks.starting_tensors import NamedTensors
 
 WORST_LOSS = 1e6
@@ -57,7 +60,7 @@ class MeasuredModel(Protocol):
 
     def put(self, tensors: "NamedTensors", adapter: str = ...) -> None: ...
 
-    def heldout(self, sequences: "list[PackedSequence]") -> RecordSums: ...
+    def heldout(self, sequences: Sequence["PackedSequence"]) -> RecordSums: ...
 
 
 def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
@@ -71,20 +74,30 @@ def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
         from silo_agent.training.ranks.plain_model import PlainModel
 
     torch.set_num_threads(job.threads)
-    model, tokenizer = PlainModel(job), load_tokenizer(job.model_dir)
-    losses = measure(job, model, tokenizer, progress)
+    model = PlainModel(job)
+    losses = measure(job, model, load_tokenizer, progress)
     seconds = time.monotonic() - began
     return EvaluationResult(losses=losses, seconds=seconds, together=model.may_pack)
 
 
 def measure(
-    job: EvaluationJob, model: MeasuredModel, tokenizer: "ChatTokenizer", progress: ProgressWriter
+    job: EvaluationJob,
+    model: MeasuredModel,
+    tokenizer: Callable[[Path], "ChatTokenizer"],
+    progress: ProgressWriter,
 ) -> tuple[HeldoutLoss, ...]:
-    """One loss per adapter and held-out set on a model of the job's layouts."""
+    """One loss per adapter and held-out set on a model of the job's layouts.
+
+    `tokenizer` gives that of a model's folder, where records have to be tokenised.
+    """
+    from silo_agent.training.ranks.shard_cache import ShardCache
+
+    directory = job.shards_dir or RunFiles(job.output_dir).shards
+    cache = ShardCache(directory, job.model_dir, job.prompt_date, tokenizer, progress.phase)
     if not model.may_pack:
         progress.phase("one conversation a sequence: the model does not keep them apart")
     losses: list[HeldoutLoss] = []
-    sets = _packed_sets(job, tokenizer, together=model.may_pack)
+    sets = _packed_sets(job, cache, together=model.may_pack)
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
@@ -100,17 +113,15 @@ def measure(
 
 
 def _packed_sets(
-    job: EvaluationJob, tokenizer: "ChatTokenizer", *, together: bool
-) -> "dict[str, list[PackedSequence]]":
-    from silo_agent.training.ranks.conversation import Conversations
+    job: EvaluationJob, cache: "ShardCache", *, together: bool
+) -> "dict[str, PackedSequences]":
     from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 
-    conversations = Conversations(tokenizer, job.prompt_date)
+    rule = PackingRule(job.sequence_length, together, context_tokens(job.model_dir))
     return {
         heldout.name: pack_heldout(
-            conversations,
-            heldout.records,
-            PackingRule(job.sequence_length, together),
+            cache.of(heldout.records),
+            rule,
             limit=job.heldout_sequences,
             seed=job.layout.seed,
         )
@@ -134,7 +145,9 @@ def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapte
         model.put(starting_tensors(job.residual_layout, adapter.residual), RESIDUAL_NAME)
 
 
-def _by_sequence(model: MeasuredModel, sequences: "list[PackedSequence]") -> tuple[RecordSums, ...]:
+def _by_sequence(
+    model: MeasuredModel, sequences: Sequence["PackedSequence"]
+) -> tuple[RecordSums, ...]:
     """Sums of the records of each sequence."""
     sums = iter(model.heldout(sequences))
     return tuple(

@@ -18,14 +18,21 @@ class KeptEngine:
     def __init__(self) -> None:
         self._engine: LoraEngine | None = None
         self._loaded: FileState = ()
+        self._one_at_a_time: FileState = ()
         self._tokenizer: tuple[Path, FileState, ChatTokenizer] | None = None
 
     def for_training(self, job: TrainingJob) -> LoraEngine:
-        """An engine at the start of `job`; collective."""
-        engine = self._fitting(job.engine)
-        if engine is None or engine.spec != job.engine:
-            engine = self._built(job.engine)
-        engine.begin(job)
+        """An engine at the start of `job`; collective.
+
+        Its micro-batch is 1 where the model does not keep sequences apart that go through it side
+        by side.
+        """
+        if job.micro_batch > 1 and self._one_at_a_time == _file_state(job.model_dir):
+            job = job.model_copy(update={"micro_batch": 1})
+        engine = self._begun(job)
+        if job.micro_batch > 1 and not engine.may_batch:
+            self._one_at_a_time = self._loaded
+            return self.for_training(job)
         return engine
 
     def for_measuring(self, job: EvaluationJob) -> LoraEngine:
@@ -46,6 +53,13 @@ class KeptEngine:
         if self._tokenizer is None or self._tokenizer[:2] != (model_dir, state):
             self._tokenizer = (model_dir, state, load_tokenizer(model_dir))
         return self._tokenizer[2]
+
+    def _begun(self, job: TrainingJob) -> LoraEngine:
+        engine = self._fitting(job.engine)
+        if engine is None or engine.spec != job.engine:
+            engine = self._built(job.engine)
+        engine.begin(job)
+        return engine
 
     def _fitting(self, spec: EngineSpec) -> LoraEngine | None:
         """The engine, unless its model is no longer what lies on the disk."""

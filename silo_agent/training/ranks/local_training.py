@@ -7,20 +7,22 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from infra.base_model.context import context_tokens
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
 from silo_agent.training.loss import Loss
 from silo_agent.training.ranks.checkpoints import ResumePoint
-from silo_agent.training.ranks.conversation import Conversations
 from silo_agent.training.ranks.engine import LoraEngine
 from silo_agent.training.ranks.kept_engine import KeptEngine
 from silo_agent.training.ranks.packing import (
-    PackedSequence,
+    PackedSequences,
     PackingRule,
     pack_heldout,
     pack_training,
 )
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, peak_rss_bytes
+from silo_agent.training.ranks.shard_cache import ShardCache
+from silo_agent.training.ranks.token_shard import TokenShard
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
@@ -31,11 +33,19 @@ from silo_agent.training.run_files import (
 
 
 @dataclass(frozen=True)
+class _Shards:
+    """The tokens of all records."""
+
+    train: TokenShard
+    heldout: TokenShard
+
+
+@dataclass(frozen=True)
 class _Packed:
     """The records as sequences, and how they became that."""
 
-    train: list[PackedSequence]
-    heldout: list[PackedSequence]
+    train: PackedSequences
+    heldout: PackedSequences
     counts: PackingCounts
 
 
@@ -47,6 +57,7 @@ class _Round:
     fingerprint: str
     files: RunFiles
     progress: ProgressWriter
+    shards: _Shards
     packed: _Packed
     kept: KeptEngine
 
@@ -67,6 +78,7 @@ class _Trained:
     packing: PackingCounts
     point: ResumePoint
     resumed_from_step: int
+    micro_batch: int
     after: Loss | None
 
 
@@ -92,24 +104,24 @@ def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     path = files.progress if dist.get_rank() == 0 else None
     progress = ProgressWriter(path, gpu_memory_bytes)
     progress.phase("packing")
-    return _Round(job, fingerprint, files, progress, _packed(job, kept), kept)
+    directory = job.shards_dir or files.shards
+    cache = ShardCache(directory, job.model_dir, job.prompt_date, kept.tokenizer, progress.phase)
+    shards = _Shards(cache.of(job.train_records), cache.of(job.heldout_records))
+    return _Round(job, fingerprint, files, progress, shards, _packed(job, shards), kept)
 
 
-def _packed(job: TrainingJob, kept: KeptEngine, *, together: bool = True) -> _Packed:
+def _packed(job: TrainingJob, shards: _Shards, *, together: bool = True) -> _Packed:
     recipe = job.recipe
-    conversations = Conversations(kept.tokenizer(job.model_dir), job.prompt_date)
-    rule = PackingRule(recipe.sequence_length, together)
+    rule = PackingRule(recipe.sequence_length, together, context_tokens(job.model_dir))
     train, counts = pack_training(
-        conversations,
-        job.train_records,
+        shards.train,
         rule,
         count=recipe.local_steps * recipe.sequences_per_step,
         seed=recipe.seed,
         round_number=job.round,
     )
     heldout = pack_heldout(
-        conversations,
-        job.heldout_records,
+        shards.heldout,
         rule,
         limit=job.heldout_sequences,
         # Not the recipe's seed, which changes with the round: losses of all rounds are compared.
@@ -124,7 +136,9 @@ def _train(round_: _Round, part: _Part) -> _Trained:
     if round_.packed.counts.together and not engine.may_pack:
         # Records are packed before a model is loaded, so that a fault in them is found in seconds.
         round_.progress.phase("one conversation a sequence: the model does not keep them apart")
-        round_ = replace(round_, packed=_packed(part.job, round_.kept, together=False))
+        round_ = replace(round_, packed=_packed(part.job, round_.shards, together=False))
+    if engine.spec.micro_batch < part.job.micro_batch:
+        round_.progress.phase("micro-batch 1: the model does not keep sequences side by side apart")
     resumed = engine.load_checkpoint(_checkpoints(part), round_.fingerprint)
     start = resumed or _before_training(round_, part, engine)
     point = _steps(round_, part, engine, start)
@@ -136,7 +150,7 @@ def _train(round_: _Round, part: _Part) -> _Trained:
     if dist.get_rank() == 0:
         write_adapter(part.adapter, part.job.layout, tensors)
     engine.end()
-    return _Trained(round_.packed.counts, point, start.step, after)
+    return _Trained(round_.packed.counts, point, start.step, engine.spec.micro_batch, after)
 
 
 def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumePoint:
@@ -191,6 +205,7 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
         tokens_per_second=point.tokens / max(point.seconds, 1e-6),
         peak_rss_bytes_per_rank=peak_rss_bytes(),
         packing=trained.packing,
+        micro_batch=trained.micro_batch,
         base=Loss.of(point.base) if point.base else None,
         starting=Loss.of(point.starting) if point.starting else None,
         local=trained.after,

@@ -1,34 +1,49 @@
-"""Records -> conversations -> packed sequences, in an order that (seed, round) decides.
+"""Conversations -> packed sequences, in an order that (seed, round) decides.
 
 Several conversations share a sequence, each with positions that restart at 0, from which the model
 keeps attention within a conversation; for a model that does not (`packing_check`) each conversation
 is a sequence of its own. Sequences end where the last conversation ends: there is no padding.
 Nothing is dropped silently: conversations that are too long are cut at their end and counted.
+
+Which conversations share a sequence follows from their lengths alone. Tokens are taken from the
+shard when a sequence is asked for, so that memory holds those of one step.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
+from typing import overload
 
 import numpy as np
 
-from data_contracts.errors import DataStewardError
-from data_contracts.shown_text import is_blank
 from silo_agent.training.job import PackingCounts
-from silo_agent.training.ranks.conversation import IGNORED, Conversation, Conversations
+from silo_agent.training.ranks.conversation import IGNORED
+from silo_agent.training.ranks.records import bad_records
+from silo_agent.training.ranks.token_shard import Places, TokenShard
 
 OPEN_SEQUENCES = 8
 """First-fit looks into this many unfinished sequences before it closes the oldest."""
 
+LOOKED_UP = 4096
+"""Lengths that are looked up at a time."""
+
 
 @dataclass(frozen=True)
 class PackingRule:
-    """How long sequences may be, in tokens, and whether conversations may share one."""
+    """How long sequences may be, in tokens, and whether conversations may share one.
+
+    `context`: a conversation may not be longer than that, which is what the model was made for.
+    """
 
     length: int
     together: bool = True
+    context: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How long a conversation may be."""
+        return min(self.length, self.context or self.length)
 
 
 @dataclass
@@ -55,6 +70,21 @@ class PackedSequence:
         """Where each conversation begins; one conversation is one record, never in two pieces."""
         return [place for place, position in enumerate(self.positions) if position == 0]
 
+    def padded(self, length: int, highest: int) -> "PackedSequence":
+        """With tokens without loss at its end, up to `length` tokens.
+
+        Their positions go on, so that they belong to the last conversation, which does not look at
+        them; beyond the `highest` of the micro-batch, which may be all that the model has, each of
+        them is one of its own.
+        """
+        missing, place = length - len(self.positions), self.positions[-1] + 1
+        onward = range(place, place + missing)
+        return PackedSequence(
+            self.token_ids + self.token_ids[-1:] * missing,
+            self.labels + [IGNORED] * missing,
+            self.positions + [position if position <= highest else 0 for position in onward],
+        )
+
     def apart(self) -> "list[PackedSequence]":
         """Its conversations, each as a sequence of its own."""
         borders = [*self.record_starts, len(self.positions)]
@@ -73,94 +103,86 @@ class PackedSequence:
         ]
 
 
-class RecordFile:
-    """Random access to a JSONL file by line, so that shuffling needs no copy of it in memory.
+class PackedSequences(Sequence[PackedSequence]):
+    """Sequences that are made of a shard whenever they are asked for.
 
-    Raises DataStewardError when the file has no records or a line is not a record; the message
-    names the line and never its content.
+    `chosen` gives, for each, the places of its conversations in the shard, of which the first
+    `room` tokens are taken.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offsets: list[int] = []
-        position = 0
-        with path.open("rb") as file:
-            for line in file:
-                if line.strip():
-                    self._offsets.append(position)
-                position += len(line)
-        if not self._offsets:
-            raise _bad_records(path, "an empty file")
+    def __init__(self, shard: TokenShard, room: int, chosen: Iterable[Sequence[int]]) -> None:
+        self._shard, self._room = shard, room
+        self._places, self._ends = array("q"), array("q", [0])
+        for places in chosen:
+            self._places.extend(places)
+            self._ends.append(len(self._places))
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._ends) - 1
 
-    def read(self, index: int) -> tuple[str, str]:
-        """(prompt, answer) of the record with this index."""
-        with self.path.open("rb") as file:
-            file.seek(self._offsets[index])
-            line = file.readline()
-        try:
-            record = json.loads(line)
-            prompt, answer = record["prompt"], record["answer"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise _bad_records(self.path, f"something else in record {index + 1}") from None
-        texts = (prompt, answer)
-        if not all(isinstance(text, str) and not is_blank(text) for text in texts):
-            raise _bad_records(self.path, f"an empty or non-text field in record {index + 1}")
-        return prompt, answer
+    @overload
+    def __getitem__(self, index: int) -> PackedSequence: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PackedSequence]: ...
+
+    def __getitem__(self, index: int | slice) -> PackedSequence | list[PackedSequence]:
+        if isinstance(index, slice):
+            return [self._made(place) for place in range(*index.indices(len(self)))]
+        return self._made(range(len(self))[index])
+
+    def _made(self, index: int) -> PackedSequence:
+        sequence = PackedSequence()
+        for place in self._places[self._ends[index] : self._ends[index + 1]]:
+            sequence.append(*self._shard.cut(place, self._room))
+        return sequence
 
 
 def pack_training(
-    conversations: Conversations,
-    path: Path,
-    rule: PackingRule,
-    *,
-    count: int,
-    seed: int,
-    round_number: int,
-) -> tuple[list[PackedSequence], PackingCounts]:
+    shard: TokenShard, rule: PackingRule, *, count: int, seed: int, round_number: int
+) -> tuple[PackedSequences, PackingCounts]:
     """Exactly `count` sequences; wraps around when data runs out.
 
     The order is a permutation drawn from (seed, round, pass), the same on every rank.
     """
-    packer = _Packer(conversations, RecordFile(path), rule)
-    packed: list[PackedSequence] = []
-    for sequence in packer.sequences((seed, round_number), wrap=True):
-        packed.append(sequence)
-        if len(packed) == count:
-            break
-    return packed, packer.counts()
+    packer = _Packer(shard, rule)
+    chosen = islice(packer.sequences((seed, round_number), wrap=True), count)
+    return PackedSequences(shard, rule.room, chosen), packer.counts()
 
 
-def pack_heldout(
-    conversations: Conversations, path: Path, rule: PackingRule, *, limit: int, seed: int
-) -> list[PackedSequence]:
+def pack_heldout(shard: TokenShard, rule: PackingRule, *, limit: int, seed: int) -> PackedSequences:
     """The records of at most `limit` packed sequences, the same in every round, each once.
 
     Where conversations may not share a sequence these are the same records, in the same order.
     """
-    packer = _Packer(conversations, RecordFile(path), PackingRule(rule.length))
-    packed: list[PackedSequence] = []
-    for sequence in packer.sequences((seed, 0), wrap=False):
-        packed.append(sequence)
-        if len(packed) == limit:
-            break
-    return packed if rule.together else [one for sequence in packed for one in sequence.apart()]
+    packer = _Packer(shard, replace(rule, together=True))
+    chosen: Iterable[list[int]] = islice(packer.sequences((seed, 0), wrap=False), limit)
+    if not rule.together:
+        chosen = ([place] for places in chosen for place in places)
+    return PackedSequences(shard, rule.room, chosen)
 
 
-def answer_tokens(sequences: Sequence[PackedSequence]) -> int:
+def answer_tokens(sequences: Iterable[PackedSequence]) -> int:
     """Tokens that carry loss over all `sequences`."""
     return sum(sequence.answer_tokens for sequence in sequences)
+
+
+def micro_batches(
+    sequences: Sequence[PackedSequence], size: int
+) -> Iterator[Sequence[PackedSequence]]:
+    """The sequences of a step, of which only a sum is asked, `size` at a time: those of like
+    lengths together, which need little padding."""
+    if size > 1:
+        sequences = sorted(sequences, key=lambda sequence: len(sequence.token_ids))
+    for start in range(0, len(sequences), size):
+        yield sequences[start : start + size]
 
 
 class _Packer:
     """First-fit packing with a few open sequences, counting what did not fit."""
 
-    def __init__(
-        self, conversations: Conversations, records: RecordFile, rule: PackingRule
-    ) -> None:
-        self._conversations, self._records, self._rule = conversations, records, rule
+    def __init__(self, shard: TokenShard, rule: PackingRule) -> None:
+        self._shard, self._rule = shard, rule
         self._used = self._truncated = self._skipped = self._spelling = self._passes = 0
 
     def counts(self) -> PackingCounts:
@@ -174,57 +196,60 @@ class _Packer:
             together=self._rule.together,
         )
 
-    def sequences(self, seed: tuple[int, int], *, wrap: bool) -> Iterator[PackedSequence]:
-        room, open_ones = self._rule.length, list[PackedSequence]()
-        for conversation in self._of_records(seed, wrap=wrap):
-            size = len(conversation.labels)
-            fitting = (s for s in open_ones if len(s.labels) + size <= room)
-            sequence = next(fitting, None)
+    def sequences(self, seed: tuple[int, int], *, wrap: bool) -> Iterator[list[int]]:
+        """The conversations of each sequence, by their places in the shard."""
+        open_ones: list[_Open] = []
+        for place, size in self._of_records(seed, wrap=wrap):
+            sequence = next((one for one in open_ones if one.room >= size), None)
             if sequence is None:
                 if len(open_ones) == OPEN_SEQUENCES:
-                    yield open_ones.pop(0)
-                sequence = PackedSequence()
+                    yield open_ones.pop(0).places
+                sequence = _Open(self._rule.length)
                 open_ones.append(sequence)
-            sequence.append(conversation.token_ids, conversation.labels)
+            sequence.places.append(place)
+            sequence.room -= size
             if not self._rule.together:
-                yield open_ones.pop()
-        yield from open_ones
+                yield open_ones.pop().places
+        yield from (one.places for one in open_ones)
 
-    def _of_records(self, seed: tuple[int, int], *, wrap: bool) -> Iterator[Conversation]:
+    def _of_records(self, seed: tuple[int, int], *, wrap: bool) -> Iterator[tuple[int, int]]:
+        """Place and size of every conversation that is used, in their order."""
         while self._passes == 0 or wrap:
             used_before = self._used
             order = np.random.Generator(np.random.PCG64([*_words(*seed), self._passes]))
             self._passes += 1
-            for index in order.permutation(len(self._records)):
-                conversation = self._fitted(*self._records.read(int(index)))
-                if conversation is not None:
-                    yield conversation
+            permutation = order.permutation(len(self._shard))
+            for start in range(0, len(permutation), LOOKED_UP):
+                yield from self._fitting(permutation[start : start + LOOKED_UP])
             if self._used == used_before:
-                raise _bad_records(
-                    self._records.path,
-                    f"only prompts that fill all {self._rule.length} tokens of the plan's "
-                    "sequences",
+                raise bad_records(
+                    self._shard.records,
+                    f"only prompts that fill all {self._rule.room} tokens of the plan's sequences "
+                    "or the model's context",
                 )
 
-    def _fitted(self, prompt: str, answer: str) -> Conversation | None:
-        whole, room = self._conversations.of(prompt, answer), self._rule.length
-        if whole is None or whole.labels[:room][-1] == IGNORED:
-            self._skipped += 1
-            return None
-        self._used += 1
-        self._truncated += len(whole.labels) > room
-        self._spelling += whole.spells_controls
-        return Conversation(whole.token_ids[:room], whole.labels[:room], whole.spells_controls)
+    def _fitting(self, places: Places) -> Iterator[tuple[int, int]]:
+        fit = self._shard.fit(places, self._rule.room)
+        columns = (places, fit.sizes, fit.is_usable, fit.is_cut, fit.spells_controls)
+        for place, size, is_usable, is_cut, spells in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            if not is_usable:
+                self._skipped += 1
+                continue
+            self._used += 1
+            self._truncated += is_cut
+            self._spelling += spells
+            yield place, size
+
+
+@dataclass
+class _Open:
+    """A sequence that takes more conversations, as long as they fit into its `room`."""
+
+    room: int
+    places: list[int] = field(default_factory=list)
 
 
 def _words(seed: int, round_number: int) -> tuple[int, int, int]:
     return seed & 0xFFFFFFFF, seed >> 32, round_number
-
-
-def _bad_records(path: Path, found: str) -> DataStewardError:
-    return DataStewardError(
-        f"training records {path.name}",
-        expected="one JSON object per line with the non-empty texts `prompt` and `answer`",
-        found=found,
-        action="correct the data set or the fields that the data contract names for them",
-    )

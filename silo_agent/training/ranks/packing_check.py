@@ -11,6 +11,8 @@ conversations of made-up tokens, for two things:
 
 Where one of them fails, every conversation becomes a sequence of its own, which is right for any
 model that only looks back. One that looks ahead sees the answer it is asked for, and is refused.
+Sequences side by side in a micro-batch are asked about in the same way; where that fails they go
+through the model one after the other.
 How much rounding and neighbours change was measured: docs/base-models.md.
 """
 
@@ -21,7 +23,7 @@ import numpy as np
 import torch
 
 from data_contracts.errors import FederationOperatorError
-from silo_agent.training.ranks.lora_model import next_logits, vocabulary_size
+from silo_agent.training.ranks.lora_model import batch_logits, next_logits, vocabulary_size
 from silo_agent.training.ranks.packing import PackedSequence
 
 
@@ -79,17 +81,64 @@ def may_pack(model: Any, device: torch.device) -> bool:
     return check.keeps_apart
 
 
+@dataclass(frozen=True)
+class BatchCheck:
+    """How much logits change, relative to their spread: with other neighbours in and beside the
+    sequence (`neighbours`), and in a sequence without any beside it (`alone`)."""
+
+    neighbours: float
+    alone: float
+    tolerance: Tolerance
+
+    @property
+    def keeps_apart(self) -> bool:
+        """Whether sequences may go through the model side by side."""
+        same, other = self.tolerance.same_shape, self.tolerance.other_shape
+        return self.neighbours <= same and self.alone <= other
+
+
+def may_batch(model: Any, device: torch.device, *, together: bool) -> bool:
+    """Ask a model in evaluation mode, as `may_pack`; `together` is what that has said."""
+    return check_batching(model, device, together=together).keeps_apart
+
+
+def check_batching(model: Any, device: torch.device, *, together: bool) -> BatchCheck:
+    """The differences, from four forward passes: a sequence that is padded beside a longer one.
+
+    Unless conversations may share a sequence (`together`), each is one of its own.
+    """
+    first, second, third = _conversations(vocabulary_size(model), seed=0)
+    other_first, other_second, other_third = _conversations(vocabulary_size(model), seed=1)
+    if together:
+        short, long = _packed(first, second), _packed(other_first, other_second, other_third)
+        others = [_packed(other_first, second), _packed(first, other_second, third)]
+    else:
+        short, long = _packed(second), _packed(other_first)
+        others = [_packed(second), _packed(first)]
+    with torch.no_grad():
+        found, changed = (batch_logits(model, rows, device) for rows in ([short, long], others))
+        alone = [next_logits(model, sequence, device) for sequence in (short, long)]
+    end = len(short.token_ids)
+    start = end - len(second)
+    return BatchCheck(
+        neighbours=_changes(changed[0, start:end], found[0, start:end]).max().item(),
+        alone=max(
+            _changes(row[place:][:LOOKED_AT], expected[place:][:LOOKED_AT]).mean().item()
+            for row, expected, sequence in zip(found, alone, (short, long), strict=True)
+            for place in sequence.record_starts
+        ),
+        tolerance=TOLERANCES.get(found.dtype, TOLERANCES[torch.bfloat16]),
+    )
+
+
 def check_packing(model: Any, device: torch.device) -> PackingCheck:
     """The differences, from six forward passes over a few dozen tokens each."""
     first, second, third = _conversations(vocabulary_size(model), seed=0)
     other_first, _, other_third = _conversations(vocabulary_size(model), seed=1)
 
     def logits(*conversations: list[int]) -> torch.Tensor:
-        packed = PackedSequence()
-        for token_ids in conversations:
-            packed.append(token_ids, token_ids)
         with torch.no_grad():
-            return next_logits(model, packed, device)
+            return next_logits(model, _packed(*conversations), device)
 
     packed, others = logits(first, second, third), logits(other_first, second, other_third)
     start, end = LENGTHS[0], LENGTHS[0] + LENGTHS[1]
@@ -111,6 +160,13 @@ def _conversations(vocabulary: int, seed: int) -> list[list[int]]:
     """Made-up tokens, always the same: the answer must not depend on anybody's records."""
     rng = np.random.Generator(np.random.PCG64(seed))
     return [rng.integers(vocabulary, size=length).tolist() for length in LENGTHS]
+
+
+def _packed(*conversations: list[int]) -> PackedSequence:
+    packed = PackedSequence()
+    for token_ids in conversations:
+        packed.append(token_ids, token_ids)
+    return packed
 
 
 def _changes(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

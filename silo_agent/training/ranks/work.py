@@ -34,7 +34,7 @@ class Work:
         progress = ProgressWriter(path, gpu_memory_bytes)
         progress.phase("loading the model")
         engine = self._kept.for_measuring(job)
-        losses = measure(job, engine, self._kept.tokenizer(job.model_dir), progress)
+        losses = measure(job, engine, self._kept.tokenizer, progress)
         if dist.get_rank() == 0:
             seconds = time.monotonic() - began
             result = EvaluationResult(losses=losses, seconds=seconds, together=engine.may_pack)

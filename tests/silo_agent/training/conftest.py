@@ -48,6 +48,8 @@ def one_rank(silo: TinySilo) -> Jobs:
         first_round(silo, "one-rank", ranks=1),
         recipe_job(silo, "one-rank-b", "b", zero_stage=2, ranks=1),
         recipe_job(silo, "one-rank-a", "a", zero_stage=1, ranks=1),
+        first_round(silo, "one-rank-in-threes", ranks=1, micro_batch=3),
+        recipe_job(silo, "one-rank-b-in-threes", "b", zero_stage=2, ranks=1, micro_batch=3),
         first_round(silo, "one-rank-zero-3", ranks=1, zero_stage=3),
         absent_module_job(silo),
     )
@@ -94,6 +96,7 @@ def last_launch(
         second_job,
         *twice(silo, 3, start),
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
+        first_round(silo, "zero-3-in-pairs", zero_stage=3, micro_batch=2),
         mixing_job(silo),
         *saving_jobs(silo),
     )

@@ -21,14 +21,14 @@ from silo_agent.training.ranks.lora_model import (
     set_adapter,
 )
 from silo_agent.training.ranks.packing import (
-    PackedSequence,
+    PackedSequences,
     PackingRule,
     answer_tokens,
     pack_heldout,
     pack_training,
 )
 from silo_agent.training.ranks.starting_tensors import starting_tensors
-from tests.silo_agent.training.tiny_jobs import conversations
+from tests.silo_agent.training.tiny_jobs import shard_of
 
 CPU = torch.device("cpu")
 
@@ -76,10 +76,9 @@ def plain_heldout(model: Any, job: TrainingJob) -> float:
     return total / answer_tokens(sequences)
 
 
-def _heldout_sequences(job: TrainingJob) -> list[PackedSequence]:
+def _heldout_sequences(job: TrainingJob) -> PackedSequences:
     return pack_heldout(
-        conversations(job.model_dir),
-        job.heldout_records,
+        shard_of(job.model_dir, job.heldout_records),
         PackingRule(job.recipe.sequence_length),
         limit=job.heldout_sequences,
         seed=job.layout.seed,
@@ -91,8 +90,7 @@ def _steps(
 ) -> None:
     size = recipe.sequences_per_step
     packed, _ = pack_training(
-        conversations(job.model_dir),
-        job.train_records,
+        shard_of(job.model_dir, job.train_records),
         PackingRule(recipe.sequence_length),
         count=recipe.local_steps * size,
         seed=recipe.seed,

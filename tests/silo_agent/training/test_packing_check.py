@@ -4,17 +4,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.loss import mean_loss
 from silo_agent.training.ranks.base_model import load_base_model
+from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.evaluate import evaluate
-from silo_agent.training.ranks.lora_model import load_lora_model
-from silo_agent.training.ranks.packing_check import check_packing, may_pack
+from silo_agent.training.ranks.lora_model import answer_nll, batch_nll, load_lora_model
+from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packing_check import check_packing, may_batch, may_pack
 from silo_agent.training.run_files import ProgressWriter
 from tests.silo_agent.training.tiny_jobs import (
     TinySilo,
@@ -39,17 +43,88 @@ def made(architecture: str) -> Any:
 @pytest.mark.parametrize("architecture", APART)
 def test_what_keeps_conversations_apart_may_pack(architecture: str) -> None:
     model = made(architecture)
-    assert may_pack(model, CPU)
+    assert may_pack(model, CPU) and may_batch(model, CPU, together=True)
     assert check_packing(model.to(torch.bfloat16), CPU).keeps_apart
+    assert may_batch(model, CPU, together=True)
     model.to(torch.float32)
 
 
 @pytest.mark.parametrize("architecture", MIXING)
 def test_what_mixes_them_may_not(architecture: str) -> None:
     model = made(architecture)
-    assert not may_pack(model, CPU)
+    assert not may_pack(model, CPU) and may_batch(model, CPU, together=False)
     assert not check_packing(model.to(torch.bfloat16), CPU).keeps_apart
     model.to(torch.float32)
+
+
+class LooksAside(LlamaForCausalLM):  # type: ignore[misc]
+    """A model whose logits depend on what else is in the batch."""
+
+    def forward(self, input_ids: Any, position_ids: Any, **options: Any) -> Any:
+        output = super().forward(input_ids, position_ids=position_ids, **options)
+        output.logits = output.logits + 0.1 * output.logits.mean(dim=0, keepdim=True)
+        return output
+
+
+class LooksBehind(LlamaForCausalLM):  # type: ignore[misc]
+    """A model that is told where padding is by tokens that repeat themselves at the end."""
+
+    def forward(self, input_ids: Any, position_ids: Any, **options: Any) -> Any:
+        output = super().forward(input_ids, position_ids=position_ids, **options)
+        repeated = (input_ids[:, -1:] == input_ids[:, -2:-1]).unsqueeze(-1)
+        output.logits = torch.where(repeated, output.logits.roll(1, dims=-1), output.logits)
+        return output
+
+
+@pytest.mark.parametrize("kind", [LooksAside, LooksBehind])
+def test_sequences_that_a_model_mixes_go_one_after_the_other(kind: Any) -> None:
+    model = kind(made("llama").config).eval()
+    assert may_pack(model, CPU)
+    assert not may_batch(model, CPU, together=True)
+    assert not may_batch(model, CPU, together=False)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "together"),
+    [("llama", True), ("gpt2", True), ("opt", False), ("mamba", False)],
+)
+def test_sequences_side_by_side_have_the_loss_and_gradient_of_each(
+    architecture: str, together: bool
+) -> None:
+    model = made(architecture)
+    rng = np.random.default_rng(4)
+    sequences = []
+    for lengths in ((5, 17, 9), (30,), (4, 4)):
+        sequence = PackedSequence()
+        for length in lengths if together else lengths[:1]:
+            ids = rng.integers(120, size=length).tolist()
+            sequence.append(ids, [IGNORED] * 2 + ids[2:])
+        sequences.append(sequence)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    one_by_one = torch.stack([answer_nll(model, s, CPU) for s in sequences]).sum()
+    side_by_side = batch_nll(model, sequences, CPU)
+    assert side_by_side.item() == pytest.approx(one_by_one.item(), rel=1e-5)
+    expected = torch.autograd.grad(one_by_one, weights, allow_unused=True)
+    found = torch.autograd.grad(side_by_side, weights, allow_unused=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_padding_asks_for_no_position_that_the_sequences_have_not() -> None:
+    """A model with learned positions has no others."""
+    long, short = PackedSequence(), PackedSequence()
+    for length in (128, 128, 100):
+        long.append(list(range(length)), list(range(length)))
+    short.append([1] * 100, [IGNORED] * 50 + [1] * 50)
+    model = made("gpt2")
+    assert model.config.n_positions == 128 < len(long.token_ids)
+    both = batch_nll(model, [short, long], CPU).item()
+    alone = [answer_nll(model, sequence, CPU).item() for sequence in (short, long)]
+    assert both == pytest.approx(sum(alone), rel=1e-5)
+    padded = short.padded(360, 127)
+    assert padded.positions[100:] == [*range(100, 128)] + [0] * 232
 
 
 def test_a_model_that_looks_ahead_is_refused() -> None:

@@ -14,9 +14,9 @@ from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 from silo_agent.training.run_files import ProgressWriter
 from tests.silo_agent.training.tiny_jobs import (
     TinySilo,
-    conversations,
     drawn_adapter,
     one_by_one,
+    shard_of,
 )
 from tests.tiny_model import tiny_adapter_layout
 
@@ -94,7 +94,7 @@ def test_a_sequence_s_records_add_up_to_what_training_minimises(silo: TinySilo) 
     model = load_lora_model(silo.model_dir, LAYOUT, "cpu").eval()
     cpu = torch.device("cpu")
     packed = pack_heldout(
-        conversations(silo.model_dir), silo.train_records, PackingRule(LENGTH), limit=5, seed=3
+        shard_of(silo.model_dir, silo.train_records), PackingRule(LENGTH), limit=5, seed=3
     )
     assert len(packed) == 5
     for sequence in packed:

@@ -20,7 +20,14 @@ from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
 from tests.silo_agent.training.shared_ranks import finished
-from tests.silo_agent.training.tiny_jobs import SECOND_STEPS, STEPS, Jobs, TinySilo, one_by_one
+from tests.silo_agent.training.tiny_jobs import (
+    SECOND_STEPS,
+    STEPS,
+    Jobs,
+    TinySilo,
+    one_by_one,
+    shard_of,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -100,8 +107,15 @@ def test_losses_before_training_are_those_of_every_record_on_all_ranks(
         assert loss.nats == pytest.approx(mean_loss(loss.records), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["zero-1", "zero-3", "one-rank", "one-rank-zero-3"])
-def test_stage_and_ranks_do_not_change_the_adapter(
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("zero-1", "zero-3", "one-rank", "one-rank-zero-3"),
+        # Micro-batches of 3 and 1 sequences, and of 2.
+        *("one-rank-in-threes", "zero-3-in-pairs"),
+    ],
+)
+def test_stage_ranks_and_micro_batch_do_not_change_the_adapter(
     zero_2: TrainingResult, two_ranks: Jobs, one_rank: Jobs, name: str
 ) -> None:
     job = (one_rank | two_ranks)[name]
@@ -142,6 +156,12 @@ def test_parameters_that_are_elsewhere_train_the_same_adapter_but_for_rounding(
     job = two_ranks["zero-3-offload"]
     offloaded, plain = finished(job).adapter, finished(two_ranks["zero-3"]).adapter
     assert difference(offloaded, plain, job.layout) < OFFLOAD_TOLERANCE
+
+
+def test_a_proximal_term_is_that_of_the_step_whatever_the_micro_batch(one_rank: Jobs) -> None:
+    job, alone = one_rank["one-rank-b-in-threes"], one_rank["one-rank-b"]
+    found, expected = finished(job).adapter, finished(alone).adapter
+    assert difference(found, expected, job.layout) < TOLERANCE
 
 
 def test_training_went_on_from_the_checkpoint_of_the_killed_run(resumed: Resumed) -> None:
@@ -243,7 +263,6 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
     from transformers import AutoModelForCausalLM
 
     from silo_agent.training.ranks.packing import PackingRule, pack_heldout
-    from tests.silo_agent.training.tiny_jobs import conversations
 
     directory.mkdir()
     (directory / "adapter_model.safetensors").write_bytes(adapter.read_bytes())
@@ -260,8 +279,7 @@ def _loss_in_plain_peft(silo: TinySilo, job: TrainingJob, adapter: Path, directo
     model = PeftModel.from_pretrained(base, directory).eval()
     total, tokens = 0.0, 0
     for sequence in pack_heldout(
-        conversations(silo.model_dir),
-        silo.heldout_records,
+        shard_of(silo.model_dir, silo.heldout_records),
         PackingRule(job.recipe.sequence_length),
         limit=job.heldout_sequences,
         seed=job.layout.seed,

@@ -63,18 +63,27 @@ def conversations(model_dir: Path) -> Any:
     return Conversations(load_tokenizer(model_dir), ANY_DAY)
 
 
+def shard_of(model_dir: Path, records: Path, directory: Path | None = None) -> Any:
+    """The tokens of records, kept beside them as ranks keep them."""
+    from silo_agent.training.ranks.base_model import load_tokenizer
+    from silo_agent.training.ranks.shard_cache import ShardCache
+
+    kept = directory or records.parent / "shards"
+    return ShardCache(kept, model_dir, ANY_DAY, load_tokenizer).of(records)
+
+
 def one_by_one(model_dir: Path, records: Path, length: int) -> RecordSums:
     """(nats, tokens) of every record as transformers states its loss, cut as packing cuts."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from silo_agent.training.ranks.packing import RecordFile
+    from silo_agent.training.ranks.records import read_records
 
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    made, file = conversations(model_dir), RecordFile(records)
+    made = conversations(model_dir)
     found = []
-    for index in range(len(file)):
-        whole = made.of(*file.read(index))
+    for prompt, answer in read_records(records):
+        whole = made.of(prompt, answer)
         ids, kept = torch.tensor([whole.token_ids[:length]]), torch.tensor([whole.labels[:length]])
         tokens = int((kept != -100).sum())
         if tokens:

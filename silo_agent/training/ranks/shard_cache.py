@@ -1,0 +1,129 @@
+"""Records become tokens once: later rounds, evaluations and other ranks map the file that holds
+them.
+
+A file is made for the very bytes of the records, the files of the tokenizer and its template, the
+day that the template is told, and the libraries; when one of them changes it is made anew and the
+older one goes. The first process that needs it makes it, others wait; a lock that the kernel gives
+back sees to that. What a killed one has left is removed by the next. These files are the records in
+another form, and as private.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import rfc8785
+
+from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
+from infra.disk.durable_files import aside
+from infra.disk.file_lock import in_turn
+from infra.disk.model_files import model_files
+from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation, Conversations
+from silo_agent.training.ranks.records import read_records
+from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
+
+FORMAT = 1
+"""Raised whenever the same records would become other tokens."""
+
+LETTERS_AT_A_TIME = 2**18
+"""Of records that are tokenised together: enough for all cores, and little memory."""
+
+LOCK, SUFFIX = ".lock", ".tokens"
+_LIBRARIES = ("transformers", "tokenizers", "jinja2")
+
+
+class ShardCache:
+    """The tokens of records in `directory`, by the model in `model_dir`, as on `day`.
+
+    `say` is told when records are tokenised, which can take minutes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        model_dir: Path,
+        day: str,
+        tokenizer: Callable[[Path], ChatTokenizer],
+        say: Callable[[str], None] = lambda phase: None,
+    ) -> None:
+        self._directory, self._model_dir, self._day = directory, model_dir, day
+        self._tokenizer, self._say = tokenizer, say
+
+    def of(self, records: Path) -> TokenShard:
+        """The tokens of a records file.
+
+        Raises DataStewardError for records that cannot be trained with, and SiloOperatorError
+        where the disk refuses.
+        """
+        key = self._key(records)
+        path = self._directory / f"{records.stem}-{key.hex()[:32]}{SUFFIX}"
+        found = open_shard(path, key, records.name)
+        if found is not None:
+            return found
+        self._say("tokenising the records")
+        with _disk_faults(self._directory, records):
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with in_turn(self._directory / LOCK):
+                # Another process may have made it meanwhile.
+                return open_shard(path, key, records.name) or self._made(records, path, key)
+
+    def _made(self, records: Path, path: Path, key: bytes) -> TokenShard:
+        for pattern in (f"{records.stem}-*{SUFFIX}", ".*.part"):
+            for older in self._directory.glob(pattern):
+                older.unlink()
+        with aside(path, 0) as temporary, _disk_faults(self._directory, records):
+            write_shard(temporary, key, self._conversations(records))
+        made = open_shard(path, key, records.name)
+        if made is None:
+            raise _refused(self._directory, records, "a file that is not what was written")
+        return made
+
+    def _conversations(self, records: Path) -> Iterator[Conversation | None]:
+        conversations = Conversations(self._tokenizer(self._model_dir), self._day)
+        for some in _some_at_a_time(read_records(records)):
+            yield from conversations.of_many(some)
+
+    def _key(self, records: Path) -> bytes:
+        files = {
+            name: artifact_of_file(path).digest
+            for name, path in model_files(self._model_dir).items()
+            if path.suffix != ".safetensors"
+        }
+        libraries = [version(name) for name in _LIBRARIES]
+        of_records = artifact_of_file(records).digest
+        described = rfc8785.dumps([FORMAT, of_records, files, self._day, libraries])
+        return bytes.fromhex(digest_of_bytes(described))
+
+
+def _some_at_a_time(records: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    some: list[tuple[str, str]] = []
+    letters = 0
+    for record in records:
+        some.append(record)
+        letters += sum(map(len, record))
+        if letters > LETTERS_AT_A_TIME:
+            yield some
+            some, letters = [], 0
+    if some:
+        yield some
+
+
+@contextmanager
+def _disk_faults(directory: Path, records: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _refused(directory, records, error.strerror or type(error).__name__) from error
+
+
+def _refused(directory: Path, records: Path, found: str) -> SiloOperatorError:
+    size = records.stat().st_size
+    return SiloOperatorError(
+        f"tokenised records in {directory}",
+        expected=f"permission to write them and room for two bytes for each of {records.name}'s "
+        f"{size:,}",
+        found=found,
+        action="free disk space or correct the permissions, then start the agent again",
+    )
