@@ -24,12 +24,11 @@ from infra.storage.config import StorageSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
-MAX_MICRO_BATCH = 4096
+MAX_MICRO_BATCH = 1024
 MAX_RESTARTS = 100
 
 Device = Literal["cpu", "cuda"]
 Offload = Literal["none", "cpu", "nvme"]
-MAX_MICRO_BATCH = 1024
 
 
 class _Section(BaseModel):

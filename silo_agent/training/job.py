@@ -28,6 +28,8 @@ class _Value(BaseModel):
 _NOT_DECISIVE = {
     "shards_dir",
     "threads_per_rank",
+    "shards_dir",
+    "offload_dir",
     "checkpoint_every_steps",
     "measure_base",
     "measure_starting",
@@ -122,11 +124,7 @@ class TrainingJob(_Value):
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         described = self.model_dump_json(exclude=_NOT_DECISIVE)
-        adapters = (
-            self.starting_adapter,
-            self.starting_residual,
-            self.silo_only.previous_adapter,
-        )
+        adapters = (self.starting_adapter, self.starting_residual, self.silo_only.previous_adapter)
         files = [self.train_records, self.heldout_records]
         return _fingerprint(described, files + [path for path in adapters if path is not None])
 

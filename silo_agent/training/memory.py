@@ -27,8 +27,8 @@ LIBRARIES_BYTES: dict[Device, int] = {"cpu": 520_000_000, "cuda": 600_000_000}
 VOCABULARY_FACTOR = 14
 """A tokenizer in memory, as a multiple of the file with its vocabulary (measured)."""
 
-RECORD_TOKEN_BYTES = 100
-"""A token of a packed record: three numbers in three Python lists (measured)."""
+RECORD_TOKEN_BYTES = 4
+"""A token in the mapped file of the records; the kernel can let go of its page."""
 
 WEIGHT_BYTES: dict[Device, int] = {"cpu": 4, "cuda": 2}
 FLOAT32_BYTES = 4
@@ -97,7 +97,7 @@ class Estimate:
 def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
     """The peak of one rank that does `work` on a model of `shape`."""
     libraries = Part("interpreter, libraries, tokenizer", _libraries(shape, work))
-    records = Part("records as packed sequences", work.round_tokens * RECORD_TOKEN_BYTES)
+    records = Part("tokens of the round, mapped", work.round_tokens * RECORD_TOKEN_BYTES)
     if work.device == "cuda":
         records = Part(records.name, 0)
     loading = (
