@@ -1,11 +1,11 @@
 """A pytest plugin that deletes every guard once: `-p tests.chaos.deletion`.
 
 The guarded modules are imported with their switches. All tests are collected once, in a process
-that runs none of them; each question is answered by a child that it forks, so that nothing which a
-test leaves behind reaches another one. First all tests run with every guard in place, which says in
-which of them each guard acts; then, guard by guard, those tests without it, up to the first that
-fails. First come those in which the fewest guards act, since they are about this one, and of them
-the quickest.
+that runs one of them, for what all share. Each question is answered by a child that it forks, so
+that nothing which a test leaves behind reaches another one. First all tests run with every guard in
+place, which says in which of them each guard acts; then, guard by guard, those tests without it, up
+to the first that fails. First come those in which the fewest guards act, since they are about this
+one, and of them the quickest.
 """
 
 import json
@@ -39,6 +39,8 @@ HANG_SECONDS, TIMES_SLOWER = 10.0, 10
 it, misses it."""
 TESTS_SECONDS = 30.0
 """How long the tests that are asked about one guard took with it, in the order of asking."""
+SHARED = "tiny_model"
+"""The fixture of a session that takes long to make."""
 FIRST = 8
 """So many tests of a file are asked before the rest of any."""
 SAY_SECONDS = 15.0
@@ -145,6 +147,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     items = {item.nodeid: item for item in session.items}
     began = time.monotonic()
     groups = json.loads(Path(session.config.getoption("--guards-groups")).read_text())
+    _make_what_is_shared(session.items)
     say(f"{len(items)} tests with every guard in place")
     baseline = _baseline(items)
     took = time.monotonic() - began
@@ -164,6 +167,17 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     )
     session.testsfailed = len(baseline.failed)
     return True
+
+
+def _make_what_is_shared(items: Sequence[pytest.Item]) -> None:
+    """Runs one test of a federation, so that no child has to make the fixtures of the session and
+    to ask what a process remembers: libraries, the tiny model, its modules."""
+    from _pytest.runner import runtestprotocol
+
+    federated = [item for item in items if SHARED in getattr(item, "fixturenames", ())]
+    others = [item for item in items if item.path != federated[0].path] if federated else []
+    if others:
+        runtestprotocol(federated[0], nextitem=others[0], log=False)
 
 
 def _sayer(config: pytest.Config) -> Callable[[str], None]:
