@@ -296,6 +296,18 @@ def test_who_was_alike_is_judged_again_from_the_close() -> None:
         assert judged_again(fed.attempt(unseen), close, NOW) == close
 
 
+def test_a_silo_that_was_not_asked_is_judged_again_only_by_what_a_close_judges() -> None:
+    """Its evaluation is none of that: it comes after the close."""
+    fed, stranger = federation(), "bank-z"
+    silos = [fed.silo(silo) for silo in fed.plan.record.cohort]
+    close = judge(fed.plan, silos, NOW)
+    late = SiloRecords(stranger, is_newer=True)
+    assert judged_again(fed.attempt([*silos, late]), close, NOW) == close
+    refused = replace(late, refusal=fed.refusal(SILO))
+    again = judged_again(fed.attempt([*silos, refused]), close, NOW)
+    assert [item.silo for item in (*again.refused, *again.rejected)] == [stranger]
+
+
 def test_what_is_said_of_copies_names_no_other() -> None:
     fed = federation()
     first, second, third = both_alike(fed)

@@ -47,6 +47,15 @@ def test_nothing_is_off_by_more_than_half_a_scale(
 
 
 @BOTH
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_whole_blocks_have_no_short_one_behind_them(scheme: Scheme, blocks: int) -> None:
+    values = np.linspace(-1, 1, blocks * scheme.block, dtype=np.float32)
+    found, decoded = roundtrip(values, scheme)
+    assert found.scales.shape == (blocks,)
+    assert np.abs(decoded - values).max() <= found.scales.max() * 0.50001
+
+
+@BOTH
 def test_the_largest_of_a_block_keeps_its_value_and_zero_stays_zero(scheme: Scheme) -> None:
     values = np.zeros(scheme.block + 3, dtype=np.float32)
     values[5], values[-1] = -0.3, 2.0
