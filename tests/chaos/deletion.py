@@ -254,7 +254,7 @@ def _tests_of(group: Collection[str], baseline: Baseline) -> list[str]:
         by_file[_file_of(test)].append(test)
     parts = [tests[:FIRST] for tests in by_file.values()]
     parts += [tests[FIRST:] for tests in by_file.values()]
-    until, asked = 0.0, []
+    until, asked = 0.0, list[str]()
     for part in parts:
         until += baseline.longest_beside(part[0]) if part else 0.0
         for test in part:

@@ -25,7 +25,7 @@ def join_ranks(device: Device, threads: int) -> None:
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if rendezvous := os.environ.get(RENDEZVOUS_VARIABLE):
         # As a store, because a path is no URL: one with `?` or `#` in it would be cut there.
-        store = dist.FileStore(rendezvous, ranks)
+        store = dist.FileStore(rendezvous, ranks)  # type: ignore[attr-defined]
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=ranks, timeout=default_pg_timeout
         )
