@@ -28,7 +28,6 @@ class _Value(BaseModel):
 _NOT_DECISIVE = {
     "shards_dir",
     "threads_per_rank",
-    "shards_dir",
     "offload_dir",
     "checkpoint_every_steps",
     "measure_base",
