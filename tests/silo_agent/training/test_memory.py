@@ -222,4 +222,4 @@ def test_on_a_gpu_weights_are_halves_and_can_be_elsewhere() -> None:
 
 def test_a_longer_round_has_more_records() -> None:
     short, long = (estimate(SHAPE, work(round_tokens=n), Choice()) for n in (0, 10**6))
-    assert long.total_bytes - short.total_bytes == part(long, "records") > 0
+    assert long.total_bytes - short.total_bytes == part(long, "tokens of the round") > 0
