@@ -68,13 +68,21 @@ def delete_guards(only: str = "") -> Deletions:
     caught: dict[tuple[str, ...], str] = {}
     failed: list[str] = []
     for tests in (NEAR, FAR):
-        left = [group for group in groups if group not in caught]
+        left = [
+            group for group in groups if group not in caught and not _is_explained(group, caught)
+        ]
         if not left:
             break
         found = _deleted(left, tests)
         failed += found["failed"]
         caught |= {tuple(o["off"]): o["caught_by"] for o in found["outcomes"] if o["caught_by"]}
     return sorted_out(groups, caught, failed)
+
+
+def _is_explained(group: tuple[str, ...], caught: Mapping[tuple[str, ...], str]) -> bool:
+    """Whether it is a single guard that was missed together with those of its row."""
+    row = REDUNDANT.get(group[0])
+    return len(group) == 1 and row is not None and (*group, *row.others) in caught
 
 
 def _deleted(groups: Groups, tests: Iterable[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -147,7 +147,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     items = {item.nodeid: item for item in session.items}
     began = time.monotonic()
     groups = json.loads(Path(session.config.getoption("--guards-groups")).read_text())
-    _make_what_is_shared(session.items)
+    _make_what_is_shared(session)
     say(f"{len(items)} tests with every guard in place")
     baseline = _baseline(items)
     took = time.monotonic() - began
@@ -169,15 +169,16 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     return True
 
 
-def _make_what_is_shared(items: Sequence[pytest.Item]) -> None:
+def _make_what_is_shared(session: pytest.Session) -> None:
     """Runs one test of a federation, so that no child has to make the fixtures of the session and
     to ask what a process remembers: libraries, the tiny model, its modules."""
     from _pytest.runner import runtestprotocol
 
-    federated = [item for item in items if SHARED in getattr(item, "fixturenames", ())]
-    others = [item for item in items if item.path != federated[0].path] if federated else []
-    if others:
-        runtestprotocol(federated[0], nextitem=others[0], log=False)
+    federated = (i for i in session.items if SHARED in getattr(i, "fixturenames", ()))
+    first = next(federated, None)
+    if first is not None:
+        # Followed by the session itself: all that is narrower is taken down.
+        runtestprotocol(first, nextitem=cast(pytest.Item, session), log=False)
 
 
 def _sayer(config: pytest.Config) -> Callable[[str], None]:
