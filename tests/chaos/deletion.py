@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import spec_from_file_location
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, MappingProxyType
@@ -256,13 +257,11 @@ def _tests_of(group: Collection[str], baseline: Baseline) -> list[str]:
     parts = [tests[:FIRST] for tests in by_file.values()]
     parts += [tests[FIRST:] for tests in by_file.values()]
     until, asked = 0.0, list[str]()
-    for part in parts:
-        until += baseline.longest_beside(part[0]) if part else 0.0
-        for test in part:
-            until += baseline.seconds[test]
-            if until > TESTS_SECONDS and asked:
-                return asked
-            asked.append(test)
+    for test in chain.from_iterable(parts):
+        until += baseline.seconds[test]
+        if until > TESTS_SECONDS and asked:
+            break
+        asked.append(test)
     return asked
 
 

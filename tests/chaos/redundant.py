@@ -15,6 +15,7 @@ class Redundant:
     reason: str
 
 
+_LEDGER = "aggregator/evidence/ledger.py"
 _PAYLOAD = "data_contracts/protocol/payload.py"
 _CHAIN = "data_contracts/protocol/membership_chain.py"
 _RULES = "silo_agent/policy/rules.py"
@@ -46,6 +47,10 @@ REDUNDANT: dict[str, Redundant] = {
     "acceptance.agreement is None": Redundant(
         ("data_contracts/protocol/dsse.py::from_base64::data is None",),
         "no agreement is no fault of its spelling",
+    ),
+    f"{_LEDGER}::_lock::version is None": Redundant(
+        (f"{_LEDGER}::_holds::stored is not None",),
+        "what is gone is not looked for again",
     ),
     f"{_CHAIN}::_succession::new.previous_digest == current.digest": Redundant(
         (f"{_CHAIN}::_succession::new.earlier == earlier_after(current)",),

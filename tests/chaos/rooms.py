@@ -56,6 +56,7 @@ NEAR: tuple[str, ...] = (
     ),
     "tests/data_contracts",
     "tests/infra/test_feed_reader.py",
+    "tests/infra/test_newest_records.py",
     "tests/infra/test_record_store.py",
     *(
         f"tests/silo_agent/test_{name}.py"
@@ -70,8 +71,8 @@ FAR: tuple[str, ...] = (
     *(
         f"tests/aggregator/test_{name}.py"
         for name in (
-            *("arrivals", "coordinator", "copies_in_rounds", "ledger", "memberships_in_rounds"),
-            *("mixed_versions", "restored_coordinator"),
+            *("arrivals", "coordinator", "copies_in_rounds", "kept_versions", "ledger"),
+            *("memberships_in_rounds", "mixed_versions", "restored_coordinator"),
         )
     ),
     *(

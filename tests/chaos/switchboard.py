@@ -13,6 +13,9 @@ from pydantic_core import PydanticKnownError
 
 T = TypeVar("T")
 
+NAME_AND_TWO = 3
+"""What a row has that compares."""
+
 _BROKEN: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "ge": ("greater_than_equal", lambda value, bound: value < bound),
     "gt": ("greater_than", lambda value, bound: value <= bound),
@@ -69,9 +72,12 @@ class Switchboard:
         return asked
 
     def rows(self, guards: Sequence[str], rows: Sequence[T]) -> tuple[T, ...]:
-        """The rows that are not off; what a row alone does is not known."""
-        for guard in guards:
-            self._note(guard)
+        """The rows that are not off. One of a name and two values acts where these differ; what
+        another does alone is not known."""
+        for guard, row in zip(guards, rows, strict=True):
+            values = tuple(row) if isinstance(row, tuple) else ()
+            if len(values) != NAME_AND_TWO or values[1] != values[2]:
+                self._note(guard)
         return tuple(r for guard, r in zip(guards, rows, strict=True) if guard not in self.off)
 
     def smallest(self, guards: Sequence[str], values: Sequence[Any]) -> Any:
