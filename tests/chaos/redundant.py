@@ -91,6 +91,10 @@ NO_GUARDS: dict[str, str] = {
     "changes and contributes and self.checked(target).is_within": "codes say enough, and nothing "
     "is decoded",
     "infra/records/feed_reach.py::_signer::silo": "words",
+    "silo_agent/agent.py::_train_or_evaluate::"
+    "compare_with_close(silo, attempt.done, close.record)": "it tells, and refuses nothing",
+    "silo_agent/release/release.py::Release.read_back::isinstance(v.record, SiloRecord)": "what "
+    "the types are told",
     "silo_agent/federation/marks.py::forget_clock::mark": "what is told of a mark that goes",
     "silo_agent/release/doors.py::refusal_for::isinstance(error, CheckDiedError)": "which refusal",
 }

@@ -15,6 +15,7 @@ from data_contracts.errors import DataStewardError, StorageError
 from data_contracts.protocol.bucket_layout import attempt_of, feed_slot
 from data_contracts.protocol.envelope import Verified, seal, verify
 from data_contracts.protocol.records import Close, Refusal, RoundPlan, Status, Verdict
+from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
 from infra.records.record_store import write_record
 from silo_agent.agent import poll_once
 from silo_agent.collaborators import GlobalAdapter
@@ -109,6 +110,18 @@ def refused_by_door(federation: SimulatedFederation, plan: Verified[RoundPlan], 
     ]
     assert [item.silo for item in close.admitted] == ["silo-a", "silo-b"]
     assert silo.act(FEDERATION, federation.pinned) is Step.FINISHED
+
+
+def test_a_verdict_counts_for_a_week_at_most_and_no_longer_than_what_it_rests_on(
+    federation: SimulatedFederation,
+) -> None:
+    federation.silos["silo-a"].verdict_validity = 50 * VERDICT_VALIDITY
+    plan = federation.open()
+    federation.silos_act(UNTIL_VERDICT)
+    for silo, validity in (("silo-a", VERDICT_VALIDITY), ("silo-c", VALIDITY)):
+        verdict = released(federation, silo, plan).verdict
+        assert verdict is not None
+        assert verdict.record.expires_at - verdict.record.issued_at == validity
 
 
 @pytest.mark.parametrize(("rule", "change"), CHANGES)

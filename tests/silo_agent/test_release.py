@@ -236,3 +236,17 @@ def test_only_the_word_that_the_agent_stops_leaves_while_the_switch_is_on(desk: 
     with pytest.raises(ValueError, match="expected the phase stopped"):
         desk.release().say_stopped(status)
     assert desk.inbox.objects == {}
+
+
+def test_of_two_records_in_a_slot_that_storage_has_the_first_is_held(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    signer = create_key(tmp_path / "key.pem")
+    outbox = Outbox(tmp_path / "outbox", signer)
+    first, second = (
+        seal(FED.acceptance(SILO).record.model_copy(update={"policy_digest": text * 64}), signer)
+        for text in "ab"
+    )
+    outbox.put_back([first, second])
+    assert outbox.released(attempt_of(FED.plan)).acceptance == first
+    assert "acceptance was signed twice" in caplog.text
