@@ -305,7 +305,8 @@ def test_a_silo_that_was_not_asked_is_judged_again_only_by_what_a_close_judges()
     assert judged_again(fed.attempt([*silos, late]), close, NOW) == close
     refused = replace(late, refusal=fed.refusal(SILO))
     again = judged_again(fed.attempt([*silos, refused]), close, NOW)
-    assert [item.silo for item in (*again.refused, *again.rejected)] == [stranger]
+    named = [item.silo for item in again.refused] + [item.silo for item in again.rejected]
+    assert named == [stranger]
 
 
 def test_what_is_said_of_copies_names_no_other() -> None:
