@@ -103,6 +103,7 @@ class Baseline:
     seconds: dict[str, float] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     acted: dict[str, list[str]] = field(default_factory=dict)
+    trusted: list[str] = field(default_factory=list)
 
     @cached_property
     def guards_of(self) -> Counter[str]:
@@ -206,6 +207,7 @@ def _baseline(items: dict[str, pytest.Item]) -> Baseline:
     for _, part in _answers(jobs, limit_seconds=3600):
         whole.seconds |= part["seconds"]
         whole.failed += part["failed"]
+        whole.trusted += part["trusted"]
         for guard, tests in part["acted"].items():
             whole.acted.setdefault(guard, []).extend(tests)
     return whole
@@ -217,6 +219,7 @@ def _recorded(items: dict[str, pytest.Item], names: Sequence[str]) -> dict[str, 
         if failed:
             found.failed.append(name)
     found.acted = {guard: list(tests) for guard, tests in BOARD.acted.items()}
+    found.trusted = sorted(BOARD.trusted)
     return asdict(found)
 
 
@@ -284,6 +287,8 @@ def _first_failure(
     items: dict[str, pytest.Item], off: Iterable[str], tests: Sequence[str], baseline: Baseline
 ) -> str:
     BOARD.off = frozenset(off)
+    # The test that is asked first may be the one with the key that another test trusts.
+    BOARD.trusted.update(baseline.trusted)
     limits = {test: HANG_SECONDS + TIMES_SLOWER * baseline.longest_beside(test) for test in tests}
     return next((name for name, failed in _run(items, tests, {}, limits) if failed), "")
 

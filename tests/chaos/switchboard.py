@@ -29,13 +29,14 @@ _BROKEN: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 class Switchboard:
-    """`off`: the guards that are deleted. `acted`: by guard, the tests in which it acted."""
+    """`off`: the guards that are deleted. `acted`: by guard, the tests in which it acted.
+    `trusted`: the keys that were trusted for anything."""
 
     def __init__(self) -> None:
         self.off: frozenset[str] = frozenset()
         self.test: str | None = None
         self.acted: dict[str, dict[str, None]] = {}
-        self._trusted: set[str] = set()
+        self.trusted: set[str] = set()
 
     def _note(self, guard: str) -> None:
         if self.test is not None:
@@ -99,8 +100,8 @@ class Switchboard:
         """The keys that may sign; where it is off, every one that was trusted for anything."""
         given = frozenset(keys)
         self._note(guard)
-        self._trusted |= given
-        return frozenset(self._trusted) if guard in self.off else given
+        self.trusted |= given
+        return frozenset(self.trusted) if guard in self.off else given
 
     def validator(self, guard: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """What a field is held against, with the value as it was where that is off."""
