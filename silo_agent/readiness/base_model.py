@@ -8,7 +8,7 @@ from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records.licence_terms import Use
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
-from infra.base_model.linear_modules import NoSuchModelError, linear_modules
+from infra.base_model.linear_modules import LinearModules, NoSuchModelError, linear_modules
 from infra.base_model.weight_files import Weights
 from infra.disk.model_files import model_digest
 from silo_agent.policy.policy_file import AllowedModel
@@ -20,9 +20,15 @@ MODEL_DIGESTS = "model-digests.json"
 
 def judged_model(path: Path) -> list[str]:
     """The digest of a model that can be trained, and what of it; SiloOperatorError for another."""
-    weights = require_sound(path)
+    weights, linear = require_sound(path), known_modules(path)
+    left_out = [f"without those called {end}: {why}" for end, why in linear.left_out.items()]
+    return [model_digest(path), coverage_words(weights, linear.modules), *left_out]
+
+
+def known_modules(path: Path) -> LinearModules:
+    """The linear modules of a model; SiloOperatorError where transformers does not know it."""
     try:
-        linear = linear_modules(path)
+        return linear_modules(path)
     except NoSuchModelError as error:
         raise SiloOperatorError(
             f"base model {path}",
@@ -30,8 +36,6 @@ def judged_model(path: Path) -> list[str]:
             found=str(error),
             action="use another base model, or a release of transformers that knows it",
         ) from None
-    left_out = [f"without those called {end}: {why}" for end, why in linear.left_out.items()]
-    return [model_digest(path), coverage_words(weights, linear.modules), *left_out]
 
 
 def base_models(facts: Facts) -> list[Item]:

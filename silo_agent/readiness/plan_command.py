@@ -13,12 +13,12 @@ from rich.console import Console
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra import command_values as values
-from infra.base_model.linear_modules import NoSuchModelError, linear_modules
 from infra.clock import SystemClock
 from infra.terminal import plain_console, say
 from silo_agent.command_options import HERE, Home
 from silo_agent.config import SiloConfig, TrainingSection, load_config
 from silo_agent.policy.policy_file import Policy, read_policy, require_policy
+from silo_agent.readiness.base_model import known_modules
 from silo_agent.readiness.facts import look
 from silo_agent.readiness.memory import by_hand, choice_words, there_is
 from silo_agent.training.memory import Choice, Stage
@@ -140,16 +140,8 @@ def _only_model(config: SiloConfig, policy: Policy) -> Path:
 
 
 def _all_linear(model_dir: Path, rank: int) -> AdapterLayout:
-    try:
-        targets = linear_modules(model_dir).modules
-        return AdapterLayout(rank=rank, alpha=rank, seed=0, targets=targets)
-    except NoSuchModelError as error:
-        raise SiloOperatorError(
-            f"base model {model_dir}",
-            expected="a causal language model of an architecture that transformers knows",
-            found=str(error),
-            action="name another one with --model",
-        ) from None
+    targets = known_modules(model_dir).modules
+    return AdapterLayout(rank=rank, alpha=rank, seed=0, targets=targets)
 
 
 def _nothing_to_plan(found: str) -> SiloOperatorError:

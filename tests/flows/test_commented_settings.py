@@ -12,7 +12,7 @@ from infra.storage.config import StorageSection, s3_settings
 from infra.storage.s3_bucket import S3Bucket
 from silo_agent.config import parse_config
 from silo_agent.first_day.templates import LocalModel, config_text, policy_text
-from silo_agent.policy.policy_file import read_policy, require_policy
+from silo_agent.policy.policy_file import Policy, read_policy, require_policy
 
 ADDRESS = "http://127.0.0.1:9"
 SETTING = re.compile(r"# (?=\[|[a-z_]+ = )")
@@ -45,9 +45,9 @@ def load_agent(text: str, folder: Path) -> StorageSection:
     return parse_config(text.encode(), folder).storage
 
 
-def load_policy(text: str, folder: Path) -> None:
+def load_policy(text: str, folder: Path) -> Policy:
     (folder / "policy.toml").write_text(text)
-    require_policy(read_policy(folder / "policy.toml"))
+    return require_policy(read_policy(folder / "policy.toml"))
 
 
 def blocks(text: str) -> Iterator[tuple[int, int]]:
@@ -99,7 +99,7 @@ FILES: list[tuple[str, Callable[[str, Path], object]]] = [
 def test_a_commented_setting_loads_when_it_is_uncommented(
     text: str, load: Callable[[str, Path], object], tmp_path: Path
 ) -> None:
-    load(text, tmp_path)
+    assert load(text, tmp_path) is not None
 
 
 @pytest.mark.parametrize(("text", "load"), FILES[:2])

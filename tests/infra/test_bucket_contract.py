@@ -1,10 +1,7 @@
 """The promises of `infra.storage.object_store.Bucket`, on memory and on a real S3 storage."""
 
 import os
-import resource
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from infra.stack.local_stack import RunningStorage, add_federation
 from infra.storage.object_store import BoundExceededError, Bucket
 from infra.storage.probe import probe_storage, require_promises
 from infra.storage.s3_bucket import S3Bucket
+from tests.full_disk import files_of_at_most
 from tests.simulator.memory_bucket import InMemoryBucket
 
 
@@ -160,7 +158,7 @@ def test_a_full_disk_leaves_no_partial_file(bucket: Bucket, tmp_path: Path) -> N
     kept = tmp_path / "kept"
     kept.write_bytes(b"what was there before")
     with (
-        _files_of_at_most(2_000_000),
+        files_of_at_most(2_000_000),
         pytest.raises(ConsortiaError, match=r"writing .*3000000 free bytes.*To fix it: free space"),
     ):
         bucket.download_blob(ref, kept)
@@ -178,14 +176,3 @@ def _assert_refused(bucket: Bucket, ref: ArtifactRef, target: Path, rule: str) -
     with pytest.raises(UntrustedInputError) as caught:
         bucket.download_blob(ref, target)
     assert caught.value.rule == rule
-
-
-@contextmanager
-def _files_of_at_most(size: int) -> Iterator[None]:
-    """Writes beyond `size` bytes fail in the kernel, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)

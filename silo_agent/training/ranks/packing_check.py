@@ -44,20 +44,26 @@ LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
-class PackingCheck:
-    """How much logits change, relative to their spread: with other neighbours in the sequence
-    (`neighbours`), without any (`alone`), and with other tokens behind them (`ahead`)."""
+class BatchCheck:
+    """How much logits change, relative to their spread: with other neighbours in the sequence or
+    beside it (`neighbours`), and without any (`alone`)."""
 
     neighbours: float
     alone: float
-    ahead: float
     tolerance: Tolerance
 
     @property
     def keeps_apart(self) -> bool:
-        """Whether conversations may share a sequence."""
+        """Whether they may share a pass through the model."""
         same, other = self.tolerance.same_shape, self.tolerance.other_shape
         return self.neighbours <= same and self.alone <= other
+
+
+@dataclass(frozen=True)
+class PackingCheck(BatchCheck):
+    """Of conversations in one sequence; `ahead`: with other tokens behind them."""
+
+    ahead: float
 
     @property
     def only_looks_back(self) -> bool:
@@ -79,22 +85,6 @@ def may_pack(model: Any, device: torch.device) -> bool:
             action="begin a run with another base model",
         )
     return check.keeps_apart
-
-
-@dataclass(frozen=True)
-class BatchCheck:
-    """How much logits change, relative to their spread: with other neighbours in and beside the
-    sequence (`neighbours`), and in a sequence without any beside it (`alone`)."""
-
-    neighbours: float
-    alone: float
-    tolerance: Tolerance
-
-    @property
-    def keeps_apart(self) -> bool:
-        """Whether sequences may go through the model side by side."""
-        same, other = self.tolerance.same_shape, self.tolerance.other_shape
-        return self.neighbours <= same and self.alone <= other
 
 
 def may_batch(model: Any, device: torch.device, *, together: bool) -> bool:

@@ -235,7 +235,7 @@ def test_a_setting_that_cannot_be_meant_is_one_message(
 )
 def test_what_can_be_meant_is_taken(tmp_path: Path, lines: str) -> None:
     (tmp_path / "silo-agent.toml").write_text(TOML + lines + "\n")
-    chosen_metrics(load_config(tmp_path), lambda: ())
+    assert len(chosen_metrics(load_config(tmp_path), lambda: ())._exporters) == 1
 
 
 PACKAGE, EXTRA = "prometheus_client", "pip install 'consortia[metrics]', or remove the setting"

@@ -1,11 +1,9 @@
 """Event files hold what TensorBoard reads: by the format's own rules, and by its own reader."""
 
 import errno
-import resource
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from silo_agent.metrics import tensorboard_log
 from silo_agent.metrics.tensorboard_log import FILE_VERSION, TensorBoardLog
+from tests.full_disk import files_of_at_most
 from tests.silo_agent.metrics.moments import LOADING, MOMENT, moment
 
 FIRST = Path("run-1") / "round-0003-attempt-2"
@@ -88,17 +87,6 @@ def test_each_attempt_and_each_start_has_a_file_of_its_own(tmp_path: Path) -> No
         "run-1/round-0003-attempt-3",
         "run-2/round-0003-attempt-2",
     ]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel takes no byte of a file beyond `size`, as of one on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [20, 60])

@@ -114,7 +114,7 @@ OF_AN_EARLIER_VERSION: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (
         TrainingResult,
         {
-            "adapter": "/home/work/adapter.safetensors",
+            "adapter": "/srv/silo/work/adapter.safetensors",
             "tokens": 900,
             "steps": 8,
             "resumed_from_step": 0,

@@ -1,10 +1,8 @@
 """Tokens of records in mapped files: the same sequences as ever, and no file that is trusted."""
 
 import json
-import resource
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from threading import Barrier, Thread
@@ -26,6 +24,7 @@ from silo_agent.training.ranks.packing import (
 )
 from silo_agent.training.ranks.shard_cache import SUFFIX, ShardCache
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
+from tests.full_disk import files_of_at_most
 from tests.silo_agent.training.tiny_jobs import TinySilo, conversations
 from tests.tiny_model import write_records
 
@@ -286,23 +285,12 @@ def test_tokens_that_changed_are_refused_when_they_are_used_and_written_anew(
     assert own.of(silo.heldout_records).path.read_bytes() == whole
 
 
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Writes beyond `size` bytes of a file fail in the kernel, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("room", [0, 50, 1000, 5000])
 def test_a_full_disk_is_one_message_and_leaves_nothing(
     silo: TinySilo, tmp_path: Path, tokenizer: Tokenizer, room: int
 ) -> None:
     own = cache(silo, tmp_path, tokenizer)
-    with room_for(room), pytest.raises(SiloOperatorError) as raised:
+    with files_of_at_most(room), pytest.raises(SiloOperatorError) as raised:
         own.of(silo.train_records)
     size = silo.train_records.stat().st_size
     said = str(raised.value)
