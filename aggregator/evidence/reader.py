@@ -109,9 +109,8 @@ def _held(
     c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan], refs: Iterable[EvidenceRef]
 ) -> dict[str, SiloRecords]:
     """As kept; signed with the keys of the plan's membership, whatever became of them since."""
-    members = feed.membership_of(plan).record
-    keys = {silo: members.key_of(silo) for silo in plan.record.cohort}
-    return held_records(c, plan, refs, {silo: key for silo, key in keys.items() if key})
+    members = feed.membership_of(plan).record.silos
+    return held_records(c, plan, refs, {member.silo: member.public_key for member in members})
 
 
 def _as_judged(judged: SiloRecords | None, inbox: SiloRecords) -> SiloRecords:
@@ -173,19 +172,16 @@ def _likenesses(
     starting: AdapterSource,
 ) -> dict[str, Likeness]:
     """Among the adapters that passed the gate; only those that may be copies are read again."""
-    passed = {
-        own.silo: own.submission
-        for own in silos
-        if own.submission is not None and own.adapter_fault is None
-    }
+    submitted = {own.silo: own.submission for own in silos if own.submission is not None}
+    # Whose adapter did not pass has no sketch.
     sketches = {
         silo: sketch
-        for silo, submission in passed.items()
+        for silo, submission in submitted.items()
         if (sketch := c.arrivals.sketch((plan.digest, submission.digest, silo))) is not None
     }
 
     def source(silo: str) -> AdapterSource:
-        path = spool(c, c.inbox(silo), passed[silo].record.adapter)
+        path = spool(c, c.inbox(silo), submitted[silo].record.adapter)
         return local_adapter(plan.record, silo, path, starting)
 
     return likenesses(sketches, source, starting)

@@ -10,7 +10,6 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import (
     ROUNDS_PREFIX,
     attempt_of_record,
-    digest_in_key,
     round_slot,
 )
 from data_contracts.protocol.envelope import Verified, max_document_bytes, verify
@@ -34,7 +33,7 @@ def newest_records(
     lies in another slot than its own, or is another silo's, is passed over. Raises StorageError.
     """
     by_kind = {record_type.kind: record_type for record_type in types}
-    listed = [i for i in bucket.list_keys(ROUNDS_PREFIX) if digest_in_key(i.key) is not None]
+    listed = bucket.list_keys(ROUNDS_PREFIX)
     found: list[Verified[RoundRecord]] = []
     for _, of_run in groupby(sorted(listed, key=lambda i: i.key, reverse=True), key=_run):
         rounds = 0

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from aggregator.decisions.stage import Stage
+from aggregator.evidence.ledger import held_records, spool_admitted
 from aggregator.evidence.look import look
 from aggregator.federated_round import (
     abort_round,
@@ -18,11 +19,11 @@ from aggregator.federated_round import (
     merge_round,
 )
 from aggregator.settings.federation import LedgerSection
-from data_contracts.errors import FederationOperatorError, StorageError
+from data_contracts.errors import FederationOperatorError, StorageError, UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, ledger_bucket, record_key, round_slot
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, Close, RoundPlan
-from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER
+from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.storage.object_store import AccessDeniedError, Lock, RefusedRequestError
 from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.federation import FEDERATION, SimulatedFederation
@@ -585,3 +586,52 @@ def test_versions_that_were_turned_on_meanwhile_lock_only_what_was_judged(
     assert isinstance(close, Close)
     assert outcomes(close)["silo-b"] == "silo.withdrew"
     assert not [locked for locked, _ in inbox.locks if locked == key]
+
+
+class TestWhatIsReadBack:
+    def test_of_the_silos_of_the_plan_alone(self, federation: SimulatedFederation) -> None:
+        plan = submitted(federation)
+        close = closed(federation, plan)
+        keys = {name: silo.key.public_key_hex for name, silo in federation.silos.items()}
+        coordinator_s = EvidenceRef(kind="close", silo=None, digest="0" * 64, version=None)
+        refs, c = (*close.held, coordinator_s), federation.coordinator()
+        assert set(held_records(c, plan, refs, keys)) == set(SILOS)
+        del keys["silo-b"]
+        assert set(held_records(c, plan, refs, keys)) == {"silo-a", "silo-c"}
+
+    def test_under_the_key_of_its_own_silo(self, federation: SimulatedFederation) -> None:
+        plan = submitted(federation)
+        close = closed(federation, plan)
+        keys = {name: silo.key.public_key_hex for name, silo in federation.silos.items()}
+        keys["silo-a"], keys["silo-b"] = keys["silo-b"], keys["silo-a"]
+        with pytest.raises(UntrustedInputError, match="signature"):
+            held_records(federation.coordinator(), plan, close.held, keys)
+
+    def test_an_adapter_by_its_own_version_wherever_the_close_lists_it(
+        self, federation: SimulatedFederation
+    ) -> None:
+        close = closed(federation, submitted(federation))
+        c = federation.coordinator()
+        for order in (close.held, close.held[::-1]):
+            shutil.rmtree(c.workspace)
+            paths = spool_admitted(c, close.model_copy(update={"held": order}))
+            assert [path.stem for path in paths] == [a.adapter.digest for a in close.admitted]
+
+    @pytest.mark.parametrize("kind", ["acceptance", "verdict", "submission"])
+    def test_a_record_that_goes_between_its_lock_and_the_reading_leaves_its_silo_out(
+        self, federation: SimulatedFederation, kind: str
+    ) -> None:
+        plan, inbox = submitted(federation), federation.inbox("silo-b")
+        key = in_slot(inbox, kind)
+        version = newest(inbox, key)
+
+        def erase(operation: str, asked: str) -> None:
+            # As a person with that right would.
+            if operation == "get" and asked == key and inbox.locks.pop((key, version), None):
+                inbox.delete_version(key, version)
+
+        look_at = federation.look(plan)
+        inbox.before = erase
+        close = close_round(federation.coordinator(), look_at).record
+        assert isinstance(close, Close)
+        assert outcomes(close)["silo-b"] == "silo.withdrew"

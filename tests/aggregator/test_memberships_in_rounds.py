@@ -108,6 +108,8 @@ class TestJoinsAndLeaves:
         later = Member(silo="silo-d", public_key=key_of(federation, "silo-d"), first_round=2)
         federation.change(silos=(*federation.pinned.record.silos, later))
         assert "silo-d" not in outcomes(play_round(federation, 1))
+        waiting = federation.silos["silo-d"]
+        assert (waiting.kinds(), waiting.faults) == (set(), [])
         assert "silo-d" in outcomes(play_round(federation, 2))
 
     def test_who_leaves_in_mid_round_finishes_it(self, federation: SimulatedFederation) -> None:

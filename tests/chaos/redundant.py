@@ -16,6 +16,7 @@ class Redundant:
 
 
 _LEDGER = "aggregator/evidence/ledger.py"
+_READER = "aggregator/evidence/reader.py"
 _PAYLOAD = "data_contracts/protocol/payload.py"
 _CHAIN = "data_contracts/protocol/membership_chain.py"
 _RULES = "silo_agent/policy/rules.py"
@@ -47,6 +48,14 @@ REDUNDANT: dict[str, Redundant] = {
     "acceptance.agreement is None": Redundant(
         ("data_contracts/protocol/dsse.py::from_base64::data is None",),
         "no agreement is no fault of its spelling",
+    ),
+    f"{_LEDGER}::held_records::ref.silo is None": Redundant(
+        (f"{_LEDGER}::held_records::ref.silo not in keys",),
+        "the types are told that a silo's reference names it",
+    ),
+    f"{_READER}::read_status::key is None": Redundant(
+        ("infra/records/seen.py::SeenStatuses.read::keys",),
+        "no key signs nothing, and so nothing is listed for one",
     ),
     f"{_LEDGER}::_lock::version is None": Redundant(
         (f"{_LEDGER}::_holds::stored is not None",),
@@ -93,6 +102,7 @@ NO_GUARDS: dict[str, str] = {
     "infra/records/feed_reach.py::_signer::silo": "words",
     "silo_agent/agent.py::_train_or_evaluate::"
     "compare_with_close(silo, attempt.done, close.record)": "it tells, and refuses nothing",
+    "silo_agent/steps/check.py::check_data::not o.success": "words",
     "silo_agent/release/release.py::Release.read_back::isinstance(v.record, SiloRecord)": "what "
     "the types are told",
     "silo_agent/federation/marks.py::forget_clock::mark": "what is told of a mark that goes",

@@ -362,10 +362,20 @@ def test_what_is_kept_was_signed_by_a_coordinator_of_this_federation(
     reader_of(other, tmp_path / "elsewhere", elsewhere).refresh()
     storage.feed(plan(1, None))
     reader_of(storage, tmp_path / "here").refresh()
-    kept = tmp_path / "elsewhere" / "feed.json"
-    (tmp_path / "here" / "feed.json").write_bytes(kept.read_bytes())
-    with pytest.raises(FederationOperatorError, match="what was seen of the feed"):
-        reader_of(storage, tmp_path / "here").refresh()
+    kept = tmp_path / "here" / "feed.json"
+    own = kept.read_text()
+    of_the_other = (tmp_path / "elsewhere" / "feed.json").read_text()
+    # They are of this federation, and signed by who coordinates the other.
+    opened, ended = json.loads(own), json.loads(own)
+    opened["attempts"][0]["plan"] = plan(1, None, STRANGER).envelope.decode()
+    digest = plan(1, None).digest
+    ended["attempts"][0]["abort"] = abort(2, digest, key=STRANGER).envelope.decode()
+    for state in (of_the_other, json.dumps(opened), json.dumps(ended)):
+        kept.write_text(state)
+        with pytest.raises(FederationOperatorError, match="what was seen of the feed"):
+            reader_of(storage, tmp_path / "here").refresh()
+    kept.write_text(own)
+    reader_of(storage, tmp_path / "here").refresh()
 
 
 def test_a_membership_that_was_seen_and_is_not_kept_any_more(

@@ -185,3 +185,16 @@ def test_a_genuine_record_of_something_else_is_not_in_the_slot() -> None:
         read_records(bucket, other_plan, wanted, lambda _: True, SeenEnvelopes()),
     ):
         assert reading.readings[Acceptance] == Absent(("slot.misplaced",))
+
+
+def test_a_key_that_counts_elsewhere_counts_for_nothing_here() -> None:
+    bucket = InMemoryBucket("inbox")
+    write_record(bucket, SLOT, theirs := acceptance(key=STRANGER))
+
+    def reading(keys: list[str]) -> object:
+        wanted: dict[type[RoundRecord], list[str]] = {Acceptance: keys}
+        found = read_records(bucket, ROUND, wanted, lambda _: True, SeenEnvelopes())
+        return found.readings[Acceptance]
+
+    assert reading([STRANGER.public_key_hex]) == Found(theirs)
+    assert reading(SILO_KEYS) == Absent(("envelope.signature",))

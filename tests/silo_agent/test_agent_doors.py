@@ -157,6 +157,7 @@ def test_a_contract_that_goes_before_the_data_is_looked_at_gives_no_verdict(
     change(federation.silos["silo-c"])
     federation.silos_act()
     assert federation.silos["silo-c"].kinds() == {"acceptance", "refusal"}
+    assert federation.silos["silo-c"].asked["check"] == 0
     refusal = released(federation, "silo-c", plan).refusal
     assert refusal is not None
     assert refusal.record.rule == "contract.changed"
@@ -191,6 +192,7 @@ def test_no_losses_leave_a_contract_that_does_not_let_them_out(
     federation.silos_act()
     assert "evaluation" in federation.silos["silo-a"].kinds()
     assert "evaluation" not in federation.silos["silo-c"].kinds()
+    assert [silo.asked["evaluate"] for silo in federation.silos.values()] == [1, 1, 0]
     assert federation.silos["silo-c"].act(FEDERATION, federation.pinned) is Step.FINISHED
 
 

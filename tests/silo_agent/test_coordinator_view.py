@@ -16,6 +16,7 @@ from data_contracts.protocol.records import (
     RoundPlan,
 )
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
+from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.round_record import RoundRecord
 from infra.records.record_store import write_record
 from silo_agent.federation.coordinator_view import CoordinatorView, read_coordinator
@@ -124,3 +125,17 @@ def test_a_request_rests_on_the_close_and_on_whom_it_admits(merged: Round) -> No
     merged.without(Close)
     merged.put(merged.request(merged.close.digest, "silo-a", "silo-b"))
     assert "contribution request: a record bound to the close record" in merged.refused()
+
+
+def test_the_keys_that_a_silo_ever_had_are_of_the_versions_that_name_it(merged: Round) -> None:
+    federation = merged.federation
+    first = federation.silos["silo-a"].key.public_key_hex
+    federation.replace_key("silo-a")
+    federation.add_silo("silo-d")
+    joined = Member(silo="silo-d", public_key=federation.silos["silo-d"].key.public_key_hex)
+    federation.change(silos=(*federation.memberships[-1].record.silos, joined))
+    view = refresh_feed(federation.silos["silo-d"].agent(FEDERATION, federation.pinned))
+    assert view.ever("silo-d").silo_keys == {joined.public_key}
+    second = federation.silos["silo-a"].key.public_key_hex
+    assert view.ever("silo-a").silo_keys == {first, second}
+    assert first != second

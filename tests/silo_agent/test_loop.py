@@ -137,6 +137,7 @@ def test_a_clock_that_was_ahead_does_not_lock_the_agent_out_until_then(
     [
         SEEN,
         Seen(0, None),
+        Seen(6, None),
         Seen(4, START),
         Seen(6, START + timedelta(seconds=YEAR)),
         Seen(6, START + timedelta(seconds=1000)),

@@ -159,7 +159,10 @@ def test_a_verdict_on_another_plan_opens_nothing(desk: Desk) -> None:
 def test_a_verdict_in_the_outbox_that_another_key_signed_opens_nothing(desk: Desk) -> None:
     verdict = desk.release().record(desk.verdict())
     (kept,) = (desk.directory / "outbox").rglob("verdict.json")
-    kept.write_bytes(seal(verdict.record, create_key(desk.directory / "other.pem")).envelope)
+    other = create_key(desk.directory / "other.pem")
+    kept.write_bytes(seal(verdict.record, other).envelope)
+    theirs = Outbox(desk.directory / "outbox", other)
+    assert theirs.read(attempt_of(FED.plan), Verdict) is not None, "a key that counts elsewhere"
     with pytest.raises(UntrustedInputError, match="signature of verdict"):
         desk.release().record(desk.submission(verdict.digest), desk.adapter)
     assert desk.left() == []
@@ -250,3 +253,33 @@ def test_of_two_records_in_a_slot_that_storage_has_the_first_is_held(
     outbox.put_back([first, second])
     assert outbox.released(attempt_of(FED.plan)).acceptance == first
     assert "acceptance was signed twice" in caplog.text
+
+
+def test_a_submission_of_another_key_is_not_gone_on_from(tmp_path: Path) -> None:
+    own, other = (create_key(tmp_path / f"{name}.pem") for name in ("own", "other"))
+    first = FED.submission(SILO, FED.verdict(SILO)).record
+    outbox, foreign = (Outbox(tmp_path / "outbox", signer) for signer in (own, other))
+    outbox.keep(outbox.signed(first))
+    place, keys = (first.run, first.round), {own.public_key_hex}
+    assert outbox.last_submission(*place, keys) == first
+    second = first.model_copy(update={"attempt": first.attempt + 1})
+    foreign.keep(foreign.signed(second))
+    assert outbox.last_submission(*place, keys | {other.public_key_hex}) == second
+    with pytest.raises(UntrustedInputError, match="signature of submission"):
+        outbox.last_submission(*place, keys)
+
+
+def test_losses_of_coalitions_are_asked_of_who_has_done_all_else(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox", create_key(tmp_path / "key.pem"))
+    attempt = FED.finished([FED.silo(silo) for silo in FED.plan.record.cohort])
+    own, round_id = attempt.silos[SILO], attempt_of(FED.plan)
+    assert own.acceptance and own.submission and own.evaluation
+    shared = own.acceptance.record.model_copy(update={"shares_individual_delta": True})
+    for record, may_be_asked in (
+        (shared, False),
+        (own.submission.record, False),
+        (own.evaluation.record, True),
+        (own.acceptance.record, False),
+    ):
+        outbox.keep(outbox.signed(record))
+        assert outbox.released(round_id).may_be_asked is may_be_asked, record.kind

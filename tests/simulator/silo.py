@@ -4,6 +4,7 @@ The agent, its policy, release and feed are the product's own; only what would n
 records is simulated. A silo can be told to misbehave.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -92,6 +93,7 @@ class SimulatedTrainer:
     directory: Path
     behaviour: Behaviour
     while_training: Callable[[], None]
+    asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def train(
         self,
@@ -134,6 +136,7 @@ class SimulatedTrainer:
         report: StatusReporter,
     ) -> HeldoutLosses:
         """Losses that fall with the rounds, unless this silo is unhappy."""
+        self.asked["evaluate"] += 1
         starting = max(BASE_LOSS - 0.1 * (plan.round - 1), LOWEST_LOSS)
         step = 0.5 if self.behaviour is Behaviour.UNHAPPY else -0.1
         return HeldoutLosses(
@@ -233,9 +236,11 @@ class SimulatedGate:
     behaviour: Behaviour
     expires_at: datetime
     remembered: list[str]
+    asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
         """An outcome of every rule that a verdict must speak about; one of them may fail."""
+        self.asked["check"] += 1
         outcomes = tuple(self._outcome(rule) for rule in sorted(self._rules()))
         return GateOutcome(
             passed=all(outcome.success for outcome in outcomes),
@@ -275,7 +280,7 @@ class SimulatedGate:
 
 @dataclass
 class SimulatedSilo:
-    """One silo with its home directory, inbox and behaviour."""
+    """One silo with its home, inbox and behaviour; `asked`: how often of gate and trainer."""
 
     name: str
     home: Path
@@ -290,6 +295,7 @@ class SimulatedSilo:
     trainings: int = 0
     remembered: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def agent(self, federation: str, pinned: Verified[Membership]) -> Silo:
         """A fresh agent on this home directory, as after a restart."""
@@ -318,8 +324,11 @@ class SimulatedSilo:
                 self.behaviour,
                 self.clock.now() + self.verdict_validity,
                 self.remembered,
+                asked=self.asked,
             ),
-            trainer=SimulatedTrainer(self.name, self.home / "work", self.behaviour, self._train),
+            trainer=SimulatedTrainer(
+                self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
+            ),
             clock=self.clock,
             is_stopped=switch.is_on,
         )
