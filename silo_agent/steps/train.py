@@ -14,7 +14,7 @@ from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse_fault
 from silo_agent.steps.own_attempt import OwnAttempt, Step
-from silo_agent.training.job import PackingCounts, TrainingResult
+from silo_agent.training.results import PackingCounts, TrainingResult
 
 log = logging.getLogger("silo-agent")
 

@@ -21,7 +21,7 @@ from data_contracts.errors import (
 )
 from infra.disk.durable_files import write_durably
 from infra.processes.exit_codes import DONE, FAULT
-from silo_agent.training.job import Progress
+from silo_agent.training.results import Progress
 
 ValueT = TypeVar("ValueT", bound=BaseModel)
 

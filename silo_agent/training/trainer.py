@@ -24,13 +24,7 @@ from silo_agent.gate.splits import Splits
 from silo_agent.metrics.readings import Readings
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import with_restarts
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    Progress,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, TrainingJob
 from silo_agent.training.jobs import (
     BASE,
     HELDOUT,
@@ -43,6 +37,7 @@ from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.results import Progress, TrainingResult
 from silo_agent.training.shared_machine import SharedMachine
 
 RANKS = Path(WORK) / "ranks"

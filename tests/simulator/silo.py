@@ -44,9 +44,9 @@ from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
-from silo_agent.training.job import PackingCounts, TrainingResult
 from silo_agent.training.jobs import SILO_ONLY
 from silo_agent.training.loss import Loss
+from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock

@@ -19,19 +19,14 @@ from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from infra.clock import Clock, SystemClock
 from infra.disk.durable_files import write_durably
-from silo_agent.training.job import (
-    EvaluationJob,
-    EvaluationResult,
-    Progress,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluationJob, TrainingJob
 from silo_agent.training.memory_plan import rank_bytes
 from silo_agent.training.orders import Order
 from silo_agent.training.processes.failed_process import FailedProcess
 from silo_agent.training.processes.rank_memory import RankMemory
 from silo_agent.training.processes.rank_processes import Launch, rank_processes
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.results import EvaluationResult, Progress, TrainingResult
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,

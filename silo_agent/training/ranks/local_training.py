@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from infra.base_model.context import context_tokens
 from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
@@ -23,6 +23,7 @@ from silo_agent.training.ranks.packing import (
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, peak_rss_bytes
 from silo_agent.training.ranks.shard_cache import ShardCache
 from silo_agent.training.ranks.token_shard import TokenShard
+from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from silo_agent.training.job import TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.processes.resident_ranks import ResidentRanks
+from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import Resumed, orphans_of_a_killed_agent, resume
 from tests.silo_agent.training.shared_ranks import (

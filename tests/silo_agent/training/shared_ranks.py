@@ -11,11 +11,12 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from infra.processes.exit_codes import FAULT
-from silo_agent.training.job import TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.orders import Order, Orders
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
 from silo_agent.training.processes.resident_ranks import MODULE, ResidentRanks
+from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 
 ROOT = Path(__file__).parents[3]

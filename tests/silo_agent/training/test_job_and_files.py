@@ -13,16 +13,8 @@ from data_contracts.errors import (
     SiloOperatorError,
     UntrustedInputError,
 )
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    EvaluationResult,
-    HeldoutLoss,
-    HeldoutSet,
-    Progress,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
+from silo_agent.training.results import EvaluationResult, HeldoutLoss, Progress, TrainingResult
 from silo_agent.training.run_files import (
     ProgressReader,
     ProgressWriter,

@@ -8,15 +8,10 @@ import pytest
 
 from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    HeldoutSet,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.loss import Loss, mean_loss
 from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
 from tests.silo_agent.training.shared_ranks import finished
