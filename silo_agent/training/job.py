@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
@@ -29,8 +29,11 @@ _NOT_DECISIVE = {
     "measure_base",
     "measure_starting",
     "measure_local",
+    "least_steps",
+    "end_by",
 }
-"""Fields of a job that change neither the adapter nor what a retry may reuse."""
+"""Fields of a job that change neither what a step does nor what a retry may reuse: how many steps a
+result has is asked of the result."""
 
 
 class SiloOnlyBaseline(JobValue):
@@ -52,6 +55,8 @@ class TrainingJob(JobValue):
     `prompt_date` is the date for a chat template that writes one. `micro_batch` packed sequences of
     a rank go through the model at a time, which changes a step's result by rounding alone.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
+    From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
+    over by `end_by`; None: with all of them, whenever.
     """
 
     model_dir: Path
@@ -76,6 +81,8 @@ class TrainingJob(JobValue):
     threads_per_rank: PositiveInt = 1
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     heldout_sequences: PositiveInt = 8
+    least_steps: PositiveInt | None = None
+    end_by: AwareDatetime | None = None
     measure_base: bool = False
     measure_starting: bool = True
     measure_local: bool = True
@@ -95,6 +102,11 @@ class TrainingJob(JobValue):
     def _residual_has_a_layout(self) -> Self:
         _require_layout(self.residual_layout, self.starting_residual)
         return self
+
+    @property
+    def fewest_steps(self) -> int:
+        """Steps without which the job is not done."""
+        return self.least_steps or self.recipe.local_steps
 
     @property
     def engine(self) -> EngineSpec:

@@ -32,6 +32,7 @@ from silo_agent.training.run_files import (
     RunFiles,
     read_failure,
     read_result,
+    training_result,
 )
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -87,7 +88,7 @@ def run_training(
     try:
         watch.until_done(job, _in_ranks(ranks, files, fingerprint, shape, "training"))
     except TrainingInterruptedError as interruption:
-        without_baseline = read_result(files.result, TrainingResult, fingerprint)
+        without_baseline = training_result(job, fingerprint)
         if interruption.cause != "deadline" or without_baseline is None:
             raise
         return without_baseline
@@ -211,7 +212,7 @@ class _Watch:
 
 def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> TrainingResult | None:
     """An earlier result whose adapter still passes the gate; a damaged one is trained again."""
-    result = read_result(files.result, TrainingResult, fingerprint)
+    result = training_result(job, fingerprint)
     if result is None:
         return None
     try:
@@ -223,7 +224,9 @@ def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> Tr
 
 
 def _misses_baseline(job: TrainingJob, result: TrainingResult) -> bool:
-    return job.silo_only.enabled and result.silo_only_adapter is None
+    """None is trained where the time was over before the last step."""
+    is_whole = result.steps == job.recipe.local_steps
+    return job.silo_only.enabled and is_whole and result.silo_only_adapter is None
 
 
 def _result_of(files: RunFiles, kind: type[ResultT], fingerprint: str) -> ResultT:

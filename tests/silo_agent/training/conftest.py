@@ -33,6 +33,8 @@ from tests.silo_agent.training.tiny_jobs import (
     recipe_job,
     saving_jobs,
     second_round,
+    shortened_job_of_two_ranks,
+    shortened_jobs,
     twice,
 )
 
@@ -52,6 +54,7 @@ def one_rank(silo: TinySilo) -> Jobs:
         first_round(silo, "one-rank-in-threes", ranks=1, micro_batch=3),
         recipe_job(silo, "one-rank-b-in-threes", "b", zero_stage=2, ranks=1, micro_batch=3),
         first_round(silo, "one-rank-zero-3", ranks=1, zero_stage=3),
+        *shortened_jobs(silo),
         absent_module_job(silo),
     )
     train_in_one_rank(jobs, silo.root)
@@ -99,6 +102,7 @@ def last_launch(
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
         first_round(silo, "zero-3-in-pairs", zero_stage=3, micro_batch=2),
         mixing_job(silo),
+        shortened_job_of_two_ranks(silo),
         *saving_jobs(silo),
     )
     ranks = ResidentRanks(silo.root, KEEP_SECONDS)
