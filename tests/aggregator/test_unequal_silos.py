@@ -68,8 +68,8 @@ def test_a_round_of_silos_that_cannot_do_the_same(unequal: SimulatedFederation) 
     said = {silo.silo: (silo.steps, silo.tokens, silo.weight_share) for silo in report.silos}
     assert said["silo-a"] == said["silo-f"] == (STEPS, STEPS * STEP_TOKENS, Decimal("0.4"))
     assert said["silo-b"] == (LEAST, LEAST * STEP_TOKENS, Decimal("0.2"))
-    assert said["silo-c"] == said["silo-e"] == (None, 0, 0)
-    assert said["silo-d"] == (1, 6 * STEP_TOKENS, 0), "as it said, whatever that counts"
+    assert said["silo-c"] == said["silo-e"] == (None, 0, Decimal(0))
+    assert said["silo-d"] == (1, 6 * STEP_TOKENS, Decimal(0)), "as it said, whatever that counts"
     page = unequal.settings.home / "reports" / "run-1-round-0001.html"
     claims = audit(read_bundle(page), unequal.pinned)
     assert [claim.name for claim in claims if claim.outcome == "fail"] == []

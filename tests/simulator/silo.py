@@ -93,8 +93,8 @@ class SimulatedTrainer:
     silo: str
     directory: Path
     behaviour: Behaviour
-    training: TrainingSection
     while_training: Callable[[], None]
+    training: TrainingSection = field(default_factory=TrainingSection, init=False)
 
     def train(
         self,
@@ -326,9 +326,7 @@ class SimulatedSilo:
                 self.clock.now() + self.verdict_validity,
                 self.remembered,
             ),
-            trainer=SimulatedTrainer(
-                self.name, self.home / "work", self.behaviour, self.training, self._train
-            ),
+            trainer=self._trainer(),
             clock=self.clock,
             is_stopped=switch.is_on,
         )
@@ -350,6 +348,12 @@ class SimulatedSilo:
         """Kinds of records in the inbox, and `blobs` when there is one; statuses do not count."""
         blobs = {"blobs" for _ in self.inbox.list_keys("blobs/")}
         return blobs | {info.key.split("/")[4] for info in self.inbox.list_keys("rounds/")}
+
+    def _trainer(self) -> SimulatedTrainer:
+        directory = self.home / "work"
+        trainer = SimulatedTrainer(self.name, directory, self.behaviour, self._train)
+        trainer.training = self.training
+        return trainer
 
     def _train(self) -> None:
         self.trainings += 1
