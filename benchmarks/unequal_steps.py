@@ -97,9 +97,9 @@ class Cell:
 
     def run(self, way: Way) -> Losses:
         """After all rounds; each silo has the same batches in every way."""
-        steps = np.array([STEPS if i % 2 == 0 else round(STEPS * way.share) for i in range(SILOS)])
-        taking_part = np.flatnonzero(steps)
-        coefficients = way.coefficients(steps[taking_part])
+        steps = [STEPS if i % 2 == 0 else round(STEPS * way.share) for i in range(SILOS)]
+        taking_part = [i for i in range(SILOS) if steps[i]]
+        coefficients = way.coefficients(np.array([steps[i] for i in taking_part]))
         start: Factors = (np.zeros((CLASSES, RANK)), self._first_a)
         now = earlier = np.zeros((CLASSES, FEATURES))
         for number in range(ROUNDS):
