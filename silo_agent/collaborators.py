@@ -8,8 +8,8 @@ from typing import Protocol
 from data_contracts.protocol.records import RoundPlan, Verdict
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.release.status_reporter import StatusReporter
-from silo_agent.training.job import TrainingResult
 from silo_agent.training.loss import Loss
+from silo_agent.training.results import TrainingResult
 
 
 @dataclass(frozen=True)

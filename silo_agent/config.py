@@ -66,7 +66,9 @@ class DataSection(_Section):
 class TrainingSection(_Section):
     """How this silo trains: ranks on one machine, ZeRO stage, device.
 
-    `micro_batch` packed sequences of a rank go through the model at a time.
+    `micro_batch` packed sequences of a rank go through the model at a time. `steps_at_most` is what
+    this silo can do of a round; None: as many as a plan has. A plan that lets silos do fewer ends
+    training before `time_limit_seconds`, or before adapters are due, with the steps that were done.
     `lock` names a file on which agents of one machine take turns; `silo_only_baseline` also trains
     an adapter that is never merged, so that the silo can see what the federation gives it. The
     processes stay with the base model in memory for `keep_minutes` after their last work, so that
@@ -85,6 +87,7 @@ class TrainingSection(_Section):
     memory_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     gradient_checkpointing: bool | Literal["auto"] = False
     offload: Offload = "none"
+    steps_at_most: PositiveCount | None = None
     checkpoint_every_steps: PositiveCount = 2
     heldout_sequences: PositiveCount = 32
     silo_only_baseline: bool = True

@@ -162,14 +162,14 @@ def _rejected(case: Case, rule: str) -> Rejected:
 
 
 def _admitted(submitted: Submitted) -> Admitted:
-    """Weight: tokens claimed, but no more than the recipe can use or the plan's cap allows."""
+    """Weight: tokens that it says it trained on, which its steps can hold, up to the plan's cap."""
     plan, submission = submitted.case.plan.record, submitted.submission.record
     return Admitted(
         silo=submitted.case.records.silo,
         submission_digest=submitted.submission.digest,
         verdict_digest=submitted.verdict.digest,
         adapter=submission.adapter,
-        weight=min(submission.tokens, plan.recipe.tokens_per_round, plan.merge.weight_cap_tokens),
+        weight=min(submission.tokens, plan.merge.weight_cap_tokens),
     )
 
 

@@ -114,6 +114,21 @@ def _late(submitted: Submitted) -> str | None:
     return "submission.late" if submitted.submission.record.issued_at > deadline else None
 
 
+def _steps(submitted: Submitted) -> str | None:
+    """As many as the plan asks for: no fewer than its least, and none that it does not have."""
+    recipe, steps = submitted.case.plan.record.recipe, submitted.submission.record.steps
+    if steps < recipe.fewest_steps:
+        return "submission.too_few_steps"
+    return "submission.too_many_steps" if steps > recipe.local_steps else None
+
+
+def _tokens(submitted: Submitted) -> str | None:
+    """No more than the steps that it says it did can hold."""
+    submission, recipe = submitted.submission.record, submitted.case.plan.record.recipe
+    beyond = submission.tokens > recipe.tokens_in(submission.steps)
+    return "submission.too_many_tokens" if beyond else None
+
+
 def _too_large(submitted: Submitted) -> str | None:
     size, limit = (
         submitted.submission.record.adapter.size,
@@ -144,6 +159,8 @@ SUBMISSION_RULES: tuple[Callable[[Submitted], str | None], ...] = (
     _expired_verdict,
     _other_verdict,
     _late,
+    _steps,
+    _tokens,
     _too_large,
     _adapter_fault,
 )

@@ -27,8 +27,8 @@ UNCHECKED: tuple[tuple[str, str], ...] = (
     ),
     (
         "what institutions say of their data",
-        "counts, licences and losses are what each institution found and signed; nobody else saw "
-        "the data",
+        "counts, licences, losses, steps and tokens are what each institution found and signed; "
+        "nobody else saw the data, or the training",
     ),
 )
 

@@ -66,10 +66,18 @@ def _summary(
         contract_digest=contract_digest,
         contract_passed=verdict.passed if verdict else None,
         tokens=submission.record.tokens if submission else 0,
+        steps=_steps(attempt, silo),
         weight_share=share,
         influence=_influence(attempt.candidate, silo),
         losses=_losses(attempt.of(silo).evaluation),
     )
+
+
+def _steps(attempt: Attempt, silo: str) -> int | None:
+    """Said only where silos may do different numbers of them, so that every release reads it."""
+    submission = attempt.of(silo).submission
+    may_differ = attempt.plan.record.recipe.least_steps is not None
+    return submission.record.steps if submission and may_differ else None
 
 
 def _influence(candidate: Verified[Candidate] | None, silo: str) -> SiloInfluence | None:

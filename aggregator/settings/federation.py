@@ -100,9 +100,13 @@ class SiloAdapterSection(Section):
 
 
 class RecipeSection(Section):
-    """Local training; see `data_contracts.protocol.records.round_plan.TrainingRecipe`."""
+    """Local training; see `data_contracts.protocol.records.round_plan.TrainingRecipe`.
+
+    `least_steps` None: silos do all steps, or what they send does not count.
+    """
 
     local_steps: PositiveCount
+    least_steps: PositiveCount | None = None
     sequences_per_step: PositiveCount
     sequence_length: Annotated[int, Field(ge=16, le=1_000_000)]
     learning_rate: Positive

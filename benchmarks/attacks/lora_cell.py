@@ -44,8 +44,8 @@ class LoraCell:
         mixes = np.vstack(
             [rng.dirichlet(np.ones(CLASSES), honest), np.full((ATTACKERS, CLASSES), 1 / CLASSES)]
         )
-        self._silos = [_examples(rng, truth, mix, EXAMPLES) for mix in mixes]
-        self._test = _examples(rng, truth, np.full(CLASSES, 1 / CLASSES), TEST_EXAMPLES)
+        self._silos = [drawn_examples(rng, truth, mix, EXAMPLES) for mix in mixes]
+        self._test = drawn_examples(rng, truth, np.full(CLASSES, 1 / CLASSES), TEST_EXAMPLES)
         self._first_a = rng.normal(size=(RANK, FEATURES)) / FEATURES**0.5
         self._seed = seed
 
@@ -145,7 +145,7 @@ def _trained(start: Factors, examples: Examples) -> Factors:
     return b, a
 
 
-def _examples(rng: np.random.Generator, truth: Array, mix: Array, count: int) -> Examples:
+def drawn_examples(rng: np.random.Generator, truth: Array, mix: Array, count: int) -> Examples:
     """Drawn until every class is there as often as `mix` says."""
     pool = rng.normal(size=(count * 10 * CLASSES, FEATURES))
     labels = (pool @ truth.T + NOISE * rng.normal(size=(len(pool), CLASSES))).argmax(axis=1)

@@ -16,8 +16,9 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, RoundReport
 from flows.demo.federation import HELDOUT_SEQUENCES
 from flows.demo.layout import DemoPaths
-from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, Progress
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.processes.launch import run_evaluation
+from silo_agent.training.results import Progress
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from infra.stack.local_stack import (
     stop_recorded,
 )
 from infra.terminal import command_line, say
-from silo_agent.training.job import Progress
+from silo_agent.training.results import Progress
 
 ROUNDS = 2
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)

@@ -33,6 +33,7 @@ target_modules = "all-linear" # or a list such as ["q_proj", "v_proj"]
 
 [recipe]
 local_steps = 6
+# least_steps = 3             # a silo that can do no more may stop here; see docs/operator.md
 sequences_per_step = 2        # over all ranks of a silo
 sequence_length = 256
 learning_rate = "0.001"

@@ -32,8 +32,9 @@ from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
 from aggregator.upkeep.disk_pruning import workspace_in_use
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
-from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutLoss, HeldoutSet
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.processes.launch import run_evaluation
+from silo_agent.training.results import HeldoutLoss
 
 PUBLIC = "public"
 

@@ -2,12 +2,13 @@
 
 Every rule is a small function of the plan and the policy; the first that does not hold decides, and
 its id goes into the signed refusal. The sentence that leaves with it is fixed by the rule, so a
-refusal carries nothing of the silo; but for `policy.resources`, which adds two sizes of memory:
-what a training process needs and what the silo has for one.
+refusal carries nothing of the silo; but for rules about what its machine can do, which add two
+numbers, what is asked and what there is: memory of a training process (`policy.resources`), steps
+(`policy.least_steps`), sequences of a step and processes (`policy.ranks`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -33,8 +34,8 @@ class PolicyRefusal:
 class PlanContext:
     """What the rules look at besides the plan and the policy.
 
-    `goes_back`: the feed had come as far in the plan's run before it. `shortage` says in numbers
-    why no setting of this silo holds the plan; None where one does.
+    `goes_back`: the feed had come as far in the plan's run before it. `lacks` says in numbers why
+    this silo's machine cannot do the plan, by rule; empty where it can.
     """
 
     silo: str
@@ -43,10 +44,10 @@ class PlanContext:
     contract: ContractTerms | None
     now: datetime
     goes_back: bool = False
-    shortage: str | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
-RESOURCES = "policy.resources"
+RESOURCES, LEAST_STEPS, RANKS = "policy.resources", "policy.least_steps", "policy.ranks"
 
 Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
 
@@ -191,9 +192,19 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         ),
     ),
     (
+        LEAST_STEPS,
+        "The plan asks for more steps than the silo can do.",
+        lambda p, s, c: LEAST_STEPS not in c.lacks,
+    ),
+    (
+        RANKS,
+        "The plan's step cannot be shared evenly by the silo's training processes.",
+        lambda p, s, c: RANKS not in c.lacks,
+    ),
+    (
         RESOURCES,
         "The plan does not fit into the silo's memory.",
-        lambda p, s, c: c.shortage is None,
+        lambda p, s, c: RESOURCES not in c.lacks,
     ),
     (
         "plan.trainable",
@@ -209,7 +220,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 
 
 def _with_numbers(rule: str, reason: str, context: PlanContext) -> str:
-    return f"{reason} {context.shortage}" if rule == RESOURCES else reason
+    return f"{reason} {context.lacks[rule]}" if rule in context.lacks else reason
 
 
 def _trainable(plan: RoundPlan) -> bool:

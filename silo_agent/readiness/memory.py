@@ -89,7 +89,7 @@ def by_hand(
         residual_layout=None,
         trained="both",
         sequence_length=length,
-        round_tokens=steps * sequences * length,
+        round_tokens=min(steps, training.steps_at_most or steps) * sequences * length,
         ranks=training.ranks,
         device=training.device,
     )

@@ -21,7 +21,7 @@ from silo_agent.policy.rules import PlanContext, judge_plan
 from silo_agent.readiness.checklist import Item, days_left, missing, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 from silo_agent.release.kill_switch import KillSwitch
-from silo_agent.training.memory_plan import shortage
+from silo_agent.training.capacity import lacks
 
 
 def papers(facts: Facts) -> list[Item]:
@@ -212,7 +212,7 @@ def _plan(facts: Facts) -> list[Item]:
         membership=membership,
         contract=terms if signed else None,
         now=facts.now,
-        shortage=shortage(plan, facts.policy, facts.config),
+        lacks=lacks(plan, facts.policy, facts.config),
     )
     refusal, name = judge_plan(plan, facts.policy, context), f"round {plan.round}"
     if refusal is None:

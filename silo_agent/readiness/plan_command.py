@@ -24,6 +24,7 @@ from silo_agent.readiness.memory import by_hand, choice_words, there_is
 from silo_agent.training.memory import Choice, Stage
 from silo_agent.training.memory_plan import STAGES, MemoryPlan, memory_plan
 from silo_agent.training.memory_room import gigabytes
+from silo_agent.training.own_steps import steps_words
 
 NAME_WIDTH = 48
 console = plain_console()
@@ -129,7 +130,8 @@ def _newest(config: SiloConfig, policy: Policy) -> tuple[MemoryPlan, str]:
         )
     title = (
         f"round {found.round} on {found.base_model.name}, rank "
-        f"{found.layout_of(config.silo).rank}, length {found.recipe.sequence_length:,}"
+        f"{found.layout_of(config.silo).rank}, length {found.recipe.sequence_length:,}, "
+        f"{steps_words(found.recipe, config.training)}"
     )
     return memory_plan(config.path(allowed.path), found, config), title
 

@@ -10,7 +10,7 @@ from silo_agent.policy.rules import PlanContext, PolicyRefusal, judge_plan
 from silo_agent.release.doors import not_shared
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import OwnAttempt, Step
-from silo_agent.training.memory_plan import shortage
+from silo_agent.training.capacity import lacks
 
 log = logging.getLogger("silo-agent")
 
@@ -25,7 +25,7 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
         contract=silo.release.in_force.contract(attempt.out.parties),
         now=silo.clock.now(),
         goes_back=attempt.feed.goes_back,
-        shortage=shortage(plan.record, policy, silo.config),
+        lacks=lacks(plan.record, policy, silo.config),
     )
     refusal = judge_plan(plan.record, policy, context)
     if refusal is not None:

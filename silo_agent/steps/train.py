@@ -5,16 +5,18 @@ from pathlib import Path
 
 from data_contracts.errors import DataStewardError
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Submission, Verdict
+from data_contracts.protocol.records import RoundPlan, Submission, Verdict
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
+from silo_agent.config import TrainingSection
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse_fault
 from silo_agent.steps.own_attempt import OwnAttempt, Step
-from silo_agent.training.job import PackingCounts, TrainingResult
+from silo_agent.training.own_steps import steps_here
+from silo_agent.training.results import PackingCounts, TrainingResult
 
 log = logging.getLogger("silo-agent")
 
@@ -37,6 +39,7 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
     attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
     _tell(plan.round, local)
+    _tell_fewer(silo.config.training, plan, local.steps)
     return Step.SUBMITTED
 
 
@@ -51,6 +54,14 @@ def _tell(number: int, local: TrainingResult) -> None:
         local.last_step_loss,
     )
     _tell_packing(number, local.packing)
+
+
+def _tell_fewer(training: TrainingSection, plan: RoundPlan, steps: int) -> None:
+    planned, here = plan.recipe.local_steps, steps_here(plan.recipe, training)
+    if steps < planned:
+        why = "its time was over" if steps < here else "steps_at_most in silo-agent.toml says so"
+        text = "round %d: %d of %d steps were done, because %s; the adapter weighs by its tokens"
+        log.info(text, plan.round, steps, planned, why)
 
 
 def _tell_packing(number: int, packing: PackingCounts) -> None:

@@ -1,4 +1,4 @@
-"""What the agent asks of its training processes, and what they answer: JSON files, no torch.
+"""What the agent asks of its training processes: JSON files, no torch.
 
 A job names local paths only. Its fingerprint covers everything that decides the outcome, file
 contents included, so that a checkpoint or a result is reused for exactly the same work and no
@@ -9,20 +9,16 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import ANY_DAY, AdapterLayout, TrainingRecipe
 from data_contracts.protocol.wire_types import Day
 from silo_agent.training.engine_spec import Device, EngineSpec, Offload
-from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.job_value import JobValue
 
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 _NOT_DECISIVE = {
@@ -33,11 +29,14 @@ _NOT_DECISIVE = {
     "measure_base",
     "measure_starting",
     "measure_local",
+    "least_steps",
+    "end_by",
 }
-"""Fields of a job that change neither the adapter nor what a retry may reuse."""
+"""Fields of a job that change neither what a step does nor what a retry may reuse: how many steps a
+result has is asked of the result."""
 
 
-class SiloOnlyBaseline(_Value):
+class SiloOnlyBaseline(JobValue):
     """The adapter that this silo would have without the federation, trained for comparison.
 
     `previous_adapter` is the silo-only adapter of the previous round; None starts from the seed.
@@ -47,7 +46,7 @@ class SiloOnlyBaseline(_Value):
     previous_adapter: Path | None = None
 
 
-class TrainingJob(_Value):
+class TrainingJob(JobValue):
     """One silo's local training in one round.
 
     `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
@@ -56,6 +55,8 @@ class TrainingJob(_Value):
     `prompt_date` is the date for a chat template that writes one. `micro_batch` packed sequences of
     a rank go through the model at a time, which changes a step's result by rounding alone.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
+    From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
+    over by `end_by`; None: with all of them, whenever.
     """
 
     model_dir: Path
@@ -80,6 +81,8 @@ class TrainingJob(_Value):
     threads_per_rank: PositiveInt = 1
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     heldout_sequences: PositiveInt = 8
+    least_steps: PositiveInt | None = None
+    end_by: AwareDatetime | None = None
     measure_base: bool = False
     measure_starting: bool = True
     measure_local: bool = True
@@ -99,6 +102,11 @@ class TrainingJob(_Value):
     def _residual_has_a_layout(self) -> Self:
         _require_layout(self.residual_layout, self.starting_residual)
         return self
+
+    @property
+    def fewest_steps(self) -> int:
+        """Steps without which the job is not done."""
+        return self.least_steps or self.recipe.local_steps
 
     @property
     def engine(self) -> EngineSpec:
@@ -128,50 +136,7 @@ class TrainingJob(_Value):
         return _fingerprint(described, files + [path for path in adapters if path is not None])
 
 
-class PackingCounts(_Value):
-    """How the training records became sequences. `truncated` lost their end, `skipped` had a
-    prompt that left no room for an answer; `passes` above 1 means that the data was used again.
-    `spell_controls`: so many held the text of a control token, which was taken as text. Without
-    `together` each conversation was a sequence of its own, because the model mixes neighbours."""
-
-    conversations: int
-    truncated: int
-    skipped: int
-    passes: int
-    spell_controls: int = 0
-    together: bool = True
-
-
-class TrainingResult(_Value):
-    """What training produced. `first_step_loss` and `last_step_loss` are on the training records,
-    in nats per answer token; `base`, `starting`, `local` and `silo_only` are held-out losses, None
-    where the job did not ask for them, the first two with their records.
-
-    `tokens` counts the tokens processed in training, without the padding of a micro-batch, which is
-    told as it was used: 1 where the model mixes sequences that go through it side by side.
-    The silo-only fields are None when the baseline was not asked for or not reached in time. The
-    outbox keeps `adapter` under a second name, so it must not be written again in place.
-    """
-
-    adapter: Path
-    tokens: int
-    steps: int
-    resumed_from_step: int
-    first_step_loss: float
-    last_step_loss: float
-    seconds: float
-    tokens_per_second: float
-    peak_rss_bytes_per_rank: int
-    packing: PackingCounts
-    micro_batch: int = 1
-    base: Loss | None = None
-    starting: Loss | None = None
-    local: Loss | None = None
-    silo_only: Loss | None = None
-    silo_only_adapter: Path | None = None
-
-
-class EvaluatedAdapter(_Value):
+class EvaluatedAdapter(JobValue):
     """An adapter to measure; `path` None means the base model without any adapter.
 
     `residual` is the frozen second adapter that it was published with. `layout` is that of `path`
@@ -184,14 +149,14 @@ class EvaluatedAdapter(_Value):
     layout: AdapterLayout | None = None
 
 
-class HeldoutSet(_Value):
+class HeldoutSet(JobValue):
     """A JSONL file of held-out records, under a name."""
 
     name: str
     records: Path
 
 
-class EvaluationJob(_Value):
+class EvaluationJob(JobValue):
     """Measure every adapter on every held-out set, loading the model once.
 
     `residual_layout` is the layout of every residual; with `per_sequence` each loss says of which
@@ -233,50 +198,6 @@ class EvaluationJob(_Value):
         adapters = [path for each in self.adapters for path in (each.path, each.residual) if path]
         described = self.model_dump_json(exclude={"threads", "engine", "shards_dir"})
         return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
-
-
-class HeldoutLoss(Loss):
-    """The loss of one adapter on one held-out set.
-
-    `sequences` holds (summed nats, answer tokens) of each sequence in their order and `records`
-    those of each record, where the job asked for them.
-    """
-
-    adapter: str
-    heldout: str
-    sequences: RecordSums = ()
-
-
-class EvaluationResult(_Value):
-    """One loss per adapter and held-out set; `together` as in `PackingCounts`."""
-
-    losses: tuple[HeldoutLoss, ...]
-    seconds: float
-    together: bool = True
-
-    def loss(self, adapter: str, heldout: str) -> HeldoutLoss:
-        """The entry of one pair; raises KeyError when it was not measured."""
-        for entry in self.losses:
-            if (entry.adapter, entry.heldout) == (adapter, heldout):
-                return entry
-        raise KeyError((adapter, heldout))
-
-
-class Progress(_Value):
-    """Where the training processes are. `eta_seconds` covers the rest of the current phase.
-
-    The agent adds `memory_bytes`, the resident memory of the rank that holds most;
-    `gpu_memory_bytes` is the most that PyTorch has had on the first rank's GPU since it started.
-    """
-
-    phase: str
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    tokens_per_second: float | None = None
-    eta_seconds: float | None = None
-    memory_bytes: int | None = None
-    gpu_memory_bytes: int | None = None
 
 
 def _require_layout(layout: AdapterLayout | None, *residuals: Path | None) -> None:

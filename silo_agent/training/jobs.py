@@ -29,6 +29,7 @@ from silo_agent.training.job import (
 from silo_agent.training.layout import of_layout, own_layout, rest_file, starting_file
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
+from silo_agent.training.own_steps import own_recipe
 
 HELDOUT = "heldout"
 WORK, SILO_ONLY = "work", "silo-only"
@@ -59,7 +60,8 @@ class LocalJobs:
         return TrainingJob(
             model_dir=model_dir,
             layout=self.layout,
-            recipe=plan.recipe,
+            recipe=own_recipe(plan.recipe, training),
+            least_steps=plan.recipe.least_steps,
             round=plan.round,
             prompt_date=plan.day,
             starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),

@@ -20,6 +20,7 @@ from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.memory import Choice, Estimate, Stage, Work, estimate
 from silo_agent.training.memory_room import Room, gigabytes, room_of
 from silo_agent.training.offload import require_offload
+from silo_agent.training.own_steps import own_recipe
 
 STAGES: tuple[Stage, ...] = (1, 2, 3)
 MOST_AUTOMATIC = 64
@@ -121,7 +122,7 @@ def work_of(plan: RoundPlan, silo: str, training: TrainingSection) -> Work:
         residual_layout=residual,
         trained="both" if training.silo_only_baseline else recipe.trained_factors,
         sequence_length=recipe.sequence_length,
-        round_tokens=recipe.tokens_per_round,
+        round_tokens=own_recipe(recipe, training).tokens_per_round,
         ranks=training.ranks,
         device=training.device,
     )

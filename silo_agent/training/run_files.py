@@ -21,7 +21,8 @@ from data_contracts.errors import (
 )
 from infra.disk.durable_files import write_durably
 from infra.processes.exit_codes import DONE, FAULT
-from silo_agent.training.job import Progress
+from silo_agent.training.job import TrainingJob
+from silo_agent.training.results import Progress, TrainingResult
 
 ValueT = TypeVar("ValueT", bound=BaseModel)
 
@@ -68,6 +69,12 @@ def read_result(path: Path, kind: type[ValueT], fingerprint: str) -> ValueT | No
         return kind.model_validate(document["result"])
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
+
+
+def training_result(job: TrainingJob, fingerprint: str) -> TrainingResult | None:
+    """The result of this job, or None when there is none that has enough steps for it."""
+    result = read_result(RunFiles(job.output_dir).result, TrainingResult, fingerprint)
+    return result if result is not None and result.steps >= job.fewest_steps else None
 
 
 def write_failure(path: Path, error: ConsortiaError) -> None:

@@ -24,13 +24,7 @@ from silo_agent.gate.splits import Splits
 from silo_agent.metrics.readings import Readings
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.restarts import with_restarts
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    Progress,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, TrainingJob
 from silo_agent.training.jobs import (
     BASE,
     HELDOUT,
@@ -41,8 +35,10 @@ from silo_agent.training.jobs import (
 )
 from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
+from silo_agent.training.own_steps import ends_by
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.results import Progress, TrainingResult
 from silo_agent.training.shared_machine import SharedMachine
 
 RANKS = Path(WORK) / "ranks"
@@ -71,8 +67,11 @@ class DeepSpeedTrainer:
     ) -> TrainingResult:
         """One local training; a result or checkpoint of exactly this job is reused."""
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
+        seconds = self._seconds_left(plan)
         job = jobs.training(starting, splits)
-        result = self._in_processes(partial(run_training, job), self._seconds_left(plan), report)
+        if job.least_steps is not None:
+            job = job.model_copy(update={"end_by": ends_by(self.clock.now(), seconds)})
+        result = self._in_processes(partial(run_training, job), seconds, report)
         if result.micro_batch < job.micro_batch:
             log.warning("this base model mixes sequences of a micro-batch: it was trained with 1")
         _remember(jobs, job, starting, result)

@@ -354,3 +354,10 @@ def plan(members: Verified[Membership], **changes: Any) -> RoundPlan:
 def federation(**plan_changes: Any) -> Federation:
     members = membership()
     return Federation(members, seal(plan(members, **plan_changes), key("coordinator")))
+
+
+def allowing(least_steps: int, cap: int = 10**12) -> Federation:
+    """A federation whose 10 steps need not all be done."""
+    members = membership()
+    recipe = plan(members).recipe.model_copy(update={"least_steps": least_steps})
+    return federation(recipe=recipe, merge=MergeSpec(rule="stack_truncate", weight_cap_tokens=cap))

@@ -28,6 +28,7 @@ from tests.aggregator.federation_samples import (
     RULE,
     Federation,
     adapter_ref,
+    allowing,
     digest,
     federation,
     minutes,
@@ -35,6 +36,7 @@ from tests.aggregator.federation_samples import (
 
 NOW = minutes(62)
 SILO = "hospital-b"
+FED = federation()
 
 Change = Callable[[Federation], SiloRecords]
 
@@ -102,6 +104,10 @@ REJECTIONS: list[tuple[str, Change]] = [
     ("verdict.expired", with_verdict(expires_at=NOW - ALLOWED_SKEW - timedelta(seconds=1))),
     ("submission.other_verdict", with_submission(verdict_digest=digest("another verdict"))),
     ("submission.late", with_submission(issued_at=minutes(65) + timedelta(seconds=1))),
+    ("submission.too_few_steps", with_submission(steps=9)),
+    ("submission.too_few_steps", with_submission(steps=1)),
+    ("submission.too_many_steps", with_submission(steps=11)),
+    ("submission.too_many_tokens", with_submission(tokens=10 * 8 * 128 + 1)),
     (
         "adapter.too_large",
         with_submission(adapter=adapter_ref("x").model_copy(update={"size": 10_001})),
@@ -346,12 +352,59 @@ def test_a_copy_that_is_rejected_anyway_does_not_take_the_original_down() -> Non
 
 @pytest.mark.parametrize(
     ("claimed", "cap", "weight"),
-    [(5000, 8000, 5000), (10**9, 8000, 8000), (10**9, 10**12, 10 * 8 * 128), (1, 8000, 1)],
+    [
+        (5000, 8000, 5000),
+        (8001, 8000, 8000),
+        (10 * 8 * 128, 8000, 8000),
+        (10 * 8 * 128, 10**12, 10 * 8 * 128),
+        (1, 8000, 1),
+    ],
 )
-def test_weight_is_capped_by_recipe_and_plan(claimed: int, cap: int, weight: int) -> None:
+def test_weight_is_the_tokens_up_to_the_plan_s_cap(claimed: int, cap: int, weight: int) -> None:
     fed = federation(merge={"rule": "stack_truncate", "weight_cap_tokens": cap})
     close = judged(fed, with_submission(tokens=claimed)(fed))
     assert {item.silo: item.weight for item in close.admitted}[SILO] == weight
+
+
+def rule_about(fed: Federation, **claims: int) -> str | None:
+    """Why a submission with these claims is rejected."""
+    close = judged(fed, with_submission(**claims)(fed))
+    return next((item.rule for item in close.rejected if item.silo == SILO), None)
+
+
+def weights_of(fed: Federation, **claims: int) -> dict[str, int]:
+    close = judged(fed, with_submission(**claims)(fed))
+    return {item.silo: item.weight for item in close.admitted}
+
+
+@pytest.mark.parametrize("least", [1, 4, 9, 10])
+def test_steps_count_from_the_plan_s_least_to_all_of_them(least: int) -> None:
+    fed = allowing(least)
+    found = {steps: rule_about(fed, steps=steps, tokens=1) for steps in range(1, 12)}
+    few = dict.fromkeys(range(1, least), "submission.too_few_steps")
+    assert found == few | dict.fromkeys(range(least, 11)) | {11: "submission.too_many_steps"}
+
+
+@pytest.mark.parametrize("steps", [4, 5, 10])
+def test_tokens_are_those_that_the_steps_can_hold(steps: int) -> None:
+    """By the steps that were done, not by those of the plan."""
+    fed, most = allowing(4), steps * 8 * 128
+    assert rule_about(fed, steps=steps, tokens=most) is None
+    assert rule_about(fed, steps=steps, tokens=most + 1) == "submission.too_many_tokens"
+
+
+def test_a_silo_that_did_less_weighs_by_the_tokens_that_it_did() -> None:
+    """Whatever the number of its steps: they bound the tokens, and weigh nothing themselves."""
+    assert weights_of(allowing(4), steps=5, tokens=2600)[SILO] == 2600
+    assert weights_of(allowing(4), steps=9, tokens=2600)[SILO] == 2600
+    assert weights_of(allowing(4, cap=2000), steps=5, tokens=2600)[SILO] == 2000
+
+
+def test_a_plan_without_a_least_asks_for_every_step() -> None:
+    """And says nothing about it in what is signed, so that earlier releases read it."""
+    assert b"least_steps" not in canonical_bytes(FED.plan.record)
+    assert b"least_steps" in canonical_bytes(allowing(10).plan.record)
+    assert rule_about(FED, steps=9) == "submission.too_few_steps"
 
 
 def test_zero_tokens_cannot_even_be_written() -> None:

@@ -552,4 +552,4 @@ def other_version(version: int) -> Verified[RoundReport]:
     return seal(report.model_copy(update={"page": page}), key("coordinator"))
 
 
-WORDS = "0d8be563c74fa06e5ceba6a8650627e5e916a5a6516c5e522335e5465b0c774a"
+WORDS = "998b35f3eeca2620dab01e690b78aa987681bc121a7e995e5f9bd61bb3b44047"

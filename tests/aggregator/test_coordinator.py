@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -218,12 +219,13 @@ def test_missing_evaluations_below_quorum_hold(make_federation: MakeFederation) 
     assert (report.outcome, report.rule) == ("held", "evaluation.quorum")
 
 
-def test_a_boast_about_tokens_is_capped_by_the_plan(make_federation: MakeFederation) -> None:
-    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.BOASTING)
+def test_a_boast_about_tokens_does_not_count(make_federation: MakeFederation) -> None:
+    federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.BOASTING)
     plan = federation.open()
     federation.play(plan)
-    shares = {silo.silo: silo.weight_share for silo in _report(federation, plan).silos}
-    assert shares["silo-a"] == shares["silo-b"]
+    report = _report(federation, plan)
+    assert _outcomes(report)["silo-c"] == ("rejected", "submission.too_many_tokens")
+    assert [silo.weight_share for silo in report.silos] == [Decimal("0.5"), Decimal("0.5"), 0]
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour.NOT_FINITE, Behaviour.ZERO_DELTA])

@@ -130,6 +130,7 @@ def longest_records() -> list[Close | Candidate | Decision | RoundReport]:
             contract_digest=DIGEST,
             contract_passed=False,
             tokens=2**53 - 1,
+            steps=2**53 - 1,
             weight_share=LONG,
             influence=influence(silo),
             losses=LOSSES,

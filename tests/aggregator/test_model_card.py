@@ -28,6 +28,7 @@ from tests.aggregator.federation_samples import (
     NAMES,
     Federation,
     adapter_ref,
+    allowing,
     digest,
     federation,
     key,
@@ -103,6 +104,13 @@ def test_without_a_repository_the_card_says_that_peft_finds_nothing() -> None:
     assert "base_model" not in metadata(text)
     assert "AutoPeftModelForCausalLM" not in text
     assert "PEFT cannot find it by itself" in text
+
+
+def test_a_card_says_where_institutions_may_have_done_fewer_steps() -> None:
+    fed = allowing(4)
+    assert "or fewer where one can do no more, from 4 steps on |" in card(fed, finished(fed))
+    plain = federation()
+    assert "or fewer" not in card(plain, finished(plain))
 
 
 def test_what_a_model_user_has_to_know_is_there() -> None:

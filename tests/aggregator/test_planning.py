@@ -20,6 +20,7 @@ from aggregator.settings.federation import (
 from aggregator.settings.merge import MergeSection
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
@@ -270,6 +271,7 @@ def test_settings_that_change_in_a_run_must_fit_what_it_published(
         ("max_gradient_norm", Decimal(10) ** 7),
         ("proximal_mu", Decimal(1001)),
         ("learning_rate", Decimal(2)),
+        ("least_steps", 3),
     ],
 )
 def test_numbers_that_every_silo_refuses_are_no_plan(field: str, value: Any) -> None:
@@ -277,6 +279,24 @@ def test_numbers_that_every_silo_refuses_are_no_plan(field: str, value: Any) -> 
     with pytest.raises(FederationOperatorError, match=rf"recipe\.{field} from .* to ") as caught:
         drafted(recipe=recipe)
     assert f"correct recipe.{field}" in str(caught.value)
+
+
+def test_steps_that_silos_may_leave_out_are_in_the_plan_only_where_they_are_asked_for() -> None:
+    plain, asked = (
+        drafted(),
+        drafted(recipe=settings().recipe.model_copy(update={"least_steps": 1})),
+    )
+    assert b"least_steps" not in canonical_bytes(plain)
+    assert (asked.recipe.least_steps, asked.recipe.fewest_steps) == (1, 1)
+    assert plain.recipe.fewest_steps == plain.recipe.local_steps == 2
+
+
+def test_a_warm_up_ends_for_the_silo_that_does_least() -> None:
+    """Else what it trains would be trained at rates that the plan never reaches."""
+    recipe = settings().recipe.model_copy(update={"warmup_steps": 2})
+    assert drafted(recipe=recipe).recipe.warmup_steps == 2
+    with pytest.raises(FederationOperatorError, match=r"recipe\.warmup_steps from 0 to 1"):
+        drafted(recipe=recipe.model_copy(update={"least_steps": 1}))
 
 
 def test_the_date_of_a_template_is_the_one_that_the_run_began_with() -> None:

@@ -8,7 +8,18 @@ import pytest
 from aggregator.attempt import SiloRecords
 from aggregator.report.round_report import build_report
 from data_contracts.errors import FederationOperatorError
-from tests.aggregator.federation_samples import COHORT, adapter_ref, federation, minutes
+from data_contracts.protocol.envelope import seal, verify
+from data_contracts.protocol.payload import table_bytes
+from data_contracts.protocol.records import RoundReport
+from tests.aggregator.federation_samples import (
+    COHORT,
+    Federation,
+    adapter_ref,
+    allowing,
+    federation,
+    key,
+    minutes,
+)
 
 NOW = minutes(126)
 
@@ -103,12 +114,45 @@ def test_records_that_arrive_after_close_and_decision_change_nothing() -> None:
 def test_weight_shares_follow_the_capped_tokens() -> None:
     fed = federation()
     silos = []
-    for silo, tokens in zip(COHORT, (1000, 2000, 10**9), strict=True):
+    for silo, tokens in zip(COHORT, (1000, 2000, 10 * 8 * 128), strict=True):
         verdict = fed.verdict(silo)
         silos.append(fed.silo(silo, submission=fed.submission(silo, verdict, tokens=tokens)))
     report = build_report(fed.finished(silos), NOW)
     shares = [s.weight_share for s in report.silos]
     assert shares == [Decimal("0.090909"), Decimal("0.181818"), Decimal("0.727273")]
+
+
+def partly(fed: Federation) -> RoundReport:
+    """A report of a round in which one silo did 4 of 10 steps and one refused."""
+    half = fed.submission("hospital-b", fed.verdict("hospital-b"), steps=4, tokens=2000)
+    silos = [
+        fed.silo("bank-a"),
+        fed.silo("hospital-b", submission=half),
+        SiloRecords("hospital-c", refusal=fed.refusal("hospital-c")),
+    ]
+    return build_report(fed.finished(silos), NOW)
+
+
+def test_steps_that_were_done_are_told_where_silos_may_do_fewer() -> None:
+    fed = allowing(4)
+    report = partly(fed)
+    assert [(s.silo, s.steps, s.tokens) for s in report.silos] == [
+        ("bank-a", 10, 5000),
+        ("hospital-b", 4, 2000),
+        ("hospital-c", None, 0),
+    ]
+    assert [s.weight_share for s in report.silos] == [Decimal("0.714286"), Decimal("0.285714"), 0]
+    again = verify(
+        seal(report, key("coordinator")).envelope, RoundReport, {key("coordinator").public_key_hex}
+    )
+    assert again.record == report
+
+
+def test_a_plan_that_asks_for_every_step_has_a_report_that_earlier_releases_read() -> None:
+    fed = federation()
+    report = build_report(fed.finished([fed.silo(silo) for silo in COHORT]), NOW)
+    assert [silo.steps for silo in report.silos] == [None, None, None]
+    assert b'"steps"' not in (table_bytes(report) or b"")
 
 
 def test_a_verdict_on_another_contract_is_not_shown_as_this_contract_s() -> None:

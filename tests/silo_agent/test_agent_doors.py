@@ -27,7 +27,7 @@ from silo_agent.release.outbox import Released
 from silo_agent.release.status_reporter import STATUS_NAME, StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step, own_attempt
-from silo_agent.training.job import TrainingResult
+from silo_agent.training.results import TrainingResult
 from tests.model_folders import write_model_folder
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import FEDERATION, SimulatedFederation

@@ -12,7 +12,7 @@ from infra.clock import SystemClock
 from silo_agent.config import AgentSection, TrainingSection
 from silo_agent.gate.splits import Splits
 from silo_agent.restarts import ProcessDiedError
-from silo_agent.training.job import TrainingResult
+from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from silo_agent.training.trainer import DeepSpeedTrainer
 from tests.silo_agent.test_local_trainer import BASE_MODEL, TinyEvaluation

@@ -171,7 +171,7 @@ def test_being_named_in_what_is_published_has_to_be_allowed(tmp_path: Path) -> N
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
-    short = context(shortage="It needs 2 GB, and 1 GB is there.")
+    short = context(lacks={"policy.resources": "It needs 2 GB, and 1 GB is there."})
     refusal = judge_plan(PLAN, policy(tmp_path), short)
     assert refusal is not None
     assert refusal.reason.endswith("memory. It needs 2 GB, and 1 GB is there.")
@@ -221,7 +221,10 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
         ("policy.contract_use", {"contract": terms(uses=("commercial",))}),
         ("policy.contract_duo", {"contract": terms(duo_codes=("DUO:0000021",))}),
         ("policy.contract_egress", {"contract": terms(egress=("status", "losses"))}),
-        ("policy.resources", {"shortage": "It needs 2 GB, and 1 GB is there."}),
+        *(
+            (rule, {"lacks": {rule: "It needs 2, and 1 is there."}})
+            for rule in ("policy.resources", "policy.least_steps", "policy.ranks")
+        ),
     ],
 )
 def test_a_plan_that_does_not_fit_this_silo_is_refused(
@@ -382,6 +385,8 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "weights that vanish": {"weight_decay": Decimal("1.01")},
     "a warm-up that never ends": {"warmup_steps": 2**53 - 1},
     "a warm-up of one step too many": {"warmup_steps": PLAN.recipe.local_steps + 1},
+    "more steps at the least than in all": {"least_steps": PLAN.recipe.local_steps + 1},
+    "a warm-up beyond what a silo has to do": {"least_steps": 4, "warmup_steps": 5},
     "pulled back to nothing": {"proximal_mu": Decimal(10) ** 12},
 }
 

@@ -251,6 +251,15 @@ def test_the_memory_of_a_round_is_planned_on_one_screen(silo: ReadySilo) -> None
     assert "at the policy's limits" in item.detail and "0.25 GB" in item.detail
 
 
+def test_a_setting_that_limits_the_steps_is_told(silo: ReadySilo) -> None:
+    assert "steps" not in silo.items()
+    silo.edit("silo-agent.toml", "# steps_at_most = 10", "steps_at_most = 10")
+    assert (silo.items()["steps"].state, silo.items()["steps"].detail) == (
+        "there",
+        "at most 10 in a round",
+    )
+
+
 def test_without_a_plan_a_length_is_asked_for(silo: ReadySilo) -> None:
     done = plan_shown(silo)
     assert done.returncode == 1

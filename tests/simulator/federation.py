@@ -96,6 +96,8 @@ class SimulatedFederation:
     silo_adapters: dict[str, SiloAdapterSection] = field(default_factory=dict)
     ledger: LedgerSection = field(default_factory=LedgerSection)
     copies: CopiesSection = field(default_factory=CopiesSection)
+    steps: int = 2
+    least_steps: int | None = None
 
     def __post_init__(self) -> None:
         self.root = create_key(self.directory / "keys" / "root.pem")
@@ -290,7 +292,8 @@ class SimulatedFederation:
             prefect=PrefectSection(api_url="http://127.0.0.1:1/api"),
             base_model=BaseModelSection(name="tiny", licence=LICENCE, path=self.model_dir),
             recipe=RecipeSection(
-                local_steps=2,
+                local_steps=self.steps,
+                least_steps=self.least_steps,
                 sequences_per_step=2,
                 sequence_length=32,
                 learning_rate=Decimal("0.001"),

@@ -34,7 +34,7 @@ from silo_agent.collaborators import (
     GlobalAdapter,
     HeldoutLosses,
 )
-from silo_agent.config import AgentSection, SiloConfig
+from silo_agent.config import AgentSection, SiloConfig, TrainingSection
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.metrics.readings import Readings
 from silo_agent.policy.in_force import InForce
@@ -45,9 +45,10 @@ from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
-from silo_agent.training.job import PackingCounts, TrainingResult
 from silo_agent.training.jobs import SILO_ONLY
 from silo_agent.training.loss import Loss
+from silo_agent.training.own_steps import own_recipe
+from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
@@ -78,6 +79,7 @@ class Behaviour(Enum):
     THAWED = "moves A although the plan trains B alone"
     LOUD = "submits an adapter a hundred times too large"
     BOASTING = "claims a billion tokens"
+    HASTY = "does one step and says so"
     SILENT_EVALUATOR = "never evaluates"
     UNHAPPY = "finds the candidate worse"
 
@@ -94,6 +96,7 @@ class SimulatedTrainer:
     behaviour: Behaviour
     while_training: Callable[[], None]
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
+    training: TrainingSection = field(default_factory=TrainingSection, init=False)
 
     def train(
         self,
@@ -106,7 +109,8 @@ class SimulatedTrainer:
 
         What lies beside it is what the real trainer leaves: checkpoints, log, silo-only adapter.
         """
-        report.show("training", step=1, steps=plan.recipe.local_steps, readings=SPEED)
+        recipe = own_recipe(plan.recipe, self.training)
+        report.show("training", step=1, steps=recipe.local_steps, readings=SPEED)
         files = RunFiles(self.directory / plan.run / f"round-{plan.round:04d}")
         files.prepare()
         path = files.adapter
@@ -115,10 +119,11 @@ class SimulatedTrainer:
         self._leave(plan, files)
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
+        hasty = self.behaviour is Behaviour.HASTY
         return TrainingResult(
             adapter=path,
-            tokens=10**9 if boasting else plan.recipe.tokens_per_round,
-            steps=plan.recipe.local_steps,
+            tokens=10**9 if boasting else recipe.tokens_per_round,
+            steps=1 if hasty else recipe.local_steps,
             resumed_from_step=0,
             first_step_loss=BASE_LOSS,
             last_step_loss=BASE_LOSS - 0.5,
@@ -290,6 +295,7 @@ class SimulatedSilo:
     clock: FakeClock
     contract: SimulatedContract
     behaviour: Behaviour = Behaviour.HONEST
+    training: TrainingSection = field(default_factory=TrainingSection)
     verdict_validity: timedelta = timedelta(days=1)
     while_training: Callable[[], None] = lambda: None
     trainings: int = 0
@@ -305,6 +311,7 @@ class SimulatedSilo:
                 silo=self.name,
                 federation=federation,
                 storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
+                training=self.training,
                 agent=AgentSection(poll_seconds=5, status_seconds=10),
                 home=self.home,
             ),
@@ -326,9 +333,7 @@ class SimulatedSilo:
                 self.remembered,
                 asked=self.asked,
             ),
-            trainer=SimulatedTrainer(
-                self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
-            ),
+            trainer=self._trainer(),
             clock=self.clock,
             is_stopped=switch.is_on,
         )
@@ -350,6 +355,13 @@ class SimulatedSilo:
         """Kinds of records in the inbox, and `blobs` when there is one; statuses do not count."""
         blobs = {"blobs" for _ in self.inbox.list_keys("blobs/")}
         return blobs | {info.key.split("/")[4] for info in self.inbox.list_keys("rounds/")}
+
+    def _trainer(self) -> SimulatedTrainer:
+        trainer = SimulatedTrainer(
+            self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
+        )
+        trainer.training = self.training
+        return trainer
 
     def _train(self) -> None:
         self.trainings += 1

@@ -43,6 +43,10 @@ REJECTIONS = {
     "verdict.expired": "The outcome of its data contract had expired.",
     "submission.other_verdict": "Its adapter rests on another outcome than the one it signed.",
     "submission.late": "It was late.",
+    "submission.too_few_steps": "It says that it did fewer steps than the plan asks for at the "
+    "least.",
+    "submission.too_many_steps": "It says that it did more steps than the plan has.",
+    "submission.too_many_tokens": "It says that it trained on more than its steps can hold.",
     "adapter.too_large": "Its adapter is larger than the plan allows.",
     "free_rider.copied": "Its adapter is a copy, of another institution's or of the start.",
 }

@@ -2,8 +2,9 @@
 
 A plan outside of them is a record that can be read, so that what was signed before stays readable;
 no coordinator makes one, and every silo refuses it. A negative limit on gradients turns training
-around, a huge one or none bounds nothing, a warm-up longer than the round never ends. The bounds
-are wide: they tell numbers that work from numbers that are a mistake or an attack, and no more.
+around, a huge one or none bounds nothing, a warm-up longer than what a silo has to do may never
+end. The bounds are wide: they tell numbers that work from numbers that are a mistake or an attack,
+and no more.
 """
 
 from collections.abc import Callable
@@ -69,7 +70,10 @@ BOUNDS = (
         lambda p: p.recipe.learning_rate,
     ),
     _Bound(
-        "recipe.warmup_steps", 0, lambda p: p.recipe.local_steps, lambda p: p.recipe.warmup_steps
+        "recipe.least_steps", 1, lambda p: p.recipe.local_steps, lambda p: p.recipe.fewest_steps
+    ),
+    _Bound(
+        "recipe.warmup_steps", 0, lambda p: p.recipe.fewest_steps, lambda p: p.recipe.warmup_steps
     ),
     _Bound("recipe.weight_decay", 0, _fixed(MOST_WEIGHT_DECAY), lambda p: p.recipe.weight_decay),
     _Bound(

@@ -121,6 +121,9 @@ class TrainingRecipe(Part):
 
     `trained_factors` says which factor of each pair is trained; the other stays as it was.
     `proximal_mu` above 0 adds mu/2 |p - p_start|^2 to the loss (FedProx, Li et al. 2020).
+    `least_steps`: a submission counts with so many of the `local_steps`; None: with all of them.
+    Step k is the same one however many follow: its sequences, and its learning rate, which rises
+    for `warmup_steps` and then stays.
     """
 
     local_steps: PositiveCount
@@ -133,11 +136,23 @@ class TrainingRecipe(Part):
     seed: Count
     trained_factors: TrainedFactors = "both"
     proximal_mu: DecimalString = Decimal("0")
+    least_steps: Annotated[PositiveCount | None, Field(exclude_if=lambda value: value is None)] = (
+        None
+    )
+
+    @property
+    def fewest_steps(self) -> int:
+        """Steps below which a submission does not count."""
+        return self.local_steps if self.least_steps is None else self.least_steps
 
     @property
     def tokens_per_round(self) -> int:
         """Upper bound on the tokens that one silo can train on in one round."""
-        return self.local_steps * self.sequences_per_step * self.sequence_length
+        return self.tokens_in(self.local_steps)
+
+    def tokens_in(self, steps: int) -> int:
+        """Upper bound on the tokens that so many steps can be trained on."""
+        return steps * self.sequences_per_step * self.sequence_length
 
 
 class RoundPlan(Record):

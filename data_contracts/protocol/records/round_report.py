@@ -43,6 +43,8 @@ class SiloSummary(Part):
 
     The rules of its contract and its licences are in its verdict, which the report lists.
 
+    `tokens` and `steps` are what the silo says it did; `steps` is None where it sent nothing, and
+    under a plan that asks everybody for all of them.
     `influence` says what a defence made of it; None where the plan has no defence on products.
     """
 
@@ -52,6 +54,7 @@ class SiloSummary(Part):
     contract_digest: Digest
     contract_passed: bool | None
     tokens: Count
+    steps: Annotated[PositiveCount | None, Field(exclude_if=lambda value: value is None)] = None
     weight_share: DecimalString
     influence: SiloInfluence | None = None
     losses: SiloLosses | None

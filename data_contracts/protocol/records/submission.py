@@ -8,7 +8,11 @@ from data_contracts.protocol.wire_types import Count, DecimalString, Digest, Pos
 
 
 class Submission(SiloRecord):
-    """Refers to the verdict that allowed the training and to the blob in the silo's inbox."""
+    """Refers to the verdict that allowed the training and to the blob in the silo's inbox.
+
+    `steps` and `tokens` are what was done: all of the plan's `local_steps`, or where the plan says
+    so, from its `least_steps` on. Nobody but the silo can tell whether it did them.
+    """
 
     kind: ClassVar[str] = "submission"
 

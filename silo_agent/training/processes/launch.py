@@ -19,24 +19,20 @@ from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from infra.clock import Clock, SystemClock
 from infra.disk.durable_files import write_durably
-from silo_agent.training.job import (
-    EvaluationJob,
-    EvaluationResult,
-    Progress,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluationJob, TrainingJob
 from silo_agent.training.memory_plan import rank_bytes
 from silo_agent.training.orders import Order
 from silo_agent.training.processes.failed_process import FailedProcess
 from silo_agent.training.processes.rank_memory import RankMemory
 from silo_agent.training.processes.rank_processes import Launch, rank_processes
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.results import EvaluationResult, Progress, TrainingResult
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,
     read_failure,
     read_result,
+    training_result,
 )
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -92,7 +88,7 @@ def run_training(
     try:
         watch.until_done(job, _in_ranks(ranks, files, fingerprint, shape, "training"))
     except TrainingInterruptedError as interruption:
-        without_baseline = read_result(files.result, TrainingResult, fingerprint)
+        without_baseline = training_result(job, fingerprint)
         if interruption.cause != "deadline" or without_baseline is None:
             raise
         return without_baseline
@@ -216,7 +212,7 @@ class _Watch:
 
 def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> TrainingResult | None:
     """An earlier result whose adapter still passes the gate; a damaged one is trained again."""
-    result = read_result(files.result, TrainingResult, fingerprint)
+    result = training_result(job, fingerprint)
     if result is None:
         return None
     try:
@@ -228,7 +224,9 @@ def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> Tr
 
 
 def _misses_baseline(job: TrainingJob, result: TrainingResult) -> bool:
-    return job.silo_only.enabled and result.silo_only_adapter is None
+    """None is trained where the time was over before the last step."""
+    is_whole = result.steps == job.recipe.local_steps
+    return job.silo_only.enabled and is_whole and result.silo_only_adapter is None
 
 
 def _result_of(files: RunFiles, kind: type[ResultT], fingerprint: str) -> ResultT:

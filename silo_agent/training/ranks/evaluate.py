@@ -18,14 +18,9 @@ from infra.base_model.context import context_tokens
 from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    EvaluationResult,
-    HeldoutLoss,
-    Progress,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob
 from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.results import EvaluationResult, HeldoutLoss, Progress
 from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
 if TYPE_CHECKING:

@@ -2,14 +2,16 @@
 
 import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import torch.distributed as dist
 
 from infra.base_model.context import context_tokens
+from infra.clock import SystemClock
 from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.job import PackingCounts, TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
@@ -23,11 +25,12 @@ from silo_agent.training.ranks.packing import (
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, peak_rss_bytes
 from silo_agent.training.ranks.shard_cache import ShardCache
 from silo_agent.training.ranks.token_shard import TokenShard
+from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
     StepMeter,
-    read_result,
+    training_result,
     write_result,
 )
 
@@ -88,13 +91,14 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
     Raises ConsortiaError kinds a person can act on.
     """
     round_ = _round(job, fingerprint, kept)
-    result = read_result(round_.files.result, TrainingResult, fingerprint)
+    result = training_result(job, fingerprint)
     if result is None:
         measures_after = job.measure_local or _baseline_is_the_local_adapter(job)
         federated = _Part("training", job, round_.files.adapter, True, measures_after)
         result = _result(round_, _train(round_, federated))
         _publish(round_, result)
-    if job.silo_only.enabled and result.silo_only_adapter is None:
+    has_time = result.steps == job.recipe.local_steps or _baseline_is_the_local_adapter(job)
+    if job.silo_only.enabled and result.silo_only_adapter is None and has_time:
         _publish(round_, _with_baseline(round_, result))
     dist.barrier()
 
@@ -168,17 +172,20 @@ def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumeP
 def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) -> ResumePoint:
     job = part.job
     steps, size = job.recipe.local_steps, job.recipe.sequences_per_step
-    meter = StepMeter(part.name, point.step, steps)
+    meter, seconds = StepMeter(part.name, point.step, steps), 0.0
     for index in range(point.step, steps):
+        if _is_time_over(job, index, seconds):
+            break
         began = time.monotonic()
         sequences = round_.packed.train[index * size : (index + 1) * size]
         loss = engine.step(index, sequences)
         tokens = sum(len(sequence.token_ids) for sequence in sequences)
+        seconds = time.monotonic() - began
         point = replace(
             point,
             step=index + 1,
             tokens=point.tokens + tokens,
-            seconds=point.seconds + time.monotonic() - began,
+            seconds=point.seconds + seconds,
             first_step_loss=point.first_step_loss if index else loss,
             last_step_loss=loss,
         )
@@ -186,6 +193,19 @@ def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) 
         if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
             engine.save_checkpoint(_checkpoints(part), point, round_.fingerprint)
     return point
+
+
+def _is_time_over(job: TrainingJob, done: int, step_seconds: float) -> bool:
+    """Whether the steps that are done are enough, and another would end too late.
+
+    By the clock of the first rank, so that all ranks agree; asked of none where nothing may end
+    early.
+    """
+    if job.end_by is None or done < job.fewest_steps:
+        return False
+    over = [SystemClock().now() + timedelta(seconds=step_seconds) > job.end_by]
+    dist.broadcast_object_list(over)
+    return over[0]
 
 
 def _checkpoints(part: _Part) -> Path:
@@ -218,7 +238,9 @@ def _with_baseline(round_: _Round, result: TrainingResult) -> TrainingResult:
         adapter, loss = result.adapter, result.local
     else:
         adapter = round_.files.silo_only_adapter
-        part = _Part("silo-only training", _baseline_job(round_.job), adapter, False, True)
+        # As many steps as the local adapter had, whatever the time: only a deadline ends it.
+        alone = _baseline_job(round_.job).model_copy(update={"end_by": None})
+        part = _Part("silo-only training", alone, adapter, False, True)
         loss = _train(round_, part).after
     update = {
         "silo_only": loss,

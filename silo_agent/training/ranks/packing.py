@@ -17,10 +17,10 @@ from typing import overload
 
 import numpy as np
 
-from silo_agent.training.job import PackingCounts
 from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.records import bad_records
 from silo_agent.training.ranks.token_shard import Places, TokenShard
+from silo_agent.training.results import PackingCounts
 
 OPEN_SEQUENCES = 8
 """First-fit looks into this many unfinished sequences before it closes the oldest."""

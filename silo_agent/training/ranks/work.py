@@ -5,11 +5,12 @@ import time
 import torch.distributed as dist
 
 from silo_agent.training.engine_spec import Device
-from silo_agent.training.job import EvaluationJob, EvaluationResult, TrainingJob
+from silo_agent.training.job import EvaluationJob, TrainingJob
 from silo_agent.training.ranks.evaluate import measure
 from silo_agent.training.ranks.kept_engine import KeptEngine
 from silo_agent.training.ranks.local_training import train_in_ranks
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, join_ranks
+from silo_agent.training.results import EvaluationResult
 from silo_agent.training.run_files import ProgressWriter, RunFiles, write_result
 
 

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from data_contracts.errors import ConsortiaError
-from silo_agent.training.job import TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.processes.resident_ranks import ResidentRanks
+from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import Resumed, orphans_of_a_killed_agent, resume
 from tests.silo_agent.training.shared_ranks import (
@@ -32,6 +33,8 @@ from tests.silo_agent.training.tiny_jobs import (
     recipe_job,
     saving_jobs,
     second_round,
+    shortened_job_of_two_ranks,
+    shortened_jobs,
     twice,
 )
 
@@ -51,6 +54,7 @@ def one_rank(silo: TinySilo) -> Jobs:
         first_round(silo, "one-rank-in-threes", ranks=1, micro_batch=3),
         recipe_job(silo, "one-rank-b-in-threes", "b", zero_stage=2, ranks=1, micro_batch=3),
         first_round(silo, "one-rank-zero-3", ranks=1, zero_stage=3),
+        *shortened_jobs(silo),
         absent_module_job(silo),
     )
     train_in_one_rank(jobs, silo.root)
@@ -98,6 +102,7 @@ def last_launch(
         recipe_job(silo, "recipe", "b", zero_stage=3, ranks=2, with_baseline=True),
         first_round(silo, "zero-3-in-pairs", zero_stage=3, micro_batch=2),
         mixing_job(silo),
+        shortened_job_of_two_ranks(silo),
         *saving_jobs(silo),
     )
     ranks = ResidentRanks(silo.root, KEEP_SECONDS)

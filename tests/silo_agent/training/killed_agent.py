@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from infra.clock import SystemClock
-from silo_agent.training.job import Progress, TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.processes.launch import run_training
+from silo_agent.training.results import Progress, TrainingResult
 from tests.silo_agent.training.tiny_jobs import TinySilo, job_processes
 
 DEADLINE = datetime(2030, 1, 1, tzinfo=UTC)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from infra.processes.exit_codes import FAULT
-from silo_agent.training.job import TrainingJob, TrainingResult
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.orders import Order, Orders
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
 from silo_agent.training.processes.resident_ranks import MODULE, ResidentRanks
-from silo_agent.training.run_files import RunFiles
+from silo_agent.training.results import TrainingResult
 
 ROOT = Path(__file__).parents[3]
 KEEP_SECONDS = 600
@@ -34,11 +34,11 @@ def train_in_one_rank(jobs: Sequence[TrainingJob], root: Path) -> None:
     orders = Orders(directory)
     for number, job in enumerate(jobs, start=1):
         job.output_dir.mkdir(exist_ok=True)
-        files = RunFiles(job.output_dir)
-        files.job.write_text(job.model_dump_json())
+        path = job.output_dir / f"job-{number}.json"
+        path.write_text(job.model_dump_json())
         order = Order(
             kind="training",
-            job=files.job,
+            job=path,
             fingerprint=job.fingerprint(),
             device="cpu",
             threads=1,

@@ -1,5 +1,6 @@
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,12 @@ from data_contracts.errors import (
     SiloOperatorError,
     UntrustedInputError,
 )
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
+from silo_agent.training.results import (
     EvaluationResult,
     HeldoutLoss,
-    HeldoutSet,
+    PackingCounts,
     Progress,
-    TrainingJob,
     TrainingResult,
 )
 from silo_agent.training.run_files import (
@@ -30,6 +29,7 @@ from silo_agent.training.run_files import (
     StepMeter,
     read_failure,
     read_result,
+    training_result,
     write_failure,
     write_result,
 )
@@ -57,6 +57,37 @@ def test_fingerprint_covers_recipe_and_data_but_not_threads(silo: TinySilo, tmp_
     assert same.fingerprint() == before != other.fingerprint()
     write_records(records, 4)
     assert job.fingerprint() != before
+
+
+def test_a_result_counts_with_the_steps_that_its_job_needs(silo: TinySilo) -> None:
+    """Which are no part of the fingerprint: what was done with another least is not done again."""
+    job = silo.job("counted")
+    job.output_dir.mkdir()
+    lesser = job.model_copy(update={"least_steps": 3, "end_by": datetime(2026, 3, 2, tzinfo=UTC)})
+    assert TrainingJob.model_validate_json(lesser.model_dump_json()) == lesser
+    assert (job.fewest_steps, lesser.fewest_steps) == (8, 3)
+    fingerprint = job.fingerprint()
+    assert lesser.fingerprint() == fingerprint
+    for steps, counts in ((2, []), (3, [lesser]), (7, [lesser]), (8, [lesser, job])):
+        write_result(RunFiles(job.output_dir).result, result_of(job, steps), fingerprint)
+        assert [j for j in (lesser, job) if training_result(j, fingerprint)] == counts, steps
+    assert training_result(lesser, "another") is None
+
+
+def result_of(job: TrainingJob, steps: int) -> TrainingResult:
+    packing = PackingCounts(conversations=1, truncated=0, skipped=0, passes=1)
+    return TrainingResult(
+        adapter=RunFiles(job.output_dir).adapter,
+        tokens=1,
+        steps=steps,
+        resumed_from_step=0,
+        first_step_loss=2.0,
+        last_step_loss=1.0,
+        seconds=1.0,
+        tokens_per_second=1.0,
+        peak_rss_bytes_per_rank=1,
+        packing=packing,
+    )
 
 
 def test_a_missing_file_is_named(silo: TinySilo, tmp_path: Path) -> None:

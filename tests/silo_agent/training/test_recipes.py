@@ -17,16 +17,10 @@ from data_contracts.adapters.starting_adapter import (
     tensors_of,
 )
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    EvaluationResult,
-    HeldoutSet,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.ranks.starting_tensors import starting_tensors
+from silo_agent.training.results import EvaluationResult, TrainingResult
 from silo_agent.training.run_files import ProgressWriter, RunFiles
 from tests.silo_agent.training.plain_torch import (
     PlainTraining,

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, EvaluationResult, HeldoutSet
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.loss import change_error, mean_loss
 from silo_agent.training.ranks.evaluate import WORST_LOSS, evaluate
 from silo_agent.training.ranks.packing import PackingRule, pack_heldout
+from silo_agent.training.results import EvaluationResult
 from silo_agent.training.run_files import ProgressWriter
 from tests.silo_agent.training.tiny_jobs import (
     TinySilo,

@@ -7,17 +7,12 @@ import psutil
 import pytest
 
 from infra.processes.process_tree import executes, kill_and_wait
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    HeldoutSet,
-    Progress,
-    TrainingJob,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.rank_memory import rank_memory
 from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
 from silo_agent.training.ranks.evaluate import evaluate
+from silo_agent.training.results import Progress
 from silo_agent.training.run_files import ProgressWriter
 from tests.silo_agent.training.tiny_jobs import TinySilo, job_processes
 from tests.simulator.fake_clock import START, FakeClock

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import SiloOperatorError
-from silo_agent.training.job import PackingCounts
 from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED, Conversation
 from silo_agent.training.ranks.packing import (
@@ -24,6 +23,7 @@ from silo_agent.training.ranks.packing import (
 )
 from silo_agent.training.ranks.shard_cache import SUFFIX, ShardCache
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
+from silo_agent.training.results import PackingCounts
 from tests.full_disk import files_of_at_most
 from tests.silo_agent.training.tiny_jobs import TinySilo, conversations
 from tests.tiny_model import write_records

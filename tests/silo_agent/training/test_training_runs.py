@@ -8,15 +8,10 @@ import pytest
 
 from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.protocol.records.round_plan import AdapterLayout
-from silo_agent.training.job import (
-    EvaluatedAdapter,
-    EvaluationJob,
-    HeldoutSet,
-    TrainingJob,
-    TrainingResult,
-)
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.loss import Loss, mean_loss
 from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
 from tests.silo_agent.training.shared_ranks import finished
@@ -162,6 +157,28 @@ def test_a_proximal_term_is_that_of_the_step_whatever_the_micro_batch(one_rank: 
     job, alone = one_rank["one-rank-b-in-threes"], one_rank["one-rank-b"]
     found, expected = finished(job).adapter, finished(alone).adapter
     assert difference(found, expected, job.layout) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "resumed_from"), [("half-by-time", 0), ("half-in-two-goes", 2)])
+def test_half_of_the_steps_give_one_adapter_however_they_came_to_be_half(
+    one_rank: Jobs, name: str, resumed_from: int
+) -> None:
+    """Steps that do not follow change nothing of those that were done."""
+    half, cut = finished(one_rank["half"]), finished(one_rank[name])
+    assert cut.adapter.read_bytes() == half.adapter.read_bytes()
+    assert (cut.steps, cut.tokens) == (half.steps, half.tokens) == (STEPS // 2, half.tokens)
+    assert cut.resumed_from_step == resumed_from
+    assert cut.last_step_loss == half.last_step_loss
+    recipe = one_rank[name].recipe
+    assert 0 < cut.tokens <= recipe.tokens_in(cut.steps) < recipe.tokens_per_round
+    assert cut.silo_only_adapter is None, "for which there was no time"
+
+
+def test_two_ranks_end_after_the_same_step(one_rank: Jobs, two_ranks: Jobs) -> None:
+    job = two_ranks["half-by-two"]
+    half, cut = finished(one_rank["half"]), finished(job)
+    assert (cut.steps, cut.tokens) == (half.steps, half.tokens)
+    assert difference(cut.adapter, half.adapter, job.layout) < TOLERANCE
 
 
 def test_training_went_on_from_the_checkpoint_of_the_killed_run(resumed: Resumed) -> None:

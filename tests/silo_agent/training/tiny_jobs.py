@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,32 @@ def saving_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
         "zero-3-offload": {"zero_stage": 3, "offload": "cpu"},
     }
     return tuple(silo.job(name, **changes) for name, changes in saves.items())
+
+
+def shortened_job_of_two_ranks(silo: TinySilo) -> TrainingJob:
+    """As the second of those below, in ranks that have to end after the same step."""
+    job = shortened_jobs(silo)[1]
+    return job.model_copy(update={"ranks": 2, "output_dir": silo.root / "half-by-two"})
+
+
+def shortened_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
+    """Half of the steps: as many as there are; of all, because the time is over; and in two goes.
+
+    The last two share a directory: what the first of them has done is not enough for the second.
+    """
+    start = drawn_adapter(silo.root / "start-of-half.safetensors", tiny_adapter_layout(), 0.1)
+    options = {"ranks": 1, "round": 2, "starting_adapter": start, "checkpoint_every_steps": 2}
+    over = {
+        "least_steps": STEPS // 2,
+        "end_by": datetime(2020, 1, 1, tzinfo=UTC),
+        "silo_only": SiloOnlyBaseline(enabled=True),
+    }
+    return (
+        silo.job("half", **options, recipe=tiny_recipe(STEPS // 2)),
+        silo.job("half-by-time", **options, **over),
+        silo.job("half-in-two-goes", **options, **{**over, "least_steps": 2}),
+        silo.job("half-in-two-goes", **options, **over),
+    )
 
 
 def absent_module_job(silo: TinySilo) -> TrainingJob:
