@@ -16,7 +16,7 @@ from aggregator.evidence.reader import read_status, receive
 from aggregator.evidence.spool import spool, spool_path
 from aggregator.federated_round import close_round
 from aggregator.feed.reading import read_federation
-from aggregator.settings.federation import MergeSection
+from aggregator.settings.merge import MergeSection
 from data_contracts.adapters.change_sketch import Sketcher
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.errors import UntrustedInputError
@@ -191,8 +191,9 @@ class PastItsOwnGate:
     def submits(self, adapter: ArtifactRef) -> None:
         """Instead of what it had submitted."""
         slot = round_slot(attempt_of(self.plan), Submission.kind)
-        for key in [key for key in self.silo.inbox.objects if key.startswith(slot)]:
-            del self.federation.inbox("silo-c").objects[key]
+        objects = self.federation.inbox("silo-c").objects
+        for key in [key for key in objects if key.startswith(slot)]:
+            del objects[key]
         record = self.honest.model_copy(update={"adapter": adapter})
         write_record(self.silo.inbox, slot, seal(record, self.silo.key))
 

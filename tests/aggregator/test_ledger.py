@@ -627,7 +627,8 @@ class TestWhatIsReadBack:
 
         def erase(operation: str, asked: str) -> None:
             # As a person with that right would.
-            if operation == "get" and asked == key and inbox.locks.pop((key, version), None):
+            if operation == "get" and asked == key and (key, version) in inbox.locks:
+                del inbox.locks[key, version]
                 inbox.delete_version(key, version)
 
         look_at = federation.look(plan)
