@@ -28,10 +28,10 @@ from silo_agent.training.job import (
 )
 from silo_agent.training.memory_plan import rank_bytes
 from silo_agent.training.orders import Order
-from silo_agent.training.processes.failed_process import FailedProcess
+from silo_agent.training.processes.machine_launch import Failed, GroupShape
 from silo_agent.training.processes.rank_memory import RankMemory
 from silo_agent.training.processes.rank_processes import Launch, rank_processes
-from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.run_files import (
     ProgressReader,
     RunFiles,
@@ -63,7 +63,7 @@ class Running(Protocol):
 
     def exit_code(self) -> int | None: ...
 
-    def failed(self, code: int) -> FailedProcess: ...
+    def failed(self, code: int) -> Failed: ...
 
 
 def run_training(
@@ -158,6 +158,7 @@ def _evaluating(
         ranks=None,
         threads=job.threads,
         log=files.evaluation_log,
+        name="evaluation",
     )
     return partial(rank_processes, launch)
 
