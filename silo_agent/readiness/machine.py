@@ -23,6 +23,7 @@ from silo_agent.readiness.base_model import base_models
 from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 from silo_agent.readiness.memory import memory
+from silo_agent.readiness.nodes import nodes
 from silo_agent.training.offload import require_offload
 
 DEVICE_SECONDS = 120
@@ -45,7 +46,7 @@ def machine(facts: Facts) -> list[Item]:
         *_data(facts),
         _disk(facts),
         *memory(facts),
-        _device(facts),
+        *([_device(facts)] if facts.config.training.nodes is None else nodes(facts)),
         *_metrics(facts),
     ]
 
