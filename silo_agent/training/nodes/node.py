@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def _until_over(
             return DONE
         if agent.seconds_quiet() > launch.quiet_seconds:
             return ORPHANED
-        beats.beat_if_due()
+        # A disk that is full or gone for a moment: the next beat may do.
+        with suppress(OSError):
+            beats.beat_if_due()
         time.sleep(POLL_SECONDS)
     return code
 

@@ -4,6 +4,7 @@ They end when a rank fails, when a node is lost, when the agent wants it, and, w
 killed, when its signs of life stop.
 """
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -13,14 +14,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.errors import SiloOperatorError
 from silo_agent.nodes_settings import NodesSection
 from silo_agent.training.nodes.group import LOOK_SECONDS, NodeGroup
 from silo_agent.training.nodes.meeting_place import Beats, MeetingPlace, NodesLaunch, own_packages
-from silo_agent.training.nodes.node_launcher import NodeLauncher
+from silo_agent.training.nodes.node_launcher import NodeLauncher, StartedNodes
 from silo_agent.training.processes.machine_launch import GroupShape, Processes
 from silo_agent.training.processes.resident_ranks import ORDERS
 
 PLACE = "nodes-"
+
+log = logging.getLogger("silo-agent")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,15 @@ class SeveralNodes:
                 finally:
                     place.close()
                     group.wait_for_end()
-                    started.end()
+                    _give_up(started)
+
+
+def _give_up(started: StartedNodes) -> None:
+    """What a launcher cannot end is for a person to see to, and hides no other error."""
+    try:
+        started.end()
+    except SiloOperatorError as error:
+        log.warning("%s", error)
 
 
 @contextmanager
