@@ -5,6 +5,7 @@ every few seconds; what another reads in it is compared with what it read before
 clocks of machines differ, and a network file system may keep times for itself.
 """
 
+import os
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infra.disk.durable_files import write_durably
+from infra.disk.durable_files import PRIVATE_MODE, write_durably
 from silo_agent.training.engine_spec import Device
 
 BEATS_A_SILENCE = 10
@@ -110,7 +111,11 @@ class MeetingPlace:
 
 
 class Beats:
-    """Signs of life that this process gives in one file, `words` with each."""
+    """Signs of life that this process gives in one file, `words` with each.
+
+    They are written in place: who opens a file on NFS sees what was written before it was closed,
+    while a new file under an old name can be hidden by a cache for a minute.
+    """
 
     def __init__(self, path: Path, quiet_seconds: float, words: str = "") -> None:
         self._path, self._words = path, words
@@ -121,7 +126,12 @@ class Beats:
         """Write the file anew, where the last time is long enough ago."""
         if time.monotonic() - self._last >= self.seconds:
             self._last, self._count = time.monotonic(), self._count + 1
-            write_durably(self._path, f"{self._count} {self._words}".encode())
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, PRIVATE_MODE)
+            try:
+                # Of one length, so that no reader finds half of it.
+                os.write(descriptor, f"{self._count:012d} {self._words}".encode())
+            finally:
+                os.close(descriptor)
 
 
 class Pulse:
@@ -140,8 +150,8 @@ class Pulse:
         try:
             read = self._path.read_bytes()
         except OSError:
-            read = self._read
-        if read != self._read:
+            read = b""
+        if read and read != self._read:
             self._read, self._since = read, time.monotonic()
         return time.monotonic() - self._since
 

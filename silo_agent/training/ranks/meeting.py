@@ -10,6 +10,7 @@ import socket
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch.distributed as dist
@@ -22,7 +23,7 @@ ADDRESS = "address.json"
 POLL_SECONDS = 0.1
 
 
-def store_of_nodes(rank: int, ranks: int, timeout: timedelta) -> dist.Store | None:
+def store_of_nodes(rank: int, ranks: int, timeout: timedelta) -> Any:
     """The store that all ranks share, when all can reach it; None for ranks of one machine.
 
     Raises SiloOperatorError when the port is taken, or the first rank does not say where it is.
@@ -34,7 +35,7 @@ def store_of_nodes(rank: int, ranks: int, timeout: timedelta) -> dist.Store | No
     if rank == 0:
         listening = _listening(os.environ[INTERFACE_VARIABLE], int(os.environ[PORT_VARIABLE]))
         host, port = listening.getsockname()[:2]
-        store = dist.TCPStore(
+        store = dist.TCPStore(  # type: ignore[attr-defined]
             host,
             port,
             ranks,
@@ -47,7 +48,7 @@ def store_of_nodes(rank: int, ranks: int, timeout: timedelta) -> dist.Store | No
         write_durably(said, json.dumps([host, port]).encode())
         return store
     host, port = _said(said, timeout)
-    return dist.TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]
         host, port, ranks, is_master=False, timeout=timeout, wait_for_workers=False
     )
 
