@@ -47,10 +47,10 @@ def main(arguments: list[str]) -> int:
     # Else DeepSpeed takes the GPU of the machine for a job that asked for the CPU.
     os.environ["DS_ACCELERATOR"] = "cpu"
     with collector_paused():
-        from torch.multiprocessing import start_processes
+        from torch.multiprocessing import start_processes  # type: ignore[attr-defined]
 
         import silo_agent.training.ranks.work  # noqa: F401  (for the ranks)
-    forked = start_processes(
+    forked = start_processes(  # type: ignore[no-untyped-call]
         _rank, (ranks, directory), nprocs=ranks, join=False, start_method="fork"
     )
     # Not before: a fork takes no thread along.
