@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,7 @@ from silo_agent.training.nodes.meeting_place import (
     Pulse,
     own_packages,
 )
+from silo_agent.training.nodes.node import INTERFACE_VARIABLE, MEETING_VARIABLE, PORT_VARIABLE
 from silo_agent.training.nodes.node import main as node
 from silo_agent.training.nodes.node_launcher import MODULE
 from silo_agent.training.nodes.several_nodes import SeveralNodes
@@ -257,6 +259,32 @@ def test_a_hostfile_is_refused_with_what_was_found(text: str, found: str, tmp_pa
         read_hostfile(path, 2, 2)
     assert raised.value.found == found
     assert "2 lines such as `gpu-1 slots=2`" in raised.value.expected
+
+
+def test_the_first_rank_listens_on_the_named_interface_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from silo_agent.training.ranks.meeting import ADDRESS, address_of, store_of_nodes
+
+    minute = timedelta(minutes=1)
+    assert store_of_nodes(0, 2, minute) is None, "on one machine"
+    monkeypatch.setenv(MEETING_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(INTERFACE_VARIABLE, LOOPBACK)
+    monkeypatch.setenv(PORT_VARIABLE, "0")
+    first, other = (store_of_nodes(rank, 2, minute) for rank in (0, 1))
+    first.set("word", "said")
+    assert other.get("word") == b"said"
+    host, port = json.loads((tmp_path / ADDRESS).read_bytes())
+    mine = psutil.Process().net_connections(kind="tcp")
+    listening = {c.laddr.ip for c in mine if c.status == "LISTEN" and c.laddr.port == port}
+    assert listening == {host} == {"127.0.0.1"}
+    monkeypatch.setenv(PORT_VARIABLE, str(port))
+    with pytest.raises(SiloOperatorError, match=r"expected to be free for the first rank; found A"):
+        store_of_nodes(0, 2, minute)
+    with pytest.raises(
+        SiloOperatorError, match=r"interface ib7 .*: expected an address; found none"
+    ):
+        address_of("ib7")
 
 
 def test_a_hostfile_of_deepspeed_is_read(tmp_path: Path) -> None:
