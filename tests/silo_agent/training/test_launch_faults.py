@@ -21,7 +21,12 @@ from silo_agent.training.processes.failed_process import FailedProcess, first_fa
 from silo_agent.training.processes.launch import TrainingInterruptedError, run_training
 from silo_agent.training.processes.machine_launch import LOG_NAME
 from silo_agent.training.processes.rank_log import rank_log
-from silo_agent.training.processes.torchrun import closing_message, failed_ranks
+from silo_agent.training.processes.torchrun import (
+    TORCHRUN_VARIABLES,
+    closing_message,
+    failed_ranks,
+    torchrun_command,
+)
 from silo_agent.training.ranks.forked import exit_codes
 from silo_agent.training.run_files import RunFiles, read_failure
 from tests.silo_agent.training.tiny_jobs import Jobs, TinySilo, job_processes
@@ -168,6 +173,23 @@ def test_a_library_that_cannot_be_imported_is_named(
     )
     assert found in str(raised.value)
     assert str(job.output_dir / LOG_NAME) in raised.value.action
+
+
+@pytest.mark.stack
+def test_torchrun_itself_says_which_rank_was_killed(tmp_path: Path) -> None:
+    """It starts ranks on GPUs; what they run needs none."""
+    killed = (
+        "import os, time; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9); time.sleep(60)"
+    )
+    command = torchrun_command(2, [sys.executable, "-c", killed], tmp_path)
+    log = tmp_path / LOG_NAME
+    with log.open("wb") as output:
+        code = subprocess.run(
+            command, env=os.environ | TORCHRUN_VARIABLES, stdout=output, stderr=output
+        ).returncode
+    assert code == 1
+    assert failed_ranks(log)[1] == -signal.SIGKILL
+    assert first_failed(FailedProcess("torchrun", code, log)).name == "rank 1"
 
 
 def test_a_failure_that_torchrun_cannot_attribute_is_its_own(tmp_path: Path) -> None:
