@@ -78,8 +78,9 @@ class NodeGroup:
         failed = self._failed_ranks(job)
         if failed is not None and failed.code < 0:
             return failed
-        lost = self._lost_node()
-        return Told(lost) if lost is not None else failed or Told(self._unknown(code))
+        if (lost := self._lost_node()) is not None:
+            return Told(lost)
+        return failed or Told(self._late() or self._lost_all() or self._unknown(code))
 
     def wait_for_end(self) -> None:
         """Give nodes that have come the time to end their ranks."""
@@ -124,12 +125,13 @@ class NodeGroup:
             return 0
         ranks = [code for ended in self._ended.values() for code in ended.ranks.values()]
         was_killed = any(code < 0 and code != -signal.SIGTERM for code in ranks)
-        if was_killed or self._told() is not None or self._lost_node() is not None:
+        faults = (self._told(), self._lost_node(), self._late())
+        if was_killed or any(fault is not None for fault in faults):
             return 1
-        return self._settled(now) if any(codes) else None
+        return self._settled(now) if any(codes) or ALL in self._lost else None
 
     def _settled(self, now: float) -> int | None:
-        """1 when a node that is silent by now has been lost, and what failed, failed for it."""
+        """1 when a node that is silent by now is known: it may be what the others failed for."""
         self._failing_since = self._failing_since or now
         if len(self._ended) < self._launch.nodes:
             beat = self._launch.quiet_seconds / BEATS_A_SILENCE
@@ -145,26 +147,35 @@ class NodeGroup:
         return None
 
     def _lost_node(self) -> SiloOperatorError | None:
-        beat = self._launch.quiet_seconds / BEATS_A_SILENCE
-        for number, words in sorted(self._lost.items(), key=lambda lost: lost[0] == ALL):
-            return ProcessDiedError(
-                "training nodes" if number == ALL else f"training node {self._name(number)}",
-                expected=f"a sign of life every {beat:.1f} s until the job is done",
-                found=words,
-                action="see whether the machine runs; the next attempt goes on from the last "
-                "checkpoint",
-            )
-        missing = self.missing()
-        waited = time.monotonic() - self._began
-        if missing and waited > self._start_seconds:
-            return NotComeError(
-                f"training nodes {', '.join(map(str, missing))}",
-                expected=f"{self._launch.nodes} nodes within {self._start_seconds:.0f} s",
-                found=f"{self._launch.nodes - len(missing)} of them",
-                action="see the queue or the machines, or raise start_minutes or check_seconds in "
-                "[training.nodes] of silo-agent.toml",
-            )
+        for number in self._lost:
+            if number != ALL:
+                return self._lost_error(number, f"training node {self._name(number)}")
         return None
+
+    def _lost_all(self) -> SiloOperatorError | None:
+        return self._lost_error(ALL, "training nodes") if ALL in self._lost else None
+
+    def _lost_error(self, number: int, problem: str) -> SiloOperatorError:
+        beat = self._launch.quiet_seconds / BEATS_A_SILENCE
+        return ProcessDiedError(
+            problem,
+            expected=f"a sign of life every {beat:.1f} s until the job is done",
+            found=self._lost[number],
+            action="see whether the machine runs; the next attempt goes on from the last "
+            "checkpoint",
+        )
+
+    def _late(self) -> SiloOperatorError | None:
+        missing = self.missing()
+        if not missing or time.monotonic() - self._began <= self._start_seconds:
+            return None
+        return NotComeError(
+            f"training nodes {', '.join(map(str, missing))}",
+            expected=f"{self._launch.nodes} nodes within {self._start_seconds:.0f} s",
+            found=f"{self._launch.nodes - len(missing)} of them",
+            action="see the queue or the machines, or raise start_minutes or check_seconds in "
+            "[training.nodes] of silo-agent.toml",
+        )
 
     def _failed_ranks(self, job: Path | None) -> FailedProcess | None:
         """Of all that failed, as on one machine; or what launches the ranks of a node."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from silo_agent.training.nodes.meeting_place import (
 )
 from silo_agent.training.nodes.node import INTERFACE_VARIABLE, MEETING_VARIABLE, PORT_VARIABLE
 from silo_agent.training.nodes.node import main as node
-from silo_agent.training.nodes.node_launcher import MODULE
+from silo_agent.training.nodes.node_launcher import ALL, MODULE
 from silo_agent.training.nodes.several_nodes import SeveralNodes
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.processes.machine_launch import GroupShape
@@ -76,9 +77,14 @@ def nodes(tmp_path: Path) -> Iterator[TwoNodes]:
 
 def node_processes() -> list[psutil.Process]:
     """The node's own processes below this one, by number."""
-    below = psutil.Process().children(recursive=True)
-    found = [each for each in below if MODULE in each.cmdline()]
-    return sorted(found, key=lambda each: each.cmdline()[-1])
+    found = {}
+    for each in psutil.Process().children(recursive=True):
+        # Just ended, and not collected yet.
+        with suppress(psutil.NoSuchProcess):
+            command = each.cmdline()
+            if MODULE in command:
+                found[command[-1]] = each
+    return [found[number] for number in sorted(found)]
 
 
 def a_launch(directory: Path, **changes: object) -> NodesLaunch:
@@ -240,6 +246,32 @@ def test_a_rank_that_was_killed_is_to_blame_before_those_that_lost_it(tmp_path: 
     error = group.failed(1, tmp_path).error()
     started.end()
     assert "rank 1 on node 1 (gpu-2): expected exit code 0; found signal SIGKILL" in str(error)
+
+
+class EndedJob:
+    """Nodes of a queue that says that the whole job is over, and no more."""
+
+    def lost(self) -> dict[int, str]:
+        return {ALL: "Slurm job 7: FAILED"}
+
+    def end(self) -> None:
+        """There is nothing to end."""
+
+
+def test_a_silent_node_is_named_before_the_job_that_ended_with_it(tmp_path: Path) -> None:
+    place, launch = MeetingPlace(tmp_path), a_launch(tmp_path)
+    group = NodeGroup(place, launch, EndedJob(), 60)
+    first, second = (Beats(place.node(n), launch.quiet_seconds, f"gpu-{n + 1}") for n in (0, 1))
+    second.beat_if_due()
+    while group.exit_code() is None:
+        first.beat_if_due()
+        time.sleep(0.02)
+    assert "training node 1 (gpu-2): expected a sign of life" in str(group.failed(1).error())
+    nobody = NodeGroup(MeetingPlace(tmp_path / "none"), launch, EndedJob(), 60)
+    while nobody.exit_code() is None:
+        time.sleep(0.02)
+    assert "training nodes: expected" in str(nobody.failed(1).error())
+    assert nobody.failed(1).error().found == "Slurm job 7: FAILED"
 
 
 @pytest.mark.parametrize(
