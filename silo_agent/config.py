@@ -21,6 +21,7 @@ from infra.addresses import address_fault
 from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
 from infra.loopback import is_loopback
 from infra.storage.config import StorageSection
+from silo_agent.nodes_settings import NodesSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
@@ -64,8 +65,9 @@ class DataSection(_Section):
 
 
 class TrainingSection(_Section):
-    """How this silo trains: ranks on one machine, ZeRO stage, device.
+    """How this silo trains: ranks, ZeRO stage, device.
 
+    The ranks run on this machine, or with `nodes` evenly on several.
     `micro_batch` packed sequences of a rank go through the model at a time. `steps_at_most` is what
     this silo can do of a round; None: as many as a plan has. A plan that lets silos do fewer ends
     training before `time_limit_seconds`, or before adapters are due, with the steps that were done.
@@ -80,6 +82,7 @@ class TrainingSection(_Section):
     """
 
     device: Device = "cpu"
+    nodes: NodesSection | None = None
     ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)] = 2
     threads_per_rank: Annotated[int, Field(ge=1, le=256)] = 1
     zero_stage: Literal[1, 2, 3, "auto"] = 2
@@ -109,6 +112,20 @@ class TrainingSection(_Section):
         if not isinstance(value, bool) and value != "auto":
             raise ValueError('expected true, false or "auto"')
         return value
+
+    @model_validator(mode="after")
+    def _nodes_share_the_ranks(self) -> "TrainingSection":
+        if self.nodes is not None and self.ranks % self.nodes.count:
+            raise ValueError(
+                f"expected ranks ({self.ranks}, on all nodes) to be a multiple of count "
+                f"({self.nodes.count}, of [training.nodes])"
+            )
+        return self
+
+    @property
+    def ranks_per_machine(self) -> int:
+        """Ranks that share the memory and the GPUs of one machine."""
+        return self.ranks // (self.nodes.count if self.nodes is not None else 1)
 
     @model_validator(mode="after")
     def _offload_partitions(self) -> "TrainingSection":

@@ -48,6 +48,13 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 # keep_minutes = 10        # the model stays in memory so long after work; 0: never
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
 
+# [training.nodes]         # ranks on machines that all see this directory; docs/many-nodes.md
+# launcher = "hosts"       # or "slurm", "kubernetes"
+# count = 2                # machines; ranks, a multiple of it, are those of all
+# interface = "ib0"        # of the network between them
+# hosts = {{ hostfile = "hostfile" }} # with lines such as: gpu-1 slots=4
+# slurm = {{ options = ["--partition=gpu"] }} # of sbatch
+
 # [agent]
 # max_restarts = 1         # of training, evaluation or a check that was killed, before a refusal
 

@@ -41,7 +41,7 @@ def room_of(training: TrainingSection) -> Room:
     """The room of one rank under these settings, on this machine."""
     if training.memory_gb is not None:
         return Room(round(training.memory_gb * GIGABYTE), "memory_gb of silo-agent.toml")
-    share, ranks = f"{USABLE_SHARE:.0%} of", training.ranks
+    share, ranks = f"{USABLE_SHARE:.0%} of", training.ranks_per_machine
     if training.device == "cuda":
         total = _smallest_gpu()
         if total is None:

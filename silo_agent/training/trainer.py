@@ -35,9 +35,11 @@ from silo_agent.training.jobs import (
 )
 from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
+from silo_agent.training.nodes.chosen import chosen_launcher
 from silo_agent.training.own_steps import ends_by
 from silo_agent.training.processes.launch import run_evaluation, run_training
-from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.processes.machine_launch import GroupShape
+from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.results import Progress, TrainingResult
 from silo_agent.training.shared_machine import SharedMachine
 
@@ -171,11 +173,13 @@ class DeepSpeedTrainer:
             self.clock,
             self._make_room,
             self._machine.kept,
+            chosen_launcher(self.config, self.config.home / RANKS),
         )
 
     def _make_room(self, shape: GroupShape) -> None:
         is_known = shape.device == "cpu" and shape.rank_bytes is not None
-        self._machine.make_room(shape.ranks * (shape.rank_bytes or 0) if is_known else None)
+        here = self.config.training.ranks_per_machine
+        self._machine.make_room(here * (shape.rank_bytes or 0) if is_known else None)
 
 
 def _remember(

@@ -31,6 +31,7 @@ WITH_MODEL = policy_text("research", LocalModel("m", "MIT", "0" * 64, Path("/m")
 BESIDE = {
     "profile": ('# credential_source = "chain"', 'credential_source = "chain"'),
     "residual_rank": ('rule = "stack_truncate"', 'rule = "residual"'),
+    "[training.nodes]": ("ranks = 1 ", "ranks = 2 "),
     "[[models]]": ('"..."', f'"{"0" * 64}"'),
     "[merge.robust]": ("quorum = 2   ", "quorum = 5   "),
 }

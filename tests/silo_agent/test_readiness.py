@@ -151,6 +151,26 @@ def test_what_is_missing_or_wrong_is_named_with_the_next_step(silo: ReadySilo, f
     assert families <= {known.split()[0] for known in items}, "the others are still told"
 
 
+def test_each_node_is_asked_and_one_that_cannot_is_wrong(silo: ReadySilo, tmp_path: Path) -> None:
+    """Over a remote shell that stays on this machine."""
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\nexec sh -c "$2"\n')
+    shell.chmod(0o700)
+    nodes = f'launcher = "hosts"\ncount = 1\ninterface = "lo"\nhosts.remote = ["{shell}"]'
+    settings = silo.home / "silo-agent.toml"
+    settings.write_text(f"{settings.read_text()}\n[training.nodes]\n{nodes}\n")
+    item = silo.items()["nodes"]
+    assert (item.state, "hostfile" in item.detail) == ("wrong", True)
+    (silo.home / "hostfile").write_text("gpu-1 slots=1\n")
+    items = silo.items()
+    assert items["nodes"].state == "there", items["nodes"]
+    assert f"hosts, 1 ranks each, over lo; all see {silo.home}" in items["nodes"].detail
+    assert "device" not in items, "that of each node is asked for when ranks start there"
+    silo.edit("silo-agent.toml", 'interface = "lo"', 'interface = "ib7"')
+    item = silo.items()["nodes"]
+    assert (item.state, "expected ib7, up" in item.detail) == ("wrong", True)
+
+
 def test_what_expires_is_named_when_it_has(silo: ReadySilo) -> None:
     later = silo.items(NOW + timedelta(days=400))
     assert {later[name].state for name in ("membership", "contract")} == {"wrong"}

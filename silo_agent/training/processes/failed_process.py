@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,29 +39,31 @@ class FailedProcess:
         )
 
 
-def first_failed(torchrun: FailedProcess, job: Path | None = None) -> FailedProcess:
-    """The rank that failed first, or `torchrun` itself when its log names no rank.
-
-    Ranks log beside the `job` that they do, before they know one beside torchrun, and into
-    torchrun's own log before they have one of their own.
-    """
-    codes = failed_ranks(torchrun.log)
-    logs = {rank: _log(torchrun.log, job or torchrun.log.parent, rank) for rank in codes}
+def first_failed(launcher: FailedProcess, job: Path | None = None) -> FailedProcess:
+    """The rank that failed first, or `launcher` itself when its log names no rank."""
+    codes = failed_ranks(launcher.log)
     if not codes:
-        return torchrun
+        return launcher
+    return first_of(codes, {rank: log_of(rank, launcher.log, job) for rank in codes})[1]
+
+
+def first_of(codes: Mapping[int, int], logs: Mapping[int, Path]) -> tuple[int, FailedProcess]:
+    """The rank that failed first, of those with these exit codes and logs."""
 
     def consequence(rank: int) -> tuple[bool, bool, float]:
-        # torchrun terminates the ranks that are left; others fail on a lost connection, later.
+        # A launcher terminates the ranks that are left; others fail on a lost connection, later.
         code = codes[rank]
         return code == -signal.SIGTERM, code >= 0, logs[rank].stat().st_mtime
 
     first = min(codes, key=consequence)
-    return FailedProcess(f"rank {first}", codes[first], logs[first])
+    return first, FailedProcess(f"rank {first}", codes[first], logs[first])
 
 
-def _log(torchrun: Path, job: Path, rank: int) -> Path:
-    places = (rank_log(directory, rank) for directory in (job, torchrun.parent))
-    return next((log for log in places if log.exists()), torchrun)
+def log_of(rank: int, launcher: Path, job: Path | None) -> Path:
+    """Where a rank wrote: beside the `job` that it does, before it knows one beside the log of its
+    launcher, and into that one before it has one of its own."""
+    places = (rank_log(directory, rank) for directory in (job, launcher.parent) if directory)
+    return next((log for log in places if log.exists()), launcher)
 
 
 def _last_error_line(log: Path) -> str:

@@ -22,10 +22,10 @@ from infra.disk.durable_files import write_durably
 from silo_agent.training.job import EvaluationJob, TrainingJob
 from silo_agent.training.memory_plan import rank_bytes
 from silo_agent.training.orders import Order
-from silo_agent.training.processes.failed_process import FailedProcess
+from silo_agent.training.processes.machine_launch import Failed, GroupShape
 from silo_agent.training.processes.rank_memory import RankMemory
 from silo_agent.training.processes.rank_processes import Launch, rank_processes
-from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.results import EvaluationResult, Progress, TrainingResult
 from silo_agent.training.run_files import (
     ProgressReader,
@@ -59,7 +59,7 @@ class Running(Protocol):
 
     def exit_code(self) -> int | None: ...
 
-    def failed(self, code: int) -> FailedProcess: ...
+    def failed(self, code: int) -> Failed: ...
 
 
 def run_training(
@@ -154,6 +154,7 @@ def _evaluating(
         ranks=None,
         threads=job.threads,
         log=files.evaluation_log,
+        name="evaluation",
     )
     return partial(rank_processes, launch)
 

@@ -10,6 +10,7 @@ import psutil
 from infra.processes.process_tree import descendants
 
 _MODULES = "silo_agent.training.ranks."
+_FORKS = f"{_MODULES}forked"
 
 
 def rank_memory(pid: int) -> tuple[int, ...]:
@@ -41,12 +42,23 @@ def _ranks(pid: int) -> list[psutil.Process]:
 
 
 def _is_rank(process: psutil.Process) -> bool:
-    """By the module that it runs; torchrun names the same one, behind its own."""
+    """By the module that it runs; torchrun names the same one, behind its own.
+
+    A rank that was forked has the command of the process that it was forked from.
+    """
     with suppress(psutil.Error):
-        command = process.cmdline()
-        module = command[command.index("-m") + 1 :][:1] if "-m" in command else []
-        return any(name.startswith(_MODULES) for name in module)
+        module = _module(process)
+        if module == _FORKS:
+            parent = process.parent()
+            return parent is not None and _module(parent) == _FORKS
+        return module.startswith(_MODULES)
     return False
+
+
+def _module(process: psutil.Process) -> str:
+    command = process.cmdline()
+    named = command[command.index("-m") + 1 :][:1] if "-m" in command else []
+    return named[0] if named else ""
 
 
 def _resident(ranks: list[psutil.Process]) -> tuple[int, ...]:

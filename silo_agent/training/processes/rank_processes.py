@@ -1,10 +1,11 @@
 """Child processes that never outlive their reason to run.
 
-The ranks are started by torchrun, in sessions of their own, so that a Ctrl-C at the agent's
-terminal does not reach them half way. They watch a named pipe that the agent holds open, so they
-also end when the agent is killed, and torchrun ends with them. They meet through a file, and Gloo
-and NCCL talk over loopback: no port of the machine is reachable from outside while a silo trains.
-The environment is an allow list: credentials of the agent stay with the agent.
+The ranks are forked on CPUs and started by torchrun on GPUs, in sessions of their own, so that a
+Ctrl-C at the agent's terminal does not reach them half way. They watch a named pipe that the agent
+holds open, so they also end when the agent is killed, and their launcher ends with them. They meet
+through a file, and Gloo and NCCL talk over loopback: no port of the machine is reachable from
+outside while a silo trains. The environment is an allow list: credentials of the agent stay with
+the agent.
 """
 
 import os
@@ -35,6 +36,8 @@ _FIXED = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    # Nothing is compiled here; else an optimizer of DeepSpeed that is not used loads the compiler.
+    "TORCHDYNAMO_DISABLE": "1",
     **TORCHRUN_VARIABLES,
 }
 _LOOPBACK = {"darwin": "lo0"}.get(sys.platform, "lo")
@@ -42,9 +45,11 @@ _LOOPBACK = {"darwin": "lo0"}.get(sys.platform, "lo")
 
 @dataclass(frozen=True)
 class Launch:
-    """A module to run: once per rank by torchrun, or with `ranks` None as one plain process.
+    """A module to run: once per rank by torchrun, or with `ranks` None as one plain process, which
+    may fork ranks itself.
 
-    `log` takes the output of the process that the agent starts; ranks write beside it.
+    `log` takes the output of the process that the agent starts; ranks write beside it. `name` is
+    that of this process in messages; `variables` join its environment.
     """
 
     module: str
@@ -52,6 +57,8 @@ class Launch:
     ranks: int | None
     threads: int
     log: Path
+    name: str = "torchrun"
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class RankProcesses:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started: torchrun, or the one that works alone."""
+        """Of the process that was started: what launches ranks, or the one that works alone."""
         return self.process.pid
 
     def exit_code(self) -> int | None:
@@ -72,9 +79,7 @@ class RankProcesses:
 
     def failed(self, code: int, job: Path | None = None) -> FailedProcess:
         """The process to blame when `exit_code` is `code`, not 0; ranks may log beside a `job`."""
-        if self.launch.ranks is None:
-            return FailedProcess("evaluation", code, self.launch.log)
-        return first_failed(FailedProcess("torchrun", code, self.launch.log), job)
+        return first_failed(FailedProcess(self.launch.name, code, self.launch.log), job)
 
 
 @contextmanager
@@ -109,28 +114,35 @@ def _started(launch: Launch, directory: Path, pipe: Path) -> subprocess.Popen[by
         )
 
 
-def _environment(launch: Launch, directory: Path, pipe: Path) -> dict[str, str]:
-    kept = {
+def kept_environment() -> dict[str, str]:
+    """What of the agent's environment its processes get."""
+    return {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
+
+
+def _environment(launch: Launch, directory: Path, pipe: Path) -> dict[str, str]:
     return {
         "GLOO_SOCKET_IFNAME": _LOOPBACK,
         "NCCL_SOCKET_IFNAME": _LOOPBACK,
-        **kept,
+        **kept_environment(),
         **_FIXED,
         "OMP_NUM_THREADS": str(launch.threads),
+        # NumPy's arithmetic decides nothing here, and its threads would stand in the way of a fork.
+        "OPENBLAS_NUM_THREADS": "1",
         LOG_DIRECTORY_VARIABLE: str(launch.log.parent),
         RENDEZVOUS_VARIABLE: str(directory / "rendezvous"),
         PIPE_VARIABLE: str(pipe),
         # Private to this launch: no lock of an earlier, killed build can make ranks wait.
         "TORCH_EXTENSIONS_DIR": str(directory / "torch-extensions"),
+        **dict(launch.variables),
     }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask torchrun, which asks the ranks; then kill it, so that it starts no more."""
+    """Ask the launcher, which ends the ranks; then kill it, so that it starts no more."""
     started = descendants(process.pid)
     if process.poll() is None:
         process.terminate()

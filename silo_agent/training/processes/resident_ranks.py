@@ -9,34 +9,24 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from infra.clock import Clock, SystemClock
-from silo_agent.training.engine_spec import Device
 from silo_agent.training.orders import Order, Orders
-from silo_agent.training.processes.failed_process import FailedProcess
-from silo_agent.training.processes.rank_processes import Launch, RankProcesses, rank_processes
+from silo_agent.training.processes.machine_launch import (
+    Failed,
+    GroupShape,
+    Launcher,
+    Processes,
+    ThisMachine,
+)
 
-MODULE = "silo_agent.training.ranks.child"
-LOG_NAME = "log-torchrun.txt"
+ORDERS = "silo-agent-"
+"""How the names of directories with orders begin."""
 
 log = logging.getLogger("silo-agent")
-
-
-@dataclass(frozen=True)
-class GroupShape:
-    """What ranks are started for; a job of another shape needs others.
-
-    `rank_bytes` is what a rank takes at its peak with the first job, None where that is not known.
-    """
-
-    model_dir: Path
-    device: Device
-    ranks: int
-    threads_per_rank: int
-    rank_bytes: int | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -44,7 +34,7 @@ class _Group:
     """Processes that run, how many jobs they were given, and what ends with them."""
 
     shape: GroupShape
-    processes: RankProcesses
+    processes: Processes
     orders: Orders
     resources: ExitStack
     given: int = 0
@@ -54,14 +44,14 @@ class _Group:
 class OrderedJob:
     """A job that ranks are doing; they log beside it, in `directory`."""
 
-    processes: RankProcesses
+    processes: Processes
     orders: Orders
     number: int
     directory: Path
 
     @property
     def pid(self) -> int:
-        """Of torchrun, which has started them."""
+        """At or above all of them that run on this machine."""
         return self.processes.pid
 
     def exit_code(self) -> int | None:
@@ -70,7 +60,7 @@ class OrderedJob:
         ended = self.processes.exit_code()
         return 0 if self.orders.is_finished(self.number) else ended
 
-    def failed(self, code: int) -> FailedProcess:
+    def failed(self, code: int) -> Failed:
         """The process to blame when `exit_code` is `code`, which is not 0."""
         return self.processes.failed(code, self.directory)
 
@@ -89,7 +79,9 @@ class ResidentRanks:
         clock: Clock | None = None,
         make_room: Callable[[GroupShape], None] = lambda shape: None,
         kept: Callable[[], AbstractContextManager[None]] = nullcontext,
+        launcher: Launcher | None = None,
     ) -> None:
+        self._launcher = launcher or ThisMachine()
         self._directory, self._clock = directory, clock or SystemClock()
         self._keep = timedelta(seconds=keep_seconds)
         self._make_room, self._kept = make_room, kept
@@ -153,14 +145,10 @@ class ResidentRanks:
             old.unlink()
         with ExitStack() as resources:
             resources.enter_context(self._kept())
-            orders = resources.enter_context(tempfile.TemporaryDirectory(prefix="silo-agent-"))
-            launch = Launch(
-                MODULE,
-                (orders,),
-                ranks=shape.ranks,
-                threads=shape.threads_per_rank,
-                log=self._directory / LOG_NAME,
-            )
-            processes = resources.enter_context(rank_processes(launch))
-            return _Group(shape, processes, Orders(Path(orders)), resources.pop_all())
+            below = self._launcher.orders_below
+            temporary = tempfile.TemporaryDirectory(prefix=ORDERS, dir=below)
+            orders = Path(resources.enter_context(temporary))
+            started = self._launcher.start(shape, orders, self._directory)
+            processes = resources.enter_context(started)
+            return _Group(shape, processes, Orders(orders), resources.pop_all())
         raise AssertionError("unreachable: no context above swallows an exception")

@@ -8,6 +8,7 @@ would otherwise share with the ranks, on every interface, is switched off
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 TORCHRUN_VARIABLES = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -40,10 +41,17 @@ def torchrun_command(ranks: int, command: list[str], directory: Path) -> list[st
     ]
 
 
-def failed_ranks(log: Path) -> dict[int, int]:
-    """Exit code of each rank that torchrun's log says failed; negative for a signal.
+def closing_message(codes: Sequence[int]) -> str:
+    """How ranks ended that torchrun did not start, in its words; of those that failed."""
+    failed = ((rank, code) for rank, code in enumerate(codes) if code)
+    lines = (f"  rank      : {rank}\n  exitcode  : {code}" for rank, code in failed)
+    return "\n".join(("ranks that failed:", *lines))
 
-    Empty when torchrun itself failed, or says it in other words.
+
+def failed_ranks(log: Path) -> dict[int, int]:
+    """Exit code of each rank that the launcher's log says failed; negative for a signal.
+
+    Empty when the launcher itself failed, or says it in other words.
     """
     found = _FAILURE.findall(log.read_text(errors="replace"))
     return {int(rank): int(code) for rank, code in found}

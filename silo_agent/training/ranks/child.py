@@ -1,11 +1,11 @@
 """One training rank: `python -m silo_agent.training.ranks.child ORDERS_DIRECTORY`.
 
-Started once per rank by torchrun, on one machine by `silo_agent.training.processes.resident_ranks`.
-It does the jobs that are ordered in the directory, one after the other, until the last. A job is
-local training (held-out loss of the base model, if asked, and of the starting adapter, training,
-held-out loss, adapter, result; then the silo-only baseline, if asked, and the result again) or an
-evaluation. A fault that a person can act on is left in the job's failure file, any other in the
-log; either ends all ranks.
+Started once per rank by torchrun, or forked with the others (`forked`), for
+`silo_agent.training.processes.resident_ranks`. It does the jobs that are ordered in the directory,
+one after the other, until the last. A job is local training (held-out loss of the base model, if
+asked, and of the starting adapter, training, held-out loss, adapter, result; then the silo-only
+baseline, if asked, and the result again) or an evaluation. A fault that a person can act on is left
+in the job's failure file, any other in the log; either ends all ranks.
 """
 
 import os
@@ -19,6 +19,7 @@ from infra.processes.exit_codes import DONE, end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
 from silo_agent.training.job import EvaluationJob, TrainingJob
+from silo_agent.training.nodes.node import ALL_RANKS_VARIABLE, FIRST_RANK_VARIABLE
 from silo_agent.training.orders import Order, Orders
 from silo_agent.training.processes.rank_log import redirect_output
 from silo_agent.training.run_files import RunFiles, exit_code_of
@@ -59,8 +60,17 @@ def _joined(order: Order) -> "Work":
     return Work(order.device, order.threads)
 
 
+def _count_all_nodes() -> None:
+    """Ranks of this machine become some of all; devices go by `LOCAL_RANK`."""
+    first = os.environ.get(FIRST_RANK_VARIABLE)
+    if first is not None:
+        os.environ["RANK"] = str(int(first) + int(os.environ["LOCAL_RANK"]))
+        os.environ["WORLD_SIZE"] = os.environ[ALL_RANKS_VARIABLE]
+
+
 def main(arguments: list[str]) -> int:
     """Run one rank; the exit code is 0 only when every job was done."""
+    _count_all_nodes()
     redirect_output()
     (directory,) = arguments
     os.umask(0o077)

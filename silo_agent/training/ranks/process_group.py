@@ -11,6 +11,7 @@ from deepspeed.constants import default_pg_timeout
 
 from silo_agent.training.engine_spec import Device
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
+from silo_agent.training.ranks.meeting import store_of_nodes
 
 
 def join_ranks(device: Device, threads: int) -> None:
@@ -23,9 +24,11 @@ def join_ranks(device: Device, threads: int) -> None:
     deepspeed.ops.__compatible_ops__ = {}
     backend = "nccl" if device == "cuda" else "gloo"
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if rendezvous := os.environ.get(RENDEZVOUS_VARIABLE):
+    store = store_of_nodes(rank, ranks, default_pg_timeout)
+    if store is None and (rendezvous := os.environ.get(RENDEZVOUS_VARIABLE)):
         # As a store, because a path is no URL: one with `?` or `#` in it would be cut there.
         store = dist.FileStore(rendezvous, ranks)  # type: ignore[attr-defined]
+    if store is not None:
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=ranks, timeout=default_pg_timeout
         )

@@ -14,8 +14,9 @@ from infra.processes.exit_codes import FAULT
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.orders import Order, Orders
 from silo_agent.training.processes.launch import run_training
+from silo_agent.training.processes.machine_launch import MODULE
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
-from silo_agent.training.processes.resident_ranks import MODULE, ResidentRanks
+from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.results import TrainingResult
 
 ROOT = Path(__file__).parents[3]

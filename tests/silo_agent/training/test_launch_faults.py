@@ -1,9 +1,12 @@
 """What happens to the ranks, and what the agent says, when something goes wrong."""
 
+import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +19,15 @@ from infra.processes.exit_codes import ORPHANED
 from infra.processes.parent_pipe import PIPE_VARIABLE
 from silo_agent.training.processes.failed_process import FailedProcess, first_failed
 from silo_agent.training.processes.launch import TrainingInterruptedError, run_training
+from silo_agent.training.processes.machine_launch import LOG_NAME
 from silo_agent.training.processes.rank_log import rank_log
+from silo_agent.training.processes.torchrun import (
+    TORCHRUN_VARIABLES,
+    closing_message,
+    failed_ranks,
+    torchrun_command,
+)
+from silo_agent.training.ranks.forked import exit_codes
 from silo_agent.training.run_files import RunFiles, read_failure
 from tests.silo_agent.training.tiny_jobs import Jobs, TinySilo, job_processes
 
@@ -35,6 +46,7 @@ def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
 def test_the_agent_never_imports_torch() -> None:
     check = (
         "import sys, silo_agent.training.processes.launch, silo_agent.training.ranks.child, "
+        "silo_agent.training.ranks.forked, "
         "silo_agent.training.ranks.evaluate, silo_agent.training.ranks.packing\n"
         "print(sorted({'torch', 'deepspeed', 'transformers', 'peft'} & set(sys.modules)))"
     )
@@ -71,7 +83,7 @@ def test_a_deadline_ends_every_rank(silo: TinySilo) -> None:
 
 
 @pytest.mark.stack
-def test_a_stop_while_torchrun_starts_leaves_nothing(silo: TinySilo) -> None:
+def test_a_stop_while_the_launcher_starts_leaves_nothing(silo: TinySilo) -> None:
     started: list[psutil.Process] = []
 
     def stop_at_once() -> bool:
@@ -105,18 +117,18 @@ def test_a_killed_rank_ends_the_others_and_is_named(silo: TinySilo) -> None:
 
 
 @pytest.mark.stack
-def test_a_killed_torchrun_takes_its_ranks_along(silo: TinySilo) -> None:
+def test_a_killed_launcher_takes_its_ranks_along(silo: TinySilo) -> None:
     seen: list[psutil.Process] = []
 
-    def kill_torchrun_and_go_on() -> bool:
+    def kill_launcher_and_go_on() -> bool:
         running = job_processes(psutil.Process())
         if len(running) == 3:
             seen.extend(running)
             running[0].kill()
         return False
 
-    with pytest.raises(SiloOperatorError, match=r"torchrun: .*signal SIGKILL"):
-        run_training(silo.job("no-torchrun"), should_stop=kill_torchrun_and_go_on)
+    with pytest.raises(SiloOperatorError, match=r"launcher: .*signal SIGKILL"):
+        run_training(silo.job("no-launcher"), should_stop=kill_launcher_and_go_on)
     assert len(seen) == 3
     assert still_running(seen) == []
 
@@ -130,6 +142,54 @@ def test_a_rank_that_starts_after_the_agent_died_ends(tmp_path: Path) -> None:
     environment = os.environ | {PIPE_VARIABLE: str(tmp_path / "pipe")}
     ran = subprocess.run([sys.executable, "-c", wait], check=False, env=environment)
     assert ran.returncode == ORPHANED
+
+
+def test_the_first_rank_that_fails_ends_the_others_and_is_told_from_them(tmp_path: Path) -> None:
+    """Real processes, which only wait: one until it is killed, and one that has ended well."""
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=time.sleep, args=(seconds,)) for seconds in (0, 60, 60)]
+    for rank in ranks:
+        rank.start()
+    ranks[0].join()
+    ranks[2].kill()
+    codes = exit_codes(list(ranks))
+    assert codes == [0, -signal.SIGTERM, -signal.SIGKILL]
+    log = tmp_path / LOG_NAME
+    log.write_text(f"a warning\n{closing_message(codes)}\n")
+    assert failed_ranks(log) == {1: -signal.SIGTERM, 2: -signal.SIGKILL}
+    assert first_failed(FailedProcess("launcher", 1, log)).name == "rank 2"
+
+
+def test_a_library_that_cannot_be_imported_is_named(
+    silo: TinySilo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libgomp.so.1: no such file')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[3]}")
+    job = silo.job("no-library")
+    with pytest.raises(SiloOperatorError) as raised:
+        run_training(job)
+    found = (
+        "launcher: expected exit code 0; found exit code 1; last error line: ImportError: libgomp"
+    )
+    assert found in str(raised.value)
+    assert str(job.output_dir / LOG_NAME) in raised.value.action
+
+
+@pytest.mark.stack
+def test_torchrun_itself_says_which_rank_was_killed(tmp_path: Path) -> None:
+    """It starts ranks on GPUs; what they run needs none."""
+    killed = (
+        "import os, time; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9); time.sleep(60)"
+    )
+    command = torchrun_command(2, [sys.executable, "-c", killed], tmp_path)
+    log = tmp_path / LOG_NAME
+    with log.open("wb") as output:
+        code = subprocess.run(
+            command, env=os.environ | TORCHRUN_VARIABLES, stdout=output, stderr=output
+        ).returncode
+    assert code == 1
+    assert failed_ranks(log)[1] == -signal.SIGKILL
+    assert first_failed(FailedProcess("torchrun", code, log)).name == "rank 1"
 
 
 def test_a_failure_that_torchrun_cannot_attribute_is_its_own(tmp_path: Path) -> None:
@@ -170,7 +230,7 @@ def test_an_unforeseen_failure_shows_the_last_error_line_and_the_log(
     assert "exit code 1; last error line: " in unforeseen.found
     assert "Safetensor" in unforeseen.found
     damaged = silo.root / "damaged"
-    logs = [*(damaged / f"log-rank-{rank}.txt" for rank in (0, 1)), silo.root / "log-torchrun.txt"]
+    logs = [*(damaged / f"log-rank-{rank}.txt" for rank in (0, 1)), silo.root / LOG_NAME]
     (log,) = [log for log in logs if str(log) in str(unforeseen)]
     assert log.name in {"log-rank-0.txt", "log-rank-1.txt"}
     assert "Traceback" in log.read_text()

@@ -11,6 +11,8 @@ from silo_agent.training.processes.rank_memory import RankMemory, rank_memory
 
 RANK = ("-m", "silo_agent.training.ranks.child")
 TORCHRUN = ("-m", "torch.distributed.run", "--no-python", sys.executable, *RANK)
+FORKED = ("-m", "silo_agent.training.ranks.forked", "1")
+FORK = "import os, time; pid = os.fork(); pid and os.write(1, b'%d\\n' % pid); time.sleep(60)"
 BALLAST = 60_000_000
 HOLD = (
     "import sys; held = bytearray(int(sys.argv[1])); held[::4096] = b'x' * len(held[::4096]); "
@@ -52,3 +54,14 @@ def test_ranks_that_are_gone_are_none() -> None:
         gone = rank.pid
     assert memory.largest() is None
     assert rank_memory(gone) == ()
+
+
+def test_what_ranks_are_forked_from_is_none_although_it_has_their_command() -> None:
+    command = [sys.executable, "-c", FORK, *FORKED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        forked = int(launcher.stdout.readline())
+        assert len(rank_memory(launcher.pid)) == 1
+        assert rank_memory(forked) == rank_memory(launcher.pid)
+        psutil.Process(forked).kill()
+        launcher.kill()

@@ -1,5 +1,6 @@
 """Ranks that stay with an agent: what they keep, when they end, and what their death costs."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from infra.processes.process_tree import executes, kill_and_wait
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.processes.machine_launch import GroupShape
 from silo_agent.training.processes.rank_memory import rank_memory
-from silo_agent.training.processes.resident_ranks import GroupShape, ResidentRanks
+from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.results import Progress
 from silo_agent.training.run_files import ProgressWriter
@@ -59,7 +61,7 @@ def residents(silo: TinySilo, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def pids() -> list[int]:
-    """torchrun and its ranks."""
+    """The launcher and its ranks."""
     return [process.pid for process in job_processes(psutil.Process())]
 
 
@@ -69,10 +71,13 @@ def test_training_evaluation_and_another_adapter_meet_the_same_processes(
     first = residents.train()
     started = pids()
     assert len(started) == 2
+    launcher, rank = map(psutil.Process, started)
+    assert launcher.num_threads() == 2, "one works and one watches, since the fork"
+    assert os.getsid(rank.pid) == rank.pid != os.getsid(launcher.pid)
     (idle,) = rank_memory(psutil.Process().pid)
     held = [said.memory_bytes or 0 for said in residents.said if said.steps]
     assert len(held) == 2
-    assert min(*held, idle) > LEAST_OF_A_RANK, "and torchrun is none"
+    assert min(*held, idle) > LEAST_OF_A_RANK, "and the launcher is none"
     assert {said.gpu_memory_bytes for said in residents.said} == {None}
     assert len(residents.rooms) == 1
     layout = residents.silo.job("any").layout

@@ -11,6 +11,7 @@ from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.loss import Loss, mean_loss
 from silo_agent.training.processes.launch import run_evaluation, run_training
+from silo_agent.training.processes.machine_launch import FORKED
 from silo_agent.training.results import TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
@@ -48,7 +49,7 @@ def nats(loss: Loss | None) -> float:
     return loss.nats
 
 
-def test_torchrun_and_ranks_end_when_the_agent_is_killed(
+def test_launcher_and_ranks_end_when_the_agent_is_killed(
     orphans: list[int], resumed: Resumed
 ) -> None:
     assert len(orphans) == 3
@@ -57,9 +58,8 @@ def test_torchrun_and_ranks_end_when_the_agent_is_killed(
 
 def test_nothing_listens_beyond_loopback(resumed: Resumed) -> None:
     while_training = resumed.watched.commands["training"]
-    assert any("torch.distributed.run" in command for command in while_training)
-    ranks = [command for command in while_training if "torch.distributed.run" not in command]
-    assert len(ranks) >= 2 and all("-P" in command for command in ranks)
+    assert len(while_training) == 3, "the launcher, and what it forked"
+    assert all({"-P", FORKED} <= set(command) for command in while_training)
     listening = {ip for addresses in resumed.watched.listening.values() for ip in addresses}
     assert listening <= {"127.0.0.1", "::1"}
 

@@ -21,6 +21,7 @@ from data_contracts.protocol.records.round_plan import (
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from silo_agent.training.loss import RecordSums
+from silo_agent.training.processes.machine_launch import FORKED
 from tests.tiny_model import VOCABULARY, make_tiny_model, tiny_adapter_layout, write_records
 
 STEPS, RECIPE_STEPS, SECOND_STEPS = 8, 6, 24
@@ -270,10 +271,9 @@ def recipe_job(
 
 
 def job_processes(agent: psutil.Process) -> list[psutil.Process]:
-    """torchrun, then the ranks that it has started, of the one training below `agent`."""
-    torchrun = [child for child in agent.children() if "torch.distributed.run" in _command(child)]
-    ranks = [rank for launcher in torchrun for rank in launcher.children()]
-    return torchrun + [rank for rank in ranks if "torch.distributed.run" not in _command(rank)]
+    """The launcher, then the ranks that it has started, of the one training below `agent`."""
+    launchers = [child for child in agent.children() if FORKED in _command(child)]
+    return launchers + [rank for launcher in launchers for rank in launcher.children()]
 
 
 def _command(process: psutil.Process) -> list[str]:

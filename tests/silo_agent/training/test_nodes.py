@@ -1,0 +1,327 @@
+"""Ranks on several nodes: two real launchers on loopback, what ends them, and what is said.
+
+The remote shell of these nodes is a shell of this machine, which ignores the host.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data_contracts.errors import ConsortiaError, SiloOperatorError
+from infra.processes.exit_codes import DONE, FAULT
+from infra.processes.process_tree import executes, kill_and_wait
+from silo_agent.nodes_settings import NodesSection
+from silo_agent.restarts import ProcessDiedError
+from silo_agent.training.nodes.group import NodeGroup
+from silo_agent.training.nodes.hosts import Host, Hosts, read_hostfile
+from silo_agent.training.nodes.meeting_place import (
+    Beats,
+    Ended,
+    MeetingPlace,
+    NodesLaunch,
+    Pulse,
+    own_packages,
+)
+from silo_agent.training.nodes.node import INTERFACE_VARIABLE, MEETING_VARIABLE, PORT_VARIABLE
+from silo_agent.training.nodes.node import main as node
+from silo_agent.training.nodes.node_launcher import ALL, MODULE
+from silo_agent.training.nodes.several_nodes import SeveralNodes
+from silo_agent.training.processes.launch import run_training
+from silo_agent.training.processes.machine_launch import GroupShape
+from silo_agent.training.processes.resident_ranks import ResidentRanks
+from silo_agent.training.results import Progress, TrainingResult
+from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
+
+SHELL = '#!/bin/sh\nexec sh -c "$2"\n'
+LOOPBACK = "lo"
+
+
+class TwoNodes:
+    """Two nodes of one rank each, and the ranks that stay there."""
+
+    def __init__(self, directory: Path, quiet_seconds: float = 10, **settings: object) -> None:
+        self.directory = directory
+        self.shell = directory / "shell"
+        directory.mkdir()
+        self.shell.write_text(SHELL)
+        self.shell.chmod(0o700)
+        fields = {"launcher": "hosts", "count": 2, "interface": LOOPBACK, **settings}
+        self.settings = NodesSection.model_validate({**fields, "quiet_seconds": quiet_seconds})
+        self.launcher = SeveralNodes(self.settings, self.hosts, directory)
+        self.ranks = ResidentRanks(directory, 600, launcher=self.launcher)
+
+    def hosts(self) -> Hosts:
+        hosts = (Host("gpu-1", 1), Host("gpu-2", 1))
+        return Hosts((str(self.shell),), hosts, self.directory)
+
+    def check(self, *folders: Path) -> list[str]:
+        shape = GroupShape(self.directory, "cpu", 2, 1)
+        return self.launcher.check(shape, (self.directory, *folders))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[TwoNodes]:
+    nodes = TwoNodes(tmp_path / "ranks of a silo")
+    yield nodes
+    nodes.ranks.end()
+
+
+def node_processes() -> list[psutil.Process]:
+    """The node's own processes below this one, by number."""
+    found = {}
+    for each in psutil.Process().children(recursive=True):
+        # Just ended, and not collected yet.
+        with suppress(psutil.NoSuchProcess):
+            command = each.cmdline()
+            if MODULE in command:
+                found[command[-1]] = each
+    return [found[number] for number in sorted(found)]
+
+
+def a_launch(directory: Path, **changes: object) -> NodesLaunch:
+    fields = {
+        "nodes": 2,
+        "ranks_per_node": 1,
+        "threads": 1,
+        "device": "cpu",
+        "folders": (directory,),
+        "orders": directory,
+        "logs": directory,
+        "interface": LOOPBACK,
+        "port": 0,
+        "quiet_seconds": 2,
+        "packages": own_packages(),
+    }
+    return NodesLaunch.model_validate({**fields, **changes})
+
+
+# Where no other file has asked for them, four launches begin here.
+@pytest.mark.timeout(900)
+@pytest.mark.stack
+def test_two_nodes_train_the_very_adapter_of_one_machine_and_a_dead_one_is_named(
+    silo: TinySilo, nodes: TwoNodes, zero_2: TrainingResult
+) -> None:
+    trained = run_training(silo.job("ranks-on-two-nodes"), ranks=nodes.ranks)
+    assert trained.adapter.read_bytes() == zero_2.adapter.read_bytes()
+    processes = psutil.Process().children(recursive=True)
+    listening = {
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}, "the ranks meet on the named interface alone"
+    first, second = node_processes()
+
+    def kill_the_second(progress: Progress) -> None:
+        if progress.step == 4:
+            kill_and_wait([*second.children(recursive=True), second])
+
+    long = silo.job("a-node-that-dies", recipe=tiny_recipe(400))
+    with pytest.raises(ProcessDiedError, match=r"training node 1 .*shell gpu-2: .*") as raised:
+        run_training(long, ranks=nodes.ranks, on_progress=kill_the_second)
+    assert "goes on from the last checkpoint" in raised.value.action
+    assert not any(map(executes, [*processes, first, second]))
+
+
+def test_a_check_asks_each_node_and_leaves_nothing(nodes: TwoNodes, tmp_path: Path) -> None:
+    assert len(nodes.check(tmp_path)) == 2
+    assert [path.name for path in nodes.directory.iterdir() if path.is_dir()] == []
+    assert node_processes() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interface": "ib7"}, "expected ib7, up, as .training.nodes. interface says; found .*lo"),
+        ({"folders": (Path("/no/model"),)}, "expected to see /no/model; found no such directory"),
+        ({"packages": {"torch": "1.0"}}, r"expected torch 1\.0, as the agent; found torch 2"),
+    ],
+)
+def test_a_node_that_cannot_do_its_part_says_why(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    place = MeetingPlace(tmp_path)
+    place.open(a_launch(tmp_path, is_check=True, **changes))
+    assert node([str(tmp_path), "1"]) == FAULT
+    found = json.loads(place.failure(1).read_bytes())
+    error = ConsortiaError(**{n: found[n] for n in ("problem", "expected", "found", "action")})
+    with pytest.raises(ConsortiaError, match=message):
+        raise error
+    assert place.ended(1) is None
+
+
+def test_what_a_node_says_becomes_the_error_of_the_launch(tmp_path: Path) -> None:
+    nodes = TwoNodes(tmp_path / "ranks", interface="ib7")
+    with pytest.raises(SiloOperatorError, match=r"network interface of node .*expected ib7"):
+        nodes.check()
+
+
+def test_a_node_that_does_not_see_the_files_says_so_where_its_command_logs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert node([str(tmp_path / "gone"), "0"]) == FAULT
+    assert "mount the file system with the silo's home on all nodes" in capfd.readouterr().err
+
+
+def test_a_remote_shell_that_fails_is_a_lost_node_with_its_last_words(nodes: TwoNodes) -> None:
+    nodes.shell.write_text("#!/bin/sh\necho ssh: connect to host $1: no route >&2\nexit 255\n")
+    with pytest.raises(ProcessDiedError) as raised:
+        nodes.check()
+    assert "node 0: expected a sign of life" in str(raised.value)
+    assert (
+        "exit code 255; its last line: ssh: connect to host gpu-1: no route" in raised.value.found
+    )
+
+
+def test_nodes_that_do_not_come_are_counted(tmp_path: Path) -> None:
+    nodes = TwoNodes(tmp_path / "ranks", check_seconds=1)
+    nodes.shell.write_text("#!/bin/sh\nexec sleep 60\n")
+    began = time.monotonic()
+    with pytest.raises(ProcessDiedError, match="nodes 0, 1: expected 2 nodes within 1 s; found 0"):
+        nodes.check()
+    assert time.monotonic() - began < 30
+    assert psutil.Process().children() == []
+
+
+def test_a_remote_shell_that_is_not_there_is_named(tmp_path: Path) -> None:
+    hosts = Hosts((str(tmp_path / "ssh"),), (Host("gpu-1", 1),), tmp_path)
+    with pytest.raises(SiloOperatorError, match=r"command .*/ssh; found No such file"):
+        hosts.start(tmp_path)
+
+
+@pytest.mark.stack
+def test_a_node_that_hears_nothing_of_its_agent_ends_its_ranks(tmp_path: Path) -> None:
+    place = MeetingPlace(tmp_path)
+    place.open(a_launch(tmp_path))
+    command = [sys.executable, "-m", MODULE, str(tmp_path), "0"]
+    with subprocess.Popen(command, env=os.environ) as started:
+        watched = psutil.Process(started.pid)
+        while not (below := watched.children()):
+            assert started.poll() is None
+            time.sleep(0.05)
+        assert started.wait(30) == DONE
+    assert not any(map(executes, below))
+    ended = place.ended(0)
+    assert ended is not None and ended.code
+
+
+def test_signs_of_life_are_told_by_what_they_say_and_not_by_any_clock(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    pulse, beats = Pulse(path), Beats(path, 1.0, "gpu-1")
+    assert pulse.words == ""
+    beats.beat_if_due()
+    assert pulse.seconds_quiet() < 0.05
+    assert pulse.words == "gpu-1"
+    beats.beat_if_due()
+    os.utime(path, (0, 0))
+    time.sleep(0.15)
+    assert pulse.seconds_quiet() > 0.1, "not due, so nothing new"
+    beats.beat_if_due()
+    os.utime(path, (0, 0))
+    assert pulse.seconds_quiet() < 0.05
+
+
+def test_a_rank_that_was_killed_is_to_blame_before_those_that_lost_it(tmp_path: Path) -> None:
+    nodes = TwoNodes(tmp_path / "ranks")
+    nodes.shell.write_text("#!/bin/sh\n")
+    logs = {rank: tmp_path / f"log-rank-{rank}.txt" for rank in (0, 1)}
+    for log in logs.values():
+        log.write_text("RuntimeError: Connection reset by peer\n")
+    place = MeetingPlace(tmp_path)
+    place.say_ended(0, Ended(host="gpu-1", code=1, ranks={0: 1}))
+    place.say_ended(1, Ended(host="gpu-2", code=1, ranks={1: -9}))
+    started = nodes.hosts().start(tmp_path)
+    group = NodeGroup(place, a_launch(tmp_path), started, 60)
+    assert group.exit_code() == 1
+    error = group.failed(1, tmp_path).error()
+    started.end()
+    assert "rank 1 on node 1 (gpu-2): expected exit code 0; found signal SIGKILL" in str(error)
+
+
+class EndedJob:
+    """Nodes of a queue that says that the whole job is over, and no more."""
+
+    def lost(self) -> dict[int, str]:
+        return {ALL: "Slurm job 7: FAILED"}
+
+    def end(self) -> None:
+        """There is nothing to end."""
+
+
+def test_a_silent_node_is_named_before_the_job_that_ended_with_it(tmp_path: Path) -> None:
+    place, launch = MeetingPlace(tmp_path), a_launch(tmp_path)
+    group = NodeGroup(place, launch, EndedJob(), 60)
+    first, second = (Beats(place.node(n), launch.quiet_seconds, f"gpu-{n + 1}") for n in (0, 1))
+    second.beat_if_due()
+    while group.exit_code() is None:
+        first.beat_if_due()
+        time.sleep(0.02)
+    assert "training node 1 (gpu-2): expected a sign of life" in str(group.failed(1).error())
+    nobody = NodeGroup(MeetingPlace(tmp_path / "none"), launch, EndedJob(), 60)
+    while nobody.exit_code() is None:
+        time.sleep(0.02)
+    assert "training nodes: expected" in str(nobody.failed(1).error())
+    assert nobody.failed(1).error().found == "Slurm job 7: FAILED"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("gpu-1 slots=2\n", "1 hosts"),
+        ("gpu-1 slots=2\ngpu-1 slots=2\n", "a host that is named twice"),
+        ("gpu-1 slots=2\ngpu-2 slots=4\n", "slots=4 of gpu-2"),
+        ("gpu-1 slots=2\n-oProxyCommand=x slots=2\n", "'-oProxyCommand=x slots=2' in line 2"),
+        ("gpu-1\ngpu-2\n", "'gpu-1' in line 1"),
+    ],
+)
+def test_a_hostfile_is_refused_with_what_was_found(text: str, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "hostfile"
+    path.write_text(text)
+    with pytest.raises(SiloOperatorError) as raised:
+        read_hostfile(path, 2, 2)
+    assert raised.value.found == found
+    assert "2 lines such as `gpu-1 slots=2`" in raised.value.expected
+
+
+def test_the_first_rank_listens_on_the_named_interface_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from silo_agent.training.ranks.meeting import ADDRESS, address_of, store_of_nodes
+
+    minute = timedelta(minutes=1)
+    assert store_of_nodes(0, 2, minute) is None, "on one machine"
+    monkeypatch.setenv(MEETING_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(INTERFACE_VARIABLE, LOOPBACK)
+    monkeypatch.setenv(PORT_VARIABLE, "0")
+    first, other = (store_of_nodes(rank, 2, minute) for rank in (0, 1))
+    first.set("word", "said")
+    assert other.get("word") == b"said"
+    host, port = json.loads((tmp_path / ADDRESS).read_bytes())
+    mine = psutil.Process().net_connections(kind="tcp")
+    listening = {c.laddr.ip for c in mine if c.status == "LISTEN" and c.laddr.port == port}
+    assert listening == {host} == {"127.0.0.1"}
+    monkeypatch.setenv(PORT_VARIABLE, str(port))
+    with pytest.raises(SiloOperatorError, match=r"expected to be free for the first rank; found A"):
+        store_of_nodes(0, 2, minute)
+    with pytest.raises(
+        SiloOperatorError, match=r"interface ib7 .*: expected an address; found none"
+    ):
+        address_of("ib7")
+
+
+def test_a_hostfile_of_deepspeed_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "hostfile"
+    path.write_text("# two machines\ngpu-1 slots=2\n\nroot@10.0.0.7 slots=2 # the other\n")
+    assert read_hostfile(path, 2, 2) == (Host("gpu-1", 2), Host("root@10.0.0.7", 2))
+    with pytest.raises(SiloOperatorError, match="found No such file"):
+        read_hostfile(tmp_path / "none", 2, 2)
