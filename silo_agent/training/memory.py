@@ -21,7 +21,7 @@ from silo_agent.training.engine_spec import Device, Offload
 
 Stage = Literal[1, 2, 3]
 
-LIBRARIES_BYTES: dict[Device, int] = {"cpu": 520_000_000, "cuda": 600_000_000}
+LIBRARIES_BYTES: dict[Device, int] = {"cpu": 400_000_000, "cuda": 600_000_000}
 """Python, PyTorch, DeepSpeed, transformers and PEFT before a model (measured); a CUDA context."""
 
 VOCABULARY_FACTOR = 14
