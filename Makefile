@@ -12,7 +12,7 @@ TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,7 +43,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps ## all measurements, about four hours
+bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
@@ -68,6 +68,9 @@ bench-data: $(READY) ## records to tokens to micro-batches, time and memory (REC
 
 bench-steps: $(READY) ## what it costs that every other silo does half of the steps; writes .consortia/bench/unequal-steps.json
 	@$(BIN)/python -m benchmarks.unequal_steps
+
+bench-train: $(READY) ## a silo's training beside bare DeepSpeed and the padded Trainer, a round's overhead beside Flower and FLARE (QUICK=1: short, without the peers); writes .consortia/bench/train.json
+	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.training $(if $(filter 1,$(QUICK)),--quick)
 
 clean: ## remove the environment and everything the demo made
 	rm -rf $(VENV) .consortia build *.egg-info

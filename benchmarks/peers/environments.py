@@ -18,14 +18,15 @@ PEERS = ("flower", "nvflare")
 MARKER = "requirements.sha256"
 
 
-def environment_python(peer: str) -> Path:
+def environment_python(peer: str, what: str = "requirements") -> Path:
     """The peer's Python interpreter, after making its environment if it is not there yet.
 
-    Raises subprocess.CalledProcessError if a package cannot be installed; pip says which.
+    `what` names the requirement file: `training` has transformers and PEFT besides. Raises
+    subprocess.CalledProcessError if a package cannot be installed; pip says which.
     """
-    directory = ENVIRONMENTS / peer
+    directory = ENVIRONMENTS / (peer if what == "requirements" else f"{peer}-{what}")
     python = directory / "bin" / "python"
-    requirements = HERE / peer / "requirements.txt"
+    requirements = HERE / peer / f"{what}.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     marker = directory / MARKER
     if marker.exists() and marker.read_text() == digest:

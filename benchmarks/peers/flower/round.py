@@ -13,13 +13,9 @@ as fast (16 silos: 46 s instead of 133 s on two cores); `--tensors` sends them a
 
 import argparse
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -29,9 +25,18 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from adapters import adapter_megabytes, expected_mean, unpacked
 from clock import status_mb
+from superlink import (
+    BIN,
+    HERE,
+    free_port,
+    listens,
+    own_environment,
+    start,
+    submit,
+    superlink_command,
+    wait,
+)
 
-HERE = Path(__file__).resolve().parent
-BIN = Path(sys.executable).parent
 PROCESSES = 2
 START_SECONDS, ROUNDS_SECONDS = 60.0, 500.0
 
@@ -46,14 +51,15 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
-        environment = _environment(directory)
-        address = f"127.0.0.1:{_free_port()}"
-        link = _start(stack, _superlink_command(address), environment)
-        _wait(lambda: _listens(address), START_SECONDS)
+        variables = own_environment(directory)
+        address = f"127.0.0.1:{free_port()}"
+        link = start(stack, superlink_command(address), variables)
+        wait(lambda: listens(address), START_SECONDS)
         for command in _silo_commands(address, options):
-            _start(stack, command, environment)
-        _submit(address, options, environment, directory)
-        _wait((directory / "server.json").exists, ROUNDS_SECONDS)
+            start(stack, command, variables)
+        config = f'silos={options.silos} rounds={options.runs + 1} directory="{directory}"'
+        submit(HERE / "app", address, variables, config)
+        wait((directory / "server.json").exists, ROUNDS_SECONDS)
         _report(directory, options.silos, status_mb("VmHWM", str(link.pid)))
 
 
@@ -68,12 +74,6 @@ def _report(directory: Path, silos: int, link_peak_mb: float) -> None:
         "peak_mb": link_peak_mb + server["peak_mb"],
     }
     sys.stdout.write(json.dumps({key: round(value, 3) for key, value in figures.items()}) + "\n")
-
-
-def _superlink_command(address: str) -> list[str]:
-    host, port = address.split(":")
-    command = [f"{BIN}/flower-superlink", "--insecure", "--host", host, "--port", port]
-    return [*command, "--disable-runtime-dependency-installation"]
 
 
 def _silo_commands(address: str, options: argparse.Namespace) -> list[list[str]]:
@@ -94,70 +94,9 @@ def _silo_hosts(address: str, silos: int) -> list[list[str]]:
 def _supernodes(address: str, silos: int) -> list[list[str]]:
     command = [f"{BIN}/flower-supernode", "--insecure", "--superlink", address]
     return [
-        [*command, "--port", str(_free_port()), "--node-config", f"silo={silo}"]
+        [*command, "--port", str(free_port()), "--node-config", f"silo={silo}"]
         for silo in range(silos)
     ]
-
-
-def _submit(
-    address: str, options: argparse.Namespace, environment: dict[str, str], directory: Path
-) -> None:
-    home = Path(environment["FLWR_HOME"])
-    connection = f'[superlink.bench]\naddress = "{address}"\ninsecure = true\n'
-    (home / "config.toml").write_text(connection)
-    config = f'silos={options.silos} rounds={options.runs + 1} directory="{directory}"'
-    command = [f"{BIN}/flwr", "run", str(HERE / "app"), "bench", "--run-config", config]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    home = directory / "home"
-    home.mkdir()
-    return os.environ | {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(HERE.parent),
-    }
-
-
-def _start(
-    stack: ExitStack, command: list[str], environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    log = stack.enter_context((Path(environment["FLWR_HOME"]) / "log").open("ab"))
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    stack.callback(_end, process)
-    return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _wait(condition: object, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise SystemExit(f"nothing after {seconds:g} s")
-        time.sleep(0.2)
-
-
-def _listens(address: str) -> bool:
-    host, port = address.split(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
