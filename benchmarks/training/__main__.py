@@ -26,12 +26,12 @@ from benchmarks.training.contenders import (
     Run,
 )
 from benchmarks.training.material import LENGTH, RANKS, SEQUENCES, STATE, Material, prepared
-from benchmarks.training.overhead import Overhead, consortia
+from benchmarks.training.overhead import POLLS, Overhead, consortia
 from benchmarks.training.overhead import peer as peer_overheads
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.processes.resident_ranks import ResidentRanks
 
-RESULTS = STATE / "bench/train.json"
+RESULTS, QUICK_RESULTS = STATE / "bench/train.json", STATE / "bench/train-quick.json"
 WORK = STATE / "bench/train"
 STEPS, REPEATS, ROUNDS = 6, 3, 4
 QUICK_STEPS = 2
@@ -52,9 +52,11 @@ def main() -> None:
     say(f"records: {json.dumps(lengths)} tokens; {RANKS} ranks, {steps} steps")
     figures = {**_rates(speeds(material, repeats)), **overheads(chosen.quick)}
     figures |= {"memory_estimate_worst_error": _memory_error()}
-    figures |= {"record_tokens": lengths, "machine": _machine()}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    figures |= {"record_tokens": lengths, "steps": steps, "repeats": repeats}
+    figures |= {"poll_seconds": POLLS, "machine": _machine()}
+    results = QUICK_RESULTS if chosen.quick else RESULTS
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(figures, indent=1) + "\n")
     say(json.dumps(figures, indent=1))
 
 
@@ -102,7 +104,7 @@ def _median(rounds: list[Overhead]) -> float:
 
 
 def _memory_error() -> float | None:
-    """The worst of `make bench-memory`, where that was run."""
+    """The worst of the last `make bench-memory`; None where that was not run."""
     path = STATE / "bench/memory.json"
     if not path.exists():
         return None

@@ -87,5 +87,5 @@ CONTENDERS: dict[str, Contender] = {
     BARE: partial(_script, "bare_deepspeed", "answers"),
     BARE_WHOLE: partial(_script, "bare_deepspeed", "whole"),
     PADDED: partial(_script, "padded_trainer", "random"),
-    GROUPED: partial(_script, "padded_trainer", "group_by_length"),
+    GROUPED: partial(_script, "padded_trainer", "grouped"),
 }

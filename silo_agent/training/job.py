@@ -6,6 +6,8 @@ other.
 """
 
 import hashlib
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -39,7 +41,7 @@ result has is asked of the result."""
 class SiloOnlyBaseline(JobValue):
     """The adapter that this silo would have without the federation, trained for comparison.
 
-    `previous_adapter` is the silo-only adapter of the previous round; None starts from the seed.
+    `previous_adapter` is the newest silo-only adapter of the run; None starts from the seed.
     """
 
     enabled: bool = False
@@ -56,7 +58,7 @@ class TrainingJob(JobValue):
     a rank go through the model at a time, which changes a step's result by rounding alone.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
-    over by `end_by`; None: with all of them, whenever.
+    over by `end_by`; None: with all of them, whenever. The baseline is given up then.
     """
 
     model_dir: Path
@@ -107,6 +109,31 @@ class TrainingJob(JobValue):
     def fewest_steps(self) -> int:
         """Steps without which the job is not done."""
         return self.least_steps or self.recipe.local_steps
+
+    def is_time_over(self, done: int, step_seconds: float, now: datetime) -> bool:
+        """Whether the steps that are done are enough, and another would not be over by `end_by`."""
+        if self.end_by is None or done < self.fewest_steps:
+            return False
+        return now + timedelta(seconds=step_seconds) > self.end_by
+
+    def alone(self) -> "TrainingJob":
+        """The silo-only baseline: it starts from its own past, trains both factors and is pulled
+        back to nothing.
+
+        What a merge rule asks for, a frozen factor or a proximal term, would only make it weaker.
+        """
+        free = {"trained_factors": "both", "proximal_mu": Decimal("0")}
+        changes = {
+            "recipe": self.recipe.model_copy(update=free),
+            "starting_adapter": self.silo_only.previous_adapter,
+            "starting_residual": None,
+        }
+        return self.model_copy(update=changes)
+
+    @property
+    def is_its_own_baseline(self) -> bool:
+        """Whether the silo-only adapter is the local one: both start from the same."""
+        return self.silo_only.enabled and self.alone() == self
 
     @property
     def engine(self) -> EngineSpec:

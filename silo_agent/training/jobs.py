@@ -88,7 +88,7 @@ class LocalJobs:
             measure_local=False,
             silo_only=SiloOnlyBaseline(
                 enabled=training.silo_only_baseline,
-                previous_adapter=of_layout(self.silo_only_path(plan.round - 1), self.layout),
+                previous_adapter=self._silo_only_before(),
             ),
         )
 
@@ -143,8 +143,16 @@ class LocalJobs:
         layout = own_layout(self.plan, self.config.silo)
         return EvaluatedAdapter(name="silo_only", path=path, layout=layout)
 
+    def _silo_only_before(self) -> Path | None:
+        """The newest one of the run: there is none of a round that had no time for it."""
+        this, kept = self.silo_only_path(self.plan.round), list[Path]()
+        if this.parent.is_dir():
+            kept = sorted(path for path in this.parent.glob("round-*") if path.name < this.name)
+        fitting = (of_layout(path, self.layout) for path in reversed(kept))
+        return next((path for path in fitting if path is not None), None)
+
     def silo_only_path(self, round_number: int) -> Path:
-        """Where the silo-only adapter of a round is kept for the next one."""
+        """Where the silo-only adapter of a round is kept for later ones."""
         directory = self.config.home / SILO_ONLY / self.plan.run
         return directory / f"round-{round_number:04d}.safetensors"
 

@@ -70,9 +70,8 @@ class DeepSpeedTrainer:
         """One local training; a result or checkpoint of exactly this job is reused."""
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
         seconds = self._seconds_left(plan)
-        job = jobs.training(starting, splits)
-        if job.least_steps is not None:
-            job = job.model_copy(update={"end_by": ends_by(self.clock.now(), seconds)})
+        end = ends_by(self.clock.now(), seconds)
+        job = jobs.training(starting, splits).model_copy(update={"end_by": end})
         result = self._in_processes(partial(run_training, job), seconds, report)
         if result.micro_batch < job.micro_batch:
             log.warning("this base model mixes sequences of a micro-batch: it was trained with 1")

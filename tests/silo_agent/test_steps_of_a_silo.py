@@ -87,11 +87,34 @@ def test_where_a_plan_lets_silos_do_fewer_steps_the_time_ends_training(
     assert job.end_by == START + timedelta(seconds=seconds)
 
 
-def test_where_it_does_not_only_the_deadline_does(silo: StoppedSilo) -> None:
+def test_where_it_does_not_the_time_ends_what_follows_the_last_step(silo: StoppedSilo) -> None:
     recipe = PLAN.recipe.model_copy(update={"least_steps": None})
     job = silo.job(PLAN.model_copy(update={"recipe": recipe}))
-    assert (job.end_by, job.least_steps, job.fewest_steps) == (None, None, 10)
-    assert job.recipe == recipe
+    assert (job.least_steps, job.fewest_steps, job.recipe) == (None, 10, recipe)
+    assert job.end_by == START + timedelta(seconds=HOUR - 300)
+    assert not job.is_time_over(9, 1.0, job.end_by + timedelta(days=1))
+    assert job.is_time_over(10, 1.0, job.end_by)
+
+
+@pytest.mark.parametrize(
+    ("done", "step_seconds", "seconds_left", "is_over"),
+    [
+        (3, 100.0, -1.0, False),
+        (4, 100.0, 100.0, False),
+        (4, 100.0, 99.0, True),
+        (9, 0.0, 0.0, False),
+        (9, 0.5, 0.0, True),
+    ],
+)
+def test_a_step_begins_when_there_is_time_for_one_as_long(
+    silo: StoppedSilo, done: int, step_seconds: float, seconds_left: float, is_over: bool
+) -> None:
+    job = silo.job(PLAN)
+    assert job.end_by is not None
+    now = job.end_by - timedelta(seconds=seconds_left)
+    assert job.is_time_over(done, step_seconds, now) is is_over
+    always = job.model_copy(update={"end_by": None})
+    assert not always.is_time_over(done, step_seconds, now)
 
 
 def test_a_silo_that_can_do_half_has_the_job_of_a_plan_with_half(silo: StoppedSilo) -> None:

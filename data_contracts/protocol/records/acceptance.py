@@ -25,7 +25,7 @@ class Acceptance(SiloRecord):
 
 class Refusal(SiloRecord):
     """The silo does not take part. `rule` decided; `reason` is a fixed sentence of that
-    rule, which `policy.resources` follows with two sizes of memory."""
+    rule, which two numbers follow where the machine cannot do it: of memory, steps or processes."""
 
     kind: ClassVar[str] = "refusal"
     added_fields: ClassVar[tuple[str, ...]] = ("program",)

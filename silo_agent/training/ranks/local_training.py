@@ -2,8 +2,6 @@
 
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 
 import torch.distributed as dist
@@ -24,6 +22,7 @@ from silo_agent.training.ranks.packing import (
 )
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, peak_rss_bytes
 from silo_agent.training.ranks.shard_cache import ShardCache
+from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.ranks.token_shard import TokenShard
 from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import (
@@ -93,12 +92,11 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
     round_ = _round(job, fingerprint, kept)
     result = training_result(job, fingerprint)
     if result is None:
-        measures_after = job.measure_local or _baseline_is_the_local_adapter(job)
-        federated = _Part("training", job, round_.files.adapter, True, measures_after)
+        federated = _Part("training", job, round_.files.adapter, True, job.measure_local)
         result = _result(round_, _train(round_, federated))
+        # Before anything is done for comparison: whatever ends that, this counts.
         _publish(round_, result)
-    has_time = result.steps == job.recipe.local_steps or _baseline_is_the_local_adapter(job)
-    if job.silo_only.enabled and result.silo_only_adapter is None and has_time:
+    if job.silo_only.enabled and result.silo_only_adapter is None:
         _publish(round_, _with_baseline(round_, result))
     dist.barrier()
 
@@ -134,27 +132,37 @@ def _packed(job: TrainingJob, shards: _Shards, *, together: bool = True) -> _Pac
     return _Packed(train, heldout, counts)
 
 
-def _train(round_: _Round, part: _Part) -> _Trained:
-    round_.progress.phase(f"{part.name}: loading the model")
-    engine = round_.kept.for_training(part.job)
+def _begun(round_: _Round, job: TrainingJob) -> tuple[_Round, LoraEngine]:
+    """An engine at the start of `job`, and the records packed as its model can take them."""
+    engine = round_.kept.for_training(job)
     if round_.packed.counts.together and not engine.may_pack:
         # Records are packed before a model is loaded, so that a fault in them is found in seconds.
         round_.progress.phase("one conversation a sequence: the model does not keep them apart")
-        round_ = replace(round_, packed=_packed(part.job, round_.shards, together=False))
+        round_ = replace(round_, packed=_packed(job, round_.shards, together=False))
+    return round_, engine
+
+
+def _train(round_: _Round, part: _Part) -> _Trained:
+    round_.progress.phase(f"{part.name}: loading the model")
+    round_, engine = _begun(round_, part.job)
     if engine.spec.micro_batch < part.job.micro_batch:
         round_.progress.phase("micro-batch 1: the model does not keep sequences side by side apart")
     resumed = engine.load_checkpoint(_checkpoints(part), round_.fingerprint)
     start = resumed or _before_training(round_, part, engine)
     point = _steps(round_, part, engine, start)
     after = None
-    if part.measures_after:
-        round_.progress.phase(f"{part.name}: held-out loss")
-        after = Loss.of(engine.heldout(round_.packed.heldout)).without_records()
+    if part.measures_after and point.step == part.job.recipe.local_steps:
+        after = _heldout_loss(round_, part.name, engine)
     tensors = engine.adapter()
     if dist.get_rank() == 0:
         write_adapter(part.adapter, part.job.layout, tensors)
     engine.end()
     return _Trained(round_.packed.counts, point, start.step, engine.spec.micro_batch, after)
+
+
+def _heldout_loss(round_: _Round, name: str, engine: LoraEngine) -> Loss:
+    round_.progress.phase(f"{name}: held-out loss")
+    return Loss.of(engine.heldout(round_.packed.heldout)).without_records()
 
 
 def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumePoint:
@@ -172,9 +180,9 @@ def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumeP
 def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) -> ResumePoint:
     job = part.job
     steps, size = job.recipe.local_steps, job.recipe.sequences_per_step
-    meter, seconds = StepMeter(part.name, point.step, steps), 0.0
+    meter, longest = StepMeter(part.name, point.step, steps), _step_seconds(point)
     for index in range(point.step, steps):
-        if _is_time_over(job, index, seconds):
+        if _is_time_over(job, index, longest):
             break
         began = time.monotonic()
         sequences = round_.packed.train[index * size : (index + 1) * size]
@@ -192,18 +200,21 @@ def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) 
         round_.progress.report(meter.after(index + 1, loss, tokens))
         if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
             engine.save_checkpoint(_checkpoints(part), point, round_.fingerprint)
+        longest = max(longest, time.monotonic() - began)
     return point
 
 
-def _is_time_over(job: TrainingJob, done: int, step_seconds: float) -> bool:
-    """Whether the steps that are done are enough, and another would end too late.
+def _step_seconds(point: ResumePoint) -> float:
+    """The mean of the steps that are done; 0 of none."""
+    return point.seconds / point.step if point.step else 0.0
 
-    By the clock of the first rank, so that all ranks agree; asked of none where nothing may end
-    early.
-    """
+
+def _is_time_over(job: TrainingJob, done: int, step_seconds: float) -> bool:
+    """By the clock of the first rank, so that all ranks agree; asked of none where nothing may end
+    early."""
     if job.end_by is None or done < job.fewest_steps:
         return False
-    over = [SystemClock().now() + timedelta(seconds=step_seconds) > job.end_by]
+    over = [job.is_time_over(done, step_seconds, SystemClock().now())]
     dist.broadcast_object_list(over)
     return over[0]
 
@@ -233,15 +244,22 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
 
 
 def _with_baseline(round_: _Round, result: TrainingResult) -> TrainingResult:
-    """Add the silo-only baseline: trained, or the local adapter itself where both start equal."""
-    if _baseline_is_the_local_adapter(round_.job):
-        adapter, loss = result.adapter, result.local
+    """Add the silo-only baseline: trained, or the local adapter itself where both start equal.
+
+    As it was where there was no time for as many steps as the plan has.
+    """
+    if round_.job.is_its_own_baseline:
+        adapter, loss = result.adapter, result.local or _local_loss(round_, result)
     else:
         adapter = round_.files.silo_only_adapter
-        # As many steps as the local adapter had, whatever the time: only a deadline ends it.
-        alone = _baseline_job(round_.job).model_copy(update={"end_by": None})
-        part = _Part("silo-only training", alone, adapter, False, True)
-        loss = _train(round_, part).after
+        alone = round_.job.alone().model_copy(update={"least_steps": 1})
+        is_short = result.steps < alone.recipe.local_steps
+        if is_short or _is_time_over(alone, result.steps, result.seconds / result.steps):
+            return result
+        trained = _train(round_, _Part("silo-only training", alone, adapter, False, True))
+        if trained.after is None:
+            return result
+        loss = trained.after
     update = {
         "silo_only": loss,
         "silo_only_adapter": adapter,
@@ -250,22 +268,13 @@ def _with_baseline(round_: _Round, result: TrainingResult) -> TrainingResult:
     return result.model_copy(update=update)
 
 
-def _baseline_is_the_local_adapter(job: TrainingJob) -> bool:
-    return job.silo_only.enabled and _baseline_job(job) == job
-
-
-def _baseline_job(job: TrainingJob) -> TrainingJob:
-    """A silo alone starts from its own past, trains both factors and is pulled back to nothing.
-
-    What a merge rule asks for, a frozen factor or a proximal term, would only make it weaker.
-    """
-    alone = {"trained_factors": "both", "proximal_mu": Decimal("0")}
-    changes = {
-        "recipe": job.recipe.model_copy(update=alone),
-        "starting_adapter": job.silo_only.previous_adapter,
-        "starting_residual": None,
-    }
-    return job.model_copy(update=changes)
+def _local_loss(round_: _Round, result: TrainingResult) -> Loss:
+    """Of the adapter that was trained, as it was written."""
+    round_, engine = _begun(round_, round_.job)
+    engine.put(starting_tensors(round_.job.layout, result.adapter))
+    loss = _heldout_loss(round_, "local adapter", engine)
+    engine.end()
+    return loss
 
 
 def _publish(round_: _Round, result: TrainingResult) -> None:

@@ -174,6 +174,13 @@ def test_half_of_the_steps_give_one_adapter_however_they_came_to_be_half(
     assert cut.silo_only_adapter is None, "for which there was no time"
 
 
+def test_a_baseline_for_which_there_is_no_time_costs_the_local_adapter_nothing(
+    one_rank: Jobs,
+) -> None:
+    result = finished(one_rank["no-time-for-a-baseline"])
+    assert (result.steps, result.silo_only, result.silo_only_adapter) == (STEPS, None, None)
+
+
 def test_two_ranks_end_after_the_same_step(one_rank: Jobs, two_ranks: Jobs) -> None:
     job = two_ranks["half-by-two"]
     half, cut = finished(one_rank["half"]), finished(job)

@@ -163,7 +163,8 @@ def shortened_job_of_two_ranks(silo: TinySilo) -> TrainingJob:
 def shortened_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
     """Half of the steps: as many as there are; of all, because the time is over; and in two goes.
 
-    The last two share a directory: what the first of them has done is not enough for the second.
+    Those share a directory: what the first of them has done is not enough for the second. Then all
+    the steps, with no time for a baseline.
     """
     start = drawn_adapter(silo.root / "start-of-half.safetensors", tiny_adapter_layout(), 0.1)
     options = {"ranks": 1, "round": 2, "starting_adapter": start, "checkpoint_every_steps": 2}
@@ -177,6 +178,7 @@ def shortened_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
         silo.job("half-by-time", **options, **over),
         silo.job("half-in-two-goes", **options, **{**over, "least_steps": 2}),
         silo.job("half-in-two-goes", **options, **over),
+        silo.job("no-time-for-a-baseline", **options, **{**over, "least_steps": None}),
     )
 
 
