@@ -1,11 +1,11 @@
 """What a round costs a silo besides its training steps, in a real federation of the product.
 
 A real storage, the demo's federation, and one real agent as a process of its own, which waits for
-plans already and looks for one every second. Seconds go from the moment when the signed plan is in storage to the one when the
-submission is, less those of the training steps. The first round is cold: the agent checks the data
-by its contract, tokenises it and starts its ranks. From the second on the outcome of the check is
-known and the ranks stay. One packed sequence of held-out records is measured in the first round,
-which the peers do not do.
+plans already and looks for one every second. Seconds go from the moment when the signed plan is in
+storage to the one when the submission is, less those of the training steps. The first round is
+cold: the agent checks the data by its contract, tokenises it and starts its ranks. From the second
+on the outcome of the check is known and the ranks stay. One packed sequence of held-out records is
+measured in the first round, which the peers do not do.
 """
 
 import json

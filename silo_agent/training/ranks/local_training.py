@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch.distributed as dist
 
@@ -32,6 +33,8 @@ from silo_agent.training.run_files import (
     training_result,
     write_result,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
     Raises ConsortiaError kinds a person can act on.
     """
     round_ = _round(job, fingerprint, kept)
-    result = training_result(job, fingerprint)
+    result = _of_first_rank(training_result(job, fingerprint))
     if result is None:
         federated = _Part("training", job, round_.files.adapter, True, job.measure_local)
         result = _result(round_, _train(round_, federated))
@@ -214,9 +217,14 @@ def _is_time_over(job: TrainingJob, done: int, step_seconds: float) -> bool:
     early."""
     if job.end_by is None or done < job.fewest_steps:
         return False
-    over = [job.is_time_over(done, step_seconds, SystemClock().now())]
-    dist.broadcast_object_list(over)
-    return over[0]
+    return _of_first_rank(job.is_time_over(done, step_seconds, SystemClock().now()))
+
+
+def _of_first_rank(value: T) -> T:
+    """What rank 0 has found: clocks differ, and what lies on a shared file system is seen late."""
+    found = [value]
+    dist.broadcast_object_list(found)
+    return found[0]
 
 
 def _checkpoints(part: _Part) -> Path:
