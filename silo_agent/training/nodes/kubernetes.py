@@ -118,7 +118,7 @@ class StartedPods:
         if time.monotonic() - self._asked >= EVERY_SECONDS:
             self._asked = time.monotonic()
             # Nodes that live are heard of; one question that was not answered says nothing.
-            with suppress(SiloOperatorError):
+            with suppress(SiloOperatorError, ValueError):
                 said = json.loads(answer(self._pods(), _ACTION, seconds=ASK_SECONDS))
                 self._lost, self._waiting = failed_pods(said), waiting_pods(said)
         return self._lost

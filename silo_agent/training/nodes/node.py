@@ -74,7 +74,7 @@ def _run(place: MeetingPlace, packages: dict[str, str], number: int) -> None:
         place.say_ended(number, Ended(host=host, code=DONE))
         return
     signs = _Signs(place, launch.quiet_seconds, beats)
-    code, failed = _until_all_have_come(signs, launch.nodes), {}
+    code, failed = _until_all_have_come(signs, launch.nodes), dict[int, int]()
     if code is None:
         log = node_log(launch.logs, number)
         variables = variables_of(place, launch, number)

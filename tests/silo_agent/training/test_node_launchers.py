@@ -14,7 +14,7 @@ import pytest
 
 from data_contracts.errors import SiloOperatorError
 from silo_agent.config import SiloConfig, parse_config
-from silo_agent.nodes_settings import KubernetesSection
+from silo_agent.nodes_settings import KubernetesSection, NodesSection
 from silo_agent.restarts import ProcessDiedError, with_restarts
 from silo_agent.training.memory_room import machine_bytes, room_of
 from silo_agent.training.nodes.chosen import chosen_launcher, node_launcher
@@ -316,7 +316,6 @@ def test_hosts_come_from_the_hostfile_of_the_home(tmp_path: Path) -> None:
         ("launcher = 'slurm'\nslurm = { options = ['rm -rf /'] }", "ranks = 2", "slurm.options"),
         ("launcher = 'slurm'\nquiet_seconds = 0.1", "ranks = 2", "quiet_seconds"),
         ("launcher = 'hosts'\ninterface_name = 'x'", "ranks = 2", "interface_name"),
-        ("launcher = 'hosts'\ninterface = 'ib0:1'", "ranks = 2", "training.nodes.interface"),
         ("launcher = 'slurm'\nslurm = { options = ['--nodes=9'] }", "ranks = 2", "found --nodes,"),
         ("launcher = 'slurm'\nslurm = { options = ['--arr=1-3'] }", "ranks = 2", "found --arr,"),
         ("launcher = 'slurm'\nslurm = { options = ['--wait'] }", "ranks = 2", "found --wait,"),
@@ -325,6 +324,14 @@ def test_hosts_come_from_the_hostfile_of_the_home(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_named(nodes: str, training: str, message: str) -> None:
     with pytest.raises(SiloOperatorError, match=message):
         configured(nodes, training)
+
+
+def test_an_interface_has_a_name_of_its_own() -> None:
+    """NCCL takes what follows a colon for a port, and an alias is an address of the same one."""
+    fields = {"launcher": "hosts", "count": 2}
+    assert NodesSection.model_validate({**fields, "interface": "ib0.7"}).interface == "ib0.7"
+    with pytest.raises(ValueError, match="interface"):
+        NodesSection.model_validate({**fields, "interface": "ib0:1"})
 
 
 def test_a_mount_is_the_same_for_all() -> None:

@@ -419,7 +419,7 @@ def test_who_ends_nodes_does_not_wait_for_a_queue_that_is_slow(tmp_path: Path) -
 
 
 def test_a_check_and_an_agent_leave_each_other_alone(tmp_path: Path) -> None:
-    counted, logs = Counted(), []
+    counted, logs = Counted(), list[Path]()
 
     def launcher(directory: Path) -> Counted:
         logs.append(directory)
