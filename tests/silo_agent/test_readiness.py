@@ -186,8 +186,8 @@ def test_a_queue_may_be_late_and_a_node_may_not_stay_behind_the_others(
     monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
     nodes = 'launcher = "slurm"\ncount = 2\ninterface = "lo"\ncheck_seconds = 1'
     settings = silo.home / "silo-agent.toml"
-    training = f"[training]\nranks = 2\n[training.nodes]\n{nodes}\n"
-    settings.write_text(f"{settings.read_text()}\n{training}")
+    settings.write_text(f"{settings.read_text()}\n[training.nodes]\n{nodes}\n")
+    silo.edit("silo-agent.toml", "ranks = 1 ", "ranks = 2 ")
     item = silo.items()["nodes"]
     assert item.state == state, item
     assert "Slurm job 7: PENDING" in item.detail

@@ -100,8 +100,7 @@ class NodeGroup:
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
             self._note_ended()
-            came = self._came()
-            if ALL in self._lost or all(n in self._ended or n in self._lost for n in came):
+            if ALL in self._lost or all(map(self._is_over, self._came())):
                 return
             time.sleep(LOOK_SECONDS)
 
@@ -115,6 +114,10 @@ class NodeGroup:
 
     def _came(self) -> list[int]:
         return [number for number, pulse in enumerate(self._pulses) if pulse.words]
+
+    def _is_over(self, number: int) -> bool:
+        has_said = number in self._ended or self._place.failure(number).exists()
+        return has_said or number in self._lost
 
     def _note_ended(self) -> None:
         for number in range(self._launch.nodes):

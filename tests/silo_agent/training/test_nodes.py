@@ -56,7 +56,7 @@ from silo_agent.training.processes.launch import run_training
 from silo_agent.training.processes.machine_launch import GroupShape
 from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.results import Progress, TrainingResult
-from silo_agent.training.run_files import exit_code_of, read_failure
+from silo_agent.training.run_files import exit_code_of, read_failure, write_failure
 from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
 
 SHELL = '#!/bin/sh\nexec sh -c "$2"\n'
@@ -409,10 +409,14 @@ def test_what_cannot_be_read_is_no_word_of_a_node(tmp_path: Path) -> None:
 def test_who_ends_nodes_does_not_wait_for_a_queue_that_is_slow(tmp_path: Path) -> None:
     place, launch, counted = MeetingPlace(tmp_path), a_launch(tmp_path), Counted()
     group = NodeGroup(place, launch, counted, 60)
-    Beats(place.node(0), launch.quiet_seconds, "gpu-1").beat_if_due()
+    for number in (0, 1):
+        Beats(place.node(number), launch.quiet_seconds, "gpu").beat_if_due()
     assert group.exit_code() is None and counted.asked == 1
     place.say_ended(0, Ended(host="gpu-1", code=0))
+    write_failure(place.failure(1), ConsortiaError("a", expected="b", found="c", action="d"))
+    began = time.monotonic()
     group.wait_for_end()
+    assert time.monotonic() - began < 5, "a node that has said why it ends has ended"
     assert counted.asked == 1
     for before in (START_SECONDS, ASK_SECONDS + END_SECONDS):
         assert before + GIVE_UP_SECONDS < STOP_WAIT_SECONDS, "a stop says when all is over"
@@ -453,23 +457,20 @@ def test_all_ranks_go_on_from_where_the_first_one_says(tmp_path: Path) -> None:
 
     script = tmp_path / "rank.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nimport torch.distributed as dist\n"
+        "import os, sys\nfrom pathlib import Path\nimport torch.distributed as dist\n"
         "from silo_agent.training.ranks.checkpoints import agreed_point\n"
-        "rank, below = int(sys.argv[1]), Path(sys.argv[2])\n"
+        "rank, below = int(os.fork() == 0), Path(sys.argv[1])\n"
         "store = dist.FileStore(str(below / 'store'), 2)\n"
         "dist.init_process_group('gloo', store=store, rank=rank, world_size=2)\n"
         "point = agreed_point(below / str(rank), 'f')\n"
-        "print(point.step)\n"
+        "(below / f'point-{rank}').write_text(str(point.step))\n"
+        "sys.exit(rank == 0 and os.wait()[1])\n"
     )
     for rank, step in ((0, 8), (1, 4)):
         (tmp_path / str(rank)).mkdir()
         mark_complete(tmp_path / str(rank), ResumePoint(step, 1, 1.0, 1.0, 1.0, None, None), "f")
-    command = [sys.executable, str(script)]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    assert [rank.communicate(timeout=120)[0].strip() for rank in ranks] == ["8", "8"]
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=120)
+    assert [(tmp_path / f"point-{rank}").read_text() for rank in (0, 1)] == ["8", "8"]
 
 
 def test_an_address_of_one_link_alone_is_none_for_the_others() -> None:
