@@ -175,10 +175,13 @@ def test_each_node_is_asked_and_one_that_cannot_is_wrong(silo: ReadySilo, tmp_pa
 def test_a_queue_may_be_late_and_a_node_may_not_stay_behind_the_others(
     came: str, state: str, silo: ReadySilo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The queue is a command of its name; where a node `came` it gave a sign of life."""
+    """The queue is a command of its name; a node that `came` ends when it is asked to."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    sign = f'for script; do :; done; printf "1 {came}" > "${{script%/*}}/node-0000-alive"; echo 7'
+    sign = f"""for script; do :; done; cd "${{script%/*}}"; printf "1 {came}" > node-0000-alive
+    (while test -e launch.json && ! test -e end; do sleep 0.1; done
+    echo '{{"host": "{came}", "code": 0}}' > node-0000-ended.json) > /dev/null 2>&1 &
+    echo 7"""
     for name, does in (("sbatch", sign if came else "echo 7"), ("squeue", "echo PENDING")):
         (commands / name).write_text(f"#!/bin/sh\n{does}\n")
         (commands / name).chmod(0o700)
