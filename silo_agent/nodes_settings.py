@@ -10,8 +10,14 @@ from data_contracts.protocol.wire_types import PositiveCount
 LauncherName = Literal["hosts", "slurm", "kubernetes"]
 MAX_NODES = 256
 
-_INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,14}$"
+_INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$"
 _KUBERNETES_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+OPTIONS_OF_THE_AGENT = (
+    *("nodes", "ntasks", "ntasks-per-node", "array", "wait", "requeue", "wrap", "output"),
+    *("chdir", "parsable", "test-only"),
+)
+"""Of sbatch: the last of two counts, so that these would take the place of the agent's own."""
 
 Line = Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\n\r\x00]*)?$", max_length=500)]
 """An option of sbatch, as it is written on a line of its own behind `#SBATCH`."""
@@ -35,6 +41,19 @@ class SlurmSection(_Section):
     """Options of sbatch that the site asks for, such as `--partition=gpu`."""
 
     options: tuple[Line, ...] = ()
+
+    @field_validator("options")
+    @classmethod
+    def _leave_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for option in value:
+            name = option.removeprefix("--").partition("=")[0]
+            # sbatch takes the beginning of a name for the name.
+            if any(own.startswith(name) for own in OPTIONS_OF_THE_AGENT):
+                raise ValueError(
+                    f"expected options of the site, found --{name}, which the agent sets itself or "
+                    f"cannot work with; leave out {', '.join(OPTIONS_OF_THE_AGENT)}"
+                )
+        return value
 
 
 class KubernetesSection(_Section):

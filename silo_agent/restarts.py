@@ -6,8 +6,9 @@ the caller's to answer for, with a signed refusal.
 """
 
 import logging
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from data_contracts.errors import SiloOperatorError
 
@@ -19,8 +20,11 @@ log = logging.getLogger("silo-agent")
 class ProcessDiedError(SiloOperatorError):
     """A process ended before it was done and reported no reason: killed, out of memory, crashed.
 
-    The round suffers, not the agent: the next attempt is taken part in.
+    The round suffers, not the agent: the next attempt is taken part in. The next start waits
+    `wait_seconds`.
     """
+
+    wait_seconds: ClassVar[float] = 0.0
 
 
 class CheckDiedError(ProcessDiedError):
@@ -38,4 +42,5 @@ def with_restarts(run: Callable[[], ResultT], max_restarts: int) -> ResultT:
         except ProcessDiedError as error:
             log.warning("for the silo operator only: %s", error)
             log.warning("it is started again, at most %d more times", left)
+            time.sleep(error.wait_seconds)
     return run()

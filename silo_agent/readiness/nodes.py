@@ -12,7 +12,8 @@ NAME = "nodes"
 
 
 def nodes(facts: Facts) -> list[Item]:
-    """Nothing where one machine trains. A queue that has not come to the nodes yet is no fault."""
+    """Nothing where one machine trains. A queue that has not come to the nodes yet is no fault; a
+    node that does not come with the others is."""
     config, training = facts.config, facts.config.training
     if training.nodes is None:
         return []

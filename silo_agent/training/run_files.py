@@ -21,13 +21,15 @@ from data_contracts.errors import (
 )
 from infra.disk.durable_files import write_durably
 from infra.processes.exit_codes import DONE, FAULT
+from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.results import Progress, TrainingResult
 
 ValueT = TypeVar("ValueT", bound=BaseModel)
 
 _KINDS = {
-    kind.__name__: kind for kind in (FederationOperatorError, SiloOperatorError, DataStewardError)
+    kind.__name__: kind
+    for kind in (FederationOperatorError, SiloOperatorError, DataStewardError, ProcessDiedError)
 }
 
 
@@ -104,7 +106,7 @@ def read_failure(path: Path) -> ConsortiaError | None:
     """The error that a child reported, as the same kind of error, or None."""
     try:
         fields = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     kind, rule = fields.pop("kind"), fields.pop("rule")
     if kind == UntrustedInputError.__name__:

@@ -171,6 +171,31 @@ def test_each_node_is_asked_and_one_that_cannot_is_wrong(silo: ReadySilo, tmp_pa
     assert (item.state, "expected ib7, up" in item.detail) == ("wrong", True)
 
 
+@pytest.mark.parametrize(("came", "state"), [("", "warning"), ("gpu-1", "wrong")])
+def test_a_queue_may_be_late_and_a_node_may_not_stay_behind_the_others(
+    came: str, state: str, silo: ReadySilo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is a command of its name; a node that `came` ends when it is asked to."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    sign = f"""for script; do :; done; cd "${{script%/*}}"; printf "1 {came}" > node-0000-alive
+    (while test -e launch.json && ! test -e end; do sleep 0.1; done
+    echo '{{"host": "{came}", "code": 0}}' > node-0000-ended.json) > /dev/null 2>&1 &
+    echo 7"""
+    for name, does in (("sbatch", sign if came else "echo 7"), ("squeue", "echo PENDING")):
+        (commands / name).write_text(f"#!/bin/sh\n{does}\n")
+        (commands / name).chmod(0o700)
+    shutil.copy(commands / "squeue", commands / "scancel")
+    monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
+    nodes = 'launcher = "slurm"\ncount = 2\ninterface = "lo"\ncheck_seconds = 1'
+    settings = silo.home / "silo-agent.toml"
+    settings.write_text(f"{settings.read_text()}\n[training.nodes]\n{nodes}\n")
+    silo.edit("silo-agent.toml", "ranks = 1 ", "ranks = 2 ")
+    item = silo.items()["nodes"]
+    assert item.state == state, item
+    assert "Slurm job 7: PENDING" in item.detail
+
+
 def test_what_expires_is_named_when_it_has(silo: ReadySilo) -> None:
     later = silo.items(NOW + timedelta(days=400))
     assert {later[name].state for name in ("membership", "contract")} == {"wrong"}

@@ -21,11 +21,14 @@ def chosen_launcher(config: SiloConfig, directory: Path) -> Launcher:
 
 def several_nodes(config: SiloConfig, nodes: NodesSection, directory: Path) -> SeveralNodes:
     """The launcher for `nodes` of the configuration."""
-    return SeveralNodes(nodes, partial(node_launcher, config, nodes, directory), directory)
+    return SeveralNodes(nodes, partial(node_launcher, config, nodes), directory)
 
 
 def node_launcher(config: SiloConfig, nodes: NodesSection, logs: Path) -> NodeLauncher:
-    """The launcher of nodes; SiloOperatorError where the hostfile cannot be used."""
+    """The launcher of nodes, whose logs go into `logs`.
+
+    SiloOperatorError where the hostfile cannot be used.
+    """
     training, ranks, name = config.training, config.training.ranks_per_machine, config.silo
     threads, device = training.threads_per_rank, training.device
     if nodes.launcher == "slurm":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_contracts.errors import ConsortiaError, SiloOperatorError
+from infra.processes.exit_codes import ORPHANED
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.nodes.meeting_place import (
     BEATS_A_SILENCE,
@@ -23,12 +24,19 @@ from silo_agent.training.run_files import read_failure
 
 LOOK_SECONDS = 0.3
 END_SECONDS = 15.0
+SHOWN = 3
+"""Of so many nodes that did not come a message says what is known."""
+
 SETTLE_BEATS = 3
 """A rank that lost another may say so before the silence of that one's node is noticed."""
 
 
 class NotComeError(ProcessDiedError):
-    """Nodes were asked for, and were not heard of in time."""
+    """Nodes were asked for, and none was heard of in time."""
+
+
+class SomeNotComeError(ProcessDiedError):
+    """Nodes were asked for, and only some of them were heard of in time."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,13 @@ class NodeGroup:
         return self._code
 
     def failed(self, code: int, job: Path | None = None) -> Failed:
-        """Who is to blame: what a person can mend, a rank that was killed, a lost node, a rank."""
-        told = self._told()
+        """Who is to blame: what a person can mend, a rank that was killed, a lost node, a rank.
+
+        Where all that came are silent with their job, the job is.
+        """
+        told = self._told() or self._deaf()
+        if told is None and self._went_with_all():
+            told = self._lost_all()
         if told is not None:
             return Told(told)
         failed = self._failed_ranks(job)
@@ -83,12 +96,11 @@ class NodeGroup:
         return failed or Told(self._late() or self._lost_all() or self._unknown(code))
 
     def wait_for_end(self) -> None:
-        """Give nodes that have come the time to end their ranks."""
+        """Give nodes that have come the time to end their ranks; the launcher is not asked."""
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
-            self._look()
-            came = [number for number, pulse in enumerate(self._pulses) if pulse.words]
-            if ALL in self._lost or all(n in self._ended or n in self._lost for n in came):
+            self._note_ended()
+            if ALL in self._lost or all(map(self._is_over, self._came())):
                 return
             time.sleep(LOOK_SECONDS)
 
@@ -100,11 +112,21 @@ class NodeGroup:
         """Nodes that were never heard of."""
         return [number for number, pulse in enumerate(self._pulses) if not pulse.words]
 
-    def _look(self) -> None:
+    def _came(self) -> list[int]:
+        return [number for number, pulse in enumerate(self._pulses) if pulse.words]
+
+    def _is_over(self, number: int) -> bool:
+        has_said = number in self._ended or self._place.failure(number).exists()
+        return has_said or number in self._lost
+
+    def _note_ended(self) -> None:
         for number in range(self._launch.nodes):
             ended = self._ended.get(number) or self._place.ended(number)
             if ended is not None:
                 self._ended[number] = ended
+
+    def _look(self) -> None:
+        self._note_ended()
         if len(self._ended) == self._launch.nodes:
             return
         self._note_silent(self._launch.quiet_seconds)
@@ -152,6 +174,23 @@ class NodeGroup:
                 return self._lost_error(number, f"training node {self._name(number)}")
         return None
 
+    def _went_with_all(self) -> bool:
+        """Whether the job as a whole is lost, and no node that came outlived it."""
+        return ALL in self._lost and not self._ended and self._lost.keys() >= set(self._came())
+
+    def _deaf(self) -> SiloOperatorError | None:
+        quiet = f"{self._launch.quiet_seconds:.0f} s"
+        for number, ended in sorted(self._ended.items()):
+            if ended.code == ORPHANED:
+                return ProcessDiedError(
+                    f"training node {self._name(number)}",
+                    expected=f"to hear of the agent within {quiet}",
+                    found=f"it heard nothing of the agent for {quiet}",
+                    action="see how the file system with the home is mounted there; the next "
+                    "attempt goes on from the last checkpoint",
+                )
+        return None
+
     def _lost_all(self) -> SiloOperatorError | None:
         return self._lost_error(ALL, "training nodes") if ALL in self._lost else None
 
@@ -169,10 +208,14 @@ class NodeGroup:
         missing = self.missing()
         if not missing or time.monotonic() - self._began <= self._start_seconds:
             return None
-        return NotComeError(
+        kind = NotComeError if len(missing) == self._launch.nodes else SomeNotComeError
+        said = self._started.waiting()
+        known = [said[number] for number in (*missing[:SHOWN], ALL) if number in said]
+        words = "".join(f"; {each}" for each in known)
+        return kind(
             f"training nodes {', '.join(map(str, missing))}",
             expected=f"{self._launch.nodes} nodes within {self._start_seconds:.0f} s",
-            found=f"{self._launch.nodes - len(missing)} of them",
+            found=f"{self._launch.nodes - len(missing)} of them{words}",
             action="see the queue or the machines, or raise start_minutes or check_seconds in "
             "[training.nodes] of silo-agent.toml",
         )

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -103,13 +104,23 @@ class StartedHosts:
         codes = {number: shell.poll() for number, shell in enumerate(self.shells)}
         return {number: self._words(number, code) for number, code in codes.items() if code}
 
+    def waiting(self) -> Mapping[int, str]:
+        """As `StartedNodes`."""
+        commands = [f"{self.launcher.remote[0]} {host.name}" for host in self.launcher.hosts]
+        return {
+            number: f"{command}: its last line: {last_line(log)}"
+            for number, (command, log) in enumerate(zip(commands, self.logs, strict=True))
+        }
+
     def end(self) -> None:
         """As `StartedNodes`."""
         deadline = time.monotonic() + GRACE_SECONDS
         for shell in self.shells:
             with suppress(subprocess.TimeoutExpired):
                 shell.wait(max(0.0, deadline - time.monotonic()))
-            shell.kill()
+            if shell.poll() is None:
+                # With what it started itself, such as the ProxyCommand of ssh.
+                os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
 
     def _words(self, number: int, code: int) -> str:

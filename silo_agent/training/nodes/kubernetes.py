@@ -14,11 +14,18 @@ from data_contracts.errors import SiloOperatorError
 from infra.disk.durable_files import write_durably
 from silo_agent.nodes_settings import KubernetesSection
 from silo_agent.training.engine_spec import Device
-from silo_agent.training.nodes.node_launcher import answer, node_command
+from silo_agent.training.nodes.node_launcher import (
+    ASK_SECONDS,
+    GIVE_UP_SECONDS,
+    answer,
+    node_command,
+)
 
 MANIFEST, LABEL = "job.json", "consortia/launch"
 POD_HOME, POD_SHARED_MEMORY = "/tmp", "/dev/shm"  # noqa: S108  (of a pod's own)
-ASK_SECONDS = 15.0
+EVERY_SECONDS = 15.0
+KEPT_SECONDS = 3600
+"""A Job that is over is removed by the cluster after so long, where its agent was killed."""
 _ACTION = "see `kubectl describe` and [training.nodes.kubernetes] in silo-agent.toml"
 
 
@@ -51,6 +58,7 @@ class Kubernetes:
             "command": node_command(place),
             "env": [{"name": "HOME", "value": POD_HOME}],
             "resources": {"limits": self._limits()},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "securityContext": {
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
@@ -83,6 +91,7 @@ class Kubernetes:
                 "completions": self.nodes,
                 "parallelism": self.nodes,
                 "backoffLimit": 0,
+                "ttlSecondsAfterFinished": KEPT_SECONDS,
                 "template": {"metadata": {"labels": labels}, "spec": pod},
             },
         }
@@ -102,21 +111,27 @@ class StartedPods:
     job: str
     _asked: float = field(default_factory=time.monotonic)
     _lost: dict[int, str] = field(default_factory=dict)
+    _waiting: dict[int, str] = field(default_factory=dict)
 
     def lost(self) -> Mapping[int, str]:
-        """As `StartedNodes`; the cluster is not asked more often than every `ASK_SECONDS`."""
-        if time.monotonic() - self._asked >= ASK_SECONDS:
+        """As `StartedNodes`; the cluster is not asked more often than every `EVERY_SECONDS`."""
+        if time.monotonic() - self._asked >= EVERY_SECONDS:
             self._asked = time.monotonic()
             # Nodes that live are heard of; one question that was not answered says nothing.
-            with suppress(SiloOperatorError):
-                self._lost = failed_pods(json.loads(answer(self._pods(), _ACTION)))
+            with suppress(SiloOperatorError, ValueError):
+                said = json.loads(answer(self._pods(), _ACTION, seconds=ASK_SECONDS))
+                self._lost, self._waiting = failed_pods(said), waiting_pods(said)
         return self._lost
+
+    def waiting(self) -> Mapping[int, str]:
+        """As `StartedNodes`."""
+        return self._waiting
 
     def end(self) -> None:
         """As `StartedNodes`."""
         name = f"job/{self.job}"
         command = [*self.kubectl, "delete", "--ignore-not-found", "--wait=false", name]
-        answer(command, f"end it by hand: {' '.join(command)}")
+        answer(command, f"end it by hand: {' '.join(command)}", seconds=GIVE_UP_SECONDS)
 
     def _pods(self) -> list[str]:
         return [*self.kubectl, "get", "pods", f"--selector={LABEL}={self.job}", "--output=json"]
@@ -124,14 +139,35 @@ class StartedPods:
 
 def failed_pods(said: dict[str, Any]) -> dict[int, str]:
     """Nodes whose pods failed, in a list of pods as kubectl gives it, with the reason if any."""
-    lost = {}
-    for pod in said["items"]:
-        status, metadata = pod.get("status", {}), pod["metadata"]
-        if status.get("phase") == "Failed":
-            words = status.get("message") or status.get("reason") or "see `kubectl logs`"
-            index = int(metadata["annotations"]["batch.kubernetes.io/job-completion-index"])
-            lost[index] = f"pod {metadata['name']} failed: {words[:300]}"
-    return lost
+    failed = [pod for pod in said["items"] if pod.get("status", {}).get("phase") == "Failed"]
+    return {_index(pod): f"pod {_name(pod)} failed: {_why(pod, 'terminated')}" for pod in failed}
+
+
+def waiting_pods(said: dict[str, Any]) -> dict[int, str]:
+    """As `failed_pods`, of those that have not begun: what they wait for, if the cluster says."""
+    waiting = [pod for pod in said["items"] if pod.get("status", {}).get("phase") == "Pending"]
+    return {_index(pod): f"pod {_name(pod)} waits: {_why(pod, 'waiting')}" for pod in waiting}
+
+
+def _why(pod: dict[str, Any], kind: str) -> str:
+    """In the words of the pod, of its container in the state `kind`, or of what did not hold."""
+    status = pod["status"]
+    states = [each.get("state", {}).get(kind, {}) for each in status.get("containerStatuses", [])]
+    unmet = [each for each in status.get("conditions", []) if each.get("status") == "False"]
+    for said in (status, *states, *unmet):
+        found = [str(said[key]).strip() for key in ("reason", "message") if said.get(key)]
+        if found:
+            # A message may be the end of a log.
+            return ": ".join(each.splitlines()[-1][:300] for each in found if each)
+    return "see `kubectl describe` and `kubectl logs`"
+
+
+def _name(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _index(pod: dict[str, Any]) -> int:
+    return int(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
 
 
 def _require_mounted(place: Path, mount: Path) -> None:

@@ -5,6 +5,7 @@ every few seconds; what another reads in it is compared with what it read before
 clocks of machines differ, and a network file system may keep times for itself.
 """
 
+import json
 import os
 import time
 from importlib.metadata import version
@@ -69,6 +70,15 @@ class MeetingPlace:
         """What the agent wants; FileNotFoundError where this machine does not see its files."""
         return NodesLaunch.model_validate_json(self._launch.read_bytes())
 
+    def packages(self) -> dict[str, str]:
+        """The agent's versions, read so that a launch of another release tells them too.
+
+        FileNotFoundError as `launch`.
+        """
+        said = json.loads(self._launch.read_bytes())
+        packages = said.get("packages") if isinstance(said, dict) else None
+        return packages if isinstance(packages, dict) else {}
+
     def close(self) -> None:
         """Ask all nodes to end."""
         (self.directory / "end").touch()
@@ -99,7 +109,7 @@ class MeetingPlace:
         """A node's last word, when it has come."""
         try:
             return Ended.model_validate_json(self._ended(number).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        except (OSError, ValidationError):
             return None
 
     @property

@@ -14,8 +14,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from data_contracts.errors import SiloOperatorError
 from infra.processes.exit_codes import DONE, FAULT, ORPHANED
 from silo_agent.training.nodes.meeting_place import (
@@ -27,6 +25,7 @@ from silo_agent.training.nodes.meeting_place import (
     node_log,
     own_packages,
 )
+from silo_agent.training.nodes.network_interface import require_interface
 from silo_agent.training.processes.machine_launch import GroupShape, machine_launch
 from silo_agent.training.processes.rank_processes import RankProcesses, rank_processes
 from silo_agent.training.processes.torchrun import failed_ranks
@@ -47,11 +46,11 @@ def main(arguments: list[str]) -> int:
     place = MeetingPlace(Path(arguments[0]))
     number = int(arguments[1]) if len(arguments) > 1 else own_number()
     try:
-        launch = place.launch()
+        packages = place.packages()
     except FileNotFoundError:
         sys.stderr.write(f"{_unseen(place)}\n")
         return FAULT
-    return exit_code_of(partial(_run, place, launch, number), place.failure(number))
+    return exit_code_of(partial(_run, place, packages, number), place.failure(number))
 
 
 def own_number() -> int:
@@ -62,43 +61,74 @@ def own_number() -> int:
     return int(found[0])
 
 
-def _run(place: MeetingPlace, launch: NodesLaunch, number: int) -> None:
+def _run(place: MeetingPlace, packages: dict[str, str], number: int) -> None:
     host = socket.gethostname()
+    # First: another release may not understand what is to be started.
+    require_packages(packages, own_packages(), host)
+    launch = place.launch()
     beats = Beats(place.node(number), launch.quiet_seconds, host)
     beats.beat_if_due()
-    require_packages(launch.packages, own_packages(), host)
     require_interface(launch.interface, host)
     require_folders((launch.orders, launch.logs, *launch.folders), host)
     if launch.is_check:
         place.say_ended(number, Ended(host=host, code=DONE))
         return
-    log = node_log(launch.logs, number)
-    variables = _variables(place, launch, number)
-    with rank_processes(machine_launch(_shape(launch), launch.orders, log, variables)) as ranks:
-        code = _until_over(ranks, place, launch, beats)
-    first = number * launch.ranks_per_node
-    failed = {first + rank: code for rank, code in failed_ranks(log).items()}
+    signs = _Signs(place, launch.quiet_seconds, beats)
+    code, failed = _until_all_have_come(signs, launch.nodes), dict[int, int]()
+    if code is None:
+        log = node_log(launch.logs, number)
+        variables = variables_of(place, launch, number)
+        with rank_processes(machine_launch(_shape(launch), launch.orders, log, variables)) as ranks:
+            code = _until_over(ranks, signs)
+        first = number * launch.ranks_per_node
+        failed = {first + rank: ended for rank, ended in failed_ranks(log).items()}
     if place.directory.exists():
         place.say_ended(number, Ended(host=host, code=code, ranks=failed if code else {}))
 
 
-def _until_over(
-    ranks: RankProcesses, place: MeetingPlace, launch: NodesLaunch, beats: Beats
-) -> int:
-    agent = Pulse(place.agent)
-    while (code := ranks.exit_code()) is None:
-        if place.is_closed:
+class _Signs:
+    """What this node and its agent hear of each other."""
+
+    def __init__(self, place: MeetingPlace, quiet_seconds: float, beats: Beats) -> None:
+        self.place = place
+        self._quiet_seconds, self._beats = quiet_seconds, beats
+        self._agent = Pulse(place.agent)
+
+    def over(self) -> int | None:
+        """Give a sign of life; the exit code where this node is not wanted any more."""
+        if self.place.is_closed:
             return DONE
-        if agent.seconds_quiet() > launch.quiet_seconds:
+        if self._agent.seconds_quiet() > self._quiet_seconds:
             return ORPHANED
         # A disk that is full or gone for a moment: the next beat may do.
         with suppress(OSError):
-            beats.beat_if_due()
+            self._beats.beat_if_due()
+        return None
+
+
+def _until_all_have_come(signs: _Signs, nodes: int) -> int | None:
+    """None when all have; the exit code where this node is not wanted before.
+
+    Ranks wait minutes for each other, a queue may take hours from its first node to its last.
+    """
+    waited_for = list(range(nodes))
+    while waited_for := [each for each in waited_for if not signs.place.node(each).exists()]:
+        if (code := signs.over()) is not None:
+            return code
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+def _until_over(ranks: RankProcesses, signs: _Signs) -> int:
+    while (code := ranks.exit_code()) is None:
+        if (over := signs.over()) is not None:
+            return over
         time.sleep(POLL_SECONDS)
     return code
 
 
-def _variables(place: MeetingPlace, launch: NodesLaunch, number: int) -> dict[str, str]:
+def variables_of(place: MeetingPlace, launch: NodesLaunch, number: int) -> dict[str, str]:
+    """What the environment of this node's ranks has besides that of a machine alone."""
     return {
         MEETING_VARIABLE: str(place.directory),
         FIRST_RANK_VARIABLE: str(number * launch.ranks_per_node),
@@ -106,7 +136,8 @@ def _variables(place: MeetingPlace, launch: NodesLaunch, number: int) -> dict[st
         INTERFACE_VARIABLE: launch.interface,
         PORT_VARIABLE: str(launch.port),
         "GLOO_SOCKET_IFNAME": launch.interface,
-        "NCCL_SOCKET_IFNAME": launch.interface,
+        # NCCL takes a name for the beginning of names, Gloo for one.
+        "NCCL_SOCKET_IFNAME": f"={launch.interface}",
     }
 
 
@@ -119,18 +150,6 @@ def require_packages(wanted: dict[str, str], found: dict[str, str], host: str) -
             expected=", ".join(f"{name} {wanted[name]}" for name in differing) + ", as the agent",
             found=", ".join(f"{name} {found.get(name, 'not installed')}" for name in differing),
             action="install the same release on all nodes, while the agent is stopped",
-        )
-
-
-def require_interface(name: str, host: str) -> None:
-    """Raise SiloOperatorError where this node has no network interface of that name that is up."""
-    there = {each: stats.isup for each, stats in psutil.net_if_stats().items()}
-    if not there.get(name):
-        raise SiloOperatorError(
-            f"network interface of node {host}",
-            expected=f"{name}, up, as [training.nodes] interface says",
-            found=", ".join(each for each, is_up in sorted(there.items()) if is_up) or "none",
-            action="name the interface that all nodes have between them in silo-agent.toml",
         )
 
 

@@ -5,17 +5,30 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from data_contracts.errors import SiloOperatorError
+from silo_agent.restarts import ProcessDiedError
 from silo_agent.training.processes.rank_processes import kept_environment
 
 MODULE = "silo_agent.training.nodes.node"
-COMMAND_SECONDS = 60.0
+START_SECONDS, ASK_SECONDS, GIVE_UP_SECONDS = 30.0, 10.0, 20.0
+"""How long a launcher's command may take to start nodes, to tell of them, and to end them: nobody
+waits for `silo-agent stop` longer than it says, whatever a queue does."""
 ALL = -1
 """Instead of the number of a node: what holds for the launch as a whole."""
 
-_OF_LAUNCHERS = ("SSH_AUTH_SOCK", "SLURM_CONF", "KUBECONFIG", "MUNGE_SOCKET")
+_OF_LAUNCHERS = (
+    *("SSH_AUTH_SOCK", "KRB5CCNAME", "SLURM_CONF", "MUNGE_SOCKET", "KUBECONFIG"),
+    # By these kubectl finds the cluster from within a pod.
+    *("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"),
+)
+
+
+class NotLaunchedError(ProcessDiedError):
+    """A launcher refused or did not answer, which may be a bad minute of a queue or a cluster."""
+
+    wait_seconds: ClassVar[float] = 5.0
 
 
 class StartedNodes(Protocol):
@@ -23,6 +36,10 @@ class StartedNodes(Protocol):
 
     def lost(self) -> Mapping[int, str]:
         """Nodes that can no longer work, by number or `ALL`, and what is known of each."""
+        ...
+
+    def waiting(self) -> Mapping[int, str]:
+        """What is known already of nodes that may not have come, by number or `ALL`."""
         ...
 
     def end(self) -> None:
@@ -58,8 +75,15 @@ def last_line(log: Path) -> str:
     return text.splitlines()[-1][:300] if text else "(none)"
 
 
-def answer(command: Sequence[str], action: str, text: str | None = None) -> str:
-    """What a command of the launcher's printed; SiloOperatorError where it fails or hangs."""
+def answer(
+    command: Sequence[str], action: str, text: str | None = None, seconds: float = START_SECONDS
+) -> str:
+    """What a command of the launcher's printed.
+
+    Raises NotLaunchedError where it fails or takes longer than `seconds`, and SiloOperatorError
+    where it cannot be run.
+    """
+    kind: type[SiloOperatorError] = NotLaunchedError
     try:
         done = subprocess.run(
             command,
@@ -67,19 +91,20 @@ def answer(command: Sequence[str], action: str, text: str | None = None) -> str:
             env=launcher_environment(),
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=seconds,
             check=True,
         )
     except subprocess.CalledProcessError as error:
         words = (error.stderr or error.stdout).strip().splitlines() or ["(it said nothing)"]
         found = f"exit code {error.returncode}: {words[-1][:300]}"
     except subprocess.TimeoutExpired:
-        found = f"no end within {COMMAND_SECONDS:.0f} s"
+        found = f"no end within {seconds:.0f} s"
     except OSError as error:
+        kind = SiloOperatorError
         found = error.strerror or type(error).__name__
     else:
         return done.stdout.strip()
-    raise SiloOperatorError(
+    raise kind(
         f"launcher of the nodes, `{command[0]}`",
         expected="it to do what it was asked for",
         found=found,

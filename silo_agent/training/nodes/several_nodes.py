@@ -22,7 +22,9 @@ from silo_agent.training.nodes.node_launcher import NodeLauncher, StartedNodes
 from silo_agent.training.processes.machine_launch import GroupShape, Processes
 from silo_agent.training.processes.resident_ranks import ORDERS
 
-PLACE = "nodes-"
+PLACE, CHECKED = "nodes-", "checked-nodes-"
+OLD_SECONDS = 24 * 3600.0
+"""No check takes as long as this: what is older was left by one that was killed."""
 
 log = logging.getLogger("silo-agent")
 
@@ -31,12 +33,12 @@ log = logging.getLogger("silo-agent")
 class SeveralNodes:
     """Starts ranks on nodes; satisfies `silo_agent.training.processes.machine_launch.Launcher`.
 
-    `directory` lies on the file system that all nodes see. What `launcher` is made of is read anew
-    for each start.
+    `directory` lies on the file system that all nodes see. `launcher` makes one that logs into a
+    directory; what it is made of is read anew for each start.
     """
 
     settings: NodesSection
-    launcher: Callable[[], NodeLauncher]
+    launcher: Callable[[Path], NodeLauncher]
     directory: Path
 
     @property
@@ -85,7 +87,14 @@ class SeveralNodes:
         )
 
     def _tidy(self, orders: Path) -> None:
-        """Remove what a killed agent left; nodes that still wait there end when it is gone."""
+        """Remove what a killed agent left; nodes that still wait there end when it is gone.
+
+        A check may run beside the agent: what is a check's stays, until it is old.
+        """
+        for checked in self.directory.glob(f"{CHECKED}*"):
+            with suppress(OSError):
+                if time.time() - checked.stat().st_mtime > OLD_SECONDS:
+                    shutil.rmtree(checked, ignore_errors=True)
         for pattern in (f"{PLACE}*", f"{ORDERS}*"):
             for old in self.directory.glob(pattern):
                 if old != orders:
@@ -94,20 +103,33 @@ class SeveralNodes:
     @contextmanager
     def _nodes(self, launch: NodesLaunch, start_seconds: float) -> Iterator["NodeGroup"]:
         """Nodes that do what `launch` says; after the block all have been asked to end."""
+        prefix = CHECKED if launch.is_check else PLACE
         with tempfile.TemporaryDirectory(
-            prefix=PLACE, dir=self.directory, ignore_cleanup_errors=True
+            prefix=prefix, dir=self.directory, ignore_cleanup_errors=True
         ) as directory:
             place = MeetingPlace(Path(directory))
+            if launch.is_check:
+                # The logs beside it are those of ranks that may be at work.
+                launch = launch.model_copy(update={"logs": place.directory})
             place.open(launch)
             with _heartbeat(place, launch.quiet_seconds):
-                started = self.launcher().start(place.directory)
+                started = self.launcher(launch.logs).start(place.directory)
                 group = NodeGroup(place, launch, started, start_seconds)
                 try:
                     yield group
                 finally:
-                    place.close()
-                    group.wait_for_end()
-                    _give_up(started)
+                    _end(place, group, started)
+
+
+def _end(place: MeetingPlace, group: NodeGroup, started: StartedNodes) -> None:
+    """Nodes are given up whatever fails before: else their job would stay in the queue."""
+    try:
+        # On a disk that is full or gone the launcher has to end them.
+        with suppress(OSError):
+            place.close()
+        group.wait_for_end()
+    finally:
+        _give_up(started)
 
 
 def _give_up(started: StartedNodes) -> None:

@@ -1,5 +1,6 @@
 """Nodes out of a Slurm queue: one batch job, in which srun starts one task on each node."""
 
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -9,11 +10,23 @@ from pathlib import Path
 from data_contracts.errors import SiloOperatorError
 from infra.disk.durable_files import write_durably
 from silo_agent.training.engine_spec import Device
-from silo_agent.training.nodes.node_launcher import ALL, answer, last_line, node_command
+from silo_agent.training.nodes.node_launcher import (
+    ALL,
+    ASK_SECONDS,
+    GIVE_UP_SECONDS,
+    answer,
+    last_line,
+    node_command,
+)
 
 SCRIPT, LOG = "job.sbatch", "log-slurm.txt"
-ASK_SECONDS = 15.0
-_LIVES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STAGE_OUT", "RESIZING"}
+EVERY_SECONDS = 15.0
+_FORGOTTEN = "no longer known"
+_OVER = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "REVOKED", "TIMEOUT", _FORGOTTEN),
+}
+_JOB = re.compile(r"^(?P<job>\d+)(;(?P<cluster>[\w.-]+))?$")
 _ACTION = "see `squeue` and [training.nodes.slurm] options in silo-agent.toml, then start it again"
 
 
@@ -34,7 +47,7 @@ class Slurm:
         script = place / SCRIPT
         write_durably(script, self.script(place).encode())
         said = answer([*self.command(), str(script)], _ACTION)
-        return StartedJob(said.split(";")[0], self.logs / LOG)
+        return StartedJob(*submitted(said), self.logs / LOG)
 
     def command(self) -> list[str]:
         """sbatch with what names a path: in a script its patterns would stand for other things."""
@@ -65,27 +78,50 @@ class StartedJob:
     """A job that was submitted."""
 
     job: str
+    cluster: str | None
     log: Path
     _asked: float = field(default_factory=time.monotonic)
     _state: str = "PENDING"
 
     def lost(self) -> Mapping[int, str]:
-        """As `StartedNodes`; Slurm is not asked more often than every `ASK_SECONDS`."""
-        if time.monotonic() - self._asked >= ASK_SECONDS:
+        """As `StartedNodes`; Slurm is not asked more often than every `EVERY_SECONDS`."""
+        if time.monotonic() - self._asked >= EVERY_SECONDS:
             self._asked, self._state = time.monotonic(), self.state()
-        if self._state in _LIVES:
-            return {}
+        return self.waiting() if self._state in _OVER else {}
+
+    def waiting(self) -> Mapping[int, str]:
+        """As `StartedNodes`."""
         return {ALL: f"Slurm job {self.job}: {self._state}; its last line: {last_line(self.log)}"}
 
     def state(self) -> str:
         """What Slurm says of the job; of one that it has forgotten that it is over."""
-        command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={self.job}"]
+        options = ["--noheader", "--format=%T", "--states=all", f"--jobs={self.job}"]
         try:
-            said = answer(command, _ACTION)
+            said = answer(["squeue", *self._where(), *options], _ACTION, seconds=ASK_SECONDS)
         except SiloOperatorError as error:
-            return "no longer known" if "Invalid job id" in error.found else self._state
-        return said.split()[0] if said else "no longer known"
+            return _FORGOTTEN if "Invalid job id" in error.found else self._state
+        # With a cluster named, a line before says which.
+        states = [line for line in said.splitlines() if not line.startswith("CLUSTER:")]
+        return states[-1].split()[0] if states else _FORGOTTEN
 
     def end(self) -> None:
         """As `StartedNodes`."""
-        answer(["scancel", "--quiet", self.job], f"end it by hand: scancel {self.job}")
+        command = ["scancel", *self._where(), "--quiet", self.job]
+        answer(command, f"end it by hand: {' '.join(command)}", seconds=GIVE_UP_SECONDS)
+
+    def _where(self) -> list[str]:
+        return [f"--clusters={self.cluster}"] if self.cluster else []
+
+
+def submitted(said: str) -> tuple[str, str | None]:
+    """Job and cluster, if any, in what sbatch printed; a site's plugin may say more before them."""
+    lines = said.splitlines() or ["(nothing)"]
+    found = _JOB.match(lines[-1].strip())
+    if found is None:
+        raise SiloOperatorError(
+            "answer of sbatch",
+            expected="the number of the job in its last line, as --parsable has it",
+            found=repr(lines[-1][:100]),
+            action="see `squeue` for a job that was submitted, and what `sbatch --parsable` prints",
+        )
+    return found["job"], found["cluster"]

@@ -53,10 +53,18 @@ def first_of(codes: Mapping[int, int], logs: Mapping[int, Path]) -> tuple[int, F
     def consequence(rank: int) -> tuple[bool, bool, float]:
         # A launcher terminates the ranks that are left; others fail on a lost connection, later.
         code = codes[rank]
-        return code == -signal.SIGTERM, code >= 0, logs[rank].stat().st_mtime
+        return code == -signal.SIGTERM, code >= 0, _written(logs[rank])
 
     first = min(codes, key=consequence)
     return first, FailedProcess(f"rank {first}", codes[first], logs[first])
+
+
+def _written(log: Path) -> float:
+    """When; last of all where this machine does not see the log, or not yet."""
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return float("inf")
 
 
 def log_of(rank: int, launcher: Path, job: Path | None) -> Path:
@@ -67,7 +75,11 @@ def log_of(rank: int, launcher: Path, job: Path | None) -> Path:
 
 
 def _last_error_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    try:
+        text = log.read_text(errors="replace")
+    except OSError as error:
+        return f"(the log cannot be read: {error.strerror or type(error).__name__})"
+    lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR_LINE.match(line) and _TORCHRUN_SUMMARY not in line]
     last = (errors or lines or ["(the log is empty)"])[-1]
     return last.strip()[:300]

@@ -126,7 +126,8 @@ def kept_environment() -> dict[str, str]:
 def _environment(launch: Launch, directory: Path, pipe: Path) -> dict[str, str]:
     return {
         "GLOO_SOCKET_IFNAME": _LOOPBACK,
-        "NCCL_SOCKET_IFNAME": _LOOPBACK,
+        # NCCL takes a name for the beginning of names, Gloo for one.
+        "NCCL_SOCKET_IFNAME": f"={_LOOPBACK}",
         **kept_environment(),
         **_FIXED,
         "OMP_NUM_THREADS": str(launch.threads),

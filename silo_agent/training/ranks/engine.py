@@ -26,7 +26,7 @@ from data_contracts.errors import SiloOperatorError
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
-from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
+from silo_agent.training.ranks.checkpoints import ResumePoint, agreed_point, mark_complete
 from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
     RESIDUAL_NAME,
@@ -212,7 +212,7 @@ class LoraEngine:
 
     def load_checkpoint(self, directory: Path, fingerprint: str) -> ResumePoint | None:
         """Go back to the newest complete checkpoint of this very job, if there is one."""
-        point = newest_complete(directory, fingerprint)
+        point = agreed_point(directory, fingerprint)
         if point is not None:
             self._engine.load_checkpoint(str(directory), tag=point.tag, load_module_strict=False)
         dist.barrier()

@@ -12,11 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch.distributed as dist
 
 from data_contracts.errors import SiloOperatorError
 from infra.disk.durable_files import write_durably
+from silo_agent.restarts import ProcessDiedError
+from silo_agent.training.nodes.network_interface import address_of
 from silo_agent.training.nodes.node import INTERFACE_VARIABLE, MEETING_VARIABLE, PORT_VARIABLE
 
 ADDRESS = "address.json"
@@ -26,7 +27,8 @@ POLL_SECONDS = 0.1
 def store_of_nodes(rank: int, ranks: int, timeout: timedelta) -> Any:
     """The store that all ranks share, when all can reach it; None for ranks of one machine.
 
-    Raises SiloOperatorError when the port is taken, or the first rank does not say where it is.
+    Raises SiloOperatorError when the port is taken, and ProcessDiedError when the first rank does
+    not say where it is.
     """
     place = os.environ.get(MEETING_VARIABLE)
     if place is None:
@@ -53,23 +55,8 @@ def store_of_nodes(rank: int, ranks: int, timeout: timedelta) -> Any:
     )
 
 
-def address_of(interface: str) -> tuple[socket.AddressFamily, str]:
-    """The first address of an interface, IPv4 before IPv6; SiloOperatorError where it has none."""
-    of_interface = psutil.net_if_addrs().get(interface, [])
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for each in of_interface:
-            if each.family == family:
-                return family, each.address
-    raise SiloOperatorError(
-        f"network interface {interface} of {socket.gethostname()}",
-        expected="an address",
-        found="none",
-        action="give it one, or name another interface in [training.nodes] of silo-agent.toml",
-    )
-
-
 def _listening(interface: str, port: int) -> socket.socket:
-    family, address = address_of(interface)
+    family, address = address_of(interface, socket.gethostname())
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -90,7 +77,7 @@ def _said(path: Path, timeout: timedelta) -> tuple[str, int]:
     deadline = time.monotonic() + timeout.total_seconds()
     while not path.exists():
         if time.monotonic() > deadline:
-            raise SiloOperatorError(
+            raise ProcessDiedError(
                 "meeting of the nodes",
                 expected=f"the first rank to say in {path} where it listens",
                 found=f"nothing within {timeout}",

@@ -1,9 +1,12 @@
 """What is handed to Slurm and Kubernetes, judged by their own tools where those are installed."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ import pytest
 
 from data_contracts.errors import SiloOperatorError
 from silo_agent.config import SiloConfig, parse_config
-from silo_agent.nodes_settings import KubernetesSection
+from silo_agent.nodes_settings import KubernetesSection, NodesSection
+from silo_agent.restarts import ProcessDiedError, with_restarts
 from silo_agent.training.memory_room import machine_bytes, room_of
 from silo_agent.training.nodes.chosen import chosen_launcher, node_launcher
 from silo_agent.training.nodes.hosts import Hosts
-from silo_agent.training.nodes.kubernetes import Kubernetes, failed_pods
-from silo_agent.training.nodes.node_launcher import answer, node_command
-from silo_agent.training.nodes.slurm import Slurm
+from silo_agent.training.nodes.kubernetes import Kubernetes, failed_pods, waiting_pods
+from silo_agent.training.nodes.node_launcher import NotLaunchedError, answer, node_command
+from silo_agent.training.nodes.slurm import Slurm, StartedJob, submitted
 from silo_agent.training.processes.machine_launch import ThisMachine
 
 PLACE = Path("/shared/silo of a 'hospital' $HOME %j/nodes-1")
@@ -166,8 +170,123 @@ def test_a_command_that_is_missing_or_fails_is_named_with_its_last_words() -> No
     with pytest.raises(SiloOperatorError, match=r"`sbatch-7`: expected .*; found No such file"):
         answer(["sbatch-7"], "see squeue")
     command = ["sh", "-c", "echo one >&2; echo invalid partition >&2; exit 1"]
-    with pytest.raises(SiloOperatorError, match=r"exit code 1: invalid partition\. To fix it: see"):
+    with pytest.raises(NotLaunchedError, match=r"exit code 1: invalid partition\. To fix it: see"):
         answer(command, "see squeue")
+
+
+def test_a_bad_minute_of_a_queue_costs_a_start_and_not_the_agent(tmp_path: Path) -> None:
+    """What fails or hangs is started again, after a while; what is not installed is not."""
+    flag = tmp_path / "seen"
+    failing = f"test -e '{flag}' && echo 7 || {{ touch '{flag}'; echo no answer >&2; exit 1; }}"
+
+    class SoonAgainError(NotLaunchedError):
+        wait_seconds = 0.2
+
+    def start() -> str:
+        try:
+            return answer(["sh", "-c", failing], "see squeue")
+        except NotLaunchedError as error:
+            raise SoonAgainError(
+                error.problem, expected=error.expected, found=error.found, action=error.action
+            ) from None
+
+    began = time.monotonic()
+    assert with_restarts(start, 1) == "7"
+    assert time.monotonic() - began > 0.2
+    assert NotLaunchedError.wait_seconds > 1
+    with pytest.raises(NotLaunchedError, match="found no end within 0 s"):
+        answer(["sleep", "9"], "see squeue", seconds=0.1)
+    with pytest.raises(SiloOperatorError) as missing:
+        answer(["sbatch-7"], "see squeue")
+    assert not isinstance(missing.value, ProcessDiedError)
+
+
+@pytest.mark.parametrize("name", ["SSH_AUTH_SOCK", "KRB5CCNAME", "KUBERNETES_SERVICE_HOST"])
+def test_what_a_launcher_finds_its_cluster_by_is_passed_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "there")
+    assert f"{name}=there" in answer(["env"], "").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("said", "job"),
+    [
+        ("12", ("12", None)),
+        ("12;north-2", ("12", "north-2")),
+        ("Your account has 3 hours left.\n12\n", ("12", None)),
+    ],
+)
+def test_the_number_of_a_job_is_in_the_last_line_of_sbatch(
+    said: str, job: tuple[str, str | None]
+) -> None:
+    assert submitted(said) == job
+
+
+@pytest.mark.parametrize("said", ["", "Submitted batch job 12", "12;", "--all"])
+def test_what_is_no_number_of_a_job_is_told(said: str) -> None:
+    with pytest.raises(SiloOperatorError, match=r"answer of sbatch: expected the number"):
+        submitted(said)
+
+
+def squeue(directory: Path, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of this name that logs its arguments."""
+    directory.mkdir()
+    for name in ("squeue", "scancel"):
+        command = directory / name
+        command.write_text(f'#!/bin/sh\necho {name} "$@" >> {directory}/asked\n{says}\n')
+        command.chmod(0o700)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize(
+    ("says", "is_lost"),
+    [
+        ("echo RUNNING", False),
+        ("echo CLUSTER: north; echo REQUEUED", False),
+        ("echo SIGNALING", False),
+        ("echo slow controller >&2; exit 1", False),
+        ("echo TIMEOUT", True),
+        ("echo CLUSTER: north; echo PREEMPTED", True),
+        ("true", True),
+        ("echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", True),
+    ],
+)
+def test_a_job_is_lost_in_the_states_that_are_ends(
+    says: str, is_lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue(tmp_path / "bin", says, monkeypatch)
+    started = StartedJob("12", "north", tmp_path / "log", _asked=float("-inf"))
+    assert bool(started.lost()) is is_lost
+    with suppress(SiloOperatorError):
+        started.end()
+    asked = (tmp_path / "bin" / "asked").read_text().splitlines()
+    assert [line.split()[:2] for line in asked] == [
+        ["squeue", "--clusters=north"],
+        ["scancel", "--clusters=north"],
+    ]
+
+
+def test_a_pod_that_cannot_say_a_word_is_told_by_the_cluster() -> None:
+    container = kubernetes().manifest(PLACE, "j")["spec"]["template"]["spec"]["containers"][0]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert kubernetes().manifest(PLACE, "j")["spec"]["ttlSecondsAfterFinished"] > 0
+    states = {
+        0: ("Failed", {"terminated": {"reason": "Error", "message": "a\nNo module named x\n"}}),
+        1: ("Pending", {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}),
+    }
+    items = [
+        {
+            "metadata": {
+                "name": f"p{number}",
+                "annotations": {"batch.kubernetes.io/job-completion-index": str(number)},
+            },
+            "status": {"phase": phase, "containerStatuses": [{"state": state}]},
+        }
+        for number, (phase, state) in states.items()
+    ]
+    assert failed_pods({"items": items}) == {0: "pod p0 failed: Error: No module named x"}
+    assert waiting_pods({"items": items}) == {1: "pod p1 waits: ImagePullBackOff: no such image"}
 
 
 def test_credentials_of_the_agent_do_not_reach_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,11 +316,22 @@ def test_hosts_come_from_the_hostfile_of_the_home(tmp_path: Path) -> None:
         ("launcher = 'slurm'\nslurm = { options = ['rm -rf /'] }", "ranks = 2", "slurm.options"),
         ("launcher = 'slurm'\nquiet_seconds = 0.1", "ranks = 2", "quiet_seconds"),
         ("launcher = 'hosts'\ninterface_name = 'x'", "ranks = 2", "interface_name"),
+        ("launcher = 'slurm'\nslurm = { options = ['--nodes=9'] }", "ranks = 2", "found --nodes,"),
+        ("launcher = 'slurm'\nslurm = { options = ['--arr=1-3'] }", "ranks = 2", "found --arr,"),
+        ("launcher = 'slurm'\nslurm = { options = ['--wait'] }", "ranks = 2", "found --wait,"),
     ],
 )
 def test_settings_that_cannot_be_are_named(nodes: str, training: str, message: str) -> None:
     with pytest.raises(SiloOperatorError, match=message):
         configured(nodes, training)
+
+
+def test_an_interface_has_a_name_of_its_own() -> None:
+    """NCCL takes what follows a colon for a port, and an alias is an address of the same one."""
+    fields = {"launcher": "hosts", "count": 2}
+    assert NodesSection.model_validate({**fields, "interface": "ib0.7"}).interface == "ib0.7"
+    with pytest.raises(ValueError, match="interface"):
+        NodesSection.model_validate({**fields, "interface": "ib0:1"})
 
 
 def test_a_mount_is_the_same_for_all() -> None:
