@@ -1,12 +1,11 @@
 """What happens to the ranks, and what the agent says, when something goes wrong."""
 
-import multiprocessing
+import json
 import os
 import signal
 import stat
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from silo_agent.training.processes.torchrun import (
     failed_ranks,
     torchrun_command,
 )
-from silo_agent.training.ranks.forked import exit_codes
 from silo_agent.training.run_files import RunFiles, read_failure
 from tests.silo_agent.training.tiny_jobs import Jobs, TinySilo, job_processes
 
@@ -122,7 +120,8 @@ def test_a_killed_launcher_takes_its_ranks_along(silo: TinySilo) -> None:
 
     def kill_launcher_and_go_on() -> bool:
         running = job_processes(psutil.Process())
-        if len(running) == 3:
+        # Once: killed ones may still be there when it is looked again.
+        if len(running) == 3 and not seen:
             seen.extend(running)
             running[0].kill()
         return False
@@ -144,15 +143,26 @@ def test_a_rank_that_starts_after_the_agent_died_ends(tmp_path: Path) -> None:
     assert ran.returncode == ORPHANED
 
 
+WAITING_RANKS = """
+import json, multiprocessing, time
+from silo_agent.training.ranks.forked import exit_codes
+fork = multiprocessing.get_context("fork")
+ranks = [fork.Process(target=time.sleep, args=(seconds,)) for seconds in (0, 60, 60)]
+for rank in ranks:
+    rank.start()
+ranks[0].join()
+ranks[2].kill()
+print(json.dumps(exit_codes(ranks)))
+"""
+
+
 def test_the_first_rank_that_fails_ends_the_others_and_is_told_from_them(tmp_path: Path) -> None:
-    """Real processes, which only wait: one until it is killed, and one that has ended well."""
-    fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=time.sleep, args=(seconds,)) for seconds in (0, 60, 60)]
-    for rank in ranks:
-        rank.start()
-    ranks[0].join()
-    ranks[2].kill()
-    codes = exit_codes(list(ranks))
+    """Real processes, which only wait: one until it is killed, and one that has ended well.
+
+    Forked where nothing else runs, as ranks are.
+    """
+    ran = subprocess.run([sys.executable, "-c", WAITING_RANKS], capture_output=True, check=True)
+    codes = json.loads(ran.stdout)
     assert codes == [0, -signal.SIGTERM, -signal.SIGKILL]
     log = tmp_path / LOG_NAME
     log.write_text(f"a warning\n{closing_message(codes)}\n")

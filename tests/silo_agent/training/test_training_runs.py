@@ -13,7 +13,7 @@ from silo_agent.training.loss import Loss, mean_loss
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.machine_launch import FORKED
 from silo_agent.training.results import TrainingResult
-from silo_agent.training.run_files import RunFiles
+from silo_agent.training.run_files import RunFiles, training_result
 from tests.silo_agent.training.killed_agent import CREDENTIAL, Resumed
 from tests.silo_agent.training.shared_ranks import finished
 from tests.silo_agent.training.tiny_jobs import (
@@ -177,7 +177,9 @@ def test_half_of_the_steps_give_one_adapter_however_they_came_to_be_half(
 def test_a_baseline_for_which_there_is_no_time_costs_the_local_adapter_nothing(
     one_rank: Jobs,
 ) -> None:
-    result = finished(one_rank["no-time-for-a-baseline"])
+    job = one_rank["no-time-for-a-baseline"]
+    result = training_result(job, job.fingerprint())
+    assert result is not None
     assert (result.steps, result.silo_only, result.silo_only_adapter) == (STEPS, None, None)
 
 
