@@ -33,7 +33,7 @@ from silo_agent.training.processes.resident_ranks import ResidentRanks
 
 RESULTS, QUICK_RESULTS = STATE / "bench/train.json", STATE / "bench/train-quick.json"
 WORK = STATE / "bench/train"
-STEPS, REPEATS, ROUNDS = 6, 3, 4
+STEPS, REPEATS, ROUNDS = 3, 3, 4
 QUICK_STEPS = 2
 PEERS = ("flower", "nvflare")
 
@@ -50,7 +50,8 @@ def main() -> None:
     material = prepared(WORK, steps)
     lengths = material.lengths()
     say(f"records: {json.dumps(lengths)} tokens; {RANKS} ranks, {steps} steps")
-    figures = {**_rates(speeds(material, repeats)), **overheads(chosen.quick)}
+    beside = overheads(chosen.quick)
+    figures = {**_rates(speeds(material, repeats)), **beside}
     figures |= {"memory_estimate_worst_error": _memory_error()}
     figures |= {"record_tokens": lengths, "steps": steps, "repeats": repeats}
     figures |= {"poll_seconds": POLLS, "machine": _machine()}
