@@ -515,6 +515,8 @@ def test_a_remote_shell_is_ended_with_what_it_started(tmp_path: Path) -> None:
     while not (proxies := below.children()):
         time.sleep(0.02)
     started.end()
+    # Killed, it is gone as soon as the system comes to it; it would sleep for a minute.
+    psutil.wait_procs(proxies, timeout=10)
     assert not any(map(executes, proxies))
 
 
