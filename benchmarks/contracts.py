@@ -11,7 +11,6 @@ Everything is pinned to one core, child processes included.
 
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -19,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from rich.console import Console
 
 from benchmarks import copyright_probe, personal_data
 from benchmarks.contract_home import make_home, open_gate, sign_verdict
+from benchmarks.machine import machine
 
 RECORDS = 1_000_000
 CHARACTERS = 400
@@ -40,7 +39,7 @@ def main() -> None:
     """Run everything; print a line each and write the JSON file."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     console = Console()
-    console.print(_machine(), highlight=False)
+    console.print(machine("one"), highlight=False)
     figures: dict[str, float] = {}
     for step in (_million, _copyright, _personal_data):
         for name, value in step().items():
@@ -121,15 +120,6 @@ def _records(count: int) -> Iterator[dict[str, str]]:
             "licence": ("MIT", "CC-BY-4.0", "Apache-2.0 OR MIT")[number % 3],
             "source": "benchmark",
         }
-
-
-def _machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    now = f"{datetime.now(UTC):%Y-%m-%d}"
-    return (
-        f"{platform.machine()}, {platform.system()} {platform.release()}, one of "
-        f"{os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, {now}"
-    )
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ micro-batches of several sizes, one after the other in one process with one thre
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import machine
 
 STATE = Path(".consortia")
 RESULTS = STATE / "bench/data.json"
@@ -37,7 +37,7 @@ def main(count: int) -> None:
     """Measure everything, and write and print it."""
     model_dir, records = _prepared(count)
     measures = ("tokenise", "map again", FILL, "round 1", "round 2", WHOLE, "micro-batches")
-    found: dict[str, Any] = {"machine": _machine(), "records": count}
+    found: dict[str, Any] = {"machine": machine("one"), "records": count}
     found["bytes of records"] = records.stat().st_size
     for what in measures:
         found[what] = _child(what, model_dir, records)
@@ -201,14 +201,6 @@ def _peak_mb() -> float:
 def _anonymous_mb() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0)
-
-
-def _machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{platform.machine()}, {platform.system()}, one of {os.cpu_count()} cores, "
-        f"{memory:.0f} GiB, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
-    )
 
 
 if __name__ == "__main__":

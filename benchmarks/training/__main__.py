@@ -8,14 +8,12 @@ Then rounds of a real federation, of Flower and of NVIDIA FLARE: what they take 
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import sys
-from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
+from benchmarks.machine import machine
 from benchmarks.training.contenders import (
     BARE,
     BARE_WHOLE,
@@ -54,7 +52,7 @@ def main() -> None:
     figures = {**_rates(speeds(material, repeats)), **beside}
     figures |= {"memory_estimate_worst_error": _memory_error()}
     figures |= {"record_tokens": lengths, "steps": steps, "repeats": repeats}
-    figures |= {"poll_seconds": POLLS, "machine": _machine()}
+    figures |= {"poll_seconds": POLLS, "machine": machine("two")}
     results = QUICK_RESULTS if chosen.quick else RESULTS
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(figures, indent=1) + "\n")
@@ -142,14 +140,6 @@ def say(line: str) -> None:
     """Progress, on stdout."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def _machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
-    )
 
 
 if __name__ == "__main__":

@@ -110,11 +110,14 @@ class TrainingJob(JobValue):
         """Steps without which the job is not done."""
         return self.least_steps or self.recipe.local_steps
 
+    def may_end(self, done: int) -> bool:
+        """Whether the steps that are done are enough, and the clock is to be asked."""
+        return self.end_by is not None and done >= self.fewest_steps
+
     def is_time_over(self, done: int, step_seconds: float, now: datetime) -> bool:
-        """Whether the steps that are done are enough, and another would not be over by `end_by`."""
-        if self.end_by is None or done < self.fewest_steps:
-            return False
-        return now + timedelta(seconds=step_seconds) > self.end_by
+        """Whether it may end, and another step would not be over by `end_by`."""
+        is_late = self.end_by is not None and now + timedelta(seconds=step_seconds) > self.end_by
+        return is_late and self.may_end(done)
 
     def alone(self) -> "TrainingJob":
         """The silo-only baseline: it starts from its own past, trains both factors and is pulled

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch.distributed as dist
 from pydantic import TypeAdapter
 
 from infra.disk.durable_files import write_durably
@@ -56,10 +55,3 @@ def newest_complete(directory: Path, fingerprint: str) -> ResumePoint | None:
         return TypeAdapter(ResumePoint).validate_python(marker["point"])
     except (FileNotFoundError, ValueError):
         return None
-
-
-def agreed_point(directory: Path, fingerprint: str) -> ResumePoint | None:
-    """What the first rank finds, told to all: another machine may see an older marker."""
-    found = [newest_complete(directory, fingerprint) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(found)
-    return found[0]

@@ -26,7 +26,7 @@ from data_contracts.errors import SiloOperatorError
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
-from silo_agent.training.ranks.checkpoints import ResumePoint, agreed_point, mark_complete
+from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
 from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
     RESIDUAL_NAME,
@@ -41,6 +41,7 @@ from silo_agent.training.ranks.lora_model import (
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens, micro_batches
 from silo_agent.training.ranks.packing_check import may_batch, may_pack
+from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
 from silo_agent.training.ranks.zero_settings import leave_stage_3, zero_settings
@@ -212,7 +213,7 @@ class LoraEngine:
 
     def load_checkpoint(self, directory: Path, fingerprint: str) -> ResumePoint | None:
         """Go back to the newest complete checkpoint of this very job, if there is one."""
-        point = agreed_point(directory, fingerprint)
+        point = of_first_rank(lambda: newest_complete(directory, fingerprint))
         if point is not None:
             self._engine.load_checkpoint(str(directory), tag=point.tag, load_module_strict=False)
         dist.barrier()

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch.distributed as dist
 
@@ -21,7 +20,7 @@ from silo_agent.training.ranks.packing import (
     pack_heldout,
     pack_training,
 )
-from silo_agent.training.ranks.process_group import gpu_memory_bytes, peak_rss_bytes
+from silo_agent.training.ranks.process_group import gpu_memory_bytes, of_first_rank, peak_rss_bytes
 from silo_agent.training.ranks.shard_cache import ShardCache
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.ranks.token_shard import TokenShard
@@ -33,8 +32,6 @@ from silo_agent.training.run_files import (
     training_result,
     write_result,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
     Raises ConsortiaError kinds a person can act on.
     """
     round_ = _round(job, fingerprint, kept)
-    result = _of_first_rank(training_result(job, fingerprint))
+    result = of_first_rank(lambda: training_result(job, fingerprint))
     if result is None:
         federated = _Part("training", job, round_.files.adapter, True, job.measure_local)
         result = _result(round_, _train(round_, federated))
@@ -215,16 +212,9 @@ def _step_seconds(point: ResumePoint) -> float:
 def _is_time_over(job: TrainingJob, done: int, step_seconds: float) -> bool:
     """By the clock of the first rank, so that all ranks agree; asked of none where nothing may end
     early."""
-    if job.end_by is None or done < job.fewest_steps:
-        return False
-    return _of_first_rank(job.is_time_over(done, step_seconds, SystemClock().now()))
-
-
-def _of_first_rank(value: T) -> T:
-    """What rank 0 has found: clocks differ, and what lies on a shared file system is seen late."""
-    found = [value]
-    dist.broadcast_object_list(found)
-    return found[0]
+    return job.may_end(done) and of_first_rank(
+        lambda: job.is_time_over(done, step_seconds, SystemClock().now())
+    )
 
 
 def _checkpoints(part: _Part) -> Path:

@@ -3,6 +3,8 @@
 import os
 import resource
 import sys
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import deepspeed
 import torch
@@ -12,6 +14,8 @@ from deepspeed.constants import default_pg_timeout
 from silo_agent.training.engine_spec import Device
 from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
 from silo_agent.training.ranks.meeting import store_of_nodes
+
+T = TypeVar("T")
 
 
 def join_ranks(device: Device, threads: int) -> None:
@@ -33,6 +37,14 @@ def join_ranks(device: Device, threads: int) -> None:
             backend, store=store, rank=rank, world_size=ranks, timeout=default_pg_timeout
         )
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, rank=rank, world_size=ranks)
+
+
+def of_first_rank(find: Callable[[], T]) -> T:
+    """What the first rank finds, told to all: clocks differ, and another machine may see an older
+    file."""
+    found = [find() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found)
+    return cast(T, found[0])
 
 
 def peak_rss_bytes() -> int:

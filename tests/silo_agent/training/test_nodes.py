@@ -469,11 +469,12 @@ def test_all_ranks_go_on_from_where_the_first_one_says(tmp_path: Path) -> None:
     script = tmp_path / "rank.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nimport torch.distributed as dist\n"
-        "from silo_agent.training.ranks.checkpoints import agreed_point\n"
+        "from silo_agent.training.ranks.checkpoints import newest_complete\n"
+        "from silo_agent.training.ranks.process_group import of_first_rank\n"
         "rank, below = int(os.fork() == 0), Path(sys.argv[1])\n"
         "store = dist.FileStore(str(below / 'store'), 2)\n"
         "dist.init_process_group('gloo', store=store, rank=rank, world_size=2)\n"
-        "point = agreed_point(below / str(rank), 'f')\n"
+        "point = of_first_rank(lambda: newest_complete(below / str(rank), 'f'))\n"
         "(below / f'point-{rank}').write_text(str(point.step))\n"
         "sys.exit(rank == 0 and os.wait()[1])\n"
     )
