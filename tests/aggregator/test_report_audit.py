@@ -14,6 +14,7 @@ from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.audit.claim import Claim
 from aggregator.audit.report_audit import audit, holds
 from aggregator.report.bundle import Bundle, bundle_of
+from aggregator.report.compliance_page.page import RENDERER
 from aggregator.report.round_report import build_report
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import earlier_after
@@ -147,7 +148,7 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "retention": Retention(mode="compliance", days=1),
         "error_interval": Decimal("0.001"),
         "step": Decimal("1.5"),
-        "page": PageRef(renderer=1, digest=digest("another page")),
+        "page": PageRef(renderer=RENDERER, digest=digest("another page")),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
     value = changes.get(field, getattr(other, field))
