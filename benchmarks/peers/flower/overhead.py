@@ -14,24 +14,21 @@ from superlink import (
     BIN,
     HERE,
     free_port,
-    listens,
     own_environment,
+    served,
     start,
     submit,
-    superlink_command,
     wait,
 )
 
-START_SECONDS, ROUNDS_SECONDS = 60.0, 1500.0
+ROUNDS_SECONDS = 1500.0
 
 
 def main(folder: Path, rounds: int) -> None:
     """Start everything, submit the run, wait for its figures."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         variables = own_environment(Path(name)) | {"HF_HUB_OFFLINE": "1"}
-        address = f"127.0.0.1:{free_port()}"
-        start(stack, superlink_command(address), variables)
-        wait(lambda: listens(address), START_SECONDS)
+        address, _ = served(stack, variables)
         node = [f"{BIN}/flower-supernode", "--insecure", "--superlink", address]
         start(stack, [*node, "--port", str(free_port())], variables)
         config = f'rounds={rounds} folder="{folder}"'

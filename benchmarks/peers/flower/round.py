@@ -29,16 +29,15 @@ from superlink import (
     BIN,
     HERE,
     free_port,
-    listens,
     own_environment,
+    served,
     start,
     submit,
-    superlink_command,
     wait,
 )
 
 PROCESSES = 2
-START_SECONDS, ROUNDS_SECONDS = 60.0, 500.0
+ROUNDS_SECONDS = 500.0
 
 
 def main() -> None:
@@ -52,9 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
         variables = own_environment(directory)
-        address = f"127.0.0.1:{free_port()}"
-        link = start(stack, superlink_command(address), variables)
-        wait(lambda: listens(address), START_SECONDS)
+        address, link = served(stack, variables)
         for command in _silo_commands(address, options):
             start(stack, command, variables)
         config = f'silos={options.silos} rounds={options.runs + 1} directory="{directory}"'

@@ -11,13 +11,18 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
+START_SECONDS = 60.0
 
 
-def superlink_command(address: str) -> list[str]:
-    """The command that serves at `address`, without TLS."""
-    host, port = address.split(":")
-    command = [f"{BIN}/flower-superlink", "--insecure", "--host", host, "--port", port]
-    return [*command, "--disable-runtime-dependency-installation"]
+def served(stack: ExitStack, environment: dict[str, str]) -> tuple[str, subprocess.Popen[bytes]]:
+    """The address of a SuperLink without TLS, when it answers, and its process."""
+    port = str(free_port())
+    address = f"127.0.0.1:{port}"
+    command = [f"{BIN}/flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port]
+    command += ["--disable-runtime-dependency-installation"]
+    process = start(stack, command, environment)
+    wait(lambda: listens(address), START_SECONDS)
+    return address, process
 
 
 def own_environment(directory: Path) -> dict[str, str]:
