@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 # Each of two test processes has one core: threads that wait for each other would only get in the way.
 TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 
 # What the caller's shell has set for another Python must not reach this one; and children that may
 # not keep compiled modules would each compile all of ours again.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-stop test chaos check check-wheels format clean
+.PHONY: help demo demo-stop test test-long chaos check check-wheels format clean
 .PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train
 
 help: ## list the targets
@@ -23,12 +24,15 @@ demo: $(READY) ## three institutions, two rounds, one machine (KEEP=1 leaves it 
 demo-stop: $(READY) ## stop a demo that was kept running
 	@$(BIN)/consortia stack stop --state .consortia/demo/stack
 
-test: check ## all checks and tests
-	@$(TWO_PROCESSES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: check ## all checks and the tests, about ten minutes on two cores
+	@$(TWO_PROCESSES) $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not long and not campaign"
 
-chaos: check ## the long campaigns that `make test` leaves out
+test-long: $(READY) ## the tests that wait for whole federations, deadlines and killed processes; CI runs both
+	@$(TWO_PROCESSES) $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "(long or beginning) and not campaign"
+
+chaos: check ## the campaigns: every guard deleted, millions of mutated inputs, hundreds of years
 	@$(TWO_PROCESSES) $(BIN)/python -m tests.chaos
-	@$(TWO_PROCESSES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m campaign
+	@$(TWO_PROCESSES) $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m campaign
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

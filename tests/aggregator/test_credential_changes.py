@@ -48,6 +48,7 @@ class Rotated(StoredFederation):
         assert revoke_replaced(self.service, name, bucket)
 
 
+@pytest.mark.long
 def test_a_round_goes_on_while_every_credential_is_replaced_and_the_old_one_revoked(
     object_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:

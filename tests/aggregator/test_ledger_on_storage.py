@@ -151,6 +151,7 @@ def another_storage(tmp_path: Path) -> Iterator[RunningStorage]:
     running.stop()
 
 
+@pytest.mark.long
 def test_storage_without_versions_keeps_copies(
     another_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -44,6 +44,7 @@ REF = ArtifactRef(digest=DIGEST, size=2**53 - 1)
 LONG = Decimal("-999999999999999999.12345678901234567890")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "silos",
     [80, pytest.param(1000, marks=[pytest.mark.campaign, pytest.mark.timeout(3000)])],

@@ -31,6 +31,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStorage
     running.stop()
 
 
+@pytest.mark.long
 def test_a_storage_operator_prunes_and_nobody_else(
     storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -111,6 +111,7 @@ def test_what_the_card_tells_its_reader_works(
     assert (config["base_model_name_or_path"], config["revision"]) == (HUB_ID, COMMIT)
 
 
+@pytest.mark.long
 def test_what_the_page_for_model_users_says_works(
     make_federation: MakeFederation, tmp_path: Path, tiny_model: Path
 ) -> None:

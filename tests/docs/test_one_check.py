@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from itertools import product
 
 import pytest
 import yaml
@@ -39,6 +40,22 @@ def test_tests_begin_with_the_check(target: str) -> None:
     assert "pytest" in commands_of(target)[-1]
 
 
+def test_every_test_is_in_one_of_the_three_targets() -> None:
+    """By its marks: what one leaves out another runs."""
+    short, long, campaign = (
+        compile(_marks_of(target), target, "eval") for target in ("test", "test-long", "chaos")
+    )
+    for marks in product((False, True), repeat=3):
+        names = dict(zip(("long", "beginning", "campaign"), marks, strict=True))
+        assert sum(eval(marked, {}, names) for marked in (short, long, campaign)) >= 1, names
+
+
+def _marks_of(target: str) -> str:
+    found = re.search(r"-m (?:\"([^\"]+)\"|(campaign))$", commands_of(target)[-1])
+    assert found is not None
+    return found[1] or found[2]
+
+
 def test_the_hook_of_a_commit_is_the_check_and_nothing_else() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     (repository,) = config["repos"]
@@ -49,9 +66,12 @@ def test_the_hook_of_a_commit_is_the_check_and_nothing_else() -> None:
     assert not {"files", "exclude", "types", "stages", "args"} & (hook.keys() | config.keys())
 
 
-def test_ci_runs_the_command_that_readme_names_and_no_other_check() -> None:
+def test_ci_runs_the_commands_that_readme_names_and_no_other_check() -> None:
     (ci,) = (path for path in (ROOT / ".ci").iterdir() if path.is_file())
     lines = ci.read_text().splitlines()
-    assert [line for line in lines if re.search(r"\bmake\b", line)] == ["make test"]
-    assert lines[-1] == "make test"
+    assert [line for line in lines if re.search(r"\bmake\b", line)] == [
+        "make test",
+        "make test-long",
+    ]
+    assert lines[-1] == "make test-long"
     assert not re.search(r"\b(ruff|mypy|pytest|lint-imports)\b", ci.read_text())

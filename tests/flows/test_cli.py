@@ -146,6 +146,7 @@ def test_init_shows_fingerprints_and_storage_has_policies(
     }
 
 
+@pytest.mark.long
 @pytest.mark.stack
 def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     tmp_path: Path, object_storage: RunningStorage

@@ -113,6 +113,7 @@ def test_a_changed_contract_needs_both_signatures_again(homes: Homes) -> None:
     assert homes.in_force()
 
 
+@pytest.mark.long
 def test_the_commands_say_what_they_did(homes: Homes) -> None:
     path, home = str(homes.contract), str(homes.silo)
     done = consortia("contract", "lint", path)

@@ -51,6 +51,7 @@ def public(tmp_path: Path) -> PublicSet:
     return PublicSet(path, sequences=8)
 
 
+@pytest.mark.long
 def test_shapley_values_share_out_what_the_round_changed(
     federation: SimulatedFederation, public: PublicSet
 ) -> None:
@@ -66,6 +67,7 @@ def test_shapley_values_share_out_what_the_round_changed(
     assert [value["silo"] for value in written["values"]] == ["silo-a", "silo-b", "silo-c"]
 
 
+@pytest.mark.long
 def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
     federation: SimulatedFederation, public: PublicSet, tmp_path: Path
 ) -> None:

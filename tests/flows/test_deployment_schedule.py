@@ -22,6 +22,7 @@ IN_BERLIN = ScheduleSection(cron="0 2 * * *", timezone="Europe/Berlin")
 ON_DEMAND = ScheduleSection()
 
 
+@pytest.mark.long
 def test_an_identical_schedule_stays_and_a_changed_one_takes_its_runs_along(
     client: SyncPrefectClient, federation: FederationSettings
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_line_that_was_removed_schedules_nothing_any_more(
     assert again == ("no schedule; rounds start on demand only",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("wanted", "slug"), [(NIGHTLY, None), (ON_DEMAND, "mine")], ids=["nightly", "on-demand"]
 )

@@ -91,6 +91,7 @@ def test_the_storage_of_a_federation_is_counted_and_pruned(
     assert not [path for path in home.rglob("*") if path.is_file() and _holds(path, secret)]
 
 
+@pytest.mark.long
 @pytest.mark.stack
 def test_the_coordinator_s_own_credential_may_not_prune(tmp_path: Path) -> None:
     storage = start_object_storage(tmp_path / "stack", StoragePorts.automatic())

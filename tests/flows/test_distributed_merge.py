@@ -84,6 +84,7 @@ def runs(cluster: Cluster) -> list[tuple[str | None, dict[str, Any]]]:
     return [(run.state_name, run.parameters) for run in merges]
 
 
+@pytest.mark.long
 def test_within_a_task_the_bytes_are_those_of_threads_and_prefect_holds_none_of_them(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -207,6 +208,7 @@ def other_machine(tmp_path_factory: pytest.TempPathFactory) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_machine_that_computes_otherwise_merges_nothing(other_machine: str) -> None:
     assert "Dask worker: expected the coordinator's versions of PyTorch and NumPy" in other_machine
     assert "DEFAULT" in other_machine

@@ -118,6 +118,7 @@ def test_rounds_without_prefect_end_in_one_message(tmp_path: Path) -> None:
     assert (tmp_path / "prefect").is_dir(), "Prefect's own files lie in the federation's home"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "found"), [(200, "found one that is not Prefect's"), (404, "found 404 Not Found")]
 )

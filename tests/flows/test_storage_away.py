@@ -40,6 +40,7 @@ def started(home: Path, command: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_says_at_once_that_the_storage_is_away(home: Path, command: str) -> None:
     said, _ = started(home, command).communicate(timeout=WATCH_SECONDS)

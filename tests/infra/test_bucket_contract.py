@@ -87,6 +87,7 @@ def test_ranges_are_exact_or_refused(bucket: Bucket, key: str) -> None:
         bucket.get_range(key + "-missing", 0, 1)
 
 
+@pytest.mark.long
 def test_listing_has_every_page(bucket: Bucket, key: str) -> None:
     prefix = f"{key}/"
     with ThreadPoolExecutor(8) as pool:

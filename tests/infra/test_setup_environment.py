@@ -114,6 +114,7 @@ def test_a_finished_set_up_is_left_alone(project: SmallProject) -> None:
     assert stamp.stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_an_environment_without_pip_is_made_again_and_by_one_of_two(project: SmallProject) -> None:
     (project.venv / ".installed").unlink()
     shutil.rmtree(project.dist_info("pip").parent / "pip")

@@ -168,6 +168,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LargeCheck:
     )
 
 
+@pytest.mark.long
 def test_progress_comes_while_the_child_works(large: LargeCheck) -> None:
     assert failing(large.outcome) == []
     assert large.progress == [REPORT_EVERY, 2 * REPORT_EVERY]

@@ -95,6 +95,7 @@ def test_a_check_tells_its_own_silo_everything_and_writes_the_page(silo: SampleS
     assert "record-40" in (silo.home / "steward.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_check_of_good_data_ends_well_where_there_is_no_screen(silo: SampleSilo) -> None:
     silo.write_records([*sample_records()])
     done = silo_agent("check", "--home", str(silo.home), "--data", "--open")

@@ -84,6 +84,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(tmp_path: Path)
     assert job_processes(psutil.Process()) == []
 
 
+@pytest.mark.long
 def test_ranks_that_are_killed_every_time_are_a_death_and_not_a_fault_to_mend(
     tmp_path: Path,
 ) -> None:

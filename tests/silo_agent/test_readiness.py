@@ -272,6 +272,7 @@ def plan_shown(silo: ReadySilo, *options: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.long
 def test_the_memory_of_a_round_is_planned_on_one_screen(silo: ReadySilo) -> None:
     by_hand = ("--length", "512", "--rank", "4", "--sequences", "6")
     done = plan_shown(silo, *by_hand)

@@ -100,6 +100,7 @@ def killed_at(directory: Path, module: int) -> None:
     merge_adapters(second_round(directory), directory / "new", directory / "state", dies)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", [1, 5])
 def test_a_kill_leaves_the_old_state_whole_and_no_new_one(tmp_path: Path, module: int) -> None:
     inputs = second_round(tmp_path)

@@ -112,6 +112,7 @@ def test_training_evaluation_and_another_adapter_meet_the_same_processes(
     assert pids() == started
 
 
+@pytest.mark.long
 def test_another_model_under_the_same_path_is_loaded_anew(
     residents: Residents, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_another_model_under_the_same_path_is_loaded_anew(
     assert residents.train(model_dir=model) != before
 
 
+@pytest.mark.long
 def test_ranks_that_die_while_they_wait_cost_a_start_and_nothing_else(
     residents: Residents,
 ) -> None:

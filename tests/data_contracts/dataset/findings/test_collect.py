@@ -127,6 +127,7 @@ def many_records(count: int) -> Iterator[Example]:
         yield Example(n, f"id{n}", f"s{n}", f"Question {n}?", text, "MIT", "made")
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Python's own memory; what SQLite may hold is bounded by its cache."""
     peaks = []

@@ -92,6 +92,7 @@ def test_nothing_is_missed_in_made_up_text(
     assert missed(presidio_alone, text) == set()
 
 
+@pytest.mark.long
 def test_nothing_is_missed_in_real_mails(
     presidio_alone: PresidioEngine, spam_assassin_mails: tuple[str, ...]
 ) -> None:

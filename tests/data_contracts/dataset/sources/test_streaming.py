@@ -53,6 +53,7 @@ def write_table(path: Path, rows: Iterable[dict[str, str]]) -> None:
         connection.commit()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "write"),
     [
