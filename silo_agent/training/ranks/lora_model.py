@@ -26,6 +26,7 @@ from silo_agent.training.ranks.base_model import (
     require_fitting,
 )
 from silo_agent.training.ranks.conversation import IGNORED
+from silo_agent.training.ranks.packed_attention import compute_blocks_only
 from silo_agent.training.ranks.packing import PackedSequence
 
 ADAPTER_NAME = "default"
@@ -52,6 +53,8 @@ def load_lora_model(
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     base = load_base_model(model_dir, dtype=dtype)
     require_fitting(base, load_tokenizer(model_dir))
+    if device == "cpu":
+        compute_blocks_only(base)
     try:
         model = get_peft_model(base, _lora_config(layout), autocast_adapter_dtype=False)
         if residual is not None:
