@@ -101,6 +101,17 @@ class MeetingPlace:
         """What keeps a node from its work, where a person can act on it."""
         return self.directory / f"node-{number:04d}-failure.json"
 
+    def say_listens(self, number: int, address: str) -> None:
+        """Where a node answers calls, in a check."""
+        write_durably(self._listens(number), address.encode())
+
+    def listens(self, number: int) -> str | None:
+        """Where a node answers calls, when it has said so."""
+        try:
+            return self._listens(number).read_text(encoding="utf-8")
+        except OSError:
+            return None
+
     def say_ended(self, number: int, ended: Ended) -> None:
         """A node's last word."""
         write_durably(self._ended(number), ended.model_dump_json().encode())
@@ -115,6 +126,9 @@ class MeetingPlace:
     @property
     def _launch(self) -> Path:
         return self.directory / "launch.json"
+
+    def _listens(self, number: int) -> Path:
+        return self.directory / f"node-{number:04d}-listens"
 
     def _ended(self, number: int) -> Path:
         return self.directory / f"node-{number:04d}-ended.json"

@@ -26,6 +26,7 @@ from silo_agent.training.nodes.meeting_place import (
     own_packages,
 )
 from silo_agent.training.nodes.network_interface import require_interface
+from silo_agent.training.nodes.reaching import call_all_nodes
 from silo_agent.training.processes.machine_launch import GroupShape, machine_launch
 from silo_agent.training.processes.rank_processes import RankProcesses, rank_processes
 from silo_agent.training.processes.torchrun import failed_ranks
@@ -70,10 +71,10 @@ def _run(place: MeetingPlace, packages: dict[str, str], number: int) -> None:
     beats.beat_if_due()
     require_interface(launch.interface, host)
     require_folders((launch.orders, launch.logs, *launch.folders), host)
-    if launch.is_check:
-        place.say_ended(number, Ended(host=host, code=DONE))
-        return
     signs = _Signs(place, launch.quiet_seconds, beats)
+    if launch.is_check:
+        call_all_nodes(place, launch, number, signs.over)
+        return
     code, failed = _until_all_have_come(signs, launch.nodes), dict[int, int]()
     if code is None:
         log = node_log(launch.logs, number)

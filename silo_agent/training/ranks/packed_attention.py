@@ -52,7 +52,11 @@ def packed_attention(
 
     def block(row: int, start: int, end: int, sees_all: bool) -> torch.Tensor:
         q, k, v = (part[row : row + 1, :, start:end] for part in (query, key, value))
-        mask = None if sees_all else attention_mask[row : row + 1, :, start:end, start:end]
+        if sees_all:
+            return sdpa_attention_forward(module, q, k, v, None, **{**options, "is_causal": True})[
+                0
+            ]
+        mask = attention_mask[row : row + 1, :, start:end, start:end]
         return sdpa_attention_forward(module, q, k, v, mask, **options)[0]
 
     outputs = [

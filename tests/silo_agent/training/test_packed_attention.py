@@ -93,6 +93,15 @@ def test_blocks_give_what_the_whole_gives(heads: int, groups: int, window: int |
         torch.testing.assert_close(blocks, whole, atol=2e-5, rtol=1e-5)
 
 
+def test_the_mask_counts_and_not_what_the_layer_says_of_itself() -> None:
+    module: Any = SimpleNamespace(num_key_value_groups=1, is_causal=False)
+    query, key, value = (torch.randn(1, 2, 200, 8) for _ in range(3))
+    mask = mask_of([100, 100])[None, None]
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask)
+    found, _ = packed_attention(module, query, key, value, mask)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_what_is_not_a_mask_of_truth_values_goes_as_before() -> None:
     module: Any = SimpleNamespace(num_key_value_groups=1, is_causal=True)
     query, key, value = (torch.randn(1, 2, 200, 8) for _ in range(3))
