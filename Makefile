@@ -13,7 +13,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test test-long chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,7 +28,7 @@ test: check ## all checks and the tests, about ten minutes on two cores
 	@$(TWO_PROCESSES) $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not long and not campaign"
 
 test-long: $(READY) ## the tests that wait for whole federations, deadlines and killed processes; CI runs both
-	@$(TWO_PROCESSES) $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "(long or beginning) and not campaign"
+	@$(TWO_PROCESSES) $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "long and not campaign"
 
 chaos: check ## the campaigns: every guard deleted, millions of mutated inputs, hundreds of years
 	@$(TWO_PROCESSES) $(BIN)/python -m tests.chaos
@@ -75,6 +75,9 @@ bench-steps: $(READY) ## what it costs that every other silo does half of the st
 
 bench-train: $(READY) ## a silo's training beside bare DeepSpeed and the padded Trainer, a round's overhead beside Flower and FLARE (QUICK=1: short, without the peers); writes .consortia/bench/train.json
 	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.training $(if $(filter 1,$(QUICK)),--quick)
+
+bench-gpu: $(READY) ## the same training on this machine's GPUs, at most eight minutes; writes .consortia/bench/gpu.json
+	@$(BIN)/python -m benchmarks.gpu
 
 clean: ## remove the environment and everything the demo made
 	rm -rf $(VENV) .consortia build *.egg-info

@@ -314,6 +314,7 @@ class TestHostileRecords:
         assert "Held on" not in text
         assert "It may be passed on" not in text
 
+    @pytest.mark.long
     @settings(max_examples=60, deadline=None)
     @given(
         st.lists(

@@ -297,6 +297,7 @@ def test_a_record_of_another_round_in_a_slot_does_not_frame_its_silo(
     assert _outcomes(_report(federation, second))["silo-b"] == ("admitted", None)
 
 
+@pytest.mark.long
 def test_an_adapter_with_absurd_values_is_rejected(make_federation: MakeFederation) -> None:
     federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HUGE)
     plan = federation.open()

@@ -18,7 +18,7 @@ from tests.aggregator.ledger_samples import SILOS
 from tests.simulator.federation import FEDERATION, STEP_SECONDS
 from tests.simulator.stored_federation import StoredFederation
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 
 class Rotated(StoredFederation):
@@ -48,7 +48,6 @@ class Rotated(StoredFederation):
         assert revoke_replaced(self.service, name, bucket)
 
 
-@pytest.mark.long
 def test_a_round_goes_on_while_every_credential_is_replaced_and_the_old_one_revoked(
     object_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:

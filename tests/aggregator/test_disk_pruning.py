@@ -32,6 +32,7 @@ def keep(federation: SimulatedFederation, rounds: int) -> None:
     federation.settings = federation.settings.model_copy(update={"disk": disk})
 
 
+@pytest.mark.long
 def test_twelve_rounds_leave_no_more_than_six_but_for_reports(
     make_federation: MakeFederation,
 ) -> None:

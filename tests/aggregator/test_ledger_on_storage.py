@@ -26,7 +26,7 @@ from infra.storage.s3_client import S3Settings
 from tests.aggregator.ledger_samples import SILOS, key_of, place_of, reported, submitted
 from tests.simulator.stored_federation import StoredFederation
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 
 def made(
@@ -151,7 +151,6 @@ def another_storage(tmp_path: Path) -> Iterator[RunningStorage]:
     running.stop()
 
 
-@pytest.mark.long
 def test_storage_without_versions_keeps_copies(
     another_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:

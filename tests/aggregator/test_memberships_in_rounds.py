@@ -186,6 +186,7 @@ class TestRotation:
 
             open_round(federation.coordinator(old), 2)
 
+    @pytest.mark.long
     def test_a_silo_with_a_new_key_goes_on_with_the_next_plan(
         self, federation: SimulatedFederation
     ) -> None:
@@ -567,6 +568,7 @@ class TestRequests:
         federation.play(plan)
         return counts
 
+    @pytest.mark.long
     def test_opening_and_looking_cost_the_same_at_every_age(
         self, make_federation: MakeFederation
     ) -> None:

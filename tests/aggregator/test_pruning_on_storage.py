@@ -20,7 +20,7 @@ from tests.simulator.disk import play_rounds
 from tests.simulator.federation import FEDERATION
 from tests.simulator.stored_federation import StoredFederation
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 
 @pytest.fixture
@@ -31,7 +31,6 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStorage
     running.stop()
 
 
-@pytest.mark.long
 def test_a_storage_operator_prunes_and_nobody_else(
     storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -23,6 +23,8 @@ from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
 
+pytestmark = pytest.mark.long
+
 HUB_ID, COMMIT = "an-organisation/tiny", "0123456789abcdef0123456789abcdef01234567"
 HONEST = {"a": Behaviour.HONEST, "b": Behaviour.HONEST}
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
@@ -111,7 +113,6 @@ def test_what_the_card_tells_its_reader_works(
     assert (config["base_model_name_or_path"], config["revision"]) == (HUB_ID, COMMIT)
 
 
-@pytest.mark.long
 def test_what_the_page_for_model_users_says_works(
     make_federation: MakeFederation, tmp_path: Path, tiny_model: Path
 ) -> None:

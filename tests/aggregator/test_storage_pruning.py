@@ -95,6 +95,7 @@ def test_after_retention_the_newest_round_is_left(make_federation: MakeFederatio
     assert {key.split("/")[2] for key in reports} == {"0001", "0002", "0003", "0004"}
 
 
+@pytest.mark.long
 def test_everybody_works_after_a_prune(make_federation: MakeFederation, tmp_path: Path) -> None:
     """A silo that was off for months, one that joins, the next rounds, an old report's audit."""
     federation = make_federation(

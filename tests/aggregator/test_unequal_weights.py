@@ -18,6 +18,7 @@ def test_weights_are_shares_and_fednova_is_its_equation() -> None:
         assert weights(np.full(4, 9)) == pytest.approx(np.full(4, 0.25)), "the same without halves"
 
 
+@pytest.mark.long
 def test_a_way_is_the_same_each_time_and_half_is_better_than_nothing() -> None:
     """At one seed of the silos that differ most; the table has more of them."""
     all_, left_out, half = (Cell(0.3, 1).run(way).test for way in WAYS[:3])

@@ -347,6 +347,7 @@ def test_noise_is_refused_and_never_crashes(noise: bytes) -> None:
     assert refused(signed(noise)).startswith("envelope.")
 
 
+@pytest.mark.long
 def test_a_record_too_large_to_be_read_is_not_sealed() -> None:
     big = ACCEPTANCE.model_copy(update={"federation": "x" * 262_144})
     with pytest.raises(UntrustedInputError, match="at most 262144 bytes"):

@@ -10,7 +10,7 @@ from _pytest.mark.expression import Expression
 
 from tests.docs.pages import ROOT
 
-MARKS = ("long", "beginning", "campaign")
+MARKS = ("long", "campaign")
 TOOLS = ("ruff format --check", "ruff check", "lint-imports", "mypy")
 
 

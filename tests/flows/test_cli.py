@@ -30,6 +30,8 @@ from infra.stack.local_stack import RunningStorage
 from infra.storage.s3_client import connect
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 
+pytestmark = pytest.mark.long
+
 
 def consortia(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -146,7 +148,6 @@ def test_init_shows_fingerprints_and_storage_has_policies(
     }
 
 
-@pytest.mark.long
 @pytest.mark.stack
 def test_the_storage_of_a_federation_is_tried_bucket_by_bucket(
     tmp_path: Path, object_storage: RunningStorage

@@ -24,6 +24,8 @@ from tests.simulator.fixtures import tiny_model as tiny_model
 from tests.simulator.silo import Behaviour
 from tests.tiny_model import SENTENCES
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> SimulatedFederation:
@@ -51,7 +53,6 @@ def public(tmp_path: Path) -> PublicSet:
     return PublicSet(path, sequences=8)
 
 
-@pytest.mark.long
 def test_shapley_values_share_out_what_the_round_changed(
     federation: SimulatedFederation, public: PublicSet
 ) -> None:
@@ -67,7 +68,6 @@ def test_shapley_values_share_out_what_the_round_changed(
     assert [value["silo"] for value in written["values"]] == ["silo-a", "silo-b", "silo-c"]
 
 
-@pytest.mark.long
 def test_leave_one_out_is_the_loss_that_a_merge_without_the_silo_has(
     federation: SimulatedFederation, public: PublicSet, tmp_path: Path
 ) -> None:

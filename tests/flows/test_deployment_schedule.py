@@ -15,14 +15,13 @@ from flows.deployment.deployments import Registration, register
 from tests.flows.prefect_client import client as client
 from tests.flows.prefect_client import federation as federation
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 NIGHTLY = ScheduleSection(cron="0 2 * * *")
 IN_BERLIN = ScheduleSection(cron="0 2 * * *", timezone="Europe/Berlin")
 ON_DEMAND = ScheduleSection()
 
 
-@pytest.mark.long
 def test_an_identical_schedule_stays_and_a_changed_one_takes_its_runs_along(
     client: SyncPrefectClient, federation: FederationSettings
 ) -> None:
@@ -66,7 +65,6 @@ def test_a_line_that_was_removed_schedules_nothing_any_more(
     assert again == ("no schedule; rounds start on demand only",)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("wanted", "slug"), [(NIGHTLY, None), (ON_DEMAND, "mine")], ids=["nightly", "on-demand"]
 )

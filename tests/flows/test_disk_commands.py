@@ -56,6 +56,7 @@ def test_a_rule_that_keeps_too_little_is_refused(silo: ReadySilo, line: str) -> 
     assert "setting disk" in said
 
 
+@pytest.mark.long
 @pytest.mark.stack
 def test_the_storage_of_a_federation_is_counted_and_pruned(
     tmp_path: Path, object_storage: RunningStorage

@@ -39,7 +39,7 @@ from infra.stack.local_stack import RunningPrefect
 from tests.aggregator.adapter_samples import dense
 from tests.aggregator.merge.test_merge_resume import KilledError, inputs, stepped_inputs
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 MODULES = 12
 
@@ -84,7 +84,6 @@ def runs(cluster: Cluster) -> list[tuple[str | None, dict[str, Any]]]:
     return [(run.state_name, run.parameters) for run in merges]
 
 
-@pytest.mark.long
 def test_within_a_task_the_bytes_are_those_of_threads_and_prefect_holds_none_of_them(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -208,7 +207,6 @@ def other_machine(tmp_path_factory: pytest.TempPathFactory) -> str:
     return done.stdout
 
 
-@pytest.mark.long
 def test_a_machine_that_computes_otherwise_merges_nothing(other_machine: str) -> None:
     assert "Dask worker: expected the coordinator's versions of PyTorch and NumPy" in other_machine
     assert "DEFAULT" in other_machine

@@ -38,7 +38,7 @@ from infra.stack.local_stack import (
 from tests.flows.flow_runs import left_running
 from tests.flows.real_federation import RealFederation, wait_for
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.stack, pytest.mark.timeout(900)]
 
 ROUND_SECONDS = 300
 AWAY_SECONDS = 15

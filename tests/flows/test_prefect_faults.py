@@ -18,6 +18,8 @@ from infra.disk.durable_files import write_durably
 from infra.loopback import LOOPBACK
 from tests.loopback_server import answering
 
+pytestmark = pytest.mark.long
+
 NOWHERE = f"http://{LOOPBACK}:9/api"
 
 
@@ -118,7 +120,6 @@ def test_rounds_without_prefect_end_in_one_message(tmp_path: Path) -> None:
     assert (tmp_path / "prefect").is_dir(), "Prefect's own files lie in the federation's home"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "found"), [(200, "found one that is not Prefect's"), (404, "found 404 Not Found")]
 )

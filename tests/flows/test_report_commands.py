@@ -54,6 +54,7 @@ def test_a_page_with_a_changed_word_is_refused(files: ReportFiles, tmp_path: Pat
     assert "its words are not those that the coordinator signed" in said(done, 3)
 
 
+@pytest.mark.long
 def test_an_archive_keeps_the_page_as_it_was_signed(files: ReportFiles, tmp_path: Path) -> None:
     for source in (page_file(files), files.bundle):
         into = tmp_path / f"{source.suffix[1:]}.zip"

@@ -13,7 +13,7 @@ from infra.stack.local_ports import free_port
 from infra.stack.local_stack import RunningStorage
 from tests.flows.test_cli import terms
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 COMMANDS = ("round status", "round go-on", "round abort --reason x", "federation show")
 WATCH_SECONDS = 60
@@ -40,7 +40,6 @@ def started(home: Path, command: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_says_at_once_that_the_storage_is_away(home: Path, command: str) -> None:
     said, _ = started(home, command).communicate(timeout=WATCH_SECONDS)

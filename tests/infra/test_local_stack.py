@@ -30,10 +30,9 @@ from infra.stack.seaweedfs import identities_path
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import connect
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 
-@pytest.mark.long
 def test_what_is_stored_survives_sigkill(tmp_path: Path) -> None:
     storage = start_object_storage(tmp_path, StoragePorts.automatic())
     try:
@@ -61,7 +60,6 @@ def test_a_taken_port_is_named_before_anything_starts(
     assert recorded_processes(tmp_path) == []
 
 
-@pytest.mark.long
 def test_a_stack_of_which_one_half_does_not_start_is_stopped(tmp_path: Path) -> None:
     (tmp_path / "prefect").write_text("no directory for the server's files")
     with pytest.raises(ConsortiaError, match="starting prefect-server: expected it to answer"):

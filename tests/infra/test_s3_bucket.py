@@ -133,6 +133,7 @@ def test_a_silo_sees_its_own_inbox_and_the_plans(object_storage: RunningStorage)
             S3Bucket(coordinator, inbox.name).put_once("other", b"1")
 
 
+@pytest.mark.long
 @pytest.mark.stack
 def test_a_large_blob_goes_in_parts_and_only_once(
     object_storage: RunningStorage, tmp_path: Path

@@ -91,6 +91,7 @@ def test_another_region_is_named() -> None:
         S3Bucket(storage.settings, "plans").get("key", 10)
 
 
+@pytest.mark.long
 def test_no_flipped_bit_of_a_listing_is_more_than_a_storage_error() -> None:
     """Some make botocore ask again, which it says as if the storage had answered 500."""
     draw, outcomes = random.Random(0), set()

@@ -17,6 +17,8 @@ import pytest
 from infra.loopback import LOOPBACK, no_proxy_here
 from tests.wheel_samples import build_wheel
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "infra" / "setup_environment.sh"
 
@@ -114,7 +116,6 @@ def test_a_finished_set_up_is_left_alone(project: SmallProject) -> None:
     assert stamp.stat().st_mtime_ns == before
 
 
-@pytest.mark.long
 def test_an_environment_without_pip_is_made_again_and_by_one_of_two(project: SmallProject) -> None:
     (project.venv / ".installed").unlink()
     shutil.rmtree(project.dist_info("pip").parent / "pip")

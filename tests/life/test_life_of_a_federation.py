@@ -2,7 +2,7 @@
 
 The tests of this module are one story in order, on one stack: what README says, the second round's
 three attempts, and the stack that everything runs on. Agents, runner, flow, ranks and servers are
-real, and everything is typed in a narrow terminal. `make test` plays its beginning.
+real, and everything is typed in a narrow terminal.
 """
 
 import base64
@@ -48,7 +48,7 @@ from tests.life.readers_federation import (
 from tests.loopback_server import answering
 from tests.printed_commands import printed_commands, require_pasteable
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.stack, pytest.mark.timeout(1800)]
 
 LOCAL_STEPS, CHECKPOINT_STEPS = 20, 10
 MANY_STEPS = 400
@@ -69,7 +69,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     reader.leave()
 
 
-@pytest.mark.beginning
 def test_a_reader_gets_to_a_published_adapter_that_each_member_verifies(reader: Reader) -> None:
     said = ""
     for language, block in blocks():
@@ -90,7 +89,6 @@ def test_a_reader_gets_to_a_published_adapter_that_each_member_verifies(reader: 
     assert addresses_in_settings(reader.home) == reader.addresses()
 
 
-@pytest.mark.beginning
 def test_the_signed_report_can_be_verified_offline(reader: Reader) -> None:
     adapter = ("--adapter", "fed/published/adapter_model.safetensors")
     said = reader.consortia(
@@ -103,7 +101,6 @@ def test_the_signed_report_can_be_verified_offline(reader: Reader) -> None:
     assert "no claim fails" in reader.consortia("report", "verify", "round-0001.zip", *TRUST)
 
 
-@pytest.mark.beginning
 def test_the_published_adapter_gives_the_signed_loss_in_plain_peft(reader: Reader) -> None:
     """Logits of plain PEFT give the loss that north measured with our code and signed."""
     import torch
@@ -139,13 +136,11 @@ def test_the_published_adapter_gives_the_signed_loss_in_plain_peft(reader: Reade
     assert total / tokens == pytest.approx(float(signed.candidate), abs=1e-4)
 
 
-@pytest.mark.beginning
 def test_a_scheduled_deployment_does_schedule(reader: Reader) -> None:
     """Prefect's scheduler creates future runs from the cron line; a broken one is silent."""
     assert reader.wait_for("scheduled runs", lambda: scheduled(reader.home))
 
 
-@pytest.mark.long
 def test_before_the_first_plan_it_is_said_what_is_waited_for(reader: Reader) -> None:
     """Of a second federation on the same stack, whose home has a space in its name."""
     home = _second_home(reader)
@@ -174,7 +169,6 @@ def test_before_the_first_plan_it_is_said_what_is_waited_for(reader: Reader) -> 
     assert f"{page}/runs/flow-run/" in said
 
 
-@pytest.mark.long
 def test_a_missing_password_says_where_its_text_lies(reader: Reader) -> None:
     home = _second_home(reader)
     settings = home / "federation.toml"
@@ -190,7 +184,6 @@ def test_a_missing_password_says_where_its_text_lies(reader: Reader) -> None:
     assert settings.read_text() == right
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("answer", [b"", b'"text"', b"{}", b"[]", b"<html>"])
 def test_whatever_else_listens_is_not_taken_for_prefect(reader: Reader, answer: bytes) -> None:
     home = _second_home(reader)
@@ -209,7 +202,6 @@ def _second_home(reader: Reader) -> Path:
     return reader.folder / "the federation"
 
 
-@pytest.mark.long
 def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
     reader: Reader, tmp_path: Path
 ) -> None:
@@ -270,7 +262,6 @@ def _kill_in_merge(reader: Reader, tmp_path: Path) -> None:
     shutil.rmtree(reader.home / "workspace")
 
 
-@pytest.mark.long
 def test_below_quorum_aborts_although_the_flow_was_killed(reader: Reader) -> None:
     """Attempt 2, which nobody answers; the runner resumes its flow run, nobody types anything."""
     for silo in WORDS:
@@ -308,7 +299,6 @@ def _report_in(reader: Reader, name: str) -> RoundReport:
     return verify(signed, RoundReport, keys).record
 
 
-@pytest.mark.long
 def test_a_round_with_a_refusal_and_an_agent_killed_in_training(reader: Reader) -> None:
     """Attempt 3, to which the flow went on by itself."""
     for silo in WORDS:
@@ -365,7 +355,6 @@ def _training_result(reader: Reader, silo: str) -> dict[str, int]:
     return dict(json.loads(path.read_text())["result"])
 
 
-@pytest.mark.long
 def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
     reader: Reader,
 ) -> None:
@@ -388,7 +377,6 @@ def test_stop_ends_the_agent_and_its_round_can_run_as_a_flow_of_the_silos_own(
     assert said.split()[-1] == "finished"
 
 
-@pytest.mark.beginning
 def test_nothing_of_any_data_set_left_its_silo(reader: Reader) -> None:
     """Objects and their keys, records as they decode, logs, Prefect's state, reports, statuses."""
     c = reader.coordinator()
@@ -421,7 +409,6 @@ def _payload(envelope: bytes) -> bytes:
         return b""
 
 
-@pytest.mark.long
 def test_a_runner_whose_prefect_is_killed_waits_and_serves_again(reader: Reader) -> None:
     before = reader.said(DEPLOY)
     (prefect,) = (p for p in recorded_processes(reader.stack) if p.name == "prefect-server")
@@ -439,7 +426,6 @@ def test_a_runner_whose_prefect_is_killed_waits_and_serves_again(reader: Reader)
     require_pasteable(since())
 
 
-@pytest.mark.long
 def test_the_ports_stay_and_where_they_change_it_is_said_who_has_to_follow(
     reader: Reader,
 ) -> None:

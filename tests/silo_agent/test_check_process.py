@@ -26,6 +26,8 @@ from silo_agent.restarts import CheckDiedError
 from tests.data_contracts.dataset.contract_samples import sample_record, sample_records
 from tests.silo_agent.gate_samples import SampleSilo, failing
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def silo(tmp_path: Path) -> SampleSilo:
@@ -168,7 +170,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LargeCheck:
     )
 
 
-@pytest.mark.long
 def test_progress_comes_while_the_child_works(large: LargeCheck) -> None:
     assert failing(large.outcome) == []
     assert large.progress == [REPORT_EVERY, 2 * REPORT_EVERY]

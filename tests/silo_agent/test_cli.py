@@ -15,6 +15,8 @@ from tests.data_contracts.dataset.contract_samples import sample_record, sample_
 from tests.silo_agent.gate_samples import SampleSilo
 from tests.silo_agent.test_policy import EXACT, POLICY
 
+pytestmark = pytest.mark.long
+
 NO_SCREEN = {
     name: value
     for name, value in os.environ.items()
@@ -95,7 +97,6 @@ def test_a_check_tells_its_own_silo_everything_and_writes_the_page(silo: SampleS
     assert "record-40" in (silo.home / "steward.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.long
 def test_a_check_of_good_data_ends_well_where_there_is_no_screen(silo: SampleSilo) -> None:
     silo.write_records([*sample_records()])
     done = silo_agent("check", "--home", str(silo.home), "--data", "--open")

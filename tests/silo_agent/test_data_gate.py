@@ -403,6 +403,7 @@ def test_a_damaged_baseline_is_none(silo: SampleSilo) -> None:
     assert silo.check().passed
 
 
+@pytest.mark.long
 def test_more_licences_than_a_verdict_can_hold_are_a_refusal(silo: SampleSilo) -> None:
     from license_expression import get_spdx_licensing
 

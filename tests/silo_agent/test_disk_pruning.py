@@ -24,6 +24,8 @@ from tests.simulator.federation import FEDERATION, RUN, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour, SimulatedSilo
 
+pytestmark = pytest.mark.long
+
 HONEST = {"a": Behaviour.HONEST, "b": Behaviour.HONEST}
 COMPRESSED = MergeSection(rule="stack_truncate", compression="int8")
 WHOLE = MergeSection(rule="stack_truncate", compression="none")
@@ -38,7 +40,6 @@ def work_of(silo: SimulatedSilo, number: int) -> RunFiles:
     return RunFiles(silo.home / "work" / RUN / f"round-{number:04d}")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("merge", [WHOLE, COMPRESSED], ids=["whole", "compressed"])
 def test_twelve_rounds_leave_no_more_than_six(
     make_federation: MakeFederation, merge: MergeSection
@@ -162,7 +163,6 @@ def test_another_attempt_at_the_round_finds_what_was_trained(
     assert not silo.faults
 
 
-@pytest.mark.long
 def test_an_absent_silo_keeps_its_last_rounds(make_federation: MakeFederation) -> None:
     federation = make_federation(a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.HONEST)
     play_rounds(federation, 1, 2)
@@ -235,7 +235,6 @@ def test_what_a_person_put_there_stays(make_federation: MakeFederation) -> None:
     assert names_in(home / "outbox" / "rounds" / RUN) == {"0003", "0004", "README"}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("linked", ["work", "work/run-1", "outbox", "outbox/rounds", "silo-only"])
 def test_no_link_is_followed(make_federation: MakeFederation, tmp_path: Path, linked: str) -> None:
     federation = make_federation(**HONEST)

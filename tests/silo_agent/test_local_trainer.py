@@ -31,6 +31,8 @@ from tests.silo_agent.tiny_federation import tiny_federation
 from tests.silo_agent.training.tiny_jobs import job_processes
 from tests.tiny_model import write_records
 
+pytestmark = pytest.mark.long
+
 RECORDS = 10
 BASE_MODEL = GlobalAdapter(None)
 
@@ -138,7 +140,6 @@ def first(silo: TinyEvaluation, coalitions: tuple[Loss, ...]) -> FirstRound:
     return FirstRound(losses, silo.measured_names(), switch.killed)
 
 
-@pytest.mark.long
 def test_losses_of_coalitions_are_those_of_the_evaluation_and_are_measured_once(
     silo: TinyEvaluation, coalitions: tuple[Loss, ...], tmp_path: Path
 ) -> None:
@@ -164,7 +165,6 @@ def test_losses_of_coalitions_are_those_of_the_evaluation_and_are_measured_once(
     assert known == list(coalitions[::-1]), "from the loss book, without a process"
 
 
-@pytest.mark.long
 def test_a_first_round_s_start_is_the_base_model_and_measured_once(
     silo: TinyEvaluation, first: FirstRound
 ) -> None:
@@ -229,7 +229,6 @@ def test_one_record_has_a_loss_and_no_error(tmp_path: Path) -> None:
     assert losses.candidate != losses.base
 
 
-@pytest.mark.long
 def test_an_evaluation_that_is_killed_every_time_is_a_death(
     silo: TinyEvaluation, tmp_path: Path
 ) -> None:

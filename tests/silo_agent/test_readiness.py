@@ -16,6 +16,8 @@ from silo_agent.readiness.checklist import refusals
 from tests.printed_commands import printed_commands, require_pasteable
 from tests.silo_agent.ready_silo import NOW, PURPOSE, ReadySilo
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def silo(tmp_path: Path) -> ReadySilo:
@@ -272,7 +274,6 @@ def plan_shown(silo: ReadySilo, *options: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.long
 def test_the_memory_of_a_round_is_planned_on_one_screen(silo: ReadySilo) -> None:
     by_hand = ("--length", "512", "--rank", "4", "--sequences", "6")
     done = plan_shown(silo, *by_hand)

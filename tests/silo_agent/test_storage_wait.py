@@ -85,6 +85,7 @@ def test_what_no_wait_mends_is_said_at_once(error: type[StorageError]) -> None:
     assert clock.now() == START
 
 
+@pytest.mark.long
 def test_the_agent_itself_stays_up(tmp_path: Path) -> None:
     """Nothing listens on the port that this silo's configuration names."""
     silo = ReadySilo(tmp_path)

@@ -232,6 +232,7 @@ def watching(home: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_command_in_one_line(tmp_path: Path) -> None:
     SampleSilo(tmp_path).write_config()
     (tmp_path / STATUS_NAME).write_bytes(HALF)

@@ -12,13 +12,14 @@ from tests.simulator.year_calendar import NIGHTS, Kind, calendar_of, nights_to_p
 from tests.simulator.year_check import Year
 from tests.simulator.year_nights import SCHEDULE, starts_of_the_year
 
+pytestmark = pytest.mark.long
+
 SEEDS, ALWAYS = 200, 3
-FIRST, OTHERS = 0, [pytest.param(seed, marks=pytest.mark.long) for seed in range(1, ALWAYS)]
 QUIET_NIGHTS_PLAYED = 60
 """In every run, one quiet night in so many is played, and all on which something happens."""
 
 
-@pytest.mark.parametrize("seed", [FIRST, *OTHERS])
+@pytest.mark.parametrize("seed", range(ALWAYS))
 def test_a_short_year(year_folder: Path, tiny_model: Path, seed: int) -> None:
     year = Year(seed, year_folder, tiny_model, stride=QUIET_NIGHTS_PLAYED)
     year.play()

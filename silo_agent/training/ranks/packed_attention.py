@@ -48,21 +48,29 @@ def packed_attention(
     is_plain = options.get("position_bias") is None and options.get("cache") is None
     rows = _blocks_of_rows(attention_mask, query) if is_plain else None
     if attention_mask is None or rows is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return _attended(module, (query, key, value), attention_mask, **options), None
 
     def block(row: int, start: int, end: int, sees_all: bool) -> torch.Tensor:
-        q, k, v = (part[row : row + 1, :, start:end] for part in (query, key, value))
+        parts = tuple(part[row : row + 1, :, start:end] for part in (query, key, value))
         if sees_all:
-            return sdpa_attention_forward(module, q, k, v, None, **{**options, "is_causal": True})[
-                0
-            ]
+            return _attended(module, parts, None, **{**options, "is_causal": True})
         mask = attention_mask[row : row + 1, :, start:end, start:end]
-        return sdpa_attention_forward(module, q, k, v, mask, **options)[0]
+        return _attended(module, parts, mask, **options)
 
     outputs = [
         torch.cat([block(row, *each) for each in blocks], 1) for row, blocks in enumerate(rows)
     ]
     return torch.cat(outputs), None
+
+
+def _attended(
+    module: torch.nn.Module,
+    parts: tuple[torch.Tensor, ...],
+    mask: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    found: torch.Tensor = sdpa_attention_forward(module, *parts, mask, **options)[0]
+    return found
 
 
 def blocks_of(mask: torch.Tensor) -> list[Block]:

@@ -97,6 +97,7 @@ def test_a_journal_of_other_inputs_or_of_damaged_bytes_does_not_count(tmp_path: 
     assert asked == [12, 1, 12]
 
 
+@pytest.mark.long
 def test_a_process_killed_in_the_middle_leaves_what_it_finished(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
@@ -144,6 +145,7 @@ def test_the_number_of_workers_never_changes_the_bytes(
     assert len(digests) == 1
 
 
+@pytest.mark.long
 def test_another_kind_of_cpu_gives_the_same_product(tmp_path: Path) -> None:
     """The instruction sets of an older CPU, by the switches that PyTorch and MKL have for it."""
     script = (

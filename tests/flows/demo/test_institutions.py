@@ -97,6 +97,7 @@ def test_answer_says_where_a_code_belongs(tmp_path: Path, icd_wheel: Path) -> No
     )
 
 
+@pytest.mark.long
 def test_bank_answers_are_the_beginning_of_each_document(tmp_path: Path) -> None:
     documents = [
         {

@@ -62,6 +62,7 @@ def texts() -> list[str]:
     return [*SENTENCES, "take  aspirin", "a <table> of doses", "i < j and k > l", *noise]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tokenizer", "slow"])
 def test_ordinary_records_become_the_very_tokens_that_they_were(
     name: str, request: pytest.FixtureRequest

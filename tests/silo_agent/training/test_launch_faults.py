@@ -29,6 +29,8 @@ from silo_agent.training.processes.torchrun import (
 from silo_agent.training.run_files import RunFiles, read_failure
 from tests.silo_agent.training.tiny_jobs import Jobs, TinySilo, job_processes
 
+pytestmark = pytest.mark.long
+
 
 def ranks_of(process: psutil.Process) -> list[psutil.Process]:
     """Training ranks below a process, in the order in which they were started."""
@@ -60,7 +62,6 @@ def test_nothing_starts_after_the_deadline(silo: TinySilo) -> None:
     assert job_processes(psutil.Process()) == []
 
 
-@pytest.mark.long
 @pytest.mark.stack
 def test_a_deadline_ends_every_rank(silo: TinySilo) -> None:
     started: list[psutil.Process] = []
@@ -115,7 +116,6 @@ def test_a_killed_rank_ends_the_others_and_is_named(silo: TinySilo) -> None:
     assert still_running(killed) == []
 
 
-@pytest.mark.long
 @pytest.mark.stack
 def test_a_killed_launcher_takes_its_ranks_along(silo: TinySilo) -> None:
     seen: list[psutil.Process] = []
@@ -187,7 +187,6 @@ def test_a_library_that_cannot_be_imported_is_named(
     assert str(job.output_dir / LOG_NAME) in raised.value.action
 
 
-@pytest.mark.long
 @pytest.mark.stack
 def test_torchrun_itself_says_which_rank_was_killed(tmp_path: Path) -> None:
     """It starts ranks on GPUs; what they run needs none."""

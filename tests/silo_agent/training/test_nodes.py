@@ -59,6 +59,8 @@ from silo_agent.training.results import Progress, TrainingResult
 from silo_agent.training.run_files import exit_code_of, read_failure, write_failure
 from tests.silo_agent.training.tiny_jobs import TinySilo, tiny_recipe
 
+pytestmark = pytest.mark.long
+
 SHELL = '#!/bin/sh\nexec sh -c "$2"\n'
 LOOPBACK = "lo"
 

@@ -29,7 +29,8 @@ def mask_of(lengths: list[int], window: int | None = None) -> torch.Tensor:
     blocks = [torch.ones(n, n, dtype=torch.bool).tril() for n in lengths]
     if window is not None:
         blocks = [block.triu(1 - window) for block in blocks]
-    return torch.block_diag(*blocks)
+    mask: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return mask
 
 
 @settings(deadline=None, max_examples=40)
@@ -126,12 +127,12 @@ def test_a_loaded_model_computes_blocks_and_its_loss_is_the_same(tmp_path: Path)
         tokens = [first + place % 11 for place in range(length)]
         packed.append(tokens, tokens)
     found = answer_nll(model, packed, torch.device("cpu"))
-    found.backward()
+    found.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
     base.set_attn_implementation("sdpa")
     expected = answer_nll(model, packed, torch.device("cpu"))
-    expected.backward()
+    expected.backward()  # type: ignore[no-untyped-call]
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     for blocks, whole in zip(
         gradients, [p.grad for p in model.parameters() if p.grad is not None], strict=True

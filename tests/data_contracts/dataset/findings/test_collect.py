@@ -22,6 +22,8 @@ from tests.data_contracts.dataset.contract_samples import (
 )
 from tests.data_contracts.dataset.findings_samples import KEY, NOW, look
 
+pytestmark = pytest.mark.long
+
 PINNED_HELD_OUT = [9, 12, 14, 19, 23]
 GOOD = json.dumps(sample_record(1)).encode()
 OTHER = json.dumps(sample_record(2)).encode()
@@ -127,7 +129,6 @@ def many_records(count: int) -> Iterator[Example]:
         yield Example(n, f"id{n}", f"s{n}", f"Question {n}?", text, "MIT", "made")
 
 
-@pytest.mark.long
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """Python's own memory; what SQLite may hold is bounded by its cache."""
     peaks = []

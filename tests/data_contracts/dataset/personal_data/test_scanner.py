@@ -113,6 +113,7 @@ def test_a_word_too_long_to_look_at_is_a_find_and_takes_no_time(kind: str) -> No
     assert time.process_time() - began < 10
 
 
+@pytest.mark.long
 def test_presidio_is_imported_late_and_nothing_is_fetched() -> None:
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE_SCAN], capture_output=True, text=True, check=False
@@ -147,6 +148,7 @@ def test_four_times_the_text_takes_about_four_times_as_long(
     assert long < 8 * max(short, 0.02)
 
 
+@pytest.mark.long
 def test_numbers_without_end_are_bounded_and_undecided() -> None:
     scanner = PersonalDataScanner(frozenset({"phone_number"}))
     rng = random.Random(3)

@@ -126,6 +126,7 @@ def test_few_bytes_that_are_many_records(tmp_path: Path) -> None:
     assert peak.bytes < 128 * 1024 * 1024
 
 
+@pytest.mark.long
 def test_a_delta_encoding_that_repeats_a_long_value(tmp_path: Path) -> None:
     rows = records(1200, answer="x" * 900_000)
     write_parquet(

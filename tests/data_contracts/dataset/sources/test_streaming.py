@@ -22,6 +22,8 @@ from tests.data_contracts.dataset.sources.source_samples import (
     write_parquet,
 )
 
+pytestmark = pytest.mark.long
+
 COUNT = 100_000
 LIMIT_BYTES = 24 * 1024 * 1024
 COLUMNS = ", ".join(f"{name} text" for name in TEXTS)
@@ -53,7 +55,6 @@ def write_table(path: Path, rows: Iterable[dict[str, str]]) -> None:
         connection.commit()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "write"),
     [

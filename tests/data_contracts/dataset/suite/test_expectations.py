@@ -151,6 +151,7 @@ def on_postgresql(findings: Path, request: pytest.FixtureRequest) -> str:
     return in_postgresql(findings, request.getfixturevalue("postgresql_url"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [on_sqlite, on_postgresql])
 def test_rules_of_every_type_in_every_database(
     tmp_path: Path,
