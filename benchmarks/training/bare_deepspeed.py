@@ -1,4 +1,4 @@
-"""A bare DeepSpeed script: the same packed sequences, LoRA by PEFT, ZeRO 2, no product around it.
+"""A bare DeepSpeed script: the same packed sequences, LoRA by PEFT, no product around it.
 
 Started once per rank by torchrun: `bare_deepspeed.py FOLDER FILE WAY`. Prints to FILE how many
 tokens it trained in how many seconds of steps. With the way `whole` the model computes its own
@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ["DS_ACCELERATOR"] = "cpu"
-
 import deepspeed
 import torch
 import torch.distributed as dist
@@ -22,6 +20,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 IGNORED = -100
+DEVICE = os.environ["DS_ACCELERATOR"]
 
 
 def main(folder: Path, out: Path, way: str) -> None:
@@ -29,12 +28,15 @@ def main(folder: Path, out: Path, way: str) -> None:
     settings = json.loads((folder / "settings.json").read_text())
     sequences = json.loads((folder / "sequences.json").read_text())
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if DEVICE == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.set_num_threads(1)
     # Else DeepSpeed compiles an operator that only its inference uses.
     deepspeed.ops.__compatible_ops__ = {}
     store = dist.FileStore(str(out.with_suffix(".store")), ranks)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
-    deepspeed.init_distributed("gloo", auto_mpi_discovery=False, rank=rank, world_size=ranks)
+    backend = "nccl" if DEVICE == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, rank=rank, world_size=ranks)
     engine = _engine(settings, ranks)
     size, tokens, seconds, losses = settings["sequences_per_step"], 0, 0.0, []
     for step in range(settings["steps"]):
@@ -49,7 +51,8 @@ def main(folder: Path, out: Path, way: str) -> None:
 
 def _engine(settings: dict[str, Any], ranks: int) -> Any:
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
+    dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=dtype)
     lora = LoraConfig(
         r=settings["rank"], lora_alpha=2 * settings["rank"], target_modules=settings["targets"]
     )
@@ -61,10 +64,11 @@ def _engine(settings: dict[str, Any], ranks: int) -> Any:
             "type": "AdamW",
             "params": {"lr": settings["learning_rate"], "weight_decay": 0.0, "torch_adam": True},
         },
-        "zero_optimization": {"stage": 2},
+        "bf16": {"enabled": DEVICE == "cuda"},
+        "zero_optimization": {"stage": settings["zero_stage"]},
         "steps_per_print": 10**9,
     }
-    wrapped = get_peft_model(model, lora).train()
+    wrapped = get_peft_model(model, lora, autocast_adapter_dtype=False).train()
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(model=wrapped, model_parameters=trained, config=config)
     return engine
@@ -73,7 +77,7 @@ def _engine(settings: dict[str, Any], ranks: int) -> Any:
 def _step(engine: Any, sequences: list[Any], rank: int, ranks: int, way: str) -> float:
     """Mean loss of an answer token, over all ranks."""
     answers = sum(label != IGNORED for _, labels, _ in sequences for label in labels[1:])
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=DEVICE)
     for token_ids, labels, positions in sequences[rank::ranks]:
         nll = _nll(engine, token_ids, labels, positions, way)
         engine.backward(nll * (ranks / answers), scale_wrt_gas=False)
@@ -85,8 +89,9 @@ def _step(engine: Any, sequences: list[Any], rank: int, ranks: int, way: str) ->
 
 def _nll(engine: Any, token_ids: Any, labels: Any, positions: Any, way: str) -> torch.Tensor:
     """Summed over the answer tokens of one sequence."""
-    inputs = {"input_ids": torch.tensor([token_ids]), "position_ids": torch.tensor([positions])}
-    found = torch.tensor([labels])
+    rows = (torch.tensor([row], device=DEVICE) for row in (token_ids, positions, labels))
+    ids, places, found = rows
+    inputs = {"input_ids": ids, "position_ids": places}
     counted = (found[0, 1:] != IGNORED).nonzero()[:, 0]
     if way == "whole":
         loss: torch.Tensor = engine(**inputs, labels=found, use_cache=False).loss

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.training.material import RANKS, Material
+from silo_agent.training.engine_spec import Device
 from silo_agent.training.processes.launch import run_training
 
 HERE = Path(__file__).parent
@@ -43,13 +44,15 @@ def consortia(material: Material) -> Run:
     return Run(result.tokens, result.seconds)
 
 
-def _script(module: str, way: str, material: Material) -> Run:
+def run_script(
+    module: str, way: str, material: Material, *, ranks: int = RANKS, device: Device = "cpu"
+) -> Run:
     """A script in as many ranks, by torchrun with a file to meet by: no port is opened."""
     with tempfile.TemporaryDirectory(prefix="bench-training-") as name:
         folder, out = Path(name), Path(name) / "out.json"
         command = [
             *(sys.executable, "-m", "torch.distributed.run"),
-            *("--nnodes", "1", "--nproc-per-node", str(RANKS), "--max-restarts", "0"),
+            *("--nnodes", "1", "--nproc-per-node", str(ranks), "--max-restarts", "0"),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", str(folder / "rendezvous")),
             *("--rdzv-conf", "store_type=file", "--local-addr", "localhost"),
             *("--log-dir", str(folder / "logs")),
@@ -60,6 +63,7 @@ def _script(module: str, way: str, material: Material) -> Run:
                 command,
                 env=os.environ
                 | {
+                    "DS_ACCELERATOR": device,
                     "OMP_NUM_THREADS": "1",
                     "HF_HUB_OFFLINE": "1",
                     "TOKENIZERS_PARALLELISM": "false",
@@ -84,8 +88,8 @@ PADDED, GROUPED = "padded Trainer", "padded Trainer, grouped by length"
 OURS = "Consortia"
 CONTENDERS: dict[str, Contender] = {
     OURS: consortia,
-    BARE: partial(_script, "bare_deepspeed", "answers"),
-    BARE_WHOLE: partial(_script, "bare_deepspeed", "whole"),
-    PADDED: partial(_script, "padded_trainer", "random"),
-    GROUPED: partial(_script, "padded_trainer", "grouped"),
+    BARE: partial(run_script, "bare_deepspeed", "answers"),
+    BARE_WHOLE: partial(run_script, "bare_deepspeed", "whole"),
+    PADDED: partial(run_script, "padded_trainer", "random"),
+    GROUPED: partial(run_script, "padded_trainer", "grouped"),
 }

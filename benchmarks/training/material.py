@@ -142,6 +142,7 @@ def _settings(material: Material) -> dict[str, Any]:
         "model": str(material.model_dir),
         "rank": RANK,
         "ranks": RANKS,
+        "zero_stage": 2,
         "targets": [target.module for target in material.layout.targets],
         "steps": recipe.local_steps,
         "sequences_per_step": SEQUENCES,
