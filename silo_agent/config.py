@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -18,7 +16,14 @@ from pydantic import (
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.wire_types import FederationId, PositiveCount, SiloId
 from infra.addresses import address_fault
-from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from infra.disk.toml_files import (
+    MAX_TOML_BYTES,
+    Seconds,
+    TomlTable,
+    parse_toml,
+    read_limited,
+    setting_fault,
+)
 from infra.loopback import is_loopback
 from infra.storage.config import StorageSection
 from silo_agent.nodes_settings import NodesSection
@@ -32,24 +37,20 @@ Device = Literal["cpu", "cuda"]
 Offload = Literal["none", "cpu", "nvme"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrustSection(_Section):
+class TrustSection(TomlTable):
     """Membership envelope that was handed over out of band; later versions must chain from it."""
 
     membership: Path = Path("membership.json")
 
 
-class KeysSection(_Section):
+class KeysSection(TomlTable):
     """Private keys of the silo; neither ever leaves it."""
 
     signing: Path = Path("keys/signing-key.pem")
     findings: Path = Path("keys/findings.key")
 
 
-class DataSection(_Section):
+class DataSection(TomlTable):
     """Data root, outside of which nothing is read, the data contract, and what it refers to.
 
     `registries` is the directory with the copyright registries that rights holders gave this silo.
@@ -64,7 +65,7 @@ class DataSection(_Section):
     allow_hard_links: bool = False
 
 
-class TrainingSection(_Section):
+class TrainingSection(TomlTable):
     """How this silo trains: ranks, ZeRO stage, device.
 
     The ranks run on this machine, or with `nodes` evenly on several.
@@ -134,7 +135,7 @@ class TrainingSection(_Section):
         return self
 
 
-class AgentSection(_Section):
+class AgentSection(TomlTable):
     """Rhythm of the agent in seconds, and its patience.
 
     `max_restarts`: how often training, evaluation or a check that was killed or crashed is started
@@ -146,7 +147,7 @@ class AgentSection(_Section):
     max_restarts: Annotated[int, Field(ge=0, le=MAX_RESTARTS)] = 1
 
 
-class DiskSection(_Section):
+class DiskSection(TomlTable):
     """What stays on this silo's disk of rounds that are over; see `silo_agent.home.disk_rule`.
 
     `keep_rounds`: how many of each run before its newest. `keep_other_runs_days`: how long a run
@@ -157,7 +158,7 @@ class DiskSection(_Section):
     keep_other_runs_days: Annotated[int, Field(ge=0, le=36_500)] = 90
 
 
-class MetricsSection(_Section):
+class MetricsSection(TomlTable):
     """Where people of this silo see how training goes; everything is off where nothing is said.
 
     `prometheus_port` is one of loopback. `mlflow` is the address of a server: one of this machine,
@@ -184,7 +185,7 @@ class MetricsSection(_Section):
         return self
 
 
-class SiloConfig(_Section):
+class SiloConfig(TomlTable):
     """Everything in `silo-agent.toml`."""
 
     silo: SiloId

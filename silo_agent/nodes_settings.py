@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_contracts.protocol.wire_types import PositiveCount
+from infra.disk.toml_files import TomlTable
 
 LauncherName = Literal["hosts", "slurm", "kubernetes"]
 MAX_NODES = 256
@@ -23,11 +24,7 @@ Line = Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\n\r\x00]*)?$", max_len
 """An option of sbatch, as it is written on a line of its own behind `#SBATCH`."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HostsSection(_Section):
+class HostsSection(TomlTable):
     """Machines that a remote shell reaches: a hostfile as DeepSpeed reads it, and the shell."""
 
     hostfile: Path = Path("hostfile")
@@ -37,7 +34,7 @@ class HostsSection(_Section):
     )
 
 
-class SlurmSection(_Section):
+class SlurmSection(TomlTable):
     """Options of sbatch that the site asks for, such as `--partition=gpu`."""
 
     options: tuple[Line, ...] = ()
@@ -56,7 +53,7 @@ class SlurmSection(_Section):
         return value
 
 
-class KubernetesSection(_Section):
+class KubernetesSection(TomlTable):
     """Where pods run, from which image, and the claim that holds the silo's home and base model.
 
     `mount` is where the claim is seen, by the agent as by the pods. `limits` are those of a pod.
@@ -66,7 +63,7 @@ class KubernetesSection(_Section):
     image: Annotated[str, Field(min_length=1, max_length=500)]
     claim: Annotated[str, Field(pattern=_KUBERNETES_NAME)]
     mount: Path
-    limits: dict[str, str] = {}
+    limits: Annotated[dict[str, str], Field(default_factory=dict)]
 
     @field_validator("mount")
     @classmethod
@@ -76,7 +73,7 @@ class KubernetesSection(_Section):
         return value
 
 
-class NodesSection(_Section):
+class NodesSection(TomlTable):
     """Several machines, which all see the silo's home under the same path.
 
     `launcher` says who starts the ranks there, by the section of that name. `count` machines share

@@ -21,7 +21,6 @@ from aggregator.settings.values import (
     Positive,
     Quorum,
     Rank,
-    Section,
     Seed,
 )
 from data_contracts.errors import FederationOperatorError
@@ -42,13 +41,20 @@ from data_contracts.protocol.wire_types import (
     Text,
 )
 from infra.addresses import prefect_api
-from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limited, setting_fault
+from infra.disk.toml_files import (
+    MAX_TOML_BYTES,
+    Seconds,
+    TomlTable,
+    parse_toml,
+    read_limited,
+    setting_fault,
+)
 from infra.storage.config import StorageSection
 
 SETTINGS_NAME = "federation.toml"
 
 
-class PrefectSection(Section):
+class PrefectSection(TomlTable):
     """Prefect API of the coordinator; `auth` is a file holding user:password."""
 
     api_url: Annotated[str, AfterValidator(prefect_api)]
@@ -56,7 +62,7 @@ class PrefectSection(Section):
     ca_bundle: Path | None = None
 
 
-class BaseModelSection(Section):
+class BaseModelSection(TomlTable):
     """Base model by name, licence and local path; its digest is computed, not typed in.
 
     `licence_acceptance` says who accepted terms that ask for it, as in
@@ -78,7 +84,7 @@ class BaseModelSection(Section):
         return self
 
 
-class AdapterSection(Section):
+class AdapterSection(TomlTable):
     """LoRA layout. `target_modules` is "all-linear" or names as PEFT takes them."""
 
     rank: Rank = 8
@@ -88,7 +94,7 @@ class AdapterSection(Section):
     use_rslora: bool = False
 
 
-class SiloAdapterSection(Section):
+class SiloAdapterSection(TomlTable):
     """A silo's own layout; see `data_contracts.protocol.records.round_plan.SiloLayout`.
 
     `target_modules` None means all modules of the run.
@@ -99,7 +105,7 @@ class SiloAdapterSection(Section):
     target_modules: Modules | None = None
 
 
-class RecipeSection(Section):
+class RecipeSection(TomlTable):
     """Local training; see `data_contracts.protocol.records.round_plan.TrainingRecipe`.
 
     `least_steps` None: silos do all steps, or what they send does not count.
@@ -117,7 +123,7 @@ class RecipeSection(Section):
     seed: Seed = 1
 
 
-class RoundSection(Section):
+class RoundSection(TomlTable):
     """Quorums, deadlines (minutes from the plan) and how often the coordinator looks (seconds)."""
 
     quorum: Quorum
@@ -129,7 +135,7 @@ class RoundSection(Section):
     poll_seconds: Seconds = 5.0
 
 
-class PublicationSection(Section):
+class PublicationSection(TomlTable):
     """See `data_contracts.protocol.records.round_plan.PublicationRule`; nats per token.
 
     `name_silos` needs every silo's consent (`may_be_named` in its policy): others refuse the plan.
@@ -140,7 +146,7 @@ class PublicationSection(Section):
     name_silos: bool = False
 
 
-class LedgerSection(Section):
+class LedgerSection(TomlTable):
     """Where decisions' evidence is kept under lock: as versions in the inboxes, or as copies.
 
     "copy" is for storage without versions or Object Lock. Mode and days: see
@@ -152,7 +158,7 @@ class LedgerSection(Section):
     days: Annotated[int, Field(ge=1, le=36_500)] = 365
 
 
-class CopiesSection(Section):
+class CopiesSection(TomlTable):
     """Silos whose adapter counts although another's is the same: who decided that, and why.
 
     Without an entry neither of two counts. It becomes part of the next plan, for everybody to read.
@@ -161,20 +167,20 @@ class CopiesSection(Section):
     counted: dict[SiloId, Line] = Field(default_factory=dict)
 
 
-class DiskSection(Section):
+class DiskSection(TomlTable):
     """`keep_rounds`: of how many rounds that are over the workspace keeps the adapters."""
 
     keep_rounds: Annotated[int, Field(ge=0, le=10_000)] = 1
 
 
-class ScheduleSection(Section):
+class ScheduleSection(TomlTable):
     """When the deployment starts a round by itself; without a line, only on demand."""
 
     cron: CronLine | None = None
     timezone: TimeZone = "UTC"
 
 
-class FederationSettings(Section):
+class FederationSettings(TomlTable):
     """Everything in `federation.toml`."""
 
     federation: FederationId

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from aggregator.settings.values import Number, Section
+from aggregator.settings.values import Number
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.merge_spec import (
     FedAvg,
@@ -15,9 +15,10 @@ from data_contracts.protocol.records.merge_spec import (
 )
 from data_contracts.protocol.records.round_plan import Compression
 from data_contracts.protocol.wire_types import Count
+from infra.disk.toml_files import TomlTable
 
 
-class RobustSection(Section):
+class RobustSection(TomlTable):
     """The defence; see `protocol.records.merge_spec.RobustSpec` for choices and defaults."""
 
     tolerated_silos: Count
@@ -26,7 +27,7 @@ class RobustSection(Section):
     rule: str = "geometric_median"
 
 
-class OptimizerSection(Section):
+class OptimizerSection(TomlTable):
     """The server optimizer by name; what is left out has its published value.
 
     See `data_contracts.protocol.records.merge_spec`.
@@ -41,7 +42,7 @@ class OptimizerSection(Section):
     tau: Number | None = None
 
 
-class MergeSection(Section):
+class MergeSection(TomlTable):
     """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`

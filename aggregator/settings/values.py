@@ -3,19 +3,13 @@
 from decimal import Decimal, DecimalException
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from data_contracts.limits import MAX_COUNT, MAX_ROUND
 from data_contracts.protocol.records.round_plan import MAX_COHORT
 from data_contracts.protocol.wire_types import DecimalString, Line
 
 _MAX_MAGNITUDE = 20
-
-
-class Section(BaseModel):
-    """A table of the settings file: complete, and without names that nobody reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _as_decimal(value: Any) -> Any:

@@ -3,9 +3,9 @@
 import errno
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from data_contracts.shown_text import quoted
 
@@ -13,6 +13,36 @@ MAX_TOML_BYTES = 1024 * 1024
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 """A rhythm: up to a day."""
+
+
+class TomlTable(BaseModel):
+    """A table of a settings file: without names that nobody reads, and every value of TOML's own
+    type, so that neither `true` nor "2" is a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_of_its_type(cls, value: object, info: ValidationInfo) -> object:
+        asked = _types_in(cls.model_fields[info.field_name or ""].annotation)
+        wants_number = bool(asked & {int, float})
+        if wants_number and isinstance(value, bool) and bool not in asked:
+            raise ValueError("expected a number")
+        if wants_number and isinstance(value, str) and str not in asked:
+            raise ValueError("expected a number, without quotes")
+        if bool in asked and type(value) in (int, float) and not wants_number:
+            raise ValueError("expected true or false")
+        if bool in asked and isinstance(value, str) and str not in asked:
+            raise ValueError("expected true or false, without quotes")
+        return value
+
+
+def _types_in(annotation: Any) -> set[type]:
+    """The types that a value may have; of a Literal those of its values, of a union all."""
+    parts = get_args(annotation)
+    if not parts:
+        return {annotation if isinstance(annotation, type) else type(annotation)}
+    return set().union(*map(_types_in, parts))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import AfterValidator, StringConstraints, model_validator
 
 from infra.addresses import http_address, is_plain
+from infra.disk.toml_files import TomlTable
 from infra.storage.credential_file import credential_file, read_credentials
 from infra.storage.s3_client import S3Settings
 
@@ -22,15 +23,13 @@ MORE_SETTINGS = """\
 """The rest of the section, as the files that are written for operators show it."""
 
 
-class StorageSection(BaseModel):
+class StorageSection(TomlTable):
     """S3-compatible endpoint, the way to it, and where the credential is: never in here.
 
     With `credential_source = "file"` it is in `credentials`, a TOML file of mode 0600; with "chain"
     AWS's default chain finds it (environment, `profile`, role of the machine) and renews it. Plain
     HTTP beyond this machine has to be allowed in so many words.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     endpoint_url: Annotated[str, AfterValidator(http_address)]
     region: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,63}$")] = "us-east-1"

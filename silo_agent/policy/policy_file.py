@@ -8,21 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import TrustMode
 from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, Text
-from infra.disk.toml_files import parse_toml, read_limited, setting_fault
+from infra.disk.toml_files import TomlTable, parse_toml, read_limited, setting_fault
 
 MAX_POLICY_BYTES = 64 * 1024
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AllowedModel(_Section):
+class AllowedModel(TomlTable):
     """A base model that may be trained here: by digest, at a local path, under its licence.
 
     `licence_acceptance` names who at this silo accepted terms that ask for it, as in
@@ -36,7 +32,7 @@ class AllowedModel(_Section):
     licence_acceptance: Text | None = None
 
 
-class Limits(_Section):
+class Limits(TomlTable):
     """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy.
 
     Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
@@ -53,7 +49,7 @@ class Limits(_Section):
     max_retention_days: PositiveCount
 
 
-class Policy(_Section):
+class Policy(TomlTable):
     """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted.
 
     `share_individual_delta` lets the other silos read this silo's adapter by itself.
