@@ -40,9 +40,12 @@ _EMBEDDINGS = re.compile(
 )
 
 
-def require_sound(model_dir: Path) -> Weights:
+def require_sound(model_dir: Path, *, with_template: bool = True) -> Weights:
     """The model's tensors; raises SiloOperatorError for what cannot be trained, by its name, and
-    DataStewardError for a chat template that cannot be trained with."""
+    DataStewardError for a chat template that cannot be trained with.
+
+    Without `with_template` nobody asks for one: plain text needs none.
+    """
     files = model_files(model_dir)
     for path in files.values():
         if is_pointer(path):
@@ -53,7 +56,8 @@ def require_sound(model_dir: Path) -> Weights:
     _require_full_tensors(model_dir, weights)
     _require_layers(model_dir, config, weights)
     _require_fitting_tokenizer(model_dir, weights)
-    _require_template(model_dir)
+    if with_template:
+        _require_template(model_dir)
     return weights
 
 

@@ -1,4 +1,5 @@
-"""A conversation in one column: what it must be to be one question and one answer.
+"""A conversation in one column for prompt and answer: what it must be to be one question and one
+answer.
 
 It is plain where a user says one thing and an assistant answers; anything else (a system message,
 several turns, parts that are not text) is not cut down to that, because what is left out may be
@@ -26,6 +27,12 @@ def chat_places(columns: Sequence[Column]) -> tuple[int, int] | None:
         return None
     asked, answered = place["prompt"], place["answer"]
     return (asked, answered) if columns[asked].name == columns[answered].name else None
+
+
+def conversation_fields(columns: Sequence[Column]) -> frozenset[str]:
+    """The fields that take a list of messages."""
+    exchange = {"prompt", "answer"} if chat_places(columns) is not None else set()
+    return frozenset({"messages", *exchange})
 
 
 def question_and_answer(value: Any) -> tuple[Any, Any]:
