@@ -16,7 +16,6 @@ from data_contracts.shown_text import is_blank
 Line = Mapping[str, Any]
 """A record as a JSON object in a file of training records."""
 
-ToldT_co = TypeVar("ToldT_co", covariant=True)
 ToldT = TypeVar("ToldT")
 
 
@@ -24,21 +23,21 @@ class LineRefusedError(Exception):
     """Why a line is no record of its form; quotes nothing from the data."""
 
 
-class Encoder(Protocol[ToldT_co]):
+class Encoder(Protocol[ToldT]):
     """Makes what a model is told, token ids with labels, of records.
 
     Of each record it gives one piece or several, in their order.
     """
 
-    def exchanges(self, records: Sequence[tuple[str, str]]) -> list[Sequence[ToldT_co]]:
+    def exchanges(self, records: Sequence[tuple[str, str]]) -> list[Sequence[ToldT]]:
         """(question, answer) as one turn of the chat template, loss on the answer."""
         ...
 
-    def conversations(self, records: Sequence[Sequence[Message]]) -> list[Sequence[ToldT_co]]:
+    def conversations(self, records: Sequence[Sequence[Message]]) -> list[Sequence[ToldT]]:
         """Messages as the chat template renders them, loss on what the assistant says."""
         ...
 
-    def documents(self, records: Sequence[str]) -> list[Sequence[ToldT_co]]:
+    def documents(self, records: Sequence[str]) -> list[Sequence[ToldT]]:
         """Plain text without a template, loss on all of it."""
         ...
 

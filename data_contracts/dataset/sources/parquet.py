@@ -79,10 +79,10 @@ class ParquetTable:
         with self._path.open("rb") as file:
             for name in self._names:
                 with self._refusals(f"column {name}: "):
-                    chunks = group.parts.get(name) or {name: group.chunks.get(name)}
+                    chunks = group.chunks_of(name)
+                    if not chunks:
+                        raise PageRefusedError("not in every row group")
                     for path, chunk in chunks.items():
-                        if chunk is None:
-                            raise PageRefusedError("not in every row group")
                         sizes[path] = page_sizes(file, chunk.start, chunk.length)
         return sizes
 

@@ -47,6 +47,11 @@ class RowGroup:
     chunks: dict[str, ColumnChunk]
     parts: dict[str, dict[str, ColumnChunk]]
 
+    def chunks_of(self, name: str) -> dict[str, ColumnChunk]:
+        """All that a column consists of, by path; empty where there is no such column."""
+        flat = {name: self.chunks[name]} if name in self.chunks else {}
+        return flat | self.parts.get(name, {})
+
 
 def row_groups_of(path: Path) -> tuple[RowGroup, ...]:
     """The row groups of a file, in order; raises FooterRefusedError or OSError."""
