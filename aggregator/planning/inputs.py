@@ -18,7 +18,7 @@ from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelR
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
-from infra.base_model.tokenizer_files import writes_date
+from infra.base_model.tokenizer_files import has_template, writes_date
 from infra.base_model.weight_files import Weights
 from infra.disk.model_files import model_digest
 
@@ -59,8 +59,8 @@ def _prompt_date(c: Coordinator, day: str) -> str | None:
 
     In no other plan, so that silos of earlier releases can read those.
     """
-    is_written = _needs_template(c) and writes_date(c.settings.path(c.settings.base_model.path))
-    return day if is_written else None
+    path = c.settings.path(c.settings.base_model.path)
+    return day if has_template(path) and writes_date(path) else None
 
 
 def _base_model(c: Coordinator) -> BaseModelRef:
@@ -95,7 +95,7 @@ def _sound_weights(c: Coordinator) -> Weights:
     """Of the base model, which no silo is asked to train when it cannot be trained."""
     try:
         path = c.settings.path(c.settings.base_model.path)
-        return require_sound(path, with_template=_needs_template(c))
+        return require_sound(path, needs_template=_needs_template(c))
     except ConsortiaError as error:
         raise FederationOperatorError(
             error.problem, expected=error.expected, found=error.found, action=error.action

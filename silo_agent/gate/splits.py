@@ -113,7 +113,7 @@ def _made_for(outcome: GateOutcome, files: Splits, form: Form) -> bytes:
     """What the files were written from and what they are, as the marker keeps it."""
     digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
     # Prompts with answers are marked as they were before there were other forms.
-    of_form = [] if form.name == OLDEST_FORM else [form.name, LINES_VERSION]
+    of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name, LINES_VERSION]
     return rfc8785.dumps([outcome.findings_digest, *digests, *of_form])
 
 

@@ -14,6 +14,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.base_model.folder_check import require_sound
+from infra.base_model.tokenizer_files import has_template
 from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
@@ -177,7 +178,8 @@ class LocalJobs:
                 found=found,
                 action="restore the model's files, or correct its digest in the policy",
             )
-        require_sound(path, with_template=form_of_file(records).needs_template)
+        needs_template = has_template(path) or form_of_file(records).needs_template
+        require_sound(path, needs_template=needs_template)
         return path
 
     def _offload_dir(self) -> Path | None:

@@ -113,7 +113,7 @@ class ShardCache:
         libraries = [version(name) for name in _LIBRARIES]
         of_records = artifact_of_file(records).digest
         # The oldest form is described as it was before there were others.
-        of_form = [] if form.name == OLDEST_FORM else [form.name]
+        of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name]
         of_form += [] if form.needs_template else [self._telling.room]
         day = self._telling.day
         described = rfc8785.dumps([FORMAT, of_records, files, day, libraries, *of_form])

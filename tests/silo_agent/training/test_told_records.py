@@ -220,11 +220,9 @@ def test_a_text_needs_an_end_and_no_template(tokenizer: Any) -> None:
 
 
 def lines(path: Path, records: Sequence[Any], form: str) -> Path:
-    named = {
-        "chat": lambda r: {"messages": [m._asdict() for m in r]},
-        "text": lambda r: {"text": r},
-    }
-    path.write_text("".join(json.dumps(named[form](record)) + "\n" for record in records))
+    field = {"chat": "messages", "text": "text"}[form]
+    said = [[m._asdict() for m in r] if form == "chat" else r for r in records]
+    path.write_text("".join(json.dumps({field: each}) + "\n" for each in said))
     return path
 
 
@@ -252,8 +250,8 @@ def test_packed_losses_are_those_of_plain_torch(silo: TinySilo, tmp_path: Path, 
     sums: list[tuple[float, int]] = []
     with torch.no_grad():
         for sequence in packed:
-            nats = record_nll(model, sequence, torch.device("cpu")).tolist()
-            sums += zip(nats, sequence.record_answer_tokens, strict=True)
+            losses = record_nll(model, sequence, torch.device("cpu")).tolist()
+            sums += zip(losses, sequence.record_answer_tokens, strict=True)
     assert len(sums) == len(records) > len(packed)
     tokenizer.chat_template = MARKED
     for record, (nats, tokens) in zip(packed.records, sums, strict=True):

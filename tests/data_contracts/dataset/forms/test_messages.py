@@ -33,7 +33,7 @@ def test_other_names_of_roles_and_keys() -> None:
     assert messages_of(shared) == messages_of(turns("q", "a"))
 
 
-REFUSED = {
+REFUSED: dict[str, list[Any]] = {
     "no list of messages": [7, None, "not JSON", '{"role": 1}', {"role": "user"}, True, "[[[["],
     "no object": [["q", "a"], [None], [[]]],
     "no turn of the assistant": [[], turns("q"), turns("q", system="s")[:1]],
