@@ -78,7 +78,9 @@ class ChatTemplate:
         return Turn(before, rest)
 
     def told(self, messages: Sequence[dict[str, str]]) -> Told:
-        """A conversation of any turns, of which one at least is the assistant's.
+        """A conversation of any turns, of which one at least is the user's, and a later one the
+        assistant's. A greeting before the first question is a turn where the template can begin
+        with nothing, and else a part of what comes before the first answer.
 
         Raises DataStewardError when the template raises on it, or has no border before an answer.
         """
@@ -87,7 +89,9 @@ class ChatTemplate:
         for place, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self._rendered(messages[:place], for_answer=True)
+            before = self._before(messages[:place])
+            if before is None:
+                continue
             whole = self._rendered(messages[: place + 1], for_answer=False)
             if not whole.startswith(before) or whole == before:
                 raise _no_border()
@@ -101,6 +105,16 @@ class ChatTemplate:
             Turn(turn.before[end:], turn.answer) for turn, end in zip(turns, ends, strict=False)
         )
         return Told(tuple(joined), apart=False)
+
+    def _before(self, messages: Sequence[dict[str, str]]) -> str | None:
+        """What comes before an answer; None where nobody has asked yet, and the template asks who
+        did."""
+        try:
+            return self._rendered(messages, for_answer=True)
+        except DataStewardError:
+            if any(message["role"] == "user" for message in messages):
+                raise
+            return None
 
     def _rendered(self, messages: Sequence[dict[str, str]], *, for_answer: bool) -> str:
         try:

@@ -135,16 +135,17 @@ def test_every_snippet_is_read_as_in_a_contract(block: str) -> None:
     if "quality" in document:
         assert read_rules(document["quality"])
     if "customProperties" in document:
-        stated = {entry["property"] for entry in document["customProperties"]}
+        named = {entry["property"] for entry in document["customProperties"]}
         missing = [
             {"property": name, "value": value}
             for name, value in REQUIRED_TERMS.items()
-            if name not in stated
+            if name not in named
         ]
         terms = read_terms([*document["customProperties"], *missing])
         assert terms.licences
     if "servers" in document:
-        assert read_source(document, terms and terms.form, terms and terms.classes).fields
+        stated = (terms.form, terms.classes) if terms else (None, None)
+        assert read_source(document, *stated).fields
 
 
 def test_every_form_that_is_trained_has_a_contract_of_its_own_on_the_page() -> None:
