@@ -12,18 +12,21 @@ from data_contracts.dataset.examples import Message
 from data_contracts.dataset.forms import FORMS
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.base_model.tokenizer_files import template_notes
+from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.loss import of_records
 from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED, Conversation, Conversations
+from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.ranks.packing import (
     PackingRule,
     pack_heldout,
     pack_training,
 )
 from silo_agent.training.ranks.told_records import ToldRecords
+from silo_agent.training.run_files import ProgressWriter
 from tests.model_folders import set_template
 from tests.silo_agent.training.tiny_jobs import TinySilo, shard_of
-from tests.tiny_model import CHAT_TEMPLATE, SENTENCES
+from tests.tiny_model import CHAT_TEMPLATE, SENTENCES, tiny_adapter_layout
 
 DAY, ROOM = "2026-03-01", 64
 
@@ -240,7 +243,6 @@ def test_packed_losses_are_those_of_plain_torch(silo: TinySilo, tmp_path: Path, 
     import torch
 
     from silo_agent.training.ranks.lora_model import load_lora_model, record_nll
-    from tests.tiny_model import tiny_adapter_layout
 
     tokenizer: Any = load_tokenizer(silo.model_dir)
     records: Any = TALKS if form == "chat" else [*SENTENCES, " ".join(SENTENCES)]
@@ -308,6 +310,29 @@ def test_what_happened_to_records_is_counted(silo: TinySilo, tmp_path: Path) -> 
     assert len(shard_of(silo.model_dir, path, room=96)) < pieces
     chat = lines(tmp_path / "c.jsonl", TALKS, "chat")
     assert shard_of(silo.model_dir, chat, room=32).path == shard_of(silo.model_dir, chat).path
+
+
+def test_a_held_out_text_is_one_record_in_however_many_pieces(
+    silo: TinySilo, tmp_path: Path
+) -> None:
+    path = lines(tmp_path / "r.jsonl", [" ".join(SENTENCES), *SENTENCES[:3]], "text")
+    job = EvaluationJob(
+        model_dir=set_template(silo.model_dir, tmp_path / "model", None),
+        layout=tiny_adapter_layout(),
+        adapters=(EvaluatedAdapter(name="base", path=None),),
+        heldout=(HeldoutSet(name="own", records=path),),
+        sequence_length=32,
+        heldout_sequences=100,
+        output_dir=tmp_path,
+        per_record=True,
+        per_sequence=True,
+    )
+    (loss,) = evaluate(job, ProgressWriter(None)).losses
+    tokenizer: Any = load_tokenizer(silo.model_dir)
+    lengths = [len(tokenizer(text)["input_ids"]) for text in (" ".join(SENTENCES), *SENTENCES[:3])]
+    assert sorted(tokens for _, tokens in loss.records) == sorted(lengths)
+    assert loss.tokens == sum(tokens for _, tokens in loss.sequences) == sum(lengths)
+    assert len(loss.records) == 4 and max(lengths) > 2 * job.sequence_length
 
 
 @pytest.mark.parametrize(("kept", "found"), [(0, "2 of 2 conversations that"), (1, None)])
