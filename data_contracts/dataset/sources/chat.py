@@ -17,7 +17,10 @@ from data_contracts.protocol.strict_json import distinct_names
 _KEYS = (("role", "content"), ("from", "value"))
 _ASKS = frozenset({"user", "human"})
 _ANSWERS = frozenset({"assistant", "gpt"})
-_EXPECTED = "is no conversation of one user's text and one assistant's"
+_EXPECTED = (
+    "is no conversation of one user's text and one assistant's; "
+    "mapped to messages it may have more turns"
+)
 
 
 def chat_places(columns: Sequence[Column]) -> tuple[int, int] | None:
