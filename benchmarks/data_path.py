@@ -91,9 +91,10 @@ def _child(what: str, model_dir: Path, records: Path) -> dict[str, Any]:
 
 def _measure(what: str, model_dir: Path, records: Path) -> dict[str, Any]:
     from silo_agent.training.ranks.base_model import load_tokenizer
-    from silo_agent.training.ranks.shard_cache import ShardCache
+    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
 
-    cache = ShardCache(records.parent / "shards", model_dir, DAY, load_tokenizer)
+    telling = Telling(DAY, LENGTH)
+    cache = ShardCache(records.parent / "shards", model_dir, telling, load_tokenizer)
     if what == "micro-batches":
         return _micro_batches(model_dir, cache.of(records))
     load_tokenizer(model_dir)

@@ -1,6 +1,7 @@
 """Folders of base models written by hand, so that a test can leave something out; no torch."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ def write_model_folder(
     save_file(dict(chosen), directory / "model.safetensors", {"format": "pt"})
     write_tokenizer(directory)
     return directory
+
+
+def set_template(model: Path, into: Path, template: str | None) -> Path:
+    """A copy of a model's folder with another chat template, or without one."""
+    shutil.copytree(model, into)
+    if template is None:
+        (into / "chat_template.jinja").unlink()
+    else:
+        (into / "chat_template.jinja").write_text(template)
+    return into
 
 
 def write_tokenizer(directory: Path) -> None:

@@ -3,20 +3,22 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
 from aggregator.feed.reading import newest_attempt
 from aggregator.planning.agreed_contracts import agreed_contracts
 from aggregator.planning.base_model_layout import adapter_targets
 from aggregator.planning.starting_point import StartingPoint, starting_point
-from data_contracts.errors import ConsortiaError, FederationOperatorError
+from data_contracts.dataset.contract import load_contract
+from data_contracts.errors import ConsortiaError, DataStewardError, FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
-from infra.base_model.tokenizer_files import writes_date
+from infra.base_model.tokenizer_files import has_template, writes_date
 from infra.base_model.weight_files import Weights
 from infra.disk.model_files import model_digest
 
@@ -57,7 +59,8 @@ def _prompt_date(c: Coordinator, day: str) -> str | None:
 
     In no other plan, so that silos of earlier releases can read those.
     """
-    return day if writes_date(c.settings.path(c.settings.base_model.path)) else None
+    path = c.settings.path(c.settings.base_model.path)
+    return day if has_template(path) and writes_date(path) else None
 
 
 def _base_model(c: Coordinator) -> BaseModelRef:
@@ -91,11 +94,26 @@ def _first_layout(c: Coordinator) -> AdapterLayout:
 def _sound_weights(c: Coordinator) -> Weights:
     """Of the base model, which no silo is asked to train when it cannot be trained."""
     try:
-        return require_sound(c.settings.path(c.settings.base_model.path))
+        path = c.settings.path(c.settings.base_model.path)
+        return require_sound(path, needs_template=_needs_template(c))
     except ConsortiaError as error:
         raise FederationOperatorError(
             error.problem, expected=error.expected, found=error.found, action=error.action
         ) from error
+
+
+def _needs_template(c: Coordinator) -> bool:
+    """Whether any contract that is filed is about records that the base model's chat template
+    renders; plain text is trained on without one."""
+    filed = sorted(c.settings.path(CONTRACTS_DIRECTORY).glob("*.yaml"))
+    return not filed or any(map(_renders, filed))
+
+
+def _renders(contract: Path) -> bool:
+    try:
+        return load_contract(contract).source.record_form.needs_template
+    except DataStewardError:
+        return True
 
 
 def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:

@@ -122,10 +122,11 @@ def _write_tokens(material: Material) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from silo_agent.training.ranks.base_model import load_tokenizer
     from silo_agent.training.ranks.packing import PackingRule, pack_training
-    from silo_agent.training.ranks.shard_cache import ShardCache
+    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
     from silo_agent.training.ranks.starting_tensors import starting_tensors
 
-    cache = ShardCache(material.folder / "shards", material.model_dir, DAY, load_tokenizer)
+    shards, telling = material.folder / "shards", Telling(DAY, LENGTH)
+    cache = ShardCache(shards, material.model_dir, telling, load_tokenizer)
     shard, recipe = cache.of(material.records), material.recipe
     count = recipe.local_steps * recipe.sequences_per_step
     packed, _ = pack_training(shard, PackingRule(LENGTH), count=count, seed=1, round_number=1)

@@ -6,9 +6,17 @@ bad row cannot stop a check or hide the rows after it. The readers are in `sourc
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 MAX_EXAMPLE_BYTES = 1024 * 1024
 """Bytes of UTF-8 that one example may have; for JSONL and CSV as they stand in the file."""
+
+
+class Message(NamedTuple):
+    """One turn of a conversation; `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +24,8 @@ class Example:
     """One example as the data states it; a missing licence reads as NOASSERTION.
 
     `row` counts from 1 over the whole set. What is None is not stated by the data. `split` is
-    "train" or "heldout". Of an image-text pair the caption is `answer` and `prompt` is empty;
+    "train" or "heldout". What a record says is in the fields of its form (`forms`); those of
+    others are empty. Of an image-text pair the caption is `answer` and `prompt` is empty;
     `image` is a file inside the set's folder; `similarity`, `punsafe` and `pwatermark` are
     LAION's scores, finite but otherwise as stated.
     """
@@ -41,6 +50,14 @@ class Example:
     similarity: float | None = None
     punsafe: float | None = None
     pwatermark: float | None = None
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+
+    @property
+    def characters(self) -> int:
+        """Characters of all its texts."""
+        said = sum(len(message.content) for message in self.messages)
+        return len(self.prompt) + len(self.answer) + len(self.text) + said
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ def round_contributions(
     public: Annotated[
         Path | None,
         typer.Option(
-            parser=values.existing_file, help="Measure here, on JSONL with `prompt` and `answer`."
+            parser=values.existing_file,
+            help="Measure here, on JSONL with `prompt` and `answer`, or records of another form.",
         ),
     ] = None,
     by_silos: Annotated[

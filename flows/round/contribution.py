@@ -41,7 +41,8 @@ PUBLIC = "public"
 
 @dataclass(frozen=True)
 class PublicSet:
-    """JSONL records with `prompt` and `answer`, and how many packed sequences of it to use."""
+    """JSONL records of one form, such as `prompt` and `answer`, and how many packed sequences of
+    it to use."""
 
     records: Path
     sequences: int = 64

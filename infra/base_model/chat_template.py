@@ -1,4 +1,4 @@
-"""How a chat template renders one turn, on a date that is given: never on that of today.
+"""How a chat template renders turns, on a date that is given: never on that of today.
 
 A template is a program in somebody else's file, so it runs in Jinja's sandbox with what
 transformers gives it (`transformers.utils.chat_template_utils`), and with one thing changed:
@@ -46,6 +46,19 @@ class Turn:
     answer: str
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a conversation is to a model: the assistant's turns, each with what comes before it.
+
+    One after the other they are the whole as it is rendered; where they stand `apart`, because the
+    template renders an earlier turn otherwise when a later one follows, each has all that comes
+    before it in front.
+    """
+
+    turns: tuple[Turn, ...]
+    apart: bool
+
+
 class ChatTemplate:
     """One template; `tokens` are what it calls `bos_token`, `eos_token` and the like."""
 
@@ -61,11 +74,47 @@ class ChatTemplate:
         whole = self._rendered(answered, for_answer=False)
         rest = whole.removeprefix(before)
         if not whole.startswith(before) or not rest:
-            raise template_fault(
-                "one whose prompt part stays the same when the answer follows",
-                "a prompt part that changes with the answer, so no border can be found",
-            )
+            raise _no_border()
         return Turn(before, rest)
+
+    def told(self, messages: Sequence[dict[str, str]]) -> Told:
+        """A conversation of any turns, of which one at least is the user's, and a later one the
+        assistant's. A greeting before the first question is a turn where the template can begin
+        with nothing, and else a part of what comes before the first answer.
+
+        Raises DataStewardError when the template raises on it, or has no border before an answer.
+        """
+        turns: list[Turn] = []
+        done, is_stable = "", True
+        for place, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._before(messages[:place])
+            if before is None:
+                continue
+            whole = self._rendered(messages[: place + 1], for_answer=False)
+            if not whole.startswith(before) or whole == before:
+                raise _no_border()
+            is_stable = is_stable and before.startswith(done)
+            turns.append(Turn(before, whole[len(before) :]))
+            done = whole
+        if not is_stable:
+            return Told(tuple(turns), apart=True)
+        ends = [0, *(len(turn.before) + len(turn.answer) for turn in turns)]
+        joined = (
+            Turn(turn.before[end:], turn.answer) for turn, end in zip(turns, ends, strict=False)
+        )
+        return Told(tuple(joined), apart=False)
+
+    def _before(self, messages: Sequence[dict[str, str]]) -> str | None:
+        """What comes before an answer; None where nobody has asked yet, and the template asks who
+        did."""
+        try:
+            return self._rendered(messages, for_answer=True)
+        except DataStewardError:
+            if any(message["role"] == "user" for message in messages):
+                raise
+            return None
 
     def _rendered(self, messages: Sequence[dict[str, str]], *, for_answer: bool) -> str:
         try:
@@ -105,6 +154,13 @@ def chosen_template(found: object) -> str:
             action="use an instruction-tuned base model, with its chat_template.jinja",
         )
     return found
+
+
+def _no_border() -> DataStewardError:
+    return template_fault(
+        "one whose prompt part stays the same when the answer follows",
+        "a prompt part that changes with the answer, so no border can be found",
+    )
 
 
 def template_fault(expected: str, found: str) -> DataStewardError:

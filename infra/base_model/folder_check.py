@@ -17,6 +17,7 @@ from infra.base_model.chat_template import ANSWER, PROMPT, on_day, template_faul
 from infra.base_model.tokenizer_files import (
     chat_template,
     has_end,
+    has_template,
     highest_token,
     json_object,
 )
@@ -40,9 +41,12 @@ _EMBEDDINGS = re.compile(
 )
 
 
-def require_sound(model_dir: Path) -> Weights:
+def require_sound(model_dir: Path, *, needs_template: bool = True) -> Weights:
     """The model's tensors; raises SiloOperatorError for what cannot be trained, by its name, and
-    DataStewardError for a chat template that cannot be trained with."""
+    DataStewardError for a chat template that cannot be trained with.
+
+    A model that has none is sound where nobody `needs_template`, as plain text does not.
+    """
     files = model_files(model_dir)
     for path in files.values():
         if is_pointer(path):
@@ -53,7 +57,8 @@ def require_sound(model_dir: Path) -> Weights:
     _require_full_tensors(model_dir, weights)
     _require_layers(model_dir, config, weights)
     _require_fitting_tokenizer(model_dir, weights)
-    _require_template(model_dir)
+    if needs_template or has_template(model_dir):
+        _require_template(model_dir)
     return weights
 
 

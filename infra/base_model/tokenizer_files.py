@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_contracts.errors import SiloOperatorError
+from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.base_model.chat_template import (
     ANSWER,
     MAX_TEMPLATE_BYTES,
@@ -30,6 +30,40 @@ def chat_template(model_dir: Path, strftime: Strftime) -> ChatTemplate:
     that cannot be compiled, or one of several without a default.
     """
     return ChatTemplate(_template_text(model_dir), special_tokens(model_dir), strftime)
+
+
+def has_template(model_dir: Path) -> bool:
+    """Whether there is a chat template, of whatever kind; raises SiloOperatorError for files that
+    cannot be read."""
+    if (model_dir / TEMPLATE_NAME).exists():
+        return True
+    return bool(json_object(model_dir / "tokenizer_config.json").get("chat_template"))
+
+
+def template_notes(model_dir: Path) -> list[str]:
+    """What conversations of several turns are to the template, where it is not what one expects;
+    raises as `chat_template` does."""
+    if not has_template(model_dir):
+        return ["no chat template: for contracts of plain text alone (form text)"]
+    template = chat_template(model_dir, lambda _format: DATE)
+    exchange = [
+        {"role": "user", "content": PROMPT},
+        {"role": "assistant", "content": ANSWER},
+    ]
+    notes: list[str] = []
+    try:
+        if template.told([*exchange, *exchange]).apart:
+            notes.append(
+                "its chat template changes earlier turns when later ones follow: answers of a "
+                "conversation are told one by one, each behind what comes before it"
+            )
+    except DataStewardError:
+        notes.append("its chat template refuses several turns: such conversations are left out")
+    try:
+        template.told([{"role": "system", "content": PROMPT}, *exchange])
+    except DataStewardError:
+        notes.append("its chat template refuses a system message: such conversations are left out")
+    return notes
 
 
 def writes_date(model_dir: Path) -> bool:

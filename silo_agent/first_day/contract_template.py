@@ -32,6 +32,7 @@ schema:
       - {{name: subject, logicalType: string, required: true}} # whose it is: a pseudonym
       - {{name: prompt, logicalType: string, required: true}}
       - {{name: answer, logicalType: string, required: true}}
+      # conversations: in their place {{name: messages, logicalType: array}}; plain text: name: text
       - {{name: licence, logicalType: string, required: true}} # SPDX id of the record's licence
       - {{name: source, logicalType: string, required: true}}  # where the text comes from
 customProperties:

@@ -20,6 +20,7 @@ from typing import TextIO
 import rfc8785
 
 from data_contracts.dataset.examples import Example
+from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
@@ -31,6 +32,9 @@ TRAIN_FILE = "train.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
 MADE_FOR_FILE = "made-for.json"
 STAGING = ".splits"
+LINES_VERSION = 1
+"""Raised whenever records of a form are written otherwise."""
+OLDEST_FORM = "instruction"
 SHARDS = "shards"
 """Directory beside the files for what training makes of them: it goes with them."""
 
@@ -58,13 +62,14 @@ def forget_unused_splits(into: Path, retention: timedelta) -> None:
 
 
 def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Path) -> Splits:
-    """Write train.jsonl and heldout.jsonl ({"prompt", "answer"} per line, mode 0600) into `into`.
+    """Write train.jsonl and heldout.jsonl (a line of its form for each record, mode 0600) into
+    `into`.
 
     Records keep the order of the data. Raises DataStewardError, and leaves neither file, when the
     data are no longer those of `outcome`, or hold no text to train on.
     """
     files = Splits(into / TRAIN_FILE, into / HELD_OUT_FILE)
-    if _were_made_for(outcome, files, into):
+    if _were_made_for(outcome, files, into, data.source.record_form):
         return files
     staging = into / STAGING
     shutil.rmtree(staging, ignore_errors=True)
@@ -75,7 +80,8 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
         _write(outcome, findings, data, staging)
         for name in (TRAIN_FILE, HELD_OUT_FILE):
             (staging / name).replace(into / name)
-        write_durably(into / MADE_FOR_FILE, _made_for(outcome, files))
+        made_for = _made_for(outcome, files, data.source.record_form)
+        write_durably(into / MADE_FOR_FILE, made_for)
     except DataUnavailableError as error:
         raise _changed(error.reason) from None
     except sqlite3.Error:
@@ -92,10 +98,10 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _were_made_for(outcome: GateOutcome, files: Splits, into: Path) -> bool:
+def _were_made_for(outcome: GateOutcome, files: Splits, into: Path, form: Form) -> bool:
     marker = into / MADE_FOR_FILE
     try:
-        if marker.read_bytes() != _made_for(outcome, files):
+        if marker.read_bytes() != _made_for(outcome, files, form):
             return False
         marker.touch()
     except OSError:
@@ -103,16 +109,18 @@ def _were_made_for(outcome: GateOutcome, files: Splits, into: Path) -> bool:
     return True
 
 
-def _made_for(outcome: GateOutcome, files: Splits) -> bytes:
+def _made_for(outcome: GateOutcome, files: Splits, form: Form) -> bytes:
     """What the files were written from and what they are, as the marker keeps it."""
     digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
-    return rfc8785.dumps([outcome.findings_digest, *digests])
+    # Prompts with answers are marked as they were before there were other forms.
+    of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name, LINES_VERSION]
+    return rfc8785.dumps([outcome.findings_digest, *digests, *of_form])
 
 
 def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) -> None:
     from data_contracts.dataset.findings.store import usable_rows
 
-    if data.source.format == "image-text":
+    if not data.source.record_form.is_trained:
         raise _no_text()
     if data.content_digest() != outcome.content_digest:
         raise _changed("other content than what was checked")
@@ -120,7 +128,7 @@ def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) 
         files = {"train": train, "heldout": heldout}
         written = {"train": 0, "heldout": 0}
         for record, split in _usable(data, usable_rows(findings)):
-            files[split].write(_line(record))
+            files[split].write(_line(data.source.record_form, record))
             written[split] += 1
         for file in files.values():
             file.flush()
@@ -140,9 +148,8 @@ def _usable(data: SiloData, usable: Iterator[tuple[int, str]]) -> Iterator[tuple
             row, split = next(usable, (0, ""))
 
 
-def _line(record: Example) -> str:
-    text = {"prompt": record.prompt, "answer": record.answer}
-    return json.dumps(text, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _line(form: Form, record: Example) -> str:
+    return json.dumps(form.line(record), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def _private(path: Path) -> TextIO:
@@ -162,7 +169,8 @@ def _changed(found: str) -> DataStewardError:
 def _no_text() -> DataStewardError:
     return DataStewardError(
         "training data",
-        expected="a data set with prompts and answers",
+        expected="a data set of texts: prompts and answers, conversations, plain text, or texts "
+        "with their class",
         found="image-text pairs, which this version checks but does not train on",
         action="give the agent a contract over text",
     )

@@ -9,6 +9,7 @@ from data_contracts.protocol.records.licence_terms import Use
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
 from infra.base_model.linear_modules import LinearModules, NoSuchModelError, linear_modules
+from infra.base_model.tokenizer_files import template_notes
 from infra.base_model.weight_files import Weights
 from infra.disk.model_files import model_digest
 from silo_agent.policy.policy_file import AllowedModel
@@ -20,9 +21,11 @@ MODEL_DIGESTS = "model-digests.json"
 
 def judged_model(path: Path) -> list[str]:
     """The digest of a model that can be trained, and what of it; SiloOperatorError for another."""
-    weights, linear = require_sound(path), known_modules(path)
+    weights = require_sound(path, needs_template=False)
+    linear = known_modules(path)
     left_out = [f"without those called {end}: {why}" for end, why in linear.left_out.items()]
-    return [model_digest(path), coverage_words(weights, linear.modules), *left_out]
+    covered = coverage_words(weights, linear.modules)
+    return [model_digest(path), covered, *left_out, *template_notes(path)]
 
 
 def known_modules(path: Path) -> LinearModules:
@@ -61,7 +64,10 @@ def _model(facts: Facts, model: AllowedModel, uses: tuple[Use, ...]) -> Item:
     if found != model.digest:
         detail = f"{path} has the digest {found}; the policy names {model.digest}"
         return wrong(name, detail, "restore the model's files, or correct the policy's digest")
-    weights = tried(lambda: require_sound(path))
+    contract = facts.contract
+    # Without a contract nobody knows that its records can do without a template.
+    wanted = not isinstance(contract, DataContract) or contract.source.record_form.needs_template
+    weights = tried(lambda: require_sound(path, needs_template=wanted))
     if isinstance(weights, ConsortiaError):
         return of_fault(name, weights)
     judged = [judge_model(model.licence, use, model.licence_acceptance) for use in uses]

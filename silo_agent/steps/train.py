@@ -80,6 +80,28 @@ def _tell_packing(number: int, packing: PackingCounts) -> None:
             packing.spell_controls,
             packing.conversations,
         )
+    if packing.refused:
+        log.warning(
+            "round %d: %d conversations were left out, because the base model's chat template "
+            "refuses them (some refuse a system message, or two turns of one side in a row)",
+            number,
+            packing.refused,
+        )
+    if packing.apart:
+        log.warning(
+            "round %d: the base model's chat template changes earlier turns when later ones "
+            "follow, so %d answers of conversations were told one by one, each behind what comes "
+            "before it",
+            number,
+            packing.apart,
+        )
+    elif packing.continued:
+        log.info(
+            "round %d: %d of %d pieces go on with a document that is longer than a sequence",
+            number,
+            packing.continued,
+            packing.conversations,
+        )
 
 
 def _submission(

@@ -51,8 +51,8 @@ class SiloOnlyBaseline(JobValue):
 class TrainingJob(JobValue):
     """One silo's local training in one round.
 
-    `train_records` and `heldout_records` are JSONL files with the fields `prompt` and `answer`.
-    Their tokens are kept in `shards_dir` for later jobs, without one in the output directory.
+    `train_records` and `heldout_records` are JSONL files of records of one form. Their tokens are
+    kept in `shards_dir` for later jobs, without one in the output directory.
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
     `prompt_date` is the date for a chat template that writes one. `micro_batch` packed sequences of
     a rank go through the model at a time, which changes a step's result by rounding alone.

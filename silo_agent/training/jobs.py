@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.base_model.folder_check import require_sound
+from infra.base_model.tokenizer_files import has_template
 from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
@@ -52,7 +54,7 @@ class LocalJobs:
     def training(self, starting: GlobalAdapter, splits: Splits) -> TrainingJob:
         """Local training from `starting`; losses that are known already are not asked for."""
         training, plan = self.config.training, self.plan
-        model_dir = self._model_dir()
+        model_dir = self._model_dir(splits.train)
         choice = chosen_for(model_dir, plan, self.config)
         book = self.book(splits.heldout)
         silo = self.config.silo
@@ -96,7 +98,7 @@ class LocalJobs:
         self, adapters: tuple[EvaluatedAdapter, ...], heldout: Path, *, per_record: bool = False
     ) -> EvaluationJob:
         """Held-out losses of `adapters`, with `per_record` also of single records."""
-        training, model_dir = self.config.training, self._model_dir()
+        training, model_dir = self.config.training, self._model_dir(heldout)
         return EvaluationJob(
             model_dir=model_dir,
             layout=self.plan.layout,
@@ -161,8 +163,9 @@ class LocalJobs:
         sequences = self.config.training.heldout_sequences
         return LossBook(self.config.home, self.plan, heldout, sequences)
 
-    def _model_dir(self) -> Path:
-        """Local path of the plan's base model, its files checked against the plan's digest."""
+    def _model_dir(self, records: Path) -> Path:
+        """Local path of the plan's base model, its files checked against the plan's digest, and
+        that it has what these records need."""
         base_model = self.plan.base_model
         policy = require_policy(read_policy(self.config.path(self.config.policy)))
         model = policy.model(base_model.digest)
@@ -175,7 +178,8 @@ class LocalJobs:
                 found=found,
                 action="restore the model's files, or correct its digest in the policy",
             )
-        require_sound(path)
+        needs_template = has_template(path) or form_of_file(records).needs_template
+        require_sound(path, needs_template=needs_template)
         return path
 
     def _offload_dir(self) -> Path | None:

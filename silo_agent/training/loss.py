@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 RecordSums = tuple[tuple[float, int], ...]
-"""(summed nats, answer tokens) of each record, in the order in which records are packed."""
+"""(summed nats, answer tokens) of each record, in the order in which records are packed first."""
 
 
 class Loss(BaseModel):
@@ -34,6 +34,19 @@ class Loss(BaseModel):
     def without_records(self) -> Self:
         """The same mean, which says nothing of single records."""
         return self.model_copy(update={"records": ()})
+
+
+def of_records(sums: RecordSums, records: Sequence[int]) -> RecordSums:
+    """The sums of conversations, those of one record added up; `records` says which each is of.
+
+    How many records a loss is of, and its standard error, are then those of the data, in however
+    many pieces a record was told.
+    """
+    added: dict[int, tuple[float, int]] = {}
+    for (nats, tokens), record in zip(sums, records, strict=True):
+        so_far = added.get(record, (0.0, 0))
+        added[record] = (so_far[0] + nats, so_far[1] + tokens)
+    return tuple(added.values())
 
 
 def mean_loss(sums: RecordSums) -> float:

@@ -8,7 +8,10 @@ from silo_agent.training.loss import Loss, RecordSums
 
 class PackingCounts(JobValue):
     """How the training records became sequences. `truncated` lost their end, `skipped` had a
-    prompt that left no room for an answer; `passes` above 1 means that the data was used again.
+    prompt that left no room for an answer, or were `refused` by the chat template; `passes` above 1
+    means that the data was used again. Of the conversations that were used so many are one answer
+    of several, told `apart` because the template changes earlier turns, and so many `continued` the
+    document (or the conversation) of the one before.
     `spell_controls`: so many held the text of a control token, which was taken as text. Without
     `together` each conversation was a sequence of its own, because the model mixes neighbours."""
 
@@ -17,6 +20,9 @@ class PackingCounts(JobValue):
     skipped: int
     passes: int
     spell_controls: int = 0
+    refused: int = 0
+    apart: int = 0
+    continued: int = 0
     together: bool = True
 
 

@@ -21,6 +21,7 @@ from data_contracts.dataset.contract.quality_rules import ALLOWED_TYPES, read_ru
 from data_contracts.dataset.contract.strict_yaml import load_yaml
 from data_contracts.dataset.contract.terms import EGRESS, PREFIX, DataTerms, Terms, read_terms
 from data_contracts.dataset.copyright.registry_builder import RegistryTerms, build_registry
+from data_contracts.dataset.forms import TRAINED_FORMS
 from data_contracts.dataset.image_hashes import hash_image
 from data_contracts.dataset.pdq import PdqHash
 from data_contracts.dataset.personal_data.kinds import KINDS
@@ -35,7 +36,8 @@ from tests.silo_agent.gate_samples import NOW, SampleSilo, failing
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "contracts.md").read_text(encoding="utf-8")
 EXAMPLES = ("hospital", "bank", "image-text")
-YAML_BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+FORMS_PAGE = (DOCS / "training-data.md").read_text(encoding="utf-8")
+YAML_BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE + FORMS_PAGE, re.DOTALL | re.MULTILINE)
 REQUIRED_TERMS = {
     "fl.licences": ["MIT"],
     "fl.minimumRecords": 1,
@@ -129,18 +131,33 @@ def test_there_are_snippets() -> None:
 def test_every_snippet_is_read_as_in_a_contract(block: str) -> None:
     document = load_yaml(block.encode())
     assert set(document) <= {"servers", "schema", "quality", "customProperties"}
-    if "servers" in document:
-        assert read_source(document).fields
+    terms = None
     if "quality" in document:
         assert read_rules(document["quality"])
     if "customProperties" in document:
-        stated = {entry["property"] for entry in document["customProperties"]}
+        named = {entry["property"] for entry in document["customProperties"]}
         missing = [
             {"property": name, "value": value}
             for name, value in REQUIRED_TERMS.items()
-            if name not in stated
+            if name not in named
         ]
-        assert read_terms([*document["customProperties"], *missing]).licences
+        terms = read_terms([*document["customProperties"], *missing])
+        assert terms.licences
+    if "servers" in document:
+        stated = (terms.form, terms.classes) if terms else (None, None)
+        assert read_source(document, *stated).fields
+
+
+def test_every_form_that_is_trained_has_a_contract_of_its_own_on_the_page() -> None:
+    forms = set()
+    for block in re.findall(r"^```yaml\n(.*?)^```$", FORMS_PAGE, re.DOTALL | re.MULTILINE):
+        document = load_yaml(block.encode())
+        classes = {
+            entry["property"]: entry["value"] for entry in document.get("customProperties", [])
+        }
+        forms.add(read_source(document, None, classes.get("fl.classes")).record_form.name)
+    assert forms == set(TRAINED_FORMS)
+    assert [name for name in TRAINED_FORMS if f"| `{name}` |" not in FORMS_PAGE] == []
 
 
 def patients() -> list[Row]:

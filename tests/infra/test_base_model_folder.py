@@ -210,6 +210,16 @@ def test_a_default_among_several_templates_counts(model: Path) -> None:
     assert require_sound(model)
 
 
+def test_plain_text_needs_no_template(model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+    with pytest.raises(SiloOperatorError, match="expected a chat template"):
+        require_sound(model)
+    assert require_sound(model, needs_template=False)
+    (model / "chat_template.jinja").write_text("{% if")
+    with pytest.raises(DataStewardError, match="a syntax error"):
+        require_sound(model, needs_template=False)
+
+
 def test_an_end_that_only_the_configuration_names_is_one(model: Path) -> None:
     write_json(model / "tokenizer_config.json", {})
     assert require_sound(model)

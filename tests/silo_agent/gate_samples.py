@@ -1,5 +1,6 @@
 """A silo's gate over a home directory on disk: the real contract, data, key and registries."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ class SampleSilo:
         """Replace the contract."""
         (self.home / "contract.yaml").write_text(text, encoding="utf-8")
 
-    def write_records(self, records: list[dict[str, Any] | bytes]) -> Path:
+    def write_records(self, records: Sequence[dict[str, Any] | bytes]) -> Path:
         """Replace the data set."""
         return write_lines(self.data_file, records)
 

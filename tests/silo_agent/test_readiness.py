@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import SiloOperatorError
+from infra.disk.model_files import model_digest
 from infra.signing_keys import create_key
 from silo_agent.readiness.checklist import refusals
 from tests.printed_commands import printed_commands, require_pasteable
@@ -311,3 +312,15 @@ def test_without_a_plan_a_length_is_asked_for(silo: ReadySilo) -> None:
     done = plan_shown(silo)
     assert done.returncode == 1
     assert "expected a newest plan in the federation's feed, or a --length" in done.stderr
+
+
+def test_a_model_without_a_template_is_there_for_plain_text_alone(silo: ReadySilo) -> None:
+    before = model_digest(silo.model)
+    (silo.model / "chat_template.jinja").unlink()
+    silo.edit("policy.toml", before, model_digest(silo.model))
+    assert silo.items()["base model small"].state == "wrong"
+    silo.edit("contract.yaml", "{name: prompt, ", "{name: text, ")
+    contract = (silo.home / "contract.yaml").read_text()
+    answer = next(line for line in contract.splitlines() if "name: answer" in line)
+    silo.edit("contract.yaml", answer + "\n", "")
+    assert silo.items()["base model small"].state == "there"

@@ -73,9 +73,11 @@ def _flat(contract: DataContract) -> dict[str, Any]:
     values: dict[str, Any] = {"purposes": contract.purposes}
     values |= {"id": contract.id, "version": contract.version}
     values |= {
-        f"source.{name}": value for name, value in contract.source.model_dump(mode="json").items()
+        f"source.{name}": value
+        for name, value in contract.source.model_dump(mode="json", exclude={"classes"}).items()
     }
-    terms = contract.terms.model_dump(mode="json", by_alias=True)
+    # Of the form the source has what counts.
+    terms = contract.terms.model_dump(mode="json", by_alias=True, exclude={"form"})
     for name, value in terms.items():
         if isinstance(value, dict):
             values |= {f"{name}.{inner}": member for inner, member in value.items()}

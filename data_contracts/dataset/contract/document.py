@@ -20,7 +20,11 @@ from pydantic import Field, ValidationError
 from data_contracts.dataset.contract.data_section import read_source
 from data_contracts.dataset.contract.odcs_schema import refuse_unless_odcs
 from data_contracts.dataset.contract.plain_tree import refuse_unless_plain
-from data_contracts.dataset.contract.quality_rules import QualityRule, read_rules
+from data_contracts.dataset.contract.quality_rules import (
+    PROMPT_LENGTH,
+    QualityRule,
+    read_rules,
+)
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
 from data_contracts.dataset.contract.strict_yaml import (
     YamlRefusedError,
@@ -143,7 +147,9 @@ def read_document(document: Any, digest: str) -> DataContract:
     _refuse_promises(document)
     refuse_misplaced({**document, "customProperties": []}, "")
     terms = _checked_terms(read_terms(document.get("customProperties", [])))
-    source = read_source(document)
+    source = read_source(document, terms.form, terms.classes)
+    rules = read_rules(document["schema"][0].get("quality", []))
+    _refuse_rules_about_nothing(rules, source)
     return DataContract(
         id=_text(document, "id"),
         name=document.get("name") or None,
@@ -152,8 +158,17 @@ def read_document(document: Any, digest: str) -> DataContract:
         purposes=_purposes(document),
         terms=terms,
         source=source,
-        rules=read_rules(document["schema"][0].get("quality", [])),
+        rules=rules,
     )
+
+
+def _refuse_rules_about_nothing(rules: tuple[QualityRule, ...], source: DataSource) -> None:
+    """A rule over what no record of this form has would hold whatever the data are."""
+    for position, rule in enumerate(rules):
+        if rule.column == PROMPT_LENGTH and not source.record_form.has_prompt:
+            path = f"schema[0].quality[{position}].implementation.kwargs.column"
+            expected = "answer_characters: records of plain text have no prompt"
+            raise KeyRefusedError(path, expected, PROMPT_LENGTH)
 
 
 def _refuse_many_columns(document: Any) -> None:

@@ -53,7 +53,8 @@ _FLAG_COLUMNS = frozenset(
         "synthetic",
     }
 )
-_LENGTH_COLUMNS = frozenset({"prompt_characters", "answer_characters"})
+PROMPT_LENGTH = "prompt_characters"
+_LENGTH_COLUMNS = frozenset({PROMPT_LENGTH, "answer_characters"})
 _TEXT_COLUMNS = frozenset({"licence", "split", "language"})
 _KEYED_COLUMNS = frozenset({"subject_id", "text_digest"})
 _NOT_KEYED = _FLAG_COLUMNS | _LENGTH_COLUMNS | _TEXT_COLUMNS

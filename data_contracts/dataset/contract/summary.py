@@ -20,6 +20,7 @@ def summary(contract: DataContract) -> list[tuple[str, str]]:
         ("contract", f"{contract.id}, version {contract.version}"),
         ("digest", contract.digest),
         ("data", f"{source.format}: {source.table or source.path}"),
+        ("records", _form(contract)),
         ("purposes", "; ".join(contract.purposes)),
         ("uses", ", ".join(terms.uses)),
         ("data use conditions", _duo(contract)),
@@ -59,6 +60,15 @@ def summary(contract: DataContract) -> list[tuple[str, str]]:
         ("may leave the silo", ", ".join(terms.egress.allow)),
         *[(rule.rule, f"{rule.severity}: {rule.type} on {rule.column}") for rule in contract.rules],
     ]
+
+
+def _form(contract: DataContract) -> str:
+    form, classes = contract.source.record_form, dict(contract.source.classes)
+    words = f"{form.name}: {form.words}"
+    if not classes:
+        return words
+    named = (word if value == word else f"{value} is {word}" for value, word in classes.items())
+    return f"{words}; {', '.join(named)}"
 
 
 def _registered(licence: RegisteredLicence) -> str:

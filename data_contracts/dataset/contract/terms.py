@@ -8,10 +8,18 @@ records per thousand, whole numbers, because a contract must mean the same to ev
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
+from data_contracts.dataset.forms import TRAINED_FORMS
 from data_contracts.dataset.personal_data.kinds import DEFAULT_KINDS, KINDS
 from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
 from data_contracts.protocol.wire_types import (
@@ -22,8 +30,10 @@ from data_contracts.protocol.wire_types import (
     PublicKeyHex,
     Text,
 )
+from data_contracts.shown_text import is_blank
 
 DEFAULT_MINIMUM_COHORT = 10
+MIN_CLASSES, MAX_CLASSES = 2, 1000
 Egress = Literal["status", "rule-counts", "licence-counts", "local-adapter", "losses"]
 EGRESS: tuple[Egress, ...] = ("status", "rule-counts", "licence-counts", "local-adapter", "losses")
 """What can leave a silo, in the order in which it does. Outcomes of rules always leave."""
@@ -43,6 +53,35 @@ def _known_kind(kind: Any) -> Any:
 
 
 PersonalDataKind = Annotated[str, BeforeValidator(_known_kind)]
+
+
+def _plain(word: str) -> str:
+    """A class is what a model is to answer: it says something, and has no spaces around it."""
+    if is_blank(word) or word != word.strip():
+        raise ValueError("expected a word without spaces around it")
+    return word
+
+
+def _known_form(form: Any) -> Any:
+    if form not in TRAINED_FORMS:
+        raise ValueError("expected one of " + ", ".join(TRAINED_FORMS))
+    return form
+
+
+def _classes(stated: Any) -> Any:
+    """Words alone stand for themselves."""
+    if isinstance(stated, list) and all(isinstance(word, str) for word in stated):
+        if len(set(stated)) != len(stated):
+            raise ValueError("expected each class once")
+        stated = {word: word for word in stated}
+    if not isinstance(stated, dict) or len(set(map(str, stated.values()))) < MIN_CLASSES:
+        raise ValueError("expected the words of two or more classes, or a word for each value")
+    return stated
+
+
+FormName = Annotated[str, BeforeValidator(_known_form)]
+ClassWord = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_plain)]
+Classes = Annotated[dict[str, ClassWord], BeforeValidator(_classes), Field(max_length=MAX_CLASSES)]
 
 
 class Terms(Part):
@@ -185,6 +224,8 @@ class DataTerms(Terms):
     licence_terms: Annotated[tuple[RegisteredLicence, ...], Field(max_length=50)] = ()
     licence_acceptances: Annotated[tuple[Text, ...], Field(max_length=50)] = ()
     package_licence: LicenceId | None = None
+    form: FormName | None = None
+    classes: Classes | None = None
     copyright: CopyrightPolicy = CopyrightPolicy()
     duplicates: DuplicatePolicy = DuplicatePolicy()
     opt_out: OptOutPolicy = OptOutPolicy()

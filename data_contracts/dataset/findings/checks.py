@@ -12,6 +12,7 @@ from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.contract.terms import DataTerms
 from data_contracts.dataset.copyright.registry import Registry
 from data_contracts.dataset.findings.image_check import ImageCheck
+from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.image_hashes import ImageHashRegistry
 from data_contracts.dataset.licence_policy import LicencePolicy
 from data_contracts.dataset.personal_data.scanner import PersonalDataScanner
@@ -47,6 +48,11 @@ class Checks:
     contract: DataContract
     references: References
     now: datetime
+
+    @cached_property
+    def form(self) -> Form:
+        """What a record of the contract is, and with it which of its texts are looked at."""
+        return self.contract.source.record_form
 
     @cached_property
     def licences(self) -> LicencePolicy:

@@ -157,7 +157,7 @@ def batches(
     for row in rows:
         batch.append(row)
         if isinstance(row, Example):
-            characters += len(row.prompt) + len(row.answer)
+            characters += row.characters
         if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

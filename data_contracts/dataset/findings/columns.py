@@ -3,8 +3,9 @@
 Ids and texts appear only as HMAC-SHA256 under a key that never leaves the silo, so nobody else can
 test a guess against them. Licence, label and language are what the data say about a record and stay
 in the silo like the rest of the table. An unreadable row has only `row`, `record_id`, `readable`
-and `usable`. Integer columns hold counts, per-mille shares or row numbers; `repeats`, `leaks_with`
-and `same_id_as` are the row that a record repeats, leaks into, or shares its id with.
+and `usable`. Lengths are of what carries no loss in the record's form (NULL where all of it does),
+and of what does. Integer columns hold counts, per-mille shares or row numbers; `repeats`,
+`leaks_with` and `same_id_as` are the row that a record repeats, leaks into, or shares its id with.
 """
 
 from typing import Literal

@@ -21,7 +21,6 @@ from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.near_duplicates import band_keys, signatures
 from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out
 from data_contracts.dataset.word_hashes import WordHashes, hash_words
-from data_contracts.shown_text import is_blank
 
 
 @dataclass
@@ -43,7 +42,7 @@ def judge_batch(
     """Findings of `batch`, in its order."""
     found = BatchFindings(last_row=batch[-1].row)
     examples = [row for row in batch if isinstance(row, Example)]
-    texts = [f"{example.prompt}\n{example.answer}" for example in examples]
+    texts = ["\n".join(checks.form.texts(example)) for example in examples]
     words = hash_words(texts)
     overlaps = find_overlap(words, checks.references.registries)
     personal = checks.personal_data.scan(texts)
@@ -83,14 +82,16 @@ class _ExampleRow:
         self, example: Example, checks: Checks, keyed: Keyed, found: BatchFindings
     ) -> None:
         self._example, self._checks, self._found = example, checks, found
+        form = checks.form
+        prompt_characters, answer_characters = form.lengths(example)
         self._values: dict[str, Any] = {
             "row": example.row,
             "readable": True,
             "record_id": keyed("id", example.id),
             "subject_id": keyed("subject", example.subject),
-            "text_digest": keyed("text", example.prompt, example.answer),
-            "prompt_characters": len(example.prompt),
-            "answer_characters": len(example.answer),
+            "text_digest": keyed("text", *form.identity(example)),
+            "prompt_characters": prompt_characters,
+            "answer_characters": answer_characters,
             "split": example.split or split_of(example.subject),
             "label": example.label,
             "language": example.language,
@@ -126,15 +127,14 @@ class _ExampleRow:
             self._note(f"personal data: {named}")
 
     def _empty(self) -> None:
-        example = self._example
-        is_caption = example.image is not None
-        empty = is_blank(example.answer) or (not is_caption and is_blank(example.prompt))
+        form = self._checks.form
+        empty = form.is_empty(self._example)
         self._values["is_empty"] = empty
         if empty:
-            self._note("prompt or answer is empty")
+            self._note(form.empty_words)
 
     def _control_tokens(self) -> None:
-        spelled = any(map(spells_control_token, (self._example.prompt, self._example.answer)))
+        spelled = any(map(spells_control_token, self._checks.form.texts(self._example)))
         self._values["has_control_tokens"] = spelled
         if spelled:
             self._note("it spells a control token of a language model")

@@ -3,8 +3,8 @@
 Guaranteed before a Python string is made: the lengths of all text cells are known, a record of
 more than `MAX_EXAMPLE_BYTES` is not converted at all, and of the others at most
 `TEXT_AT_A_TIME_BYTES` are. Text may be of any Arrow string or binary type, or a dictionary of one;
-an extension is what it is stored as. A column of a type that no field takes, or not its field, is
-refused once, before the first row.
+an extension is what it is stored as. A conversation may be a list of structs. A column of a type
+that no field takes, or not its field, is refused once, before the first row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
+from data_contracts.dataset.sources.arrow_messages import is_list_of_messages, row_sizes
+from data_contracts.dataset.sources.chat import conversation_fields
 from data_contracts.dataset.sources.columns import Column
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.dataset.sources.example_maker import RawRow, Rows
@@ -44,10 +46,13 @@ _OTHER_TYPES = (
 
 def refuse_types(schema: Any, columns: Sequence[Column], name: str) -> None:
     """Raise DataUnavailableError for a column whose type its field does not take."""
+    conversations = conversation_fields(columns)
     for column in columns:
         kind = schema.field(column.name).type
         plain = _stored(kind)
         if _is_text(plain) or pa.types.is_null(plain):
+            continue
+        if column.field in conversations and is_list_of_messages(plain):
             continue
         if not any(is_type(plain) for is_type in _OTHER_TYPES) or takes_text_only(column.field):
             reason = f"column {column.name} of type {str(kind)[:_LONGEST_TYPE]}"
@@ -55,7 +60,7 @@ def refuse_types(schema: Any, columns: Sequence[Column], name: str) -> None:
             if takes_text_only(column.field):
                 hint = ", where its field takes text"
             if pa.types.is_nested(plain):
-                hint += " (a conversation is read from JSON text or JSON Lines)"
+                hint += " (a conversation is a list of structs with role and content, or JSON text)"
             raise DataUnavailableError(name, f"{reason}{hint}")
 
 
@@ -135,13 +140,21 @@ def _text_sizes(batch: Any) -> tuple[int, int]:
     """Bytes of text in the largest row, and in all rows together."""
     total = pa.nulls(0, pa.int64())
     for array in batch.columns:
-        if _is_text(_stored(array.type)):
+        stored = _stored(array.type)
+        if _is_text(stored) or pa.types.is_nested(stored):
             sizes = pc.fill_null(_cell_sizes(array), 0)
             total = pc.add(total, sizes) if len(total) else sizes
     return (pc.max(total).as_py(), pc.sum(total).as_py()) if len(total) else (0, 0)
 
 
+def _text_cell_sizes(array: Any) -> Any | None:
+    """As `_cell_sizes`; None where cells are no text."""
+    return _cell_sizes(array) if _is_text(_stored(array.type)) else None
+
+
 def _cell_sizes(array: Any) -> Any:
+    if is_list_of_messages(array.type):
+        return pa.array(row_sizes(array, _text_cell_sizes), pa.int64())
     if isinstance(array.type, pa.BaseExtensionType):
         return _cell_sizes(array.storage)
     if pa.types.is_dictionary(array.type):

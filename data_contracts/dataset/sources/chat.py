@@ -1,4 +1,5 @@
-"""A conversation in one column: what it must be to be one question and one answer.
+"""A conversation in one column for prompt and answer: what it must be to be one question and one
+answer.
 
 It is plain where a user says one thing and an assistant answers; anything else (a system message,
 several turns, parts that are not text) is not cut down to that, because what is left out may be
@@ -16,7 +17,10 @@ from data_contracts.protocol.strict_json import distinct_names
 _KEYS = (("role", "content"), ("from", "value"))
 _ASKS = frozenset({"user", "human"})
 _ANSWERS = frozenset({"assistant", "gpt"})
-_EXPECTED = "is no conversation of one user's text and one assistant's"
+_EXPECTED = (
+    "is no conversation of one user's text and one assistant's; "
+    "mapped to messages it may have more turns"
+)
 
 
 def chat_places(columns: Sequence[Column]) -> tuple[int, int] | None:
@@ -26,6 +30,12 @@ def chat_places(columns: Sequence[Column]) -> tuple[int, int] | None:
         return None
     asked, answered = place["prompt"], place["answer"]
     return (asked, answered) if columns[asked].name == columns[answered].name else None
+
+
+def conversation_fields(columns: Sequence[Column]) -> frozenset[str]:
+    """The fields that take a list of messages."""
+    exchange = {"prompt", "answer"} if chat_places(columns) is not None else set()
+    return frozenset({"messages", *exchange})
 
 
 def question_and_answer(value: Any) -> tuple[Any, Any]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from data_contracts.dataset.sources.data_source import (
     LAION_COLUMNS,
-    REQUIRED_FIELDS,
     DataSource,
     DataUnavailableError,
     possible_fields,
+    required_fields,
 )
 
 
@@ -33,8 +33,9 @@ def columns_of(source: DataSource) -> tuple[Column, ...]:
     if source.format == "image-text":
         pairs = tuple(LAION_COLUMNS.items())
     else:
-        pairs = tuple((field, field) for field in possible_fields(source.format))
-    required = REQUIRED_FIELDS[source.format]
+        names = possible_fields(source.format, source.record_form)
+        pairs = tuple((field, field) for field in names)
+    required = required_fields(source.format, source.record_form)
     return tuple(Column(field, name, field in required) for field, name in pairs)
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from data_contracts.dataset.forms import FORMS
+from data_contracts.dataset.forms.form import Form
 from data_contracts.errors import DataStewardError
 from data_contracts.protocol.wire_types import Part
 
@@ -19,6 +21,8 @@ FIELD_TYPES: dict[str, str] = {
     "subject": "string",
     "prompt": "string",
     "answer": "string",
+    "messages": "array",
+    "text": "string",
     "licence": "string",
     "source": "string",
     "split": "string",
@@ -37,16 +41,12 @@ FIELD_TYPES: dict[str, str] = {
 }
 """Every canonical field with its logical type of ODCS; `image` is the name of a file."""
 
-_TEXT_FIELDS = frozenset({"id", "subject", "prompt", "answer", "source"})
-REQUIRED_FIELDS: dict[str, frozenset[str]] = {
-    "jsonl": _TEXT_FIELDS,
-    "csv": _TEXT_FIELDS,
-    "parquet": _TEXT_FIELDS,
-    "huggingface": _TEXT_FIELDS,
-    "sql": _TEXT_FIELDS,
-    "image-text": frozenset({"image", "answer"}),
-}
-"""The fields that a record of each format cannot do without."""
+_ABOUT_A_RECORD = frozenset({"id", "subject", "source"})
+"""What a record cannot do without beside the fields of its form; a picture's name can stand for
+it."""
+
+CONTENT_FIELDS = frozenset({"prompt", "answer", "messages", "text", "image"})
+"""The fields that tell forms apart."""
 
 LAION_COLUMNS: dict[str, str] = {
     "image": "file_name",
@@ -78,7 +78,9 @@ class DataSource(Part):
     """Where the data is. `path` is a file (jsonl, csv, parquet) or a folder, below the data root.
 
     For sql `path` is empty and `table` is `table` or `schema.table`; rows come in the order of the
-    column `order_by`, or of the id. With `fields` given, these are read and no others, and every
+    column `order_by`, or of the id. `form` is what a record is, by its name in `FORMS` (None: a
+    prompt and its answer, of pictures the caption), and `classes` what each value of the label
+    means, of a form with classes. With `fields` given, these are read and no others, and every
     column must be there. Without, each field is read from the column of its own name (image-text:
     of LAION's name), and those that are not required may be absent.
     """
@@ -88,6 +90,13 @@ class DataSource(Part):
     table: TableName | None = None
     order_by: ColumnName | None = None
     fields: Annotated[tuple[FieldMapping, ...], Field(max_length=len(FIELD_TYPES))] = ()
+    form: str | None = None
+    classes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def record_form(self) -> Form:
+        """The form of its records."""
+        return form_named(self.form, self.format)
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -98,18 +107,38 @@ class DataSource(Part):
             raise ValueError("expected order_by for sql only")
         if not is_sql and not _is_below(self.path):
             raise ValueError("expected a path relative to the data root, without ..")
-        _refuse_wrong_fields([mapping.field for mapping in self.fields], self.format)
+        if self.form is not None and self.form not in forms_of(self.format):
+            raise ValueError("expected a form that this format can hold")
+        _refuse_wrong_fields([mapping.field for mapping in self.fields], self)
         return self
 
 
-def required_fields(source_format: SourceFormat) -> tuple[str, ...]:
+def forms_of(source_format: SourceFormat) -> tuple[str, ...]:
+    """Names of the forms that this format can hold, the one that it has unasked first."""
+    is_special = any(source_format in form.formats for form in FORMS.values())
+    return tuple(
+        name
+        for name, form in FORMS.items()
+        if (source_format in form.formats if is_special else not form.formats)
+    )
+
+
+def form_named(name: str | None, source_format: SourceFormat) -> Form:
+    """The form of this name, or the one that the format has unasked."""
+    return FORMS[name or forms_of(source_format)[0]]
+
+
+def required_fields(source_format: SourceFormat, form: Form | None = None) -> tuple[str, ...]:
     """Canonical fields that a data set of this format must have, in their usual order."""
-    return tuple(name for name in FIELD_TYPES if name in REQUIRED_FIELDS[source_format])
+    wanted = set((form or form_named(None, source_format)).fields)
+    wanted |= set() if source_format == "image-text" else _ABOUT_A_RECORD
+    return tuple(name for name in FIELD_TYPES if name in wanted)
 
 
-def possible_fields(source_format: SourceFormat) -> tuple[str, ...]:
-    """Canonical fields that a data set of this format may have, in their usual order."""
-    foreign = {"prompt"} if source_format == "image-text" else {"image"}
+def possible_fields(source_format: SourceFormat, form: Form | None = None) -> tuple[str, ...]:
+    """Canonical fields that a data set of this format may have, of this form or of any."""
+    forms = [form] if form else [FORMS[name] for name in forms_of(source_format)]
+    foreign = CONTENT_FIELDS - {field for each in forms for field in each.fields}
     return tuple(name for name in FIELD_TYPES if name not in foreign)
 
 
@@ -119,14 +148,15 @@ def _is_below(path: str) -> bool:
     return bool(parts) and not absolute and ".." not in parts and path.isprintable()
 
 
-def _refuse_wrong_fields(names: list[str], source_format: SourceFormat) -> None:
+def _refuse_wrong_fields(names: list[str], source: DataSource) -> None:
     if not names:
         return
-    if len(set(names)) != len(names) or not set(names) <= set(possible_fields(source_format)):
-        raise ValueError("expected each field once, and fields of this format only")
-    if not REQUIRED_FIELDS[source_format] <= set(names):
-        wanted = ", ".join(required_fields(source_format))
-        raise ValueError(f"expected the fields {wanted} among others")
+    form = source.record_form
+    possible, wanted = possible_fields(source.format, form), required_fields(source.format, form)
+    if len(set(names)) != len(names) or not set(names) <= set(possible):
+        raise ValueError("expected each field once, and fields of this format and form only")
+    if not set(wanted) <= set(names):
+        raise ValueError(f"expected the fields {', '.join(wanted)} among others")
 
 
 class DataUnavailableError(DataStewardError):

@@ -2,10 +2,11 @@
 
 Each field has one type (`field_values`): what is of another type, not finite, holds a NUL character
 or half a surrogate pair makes the row unreadable. CSV's empty cell means that an optional field is
-not stated. Where question and answer come from one column, it holds a conversation (`chat`).
+not stated. Where question and answer come from one column, it holds a conversation (`chat`). Of a
+form with classes the label becomes the contract's word for it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.sources.chat import chat_places, question_and_answer
 from data_contracts.dataset.sources.columns import Column
-from data_contracts.dataset.sources.data_source import REQUIRED_FIELDS, SourceFormat
+from data_contracts.dataset.sources.data_source import DataSource, SourceFormat, required_fields
 from data_contracts.dataset.sources.field_values import (
     ValueRefusedError,
     converter_of,
@@ -37,11 +38,14 @@ class ExampleMaker:
 
     def __init__(
         self,
+        source: DataSource,
         columns: Sequence[Column],
         file_format: SourceFormat,
         image_folder: DataRoot | None = None,
     ) -> None:
-        required = REQUIRED_FIELDS[file_format if image_folder is None else "image-text"]
+        required = required_fields(source.format, source.record_form)
+        self._others = {name: "" for name in ("prompt", "answer") if name not in required}
+        self._classes = dict(source.classes)
         self._is_csv = file_format == "csv"
         self._image_folder = image_folder
         self._chat = chat_places(columns)
@@ -58,11 +62,12 @@ class ExampleMaker:
 
     def example(self, row: int, values: Sequence[Any]) -> Example | UnreadableRow:
         """The example of one row."""
-        known: dict[str, Any] = {"licence": NO_ASSERTION}
+        known: dict[str, Any] = {"licence": NO_ASSERTION, **self._others}
         is_csv = self._is_csv
-        field = "prompt"
+        field = next(iter(self._labels), "")
         try:
             if self._chat is not None:
+                field = "prompt"
                 values = _with_chat(values, *self._chat)
             for (field, convert, is_required), value in zip(self._steps, values, strict=True):
                 if value is None or (is_csv and value == "" and not is_required):
@@ -79,6 +84,8 @@ class ExampleMaker:
         return Example(row, **known)
 
     def _converter(self, field: str) -> Callable[[Any], Any]:
+        if field == "label" and self._classes:
+            return lambda value: _class_of(converter_of(field)(value), self._classes)
         return self._image if field == "image" else converter_of(field)
 
     def _image(self, value: Any) -> Path:
@@ -92,6 +99,13 @@ def _with_chat(values: Sequence[Any], asked: int, answered: int) -> Sequence[Any
     changed = list(values)
     changed[asked], changed[answered] = question_and_answer(values[asked])
     return changed
+
+
+def _class_of(label: str, classes: Mapping[str, str]) -> str:
+    word = classes.get(label)
+    if word is None:
+        raise ValueRefusedError("is none of the classes that the contract names")
+    return word
 
 
 def _image_inside(name: str, folder: DataRoot | None) -> Path:

@@ -15,6 +15,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from data_contracts.dataset.examples import Message
+from data_contracts.dataset.forms.chat import messages_of
+from data_contracts.dataset.forms.form import LineRefusedError
 from data_contracts.dataset.sources.data_source import FIELD_TYPES
 
 SPLITS = {
@@ -52,6 +55,8 @@ def converter_of(field: str) -> Callable[[Any], Any]:
     """What makes the value of `field`, raising ValueRefusedError; None is for the caller."""
     if field == "split":
         return _split
+    if field == "messages":
+        return _messages
     if FIELD_TYPES[field] == "boolean":
         return _flag
     if FIELD_TYPES[field] == "number":
@@ -61,7 +66,7 @@ def converter_of(field: str) -> Callable[[Any], Any]:
 
 def takes_text_only(field: str) -> bool:
     """Whether a column of numbers, dates or booleans can only be the wrong one for `field`."""
-    return FIELD_TYPES[field] == "string" and field not in _PLAIN
+    return FIELD_TYPES[field] in ("string", "array") and field not in _PLAIN
 
 
 def text_of(value: Any) -> str:
@@ -73,6 +78,16 @@ def text_of(value: Any) -> str:
     if not value.isascii() and not _is_encodable(value):
         raise ValueRefusedError("holds half a surrogate pair")
     return value
+
+
+def _messages(value: Any) -> tuple[Message, ...]:
+    try:
+        messages = messages_of(value)
+    except LineRefusedError as refused:
+        raise ValueRefusedError(str(refused)) from None
+    for message in messages:
+        text_of(message.content)
+    return messages
 
 
 def _is_encodable(value: str) -> bool:

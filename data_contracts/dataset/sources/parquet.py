@@ -3,7 +3,9 @@
 Guaranteed in this order: the columns are there and their names are distinct; no page of them
 expands beyond `MAX_PAGE_BYTES`; a batch holds about `BATCH_BYTES` of text, however the pages were
 encoded. A column with a dictionary stays one until its cells have been measured, so that few
-bytes cannot become many. Checksums of pages are verified where the file has them.
+bytes cannot become many. Of a list of messages the average number in a row decides, so a file with
+one row of very many takes as much memory as that row. Checksums of pages are verified where the
+file has them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +66,7 @@ class ParquetTable:
             sizes = self._page_sizes(group)
             with _opened(self._path, self._metadata, _with_dictionary(sizes)) as file:
                 for batch in file.iter_batches(
-                    batch_size=_batch_rows(sizes.values()),
+                    batch_size=_batch_rows(sizes.values(), group.rows),
                     row_groups=[position],
                     columns=self._names,
                     use_threads=False,
@@ -77,10 +79,11 @@ class ParquetTable:
         with self._path.open("rb") as file:
             for name in self._names:
                 with self._refusals(f"column {name}: "):
-                    if name not in group.chunks:
+                    chunks = group.chunks_of(name)
+                    if not chunks:
                         raise PageRefusedError("not in every row group")
-                    chunk = group.chunks[name]
-                    sizes[name] = page_sizes(file, chunk.start, chunk.length)
+                    for path, chunk in chunks.items():
+                        sizes[path] = page_sizes(file, chunk.start, chunk.length)
         return sizes
 
     @contextmanager
@@ -110,8 +113,8 @@ def _with_dictionary(sizes: dict[str, PageSizes]) -> list[str]:
     return [name for name, size in sizes.items() if size.is_all_dictionary]
 
 
-def _batch_rows(sizes: Iterable[PageSizes]) -> int:
-    row_bytes = 1.0 + sum(_value_bytes(size) for size in sizes)
+def _batch_rows(sizes: Iterable[PageSizes], rows: int) -> int:
+    row_bytes = 1.0 + sum(_value_bytes(size) * max(1.0, size.values / rows) for size in sizes)
     return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row_bytes)))
 
 

@@ -41,10 +41,16 @@ class ColumnChunk:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """`chunks` by the name of the column; parts of nested columns are left out."""
+    """`chunks` by the name of the column; of a nested one, the parts by their path."""
 
     rows: int
     chunks: dict[str, ColumnChunk]
+    parts: dict[str, dict[str, ColumnChunk]]
+
+    def chunks_of(self, name: str) -> dict[str, ColumnChunk]:
+        """All that a column consists of, by path; empty where there is no such column."""
+        flat = {name: self.chunks[name]} if name in self.chunks else {}
+        return flat | self.parts.get(name, {})
 
 
 def row_groups_of(path: Path) -> tuple[RowGroup, ...]:
@@ -72,14 +78,23 @@ def _footer(file: BinaryIO) -> bytes:
 
 def _row_group(group: Struct) -> RowGroup:
     chunks: dict[str, ColumnChunk] = {}
+    parts: dict[str, dict[str, ColumnChunk]] = {}
     for column in _structs(group.get(_COLUMNS, [])):
         details = column.get(_META_DATA)
         if not isinstance(details, dict):
             raise FooterRefusedError("an encrypted column")
         path = details.get(_PATH)
-        if isinstance(path, list) and len(path) == 1 and isinstance(path[0], bytes):
-            chunks[path[0].decode("utf-8")] = _column_chunk(details)
-    return RowGroup(_number(group, _NUM_ROWS), chunks)
+        names = [name.decode("utf-8") for name in _names(path)]
+        if len(names) == 1:
+            chunks[names[0]] = _column_chunk(details)
+        elif names:
+            parts.setdefault(names[0], {})[".".join(names)] = _column_chunk(details)
+    return RowGroup(_number(group, _NUM_ROWS), chunks, parts)
+
+
+def _names(path: object) -> list[bytes]:
+    names = path if isinstance(path, list) else []
+    return names if all(isinstance(name, bytes) for name in names) else []
 
 
 def _column_chunk(details: Struct) -> ColumnChunk:

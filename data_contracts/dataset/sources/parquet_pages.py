@@ -41,13 +41,15 @@ class PageRefusedError(Exception):
 class PageSizes:
     """Sizes in bytes when expanded: `per_value` is the highest average of a data page.
 
-    `dictionary` is 0 where there is none; `encodings` are those of the data pages.
+    `dictionary` is 0 where there is none; `encodings` are those of the data pages, and `values` how
+    many there are in all of them.
     """
 
     largest: int
     per_value: float
     dictionary: int
     encodings: frozenset[int]
+    values: int
 
     @property
     def is_all_dictionary(self) -> bool:
@@ -62,7 +64,7 @@ class PageSizes:
 
 def page_sizes(file: BinaryIO, start: int, length: int) -> PageSizes:
     """Sizes of the pages of one column chunk; raises PageRefusedError."""
-    largest, per_value, dictionary = 0, 0.0, 0
+    largest, per_value, dictionary, count = 0, 0.0, 0, 0
     encodings: set[int] = set()
     for header in _headers(file, start, start + length):
         size = _size(header, _UNCOMPRESSED_SIZE)
@@ -74,8 +76,9 @@ def page_sizes(file: BinaryIO, start: int, length: int) -> PageSizes:
             continue
         values, encoding = _data_page(header)
         encodings.add(encoding)
+        count += values
         per_value = max(per_value, size / max(values, 1))
-    return PageSizes(largest, per_value, dictionary, frozenset(encodings))
+    return PageSizes(largest, per_value, dictionary, frozenset(encodings), count)
 
 
 def _data_page(header: Struct) -> tuple[int, int]:

@@ -100,7 +100,7 @@ def _examples(
     is_image_text = source.format == "image-text"
     below = folder_below(root, source.path) if is_image_text else None
     folder = None if below is None else DataRoot(below, root.hard_links)
-    yield from ExampleMaker(table.columns, file_format, folder).examples(table.rows())
+    yield from ExampleMaker(source, table.columns, file_format, folder).examples(table.rows())
 
 
 def _table(

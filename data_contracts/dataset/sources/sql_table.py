@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     ColumnElement,
     Connection,
@@ -38,6 +39,7 @@ from sqlalchemy.dialects.postgresql import BIT, CITEXT, DOMAIN
 from sqlalchemy.types import NullType, TypeEngine
 
 from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES
+from data_contracts.dataset.sources.chat import conversation_fields
 from data_contracts.dataset.sources.columns import Column, present_columns
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 
@@ -77,16 +79,20 @@ def plan_of(
     columns = present_columns(wanted, table.columns.keys(), name)
     if order_by is not None and order_by not in table.columns:
         raise DataUnavailableError(name, f"column {order_by} missing (order)")
-    dialect = connection.dialect.name
-    cells = tuple(_cell(table.columns[column.name], dialect) for column in columns)
+    dialect, conversations = connection.dialect.name, conversation_fields(columns)
+    cells = tuple(
+        _cell(table.columns[column.name], dialect, takes_json=column.field in conversations)
+        for column in columns
+    )
     size = _row_size(cells, dialect)
     values = [_unless_too_large(cell, size, dialect) for cell in cells]
     statement = select(size, *values).order_by(*_order(table, columns, order_by, dialect))
     return SqlPlan(statement, columns, cells)
 
 
-def _cell(column: Any, dialect: str) -> SqlCell:
-    """On SQLite a cell has a type of its own, whatever the column says."""
+def _cell(column: Any, dialect: str, *, takes_json: bool = False) -> SqlCell:
+    """On SQLite a cell has a type of its own, whatever the column says. JSON is read as its text,
+    for a field that takes a conversation."""
     kind = _base(column.type)
     is_boolean = isinstance(kind, Boolean)
     is_number = isinstance(kind, Integer | Numeric)
@@ -97,6 +103,7 @@ def _cell(column: Any, dialect: str) -> SqlCell:
     if isinstance(kind, DateTime | Date) and dialect == "postgresql":
         return SqlCell(type_coerce(_stamp(column, kind), NullType()), True, False, False)
     is_text = isinstance(kind, Enum | Uuid | CITEXT | BIT | DateTime | Date)
+    is_text = is_text or (takes_json and isinstance(kind, JSON))
     return SqlCell(type_coerce(cast(column, Text), NullType()), is_text, False, False)
 
 

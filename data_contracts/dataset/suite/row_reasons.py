@@ -7,8 +7,8 @@ texts. It is for people inside the silo.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from data_contracts.dataset.contract import DataContract
 from data_contracts.dataset.contract.quality_rules import QualityRule
-from data_contracts.dataset.contract.terms import DataTerms
 from data_contracts.dataset.licence_policy import NO_ASSERTION, NOT_LISTED, LicencePolicy
 from data_contracts.dataset.personal_data.kinds import MEANINGS
 from data_contracts.dataset.suite.rule_limits import WORDS_OF_COLUMNS, value_words
@@ -44,7 +44,6 @@ _IMAGE_REASONS = {
 }
 _FIXED = {
     "records.readable": "is no record",
-    "records.not_empty": "question or answer is empty",
     "text.control_tokens": "spells what steers a language model, such as the end of a turn",
     "opt_out.none": "rights are reserved, or what it says of them cannot be read",
     "opt_out.evidence": "no evidence, or none that is recent enough",
@@ -55,16 +54,19 @@ _FIXED = {
 
 
 class RowReasons:
-    """Reasons under one contract's `terms`, judged by its `licences`."""
+    """Reasons under one `contract`, judged by its `licences`."""
 
-    def __init__(self, terms: DataTerms, licences: Callable[[], LicencePolicy]) -> None:
-        self._terms, self._licences = terms, licences
+    def __init__(self, contract: DataContract, licences: Callable[[], LicencePolicy]) -> None:
+        self._terms, self._licences = contract.terms, licences
+        self._form = contract.source.record_form
 
     def reason(self, rule: QualityRule, row: Row, other: Row | None) -> str:
         """Why `row` breaks `rule`; `other` is the row that it leaks into, if it does."""
         if (fixed := _FIXED.get(rule.rule)) is not None:
             return fixed
         match rule.rule:
+            case "records.not_empty":
+                return self._form.empty_words
             case "licence.allowed":
                 return self._licence(row["licence"])
             case "licence.claims_agree":

@@ -104,7 +104,7 @@ class _Reader:
     def __init__(self, connection: sa.Connection, contract: DataContract, most_rows: int) -> None:
         self._connection, self._most_rows = connection, most_rows
         self._findings = sa.Table(TABLE, sa.MetaData(), autoload_with=connection)
-        self._reasons = RowReasons(contract.terms, cache(lambda: _licence_policy(contract)))
+        self._reasons = RowReasons(contract, cache(lambda: _licence_policy(contract)))
 
     def records(self) -> int:
         """Rows of the set."""

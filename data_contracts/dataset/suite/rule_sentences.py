@@ -18,7 +18,7 @@ _OF_RULES = {
     "copyright.registries": "Every registry that the contract names is there and in force.",
     "data.available": "The data could be read, and did not change during the check.",
     "records.readable": "Every row of the data is a record that can be read.",
-    "records.not_empty": "Every record has a question and an answer.",
+    "records.not_empty": "No text that a record cannot do without is empty.",
     "text.control_tokens": "No record spells a control token of a language model.",
     "records.minimum": "Enough records with different texts may be trained on.",
     "cohort.minimum": "The records that may be trained on are about enough different subjects.",

@@ -1,4 +1,5 @@
-"""One record as a turn of the base model's chat template: token ids, and which of them count.
+"""A prompt and its answer as a turn of the base model's chat template: token ids, and which of them
+count.
 
 The template is rendered on the day that the plan names. Labels are -100 on the prompt, so that only
 the answer and its end-of-turn tokens count. Control tokens are those of the template: what the
@@ -22,17 +23,26 @@ class ChatTokenizer(Protocol):
     chat_template: Any
     special_tokens_map: Any
     added_tokens_decoder: Any
+    eos_token_id: int | None
 
     def __call__(self, text: str | list[str], *, add_special_tokens: bool) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One turn. `spells_controls`: its texts spell control tokens, which were taken as text."""
+    """What a model is told of a record, or a piece of that.
+
+    `spells_controls`: its texts spell control tokens, which were taken as text. It `continues` the
+    record of the one before it; `apart` is one answer of a conversation whose template changes
+    earlier turns. One that is `refused` by the template has no tokens.
+    """
 
     token_ids: list[int]
     labels: list[int]
     spells_controls: bool = False
+    continues: bool = False
+    apart: bool = False
+    refused: bool = False
 
 
 class Conversations:
@@ -43,8 +53,7 @@ class Conversations:
     """
 
     def __init__(self, tokenizer: ChatTokenizer, day: str) -> None:
-        text = chosen_template(tokenizer.chat_template)
-        self._template = ChatTemplate(text, tokenizer.special_tokens_map, on_day(day))
+        self._template = template_of(tokenizer, day)
         self._text = RecordText(tokenizer)
         sample = self._template.turn(PROMPT, ANSWER)
         self._own_controls = tuple(map(self._controls, (sample.before, sample.answer)))
@@ -90,6 +99,12 @@ class Conversations:
 
     def _controls(self, text: str) -> list[int]:
         return self._text.controls(self._text.ids(text))
+
+
+def template_of(tokenizer: ChatTokenizer, day: str) -> ChatTemplate:
+    """The tokenizer's template as on `day`; raises as `Conversations` does."""
+    text = chosen_template(tokenizer.chat_template)
+    return ChatTemplate(text, tokenizer.special_tokens_map, on_day(day))
 
 
 def _conversation(

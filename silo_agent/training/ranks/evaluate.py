@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,13 +20,13 @@ from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob
-from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.loss import Loss, RecordSums, of_records
 from silo_agent.training.results import EvaluationResult, HeldoutLoss, Progress
 from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
 if TYPE_CHECKING:
     from silo_agent.training.ranks.conversation import ChatTokenizer
-    from silo_agent.training.ranks.packing import PackedSequence, PackedSequences
+    from silo_agent.training.ranks.packing import PackedSequence, PackedSequences, PackingRule
     from silo_agent.training.ranks.shard_cache import ShardCache
     from silo_agent.training.ranks.starting_tensors import NamedTensors
 
@@ -45,6 +46,14 @@ def main(arguments: list[str]) -> int:
         write_result(files.result, evaluate(job, ProgressWriter(files.progress)), fingerprint)
 
     return exit_code_of(measure, files.failure)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Sums of the conversations of each sequence, and which record each conversation is of."""
+
+    by_sequence: tuple[RecordSums, ...]
+    records: Sequence[int]
 
 
 class MeasuredModel(Protocol):
@@ -85,10 +94,11 @@ def measure(
 
     `tokenizer` gives that of a model's folder, where records have to be tokenised.
     """
-    from silo_agent.training.ranks.shard_cache import ShardCache
+    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
 
     directory = job.shards_dir or RunFiles(job.output_dir).shards
-    cache = ShardCache(directory, job.model_dir, job.prompt_date, tokenizer, progress.phase)
+    telling = Telling(job.prompt_date, _rule(job).room)
+    cache = ShardCache(directory, job.model_dir, telling, tokenizer, progress.phase)
     if not model.may_pack:
         progress.phase("one conversation a sequence: the model does not keep them apart")
     losses: list[HeldoutLoss] = []
@@ -96,7 +106,8 @@ def measure(
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
-            losses.append(_heldout_loss(job, adapter, name, _by_sequence(model, sequences)))
+            measured = _Measured(_by_sequence(model, sequences), sequences.records)
+            losses.append(_heldout_loss(job, adapter, name, measured))
             done = Progress(
                 phase="held-out losses",
                 step=len(losses),
@@ -110,9 +121,9 @@ def measure(
 def _packed_sets(
     job: EvaluationJob, cache: "ShardCache", *, together: bool
 ) -> "dict[str, PackedSequences]":
-    from silo_agent.training.ranks.packing import PackingRule, pack_heldout
+    from silo_agent.training.ranks.packing import pack_heldout
 
-    rule = PackingRule(job.sequence_length, together, context_tokens(job.model_dir))
+    rule = _rule(job, together=together)
     return {
         heldout.name: pack_heldout(
             cache.of(heldout.records),
@@ -122,6 +133,12 @@ def _packed_sets(
         )
         for heldout in job.heldout
     }
+
+
+def _rule(job: EvaluationJob, *, together: bool = True) -> "PackingRule":
+    from silo_agent.training.ranks.packing import PackingRule
+
+    return PackingRule(job.sequence_length, together, context_tokens(job.model_dir))
 
 
 def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapter) -> None:
@@ -143,7 +160,7 @@ def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapte
 def _by_sequence(
     model: MeasuredModel, sequences: Sequence["PackedSequence"]
 ) -> tuple[RecordSums, ...]:
-    """Sums of the records of each sequence."""
+    """Sums of the conversations of each sequence."""
     sums = iter(model.heldout(sequences))
     return tuple(
         tuple((_finite(n, t), t) for n, t in islice(sums, len(sequence.record_starts)))
@@ -158,9 +175,11 @@ def _finite(nats: float, tokens: int) -> float:
 
 
 def _heldout_loss(
-    job: EvaluationJob, adapter: EvaluatedAdapter, heldout: str, sums: tuple[RecordSums, ...]
+    job: EvaluationJob, adapter: EvaluatedAdapter, heldout: str, measured: _Measured
 ) -> HeldoutLoss:
-    loss = Loss.of(tuple(record for sequence in sums for record in sequence))
+    sums = measured.by_sequence
+    told = tuple(conversation for sequence in sums for conversation in sequence)
+    loss = Loss.of(of_records(told, measured.records))
     return HeldoutLoss(
         adapter=adapter.name,
         heldout=heldout,

@@ -10,7 +10,7 @@ from infra.base_model.context import context_tokens
 from infra.clock import SystemClock
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.loss import Loss
+from silo_agent.training.loss import Loss, RecordSums, of_records
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
 from silo_agent.training.ranks.kept_engine import KeptEngine
@@ -21,7 +21,7 @@ from silo_agent.training.ranks.packing import (
     pack_training,
 )
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, of_first_rank, peak_rss_bytes
-from silo_agent.training.ranks.shard_cache import ShardCache
+from silo_agent.training.ranks.shard_cache import ShardCache, Telling
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.ranks.token_shard import TokenShard
 from silo_agent.training.results import PackingCounts, TrainingResult
@@ -107,14 +107,14 @@ def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     progress = ProgressWriter(path, gpu_memory_bytes)
     progress.phase("packing")
     directory = job.shards_dir or files.shards
-    cache = ShardCache(directory, job.model_dir, job.prompt_date, kept.tokenizer, progress.phase)
+    telling = Telling(job.prompt_date, _rule(job).room)
+    cache = ShardCache(directory, job.model_dir, telling, kept.tokenizer, progress.phase)
     shards = _Shards(cache.of(job.train_records), cache.of(job.heldout_records))
     return _Round(job, fingerprint, files, progress, shards, _packed(job, shards), kept)
 
 
 def _packed(job: TrainingJob, shards: _Shards, *, together: bool = True) -> _Packed:
-    recipe = job.recipe
-    rule = PackingRule(recipe.sequence_length, together, context_tokens(job.model_dir))
+    recipe, rule = job.recipe, _rule(job, together=together)
     train, counts = pack_training(
         shards.train,
         rule,
@@ -130,6 +130,10 @@ def _packed(job: TrainingJob, shards: _Shards, *, together: bool = True) -> _Pac
         seed=job.layout.seed,
     )
     return _Packed(train, heldout, counts)
+
+
+def _rule(job: TrainingJob, *, together: bool = True) -> PackingRule:
+    return PackingRule(job.recipe.sequence_length, together, context_tokens(job.model_dir))
 
 
 def _begun(round_: _Round, job: TrainingJob) -> tuple[_Round, LoraEngine]:
@@ -162,7 +166,12 @@ def _train(round_: _Round, part: _Part) -> _Trained:
 
 def _heldout_loss(round_: _Round, name: str, engine: LoraEngine) -> Loss:
     round_.progress.phase(f"{name}: held-out loss")
-    return Loss.of(engine.heldout(round_.packed.heldout)).without_records()
+    return Loss.of(_record_sums(round_, engine)).without_records()
+
+
+def _record_sums(round_: _Round, engine: LoraEngine, *, adapter: bool = True) -> RecordSums:
+    heldout = round_.packed.heldout
+    return of_records(engine.heldout(heldout, adapter=adapter), heldout.records)
 
 
 def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumePoint:
@@ -171,9 +180,9 @@ def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumeP
     same = job.starting_adapter is None and job.starting_residual is None
     if part.measures_before and (job.measure_starting or (job.measure_base and same)):
         round_.progress.phase("held-out loss before training")
-        starting = engine.heldout(round_.packed.heldout)
+        starting = _record_sums(round_, engine)
     if part.measures_before and job.measure_base:
-        base = starting if same else engine.heldout(round_.packed.heldout, adapter=False)
+        base = starting if same else _record_sums(round_, engine, adapter=False)
     return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
 
 

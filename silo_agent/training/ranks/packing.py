@@ -17,9 +17,16 @@ from typing import overload
 
 import numpy as np
 
+from data_contracts.dataset.forms.lines import bad_records
 from silo_agent.training.ranks.conversation import IGNORED
-from silo_agent.training.ranks.records import bad_records
-from silo_agent.training.ranks.token_shard import Places, TokenShard
+from silo_agent.training.ranks.token_shard import (
+    APART,
+    CONTINUES,
+    REFUSED,
+    SPELLS,
+    Places,
+    TokenShard,
+)
 from silo_agent.training.results import PackingCounts
 
 OPEN_SEQUENCES = 8
@@ -131,6 +138,13 @@ class PackedSequences(Sequence[PackedSequence]):
             return [self._made(place) for place in range(*index.indices(len(self)))]
         return self._made(range(len(self))[index])
 
+    @property
+    def records(self) -> list[int]:
+        """Of all conversations in their order, which record of the file each is of."""
+        places = np.frombuffer(self._places, np.int64) if self._places else np.empty(0, np.int64)
+        found: list[int] = self._shard.records_of(places).tolist()
+        return found
+
     def _made(self, index: int) -> PackedSequence:
         sequence = PackedSequence()
         for place in self._places[self._ends[index] : self._ends[index + 1]]:
@@ -184,6 +198,7 @@ class _Packer:
     def __init__(self, shard: TokenShard, rule: PackingRule) -> None:
         self._shard, self._rule = shard, rule
         self._used = self._truncated = self._skipped = self._spelling = self._passes = 0
+        self._refused = self._apart = self._continued = 0
 
     def counts(self) -> PackingCounts:
         """What happened so far."""
@@ -193,6 +208,9 @@ class _Packer:
             skipped=self._skipped,
             passes=self._passes,
             spell_controls=self._spelling,
+            refused=self._refused,
+            apart=self._apart,
+            continued=self._continued,
             together=self._rule.together,
         )
 
@@ -222,24 +240,37 @@ class _Packer:
             for start in range(0, len(permutation), LOOKED_UP):
                 yield from self._fitting(permutation[start : start + LOOKED_UP])
             if self._used == used_before:
-                raise bad_records(
-                    self._shard.records,
-                    f"only prompts that fill all {self._rule.room} tokens of the plan's sequences "
-                    "or the model's context",
-                )
+                raise bad_records(self._shard.records, self._nothing())
+
+    def _nothing(self) -> str:
+        """Why no conversation is used."""
+        too_long = (
+            f"only prompts that fill all {self._rule.room} tokens of the plan's sequences "
+            "or the model's context"
+        )
+        if not self._refused:
+            return too_long
+        return (
+            f"{self._refused} of {len(self._shard)} conversations that the base model's chat "
+            "template refuses, as some refuse a system message or two turns of one side in a row"
+            + ("" if self._refused == len(self._shard) else f"; besides, {too_long}")
+        )
 
     def _fitting(self, places: Places) -> Iterator[tuple[int, int]]:
         fit = self._shard.fit(places, self._rule.room)
-        columns = (places, fit.sizes, fit.is_usable, fit.is_cut, fit.spells_controls)
-        for place, size, is_usable, is_cut, spells in zip(
+        columns = (places, fit.sizes, fit.is_usable, fit.is_cut, fit.flags)
+        for place, size, is_usable, is_cut, flags in zip(
             *(column.tolist() for column in columns), strict=True
         ):
             if not is_usable:
                 self._skipped += 1
+                self._refused += flags & REFUSED != 0
                 continue
             self._used += 1
             self._truncated += is_cut
-            self._spelling += spells
+            self._spelling += flags & SPELLS != 0
+            self._apart += flags & APART != 0
+            self._continued += flags & CONTINUES != 0
             yield place, size
 
 

@@ -1,8 +1,9 @@
 """Records become tokens once: later rounds, evaluations and other ranks map the file that holds
 them.
 
-A file is made for the very bytes of the records, the files of the tokenizer and its template, the
-day that the template is told, and the libraries; when one of them changes it is made anew and the
+A file is made for the very bytes of the records and their form, the files of the tokenizer and its
+template, the day that the template is told, and the libraries; of documents, which are cut into
+pieces, also for the length of a sequence. When one of them changes it is made anew and the
 older one goes. The first process that needs it makes it, others wait; a lock that the kernel gives
 back sees to that. What a killed one has left is removed by the next. These files are the records in
 another form, and as private.
@@ -10,32 +11,47 @@ another form, and as private.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import rfc8785
 
+from data_contracts.dataset.forms.form import Form
+from data_contracts.dataset.forms.lines import form_of_file, read_lines
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from infra.disk.durable_files import aside
 from infra.disk.file_lock import in_turn
 from infra.disk.model_files import model_files
-from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation, Conversations
-from silo_agent.training.ranks.records import read_records
+from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
+from silo_agent.training.ranks.told_records import ToldRecords
 
+OLDEST_FORM = "instruction"
 FORMAT = 1
 """Raised whenever the same records would become other tokens."""
 
-LETTERS_AT_A_TIME = 2**18
+BYTES_AT_A_TIME = 2**18
 """Of records that are tokenised together: enough for all cores, and little memory."""
 
 LOCK, SUFFIX = ".lock", ".tokens"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2")
 
 
+@dataclass(frozen=True)
+class Telling:
+    """What besides a tokenizer decides about tokens: the day of a chat template that writes one,
+    and how many tokens a sequence has room for, where documents are cut."""
+
+    day: str
+    room: int
+
+
 class ShardCache:
-    """The tokens of records in `directory`, by the model in `model_dir`, as on `day`.
+    """The tokens of records in `directory`, by the model in `model_dir`, as on `day`; documents in
+    pieces of `room` tokens.
 
     `say` is told when records are tokenised, which can take minutes.
     """
@@ -44,11 +60,11 @@ class ShardCache:
         self,
         directory: Path,
         model_dir: Path,
-        day: str,
+        telling: Telling,
         tokenizer: Callable[[Path], ChatTokenizer],
         say: Callable[[str], None] = lambda phase: None,
     ) -> None:
-        self._directory, self._model_dir, self._day = directory, model_dir, day
+        self._directory, self._model_dir, self._telling = directory, model_dir, telling
         self._tokenizer, self._say = tokenizer, say
 
     def of(self, records: Path) -> TokenShard:
@@ -57,7 +73,8 @@ class ShardCache:
         Raises DataStewardError for records that cannot be trained with, and SiloOperatorError
         where the disk refuses.
         """
-        key = self._key(records)
+        form = form_of_file(records)
+        key = self._key(records, form)
         path = self._directory / f"{records.stem}-{key.hex()[:32]}{SUFFIX}"
         found = open_shard(path, key, records.name)
         if found is not None:
@@ -67,25 +84,27 @@ class ShardCache:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with in_turn(self._directory / LOCK):
                 # Another process may have made it meanwhile.
-                return open_shard(path, key, records.name) or self._made(records, path, key)
+                return open_shard(path, key, records.name) or self._made(records, form, path, key)
 
-    def _made(self, records: Path, path: Path, key: bytes) -> TokenShard:
+    def _made(self, records: Path, form: Form, path: Path, key: bytes) -> TokenShard:
         for pattern in (f"{records.stem}-*{SUFFIX}", ".*.part"):
             for older in self._directory.glob(pattern):
                 older.unlink()
         with aside(path, 0) as temporary, _disk_faults(self._directory, records):
-            write_shard(temporary, key, self._conversations(records))
+            write_shard(temporary, key, self._conversations(records, form))
         made = open_shard(path, key, records.name)
         if made is None:
             raise _refused(self._directory, records, "a file that is not what was written")
         return made
 
-    def _conversations(self, records: Path) -> Iterator[Conversation | None]:
-        conversations = Conversations(self._tokenizer(self._model_dir), self._day)
-        for some in _some_at_a_time(read_records(records)):
-            yield from conversations.of_many(some)
+    def _conversations(self, records: Path, form: Form) -> Iterator[Conversation | None]:
+        tokenizer = self._tokenizer(self._model_dir)
+        encoder = ToldRecords(tokenizer, self._telling.day, self._telling.room)
+        for some in _some_at_a_time(read_lines(records, form)):
+            for told in form.told(some, encoder):
+                yield from told
 
-    def _key(self, records: Path) -> bytes:
+    def _key(self, records: Path, form: Form) -> bytes:
         files = {
             name: artifact_of_file(path).digest
             for name, path in model_files(self._model_dir).items()
@@ -93,19 +112,23 @@ class ShardCache:
         }
         libraries = [version(name) for name in _LIBRARIES]
         of_records = artifact_of_file(records).digest
-        described = rfc8785.dumps([FORMAT, of_records, files, self._day, libraries])
+        # The oldest form is described as it was before there were others.
+        of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name]
+        of_form += [] if form.needs_template else [self._telling.room]
+        day = self._telling.day
+        described = rfc8785.dumps([FORMAT, of_records, files, day, libraries, *of_form])
         return bytes.fromhex(digest_of_bytes(described))
 
 
-def _some_at_a_time(records: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    some: list[tuple[str, str]] = []
-    letters = 0
-    for record in records:
+def _some_at_a_time(records: Iterator[tuple[Any, int]]) -> Iterator[list[Any]]:
+    some: list[Any] = []
+    total = 0
+    for record, size in records:
         some.append(record)
-        letters += sum(map(len, record))
-        if letters > LETTERS_AT_A_TIME:
+        total += size
+        if total > BYTES_AT_A_TIME:
             yield some
-            some, letters = [], 0
+            some, total = [], 0
     if some:
         yield some
 

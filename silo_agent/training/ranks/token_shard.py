@@ -5,6 +5,7 @@ Its layout, little-endian: a header (what it is, the key that it was made for, t
 index, how many conversations and tokens it holds); the tokens of all conversations one after the
 other, four bytes each, of which the highest bit says that the token carries loss; the index, which
 tells of each conversation where its tokens end, their CRC-32, and its flags. It holds no pickle.
+Conversations are those of the records in their order; of some records there are several.
 
 A file is whole or absent. Header, length and index are checked when it is opened, the tokens of a
 conversation when they are used.
@@ -30,8 +31,10 @@ _MAGIC = b"tokens 1"
 _INDEX = np.dtype([("end", "<u8"), ("crc", "<u4"), ("flags", "u1")])
 _WORD = np.dtype("<u4")
 _COUNTS = 1 << 31
-_SPELLS, _UNTOLD = 1, 2
-"""Flags: its texts spell control tokens, which were taken as text; nothing of it can be learned."""
+SPELLS, UNTOLD, CONTINUES, APART, REFUSED = 1, 2, 4, 8, 16
+"""Flags of a conversation: its texts spell control tokens, which were taken as text; nothing of it
+can be learned; it is of the record of the one before it; it is one answer of several, told apart;
+the template refuses it."""
 
 Places = NDArray[np.int64]
 
@@ -41,13 +44,13 @@ class Fit:
     """How conversations fit into a number of tokens; an array of one value for each of them.
 
     `sizes` in tokens, after those that are too long were cut (`is_cut`). Not `is_usable` is what
-    has no token with loss at its end then, or no tokens at all.
+    has no token with loss then, or no tokens at all. `flags` as above.
     """
 
     sizes: Places
     is_usable: NDArray[np.bool_]
     is_cut: NDArray[np.bool_]
-    spells_controls: NDArray[np.bool_]
+    flags: NDArray[np.uint8]
 
 
 class TokenShard:
@@ -68,11 +71,22 @@ class TokenShard:
         ends, starts = index["end"].astype(np.int64), self._starts(places)
         sizes = np.minimum(ends - starts, room)
         is_cut = ends - starts > room
-        is_usable = (index["flags"] & _UNTOLD) == 0
-        # Whole ones end with their answer. Only of others is a page with tokens touched.
+        is_usable = (index["flags"] & UNTOLD) == 0
+        # Whole ones have a token with loss. Only of others is a page with tokens touched, the last
+        # before the cut first: where that has loss, as in most, the rest need not be asked.
         cut = np.flatnonzero(is_cut)
-        is_usable[cut] &= self._words[starts[cut] + room - 1] >= _COUNTS
-        return Fit(sizes, is_usable, is_cut, (index["flags"] & _SPELLS) != 0)
+        counts = self._words[starts[cut] + room - 1] >= _COUNTS
+        for place in np.flatnonzero(~counts):
+            begin = starts[cut[place]]
+            counts[place] = (self._words[begin : begin + room] >= _COUNTS).any()
+        is_usable[cut] &= counts
+        return Fit(sizes, is_usable, is_cut, index["flags"])
+
+    def records_of(self, places: Places) -> Places:
+        """The record that each conversation is of, counted from 0 as conversations are."""
+        is_first = (self._index["flags"] & CONTINUES) == 0
+        records: Places = np.cumsum(is_first)[places] - 1
+        return records
 
     def cut(self, place: int, room: int) -> tuple[list[int], list[int]]:
         """Token ids and labels of one conversation, the first `room` at most.
@@ -153,6 +167,9 @@ def _words(conversation: Conversation | None) -> NDArray[np.uint32]:
 
 
 def _flags(conversation: Conversation | None) -> int:
-    if conversation is None or conversation.labels[-1] == IGNORED:
-        return _UNTOLD
-    return _SPELLS if conversation.spells_controls else 0
+    if conversation is None:
+        return UNTOLD
+    of_record = CONTINUES * conversation.continues | APART * conversation.apart
+    if not any(label != IGNORED for label in conversation.labels):
+        return UNTOLD | of_record | REFUSED * conversation.refused
+    return of_record | SPELLS * conversation.spells_controls

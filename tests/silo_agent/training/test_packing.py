@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import DataStewardError
 from infra.base_model.context import context_tokens
 from silo_agent.training.ranks.conversation import IGNORED
@@ -14,7 +15,6 @@ from silo_agent.training.ranks.packing import (
     pack_heldout,
     pack_training,
 )
-from silo_agent.training.ranks.records import read_records
 from silo_agent.training.ranks.token_shard import TokenShard
 from tests.silo_agent.training.tiny_jobs import TinySilo, conversations, shard_of
 
@@ -187,7 +187,7 @@ def test_a_bad_record_is_named_by_number_never_by_content(
 def test_no_records_at_all(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text("\n")
     with pytest.raises(DataStewardError, match="an empty file"):
-        list(read_records(tmp_path / "records.jsonl"))
+        form_of_file(tmp_path / "records.jsonl")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

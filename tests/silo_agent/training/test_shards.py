@@ -21,7 +21,7 @@ from silo_agent.training.ranks.packing import (
     pack_heldout,
     pack_training,
 )
-from silo_agent.training.ranks.shard_cache import SUFFIX, ShardCache
+from silo_agent.training.ranks.shard_cache import SUFFIX, ShardCache, Telling
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
 from silo_agent.training.results import PackingCounts
 from tests.full_disk import files_of_at_most
@@ -145,7 +145,9 @@ def tokenizer() -> Tokenizer:
 
 
 def cache(silo: TinySilo, tmp_path: Path, tokenizer: Tokenizer, **changes: Any) -> ShardCache:
-    options = {"directory": tmp_path / "shards", "model_dir": silo.model_dir, "day": DAY, **changes}
+    telling = Telling(changes.pop("day", DAY), changes.pop("room", 96))
+    options = {"directory": tmp_path / "shards", "model_dir": silo.model_dir, **changes}
+    options["telling"] = telling
     return ShardCache(tokenizer=tokenizer, **options)
 
 

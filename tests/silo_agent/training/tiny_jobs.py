@@ -65,13 +65,13 @@ def conversations(model_dir: Path) -> Any:
     return Conversations(load_tokenizer(model_dir), ANY_DAY)
 
 
-def shard_of(model_dir: Path, records: Path, directory: Path | None = None) -> Any:
+def shard_of(model_dir: Path, records: Path, directory: Path | None = None, room: int = 96) -> Any:
     """The tokens of records, kept beside them as ranks keep them."""
     from silo_agent.training.ranks.base_model import load_tokenizer
-    from silo_agent.training.ranks.shard_cache import ShardCache
+    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
 
     kept = directory or records.parent / "shards"
-    return ShardCache(kept, model_dir, ANY_DAY, load_tokenizer).of(records)
+    return ShardCache(kept, model_dir, Telling(ANY_DAY, room), load_tokenizer).of(records)
 
 
 def one_by_one(model_dir: Path, records: Path, length: int) -> RecordSums:
@@ -79,12 +79,12 @@ def one_by_one(model_dir: Path, records: Path, length: int) -> RecordSums:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from silo_agent.training.ranks.records import read_records
+    from data_contracts.dataset.forms.lines import form_of_file, read_lines
 
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     made = conversations(model_dir)
     found = []
-    for prompt, answer in read_records(records):
+    for (prompt, answer), _ in read_lines(records, form_of_file(records)):
         whole = made.of(prompt, answer)
         ids, kept = torch.tensor([whole.token_ids[:length]]), torch.tensor([whole.labels[:length]])
         tokens = int((kept != -100).sum())

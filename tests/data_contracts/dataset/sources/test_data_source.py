@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from data_contracts.dataset.forms import FORMS
 from data_contracts.dataset.sources.data_source import (
     FIELD_TYPES,
-    REQUIRED_FIELDS,
     DataSource,
     DataUnavailableError,
     FieldMapping,
     SourceFormat,
+    forms_of,
     possible_fields,
     required_fields,
 )
@@ -63,6 +64,10 @@ def unprivileged() -> Iterator[None]:
         {"path": "x", "fields": (*renamed(), FieldMapping(field="weather", column="weather"))},
         {"path": "x", "unknown": 1},
         {"path": "x", "format": "xlsx"},
+        {"path": "x", "form": "image-text"},
+        {"path": "x", "form": "poem"},
+        {"path": "x", "form": "chat", "fields": renamed()},
+        {"path": "x", "form": "chat", "format": "image-text"},
     ],
 )
 def test_sources_that_are_refused(wrong: dict[str, Any]) -> None:
@@ -73,8 +78,11 @@ def test_sources_that_are_refused(wrong: dict[str, Any]) -> None:
 def test_fields_of_each_format() -> None:
     assert required_fields("csv") == ("id", "subject", "prompt", "answer", "source")
     assert required_fields("image-text") == ("answer", "image")
-    for name, required in REQUIRED_FIELDS.items():
-        assert required <= set(FIELD_TYPES), name
+    for name, form in FORMS.items():
+        assert set(form.fields) <= set(FIELD_TYPES), name
+    assert required_fields("csv", FORMS["text"]) == ("id", "subject", "text", "source")
+    assert forms_of("image-text") == ("image-text",)
+    assert forms_of("csv") == ("instruction", "chat", "classification", "text")
     assert "image" not in possible_fields("parquet")
     assert "prompt" not in possible_fields("image-text")
 

@@ -164,7 +164,7 @@ def test_columns_of_every_type(
     ("field", "values", "reason"),
     [
         ("answer", pa.array([1]), "column answer of type int64, where its field takes text"),
-        ("answer", pa.array([["x"]]), "JSON text or JSON Lines"),
+        ("answer", pa.array([["x"]]), "a list of structs with role and content, or JSON text"),
         ("id", pa.array([{"x": 1}]), "column id of type struct<x: int64>"),
         ("label", pa.array([7], pa.duration("s")), "column label of type duration[s]"),
     ],

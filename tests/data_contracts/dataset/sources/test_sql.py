@@ -1,5 +1,6 @@
 """A table on SQLite and on PostgreSQL: the same records, the same digest, errors without values."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,26 @@ def test_order_by_and_table_are_for_sql_only() -> None:
     ):
         with pytest.raises(ValueError, match=r"expected|match"):
             DataSource.model_validate(wrong)
+
+
+@pytest.mark.parametrize("kind", ["text", "json", "jsonb"])
+def test_a_conversation_in_a_column_of_text_or_json(url: str, tmp_path: Path, kind: str) -> None:
+    columns = ", ".join(f"{name} text" for name in ("id", "subject", "licence", "source"))
+    said = [{"role": "user", "content": f"{CANARY} äö"}, {"content": "a", "role": "assistant"}]
+    run_statements(url, [f"CREATE TABLE chats ({columns}, messages {kind}, answer {kind})"])
+    rows = [
+        {"id": f"{n}", "said": json.dumps(messages)} for n, messages in enumerate((said, said[:1]))
+    ]
+    insert = "INSERT INTO chats VALUES (:id, :id, 'MIT', 's', :said, :said)"
+    run_statements(url, [insert if kind == "text" else as_json(insert, url, kind)], rows)
+    source = DataSource(format="sql", table="chats", form="chat")
+    first, second = rows_of(source, tmp_path, url)
+    assert isinstance(first, Example)
+    assert first.messages == (("user", f"{CANARY} äö"), ("assistant", "a"))
+    assert reasons_of([second]) == [(2, "field messages has no turn of the assistant")]
+    assert len(sql_content_digest(source, url)) == 64
+
+
+def as_json(insert: str, url: str, kind: str) -> str:
+    """A driver's text becomes JSON on PostgreSQL when the statement says so."""
+    return insert.replace(":said", f"CAST(:said AS {kind})") if "postgresql" in url else insert

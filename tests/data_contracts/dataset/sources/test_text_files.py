@@ -69,7 +69,7 @@ def test_every_field_of_both_formats(tmp_path: Path) -> None:
     assert rows_of(JSONL, tmp_path) == [WANTED]
     assert rows_of(CSV, tmp_path) == [WANTED]
     lines = JsonlFile(tmp_path / "data.jsonl", columns_of(JSONL))
-    assert list(ExampleMaker(lines.columns, "jsonl").examples(lines.rows())) == [WANTED]
+    assert list(ExampleMaker(JSONL, lines.columns, "jsonl").examples(lines.rows())) == [WANTED]
     assert source_files(CSV, tmp_path) == (tmp_path.resolve() / "data.csv",)
 
 

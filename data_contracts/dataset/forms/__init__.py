@@ -1,0 +1,15 @@
+"""Forms of records, one module each: a form is added by its module and its place in `FORMS`."""
+
+from data_contracts.dataset.forms.chat import Chat
+from data_contracts.dataset.forms.classification import Classification
+from data_contracts.dataset.forms.form import Form
+from data_contracts.dataset.forms.image_text import ImageText
+from data_contracts.dataset.forms.instruction import Instruction
+from data_contracts.dataset.forms.text import PlainText
+
+FORMS: dict[str, Form] = {
+    form.name: form for form in (Instruction(), Chat(), Classification(), PlainText(), ImageText())
+}
+"""By name. A line that has the fields of several is of the first of them."""
+
+TRAINED_FORMS = tuple(name for name, form in FORMS.items() if form.is_trained)

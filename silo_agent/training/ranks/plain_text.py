@@ -1,0 +1,77 @@
+"""A document as token ids without a template: all of it carries loss but what nothing comes before.
+
+It begins and ends as the tokenizer itself begins and ends a text: with its `bos`, where it puts one
+there, and with its end, which is added where it does not. One that is longer than a sequence is cut
+into consecutive pieces. Each begins with the last token of the one before it, which carries no loss
+there, so that every token is predicted exactly once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from data_contracts.errors import SiloOperatorError
+from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer, Conversation
+from silo_agent.training.ranks.record_text import RecordText, marks_for
+
+_ANY_TEXT = "a"
+
+
+class Documents:
+    """Makes pieces of at most `room` tokens; raises SiloOperatorError for a tokenizer without an
+    end."""
+
+    def __init__(self, tokenizer: ChatTokenizer, text: RecordText, room: int) -> None:
+        self._text, self._room = text, room
+        self._begin, self._end = _around(tokenizer)
+
+    def of_many(self, documents: Sequence[str]) -> list[Sequence[Conversation | None]]:
+        """The pieces of each; (None,) for one that spells control tokens which this tokenizer can
+        only give as such."""
+        found = zip(documents, self._text.ids_of(list(documents)), strict=True)
+        return [self._pieces(text, ids) for text, ids in found]
+
+    def _pieces(self, text: str, ids: list[int]) -> Sequence[Conversation | None]:
+        spells = bool(self._text.controls(ids)) or self._text.names_unknown(text)
+        as_text = self._as_text(text) if spells else ids
+        if as_text is None:
+            return (None,)
+        whole = [*self._begin, *as_text, *self._end]
+        return [
+            Conversation(piece, [IGNORED, *piece[1:]], spells, continues=place > 0)
+            for place, piece in enumerate(_cut(whole, self._room))
+        ]
+
+    def _as_text(self, text: str) -> list[int] | None:
+        """Only what spells a control token is encoded apart; all of it where that is not enough."""
+        marks = marks_for(text)
+        for whole in (False, True):
+            marked = self._text.marked(text, marks, whole=whole)
+            ids = self._text.ids_of_marked(marked, marks)
+            if not self._text.controls(ids):
+                return ids
+        return None
+
+
+def _cut(ids: list[int], room: int) -> Iterator[list[int]]:
+    """Pieces that share a token with the one before; room for two at least."""
+    step = max(1, room - 1)
+    for start in range(0, max(1, len(ids) - 1), step):
+        yield ids[start : start + step + 1]
+
+
+def _around(tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before a text and behind it, with its end in any case."""
+    bare = list(tokenizer(_ANY_TEXT, add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer(_ANY_TEXT, add_special_tokens=True)["input_ids"])
+    places = (p for p in range(len(whole)) if whole[p : p + len(bare)] == bare)
+    start = next(places, len(whole))
+    before, behind = (whole[:start], whole[start + len(bare) :]) if start < len(whole) else ([], [])
+    if behind:
+        return before, behind
+    if tokenizer.eos_token_id is None:
+        raise SiloOperatorError(
+            "tokenizer of the base model",
+            expected="an eos_token, at which a document ends",
+            found="none in tokenizer_config.json or special_tokens_map.json",
+            action="use a base model with all files of its tokenizer",
+        )
+    return before, [tokenizer.eos_token_id]

@@ -1,0 +1,53 @@
+"""The one way from records to tokens: what each form asks for, with one model's tokenizer.
+
+Satisfies `data_contracts.dataset.forms.form.Encoder`. What a form does not need is not made, so a
+model without a chat template can be told plain text.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from data_contracts.dataset.examples import Message
+from silo_agent.training.ranks.chat_turns import ChatTurns
+from silo_agent.training.ranks.conversation import (
+    ChatTokenizer,
+    Conversation,
+    Conversations,
+    template_of,
+)
+from silo_agent.training.ranks.plain_text import Documents
+from silo_agent.training.ranks.record_text import RecordText
+
+Told = Sequence[Conversation | None]
+"""The pieces of one record; None for one that cannot be told to the model."""
+
+
+class ToldRecords:
+    """With one tokenizer, as on `day`; documents are cut into pieces of `room` tokens."""
+
+    def __init__(self, tokenizer: ChatTokenizer, day: str, room: int) -> None:
+        self._tokenizer, self._day, self._room = tokenizer, day, room
+
+    def exchanges(self, records: Sequence[tuple[str, str]]) -> list[Told]:
+        """One turn each."""
+        return [(made,) for made in self._exchanges.of_many(records)]
+
+    def conversations(self, records: Sequence[Sequence[Message]]) -> list[Told]:
+        """Any turns."""
+        return self._turns.of_many(records)
+
+    def documents(self, records: Sequence[str]) -> list[Told]:
+        """Without a template."""
+        return self._documents.of_many(records)
+
+    @cached_property
+    def _exchanges(self) -> Conversations:
+        return Conversations(self._tokenizer, self._day)
+
+    @cached_property
+    def _turns(self) -> ChatTurns:
+        return ChatTurns(template_of(self._tokenizer, self._day), RecordText(self._tokenizer))
+
+    @cached_property
+    def _documents(self) -> Documents:
+        return Documents(self._tokenizer, RecordText(self._tokenizer), self._room)

@@ -1,0 +1,53 @@
+"""A file of training records: every line is of the form of the first."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_contracts.dataset.forms.lines import form_of_file, read_lines
+from data_contracts.errors import DataStewardError
+from tests.data_contracts.dataset.forms.form_samples import turns
+
+GOOD: dict[str, Any] = {
+    "instruction": {"prompt": "q", "answer": "a"},
+    "chat": {"messages": turns("q", "a")},
+    "classification": {"text": "t", "label": "l"},
+    "text": {"text": "t"},
+}
+
+
+def written(path: Path, *lines: Any) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_the_first_record_says_the_form(tmp_path: Path, form: str) -> None:
+    path = written(tmp_path / "r.jsonl", dict(GOOD[form], note="x"), GOOD[form])
+    assert form_of_file(path).name == form
+    assert len(list(read_lines(path, form_of_file(path)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ([GOOD["chat"], GOOD["text"]], "text in record 2, and chat before it"),
+        ([GOOD["text"], GOOD["instruction"]], "instruction in record 2, and text before it"),
+        ([GOOD["classification"], GOOD["text"]], "text in record 2, and classification before it"),
+        ([GOOD["chat"], {"x": 1}], "something else in record 2"),
+        ([GOOD["chat"], {"messages": turns("SECRET", " ")}], "an empty turn in record 2"),
+        ([GOOD["chat"], {"messages": turns("SECRET")}], "no turn of the assistant in record 2"),
+        ([GOOD["text"], {"text": "\u200b"}], "an empty or non-text field in record 2"),
+        ([GOOD["classification"], {"text": "t", "label": 3}], "non-text field in record 2"),
+        ([7], "something else in record 1"),
+        ([], "an empty file"),
+    ],
+)
+def test_what_is_no_record_is_named_by_number(tmp_path: Path, lines: Any, found: str) -> None:
+    path = written(tmp_path / "r.jsonl", *lines)
+    with pytest.raises(DataStewardError, match=found) as caught:
+        list(read_lines(path, form_of_file(path)))
+    assert "SECRET" not in str(caught.value)
+    assert "`prompt` and `answer`; `messages`" in str(caught.value)
