@@ -31,6 +31,8 @@ from tests.simulator.federation import SimulatedFederation
 from tests.simulator.silo import SimulatedSilo
 from tests.tiny_model import SENTENCES
 
+pytestmark = pytest.mark.long
+
 RECORDS = 40
 
 
