@@ -12,7 +12,7 @@ TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,7 +43,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train ## all measurements, about four hours
+bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
@@ -62,6 +62,9 @@ bench-models: $(READY) ## which architectures keep packed conversations apart; w
 
 bench-memory: $(READY) ## estimated and measured memory of three models at all stages; writes .consortia/bench/memory.json
 	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.memory
+
+bench-precision: $(READY) ## what quantised base weights cost a CPU (needs bitsandbytes); writes .consortia/bench/precision.json
+	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.precision
 
 bench-data: $(READY) ## records to tokens to micro-batches, time and memory (RECORDS=n, QUICK=1: others); writes .consortia/bench/data.json
 	@$(BIN)/python -m benchmarks.data_path $(if $(filter 1,$(QUICK)),--quick) $(if $(RECORDS),--records $(RECORDS))

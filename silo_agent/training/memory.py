@@ -107,7 +107,7 @@ def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
 
     Where training holds the model otherwise, the pinned one takes its place to be measured.
     """
-    found = [_training(shape, work, choice)]
+    found = [training_estimate(shape, work, choice)]
     if not work.held.measures_on(work.device):
         pinned = replace(work, held=PINNED[work.device])
         stage = measuring_stage(choice.zero_stage, work.held, work.ranks)
@@ -115,7 +115,8 @@ def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
     return max(found, key=lambda each: each.total_bytes)
 
 
-def _training(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
+def training_estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
+    """The peak of training alone, or of loading what it is done with."""
     libraries = Part("interpreter, libraries, tokenizer", _libraries(shape, work))
     records = Part("tokens of the round, mapped", work.round_tokens * RECORD_TOKEN_BYTES)
     if work.device == "cuda":

@@ -9,6 +9,11 @@ from silo_agent.training.engine_spec import BaseWeights
 PACKAGE, EXTRA = "bitsandbytes", "consortia[quantised]"
 
 
+def is_installed() -> bool:
+    """Whether this environment has what quantises."""
+    return find_spec(PACKAGE) is not None
+
+
 def require_quantisation(training: TrainingSection) -> None:
     """As `require_bitsandbytes` where ranks run here; those of other machines ask there."""
     if training.nodes is None:
@@ -17,7 +22,7 @@ def require_quantisation(training: TrainingSection) -> None:
 
 def require_bitsandbytes(base_weights: BaseWeights) -> None:
     """Raise SiloOperatorError naming the extra that quantised weights need here."""
-    if base_weights == "full" or find_spec(PACKAGE) is not None:
+    if base_weights == "full" or is_installed():
         return
     raise SiloOperatorError(
         f'base_weights = "{base_weights}" in silo-agent.toml',
