@@ -2,8 +2,8 @@
 
 CPU seconds of a forward and backward pass with LoRA on all linear modules, of a Llama of 54 M
 parameters with random weights, in float32 on one thread: full weights and quantised ones, which
-need bitsandbytes. They take turns; the fastest pass of each counts. What bfloat16 costs, the agent's
-own measurement says: `python -m silo_agent.training.ranks.precision_probe cpu 1`.
+need bitsandbytes. They take turns; the fastest pass of each counts. What bfloat16 costs is what the
+agent measures: `python -m silo_agent.training.ranks.precision_probe cpu 1`.
 """
 
 import json
