@@ -179,7 +179,9 @@ def tiny_gpt2(directory: Path) -> Path:
         torch.manual_seed(1)
         sizes: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
         ends = {"bos_token_id": 0, "eos_token_id": 1}
-        config = GPT2Config(**sizes, **ends, vocab_size=512, initializer_range=0.2)
+        # Without dropout: losses of the same model are compared in training.
+        drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        config = GPT2Config(**sizes, **ends, **drops, vocab_size=512, initializer_range=0.2)
         GPT2LMHeadModel(config).save_pretrained(directory)
     return directory
 
