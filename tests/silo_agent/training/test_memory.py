@@ -18,6 +18,7 @@ from silo_agent.training.memory import (
     Work,
     estimate,
     parameters_of,
+    training_estimate,
 )
 from silo_agent.training.weights_memory import (
     FLOAT32_BYTES,
@@ -230,8 +231,8 @@ def test_on_a_gpu_weights_are_halves_and_can_be_elsewhere() -> None:
 
 def test_in_half_precision_weights_and_activations_are_halves_and_the_optimizer_is_not() -> None:
     half = Work(**{**vars(work()), "held": HeldAs("bfloat16")})
-    whole, found = estimate(SHAPE, work(), STAGE_2), estimate(SHAPE, half, STAGE_2)
-    assert found.moment == "training"
+    whole, found = (training_estimate(SHAPE, each, STAGE_2) for each in (work(), half))
+    assert found.moment == whole.moment == "training"
     for name in ("base weights", "activations kept", "communication", "holes"):
         assert part(found, name) * 2 == pytest.approx(part(whole, name), abs=2)
     states = 3 * FLOAT32_BYTES * parameters_of(QUERY_AND_VALUE) // 2
