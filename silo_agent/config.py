@@ -35,6 +35,7 @@ MAX_RESTARTS = 100
 
 Device = Literal["cpu", "cuda"]
 Offload = Literal["none", "cpu", "nvme"]
+BaseWeights = Literal["full", "8-bit", "4-bit"]
 
 
 class TrustSection(TomlTable):
@@ -79,7 +80,9 @@ class TrainingSection(TomlTable):
 
     What says "auto" is chosen for each plan so that it fits the memory of a rank: `memory_gb`, or
     without it a share of what the machine has (`silo_agent.training.memory_plan`). `offload` moves
-    parameters and optimizer out of a GPU, and needs stage 3.
+    parameters and optimizer out of a GPU, and needs stage 3. `precision` "auto" is what was
+    measured to be fast here (`silo_agent.training.precision`). `base_weights` are held whole, or
+    quantised while training, at stages 1 and 2; nothing that is measured for others is.
     """
 
     device: Device = "cpu"
@@ -91,6 +94,8 @@ class TrainingSection(TomlTable):
     memory_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     gradient_checkpointing: bool | Literal["auto"] = False
     offload: Offload = "none"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    base_weights: BaseWeights = "full"
     steps_at_most: PositiveCount | None = None
     checkpoint_every_steps: PositiveCount = 2
     heldout_sequences: PositiveCount = 32
@@ -132,6 +137,22 @@ class TrainingSection(TomlTable):
     def _offload_partitions(self) -> "TrainingSection":
         if self.offload != "none" and self.zero_stage not in (3, "auto"):
             raise ValueError('offload needs zero_stage = 3 or "auto"')
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_weights_stay_whole(self) -> "TrainingSection":
+        if self.base_weights == "full":
+            return self
+        if self.zero_stage == 3:
+            raise ValueError(
+                f'base_weights = "{self.base_weights}" needs zero_stage = 1, 2 or "auto": stage 3 '
+                "shares weights out number by number, and quantised ones are not stored so"
+            )
+        if self.offload != "none":
+            raise ValueError(
+                f'base_weights = "{self.base_weights}" needs offload = "none", which goes with '
+                "stage 3"
+            )
         return self
 
 

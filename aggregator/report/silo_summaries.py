@@ -67,6 +67,7 @@ def _summary(
         contract_passed=verdict.passed if verdict else None,
         tokens=submission.record.tokens if submission else 0,
         steps=_steps(attempt, silo),
+        base_weights=submission.record.base_weights if submission else None,
         weight_share=share,
         influence=_influence(attempt.candidate, silo),
         losses=_losses(attempt.of(silo).evaluation),

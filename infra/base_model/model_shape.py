@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data_contracts.errors import SiloOperatorError
 from infra.base_model.folder_check import elements
 from infra.base_model.tokenizer_files import TOKENIZER_NAME, json_object
-from infra.base_model.weight_files import Weights, read_weights
+from infra.base_model.weight_files import TensorHeader, Weights, read_weights
 from infra.disk.model_files import CONFIG_FILE
 
 Activation = Literal["fused", "composed", "relu"]
@@ -45,6 +45,7 @@ class ModelShape:
     `norms` are the normalisations of a layer over its whole width, `head_norms` those over each
     head. `attention_width` is heads x head size. `feed_forward` is what one token passes through,
     of all its experts. `largest` is the largest tensor and `layer` the weights of one layer.
+    `linear` are the matrices of the layers, of which experts are none: what can be quantised.
     `file_bytes` are those of all weights as they lie on the disk, `stored_bits` those of one.
     `tokenizer_bytes` is the size of its vocabulary's file.
     """
@@ -53,6 +54,7 @@ class ModelShape:
     file_bytes: int
     largest: int
     layer: int
+    linear: int
     layers: int
     hidden: int
     attention_width: int
@@ -97,6 +99,7 @@ def shape_of(
         file_bytes=sum(tensor.size_bytes for tensor in weights.values()),
         largest=max((tensor.elements for tensor in weights.values()), default=0),
         layer=sum(tensor.elements for tensor in first.values()),
+        linear=sum(tensor.elements for name, tensor in weights.items() if _is_linear(name, tensor)),
         layers=layers,
         hidden=hidden,
         attention_width=attention,
@@ -152,6 +155,11 @@ def _number(
             if isinstance(value, kinds) and not isinstance(value, bool):
                 return value
     return None
+
+
+def _is_linear(name: str, tensor: TensorHeader) -> bool:
+    is_expert = ".experts." in name
+    return len(tensor.shape) == 2 and _place(name) is not None and not is_expert
 
 
 def _place(name: str) -> int | None:

@@ -19,6 +19,7 @@ from silo_agent.readiness.facts import Facts
 from silo_agent.training.memory import Choice, Work
 from silo_agent.training.memory_plan import MemoryPlan, memory_plan, sequences_per_rank
 from silo_agent.training.memory_room import gigabytes, room_of
+from silo_agent.training.precision import held_as
 
 NAME = "memory"
 SETTINGS = "zero_stage, micro_batch and gradient_checkpointing in silo-agent.toml"
@@ -92,6 +93,7 @@ def by_hand(
         round_tokens=min(steps, training.steps_at_most or steps) * sequences * length,
         ranks=training.ranks,
         device=training.device,
+        held=held_as(config),
     )
     each = sequences_per_rank(sequences, training)
     return MemoryPlan(model_shape(model_dir), work, each, training, room_of(training))

@@ -21,10 +21,12 @@ from silo_agent.policy.policy_file import Policy, read_policy, require_policy
 from silo_agent.readiness.base_model import known_modules
 from silo_agent.readiness.facts import look
 from silo_agent.readiness.memory import by_hand, choice_words, there_is
-from silo_agent.training.memory import Choice, Stage
-from silo_agent.training.memory_plan import STAGES, MemoryPlan, memory_plan
+from silo_agent.training.engine_spec import Stage
+from silo_agent.training.memory import Choice
+from silo_agent.training.memory_plan import MemoryPlan, memory_plan, stages_of
 from silo_agent.training.memory_room import gigabytes
 from silo_agent.training.own_steps import steps_words
+from silo_agent.training.precision import held_words
 
 NAME_WIDTH = 48
 console = plain_console()
@@ -71,7 +73,7 @@ def plan(
             steps=steps,
         )
         title = f"{folder.name}, rank {rank}, length {length:,}"
-    show_plan(console, planned, title)
+    show_plan(console, planned, title, held_words(config))
     if planned.shortage is not None:
         raise SiloOperatorError(
             "memory of a training process",
@@ -82,10 +84,11 @@ def plan(
         )
 
 
-def show_plan(console: Console, planned: MemoryPlan, title: str) -> None:
-    """The screen."""
+def show_plan(console: Console, planned: MemoryPlan, title: str, held: str) -> None:
+    """The screen; `held` is how the model is held, in words."""
     shown, training = planned.shown, planned.training
-    say(console, f"memory of one of {planned.work.ranks} training processes: {title}", "")
+    say(console, f"memory of one of {planned.work.ranks} training processes: {title}")
+    say(console, f"  {held}", "")
     for part in shown.estimate.parts:
         say(console, f"  {part.name:<{NAME_WIDTH}} {gigabytes(part.size_bytes):>11}")
     moment, total = shown.estimate.moment, gigabytes(shown.estimate.total_bytes)
@@ -94,7 +97,7 @@ def show_plan(console: Console, planned: MemoryPlan, title: str) -> None:
     chosen = "chosen" if planned.chosen is not None else "nothing fits; least takes"
     say(console, f"{chosen}: {choice_words(shown.choice)}", f"  {_why(planned, training)}", "")
     say(console, "  stage  checkpointing  one sequence   largest micro-batch that fits")
-    for stage in STAGES:
+    for stage in stages_of(training):
         for checkpointing in (False, True):
             say(console, _row(planned, stage, checkpointing=checkpointing))
     if planned.work.device == "cuda":

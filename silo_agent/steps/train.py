@@ -118,4 +118,5 @@ def _submission(
         first_step_loss=decimal_from_float(local.first_step_loss),
         last_step_loss=decimal_from_float(local.last_step_loss),
         training_seconds=round(local.seconds),
+        base_weights=None if local.base_weights == "full" else local.base_weights,
     )

@@ -17,7 +17,14 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.round_plan import ANY_DAY, AdapterLayout, TrainingRecipe
 from data_contracts.protocol.wire_types import Day
-from silo_agent.training.engine_spec import Device, EngineSpec, Offload
+from silo_agent.training.engine_spec import (
+    BaseWeights,
+    Device,
+    EngineSpec,
+    HeldAs,
+    Offload,
+    Precision,
+)
 from silo_agent.training.job_value import JobValue
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -56,6 +63,8 @@ class TrainingJob(JobValue):
     `checkpoint_every_steps` of 0 means no checkpoints; `heldout_sequences` caps the held-out set.
     `prompt_date` is the date for a chat template that writes one. `micro_batch` packed sequences of
     a rank go through the model at a time, which changes a step's result by rounding alone.
+    Losses that leave are measured in `precision` of the device and with "full" `base_weights`:
+    a job of others trains, and measures nothing.
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
     over by `end_by`; None: with all of them, whenever. The baseline is given up then.
@@ -80,6 +89,8 @@ class TrainingJob(JobValue):
     gradient_checkpointing: bool = False
     offload: Offload = "none"
     offload_dir: Path | None = None
+    precision: Precision = "float32"
+    base_weights: BaseWeights = "full"
     threads_per_rank: PositiveInt = 1
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     heldout_sequences: PositiveInt = 8
@@ -101,9 +112,30 @@ class TrainingJob(JobValue):
         return self
 
     @model_validator(mode="after")
+    def _quantised_weights_stay_whole(self) -> Self:
+        if self.base_weights != "full" and (self.zero_stage == 3 or self.offload != "none"):
+            raise ValueError(f"expected base_weights {self.base_weights} at stage 1 or 2")
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_pinned_model_is_measured(self) -> Self:
+        asked = self.measure_base or self.measure_starting or self.measure_local
+        if asked and not self.measures:
+            raise ValueError(
+                f"expected held-out losses of the pinned base model, not in {self.precision} with "
+                f"{self.base_weights} base weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _residual_has_a_layout(self) -> Self:
         _require_layout(self.residual_layout, self.starting_residual)
         return self
+
+    @property
+    def measures(self) -> bool:
+        """Whether what trains it can measure held-out losses that leave."""
+        return HeldAs(self.precision, self.base_weights).measures_on(self.device)
 
     @property
     def fewest_steps(self) -> int:
@@ -156,6 +188,8 @@ class TrainingJob(JobValue):
             gradient_checkpointing=self.gradient_checkpointing,
             offload=self.offload,
             offload_dir=self.offload_dir,
+            precision=self.precision,
+            base_weights=self.base_weights,
         )
 
     def fingerprint(self) -> str:
@@ -216,6 +250,12 @@ class EvaluationJob(JobValue):
         for names in ([a.name for a in self.adapters], [h.name for h in self.heldout]):
             if len(set(names)) != len(names):
                 raise ValueError("names of adapters and of held-out sets must be distinct")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_the_pinned_model(self) -> Self:
+        if self.engine is not None and not self.engine.measures:
+            raise ValueError("expected an engine with the pinned base model, to measure on")
         return self
 
     @model_validator(mode="after")

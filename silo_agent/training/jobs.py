@@ -32,6 +32,7 @@ from silo_agent.training.layout import of_layout, own_layout, rest_file, startin
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
 from silo_agent.training.own_steps import own_recipe
+from silo_agent.training.precision import held_as
 
 HELDOUT = "heldout"
 WORK, SILO_ONLY = "work", "silo-only"
@@ -55,7 +56,8 @@ class LocalJobs:
         """Local training from `starting`; losses that are known already are not asked for."""
         training, plan = self.config.training, self.plan
         model_dir = self._model_dir(splits.train)
-        choice = chosen_for(model_dir, plan, self.config)
+        choice, held = chosen_for(model_dir, plan, self.config), held_as(self.config)
+        measures = held.measures_on(training.device)
         book = self.book(splits.heldout)
         silo = self.config.silo
         rest = rest_file(plan, silo, starting.path, self._work_dir())
@@ -80,12 +82,15 @@ class LocalJobs:
             gradient_checkpointing=choice.gradient_checkpointing,
             offload=choice.offload,
             offload_dir=self._offload_dir(),
+            precision=held.precision,
+            base_weights=held.base_weights,
             threads_per_rank=training.threads_per_rank,
             checkpoint_every_steps=training.checkpoint_every_steps,
             heldout_sequences=training.heldout_sequences,
-            measure_base=bool(book.without_records([BASE])),
+            measure_base=measures and bool(book.without_records([BASE])),
             # What a narrower layout starts from is not the starting adapter of the round.
-            measure_starting=own_layout(plan, silo) is None
+            measure_starting=measures
+            and own_layout(plan, silo) is None
             and bool(book.without_records([measured("starting", starting)])),
             measure_local=False,
             silo_only=SiloOnlyBaseline(
@@ -117,8 +122,10 @@ class LocalJobs:
         )
 
     def _engine(self, model_dir: Path) -> EngineSpec:
-        """The one that trains the run's layout, so that training and evaluation share it."""
+        """The one that trains the run's layout, so that training and evaluation share it; where
+        training holds the base model otherwise, one for measuring alone."""
         training, recipe = self.config.training, self.plan.recipe
+        held = held_as(self.config)
         choice = chosen_for(model_dir, self.plan, self.config)
         return EngineSpec(
             model_dir=model_dir,
@@ -135,7 +142,9 @@ class LocalJobs:
             gradient_checkpointing=choice.gradient_checkpointing,
             offload=choice.offload,
             offload_dir=self._offload_dir(),
-        )
+            precision=held.precision,
+            base_weights=held.base_weights,
+        ).for_measuring
 
     def silo_only(self) -> EvaluatedAdapter | None:
         """This round's silo-only adapter, if there is one in the silo's layout."""

@@ -6,20 +6,28 @@ when the records are packed. On CPUs a peak is that of resident memory, and was 
 (docs/memory.md); on GPUs it is device memory by the same arithmetic, and was not.
 """
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
-    AdapterTarget,
-    TrainedFactors,
-)
+from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
 from infra.base_model.model_shape import ModelShape
-from silo_agent.training.engine_spec import Device, Offload
-
-Stage = Literal[1, 2, 3]
+from silo_agent.training.engine_spec import (
+    PINNED,
+    Device,
+    HeldAs,
+    Offload,
+    Stage,
+    measuring_stage,
+)
+from silo_agent.training.lora_inputs import lora_inputs
+from silo_agent.training.weights_memory import (
+    FLOAT32_BYTES,
+    NUMBER_BYTES,
+    QUANTISER_BYTES,
+    base_bytes,
+    linear_bytes,
+    resident_bytes,
+)
 
 LIBRARIES_BYTES: dict[Device, int] = {"cpu": 400_000_000, "cuda": 600_000_000}
 """Python, PyTorch, DeepSpeed, transformers and PEFT before a model (measured); a CUDA context."""
@@ -30,8 +38,6 @@ VOCABULARY_FACTOR = 14
 RECORD_TOKEN_BYTES = 4
 """A token in the mapped file of the records; the kernel can let go of its page."""
 
-WEIGHT_BYTES: dict[Device, int] = {"cpu": 4, "cuda": 2}
-FLOAT32_BYTES = 4
 LOGITS_AT_ONCE = 3
 """Backward of cross entropy: log-probabilities, their gradient, and that of the logits."""
 
@@ -41,10 +47,6 @@ HOLES_SHARE = 0.65
 
 LARGEST_IN_HEAP_BYTES = 32 * 2**20
 """glibc maps what is larger by itself, and gives it back (mallopt(3), M_MMAP_THRESHOLD)."""
-
-_OF_A_LAYER = re.compile(r"^(?P<layer>.*?\.\d+)\.")
-_ATTENTION = re.compile(r"attn|attention")
-_AFTER_ATTENTION = re.compile(r"(o_proj|out_proj|c_proj|dense|wo)$")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Work:
     round_tokens: int
     ranks: int
     device: Device
+    held: HeldAs
+
+    @property
+    def number_bytes(self) -> int:
+        """Of a weight that is not quantised, and of an activation."""
+        return NUMBER_BYTES[self.held.precision]
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Part:
 class Estimate:
     """The parts of a rank's memory at the moment at which it is fullest."""
 
-    moment: Literal["loading", "training"]
+    moment: Literal["loading", "training", "measuring"]
     parts: tuple[Part, ...]
 
     @property
@@ -95,7 +103,20 @@ class Estimate:
 
 
 def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
-    """The peak of one rank that does `work` on a model of `shape`."""
+    """The peak of one rank that does `work` on a model of `shape`.
+
+    Where training holds the model otherwise, the pinned one takes its place to be measured.
+    """
+    found = [training_estimate(shape, work, choice)]
+    if not work.held.measures_on(work.device):
+        pinned = replace(work, held=PINNED[work.device])
+        stage = measuring_stage(choice.zero_stage, work.held, work.ranks)
+        found.append(_measuring(shape, pinned, Choice(zero_stage=stage)))
+    return max(found, key=lambda each: each.total_bytes)
+
+
+def training_estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
+    """The peak of training alone, or of loading what it is done with."""
     libraries = Part("interpreter, libraries, tokenizer", _libraries(shape, work))
     records = Part("tokens of the round, mapped", work.round_tokens * RECORD_TOKEN_BYTES)
     if work.device == "cuda":
@@ -120,6 +141,19 @@ def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
     return max(moments, key=lambda each: each.total_bytes)
 
 
+def _measuring(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
+    """A forward pass of one sequence, of which nothing is kept; or what it is loaded with."""
+    _, passing = _activations(shape, work, choice)
+    weights, loading = _weights(shape, work, choice), _loading(shape, work, choice)
+    parts = (
+        Part("interpreter, libraries, tokenizer", _libraries(shape, work)),
+        Part("pinned base weights, to be measured", max(weights, loading)),
+        Part("adapter, gradients, optimizer", _trained(work, choice)),
+        passing,
+    )
+    return Estimate("measuring", parts)
+
+
 def parameters_of(layout: AdapterLayout, factors: TrainedFactors = "both") -> int:
     """Numbers in the factors of an adapter."""
     inputs = sum(target.in_features for target in layout.targets) * (factors != "b")
@@ -129,25 +163,29 @@ def parameters_of(layout: AdapterLayout, factors: TrainedFactors = "both") -> in
 
 def _libraries(shape: ModelShape, work: Work) -> int:
     tokenizer = VOCABULARY_FACTOR * shape.tokenizer_bytes if work.device == "cpu" else 0
-    return LIBRARIES_BYTES[work.device] + tokenizer
+    quantiser = QUANTISER_BYTES if work.held.base_weights != "full" else 0
+    return LIBRARIES_BYTES[work.device] + tokenizer + quantiser
 
 
 def _loading(shape: ModelShape, work: Work, choice: Choice) -> int:
     """Files are mapped: what is of the type that is trained in stays where it was mapped."""
     if work.device == "cuda":
         return 0
-    whole = shape.parameters * FLOAT32_BYTES
+    if work.held.base_weights != "full":
+        # The files stay mapped until the last layer is quantised.
+        return shape.file_bytes + linear_bytes(shape, work.held) + shape.largest * FLOAT32_BYTES
+    whole = base_bytes(shape, work.held)
     if choice.zero_stage == 3:
         # The first rank reads every file, and the others have their share of it at once.
-        return shape.file_bytes + whole // work.ranks + shape.largest * FLOAT32_BYTES
+        return shape.file_bytes + whole // work.ranks + shape.largest * work.number_bytes
     return whole if shape.file_bytes == whole else whole + shape.file_bytes
 
 
 def _weights(shape: ModelShape, work: Work, choice: Choice) -> int:
     """At stage 3 a share, and what is put together for the module that works."""
-    size = WEIGHT_BYTES[work.device]
+    size = work.number_bytes
     if choice.zero_stage < 3:
-        return shape.parameters * size
+        return (resident_bytes if work.device == "cpu" else base_bytes)(shape, work.held)
     share = shape.parameters * size // work.ranks
     is_elsewhere = choice.offload != "none" and work.device == "cuda"
     return (0 if is_elsewhere else share) + _gathered(shape) * size
@@ -163,7 +201,7 @@ def _trained(work: Work, choice: Choice) -> int:
     Stage 1 partitions float32 parameters and moments, stage 2 also gradients, stage 3 all but the
     working parameters, which are small enough to stay whole.
     """
-    size, trained = WEIGHT_BYTES[work.device], parameters_of(work.layout, work.trained)
+    size, trained = work.number_bytes, parameters_of(work.layout, work.trained)
     frozen = parameters_of(work.layout) - trained
     if work.residual_layout is not None:
         frozen += parameters_of(work.residual_layout)
@@ -179,14 +217,14 @@ def _trained(work: Work, choice: Choice) -> int:
 def _buckets(work: Work) -> int:
     """Gradients on their way; the bucket is as large as they are, twice on GPUs."""
     copies = 2 if work.device == "cuda" else 1
-    return copies * parameters_of(work.layout, work.trained) * WEIGHT_BYTES[work.device]
+    return copies * parameters_of(work.layout, work.trained) * work.number_bytes
 
 
 def _activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Part]:
     """What the forward pass leaves behind, and the larger of what comes on top of it: the logits
     with their gradients, or one layer in its backward pass."""
     tokens = choice.micro_batch * work.sequence_length
-    number = tokens * WEIGHT_BYTES[work.device]
+    number = tokens * work.number_bytes
     layer = number * sum(width * count for width, count in _tensors(shape, work, choice))
     working = number * (3 * shape.feed_forward + 3 * shape.hidden)
     if shape.keeps_scores:
@@ -209,15 +247,16 @@ def _activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Pa
 def _holes(shape: ModelShape, work: Work, choice: Choice) -> int:
     """What lies free in the heap between tensors that stay, also where layers are computed again:
     what passed through it once is not given back. Larger tensors are not in the heap. At stage 3
-    the weights of each layer pass through it too."""
+    the weights of each layer pass through it too, and quantised ones in each pass."""
     if work.device == "cuda":
         return 0
     tokens = choice.micro_batch * work.sequence_length
-    sizes = ((tokens * FLOAT32_BYTES * width, n) for width, n in _tensors(shape, work, choice))
+    sizes = ((tokens * work.number_bytes * width, n) for width, n in _tensors(shape, work, choice))
     in_heap = sum(size * number for size, number in sizes if size <= LARGEST_IN_HEAP_BYTES)
     matrix = shape.hidden * shape.feed_forward * FLOAT32_BYTES
-    if choice.zero_stage == 3 and matrix <= LARGEST_IN_HEAP_BYTES:
-        in_heap += shape.layer * FLOAT32_BYTES
+    if matrix <= LARGEST_IN_HEAP_BYTES:
+        passes = 1 if choice.zero_stage == 3 else 2 if work.held.base_weights != "full" else 0
+        in_heap += passes * shape.layer * work.number_bytes
     return int(HOLES_SHARE * shape.layers * in_heap)
 
 
@@ -225,7 +264,7 @@ def _logits(shape: ModelShape, work: Work, choice: Choice) -> int:
     """Logits are float32 everywhere."""
     copies = LOGITS_AT_ONCE + SOFTCAP_LOGITS * shape.is_softcapped
     tokens = choice.micro_batch * work.sequence_length
-    half = tokens * shape.vocabulary * 2 if work.device == "cuda" else 0
+    half = tokens * shape.vocabulary * 2 if work.number_bytes == 2 else 0
     return copies * tokens * shape.vocabulary * FLOAT32_BYTES + half
 
 
@@ -248,24 +287,6 @@ def _tensors(shape: ModelShape, work: Work, choice: Choice) -> list[tuple[int, i
     else:
         kept.append((inner, 4 if shape.activation == "composed" else 1))
     if work.trained != "b" or choice.zero_stage == 3:
-        kept += _lora_inputs(shape, work.layout.targets)
+        kept += lora_inputs(shape, work.layout.targets)
     kept.append((work.layout.rank, max(1, len(work.layout.targets) // shape.layers)))
     return kept
-
-
-def _lora_inputs(shape: ModelShape, targets: Iterable[AdapterTarget]) -> list[tuple[int, int]]:
-    """Inputs that are kept for LoRA alone, in the layer that has most: modules share theirs."""
-    found_in: dict[str, dict[str, int]] = {}
-    for target in targets:
-        found = _OF_A_LAYER.match(target.module)
-        layer, leaf = found["layer"] if found else "", target.module.rpartition(".")[2]
-        is_attention = _ATTENTION.search(target.module.removeprefix(layer)) is not None
-        if is_attention and _AFTER_ATTENTION.search(leaf):
-            continue
-        is_inner = not is_attention and target.in_features != shape.hidden
-        if is_inner and not shape.is_gated and shape.activation == "relu":
-            continue
-        place = "attention" if is_attention else "inner" if is_inner else "outer"
-        found_in.setdefault(layer, {})[place] = target.in_features
-    most = max(found_in.values(), key=lambda inputs: sum(inputs.values()), default={})
-    return [(size, 1) for size in most.values()]

@@ -16,11 +16,13 @@ from data_contracts.protocol.records import RoundPlan
 from infra.base_model.model_shape import ModelShape, model_shape
 from silo_agent.config import SiloConfig, TrainingSection
 from silo_agent.policy.policy_file import PolicyFile
-from silo_agent.training.engine_spec import EngineSpec
-from silo_agent.training.memory import Choice, Estimate, Stage, Work, estimate
+from silo_agent.training.engine_spec import EngineSpec, HeldAs, Stage
+from silo_agent.training.memory import Choice, Estimate, Work, estimate
 from silo_agent.training.memory_room import Room, gigabytes, room_of
 from silo_agent.training.offload import require_offload
 from silo_agent.training.own_steps import own_recipe
+from silo_agent.training.precision import held_as
+from silo_agent.training.quantisation import require_quantisation
 
 STAGES: tuple[Stage, ...] = (1, 2, 3)
 MOST_AUTOMATIC = 64
@@ -97,7 +99,7 @@ def choices(training: TrainingSection, sequences_per_rank: int, room: Room) -> I
     In a room that is not known nothing is looked for: stage 2 (3 to offload), one sequence.
     """
     is_known = room.size_bytes is not None
-    automatic = STAGES if is_known else (2,)
+    automatic = stages_of(training) if is_known else (2,)
     if training.offload != "none":
         automatic = (3,)
     stages = automatic if training.zero_stage == "auto" else (training.zero_stage,)
@@ -112,7 +114,12 @@ def choices(training: TrainingSection, sequences_per_rank: int, room: Room) -> I
                 yield Choice(stage, size, saves, training.offload)
 
 
-def work_of(plan: RoundPlan, silo: str, training: TrainingSection) -> Work:
+def stages_of(training: TrainingSection) -> tuple[Stage, ...]:
+    """The stages that the settings could name: quantised weights are not partitioned."""
+    return STAGES if training.base_weights == "full" else (1, 2)
+
+
+def work_of(plan: RoundPlan, silo: str, training: TrainingSection, held: HeldAs) -> Work:
     """What a plan asks of this silo, at its largest: what is cut off from the run's adapter acts
     beside a narrower one, and a silo-only baseline trains both factors."""
     own, recipe = plan.layout_of(silo), plan.recipe
@@ -125,6 +132,7 @@ def work_of(plan: RoundPlan, silo: str, training: TrainingSection) -> Work:
         round_tokens=own_recipe(recipe, training).tokens_per_round,
         ranks=training.ranks,
         device=training.device,
+        held=held,
     )
 
 
@@ -133,7 +141,7 @@ def memory_plan(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> MemoryP
     training = config.training
     return MemoryPlan(
         model_shape(model_dir),
-        work_of(plan, config.silo, training),
+        work_of(plan, config.silo, training, held_as(config)),
         sequences_per_rank(plan.recipe.sequences_per_step, training),
         training,
         room_of(training),
@@ -148,9 +156,10 @@ def sequences_per_rank(sequences_per_step: int, training: TrainingSection) -> in
 def chosen_for(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
     """What the ranks are started with. Where nothing is left open nothing is asked; where nothing
     fits it is what takes least, for plans that were accepted before the settings were changed.
-    Raises SiloOperatorError where the machine lacks what `offload` needs."""
+    Raises SiloOperatorError where the machine lacks what `offload` or `base_weights` needs."""
     training = config.training
     require_offload(training.offload)
+    require_quantisation(training)
     if "auto" not in (training.zero_stage, training.micro_batch, training.gradient_checkpointing):
         each = sequences_per_rank(plan.recipe.sequences_per_step, training)
         return next(choices(training, each, Room(None, "")))
@@ -182,6 +191,7 @@ def rank_bytes(spec: EngineSpec, sequence_length: int, round_tokens: int) -> int
         round_tokens=round_tokens,
         ranks=spec.ranks,
         device=spec.device,
+        held=spec.held,
     )
     choice = Choice(spec.zero_stage, spec.micro_batch, spec.gradient_checkpointing, spec.offload)
     try:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from silo_agent.training.engine_spec import BaseWeights
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.loss import Loss, RecordSums
 
@@ -33,8 +34,9 @@ class TrainingResult(JobValue):
 
     `tokens` counts the tokens processed in training, without the padding of a micro-batch, which is
     told as it was used: 1 where the model mixes sequences that go through it side by side.
-    The silo-only fields are None when the baseline was not asked for or not reached in time. The
-    outbox keeps `adapter` under a second name, so it must not be written again in place.
+    The silo-only fields are None when the baseline was not asked for or not reached in time, its
+    loss also where the training model is not the one that is measured. The outbox keeps `adapter`
+    under a second name, so it must not be written again in place.
     """
 
     adapter: Path
@@ -48,6 +50,7 @@ class TrainingResult(JobValue):
     peak_rss_bytes_per_rank: int
     packing: PackingCounts
     micro_batch: int = 1
+    base_weights: BaseWeights = "full"
     base: Loss | None = None
     starting: Loss | None = None
     local: Loss | None = None

@@ -37,6 +37,7 @@ from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.nodes.chosen import chosen_launcher
 from silo_agent.training.own_steps import ends_by
+from silo_agent.training.precision import held_words
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.machine_launch import GroupShape
 from silo_agent.training.processes.resident_ranks import ResidentRanks
@@ -72,6 +73,7 @@ class DeepSpeedTrainer:
         seconds = self._seconds_left(plan)
         end = ends_by(self.clock.now(), seconds)
         job = jobs.training(starting, splits).model_copy(update={"end_by": end})
+        log.info("round %d trains in %s", plan.round, held_words(self.config))
         result = self._in_processes(partial(run_training, job), seconds, report)
         if result.micro_batch < job.micro_batch:
             log.warning("this base model mixes sequences of a micro-batch: it was trained with 1")
@@ -190,11 +192,11 @@ def _remember(
         book.put(BASE, result.base)
     if result.starting is not None:
         book.put(measured("starting", starting), result.starting)
-    if result.silo_only_adapter is None or result.silo_only is None:
+    if result.silo_only_adapter is None:
         return
     keep_durably(result.silo_only_adapter, jobs.silo_only_path(job.round))
     silo_only = jobs.silo_only()
-    if silo_only is not None:
+    if silo_only is not None and result.silo_only is not None:
         book.put(silo_only, result.silo_only)
 
 

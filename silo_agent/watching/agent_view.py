@@ -13,6 +13,7 @@ from infra.backup.home_restore import is_restored
 from silo_agent.loop import running_agent
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.status_reporter import STATUS_NAME
+from silo_agent.training.precision import measured_words
 from silo_agent.training.processes.rank_memory import rank_memory
 
 WITH_RANKS: tuple[Phase, ...] = ("loading_model", "training", "training_baseline", "evaluating")
@@ -25,7 +26,7 @@ class AgentView:
 
     `pid` is None when it does not run, and `since` is when it was started. `ranks` is the resident
     memory of each rank, in bytes. `status` is what was said last; None where nothing was said yet,
-    or `is_unreadable`.
+    or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words.
     """
 
     pid: int | None
@@ -36,6 +37,7 @@ class AgentView:
     status: Status | None
     is_unreadable: bool
     ranks: tuple[int, ...]
+    measured: str | None = None
 
     @property
     def working(self) -> Status | None:
@@ -83,6 +85,7 @@ def view_agent(home: Path) -> AgentView:
         status=status,
         is_unreadable=is_unreadable,
         ranks=rank_memory(pid) if pid else (),
+        measured=measured_words(home),
     )
 
 
@@ -114,6 +117,8 @@ def said_lines(view: AgentView) -> list[str]:
         lines.append("home    restored: what was signed since is read in storage first")
     if view.ranks:
         lines.append(f"ranks   {view.ranks_said}")
+    if view.measured:
+        lines.append(f"speed   {view.measured}")
     if view.status is not None:
         lines.append(f"last    {view.said}, at {view.status.issued_at:%Y-%m-%d %H:%M:%S} UTC")
     elif view.is_unreadable:

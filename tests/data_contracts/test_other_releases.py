@@ -18,6 +18,7 @@ from data_contracts.protocol.records import (
     Refusal,
     RoundPlan,
     Status,
+    Submission,
 )
 from tests.aggregator.federation_samples import federation, key
 from tests.simulator.other_releases import parsed, signed_as
@@ -89,6 +90,21 @@ def test_a_status_is_written_with_memory_only_where_there_is_any(field: str) -> 
     _, envelope = signed_as(STATUS, SILO_KEY, **silent)
     with pytest.raises(UntrustedInputError, match="one spelling of every value"):
         verify(envelope, Status, {SILO_KEY.public_key_hex})
+
+
+def test_a_submission_says_how_base_weights_were_held_only_where_they_were_quantised() -> None:
+    whole = FED.submission(SILO, FED.verdict(SILO)).record
+    assert "base_weights" not in parsed(canonical_bytes(whole))
+    for said in ("8-bit", "4-bit"):
+        _, envelope = signed_as(whole, SILO_KEY, base_weights=said)
+        found = verify(envelope, Submission, {SILO_KEY.public_key_hex}).record
+        assert found == whole.model_copy(update={"base_weights": said})
+    _, envelope = signed_as(whole, SILO_KEY, base_weights=None)
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        verify(envelope, Submission, {SILO_KEY.public_key_hex})
+    _, envelope = signed_as(whole, SILO_KEY, base_weights="full")
+    with pytest.raises(UntrustedInputError, match="base_weights"):
+        verify(envelope, Submission, {SILO_KEY.public_key_hex})
 
 
 def test_a_plan_is_written_with_rank_weights_only_where_the_settings_ask_for_them() -> None:

@@ -13,6 +13,7 @@ from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import TrainingSection
 from silo_agent.gate.splits import Splits
 from silo_agent.release.status_reporter import StatusReporter
+from silo_agent.training.engine_spec import PINNED
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.jobs import LocalJobs
 from silo_agent.training.memory_plan import work_of
@@ -128,7 +129,7 @@ def test_a_silo_that_can_do_half_has_the_job_of_a_plan_with_half(silo: StoppedSi
 
 def test_memory_is_planned_for_the_steps_that_are_done(silo: StoppedSilo) -> None:
     found = [
-        work_of(PLAN, SILO, TrainingSection(steps_at_most=most)).round_tokens
+        work_of(PLAN, SILO, TrainingSection(steps_at_most=most), PINNED["cpu"]).round_tokens
         for most in (None, 5, 1)
     ]
     assert found == [10 * 8 * 128, 5 * 8 * 128, 4 * 8 * 128]

@@ -131,6 +131,7 @@ class SimulatedTrainer:
             tokens_per_second=100.0,
             peak_rss_bytes_per_rank=1,
             packing=PackingCounts(conversations=1, truncated=0, skipped=0, passes=1),
+            base_weights=self.training.base_weights,
         )
 
     def evaluate(

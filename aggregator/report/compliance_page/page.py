@@ -34,7 +34,7 @@ from data_contracts.protocol.records import RoundReport
 from data_contracts.protocol.records.round_report import PageRef
 from infra.page_templates import page_environment
 
-RENDERER = 2
+RENDERER = 3
 """Version of words and layout; a change of the template, the words or the facts is the next one,
 because a page that was signed can be made again only by the version that made it."""
 

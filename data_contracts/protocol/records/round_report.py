@@ -16,6 +16,7 @@ from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import Retention
 from data_contracts.protocol.records.round_plan import BaseModelRef, TrustMode
 from data_contracts.protocol.records.round_record import RoundRecord
+from data_contracts.protocol.records.submission import QuantisedWeights
 from data_contracts.protocol.wire_types import (
     Count,
     DecimalString,
@@ -44,7 +45,8 @@ class SiloSummary(Part):
     The rules of its contract and its licences are in its verdict, which the report lists.
 
     `tokens` and `steps` are what the silo says it did; `steps` is None where it sent nothing, and
-    under a plan that asks everybody for all of them.
+    under a plan that asks everybody for all of them. `base_weights` is there where it says that it
+    held the base model quantised while it trained.
     `influence` says what a defence made of it; None where the plan has no defence on products.
     """
 
@@ -55,6 +57,9 @@ class SiloSummary(Part):
     contract_passed: bool | None
     tokens: Count
     steps: Annotated[PositiveCount | None, Field(exclude_if=lambda value: value is None)] = None
+    base_weights: Annotated[
+        QuantisedWeights | None, Field(exclude_if=lambda value: value is None)
+    ] = None
     weight_share: DecimalString
     influence: SiloInfluence | None = None
     losses: SiloLosses | None

@@ -1,10 +1,12 @@
 """A silo's local adapter, by digest, with what the aggregator needs to weigh it."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
+
+QuantisedWeights = Literal["8-bit", "4-bit"]
 
 
 class Submission(SiloRecord):
@@ -12,9 +14,12 @@ class Submission(SiloRecord):
 
     `steps` and `tokens` are what was done: all of the plan's `local_steps`, or where the plan says
     so, from its `least_steps` on. Nobody but the silo can tell whether it did them.
+    `base_weights` says that the silo held the frozen base model quantised while it trained; None:
+    in full. The adapter is of the same form either way.
     """
 
     kind: ClassVar[str] = "submission"
+    added_fields: ClassVar[tuple[str, ...]] = ("base_weights",)
 
     verdict_digest: Digest
     adapter: ArtifactRef
@@ -23,3 +28,4 @@ class Submission(SiloRecord):
     first_step_loss: DecimalString
     last_step_loss: DecimalString
     training_seconds: Count
+    base_weights: QuantisedWeights | None = None

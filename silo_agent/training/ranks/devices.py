@@ -22,6 +22,12 @@ def single_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
+def loading_device(device: Device) -> torch.device:
+    """Where a rank, or a process that works alone, puts its model."""
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", index) if device == "cuda" else torch.device("cpu")
+
+
 def no_gpu(*, needed: int, found: int) -> SiloOperatorError:
     """The error for a machine with fewer GPUs than ranks."""
     return SiloOperatorError(

@@ -9,7 +9,6 @@ adapter is the same, bit for bit, on an engine that has been used and on a new o
 float32 values of the parameters, moments and step of the optimizer, and all counters.
 """
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -27,6 +26,7 @@ from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
 from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
+from silo_agent.training.ranks.devices import loading_device
 from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
     RESIDUAL_NAME,
@@ -43,6 +43,7 @@ from silo_agent.training.ranks.packing import PackedSequence, answer_tokens, mic
 from silo_agent.training.ranks.packing_check import may_batch, may_pack
 from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm
+from silo_agent.training.ranks.quantised import compute_as_in_training
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
 from silo_agent.training.ranks.zero_settings import leave_stage_3, zero_settings
 
@@ -63,7 +64,7 @@ def deepspeed_config(spec: EngineSpec) -> dict[str, Any]:
         "gradient_clipping": float(spec.max_gradient_norm),
         "optimizer": {"type": "AdamW", "params": optimizer},
         "zero_optimization": zero_settings(spec),
-        "bf16": {"enabled": spec.device == "cuda"},
+        "bf16": {"enabled": spec.precision == "bfloat16"},
         "steps_per_print": NEVER,
     }
 
@@ -74,8 +75,7 @@ class LoraEngine:
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
         self._rank = dist.get_rank()
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self._device = torch.device("cuda", local_rank) if spec.device == "cuda" else _CPU
+        self._device = loading_device(spec.device)
         config = deepspeed_config(spec)
         self._stage_3_config = _stage_3_config(config) if spec.zero_stage == 3 else None
         model = load_lora_model(
@@ -84,6 +84,7 @@ class LoraEngine:
             spec.device,
             residual=spec.residual_layout,
             trained=spec.trained,
+            held=spec.held,
         )
         if spec.gradient_checkpointing:
             recompute_activations(model, partitioned=spec.zero_stage == 3)
@@ -130,14 +131,13 @@ class LoraEngine:
     @cached_property
     def may_pack(self) -> bool:
         """Whether conversations may share a sequence, asked once; see `packing_check`."""
-        self._engine.eval()
-        return may_pack(self._engine.module, self._device)
+        return may_pack(self._asked, self._device)
 
     @cached_property
     def may_batch(self) -> bool:
         """Whether sequences may go through the model side by side, asked once as `may_pack` is."""
         together = self.may_pack
-        return may_batch(self._engine.module, self._device, together=together)
+        return may_batch(self._asked, self._device, together=together)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss per answer token.
@@ -190,8 +190,7 @@ class LoraEngine:
     def adapter(self) -> dict[str, Float32Array]:
         """Every adapter tensor in full and in float32, on every rank.
 
-        A factor that is not trained is taken from the file: on CUDA the model rounds it to
-        bfloat16.
+        A factor that is not trained is taken from the file: the model may round it to bfloat16.
         """
         tensors: dict[str, Float32Array] = {}
         if self.spec.trained != "both":
@@ -228,6 +227,13 @@ class LoraEngine:
             leave_stage_3()
 
     @property
+    def _asked(self) -> Any:
+        """The model without dropout, else as it trains."""
+        self._engine.eval()
+        compute_as_in_training(self._engine.module)
+        return self._engine.module
+
+    @property
     def _running(self) -> TrainingJob:
         if self._job is None:
             raise ValueError("no job has begun")
@@ -257,9 +263,6 @@ class LoraEngine:
             return None
         parameters = trained_parameters(self._engine.module)
         return ProximalTerm(parameters, mu, self.spec.backward_passes, _whole)
-
-
-_CPU = torch.device("cpu")
 
 
 def _stage_3_config(config: dict[str, Any]) -> Any:

@@ -244,6 +244,7 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
         peak_rss_bytes_per_rank=peak_rss_bytes(),
         packing=trained.packing,
         micro_batch=trained.micro_batch,
+        base_weights=round_.job.base_weights,
         base=Loss.of(point.base) if point.base else None,
         starting=Loss.of(point.starting) if point.starting else None,
         local=trained.after,
@@ -256,15 +257,17 @@ def _with_baseline(round_: _Round, result: TrainingResult) -> TrainingResult:
     As it was where there was no time for as many steps as the plan has.
     """
     if round_.job.is_its_own_baseline:
-        adapter, loss = result.adapter, result.local or _local_loss(round_, result)
+        adapter, loss = result.adapter, result.local
+        if loss is None and round_.job.measures:
+            loss = _local_loss(round_, result)
     else:
         adapter = round_.files.silo_only_adapter
         alone = round_.job.alone().model_copy(update={"least_steps": 1})
         is_short = result.steps < alone.recipe.local_steps
         if is_short or _is_time_over(alone, result.steps, result.seconds / result.steps):
             return result
-        trained = _train(round_, _Part("silo-only training", alone, adapter, False, True))
-        if trained.after is None:
+        trained = _train(round_, _Part("silo-only training", alone, adapter, False, alone.measures))
+        if trained.point.step < alone.recipe.local_steps:
             return result
         loss = trained.after
     update = {

@@ -19,15 +19,17 @@ from data_contracts.adapters.adapter_format import expected_shapes
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
-from silo_agent.training.engine_spec import Device
+from silo_agent.training.engine_spec import PINNED, Device, HeldAs
 from silo_agent.training.ranks.base_model import (
     load_base_model,
     load_tokenizer,
     require_fitting,
 )
 from silo_agent.training.ranks.conversation import IGNORED
+from silo_agent.training.ranks.devices import loading_device
 from silo_agent.training.ranks.packed_attention import compute_blocks_only
 from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.quantised import quantising, require_quantised
 
 ADAPTER_NAME = "default"
 RESIDUAL_NAME = "residual"
@@ -43,15 +45,19 @@ def load_lora_model(
     *,
     residual: AdapterLayout | None = None,
     trained: TrainedFactors = "both",
+    held: HeldAs | None = None,
 ) -> Any:
-    """Base model plus LoRA modules, float32 on CPU and bfloat16 on CUDA.
+    """Base model plus LoRA modules, all of it in one precision but for quantised base weights.
 
+    Without `held` it is the model that is measured: full, float32 on CPU and bfloat16 on CUDA.
     Only the `trained` factors are trainable, never the residual, which is there if its layout is.
-    Raises SiloOperatorError when the directory holds no model, and FederationOperatorError when
-    the model lacks modules of a layout.
+    Raises SiloOperatorError when the directory holds no model or it cannot be held so, and
+    FederationOperatorError when the model lacks modules of a layout.
     """
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    base = load_base_model(model_dir, dtype=dtype)
+    held = held or PINNED[device]
+    dtype: torch.dtype = getattr(torch, held.precision)
+    base = load_base_model(model_dir, dtype=dtype, **quantising(held, loading_device(device)))
+    require_quantised(base, held.base_weights)
     require_fitting(base, load_tokenizer(model_dir))
     if device == "cpu":
         compute_blocks_only(base)
@@ -63,6 +69,10 @@ def load_lora_model(
             model.base_model.set_adapter([ADAPTER_NAME, RESIDUAL_NAME])
     except ValueError as error:
         raise _modules_differ(str(error)[:200]) from None
+    for adapter in (ADAPTER_NAME, RESIDUAL_NAME):
+        # On quantised layers PEFT makes them float32 whatever the model is.
+        for parameter in adapter_parameters(model, adapter).values():
+            parameter.data = parameter.data.to(dtype)
     _require_shapes(model, layout, ADAPTER_NAME)
     if residual is not None:
         _require_shapes(model, residual, RESIDUAL_NAME)

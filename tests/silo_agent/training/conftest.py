@@ -25,6 +25,7 @@ from tests.silo_agent.training.tiny_jobs import (
     Jobs,
     TinySilo,
     absent_module_job,
+    bfloat16_jobs,
     damaged_job,
     first_round,
     job_processes,
@@ -104,6 +105,7 @@ def last_launch(
         mixing_job(silo),
         shortened_job_of_two_ranks(silo),
         *saving_jobs(silo),
+        *bfloat16_jobs(silo),
     )
     ranks = ResidentRanks(silo.root, KEEP_SECONDS)
     error = train_in_shared_ranks((*jobs, damaged_job(silo)), ranks)

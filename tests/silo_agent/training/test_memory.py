@@ -7,8 +7,8 @@ import pytest
 
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 from infra.base_model.model_shape import ModelShape
+from silo_agent.training.engine_spec import PINNED, BaseWeights, HeldAs
 from silo_agent.training.memory import (
-    FLOAT32_BYTES,
     HOLES_SHARE,
     LARGEST_IN_HEAP_BYTES,
     LIBRARIES_BYTES,
@@ -18,6 +18,13 @@ from silo_agent.training.memory import (
     Work,
     estimate,
     parameters_of,
+    training_estimate,
+)
+from silo_agent.training.weights_memory import (
+    FLOAT32_BYTES,
+    base_bytes,
+    linear_bytes,
+    resident_bytes,
 )
 
 HIDDEN, INNER, LAYERS, LENGTH, RANK = 64, 160, 3, 128, 4
@@ -26,6 +33,7 @@ SHAPE = ModelShape(
     file_bytes=40_000_000,
     largest=4_000_000,
     layer=200_000,
+    linear=2_000_000,
     layers=LAYERS,
     hidden=HIDDEN,
     attention_width=HIDDEN,
@@ -70,7 +78,8 @@ def work(**changes: Any) -> Work:
         "ranks": 2,
         "device": "cpu",
     }
-    return Work(**fields | changes)
+    fields |= changes
+    return Work(**{"held": PINNED[fields["device"]], **fields})
 
 
 def part(found: Estimate, beginning: str) -> int:
@@ -218,6 +227,46 @@ def test_on_a_gpu_weights_are_halves_and_can_be_elsewhere() -> None:
     assert part(elsewhere, "adapter") < part(whole, "adapter")
     on_cpu = estimate(SHAPE, work(), Choice(3, offload="cpu"))
     assert on_cpu == estimate(SHAPE, work(), Choice(3)), "there is no elsewhere on a CPU"
+
+
+def test_in_half_precision_weights_and_activations_are_halves_and_the_optimizer_is_not() -> None:
+    half = Work(**{**vars(work()), "held": HeldAs("bfloat16")})
+    whole, found = (training_estimate(SHAPE, each, STAGE_2) for each in (work(), half))
+    assert found.moment == whole.moment == "training"
+    for name in ("base weights", "activations kept", "communication", "holes"):
+        assert part(found, name) * 2 == pytest.approx(part(whole, name), abs=2)
+    states = 3 * FLOAT32_BYTES * parameters_of(QUERY_AND_VALUE) // 2
+    assert states < part(found, "adapter") < part(whole, "adapter")
+
+
+@pytest.mark.parametrize(("base_weights", "bits"), [("8-bit", 8), ("4-bit", 4)])
+def test_of_quantised_weights_linear_layers_alone_are_small(
+    base_weights: BaseWeights, bits: int
+) -> None:
+    held = HeldAs("bfloat16", base_weights)
+    scales = SHAPE.linear * FLOAT32_BYTES // {8: HIDDEN, 4: 64}[bits]
+    expected = SHAPE.linear * bits // 8 + scales + 2 * (SHAPE.parameters - SHAPE.linear)
+    assert base_bytes(SHAPE, held) == expected
+    gpu = Work(**{**vars(work(device="cuda", ranks=1)), "held": held, "sequence_length": 4096})
+    assert part(estimate(SHAPE, gpu, STAGE_2), "base weights") == expected
+    mapped = replace(SHAPE, file_bytes=2 * SHAPE.parameters)
+    on_cpu = resident_bytes(mapped, held)
+    assert on_cpu == mapped.file_bytes + linear_bytes(SHAPE, held), "the files stay mapped"
+
+
+def test_what_is_trained_quantised_is_measured_in_full_and_that_has_to_fit_too() -> None:
+    large = replace(SHAPE, parameters=10**9, linear=9 * 10**8, file_bytes=2 * 10**9)
+    quantised = HeldAs("bfloat16", "4-bit")
+    alone, pair = (
+        estimate(large, Work(**{**vars(work(device="cuda", ranks=n)), "held": quantised}), STAGE_2)
+        for n in (1, 2)
+    )
+    assert alone.moment == pair.moment == "measuring"
+    assert part(alone, "pinned base weights") == 2 * 10**9
+    shared = 10**9 + 2 * 4_000_000
+    assert part(pair, "pinned base weights") == shared, "ranks share them out, as at stage 3"
+    full = estimate(large, work(device="cuda"), STAGE_2)
+    assert full.moment == "training", "what trains the pinned model measures on it"
 
 
 def test_a_longer_round_has_more_records() -> None:

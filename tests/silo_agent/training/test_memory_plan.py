@@ -11,10 +11,12 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import SiloLayout
 from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig, TrainingSection, parse_config
-from silo_agent.training.memory import Choice, Stage
+from silo_agent.training.engine_spec import PINNED, Stage
+from silo_agent.training.memory import Choice
 from silo_agent.training.memory_plan import (
     Candidate,
     MemoryPlan,
+    choices,
     chosen_for,
     memory_plan,
     rank_bytes,
@@ -140,12 +142,13 @@ def test_a_plan_is_what_is_trained_of_it_here(tmp_path: Path) -> None:
     assert found.sequences_per_rank == PLAN.recipe.sequences_per_step // 2
     own = SiloLayout(silo=SILO, rank=1, alpha=1)
     narrower = PLAN.model_copy(update={"silo_layouts": (own,)})
-    part = work_of(narrower, SILO, training)
+    held = PINNED["cpu"]
+    part = work_of(narrower, SILO, training, held)
     assert (part.layout.rank, part.residual_layout) == (1, PLAN.layout)
     recipe = PLAN.recipe.model_copy(update={"trained_factors": "b"})
     only_b = PLAN.model_copy(update={"recipe": recipe})
-    assert work_of(only_b, SILO, training).trained == "b"
-    assert work_of(only_b, SILO, TrainingSection()).trained == "both", "the baseline's"
+    assert work_of(only_b, SILO, training, held).trained == "b"
+    assert work_of(only_b, SILO, TrainingSection(), held).trained == "both", "the baseline's"
 
 
 def test_a_plan_is_short_of_memory_only_where_its_model_can_be_asked(tmp_path: Path) -> None:
@@ -165,6 +168,15 @@ def test_a_plan_is_short_of_memory_only_where_its_model_can_be_asked(tmp_path: P
     assert shortage(PLAN, read_policy(tmp_path / "none.toml"), small) is None
     (model / "config.json").write_text("{}")
     assert shortage(PLAN, read_policy(there), small) is None
+
+
+def test_quantised_weights_leave_stage_3_out() -> None:
+    base: dict[str, Any] = {"base_weights": "8-bit"}
+    none_fits = planned(1, **base)
+    assert none_fits.chosen is None
+    assert none_fits.least.choice.zero_stage == 2
+    assert chosen(10**12, **base) == Choice(1, SEQUENCES)
+    assert {c.zero_stage for c in choices(none_fits.training, 2, Room(1, ""))} == {1, 2}
 
 
 def test_the_bytes_of_a_job_are_those_of_its_plan(tmp_path: Path) -> None:

@@ -154,6 +154,15 @@ def saving_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
     return tuple(silo.job(name, **changes) for name, changes in saves.items())
 
 
+def bfloat16_jobs(silo: TinySilo) -> tuple[TrainingJob, ...]:
+    """The jobs of `twice` in bfloat16, which measure nothing; the second one again."""
+    options = {"precision": "bfloat16", "measure_starting": False, "measure_local": False}
+    return tuple(
+        silo.job(f"zero-{stage}-bfloat16{again}", zero_stage=stage, **options)
+        for stage, again in ((1, ""), (2, ""), (3, ""), (2, "-again"))
+    )
+
+
 def shortened_job_of_two_ranks(silo: TinySilo) -> TrainingJob:
     """As the second of those below, in ranks that have to end after the same step."""
     job = shortened_jobs(silo)[1]
