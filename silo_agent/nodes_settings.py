@@ -63,7 +63,7 @@ class KubernetesSection(TomlTable):
     image: Annotated[str, Field(min_length=1, max_length=500)]
     claim: Annotated[str, Field(pattern=_KUBERNETES_NAME)]
     mount: Path
-    limits: Annotated[dict[str, str], Field(default_factory=dict)]
+    limits: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("mount")
     @classmethod
