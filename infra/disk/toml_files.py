@@ -16,8 +16,8 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class TomlTable(BaseModel):
-    """A table of a settings file: without names that nobody reads, and every value of TOML's own
-    type, so that neither `true` nor "2" is a number."""
+    """A table of a settings file: without names that nobody reads, and every whole number, float
+    and truth value of TOML's own type, so that neither `true` nor "2" is a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +30,8 @@ class TomlTable(BaseModel):
             raise ValueError("expected a number")
         if wants_number and isinstance(value, str) and str not in asked:
             raise ValueError("expected a number, without quotes")
+        if int in asked and float not in asked and isinstance(value, float):
+            raise ValueError("expected a whole number")
         if bool in asked and type(value) in (int, float) and not wants_number:
             raise ValueError("expected true or false")
         if bool in asked and isinstance(value, str) and str not in asked:
@@ -81,6 +83,8 @@ def setting_fault(error: ValidationError) -> tuple[str, str, str]:
         return where, "no setting of that name", quoted(first["input"])
     if first["type"] == "too_short":
         return where, f"at least {first['ctx']['min_length']} value", "none"
+    if first["type"] == "path_type":
+        return where, "a path, in quotes", quoted(first["input"])
     found = "these together" if isinstance(first["input"], dict) else quoted(first["input"])
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return where, expected.removeprefix("expected "), found

@@ -1,7 +1,8 @@
 """What a round needs of a silo, item by item: there, missing or wrong, and the next command.
 
 `look` reads whatever there is, and every fault becomes a value; `checklist` is pure and names all
-that can be told at once. Nothing is changed, and nothing of the data is read but its size.
+that can be told at once. Nothing is changed but `precision.json`, where that is to be measured, and
+nothing of the data is read but its size.
 """
 
 from collections.abc import Callable, Iterable

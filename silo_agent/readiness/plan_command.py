@@ -57,7 +57,8 @@ def plan(
     model: Model = None,
 ) -> None:
     """Say how much memory training takes, part by part, and how it is made to fit: for the newest
-    plan, or for a --length; exit 1 if nothing fits. Loads and changes nothing."""
+    plan, or for a --length; exit 1 if nothing fits. Loads no model, and writes nothing but what
+    is measured for precision = "auto"."""
     config = load_config(home)
     policy = require_policy(read_policy(config.path(config.policy)))
     if length is None:

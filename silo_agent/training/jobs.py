@@ -170,7 +170,9 @@ class LocalJobs:
     def book(self, heldout: Path) -> LossBook:
         """Losses that were measured on these held-out records."""
         sequences = self.config.training.heldout_sequences
-        return LossBook(self.config.home, self.plan, heldout, sequences)
+        return LossBook(
+            self.config.home, self.plan, heldout, sequences, self.config.training.device
+        )
 
     def _model_dir(self, records: Path) -> Path:
         """Local path of the plan's base model, its files checked against the plan's digest, and

@@ -1,8 +1,8 @@
 """Losses that were already measured, so that no forward pass runs twice.
 
-A loss depends on the base model, the bytes of adapter and residual, their layouts, the held-out
-records, how many sequences of which length are taken from them in which order, and the date that a
-chat template writes; that is the key.
+A loss depends on the base model, the precision in which the device measures, the bytes of adapter
+and residual, their layouts, the held-out records, how many sequences of which length are taken from
+them in which order, and the date that a chat template writes; that is the key.
 Sums of single records are kept beside the losses, for the newest such choice of records alone:
 they say something about each record, so they go when other records are measured.
 """
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records import RoundPlan
 from infra.disk.durable_files import write_durably
+from silo_agent.training.engine_spec import PINNED, Device
 from silo_agent.training.job import EvaluatedAdapter
 from silo_agent.training.loss import Loss, RecordSums, mean_loss
 
@@ -26,7 +27,7 @@ SUMS_NAME = "heldout-record-sums.json"
 MAX_LOSSES = 4096
 """The newest are kept: more than a request for coalitions and a year of nightly rounds need."""
 
-MEASURE_VERSION = 2
+MEASURE_VERSION = 3
 """Raised whenever the same records would give other losses, so that no old one is compared."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -40,12 +41,14 @@ class LossBook:
     A file that is damaged or of another version is an empty one: what is missing is measured again.
     """
 
-    def __init__(self, home: Path, plan: RoundPlan, heldout: Path, sequences: int) -> None:
+    def __init__(
+        self, home: Path, plan: RoundPlan, heldout: Path, sequences: int, device: Device = "cpu"
+    ) -> None:
         self._losses_path, self._sums_path = home / LOSSES_NAME, home / SUMS_NAME
         self._prefix = (
             f"{plan.base_model.digest[:16]}:{artifact_of_file(heldout).digest[:16]}:"
             f"{plan.recipe.sequence_length}x{sequences}:{plan.layout.seed}:"
-            f"{MEASURE_VERSION}@{plan.day}"
+            f"{MEASURE_VERSION}@{plan.day}:{PINNED[device].precision}"
         )
         self._layout = plan.layout
 

@@ -111,7 +111,7 @@ def estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
     if not work.held.measures_on(work.device):
         pinned = replace(work, held=PINNED[work.device])
         stage = measuring_stage(choice.zero_stage, work.held, work.ranks)
-        found.append(_measuring(shape, pinned, Choice(zero_stage=stage)))
+        found.append(_measuring(shape, pinned, Choice(stage, offload=choice.offload)))
     return max(found, key=lambda each: each.total_bytes)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_contracts.errors import ConsortiaError
 from infra.disk.durable_files import write_durably
 from silo_agent.config import SiloConfig, TrainingSection
 from silo_agent.training.engine_spec import PINNED, Device, HeldAs, Precision
@@ -85,6 +86,10 @@ class Outcome(BaseModel):
     fault: str = ""
 
 
+_unwritten: dict[Path, Outcome] = {}
+"""Outcomes that a disk did not take, by where they belong."""
+
+
 def held_as(config: SiloConfig) -> HeldAs:
     """How the silo holds a model while it trains."""
     return HeldAs(chosen_precision(config).precision, config.training.base_weights)
@@ -114,9 +119,14 @@ def chosen_precision(config: SiloConfig) -> ChosenPrecision:
     if training.device == "cpu" and lacks_bfloat16():
         return ChosenPrecision("float32", "this processor has no instructions for bfloat16")
     processor = _gpu() if training.device == "cuda" else _cpu()
+    path = config.home / PRECISION_NAME
     if processor is None:
+        # It may not answer for a moment: what counted until now counts on.
+        known = kept(path)
+        if known is not None and known.machine.device == training.device:
+            return chosen_of(known)
         return ChosenPrecision(usual, "nvidia-smi names no GPU that could be measured")
-    return chosen_of(measured(config.home / PRECISION_NAME, _machine(training, processor)))
+    return chosen_of(measured(path, _machine(training, processor)))
 
 
 def chosen_of(outcome: Outcome) -> ChosenPrecision:
@@ -136,8 +146,11 @@ def measured_words(home: Path) -> str | None:
 
 
 def measured(path: Path, machine: Machine) -> Outcome:
-    """The outcome in `path`, where it is of this machine; else a new one, which is kept there."""
-    known = kept(path)
+    """The outcome in `path`, where it is of this machine; else a new one, which is kept there.
+
+    A disk that refuses it is no fault of the precision: this process then remembers it.
+    """
+    known = kept(path) or _unwritten.get(path)
     if known is not None and known.machine == machine:
         return known
     outcome = measure(machine)
@@ -145,7 +158,10 @@ def measured(path: Path, machine: Machine) -> Outcome:
     known = kept(path)
     if known is not None and known.machine == machine:
         return known
-    write_durably(path, outcome.model_dump_json().encode())
+    try:
+        write_durably(path, outcome.model_dump_json().encode())
+    except (ConsortiaError, OSError):
+        _unwritten[path] = outcome
     return outcome
 
 
@@ -219,14 +235,18 @@ def _cpu() -> str:
     return " ".join([named[0] if named else platform.processor() or platform.machine(), *own])
 
 
-@cache
 def _gpu() -> str | None:
-    """Asked of the driver's own program; None where it names none."""
+    """None where the driver's own program names none."""
     try:
-        done = subprocess.run(
-            _GPU_COMMAND, capture_output=True, text=True, timeout=GPU_SECONDS, check=True
-        )
+        return _gpu_names() or None
     except (OSError, subprocess.SubprocessError):
         return None
-    names = sorted(set(done.stdout.split("\n")) - {""})
-    return "; ".join(names) or None
+
+
+@cache
+def _gpu_names() -> str:
+    """Asked once where it answers; what it raises is not remembered."""
+    done = subprocess.run(
+        _GPU_COMMAND, capture_output=True, text=True, timeout=GPU_SECONDS, check=True
+    )
+    return "; ".join(sorted(set(done.stdout.split("\n")) - {""}))

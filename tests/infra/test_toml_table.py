@@ -1,6 +1,7 @@
 """Values of settings files are of TOML's own types: `true` is no number, nor is a text with one."""
 
 import tomllib
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -23,6 +24,7 @@ class Example(TomlTable):
     number_or_not: int | bool = 0
     sizes: tuple[int, ...] = ()
     name: str = ""
+    where: Path = Path("here")
     rhythm: Rhythm = Rhythm()
 
 
@@ -35,6 +37,8 @@ def loaded(text: str) -> Example:
     [
         ("count = true", "count", "a number"),
         ("count = '2'", "count", "a number, without quotes"),
+        ("count = 2.0", "count", "a whole number"),
+        ("where = 3", "where", "a path, in quotes"),
         ("maybe = false", "maybe", "a number"),
         ("stage = true", "stage", "a number"),
         ("[rhythm]\nseconds = true", "rhythm.seconds", "a number"),

@@ -60,7 +60,7 @@ def load_lora_model(
     require_quantised(base, held.base_weights)
     require_fitting(base, load_tokenizer(model_dir))
     if device == "cpu":
-        compute_blocks_only(base)
+        compute_blocks_only()
     try:
         model = get_peft_model(base, _lora_config(layout), autocast_adapter_dtype=False)
         if residual is not None:

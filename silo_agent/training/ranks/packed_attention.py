@@ -4,35 +4,30 @@ Of a sequence of n conversations the mask leaves a block of each with itself; Py
 square of the whole and throws the rest away. Here each block is computed by itself, by the same
 function of transformers, and one in which every token sees all before it without a mask. Which
 blocks there are is read off the mask, so nothing is assumed about the model: a mask that is not of
-blocks is left as it is, and so is a window that slides within them.
+blocks is left as it is, and so is a window that slides within them. It takes the place of
+transformers' function under its own name, because models ask for that name in more places.
 """
 
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-PACKED_SDPA = "packed_sdpa"
-"""What transformers knows this attention by."""
+SDPA = "sdpa"
+"""What transformers and its models know this attention by."""
 
-LEAST_BLOCK = 64
-"""Tokens; blocks that are shorter go together, since each call costs something of its own."""
+LEAST_BLOCK = 16
+"""Tokens; blocks that are shorter go together, since each call costs something of its own. The
+conversations of `packing_check` are longer in pairs, so that they go as blocks too."""
 
 Block = tuple[int, int, bool]
 """First place, place after the last, and whether each token sees all before it in the block."""
 
 
-def compute_blocks_only(model: Any) -> None:
-    """Let a loaded model compute so, if it takes its attention from transformers' registry.
-
-    One that has its own, or that transformers has given another than "sdpa", stays as it is.
-    """
-    if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
-        AttentionInterface.register(PACKED_SDPA, packed_attention)
-        AttentionMaskInterface.register(PACKED_SDPA, sdpa_mask)
-        model.set_attn_implementation(PACKED_SDPA)
+def compute_blocks_only() -> None:
+    """Let the models of this process compute so that take "sdpa" from transformers' registry."""
+    ALL_ATTENTION_FUNCTIONS[SDPA] = packed_attention
 
 
 def packed_attention(
@@ -99,11 +94,11 @@ def blocks_of(mask: torch.Tensor) -> list[Block]:
 def _blocks_of_rows(mask: torch.Tensor | None, query: torch.Tensor) -> list[list[Block]] | None:
     """Read once for each mask, which all layers share; None where there is nothing to gain."""
     tokens = query.shape[2]
-    if mask is None or mask.dtype != torch.bool or mask.shape[1:] != (1, tokens, tokens):
+    if mask is None or mask.dtype != torch.bool or mask.shape != (len(query), 1, tokens, tokens):
         return None
-    known: list[list[Block]] | None = getattr(mask, "_blocks", None)
-    if known is None:
-        known = [blocks_of(row[0]) for row in mask.expand(len(query), -1, -1, -1)]
-        mask._blocks = known  # type: ignore[attr-defined]
+    version, known = getattr(mask, "_blocks", (None, list[list[Block]]()))
+    if version != mask._version:
+        known = [blocks_of(row[0]) for row in mask]
+        mask._blocks = mask._version, known  # type: ignore[attr-defined]
     gains = any(len(blocks) > 1 or blocks[0][2] for blocks in known)
     return known if gains else None

@@ -8,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DeepseekV32Config, DeepseekV32ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from silo_agent.training.ranks.base_model import load_base_model
 from silo_agent.training.ranks.lora_model import answer_nll, load_lora_model
 from silo_agent.training.ranks.packed_attention import (
     LEAST_BLOCK,
-    PACKED_SDPA,
+    SDPA,
     blocks_of,
-    compute_blocks_only,
     packed_attention,
 )
 from silo_agent.training.ranks.packing import PackedSequence
@@ -117,11 +117,14 @@ def test_what_is_not_a_mask_of_truth_values_goes_as_before() -> None:
         assert torch.equal(found, expected)
 
 
-def test_a_loaded_model_computes_blocks_and_its_loss_is_the_same(tmp_path: Path) -> None:
+def test_a_loaded_model_computes_blocks_and_its_loss_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model_dir = make_tiny_model(tmp_path / "model")
     model = load_lora_model(model_dir, tiny_adapter_layout(), "cpu")
     base = model.get_base_model()
-    assert base.config._attn_implementation == PACKED_SDPA
+    assert base.config._attn_implementation == SDPA
+    assert ALL_ATTENTION_FUNCTIONS[SDPA] is packed_attention
     packed = PackedSequence()
     for length, first in ((90, 3), (70, 5), (80, 7)):
         tokens = [first + place % 11 for place in range(length)]
@@ -130,7 +133,7 @@ def test_a_loaded_model_computes_blocks_and_its_loss_is_the_same(tmp_path: Path)
     found.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
-    base.set_attn_implementation("sdpa")
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, SDPA, sdpa_attention_forward)
     expected = answer_nll(model, packed, torch.device("cpu"))
     expected.backward()  # type: ignore[no-untyped-call]
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -140,7 +143,49 @@ def test_a_loaded_model_computes_blocks_and_its_loss_is_the_same(tmp_path: Path)
         torch.testing.assert_close(blocks, whole, atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_with_another_attention_keeps_it(tmp_path: Path) -> None:
-    base = load_base_model(make_tiny_model(tmp_path / "model"), attn_implementation="eager")
-    compute_blocks_only(base)
-    assert base.config._attn_implementation == "eager"
+def test_a_model_that_asks_for_the_name_of_its_attention_finds_it() -> None:
+    """Models with an index of their own make its mask only for names that they know."""
+    config = DeepseekV32Config(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        n_routed_experts=2,
+        n_shared_experts=1,
+        num_experts_per_tok=1,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=1,
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        index_topk=16,
+        index_head_dim=16,
+        index_n_heads=2,
+    )
+    torch.manual_seed(0)
+    model = DeepseekV32ForCausalLM(config).eval()
+    tokens = torch.arange(130)[None] % 97
+    found = []
+    for attention in (sdpa_attention_forward, packed_attention):
+        ALL_ATTENTION_FUNCTIONS[SDPA] = attention
+        with torch.no_grad():
+            found.append(model(input_ids=tokens, position_ids=torch.arange(130)[None]).logits)
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+def test_what_was_read_of_a_mask_counts_for_it_as_it_was() -> None:
+    module: Any = SimpleNamespace(num_key_value_groups=1, is_causal=True)
+    query, key, value = (torch.randn(2, 2, 200, 8) for _ in range(3))
+    shared, both = mask_of([100, 100])[None, None], mask_of([100, 100]).expand(2, 1, -1, -1).clone()
+    packed_attention(module, query[:1], key[:1], value[:1], shared)
+    for mask in (shared, both, both):
+        expected, _ = sdpa_attention_forward(module, query, key, value, mask)
+        found, _ = packed_attention(module, query, key, value, mask)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        both[:, :, 150:, 30] = True

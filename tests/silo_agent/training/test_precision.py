@@ -1,6 +1,8 @@
 """Which precision a silo trains in, and that what it measured once stays."""
 
 import json
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from silo_agent.training.precision import (
     Machine,
     Outcome,
     Seconds,
+    _gpu_names,
     chosen_of,
     chosen_precision,
     held_as,
@@ -73,6 +76,56 @@ def test_a_file_that_cannot_be_read_is_none(text: str, tmp_path: Path) -> None:
     assert kept(tmp_path / PRECISION_NAME) is None
     assert measured_words(tmp_path) is None
     assert kept(tmp_path / "absent.json") is None
+
+
+def driver_that_says(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of the driver's name, first in the path, in the place of the driver's own."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    _gpu_names.cache_clear()
+
+
+def test_a_driver_that_does_not_answer_for_a_moment_changes_no_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with(TrainingSection(device="cuda"), tmp_path)
+    bin_folder = tmp_path / "bin"
+    driver_that_says(bin_folder, "exit 9", monkeypatch)
+    assert chosen_precision(config).precision == "bfloat16"
+    assert not (tmp_path / PRECISION_NAME).exists()
+    machine = Machine(device="cuda", processor="T4, 535", torch=version("torch"), threads=1)
+    slow = Outcome(machine=machine, seconds=Seconds(float32=1.0, bfloat16=2.0))
+    (tmp_path / PRECISION_NAME).write_text(slow.model_dump_json())
+    assert chosen_precision(config) == chosen_of(slow), "what counted until now"
+    driver_that_says(bin_folder, "echo T4, 535", monkeypatch)
+    assert chosen_precision(config) == chosen_of(slow)
+    driver_that_says(bin_folder, "exit 9", monkeypatch)
+    chosen_precision(config)
+    (bin_folder / "nvidia-smi").write_text("#!/bin/sh\necho T4, 535\n")
+    assert _gpu_names() == "T4, 535", "a failure is not remembered"
+    _gpu_names.cache_clear()
+
+
+def test_another_gpu_is_measured_and_what_that_says_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with(TrainingSection(device="cuda"), tmp_path)
+    driver_that_says(tmp_path / "bin", "echo A100, 535; echo A100, 535", monkeypatch)
+    chosen = chosen_precision(config)
+    outcome = kept(tmp_path / PRECISION_NAME)
+    assert outcome is not None and outcome.machine.processor == "A100, 535"
+    assert chosen == chosen_of(outcome)
+    _gpu_names.cache_clear()
+
+
+def test_a_home_that_takes_no_file_is_no_fault_and_is_measured_once(tmp_path: Path) -> None:
+    path = tmp_path / "no-folder" / "below" / PRECISION_NAME
+    path.parent.parent.write_text("a file in the place of a folder")
+    first = measured(path, GPU)
+    assert measured(path, GPU) is first
 
 
 def test_both_precisions_are_timed_in_a_process_of_its_own() -> None:
