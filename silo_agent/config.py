@@ -22,6 +22,7 @@ from infra.disk.toml_files import MAX_TOML_BYTES, Seconds, parse_toml, read_limi
 from infra.loopback import is_loopback
 from infra.storage.config import StorageSection
 from silo_agent.nodes_settings import NodesSection
+from silo_agent.personal_settings import PersonalSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
@@ -195,6 +196,7 @@ class SiloConfig(_Section):
     keys: KeysSection = KeysSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
+    personal: PersonalSection = PersonalSection()
     agent: AgentSection = AgentSection()
     disk: DiskSection = DiskSection()
     metrics: MetricsSection = MetricsSection()

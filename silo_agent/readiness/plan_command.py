@@ -71,7 +71,8 @@ def plan(
             steps=steps,
         )
         title = f"{folder.name}, rank {rank}, length {length:,}"
-    show_plan(console, planned, title)
+    beside = f", with a personal adapter ({config.personal.method})"
+    show_plan(console, planned, title + (beside if config.personal.is_on else ""))
     if planned.shortage is not None:
         raise SiloOperatorError(
             "memory of a training process",

@@ -19,6 +19,7 @@ from data_contracts.protocol.records.round_plan import ANY_DAY, AdapterLayout, T
 from data_contracts.protocol.wire_types import Day
 from silo_agent.training.engine_spec import Device, EngineSpec, Offload
 from silo_agent.training.job_value import JobValue
+from silo_agent.training.personal_part import PersonalPart
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -59,6 +60,7 @@ class TrainingJob(JobValue):
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
     over by `end_by`; None: with all of them, whenever. The baseline is given up then.
+    `personal` makes it the training of an adapter that never leaves.
     """
 
     model_dir: Path
@@ -89,6 +91,7 @@ class TrainingJob(JobValue):
     measure_starting: bool = True
     measure_local: bool = True
     silo_only: SiloOnlyBaseline = SiloOnlyBaseline()
+    personal: Annotated[PersonalPart | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _ranks_share_the_step_evenly(self) -> Self:
@@ -161,7 +164,9 @@ class TrainingJob(JobValue):
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         described = self.model_dump_json(exclude=_NOT_DECISIVE)
-        adapters = (self.starting_adapter, self.starting_residual, self.silo_only.previous_adapter)
+        centre = self.personal.centre if self.personal else None
+        alone = self.silo_only.previous_adapter
+        adapters = (self.starting_adapter, self.starting_residual, alone, centre)
         files = [self.train_records, self.heldout_records]
         return _fingerprint(described, files + [path for path in adapters if path is not None])
 

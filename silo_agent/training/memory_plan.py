@@ -13,8 +13,10 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.base_model.model_shape import ModelShape, model_shape
 from silo_agent.config import SiloConfig, TrainingSection
+from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.policy_file import PolicyFile
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.memory import Choice, Estimate, Stage, Work, estimate
@@ -22,6 +24,7 @@ from silo_agent.training.memory_room import Room, gigabytes, room_of
 from silo_agent.training.offload import require_offload
 from silo_agent.training.own_steps import own_recipe
 
+OFF = PersonalSection()
 STAGES: tuple[Stage, ...] = (1, 2, 3)
 MOST_AUTOMATIC = 64
 """Sequences in a micro-batch that is chosen: beyond it nothing becomes faster."""
@@ -112,15 +115,20 @@ def choices(training: TrainingSection, sequences_per_rank: int, room: Room) -> I
                 yield Choice(stage, size, saves, training.offload)
 
 
-def work_of(plan: RoundPlan, silo: str, training: TrainingSection) -> Work:
+def work_of(
+    plan: RoundPlan, silo: str, training: TrainingSection, personal: PersonalSection = OFF
+) -> Work:
     """What a plan asks of this silo, at its largest: what is cut off from the run's adapter acts
-    beside a narrower one, and a silo-only baseline trains both factors."""
+    beside a narrower one, all of it beside a dual personal one, and what is not the federation's
+    trains both factors."""
     own, recipe = plan.layout_of(silo), plan.recipe
     residual = plan.layout if own != plan.layout else plan.residual_layout
+    if personal.method == "dual":
+        residual = _whole(plan)
     return Work(
         layout=own,
         residual_layout=residual,
-        trained="both" if training.silo_only_baseline else recipe.trained_factors,
+        trained="both" if training.silo_only_baseline or personal.is_on else recipe.trained_factors,
         sequence_length=recipe.sequence_length,
         round_tokens=own_recipe(recipe, training).tokens_per_round,
         ranks=training.ranks,
@@ -128,12 +136,18 @@ def work_of(plan: RoundPlan, silo: str, training: TrainingSection) -> Work:
     )
 
 
+def _whole(plan: RoundPlan) -> AdapterLayout:
+    """The run's adapter with its residual, as one."""
+    more = plan.residual_layout.rank if plan.residual_layout else 0
+    return plan.layout.model_copy(update={"rank": plan.layout.rank + more})
+
+
 def memory_plan(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> MemoryPlan:
     """How `plan` is trained here; SiloOperatorError where the model does not say its shape."""
     training = config.training
     return MemoryPlan(
         model_shape(model_dir),
-        work_of(plan, config.silo, training),
+        work_of(plan, config.silo, training, config.personal),
         sequences_per_rank(plan.recipe.sequences_per_step, training),
         training,
         room_of(training),
