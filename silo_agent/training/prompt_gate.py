@@ -2,9 +2,9 @@
 
 A prompt is measured by its likeness: the cosine of the last hidden state at its last token, without
 the personal adapter, with the mean of those of the silo's own training prompts. The threshold is
-chosen on records of the silo that nothing was trained on here: the highest at which the mix is
-within `TOLERANCE` of the best one. So other text is left to the federation's adapter as far as the
-silo's own allows, and a personal adapter that is of no use acts nowhere.
+chosen on records of the silo that nothing was trained on here: the lowest of their likenesses at
+which the mix is within `TOLERANCE` of the best one. So the personal adapter acts on all text like
+the silo's own, but for what it makes worse there, and on no other; one of no use acts nowhere.
 """
 
 import math
@@ -17,7 +17,10 @@ from silo_agent.training.job_value import JobValue
 from silo_agent.training.loss import RecordSums
 
 TOLERANCE = 0.005
-"""Nats per answer token that strictness may cost on those records."""
+"""Nats per answer token that it may cost on those records to take more of them."""
+REACH = 2.0
+"""Where all of them are taken, prompts are taken that are so many times as far from the centre (1 -
+likeness) as the farthest: a few records do not show how far the silo's own text goes."""
 MARGIN = 1e-5
 """Below a likeness that was measured, so that rounding on another machine does not decide."""
 
@@ -59,9 +62,9 @@ class Measured(NamedTuple):
 
 
 def chosen_gate(centre: Sequence[float], measured: Measured) -> PromptGate:
-    """The strictest gate whose mix is within `TOLERANCE` of the best mix that any gate makes.
+    """The widest gate whose mix is within `TOLERANCE` of the best mix that any gate makes.
 
-    Never and always are such mixes too, so it is no worse than the better of both adapters.
+    Never and always are such mixes too, so it is about as good as the better of both adapters.
     """
     changes = (own - other for (other, _), (own, _) in zip(*measured[:2], strict=True))
     by_likeness = sorted(zip(measured.likenesses, changes, strict=True), reverse=True)
@@ -71,7 +74,9 @@ def chosen_gate(centre: Sequence[float], measured: Measured) -> PromptGate:
         mixes.append((likeness_ - MARGIN, change))
     allowed = min(change for _, change in mixes)
     allowed += TOLERANCE * sum(tokens for _, tokens in measured.without)
-    threshold = next(threshold for threshold, change in mixes if change <= allowed)
+    threshold = [threshold for threshold, change in mixes if change <= allowed][-1]
+    if threshold is not None and threshold == mixes[-1][0]:
+        threshold = 1 - REACH * (1 - threshold)
     return PromptGate(centre=tuple(centre), threshold=threshold)
 
 
