@@ -81,6 +81,8 @@ def personalise(silo: Silo, attempt: OwnAttempt) -> Step:
     except ConsortiaError as error:
         # Also what elsewhere ends the agent: the federation's round does not need this.
         return _given_up(silo, attempt, str(error))
+    if facts is None:
+        return _given_up(silo, attempt, "its time was over before it was measured")
     log.info("round %d: personal adapter: %s", number, losses_words(facts))
     return Step.PERSONALISED
 
@@ -106,7 +108,7 @@ def _given_up(silo: Silo, attempt: OwnAttempt, why: str) -> Step:
     return Step.PERSONALISED
 
 
-def _trained(silo: Silo, attempt: OwnAttempt) -> PersonalFacts:
+def _trained(silo: Silo, attempt: OwnAttempt) -> PersonalFacts | None:
     plan, section, verdict = attempt.plan.record, silo.config.personal, attempt.done.verdict
     if verdict is None:
         raise ValueError("a submission rests on a verdict")
@@ -152,9 +154,9 @@ def _keep(
     job: TrainingJob,
     starting: GlobalAdapter,
     result: TrainingResult,
-) -> PersonalFacts:
+) -> PersonalFacts | None:
     if result.personal is None:
-        raise ValueError("a personal training measures what it made")
+        return None
     beside = job.starting_residual
     facts = PersonalFacts(
         method="ditto" if config.personal.method == "ditto" else "dual",

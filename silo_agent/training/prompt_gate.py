@@ -20,7 +20,8 @@ TOLERANCE = 0.005
 """Nats per answer token that it may cost on those records to take more of them."""
 REACH = 2.0
 """Where all of them are taken, prompts are taken that are so many times as far from the centre (1 -
-likeness) as the farthest: a few records do not show how far the silo's own text goes."""
+likeness) as the farthest of them and of the training prompts: some records do not show how far the
+silo's own text goes."""
 MARGIN = 1e-5
 """Below a likeness that was measured, so that rounding on another machine does not decide."""
 
@@ -61,10 +62,13 @@ class Measured(NamedTuple):
         return sum(map(gate.takes, self.likenesses)) / len(self.likenesses)
 
 
-def chosen_gate(centre: Sequence[float], measured: Measured) -> PromptGate:
+def chosen_gate(
+    centre: Sequence[float], measured: Measured, trained_on: Sequence[float] = ()
+) -> PromptGate:
     """The widest gate whose mix is within `TOLERANCE` of the best mix that any gate makes.
 
     Never and always are such mixes too, so it is about as good as the better of both adapters.
+    `trained_on` are likenesses of training prompts.
     """
     changes = (own - other for (other, _), (own, _) in zip(*measured[:2], strict=True))
     by_likeness = sorted(zip(measured.likenesses, changes, strict=True), reverse=True)
@@ -76,7 +80,7 @@ def chosen_gate(centre: Sequence[float], measured: Measured) -> PromptGate:
     allowed += TOLERANCE * sum(tokens for _, tokens in measured.without)
     threshold = [threshold for threshold, change in mixes if change <= allowed][-1]
     if threshold is not None and threshold == mixes[-1][0]:
-        threshold = 1 - REACH * (1 - threshold)
+        threshold = 1 - REACH * (1 - min([threshold, *trained_on]))
     return PromptGate(centre=tuple(centre), threshold=threshold)
 
 

@@ -145,7 +145,7 @@ def spreads(rows: Sequence[LossRow]) -> tuple[Spread, ...]:
     Every spread is over the same institutions, so one that not all of them told is left out.
     """
     told = [row for row in rows if row.personal is not None]
-    series = {
+    series: dict[str, list[Decimal | None]] = {
         "The adapter for all": [row.candidate for row in told],
         "Its own adapter": [row.personal for row in told],
         "Own data only": [row.silo_only for row in told],

@@ -170,7 +170,7 @@ def prompt_states(
     if _accepts(model, "logits_to_keep"):
         options["logits_to_keep"] = 1
     with torch.no_grad():
-        states = _forward(model, [sequence], device, **options).hidden_states[-1][0]
+        states: torch.Tensor = _forward(model, [sequence], device, **options).hidden_states[-1][0]
     return states[torch.tensor(places, device=device)].double().cpu()
 
 

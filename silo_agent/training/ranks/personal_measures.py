@@ -107,8 +107,10 @@ def personal_measures(
     rest, length = trained_on.rest, job.recipe.sequence_length
     rule = PackingRule(length, engine.may_pack, context_tokens(job.model_dir))
     some = {"limit": job.heldout_sequences, "seed": job.layout.seed}
-    centre = measuring.centre(pack_heldout(trained_on, rule, **some))
-    gate = chosen_gate(centre, measuring.of(pack_heldout(rest, rule, **some), centre))
+    prompts = measuring.states(pack_heldout(trained_on, rule, **some))
+    centre = [math.fsum(values) / len(prompts) for values in zip(*prompts, strict=True)]
+    known = [likeness(state, centre) for state in prompts]
+    gate = chosen_gate(centre, measuring.of(pack_heldout(rest, rule, **some), centre), known)
     found = measuring.of(heldout, centre)
     return PersonalMeasures(
         own=Loss.of(found.with_it).without_records(),
@@ -141,14 +143,17 @@ class _Measuring:
         """Losses of answers, and likenesses of prompts."""
         with_it = self.answers(sequences, with_it=True)
         without = self.answers(sequences, with_it=False)
-        likenesses = [likeness(state, centre) for state in self._states(sequences)]
+        likenesses = [likeness(state, centre) for state in self.states(sequences)]
         return Measured(without, with_it, likenesses)
 
-    def centre(self, sequences: Sequence[PackedSequence]) -> list[float]:
-        """Mean state of prompts."""
+    def states(self, sequences: Sequence[PackedSequence]) -> list[list[float]]:
+        """Of the prompts of all records, without the adapter; each rank computes all of them."""
         self._put(with_it=False)
-        states = self._states(sequences)
-        return [math.fsum(values) / len(states) for values in zip(*states, strict=True)]
+        model, device = self._engine.measured_model()
+        found: list[list[float]] = []
+        for sequence in sequences:
+            found += prompt_states(model, sequence, prompt_ends(sequence), device).tolist()
+        return found
 
     def answers(self, sequences: Sequence[PackedSequence], *, with_it: bool) -> RecordSums:
         """Sums of answers; the adapter stays in the model or out of it."""
@@ -158,14 +163,6 @@ class _Measuring:
     def _put(self, *, with_it: bool) -> None:
         path = self._adapter if with_it else None
         self._engine.put(starting_tensors(self._job.layout, path))
-
-    def _states(self, sequences: Sequence[PackedSequence]) -> list[list[float]]:
-        """Of every record; each rank computes all of them."""
-        model, device = self._engine.measured_model()
-        states: list[list[float]] = []
-        for sequence in sequences:
-            states += prompt_states(model, sequence, prompt_ends(sequence), device).tolist()
-        return states
 
 
 def _aside(job: TrainingJob, shard: TokenShard) -> NDArray[np.bool_] | None:

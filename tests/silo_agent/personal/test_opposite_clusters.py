@@ -2,6 +2,8 @@
 
 import pytest
 
+from silo_agent.training.processes.launch import TrainingInterruptedError
+from silo_agent.training.run_files import RunFiles, write_result
 from tests.silo_agent.personal.opposite_clusters import METHODS, OppositeClusters
 from tests.silo_agent.training.shared_ranks import finished
 
@@ -31,3 +33,17 @@ def test_where_there_is_one_adapter_there_is_no_gate(clusters: OppositeClusters)
     measures = finished(clusters.personal["ditto"][0]).personal
     assert measures is not None
     assert measures.gate is None and measures.used == measures.own
+
+
+def test_a_result_without_its_losses_is_gone_on_with(clusters: OppositeClusters) -> None:
+    """An agent that was killed between the two: no process may start here, so one was about to."""
+    job = clusters.personal["ditto"][1]
+    path, result = RunFiles(job.output_dir).result, finished(job)
+    before = path.read_bytes()
+    write_result(path, result.model_copy(update={"personal": None}), job.fingerprint())
+    try:
+        with pytest.raises(TrainingInterruptedError):
+            finished(job)
+    finally:
+        path.write_bytes(before)
+    assert finished(job) == result

@@ -55,7 +55,9 @@ def evaluations(silo: SimulatedSilo) -> list[Evaluation]:
 
 
 def content(bucket: Bucket, key: str) -> bytes:
-    return bucket.get(key, max_bytes=10**9)
+    data = bucket.get(key, max_bytes=10**9)
+    assert data is not None, key
+    return data
 
 
 def test_it_is_made_after_the_submission_and_goes_on_from_round_to_round(

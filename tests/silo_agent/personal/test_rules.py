@@ -31,6 +31,11 @@ class TestGate:
         gate = chosen_gate((1.0,), measured((2, 1, 0.99), (2, 1, 0.95), (1, 1, 0.9)))
         assert gate.takes(0.81) and not gate.takes(0.79), "twice as far as the farthest"
 
+    def test_training_prompts_show_how_far_the_own_text_goes(self) -> None:
+        found = measured((2, 1, 0.99), (2, 1, 0.95))
+        assert chosen_gate((1.0,), found, (0.98, 0.9)).takes(0.81)
+        assert not chosen_gate((1.0,), found, (0.98, 0.97)).takes(0.89)
+
     def test_it_leaves_out_what_it_makes_worse(self) -> None:
         found = measured((2, 1, 0.99), (2, 1, 0.9), (1, 2, 0.85), (1, 2, 0.2))
         gate = chosen_gate((1.0,), found)
