@@ -144,11 +144,11 @@ def test_what_goes_wrong_costs_the_personal_adapter_and_no_round(
     federation: SimulatedFederation, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A death, a fault of the machine, and a stop, after which the agent makes it after all."""
-    faults: list[ConsortiaError] = [
-        TrainingInterruptedError("training", expected="no stop", found="one", action="go on"),
-        SiloOperatorError("disk", expected="room", found="none", action="free some"),
-        ProcessDiedError("a rank", expected="an end", found="killed", action="look"),
-    ]
+    died = ProcessDiedError("a rank", expected="an end", found="killed", action="look")
+    full = SiloOperatorError("disk", expected="room", found="none", action="free some")
+    stop = TrainingInterruptedError("training", expected="no stop", found="one", action="go on")
+    # Each look of a simulated agent is that of one that was started anew, and tries again.
+    faults: list[ConsortiaError] = []
     one = federation.silos["silo-a"]
 
     def fail() -> None:
@@ -156,7 +156,9 @@ def test_what_goes_wrong_costs_the_personal_adapter_and_no_round(
             raise faults.pop()
 
     one.while_personal = fail
-    play_rounds(federation, 1, 3)
+    for number, fault, times in ((1, died, 9), (2, full, 9), (3, stop, 1)):
+        faults[:] = [fault] * times
+        play_rounds(federation, number, number)
     assert "round 1: no personal adapter: a rank" in caplog.text
     assert "round 2: no personal adapter: disk" in caplog.text
     assert one.faults == ["training: expected no stop; found one. To fix it: go on"]
