@@ -11,6 +11,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import SiloLayout
 from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig, TrainingSection, parse_config
+from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.memory import Choice, Stage
 from silo_agent.training.memory_plan import (
     Candidate,
@@ -240,3 +241,17 @@ def test_offload_to_nvme_is_refused_by_what_it_lacks(
     if find_library("aio") is None:
         with pytest.raises(SiloOperatorError, match="found no libaio"):
             require_offload("nvme")
+
+
+def test_a_personal_adapter_is_counted() -> None:
+    """Beside a dual one the whole of the federation's acts; either trains both factors."""
+    training = TrainingSection(silo_only_baseline=False)
+    only_b = PLAN.model_copy(
+        update={"recipe": PLAN.recipe.model_copy(update={"trained_factors": "b"})}
+    )
+    dual, ditto = (PersonalSection.model_validate({"method": name}) for name in ("dual", "ditto"))
+    beside = work_of(only_b, SILO, training, dual).residual_layout
+    more = PLAN.residual_layout.rank if PLAN.residual_layout else 0
+    assert beside is not None and beside.rank == PLAN.layout.rank + more
+    assert work_of(only_b, SILO, training, ditto).trained == "both"
+    assert work_of(only_b, SILO, training) == work_of(only_b, SILO, training, PersonalSection())
