@@ -1,6 +1,7 @@
 """One round at one silo: plan -> policy -> data gate -> training -> release -> evaluation.
 
 Where silos share their adapters, a request to measure coalitions is answered after the evaluation.
+Where the silo makes an adapter of its own, it does so while it waits for the others.
 
 `advance` does the next thing that is due, judging only by what lies in storage and in the silo's
 own outbox, so it can be killed anywhere and called again. `run_round` calls it until the round is
@@ -27,6 +28,7 @@ from silo_agent.steps.answer import answer, refuse
 from silo_agent.steps.check import check_data
 from silo_agent.steps.evaluate import compare_with_close, evaluate
 from silo_agent.steps.own_attempt import OwnAttempt, Step, own_attempt
+from silo_agent.steps.personalise import is_personal_due, personalise
 from silo_agent.steps.train import train
 
 log = logging.getLogger("silo-agent")
@@ -77,7 +79,10 @@ def advance(silo: Silo, attempt: OwnAttempt) -> Step:
     """Do the one thing that is due in this attempt; a door that has closed ends its part."""
     try:
         attempt.out.send_unsent(attempt.done)
-        return _next_step(silo, attempt)
+        step = _next_step(silo, attempt)
+        # Only while nothing else is to be done: whoever is waited for is not held up.
+        is_idle = step in (Step.WAITING, Step.FINISHED)
+        return personalise(silo, attempt) if is_idle and is_personal_due(silo, attempt) else step
     except DoorClosedError as closed:
         if closed.kind is Evaluation:
             log.warning("no losses leave: %s", closed.refusal.reason)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from data_contracts.protocol.records import RoundPlan, Verdict
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.release.status_reporter import StatusReporter
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss
 from silo_agent.training.results import TrainingResult
 
@@ -53,10 +55,11 @@ class EvaluatedAdapters:
 class Trainer(Protocol):
     """What the agent needs of training; the real one starts DeepSpeed ranks in a child.
 
-    The agent has fetched and checked every adapter that it hands in. `measure` gives one loss for
-    each adapter, in their order. What stays in memory between two calls is given back by
-    `give_back_idle`, which the agent calls often, when it was long enough or is needed elsewhere,
-    and by `close` in any case.
+    The agent has fetched and checked every adapter that it hands in. `train_personal` does what
+    `make` makes of the round's own job and of the moment by which the last step has to be over.
+    `measure` gives one loss for each adapter, in their order. What stays in memory between two
+    calls is given back by `give_back_idle`, which the agent calls often, when it was long enough or
+    is needed elsewhere, and by `close` in any case.
     """
 
     def train(
@@ -64,6 +67,15 @@ class Trainer(Protocol):
         plan: RoundPlan,
         verdict: Verdict,
         starting: GlobalAdapter,
+        report: StatusReporter,
+    ) -> TrainingResult: ...
+
+    def train_personal(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        starting: GlobalAdapter,
+        make: Callable[[TrainingJob, datetime], TrainingJob],
         report: StatusReporter,
     ) -> TrainingResult: ...
 

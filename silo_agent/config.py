@@ -27,6 +27,7 @@ from infra.disk.toml_files import (
 from infra.loopback import is_loopback
 from infra.storage.config import StorageSection
 from silo_agent.nodes_settings import NodesSection
+from silo_agent.personal_settings import PersonalSection
 
 CONFIG_NAME = "silo-agent.toml"
 MAX_RANKS = 1024
@@ -217,10 +218,20 @@ class SiloConfig(TomlTable):
     keys: KeysSection = KeysSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
+    personal: PersonalSection = PersonalSection()
     agent: AgentSection = AgentSection()
     disk: DiskSection = DiskSection()
     metrics: MetricsSection = MetricsSection()
     home: Path
+
+    @model_validator(mode="after")
+    def _personal_is_measured(self) -> Self:
+        if self.personal.is_on and self.training.base_weights != "full":
+            raise ValueError(
+                'expected base_weights = "full" beside [personal]: a personal adapter is trained '
+                "on the model that its losses are measured on"
+            )
+        return self
 
     def path(self, relative: Path) -> Path:
         """`relative` as seen from the home directory."""

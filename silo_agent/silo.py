@@ -11,6 +11,7 @@ from silo_agent.collaborators import DataGate, Trainer
 from silo_agent.config import SiloConfig
 from silo_agent.home.disk_rule import PruningTurn
 from silo_agent.metrics.metrics import Metrics
+from silo_agent.personal.turn import PersonalTurn
 from silo_agent.release.release import Release
 
 
@@ -29,6 +30,7 @@ class Silo:
     metrics: Metrics = field(default_factory=Metrics)
     seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
     pruning: PruningTurn = field(default_factory=PruningTurn)
+    personal: PersonalTurn = field(default_factory=PersonalTurn)
 
     @property
     def name(self) -> str:

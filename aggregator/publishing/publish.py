@@ -15,12 +15,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 
 CARD_NAME = "README.md"
-CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "adapter_model.safetensors"
 RESIDUAL_NAME = "residual"
 READABLE = 0o644
 
@@ -50,31 +49,6 @@ def write_published(
         _write_adapter(aside / RESIDUAL_NAME, residual)
     write_durably(aside / CARD_NAME, card, READABLE)
     _replace_directory(aside, into)
-
-
-def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, object]:
-    """PEFT's LoraConfig as JSON values; every field that matters is explicit.
-
-    Without a `hub_id` the base model's name stands where PEFT looks for one: it tells a reader what
-    to load, and PEFT loads the adapter onto whatever model it is given.
-    """
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model.hub_id or base_model.name,
-        "revision": base_model.hub_revision,
-        "inference_mode": True,
-        "r": layout.rank,
-        "lora_alpha": layout.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "use_rslora": layout.use_rslora,
-        "use_dora": False,
-        "init_lora_weights": True,
-        "modules_to_save": None,
-        "target_modules": sorted(target.module for target in layout.targets),
-    }
 
 
 def _write_adapter(directory: Path, adapter: PeftAdapter) -> None:

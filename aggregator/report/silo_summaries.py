@@ -107,4 +107,5 @@ def _losses(evaluation: Verified[Evaluation] | None) -> SiloLosses | None:
         starting=record.starting_loss,
         candidate=record.candidate_loss,
         silo_only=record.silo_only_loss,
+        personal=record.personal_loss,
     )

@@ -50,6 +50,11 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 # keep_minutes = 10        # the model stays in memory so long after work; 0: never
 # lock = "/var/lock/consortia-train" # agents that share one machine take turns
 
+# [personal]               # an adapter of this silo's own, which never leaves; docs/personal.md
+# method = "dual"          # beside the federation's; "ditto": pulled towards it; "off"
+# lambda = 0.01            # of "ditto": how hard it is pulled
+# share_loss = true        # its held-out loss leaves with the others, if the contract lets them
+
 # [training.nodes]         # ranks on machines that all see this directory; docs/many-nodes.md
 # launcher = "hosts"       # or "slurm", "kubernetes"
 # count = 2                # machines; ranks, a multiple of it, are those of all

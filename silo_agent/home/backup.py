@@ -21,6 +21,7 @@ from silo_agent.config import CONFIG_NAME, SiloConfig, load_config
 from silo_agent.federation.marks import CLOCK_NAME, higher_clock
 from silo_agent.gate.contract_gate import BASELINE_NAME
 from silo_agent.loop import only_agent
+from silo_agent.personal.kept import PERSONAL
 from silo_agent.release.kill_switch import SWITCH_NAME
 
 
@@ -45,7 +46,7 @@ def restore_silo(file: Path, home: Path, now: datetime, passphrase: str | None =
 
 
 def kept_files(config: SiloConfig) -> Kept:
-    """In reading order: what was seen, what was agreed, what error feedback carries, keys."""
+    """In reading order: what was seen, what was agreed, what rounds carry on, keys."""
     home, data, keys, storage = config.home, config.data, config.keys, config.storage
     signing, contract = config.path(keys.signing), config.path(data.contract)
     seen = [*feed_files(home / FEED), home / CLOCK_NAME, home / SWITCH_NAME, home / BASELINE_NAME]
@@ -53,6 +54,7 @@ def kept_files(config: SiloConfig) -> Kept:
     agreed += files_below(config.path(data.registries))
     agreed += [config.path(config.policy), home / CONFIG_NAME]
     carried = [*files_below(home / STATE_DIRECTORY, "*.json"), *files_below(home / STATE_DIRECTORY)]
+    carried += [*files_below(home / PERSONAL, "*.json"), *files_below(home / PERSONAL)]
     secret = [signing, *sorted(signing.parent.glob(f"{signing.stem}*{signing.suffix}"))]
     named = (keys.findings, storage.credentials, storage.ca_bundle, data.database)
     secret += [config.path(path) for path in named if path is not None]
@@ -68,7 +70,7 @@ def _home(directory: Path, owner: Owner | None) -> Home:
         check=_check,
         higher={f"{feed}/{STATE_NAME}": higher_feed, CLOCK_NAME: higher_clock},
         equal=(f"{feed}/{MEMBERS_DIRECTORY}/",),
-        whole=(f"{STATE_DIRECTORY}/",),
+        whole=(f"{STATE_DIRECTORY}/", f"{PERSONAL}/"),
     )
 
 

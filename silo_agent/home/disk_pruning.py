@@ -32,6 +32,8 @@ from silo_agent.federation.global_adapters import GLOBAL_ADAPTERS
 from silo_agent.gate.contract_gate import SPLITS_DIRECTORY
 from silo_agent.gate.splits import SHARDS
 from silo_agent.home.disk_rule import SeenRounds, is_over, kept_rounds
+from silo_agent.personal.job import DIRECTORY as PERSONAL_WORK
+from silo_agent.personal.kept import PERSONAL
 from silo_agent.release.outbox import OUTBOX
 from silo_agent.training.jobs import SILO_ONLY, WORK
 from silo_agent.training.run_files import RunFiles
@@ -39,6 +41,7 @@ from silo_agent.training.run_files import RunFiles
 _WORK_ROUND = re.compile(r"round-(?P<round>\d{4,9})")
 _OUTBOX_ROUND = re.compile(r"(?P<round>\d{4,9})")
 _SILO_ONLY_ROUND = re.compile(r"round-(?P<round>\d{4,9})\.safetensors")
+_PERSONAL_ROUND = re.compile(r"round-(?P<round>\d{4,9})(\.json|(\.beside)?\.safetensors)")
 _RESIDUAL = re.compile(r"(?P<round>\d{4,9})\.(json|residual\.safetensors|factors\.safetensors)")
 _GLOBAL_ADAPTER = re.compile(r"(?P<digest>[0-9a-f]{64})\.safetensors")
 _BLOB = re.compile(r"[0-9a-f]{64}")
@@ -92,6 +95,7 @@ def _round_directories(home: Path, run: str) -> tuple[tuple[Path, re.Pattern[str
         (home / OUTBOX / Path(run_round_prefix(run, 1)).parent, _OUTBOX_ROUND),
         (home / WORK / run, _WORK_ROUND),
         (home / SILO_ONLY / run, _SILO_ONLY_ROUND),
+        (home / PERSONAL / run, _PERSONAL_ROUND),
     )
 
 
@@ -110,9 +114,10 @@ def _checkpoints(disk: SiloDisk, run: str, kept: dict[Path, int]) -> Iterator[Pa
     has_evaluated = followed is not None and followed.run == run and disk.seen.has_evaluated
     for path, number in kept.items():
         is_trained = number < newest or (number == newest and has_evaluated)
-        checkpoints = RunFiles(path).checkpoints
-        if is_trained and is_own_directory(checkpoints):
-            yield checkpoints
+        # A personal adapter may still be trained after the evaluation.
+        done = [path] * is_trained + [path / PERSONAL_WORK] * (number < newest)
+        found = (RunFiles(directory).checkpoints for directory in done)
+        yield from (checkpoints for checkpoints in found if is_own_directory(checkpoints))
 
 
 def _unnamed_blobs(outbox: Path, going: set[Path]) -> list[Path]:

@@ -8,9 +8,11 @@ from data_contracts.protocol.records.status import Phase
 PARTS: dict[Phase, str] = {
     "training": "training",
     "training_baseline": "baseline",
+    "training_personal": "personal",
     "evaluating": "heldout",
 }
-"""What a step is one of: local training, the silo-only baseline, a held-out loss."""
+"""What a step is one of: local training, the silo-only baseline, the personal adapter, a held-out
+loss."""
 
 
 @dataclass(frozen=True)

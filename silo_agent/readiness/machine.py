@@ -24,6 +24,7 @@ from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 from silo_agent.readiness.memory import memory
 from silo_agent.readiness.nodes import nodes
+from silo_agent.readiness.personal import personal
 from silo_agent.readiness.precision import precision
 from silo_agent.readiness.steps import steps
 from silo_agent.training.offload import require_offload
@@ -50,6 +51,7 @@ def machine(facts: Facts) -> list[Item]:
         *memory(facts),
         *steps(facts.plan, facts.config.training),
         precision(facts),
+        *personal(facts),
         *([_device(facts)] if facts.config.training.nodes is None else nodes(facts)),
         *_metrics(facts),
     ]

@@ -83,11 +83,14 @@ def by_hand(
     sequences: int,
     steps: int = 0,
 ) -> MemoryPlan:
-    """As for a plan of one layout and no residual, with `sequences` in each of `steps` steps."""
+    """As for a plan of one layout and no residual, with `sequences` in each of `steps` steps.
+
+    A dual personal adapter is trained beside such a layout.
+    """
     training = config.training
     work = Work(
         layout=layout,
-        residual_layout=None,
+        residual_layout=layout if config.personal.method == "dual" else None,
         trained="both",
         sequence_length=length,
         round_tokens=min(steps, training.steps_at_most or steps) * sequences * length,

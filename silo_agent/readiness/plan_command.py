@@ -74,6 +74,8 @@ def plan(
             steps=steps,
         )
         title = f"{folder.name}, rank {rank}, length {length:,}"
+    beside = f", with a personal adapter ({config.personal.method})"
+    title += beside if config.personal.is_on else ""
     show_plan(console, planned, title, held_words(config))
     if planned.shortage is not None:
         raise SiloOperatorError(

@@ -15,6 +15,7 @@ from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse_fault
 from silo_agent.steps.own_attempt import OwnAttempt, Step
+from silo_agent.steps.personalise import compare_personal
 
 log = logging.getLogger("silo-agent")
 
@@ -34,7 +35,8 @@ def evaluate(
     except ProcessDiedError as error:
         # What this silo trained still counts: the round was closed before.
         return refuse_fault(silo, attempt, error, refusal_for(error, EVALUATION_FAILED))
-    attempt.out.record(_evaluation(silo, attempt, candidate.digest, losses))
+    personal = compare_personal(silo, plan, losses)
+    attempt.out.record(_evaluation(silo, attempt, candidate.digest, losses, personal))
     attempt.report.show("done")
     _tell(plan.round, losses)
     return Step.EVALUATED
@@ -66,7 +68,11 @@ def compare_with_close(silo: Silo, done: Released, close: Close) -> None:
 
 
 def _evaluation(
-    silo: Silo, attempt: OwnAttempt, candidate_digest: str, losses: HeldoutLosses
+    silo: Silo,
+    attempt: OwnAttempt,
+    candidate_digest: str,
+    losses: HeldoutLosses,
+    personal: float | None,
 ) -> Evaluation:
     return Evaluation.on(
         attempt.plan,
@@ -81,6 +87,7 @@ def _evaluation(
         records=losses.records,
         change_error=_decimal(losses.change_error),
         base_change_error=_decimal(losses.base_change_error),
+        personal_loss=_decimal(personal),
     )
 
 

@@ -20,6 +20,7 @@ class Step(Enum):
     ACCEPTED = "accepted"
     CHECKED_DATA = "checked data"
     SUBMITTED = "submitted"
+    PERSONALISED = "trained its personal adapter"
     EVALUATED = "evaluated"
     MEASURED = "measured coalitions"
     WAITING = "waiting for the coordinator"

@@ -26,6 +26,7 @@ from silo_agent.training.engine_spec import (
     Precision,
 )
 from silo_agent.training.job_value import JobValue
+from silo_agent.training.personal_part import PersonalPart
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -68,6 +69,7 @@ class TrainingJob(JobValue):
     `starting_residual` is a second adapter, of the layout `residual_layout`, that is never trained.
     From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
     over by `end_by`; None: with all of them, whenever. The baseline is given up then.
+    `personal` makes it the training of an adapter that never leaves.
     """
 
     model_dir: Path
@@ -100,6 +102,7 @@ class TrainingJob(JobValue):
     measure_starting: bool = True
     measure_local: bool = True
     silo_only: SiloOnlyBaseline = SiloOnlyBaseline()
+    personal: Annotated[PersonalPart | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _ranks_share_the_step_evenly(self) -> Self:
@@ -195,7 +198,9 @@ class TrainingJob(JobValue):
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         described = self.model_dump_json(exclude=_NOT_DECISIVE)
-        adapters = (self.starting_adapter, self.starting_residual, self.silo_only.previous_adapter)
+        centre = self.personal.centre if self.personal else None
+        alone = self.silo_only.previous_adapter
+        adapters = (self.starting_adapter, self.starting_residual, alone, centre)
         files = [self.train_records, self.heldout_records]
         return _fingerprint(described, files + [path for path in adapters if path is not None])
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.base_model.model_shape import ModelShape, model_shape
 from silo_agent.config import SiloConfig, TrainingSection
+from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.policy_file import PolicyFile
-from silo_agent.training.engine_spec import EngineSpec, HeldAs, Stage
+from silo_agent.training.engine_spec import PINNED, EngineSpec, HeldAs, Stage
 from silo_agent.training.memory import Choice, Estimate, Work, estimate
 from silo_agent.training.memory_room import Room, gigabytes, room_of
 from silo_agent.training.offload import require_offload
@@ -24,6 +26,7 @@ from silo_agent.training.own_steps import own_recipe
 from silo_agent.training.precision import held_as
 from silo_agent.training.quantisation import require_quantisation
 
+OFF = PersonalSection()
 STAGES: tuple[Stage, ...] = (1, 2, 3)
 MOST_AUTOMATIC = 64
 """Sequences in a micro-batch that is chosen: beyond it nothing becomes faster."""
@@ -119,15 +122,24 @@ def stages_of(training: TrainingSection) -> tuple[Stage, ...]:
     return STAGES if training.base_weights == "full" else (1, 2)
 
 
-def work_of(plan: RoundPlan, silo: str, training: TrainingSection, held: HeldAs) -> Work:
+def work_of(
+    plan: RoundPlan,
+    silo: str,
+    training: TrainingSection,
+    held: HeldAs,
+    personal: PersonalSection = OFF,
+) -> Work:
     """What a plan asks of this silo, at its largest: what is cut off from the run's adapter acts
-    beside a narrower one, and a silo-only baseline trains both factors."""
+    beside a narrower one, all of it beside a dual personal one, and what is not the federation's
+    trains both factors."""
     own, recipe = plan.layout_of(silo), plan.recipe
     residual = plan.layout if own != plan.layout else plan.residual_layout
+    if personal.method == "dual":
+        residual = _whole(plan)
     return Work(
         layout=own,
         residual_layout=residual,
-        trained="both" if training.silo_only_baseline else recipe.trained_factors,
+        trained="both" if training.silo_only_baseline or personal.is_on else recipe.trained_factors,
         sequence_length=recipe.sequence_length,
         round_tokens=own_recipe(recipe, training).tokens_per_round,
         ranks=training.ranks,
@@ -136,12 +148,24 @@ def work_of(plan: RoundPlan, silo: str, training: TrainingSection, held: HeldAs)
     )
 
 
+def _whole(plan: RoundPlan) -> AdapterLayout:
+    """The run's adapter with its residual, as one."""
+    more = plan.residual_layout.rank if plan.residual_layout else 0
+    return plan.layout.model_copy(update={"rank": plan.layout.rank + more})
+
+
+def _held(config: SiloConfig) -> HeldAs:
+    """As the model is held at its largest: a personal adapter is trained on the pinned one."""
+    held, pinned = held_as(config), PINNED[config.training.device]
+    return pinned if config.personal.is_on and held.precision == "bfloat16" else held
+
+
 def memory_plan(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> MemoryPlan:
     """How `plan` is trained here; SiloOperatorError where the model does not say its shape."""
     training = config.training
     return MemoryPlan(
         model_shape(model_dir),
-        work_of(plan, config.silo, training, held_as(config)),
+        work_of(plan, config.silo, training, _held(config), config.personal),
         sequences_per_rank(plan.recipe.sequences_per_step, training),
         training,
         room_of(training),

@@ -5,6 +5,7 @@ from pathlib import Path
 from silo_agent.training.engine_spec import BaseWeights
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.personal_part import PersonalMeasures
 
 
 class PackingCounts(JobValue):
@@ -35,8 +36,9 @@ class TrainingResult(JobValue):
     `tokens` counts the tokens processed in training, without the padding of a micro-batch, which is
     told as it was used: 1 where the model mixes sequences that go through it side by side.
     The silo-only fields are None when the baseline was not asked for or not reached in time, its
-    loss also where the training model is not the one that is measured. The outbox keeps `adapter`
-    under a second name, so it must not be written again in place.
+    loss also where the training model is not the one that is measured, and `personal` for every job
+    but that of a personal adapter. The outbox keeps `adapter` under a second name, so it must not
+    be written again in place.
     """
 
     adapter: Path
@@ -56,6 +58,7 @@ class TrainingResult(JobValue):
     local: Loss | None = None
     silo_only: Loss | None = None
     silo_only_adapter: Path | None = None
+    personal: PersonalMeasures | None = None
 
 
 class HeldoutLoss(Loss):

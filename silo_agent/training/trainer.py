@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -79,6 +79,21 @@ class DeepSpeedTrainer:
             log.warning("this base model mixes sequences of a micro-batch: it was trained with 1")
         _remember(jobs, job, starting, result)
         return result
+
+    def train_personal(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        starting: GlobalAdapter,
+        make: Callable[[TrainingJob, datetime], TrainingJob],
+        report: StatusReporter,
+    ) -> TrainingResult:
+        """What `make` makes of the round's own job; losses are due in twice the time for it."""
+        splits, now = self.splits(verdict.findings_digest), self.clock.now()
+        half = (plan.evaluate_by - now).total_seconds() / 2
+        seconds = max(1, min(self.config.training.time_limit_seconds, round(half)))
+        job = make(LocalJobs(self.config, plan).training(starting, splits), ends_by(now, seconds))
+        return self._in_processes(partial(run_training, job), seconds, report)
 
     def evaluate(
         self, plan: RoundPlan, verdict: Verdict, adapters: EvaluatedAdapters, report: StatusReporter

@@ -11,12 +11,20 @@ from data_contracts.protocol.records.status import Phase, Status
 from data_contracts.shown_text import size_text
 from infra.backup.home_restore import is_restored
 from silo_agent.loop import running_agent
+from silo_agent.personal.kept import PersonalFacts, newest_of_all
+from silo_agent.personal.told import status_words
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.status_reporter import STATUS_NAME
 from silo_agent.training.precision import measured_words
 from silo_agent.training.processes.rank_memory import rank_memory
 
-WITH_RANKS: tuple[Phase, ...] = ("loading_model", "training", "training_baseline", "evaluating")
+WITH_RANKS: tuple[Phase, ...] = (
+    "loading_model",
+    "training",
+    "training_baseline",
+    "training_personal",
+    "evaluating",
+)
 UNREADABLE = f"{STATUS_NAME} cannot be read; the next status takes its place"
 
 
@@ -26,7 +34,8 @@ class AgentView:
 
     `pid` is None when it does not run, and `since` is when it was started. `ranks` is the resident
     memory of each rank, in bytes. `status` is what was said last; None where nothing was said yet,
-    or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words.
+    or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words, and
+    `personal` is the newest personal adapter, where there is one.
     """
 
     pid: int | None
@@ -38,6 +47,7 @@ class AgentView:
     is_unreadable: bool
     ranks: tuple[int, ...]
     measured: str | None = None
+    personal: PersonalFacts | None = None
 
     @property
     def working(self) -> Status | None:
@@ -76,6 +86,7 @@ def view_agent(home: Path) -> AgentView:
     """Look at the agent of `home`; whatever its files hold, this does not fail."""
     pid = running_agent(home)
     status, is_unreadable = _status(home / STATUS_NAME)
+    personal = newest_of_all(home)
     return AgentView(
         pid=pid,
         since=_started(pid) if pid else None,
@@ -86,6 +97,7 @@ def view_agent(home: Path) -> AgentView:
         is_unreadable=is_unreadable,
         ranks=rank_memory(pid) if pid else (),
         measured=measured_words(home),
+        personal=personal.facts if personal is not None else None,
     )
 
 
@@ -123,6 +135,8 @@ def said_lines(view: AgentView) -> list[str]:
         lines.append(f"last    {view.said}, at {view.status.issued_at:%Y-%m-%d %H:%M:%S} UTC")
     elif view.is_unreadable:
         lines.append(f"last    {view.said}")
+    if view.personal is not None:
+        lines.append(f"own     {status_words(view.personal)}")
     return lines
 
 

@@ -9,8 +9,9 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aggregator.merge.adapter_merge import merge_adapters
-from aggregator.publishing.publish import PeftAdapter, peft_config, write_published
+from aggregator.publishing.publish import PeftAdapter, write_published
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
+from data_contracts.adapters.peft_config import peft_config
 from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget, BaseModelRef
 from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 

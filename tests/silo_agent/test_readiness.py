@@ -299,6 +299,16 @@ def test_the_memory_of_a_round_is_planned_on_one_screen(silo: ReadySilo) -> None
     assert "at the policy's limits" in item.detail and "0.25 GB" in item.detail
 
 
+def test_what_a_personal_adapter_costs_is_told(silo: ReadySilo) -> None:
+    assert "personal adapter" not in silo.items()
+    silo.edit("silo-agent.toml", "# [personal] ", "[personal] ")
+    silo.edit("silo-agent.toml", '# method = "dual"', 'method = "dual"')
+    item = silo.items()["personal adapter"]
+    assert item.state == "there"
+    assert item.detail.startswith("dual, while the others are waited for")
+    assert "is told with the other losses" in item.detail
+
+
 def test_a_setting_that_limits_the_steps_is_told(silo: ReadySilo) -> None:
     assert "steps" not in silo.items()
     silo.edit("silo-agent.toml", "# steps_at_most = 10", "steps_at_most = 10")

@@ -37,6 +37,7 @@ from silo_agent.collaborators import (
 from silo_agent.config import AgentSection, SiloConfig, TrainingSection
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.metrics.readings import Readings
+from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import read_policy
 from silo_agent.release.kill_switch import KillSwitch
@@ -45,9 +46,11 @@ from silo_agent.release.release import Release
 from silo_agent.release.status_reporter import StatusReporter
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import Step
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.jobs import SILO_ONLY
 from silo_agent.training.loss import Loss
 from silo_agent.training.own_steps import own_recipe
+from silo_agent.training.personal_part import PersonalMeasures
 from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
@@ -57,6 +60,7 @@ BASE_LOSS, LOWEST_LOSS = 3.0, 0.5
 SPEED = Readings(tokens_per_second=100.0)
 HELDOUT_RECORDS = 20
 CHECKPOINT_BYTES = 30_000
+PERSONAL_FACTOR = np.float32(0.5)
 CHANGE_ERROR = 0.02
 """Standard error of a change of the loss in nats per token."""
 
@@ -97,6 +101,7 @@ class SimulatedTrainer:
     while_training: Callable[[], None]
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
     training: TrainingSection = field(default_factory=TrainingSection, init=False)
+    while_personal: Callable[[], None] = field(default=lambda: None, init=False)
 
     def train(
         self,
@@ -132,6 +137,52 @@ class SimulatedTrainer:
             peak_rss_bytes_per_rank=1,
             packing=PackingCounts(conversations=1, truncated=0, skipped=0, passes=1),
             base_weights=self.training.base_weights,
+        )
+
+    def train_personal(
+        self,
+        plan: RoundPlan,
+        verdict: Verdict,
+        starting: GlobalAdapter,
+        make: Callable[[TrainingJob, datetime], TrainingJob],
+        report: StatusReporter,
+    ) -> TrainingResult:
+        """As local training, with losses that are half of everybody's; `while_personal` first."""
+        self.asked["train_personal"] += 1
+        report.show("training", step=1, steps=1, readings=SPEED)
+        self.while_personal()
+        directory = self.directory / plan.run / f"round-{plan.round:04d}"
+        records = directory / "records.jsonl"
+        write_durably(records, b"{}\n")
+        federated = TrainingJob(
+            model_dir=self.directory,
+            layout=plan.layout_of(self.silo),
+            recipe=plan.recipe,
+            round=plan.round,
+            starting_adapter=starting.path,
+            train_records=records,
+            heldout_records=records,
+            output_dir=directory,
+            heldout_sequences=self.training.heldout_sequences,
+        )
+        job = make(federated, plan.evaluate_by)
+        files = RunFiles(job.output_dir)
+        files.prepare()
+        tensors = self._tensors(plan, None)
+        save_file({name: PERSONAL_FACTOR * array for name, array in tensors.items()}, files.adapter)
+        used = Loss(nats=BASE_LOSS / 2, tokens=100)
+        return TrainingResult(
+            adapter=files.adapter,
+            tokens=plan.recipe.tokens_per_round,
+            steps=plan.recipe.local_steps,
+            resumed_from_step=0,
+            first_step_loss=BASE_LOSS,
+            last_step_loss=BASE_LOSS / 2,
+            seconds=1.0,
+            tokens_per_second=100.0,
+            peak_rss_bytes_per_rank=1,
+            packing=PackingCounts(conversations=1, truncated=0, skipped=0, passes=1),
+            personal=PersonalMeasures(own=used, used=used),
         )
 
     def evaluate(
@@ -297,8 +348,10 @@ class SimulatedSilo:
     contract: SimulatedContract
     behaviour: Behaviour = Behaviour.HONEST
     training: TrainingSection = field(default_factory=TrainingSection)
+    personal: PersonalSection = field(default_factory=PersonalSection)
     verdict_validity: timedelta = timedelta(days=1)
     while_training: Callable[[], None] = lambda: None
+    while_personal: Callable[[], None] = lambda: None
     trainings: int = 0
     remembered: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -313,6 +366,7 @@ class SimulatedSilo:
                 federation=federation,
                 storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
                 training=self.training,
+                personal=self.personal,
                 agent=AgentSection(poll_seconds=5, status_seconds=10),
                 home=self.home,
             ),
@@ -362,6 +416,7 @@ class SimulatedSilo:
             self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
         )
         trainer.training = self.training
+        trainer.while_personal = self.while_personal
         return trainer
 
     def _train(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from statistics import median
 
 from data_contracts.dataset.small_cells import SMALL_CELL
 from data_contracts.protocol.records import Evaluation
@@ -53,10 +54,21 @@ class LossRow:
     starting: Decimal
     candidate: Decimal
     silo_only: Decimal | None
+    personal: Decimal | None
     change: Interval
     base_change: Interval
     records: int | None
     tokens: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Losses of one kind of adapter over `institutions`; the worst is the highest."""
+
+    name: str
+    institutions: int
+    median: Decimal
+    worst: Decimal
 
 
 def loss_row(name: str, evaluation: Evaluation) -> LossRow:
@@ -75,6 +87,7 @@ def loss_row(name: str, evaluation: Evaluation) -> LossRow:
         evaluation.starting_loss,
         candidate,
         evaluation.silo_only_loss,
+        evaluation.personal_loss,
         _interval(candidate - evaluation.starting_loss, _error(change, freedom)),
         _interval(candidate - evaluation.base_loss, _error(base_change, freedom)),
         None if is_small else records,
@@ -84,7 +97,6 @@ def loss_row(name: str, evaluation: Evaluation) -> LossRow:
 
 def mean_row(rows: Sequence[LossRow]) -> LossRow:
     """The plain mean over institutions, which decides; every one counts alike."""
-    silo_only = [row.silo_only for row in rows if row.silo_only is not None]
     base, starting, candidate = (
         _mean([getattr(row, name) for row in rows]) for name in ("base", "starting", "candidate")
     )
@@ -94,7 +106,8 @@ def mean_row(rows: Sequence[LossRow]) -> LossRow:
         base,
         starting,
         candidate,
-        _mean(silo_only) if len(silo_only) == len(rows) else None,
+        _mean_of_all([row.silo_only for row in rows]),
+        _mean_of_all([row.personal for row in rows]),
         _interval(candidate - starting, pooled_error([row.change.error for row in rows])),
         _interval(candidate - base, pooled_error([row.base_change.error for row in rows])),
         sum(known) if len(known) == len(rows) else None,
@@ -124,6 +137,34 @@ def _interval(change: Decimal, error: Error | None) -> Interval:
     with localcontext(prec=_DIGITS):
         half = error.size * student_quantile(error.freedom)
         return Interval(change, change - half, change + half, error)
+
+
+def spreads(rows: Sequence[LossRow]) -> tuple[Spread, ...]:
+    """Of the institutions that told the loss of an adapter of their own; none where nobody did.
+
+    Every spread is over the same institutions, so one that not all of them told is left out.
+    """
+    told = [row for row in rows if row.personal is not None]
+    series: dict[str, list[Decimal | None]] = {
+        "The adapter for all": [row.candidate for row in told],
+        "Its own adapter": [row.personal for row in told],
+        "Own data only": [row.silo_only for row in told],
+    }
+    return tuple(
+        Spread(name, len(known), _median(known), max(known))
+        for name, values in series.items()
+        if (known := [value for value in values if value is not None]) and len(known) == len(told)
+    )
+
+
+def _median(values: Sequence[Decimal]) -> Decimal:
+    with localcontext(prec=_DIGITS):
+        return median(values)
+
+
+def _mean_of_all(values: Sequence[Decimal | None]) -> Decimal | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known and len(known) == len(values) else None
 
 
 def _mean(values: Sequence[Decimal]) -> Decimal:

@@ -15,6 +15,7 @@ from jinja2 import Template
 
 from aggregator.report.compliance_page.facts import Evidence, PageFacts, page_facts
 from aggregator.report.compliance_page.institution import LEAVES
+from aggregator.report.compliance_page.loss_change import spreads
 from aggregator.report.compliance_page.loss_chart import CHART_LEFT, CHART_WIDTH, loss_chart
 from aggregator.report.compliance_page.wording import (
     MERGES,
@@ -99,6 +100,7 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
             counts=outcome_counts(report),
             licences=_licence_totals(facts),
             chart=loss_chart(facts.losses),
+            spreads=spreads(facts.losses),
             chart_left=CHART_LEFT,
             chart_width=CHART_WIDTH,
             leaves=[name for name, _ in LEAVES] + ["adapter"],

@@ -19,7 +19,9 @@ class Evaluation(SiloRecord):
 
     `starting_loss` is that of the adapter the round started from (the last published one, or the
     base model in the first round); `silo_only_loss` that of an adapter trained by this silo for as
-    many local steps and never merged, where the silo keeps one.
+    many local steps and never merged, where the silo keeps one; `personal_loss` that of the
+    adapter that it has made for itself beside the federation's, as it is used there, and which
+    never leaves it; None where it makes none, or keeps the loss in.
 
     `records` are the held-out records that were measured; None where they are a small cell or the
     contract lets no counts out. `change_error` is the standard error of `candidate_loss -
@@ -28,6 +30,7 @@ class Evaluation(SiloRecord):
     """
 
     kind: ClassVar[str] = "evaluation"
+    added_fields: ClassVar[tuple[str, ...]] = ("personal_loss",)
 
     candidate_digest: Digest
     tokens: PositiveCount
@@ -38,3 +41,4 @@ class Evaluation(SiloRecord):
     records: Count | None = None
     change_error: StandardError | None = None
     base_change_error: StandardError | None = None
+    personal_loss: Loss | None = None

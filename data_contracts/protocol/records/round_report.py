@@ -31,12 +31,13 @@ from data_contracts.protocol.wire_types import (
 
 
 class SiloLosses(Part):
-    """Held-out losses that the silo signed, in nats per token."""
+    """Held-out losses that the silo signed, in nats per token; `personal` where it told that."""
 
     base: DecimalString
     starting: DecimalString
     candidate: DecimalString
     silo_only: DecimalString | None
+    personal: Annotated[DecimalString | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class SiloSummary(Part):

@@ -12,6 +12,7 @@ Phase = Literal[
     "loading_model",
     "training",
     "training_baseline",
+    "training_personal",
     "evaluating",
     "releasing",
     "done",

@@ -79,7 +79,7 @@ def run_training(
     """
     files, fingerprint = RunFiles(job.output_dir), job.fingerprint()
     earlier = _earlier_training(files, job, fingerprint)
-    if earlier is not None and not _misses_baseline(job, earlier):
+    if earlier is not None and not _misses_something(job, earlier):
         return earlier
     watch = _Watch(files, on_progress, deadline, should_stop, clock or SystemClock())
     recipe = job.recipe
@@ -224,10 +224,12 @@ def _earlier_training(files: RunFiles, job: TrainingJob, fingerprint: str) -> Tr
     return result
 
 
-def _misses_baseline(job: TrainingJob, result: TrainingResult) -> bool:
-    """None is trained where the time was over before the last step."""
+def _misses_something(job: TrainingJob, result: TrainingResult) -> bool:
+    """A baseline, or what a personal adapter is worth; no baseline is trained where the time was
+    over before the last step."""
     is_whole = result.steps == job.recipe.local_steps
-    return job.silo_only.enabled and is_whole and result.silo_only_adapter is None
+    baseline = job.silo_only.enabled and is_whole and result.silo_only_adapter is None
+    return baseline or (job.personal is not None and result.personal is None)
 
 
 def _result_of(files: RunFiles, kind: type[ResultT], fingerprint: str) -> ResultT:

@@ -41,6 +41,7 @@ from silo_agent.training.ranks.lora_model import (
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens, micro_batches
 from silo_agent.training.ranks.packing_check import may_batch, may_pack
+from silo_agent.training.ranks.personal_measures import centre_of
 from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.quantised import compute_as_in_training
@@ -187,6 +188,11 @@ class LoraEngine:
         dist.all_reduce(nats)
         return tuple(zip(nats.tolist(), counts, strict=True))
 
+    def measured_model(self) -> tuple[Any, torch.device]:
+        """The model as it measures, and where it is; forward passes are collective at stage 3."""
+        self._engine.eval()
+        return self._engine.module, self._device
+
     def adapter(self) -> dict[str, Float32Array]:
         """Every adapter tensor in full and in float32, on every rank.
 
@@ -262,7 +268,8 @@ class LoraEngine:
         if mu == 0:
             return None
         parameters = trained_parameters(self._engine.module)
-        return ProximalTerm(parameters, mu, self.spec.backward_passes, _whole)
+        centre = centre_of(job, self._device)
+        return ProximalTerm(parameters, mu, self.spec.backward_passes, _whole, centre)
 
 
 def _stage_3_config(config: dict[str, Any]) -> Any:

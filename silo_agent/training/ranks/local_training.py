@@ -20,6 +20,7 @@ from silo_agent.training.ranks.packing import (
     pack_heldout,
     pack_training,
 )
+from silo_agent.training.ranks.personal_measures import personal_measures, trained_part
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, of_first_rank, peak_rss_bytes
 from silo_agent.training.ranks.shard_cache import ShardCache, Telling
 from silo_agent.training.ranks.starting_tensors import starting_tensors
@@ -98,6 +99,8 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
         _publish(round_, result)
     if job.silo_only.enabled and result.silo_only_adapter is None:
         _publish(round_, _with_baseline(round_, result))
+    if job.personal is not None and result.personal is None:
+        _publish(round_, _with_personal(round_, result))
     dist.barrier()
 
 
@@ -109,7 +112,8 @@ def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     directory = job.shards_dir or files.shards
     telling = Telling(job.prompt_date, _rule(job).room)
     cache = ShardCache(directory, job.model_dir, telling, kept.tokenizer, progress.phase)
-    shards = _Shards(cache.of(job.train_records), cache.of(job.heldout_records))
+    train = trained_part(job, cache.of(job.train_records))
+    shards = _Shards(train, cache.of(job.heldout_records))
     return _Round(job, fingerprint, files, progress, shards, _packed(job, shards), kept)
 
 
@@ -276,6 +280,16 @@ def _with_baseline(round_: _Round, result: TrainingResult) -> TrainingResult:
         "peak_rss_bytes_per_rank": max(result.peak_rss_bytes_per_rank, peak_rss_bytes()),
     }
     return result.model_copy(update=update)
+
+
+def _with_personal(round_: _Round, result: TrainingResult) -> TrainingResult:
+    """Add what a personal adapter is worth here, as it was written."""
+    round_, engine = _begun(round_, round_.job)
+    round_.progress.phase("personal adapter: held-out loss")
+    heldout, whole = round_.packed.heldout, round_.shards.train
+    measures = personal_measures(engine, round_.job, result.adapter, whole, heldout)
+    engine.end()
+    return result.model_copy(update={"personal": measures})
 
 
 def _local_loss(round_: _Round, result: TrainingResult) -> Loss:

@@ -175,13 +175,25 @@ def batch_logits(
     return logits
 
 
+def prompt_states(
+    model: Any, sequence: PackedSequence, places: Sequence[int], device: torch.device
+) -> torch.Tensor:
+    """Last hidden states (places x hidden, float64 on the CPU) at some tokens of a sequence."""
+    options: dict[str, Any] = {"output_hidden_states": True}
+    if _accepts(model, "logits_to_keep"):
+        options["logits_to_keep"] = 1
+    with torch.no_grad():
+        states: torch.Tensor = _forward(model, [sequence], device, **options).hidden_states[-1][0]
+    return states[torch.tensor(places, device=device)].double().cpu()
+
+
 def vocabulary_size(model: Any) -> int:
     """How many token ids the model has embeddings for."""
     return int(model.get_input_embeddings().num_embeddings)
 
 
 def _forward(
-    model: Any, rows: Sequence[PackedSequence], device: torch.device, **options: torch.Tensor
+    model: Any, rows: Sequence[PackedSequence], device: torch.device, **options: Any
 ) -> Any:
     """No attention mask and restarting positions make transformers build the block-diagonal mask,
     row by row.

@@ -16,9 +16,10 @@ import torch
 class ProximalTerm:
     """Adds its gradient to what backward passes leave in `parameters`.
 
-    `start` is what the parameters are now. `whole` gives a parameter's float32 value; it is called
-    for every parameter in the same order on every rank, so it may be collective. Every parameter
-    has to take part in every one of the step's `backward_passes`.
+    They are pulled towards `centre`, float32 tensors under their names, or without one to what they
+    are now. `whole` gives a parameter's float32 value; it is called for every parameter in the same
+    order on every rank, so it may be collective. Every parameter has to take part in every one of
+    the step's `backward_passes`.
     """
 
     def __init__(
@@ -27,11 +28,12 @@ class ProximalTerm:
         mu: float,
         backward_passes: int,
         whole: Callable[[torch.nn.Parameter], torch.Tensor],
+        centre: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self._parameters = parameters
         self._share_of_mu = mu / backward_passes
         self._whole = whole
-        self._start = {name: whole(p).clone() for name, p in parameters.items()}
+        self._start = centre or {name: whole(p).clone() for name, p in parameters.items()}
         self._pull: dict[str, torch.Tensor] = {}
         self._hooks = [
             parameter.register_hook(partial(self._add, name))  # type: ignore[no-untyped-call]

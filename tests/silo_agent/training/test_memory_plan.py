@@ -11,6 +11,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import SiloLayout
 from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig, TrainingSection, parse_config
+from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.engine_spec import PINNED, Stage
 from silo_agent.training.memory import Choice
 from silo_agent.training.memory_plan import (
@@ -252,3 +253,30 @@ def test_offload_to_nvme_is_refused_by_what_it_lacks(
     if find_library("aio") is None:
         with pytest.raises(SiloOperatorError, match="found no libaio"):
             require_offload("nvme")
+
+
+def test_a_personal_adapter_is_counted() -> None:
+    """Beside a dual one the whole of the federation's acts; either trains both factors."""
+    training = TrainingSection(silo_only_baseline=False)
+    only_b = PLAN.model_copy(
+        update={"recipe": PLAN.recipe.model_copy(update={"trained_factors": "b"})}
+    )
+    dual, ditto = (PersonalSection.model_validate({"method": name}) for name in ("dual", "ditto"))
+    held = PINNED["cpu"]
+    beside = work_of(only_b, SILO, training, held, dual).residual_layout
+    more = PLAN.residual_layout.rank if PLAN.residual_layout else 0
+    assert beside is not None and beside.rank == PLAN.layout.rank + more
+    assert work_of(only_b, SILO, training, held, ditto).trained == "both"
+    without = work_of(only_b, SILO, training, held)
+    assert without == work_of(only_b, SILO, training, held, PersonalSection())
+
+
+def test_a_personal_adapter_is_trained_on_the_model_as_it_is_pinned(tmp_path: Path) -> None:
+    model = write_model_folder(tmp_path / "model")
+    training = TrainingSection(precision="bfloat16", silo_only_baseline=False)
+    config = config_with(training)
+    own = config.model_copy(
+        update={"personal": PersonalSection.model_validate({"method": "ditto"})}
+    )
+    half, pinned = (memory_plan(model, PLAN, each).work.held for each in (config, own))
+    assert (half.precision, pinned) == ("bfloat16", PINNED["cpu"])

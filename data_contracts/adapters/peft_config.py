@@ -1,0 +1,31 @@
+"""What plain PEFT asks of a folder with an adapter: two files, one of them made of a layout."""
+
+from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+
+
+def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, object]:
+    """PEFT's LoraConfig as JSON values; every field that matters is explicit.
+
+    Without a `hub_id` the base model's name stands where PEFT looks for one: it tells a reader what
+    to load, and PEFT loads the adapter onto whatever model it is given.
+    """
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model.hub_id or base_model.name,
+        "revision": base_model.hub_revision,
+        "inference_mode": True,
+        "r": layout.rank,
+        "lora_alpha": layout.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": layout.use_rslora,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "target_modules": sorted(target.module for target in layout.targets),
+    }

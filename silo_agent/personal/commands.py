@@ -1,0 +1,49 @@
+"""`silo-agent export --personal DIR`: the personal adapter for use in the institution."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_contracts.errors import SiloOperatorError
+from infra.terminal import plain_console, say
+from silo_agent.command_options import HERE, Home
+from silo_agent.config import load_config
+
+console = plain_console()
+
+Folder = Annotated[
+    Path, typer.Option("--personal", help="New folder for this silo's personal adapter.")
+]
+
+
+def export(personal: Folder, home: Home = HERE) -> None:
+    """Write this silo's newest personal adapter into a folder that plain PEFT loads; the agent may
+    run. Nothing is sent anywhere."""
+    from silo_agent.personal.export import export_personal
+    from silo_agent.personal.kept import newest_of_all
+    from silo_agent.personal.told import losses_words
+
+    config = load_config(home)
+    into = personal.expanduser().absolute()
+    if into.resolve().is_relative_to(config.home):
+        raise SiloOperatorError(
+            "folder for the personal adapter",
+            expected="one outside of the agent's home, in which only the agent writes",
+            found=f"{into}",
+            action="name another folder",
+        )
+    adapter = newest_of_all(config.home)
+    if adapter is None:
+        raise SiloOperatorError(
+            "personal adapter",
+            expected="one that a round of this silo has made",
+            found="none yet",
+            action='set method = "dual" or "ditto" under [personal] in silo-agent.toml and take '
+            "part in a round; one is made after each submission",
+        )
+    export_personal(adapter, into)
+    facts = adapter.facts
+    say(console, f"round {facts.round} of {facts.run}: {losses_words(facts)}")
+    say(console, f"written into {into}; read README.md there. It is made of this silo's records:")
+    say(console, "keep it where they may be.")

@@ -1,0 +1,93 @@
+"""A round's training of the personal adapter, made from the silo's own job of that round.
+
+Same records, as many steps, on the model as it is pinned, since losses are measured on that; both
+factors are trained, and nothing of it is submitted.
+`dual` trains beside the federation's adapter, frozen and whole; `ditto` starts where the federated
+training starts and is pulled back to there.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.round_plan import AdapterLayout
+from silo_agent.collaborators import GlobalAdapter
+from silo_agent.personal.joined import joined_file, joined_layout
+from silo_agent.personal_settings import PersonalSection
+from silo_agent.training.engine_spec import PINNED
+from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
+from silo_agent.training.personal_part import PersonalPart
+
+DIRECTORY = "personal"
+"""Below the directory of a round's work, with which it goes."""
+BESIDE_NAME = "beside.safetensors"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What acts, frozen, with the personal adapter; no file, no layout: nothing does."""
+
+    path: Path | None
+    layout: AdapterLayout | None
+
+
+def personal_job(
+    federated: TrainingJob,
+    section: PersonalSection,
+    beside: Beside,
+    previous: Path | None,
+    end: datetime,
+) -> TrainingJob:
+    """The training of a personal adapter that goes on from `previous`, or begins anew without.
+
+    With fewer steps where the time until `end` is too short for all of them.
+    """
+    is_dual = section.method == "dual"
+    centre = None if is_dual else federated.starting_adapter
+    free = {
+        "trained_factors": "both",
+        "proximal_mu": Decimal("0") if is_dual else section.pull,
+        "least_steps": None,
+    }
+    pinned = PINNED[federated.device]
+    changes = {
+        "precision": pinned.precision,
+        "base_weights": pinned.base_weights,
+        "recipe": federated.recipe.model_copy(update=free),
+        "starting_adapter": previous or centre,
+        "starting_residual": beside.path,
+        "residual_layout": beside.layout,
+        "output_dir": federated.output_dir / DIRECTORY,
+        "least_steps": 1,
+        "end_by": end,
+        "measure_base": False,
+        "measure_starting": False,
+        "measure_local": False,
+        "silo_only": SiloOnlyBaseline(),
+        "personal": PersonalPart(centre=centre, is_mixed=is_dual),
+    }
+    return federated.model_copy(update=changes)
+
+
+def what_acts_beside(
+    federated: TrainingJob, method: str, plan: RoundPlan, starting: GlobalAdapter
+) -> Beside:
+    """For `dual` the federation's adapter, with its residual in one file; for `ditto` whatever acts
+    beside the federated training."""
+    if method == "ditto":
+        path = federated.starting_residual
+        return Beside(path, federated.residual_layout if path else None)
+    if starting.path is None:
+        return Beside(None, None)
+    if starting.residual is None or plan.residual_layout is None:
+        return Beside(starting.path, plan.layout)
+    parts = (
+        open_adapter(starting.path, plan.layout),
+        open_adapter(starting.residual, plan.residual_layout),
+    )
+    path = federated.output_dir / DIRECTORY / BESIDE_NAME
+    joined_file(path, parts)
+    return Beside(path, joined_layout([part.layout for part in parts]))

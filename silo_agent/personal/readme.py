@@ -1,0 +1,107 @@
+"""The page in an exported folder: how the adapter is loaded, and for `dual` how the gate is asked.
+
+The code in it is run by a test.
+"""
+
+from data_contracts.protocol.records.round_plan import ANY_DAY
+from silo_agent.personal.kept import PersonalAdapter, PersonalFacts
+from silo_agent.personal.told import losses_words
+
+_PAGE = """\
+# A personal adapter
+
+Made by one institution for itself, from its own records. It was never part of what the federation
+exchanges. Whoever has it can learn something of those records: keep it where they may be.
+
+Round {round} of {run}, {words}.
+Trained on and measured with {base_model}, files with digest
+`{digest}`. What it was made of is in `provenance.json`.
+
+## Loading
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(base_folder)
+base = AutoModelForCausalLM.from_pretrained(base_folder)
+model = PeftModel.from_pretrained(base, folder).eval()
+```
+
+`folder` is this folder, `base_folder` that of the base model. Ask in one turn of the model's chat
+template, with `add_generation_prompt=True`{day}.
+"""
+
+_GATE = """
+## Which prompts it is for
+
+On text like this institution's it is better, on other text the federation's adapter may be. The
+gate tells them apart by the prompt alone: where its last hidden state is like those of the prompts
+that were trained on, this adapter acts; elsewhere {other} does.
+
+```python
+import json
+from pathlib import Path
+
+import torch
+
+gate = json.loads((Path(folder) / "gate.json").read_text())
+threshold, centre = gate["threshold"], torch.tensor(gate["centre"])
+{load}
+
+def likeness(ids):
+    \"\"\"Of a prompt's token ids, 1 x tokens.\"\"\"
+{without}
+    state = found.hidden_states[-1][0, -1].float().cpu()
+    return torch.cosine_similarity(state, centre, dim=0).item()
+
+
+def is_own(ids):
+    \"\"\"Whether the personal adapter is the one to answer this prompt.\"\"\"
+    return threshold is not None and likeness(ids) >= threshold
+```
+
+Then {then}.
+"""
+
+_WITH_GLOBAL = """\
+    model.set_adapter("global")
+    with torch.no_grad():
+        found = model(input_ids=ids, output_hidden_states=True)"""
+_WITH_BASE = """\
+    with torch.no_grad(), model.disable_adapter():
+        found = model(input_ids=ids, output_hidden_states=True)"""
+
+
+def readme(adapter: PersonalAdapter) -> str:
+    """The page of an exported adapter."""
+    facts = adapter.facts
+    dated = (
+        "" if facts.prompt_date == ANY_DAY else f", on the day {facts.prompt_date} where it asks"
+    )
+    page = _PAGE.format(
+        round=facts.round,
+        run=facts.run,
+        words=losses_words(facts),
+        base_model=facts.base_model.name,
+        digest=facts.base_model.digest,
+        day=dated,
+    )
+    return page + (_gate(facts) if facts.measures.gate is not None else "")
+
+
+def _gate(facts: PersonalFacts) -> str:
+    if facts.beside_layout is None:
+        return _GATE.format(
+            other="the base model",
+            load="",
+            without=_WITH_BASE,
+            then="generate as usual where `is_own`, and within `model.disable_adapter()` elsewhere",
+        )
+    return _GATE.format(
+        other="the adapter in `global/`",
+        load='model.load_adapter(str(Path(folder) / "global"), adapter_name="global")\n',
+        without=_WITH_GLOBAL,
+        then='`model.set_adapter("default")` where `is_own`, `model.set_adapter("global")` '
+        "elsewhere, and generate",
+    )
