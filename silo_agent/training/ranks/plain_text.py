@@ -25,7 +25,7 @@ class Documents:
 
     def of_many(self, documents: Sequence[str]) -> list[Sequence[Conversation | None]]:
         """The pieces of each; (None,) for one that spells control tokens which this tokenizer can
-        only give as such."""
+        only give as such, or that nothing is left to mark with."""
         found = zip(documents, self._text.ids_of(list(documents)), strict=True)
         return [self._pieces(text, ids) for text, ids in found]
 
@@ -43,6 +43,8 @@ class Documents:
     def _as_text(self, text: str) -> list[int] | None:
         """Only what spells a control token is encoded apart; all of it where that is not enough."""
         marks = marks_for(text)
+        if marks is None:
+            return None
         for whole in (False, True):
             marked = self._text.marked(text, marks, whole=whole)
             ids = self._text.ids_of_marked(marked, marks)

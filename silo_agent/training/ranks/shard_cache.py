@@ -30,8 +30,8 @@ from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_
 from silo_agent.training.ranks.told_records import ToldRecords
 
 OLDEST_FORM = "instruction"
-FORMAT = 1
-"""Raised whenever the same records would become other tokens."""
+FORMAT, FORMAT_OF_OTHERS = 1, 2
+"""Raised whenever the same records would become other tokens: of any form, of all but the oldest."""
 
 BYTES_AT_A_TIME = 2**18
 """Of records that are tokenised together: enough for all cores, and little memory."""
@@ -113,7 +113,8 @@ class ShardCache:
         libraries = [version(name) for name in _LIBRARIES]
         of_records = artifact_of_file(records).digest
         # The oldest form is described as it was before there were others.
-        of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name]
+        is_oldest = form.name == OLDEST_FORM
+        of_form: list[str | int] = [] if is_oldest else [form.name, FORMAT_OF_OTHERS]
         of_form += [] if form.needs_template else [self._telling.room]
         day = self._telling.day
         described = rfc8785.dumps([FORMAT, of_records, files, day, libraries, *of_form])

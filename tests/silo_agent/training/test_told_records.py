@@ -141,13 +141,13 @@ def test_answers_apart_are_bounded(tokenizer: Any, monkeypatch: pytest.MonkeyPat
     tokenizer.chat_template = FORGETFUL
     monkeypatch.setattr("silo_agent.training.ranks.chat_turns.MOST_LETTERS_APART", 400)
     short, long = told(tokenizer, "chat", talk("q", "a", "r", "b"), talk(*SENTENCES))
-    assert len(short) == 2 and long[0].refused
+    assert len(short) == 2 and long[0].refused == "length"
 
 
 def test_a_template_that_refuses_a_record_leaves_it_out(tokenizer: Any) -> None:
     tokenizer.chat_template = REFUSES_SYSTEM
     first, second = told(tokenizer, "chat", talk("q", "a", system="s"), talk("q", "a"))
-    assert first == (Conversation([], [], refused=True),)
+    assert first == (Conversation([], [], refused="template"),)
     assert second == told(tokenizer, "chat", talk("q", "a"))[0]
 
 
