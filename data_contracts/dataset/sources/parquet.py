@@ -3,9 +3,12 @@
 Guaranteed in this order: the columns are there and their names are distinct; no page of them
 expands beyond `MAX_PAGE_BYTES`; a batch holds about `BATCH_BYTES` of text, however the pages were
 encoded. A column with a dictionary stays one until its cells have been measured, so that few
-bytes cannot become many. Of a list of messages the average number in a row decides, so a file with
-one row of very many takes as much memory as that row. Checksums of pages are verified where the
-file has them.
+bytes cannot become many. Of a list of messages the average number in a row decides. A row cannot be
+read in part, and how many values it holds is not known before: a row group may have
+`MAX_LISTED_VALUES` beyond one a row, about 30 bytes each, so one row of that many costs a quarter
+of a GiB and is then found too long. Not bounded before it is read is the text of a single row of
+many messages where plain pages follow a dictionary, or where values repeat those before them. That
+needs a file that was made for it. Checksums of pages are verified where the file has them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,11 +31,17 @@ from data_contracts.dataset.sources.parquet_pages import PageRefusedError, PageS
 
 BATCH_BYTES = 16 * 1024 * 1024
 MAX_BATCH_ROWS = 4096
+MAX_LISTED_VALUES = 8 * 1024 * 1024
+"""Values of lists in a row group beyond one for each row, all of which one row may hold."""
 _METADATA_BYTES = 64 * 1024 * 1024
 _READ_BUFFER_BYTES = 1024 * 1024
 _INDEX_BYTES = 64
 """Assumed for cells of a dictionary: an index and what measuring it takes."""
 
+_TOO_MANY_VALUES = (
+    f"a row group with more than {MAX_LISTED_VALUES:,} values in lists beyond one a row; write it "
+    "with smaller row groups"
+)
 _LONGEST_OF_DICTIONARY = 32
 """Where plain pages follow a dictionary, it cannot be kept, and its cells are copied: for them one
 in so many bytes of the dictionary is assumed, so that a hostile one costs 32 * BATCH_BYTES."""
@@ -84,6 +93,8 @@ class ParquetTable:
                         raise PageRefusedError("not in every row group")
                     for path, chunk in chunks.items():
                         sizes[path] = page_sizes(file, chunk.start, chunk.length)
+                        if sizes[path].values - group.rows > MAX_LISTED_VALUES:
+                            raise PageRefusedError(_TOO_MANY_VALUES)
         return sizes
 
     @contextmanager

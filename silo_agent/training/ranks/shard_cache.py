@@ -31,7 +31,7 @@ from silo_agent.training.ranks.told_records import ToldRecords
 
 OLDEST_FORM = "instruction"
 FORMAT, FORMAT_OF_OTHERS = 1, 2
-"""Raised whenever the same records would become other tokens: of any form, of all but the oldest."""
+"""Raised whenever the same records would become other tokens: of any form, or of newer ones."""
 
 BYTES_AT_A_TIME = 2**18
 """Of records that are tokenised together: enough for all cores, and little memory."""
