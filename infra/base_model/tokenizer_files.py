@@ -89,10 +89,18 @@ def special_tokens(model_dir: Path) -> dict[str, str]:
 
 def has_end(model_dir: Path) -> bool:
     """Whether anything names the token at which the model's answers end."""
-    if "eos_token" in special_tokens(model_dir):
-        return True
-    named = (json_object(model_dir / name) for name in _EOS_NAMES)
-    return any(config.get("eos_token_id") is not None for config in named)
+    return "eos_token" in special_tokens(model_dir) or named_end(model_dir) is not None
+
+
+def named_end(model_dir: Path) -> int | None:
+    """The id of the token that ends what the model writes, as its configurations name it; of
+    several the first, which is that of a text before those of turns."""
+    for name in _EOS_NAMES:
+        found = json_object(model_dir / name).get("eos_token_id")
+        ends = found if isinstance(found, list) else [found]
+        if ends and type(ends[0]) is int and ends[0] >= 0:
+            return ends[0]
+    return None
 
 
 def highest_token(model_dir: Path) -> int | None:

@@ -22,6 +22,7 @@ from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.forms.lines import form_of_file, read_lines
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
+from infra.base_model.tokenizer_files import named_end
 from infra.disk.durable_files import aside
 from infra.disk.file_lock import in_turn
 from infra.disk.model_files import model_files
@@ -99,7 +100,8 @@ class ShardCache:
 
     def _conversations(self, records: Path, form: Form) -> Iterator[Conversation | None]:
         tokenizer = self._tokenizer(self._model_dir)
-        encoder = ToldRecords(tokenizer, self._telling.day, self._telling.room)
+        day, room = self._telling.day, self._telling.room
+        encoder = ToldRecords(tokenizer, day, room, named_end(self._model_dir))
         for some in _some_at_a_time(read_lines(records, form)):
             for told in form.told(some, encoder):
                 yield from told
