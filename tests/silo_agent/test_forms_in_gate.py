@@ -94,7 +94,8 @@ def test_files_that_are_marked_without_their_form_are_made_anew(tmp_path: Path) 
     marker = files.train.with_name("made-for.json")
     whole = marker.read_bytes()
     digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
-    for other in ([], ["classification", 1], ["text", 0]):
+    others: list[list[str | int]] = [[], ["classification", 1], ["text", 0]]
+    for other in others:
         marker.write_bytes(rfc8785.dumps([found, *digests, *other]))
         files.shards.mkdir()
         silo.gate.splits(found)

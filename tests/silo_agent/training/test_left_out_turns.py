@@ -21,14 +21,13 @@ from tests.model_folders import set_template
 from tests.silo_agent.training.test_told_records import (
     DAY,
     FORGETFUL,
-    SENTENCES,
     TALKS,
     rendered,
     talk,
     told,
 )
 from tests.silo_agent.training.tiny_jobs import TinySilo, shard_of
-from tests.tiny_model import CHAT_TEMPLATE
+from tests.tiny_model import CHAT_TEMPLATE, SENTENCES
 
 EVERY_MARK = "".join(map(chr, range(0xE000, 0xF8FF, 2)))
 

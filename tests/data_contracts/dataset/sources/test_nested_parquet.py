@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES
+from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, Example
 from data_contracts.dataset.sources.arrow_messages import BYTES_OF_A_VALUE, MOST_VALUES, row_sizes
 from data_contracts.dataset.sources.data_source import DataSource
 from data_contracts.dataset.sources.parquet import MAX_LISTED_VALUES
@@ -89,6 +89,7 @@ def test_texts_of_messages_may_be_binary_as_columns_may(tmp_path: Path, kind: An
     struct = pa.struct([("role", kind), ("content", kind)])
     written(tmp_path, pa.array(encoded, pa.list_(struct)))
     found = rows_of(CHATS, tmp_path)
+    assert isinstance(found[0], Example)
     assert [tuple(message) for message in found[0].messages] == [
         ("user", "q\u00e9"),
         ("assistant", "a"),
