@@ -64,8 +64,7 @@ def _plain(word: str) -> str:
 
 def _known_form(form: Any) -> Any:
     if form not in TRAINED_FORMS:
-        forms = ", ".join(TRAINED_FORMS)
-        raise ValueError(f"expected one of {forms}; the format of the data stands under servers")
+        raise ValueError(f"expected one of {', '.join(TRAINED_FORMS)}; formats stand under servers")
     return form
 
 

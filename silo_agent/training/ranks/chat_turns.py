@@ -112,7 +112,9 @@ class ChatTurns:
         for whole in (False, True):
             # What says nothing stays so: a template may ask.
             marked = [
-                Message(role, self._text.marked(content, marks, whole=whole and content != ""))
+                Message(role, content)
+                if is_blank(content)
+                else Message(role, self._text.marked(content, marks, whole=whole))
                 for role, content in messages
             ]
             rendered = self._rendered(marked)
