@@ -33,6 +33,14 @@ _FAULTS = (
 Strftime = Callable[[str], str]
 
 
+class NoBorderError(DataStewardError):
+    """A prompt's part changes with its answer, so that nobody can say where the answer begins."""
+
+
+class TooLongApartError(DataStewardError):
+    """Answers that have to stand apart are too many, or too long, with what comes before them."""
+
+
 def on_day(day: str) -> Strftime:
     """`strftime_now` for a template: midnight of `day`, "2026-11-29"."""
     return datetime.fromisoformat(day).strftime
@@ -77,15 +85,17 @@ class ChatTemplate:
             raise _no_border()
         return Turn(before, rest)
 
-    def told(self, messages: Sequence[dict[str, str]]) -> Told:
+    def told(self, messages: Sequence[dict[str, str]], most_apart: int | None = None) -> Told:
         """A conversation of any turns, of which one at least is the user's, and a later one the
         assistant's. A greeting before the first question is a turn where the template can begin
         with nothing, and else a part of what comes before the first answer.
 
-        Raises DataStewardError when the template raises on it, or has no border before an answer.
+        Raises DataStewardError when the template raises on it, NoBorderError when it has no border
+        before an answer, and TooLongApartError as soon as answers that have to stand apart are
+        more than `most_apart` letters in all, with what comes before each.
         """
         turns: list[Turn] = []
-        done, is_stable = "", True
+        done, apart, letters = "", False, 0
         for place, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -95,16 +105,16 @@ class ChatTemplate:
             whole = self._rendered(messages[: place + 1], for_answer=False)
             if not whole.startswith(before) or whole == before:
                 raise _no_border()
-            is_stable = is_stable and before.startswith(done)
-            turns.append(Turn(before, whole[len(before) :]))
+            becomes_apart = not apart and not before.startswith(done)
+            apart, letters = apart or becomes_apart, letters + len(whole)
+            if apart and most_apart is not None and letters > most_apart:
+                raise _too_long_apart(most_apart)
+            # While turns go on from one another only what each adds is kept: whole beginnings of a
+            # thousand turns would be a thousand times the conversation.
+            turns = _each_whole(turns) if becomes_apart else turns
+            turns.append(Turn(before if apart else before[len(done) :], whole[len(before) :]))
             done = whole
-        if not is_stable:
-            return Told(tuple(turns), apart=True)
-        ends = [0, *(len(turn.before) + len(turn.answer) for turn in turns)]
-        joined = (
-            Turn(turn.before[end:], turn.answer) for turn, end in zip(turns, ends, strict=False)
-        )
-        return Told(tuple(joined), apart=False)
+        return Told(tuple(turns), apart)
 
     def _before(self, messages: Sequence[dict[str, str]]) -> str | None:
         """What comes before an answer; None where nobody has asked yet, and the template asks who
@@ -156,19 +166,41 @@ def chosen_template(found: object) -> str:
     return found
 
 
+def _each_whole(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns that go on from one another, each with all that comes before it."""
+    whole: list[Turn] = []
+    done = ""
+    for turn in turns:
+        whole.append(Turn(done + turn.before, turn.answer))
+        done += turn.before + turn.answer
+    return whole
+
+
 def _no_border() -> DataStewardError:
     return template_fault(
         "one whose prompt part stays the same when the answer follows",
         "a prompt part that changes with the answer, so no border can be found",
+        NoBorderError,
     )
 
 
-def template_fault(expected: str, found: str) -> DataStewardError:
+def _too_long_apart(most: int) -> DataStewardError:
+    return template_fault(
+        f"one that keeps earlier turns, or conversations of at most {most:,} letters when each "
+        "answer is told behind all that comes before it",
+        "more letters",
+        TooLongApartError,
+    )
+
+
+def template_fault(
+    expected: str, found: str, kind: type[DataStewardError] = DataStewardError
+) -> DataStewardError:
     """The one message for a template that cannot be trained with.
 
     Nobody at the silo can mend it, so it is a reason to refuse rounds and none to end the agent.
     """
-    return DataStewardError(
+    return kind(
         "chat template of the base model",
         expected=expected,
         found=found,

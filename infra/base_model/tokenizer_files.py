@@ -13,6 +13,7 @@ from infra.base_model.chat_template import (
     Strftime,
     chosen_template,
 )
+from infra.base_model.template_sample import sample_told, shape_of
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_NAME = "tokenizer.json"
@@ -46,23 +47,26 @@ def template_notes(model_dir: Path) -> list[str]:
     if not has_template(model_dir):
         return ["no chat template: for contracts of plain text alone (form text)"]
     template = chat_template(model_dir, lambda _format: DATE)
-    exchange = [
-        {"role": "user", "content": PROMPT},
-        {"role": "assistant", "content": ANSWER},
-    ]
+    exchange = ("user", "assistant")
     notes: list[str] = []
     try:
-        if template.told([*exchange, *exchange]).apart:
+        if sample_told(template, shape_of(*exchange, *exchange)).apart:
             notes.append(
                 "its chat template changes earlier turns when later ones follow: answers of a "
                 "conversation are told one by one, each behind what comes before it"
             )
     except DataStewardError:
-        notes.append("its chat template refuses several turns: such conversations are left out")
+        notes.append(
+            "its chat template refuses several turns, or does not render all of them: such "
+            "conversations are left out"
+        )
     try:
-        template.told([{"role": "system", "content": PROMPT}, *exchange])
+        sample_told(template, shape_of("system", *exchange))
     except DataStewardError:
-        notes.append("its chat template refuses a system message: such conversations are left out")
+        notes.append(
+            "its chat template refuses a system message, or does not render it: such "
+            "conversations are left out"
+        )
     return notes
 
 
@@ -85,10 +89,18 @@ def special_tokens(model_dir: Path) -> dict[str, str]:
 
 def has_end(model_dir: Path) -> bool:
     """Whether anything names the token at which the model's answers end."""
-    if "eos_token" in special_tokens(model_dir):
-        return True
-    named = (json_object(model_dir / name) for name in _EOS_NAMES)
-    return any(config.get("eos_token_id") is not None for config in named)
+    return "eos_token" in special_tokens(model_dir) or named_end(model_dir) is not None
+
+
+def named_end(model_dir: Path) -> int | None:
+    """The id of the token that ends what the model writes, as its configurations name it; of
+    several the first, which is that of a text before those of turns."""
+    for name in _EOS_NAMES:
+        found = json_object(model_dir / name).get("eos_token_id")
+        ends = found if isinstance(found, list) else [found]
+        if ends and type(ends[0]) is int and ends[0] >= 0:
+            return ends[0]
+    return None
 
 
 def highest_token(model_dir: Path) -> int | None:

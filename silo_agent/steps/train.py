@@ -80,13 +80,8 @@ def _tell_packing(number: int, packing: PackingCounts) -> None:
             packing.spell_controls,
             packing.conversations,
         )
-    if packing.refused:
-        log.warning(
-            "round %d: %d conversations were left out, because the base model's chat template "
-            "refuses them (some refuse a system message, or two turns of one side in a row)",
-            number,
-            packing.refused,
-        )
+    for count, why in _left_out(packing):
+        log.warning("round %d: %d %s", number, count, why)
     if packing.apart:
         log.warning(
             "round %d: the base model's chat template changes earlier turns when later ones "
@@ -102,6 +97,34 @@ def _tell_packing(number: int, packing: PackingCounts) -> None:
             packing.continued,
             packing.conversations,
         )
+
+
+def _left_out(packing: PackingCounts) -> list[tuple[int, str]]:
+    """How many records were left out, and why, for each reason that is no lack of room."""
+    told = [
+        (
+            packing.refused,
+            "conversations were left out, because the base model's chat template refuses them or "
+            "does not render all of their turns (some do not take a system message, or two turns "
+            "of one side in a row)",
+        ),
+        (
+            packing.without_border,
+            "conversations were left out, because the base model's chat template gives no border "
+            "before an answer",
+        ),
+        (
+            packing.too_long_apart,
+            "conversations were left out, because their answers, each told behind all that comes "
+            "before it, are too long: split them into shorter ones",
+        ),
+        (
+            packing.untellable,
+            "records were left out, because they spell control tokens of the base model and "
+            "cannot be told as text with its tokenizer",
+        ),
+    ]
+    return [(count, why) for count, why in told if count]
 
 
 def _submission(

@@ -39,6 +39,9 @@ WORK, SILO_ONLY = "work", "silo-only"
 """Directories of the home, with one for each run below."""
 NVME = "nvme"
 
+_SOUND: set[tuple[Path, str, bool]] = set()
+"""Folders of models, by their digest, that this process has found to be sound."""
+
 
 @dataclass(frozen=True)
 class LocalJobs:
@@ -190,7 +193,11 @@ class LocalJobs:
                 action="restore the model's files, or correct its digest in the policy",
             )
         needs_template = has_template(path) or form_of_file(records).needs_template
-        require_sound(path, needs_template=needs_template)
+        # Files of one digest stay as sound as they were, and a tokenizer takes a third of a second.
+        asked = (path, found, needs_template)
+        if asked not in _SOUND:
+            require_sound(path, needs_template=needs_template)
+            _SOUND.add(asked)
         return path
 
     def _offload_dir(self) -> Path | None:

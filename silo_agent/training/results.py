@@ -10,7 +10,9 @@ from silo_agent.training.personal_part import PersonalMeasures
 
 class PackingCounts(JobValue):
     """How the training records became sequences. `truncated` lost their end, `skipped` had a
-    prompt that left no room for an answer, or were `refused` by the chat template; `passes` above 1
+    prompt that left no room for an answer, were `refused` by the chat template, have no border
+    before an answer with it, are too long as answers told apart, or are `untellable`: they spell
+    control tokens that cannot be told as text. `passes` above 1
     means that the data was used again. Of the conversations that were used so many are one answer
     of several, told `apart` because the template changes earlier turns, and so many `continued` the
     document (or the conversation) of the one before.
@@ -23,6 +25,9 @@ class PackingCounts(JobValue):
     passes: int
     spell_controls: int = 0
     refused: int = 0
+    without_border: int = 0
+    too_long_apart: int = 0
+    untellable: int = 0
     apart: int = 0
     continued: int = 0
     together: bool = True

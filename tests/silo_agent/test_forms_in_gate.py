@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 
 from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import DataStewardError
+from data_contracts.protocol.artifact import artifact_of_file
 from silo_agent.gate.steward_page import render_page
 from silo_agent.gate.steward_view import steward_view
 from tests.data_contracts.dataset.contract_samples import CONTRACT, sample_record
@@ -82,6 +84,23 @@ def test_a_contract_of_another_form_makes_the_files_anew(tmp_path: Path) -> None
     files = silo.gate.splits(silo.check().findings_digest)
     assert form_of_file(files.train).name == "text"
     assert not files.shards.exists()
+
+
+def test_files_that_are_marked_without_their_form_are_made_anew(tmp_path: Path) -> None:
+    silo = SampleSilo(tmp_path, PLAIN)
+    silo.write_records([*map(of_text, range(NUMBER))])
+    found = silo.check().findings_digest
+    files = silo.gate.splits(found)
+    marker = files.train.with_name("made-for.json")
+    whole = marker.read_bytes()
+    digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
+    others: list[list[str | int]] = [[], ["classification", 1], ["text", 0]]
+    for other in others:
+        marker.write_bytes(rfc8785.dumps([found, *digests, *other]))
+        files.shards.mkdir()
+        silo.gate.splits(found)
+        assert marker.read_bytes() == whole
+        assert not files.shards.exists()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def _plain(word: str) -> str:
 
 def _known_form(form: Any) -> Any:
     if form not in TRAINED_FORMS:
-        raise ValueError("expected one of " + ", ".join(TRAINED_FORMS))
+        raise ValueError(f"expected one of {', '.join(TRAINED_FORMS)}; formats stand under servers")
     return form
 
 

@@ -10,6 +10,6 @@ from data_contracts.dataset.forms.text import PlainText
 FORMS: dict[str, Form] = {
     form.name: form for form in (Instruction(), Chat(), Classification(), PlainText(), ImageText())
 }
-"""By name. A line that has the fields of several is of the first of them."""
+"""By name, in the order in which they are told."""
 
 TRAINED_FORMS = tuple(name for name, form in FORMS.items() if form.is_trained)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_contracts.dataset.examples import Example, Message
+from data_contracts.dataset.forms.chat_message import ROLES, said_in
 from data_contracts.dataset.forms.form import (
     Encoder,
     Form,
@@ -18,24 +19,6 @@ from data_contracts.shown_text import is_blank
 
 MAX_MESSAGES = 1000
 """A template renders the beginning of a conversation once for each of its turns."""
-
-_KEYS = (("role", "content"), ("from", "value"))
-_ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
-_MORE_THAN_TEXT = (
-    *("tool_calls", "tool_call_id", "function_call", "functions", "tools"),
-    *("reasoning_content", "reasoning", "thinking"),
-    *("image", "images", "audio", "video", "videos", "files"),
-)
-"""Keys of a message that say something beside its text; absent, empty and null say nothing."""
-
-_SHARES = ("weight", "train", "loss")
-"""Keys with which other trainers leave a turn out; here every turn of the assistant counts."""
 
 
 class Chat(Form):
@@ -105,22 +88,12 @@ def messages_of(value: Any) -> tuple[Message, ...]:
 
 
 def _message(message: Any) -> Message:
-    if not isinstance(message, dict):
-        raise LineRefusedError("has a message that is no object")
-    for role_key, content_key in _KEYS:
-        role, content = message.get(role_key), message.get(content_key)
-        if not isinstance(role, str):
-            continue
-        if any(message.get(key) for key in _MORE_THAN_TEXT):
-            raise LineRefusedError("has a message with tool calls, or with more than its text")
-        if any(message.get(key) in (0,) for key in _SHARES):
-            raise LineRefusedError("has a message that says it is not to be learned")
-        if role not in _ROLES:
-            raise LineRefusedError("has a message of a role other than system, user, assistant")
-        if not isinstance(content, str):
-            raise LineRefusedError("has a message whose content is not text")
-        return Message(_ROLES[role], content)
-    raise LineRefusedError("has a message without role and content")
+    role, content = said_in(message)
+    if role not in ROLES:
+        raise LineRefusedError("has a message of a role other than system, user, assistant")
+    if not isinstance(content, str):
+        raise LineRefusedError("has a message whose content is not text")
+    return Message(ROLES[role], content)
 
 
 def _has_empty_turn(messages: Sequence[Message]) -> bool:

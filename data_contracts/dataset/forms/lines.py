@@ -1,7 +1,8 @@
 """A file of training records, one JSON object a line, all of them of one form.
 
-The form is that whose fields the first record has; the data gate writes such files, and whoever
-has a public set to measure on. Messages count records from 1 and never say what is in them.
+The form is that whose fields the first record has, and every record has to have those of no other;
+the data gate writes such files, and whoever has a public set to measure on. A field that is null is
+none. Messages count records from 1 and never say what is in them.
 """
 
 import json
@@ -51,9 +52,9 @@ def bad_records(name: str, found: str) -> DataStewardError:
 
 def _record(name: str, number: int, line: bytes, form: Form) -> Any:
     record = _object(name, number, line)
-    if not _has_fields(record, form):
-        found = _form_of(record, name, number).name
-        raise bad_records(name, f"{found} in record {number}, and {form.name} before it")
+    found = _form_of(record, name, number)
+    if found is not form:
+        raise bad_records(name, f"{found.name} in record {number}, and {form.name} before it")
     try:
         return form.read(record)
     except LineRefusedError as refused:
@@ -71,11 +72,22 @@ def _object(name: str, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _form_of(record: dict[str, Any], name: str, number: int) -> Form:
-    for form in map(FORMS.__getitem__, TRAINED_FORMS):
-        if _has_fields(record, form):
-            return form
-    raise bad_records(name, f"something else in record {number}")
+    """The only one whose fields it has, but for those whose fields another one has as well."""
+    stated = {field for field, value in record.items() if value is not None}
+    # Where a field says nothing, its form still knows what to say of that.
+    forms = _with_fields(stated) or _with_fields(set(record))
+    forms = [form for form in forms if not any(_is_part(form, other) for other in forms)]
+    if len(forms) > 1:
+        named = " and ".join(form.name for form in forms)
+        raise bad_records(name, f"the fields of {named} in record {number}, which may be either")
+    if not forms:
+        raise bad_records(name, f"something else in record {number}")
+    return forms[0]
 
 
-def _has_fields(record: dict[str, Any], form: Form) -> bool:
-    return all(field in record for field in form.fields)
+def _with_fields(fields: set[str]) -> list[Form]:
+    return [form for form in map(FORMS.__getitem__, TRAINED_FORMS) if fields >= set(form.fields)]
+
+
+def _is_part(form: Form, other: Form) -> bool:
+    return set(form.fields) < set(other.fields)

@@ -14,7 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.dataset.examples import MAX_EXAMPLE_BYTES, UnreadableRow
-from data_contracts.dataset.sources.arrow_messages import is_list_of_messages, row_sizes
+from data_contracts.dataset.sources.arrow_messages import (
+    holds_binary,
+    is_list_of_messages,
+    row_sizes,
+)
 from data_contracts.dataset.sources.chat import conversation_fields
 from data_contracts.dataset.sources.columns import Column
 from data_contracts.dataset.sources.data_source import DataUnavailableError
@@ -100,8 +104,8 @@ def _cells(array: Any) -> list[Any]:
     try:
         cells: list[Any] = array.to_pylist()
     except (ValueError, OverflowError):
-        return [_value(cell) for cell in array]
-    return cells
+        cells = [_value(cell) for cell in array]
+    return list(map(_with_text, cells)) if holds_binary(array.type) else cells
 
 
 def _texts(array: Any) -> list[Any]:
@@ -110,6 +114,15 @@ def _texts(array: Any) -> list[Any]:
     except UnicodeDecodeError:
         cells = [scalar.as_buffer().to_pybytes() if scalar.is_valid else None for scalar in array]
     return [_decoded(cell) if isinstance(cell, bytes) else cell for cell in cells]
+
+
+def _with_text(value: Any) -> Any:
+    """A list of messages whose texts are in columns of a binary type."""
+    if isinstance(value, list):
+        return list(map(_with_text, value))
+    if isinstance(value, dict):
+        return {name: _with_text(each) for name, each in value.items()}
+    return _decoded(value) if isinstance(value, bytes) else value
 
 
 def _value(scalar: Any) -> Any:

@@ -10,13 +10,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from data_contracts.dataset.forms.chat_message import ROLES, said_in
+from data_contracts.dataset.forms.form import LineRefusedError
 from data_contracts.dataset.sources.columns import Column
 from data_contracts.dataset.sources.field_values import ValueRefusedError
 from data_contracts.protocol.strict_json import distinct_names
 
-_KEYS = (("role", "content"), ("from", "value"))
-_ASKS = frozenset({"user", "human"})
-_ANSWERS = frozenset({"assistant", "gpt"})
 _EXPECTED = (
     "is no conversation of one user's text and one assistant's; "
     "mapped to messages it may have more turns"
@@ -44,19 +43,20 @@ def question_and_answer(value: Any) -> tuple[Any, Any]:
     if not isinstance(messages, list) or len(messages) != 2:
         raise ValueRefusedError(_EXPECTED)
     (asker, question), (answerer, answer) = map(_said, messages)
-    if asker not in _ASKS or answerer not in _ANSWERS:
+    if (ROLES.get(asker), ROLES.get(answerer)) != ("user", "assistant"):
         raise ValueRefusedError(_EXPECTED)
     return question, answer
 
 
 def _said(message: Any) -> tuple[str, str]:
     """Who says what."""
-    for role, content in _KEYS:
-        if isinstance(message, dict) and isinstance(message.get(role), str):
-            said = message.get(content)
-            if isinstance(said, str):
-                return message[role], said
-    raise ValueRefusedError(_EXPECTED)
+    try:
+        role, said = said_in(message)
+    except LineRefusedError as refused:
+        raise ValueRefusedError(f"{_EXPECTED} ({refused})") from None
+    if not isinstance(said, str):
+        raise ValueRefusedError(_EXPECTED)
+    return role, said
 
 
 def _parsed(text: str) -> Any:

@@ -3,9 +3,14 @@
 Guaranteed in this order: the columns are there and their names are distinct; no page of them
 expands beyond `MAX_PAGE_BYTES`; a batch holds about `BATCH_BYTES` of text, however the pages were
 encoded. A column with a dictionary stays one until its cells have been measured, so that few
-bytes cannot become many. Of a list of messages the average number in a row decides, so a file with
-one row of very many takes as much memory as that row. Checksums of pages are verified where the
-file has them.
+bytes cannot become many. Of a list of messages the average number in a row decides. A row cannot be
+read in part, and how many values it holds is not known before: a row group may have
+`MAX_LISTED_VALUES` beyond one a row, about 30 bytes each, so one row of that many costs a quarter
+of a GiB and is then found too long. Where values of a list may repeat those before them at no cost,
+as in the encoding DELTA_BYTE_ARRAY, all that they could be together has to fit into
+`MAX_PAGE_BYTES`. Not bounded before it is read is the text of a single row of many messages where
+plain pages follow a dictionary, which most writers do: each may be the longest of the dictionary.
+That needs a file that was made for it. Checksums of pages are verified where the file has them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,10 +29,17 @@ from data_contracts.dataset.sources.parquet_footer import (
     RowGroup,
     row_groups_of,
 )
-from data_contracts.dataset.sources.parquet_pages import PageRefusedError, PageSizes, page_sizes
+from data_contracts.dataset.sources.parquet_pages import (
+    MAX_PAGE_BYTES,
+    PageRefusedError,
+    PageSizes,
+    page_sizes,
+)
 
 BATCH_BYTES = 16 * 1024 * 1024
 MAX_BATCH_ROWS = 4096
+MAX_LISTED_VALUES = 8 * 1024 * 1024
+"""Values of lists in a row group beyond one for each row, all of which one row may hold."""
 _METADATA_BYTES = 64 * 1024 * 1024
 _READ_BUFFER_BYTES = 1024 * 1024
 _INDEX_BYTES = 64
@@ -84,6 +96,7 @@ class ParquetTable:
                         raise PageRefusedError("not in every row group")
                     for path, chunk in chunks.items():
                         sizes[path] = page_sizes(file, chunk.start, chunk.length)
+                        _refuse_too_many(sizes[path], group.rows, is_list=path != name)
         return sizes
 
     @contextmanager
@@ -107,6 +120,20 @@ def _opened(path: Path, metadata: Any = None, dictionaries: Sequence[str] = ()) 
         thrift_string_size_limit=_METADATA_BYTES,
         thrift_container_size_limit=_METADATA_BYTES // 64,
     )
+
+
+def _refuse_too_many(size: PageSizes, rows: int, *, is_list: bool) -> None:
+    in_one_row = size.values - rows + 1
+    if in_one_row > MAX_LISTED_VALUES:
+        raise PageRefusedError(
+            f"a row group with more than {MAX_LISTED_VALUES:,} values in lists beyond one a row; "
+            "write it with smaller row groups"
+        )
+    if is_list and size.repeats_values and size.largest * in_one_row > MAX_PAGE_BYTES:
+        raise PageRefusedError(
+            "lists whose values may repeat those before them (DELTA_BYTE_ARRAY), and may be more "
+            f"than {MAX_PAGE_BYTES:,} bytes in one row; write it with another encoding"
+        )
 
 
 def _with_dictionary(sizes: dict[str, PageSizes]) -> list[str]:

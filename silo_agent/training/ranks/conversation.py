@@ -8,7 +8,7 @@ texts of a record spell stays text (`record_text`), and is counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from infra.base_model.chat_template import ANSWER, PROMPT, ChatTemplate, chosen_template, on_day
 from silo_agent.training.ranks.record_text import RecordText, marks_for
@@ -28,13 +28,18 @@ class ChatTokenizer(Protocol):
     def __call__(self, text: str | list[str], *, add_special_tokens: bool) -> Any: ...
 
 
+Refusal = Literal["template", "border", "length"]
+"""Why a conversation is left out: the chat template raises on it, or leaves a turn out; it has no
+border before an answer; its answers stand apart and are too long with what comes before them."""
+
+
 @dataclass(frozen=True)
 class Conversation:
     """What a model is told of a record, or a piece of that.
 
     `spells_controls`: its texts spell control tokens, which were taken as text. It `continues` the
     record of the one before it; `apart` is one answer of a conversation whose template changes
-    earlier turns. One that is `refused` by the template has no tokens.
+    earlier turns. One that is `refused`, as it is rendered, has no tokens.
     """
 
     token_ids: list[int]
@@ -42,7 +47,7 @@ class Conversation:
     spells_controls: bool = False
     continues: bool = False
     apart: bool = False
-    refused: bool = False
+    refused: Refusal | None = None
 
 
 class Conversations:
@@ -61,7 +66,8 @@ class Conversations:
     def of(self, prompt: str, answer: str) -> Conversation | None:
         """The turn, whose prompt is tokenized alone, as it is in generation.
 
-        None when its texts spell control tokens that this tokenizer can only give as such. Raises
+        None when its texts spell control tokens that this tokenizer can only give as such, or that
+        nothing is left to mark with. Raises
         DataStewardError when the template raises on it, or finds no border before the answer.
         """
         return self.of_many([(prompt, answer)])[0]
@@ -88,6 +94,8 @@ class Conversations:
         """Only what spells a control token is encoded apart, as long as nothing else makes one: a
         normaliser can make control tokens of what does not look like them."""
         marks = marks_for(prompt, answer)
+        if marks is None:
+            return None
         for whole in (False, True):
             texts = (self._text.marked(text, marks, whole=whole) for text in (prompt, answer))
             turn = self._template.turn(*texts)

@@ -19,10 +19,10 @@ import numpy as np
 
 from data_contracts.dataset.forms.lines import bad_records
 from silo_agent.training.ranks.conversation import IGNORED
+from silo_agent.training.ranks.left_out import LeftOut
 from silo_agent.training.ranks.token_shard import (
     APART,
     CONTINUES,
-    REFUSED,
     SPELLS,
     Places,
     TokenShard,
@@ -198,7 +198,8 @@ class _Packer:
     def __init__(self, shard: TokenShard, rule: PackingRule) -> None:
         self._shard, self._rule = shard, rule
         self._used = self._truncated = self._skipped = self._spelling = self._passes = 0
-        self._refused = self._apart = self._continued = 0
+        self._apart = self._continued = 0
+        self._left_out = LeftOut()
 
     def counts(self) -> PackingCounts:
         """What happened so far."""
@@ -208,7 +209,7 @@ class _Packer:
             skipped=self._skipped,
             passes=self._passes,
             spell_controls=self._spelling,
-            refused=self._refused,
+            **self._left_out.counts,
             apart=self._apart,
             continued=self._continued,
             together=self._rule.together,
@@ -248,13 +249,10 @@ class _Packer:
             f"only prompts that fill all {self._rule.room} tokens of the plan's sequences "
             "or the model's context"
         )
-        if not self._refused:
-            return too_long
-        return (
-            f"{self._refused} of {len(self._shard)} conversations that the base model's chat "
-            "template refuses, as some refuse a system message or two turns of one side in a row"
-            + ("" if self._refused == len(self._shard) else f"; besides, {too_long}")
-        )
+        found = self._left_out.in_words(len(self._shard))
+        if self._left_out.total < len(self._shard):
+            found.append(too_long)
+        return "; besides, ".join(found)
 
     def _fitting(self, places: Places) -> Iterator[tuple[int, int]]:
         fit = self._shard.fit(places, self._rule.room)
@@ -264,7 +262,7 @@ class _Packer:
         ):
             if not is_usable:
                 self._skipped += 1
-                self._refused += flags & REFUSED != 0
+                self._left_out.add(size, flags)
                 continue
             self._used += 1
             self._truncated += is_cut

@@ -53,6 +53,10 @@ class PartOfShard(TokenShard):
         """As of the whole, for places in the part."""
         return self._whole.fit(self._chosen[places], room)
 
+    def records_of(self, places: Places) -> Places:
+        """As of the whole, for places in the part."""
+        return self._whole.records_of(self._chosen[places])
+
     def cut(self, place: int, room: int) -> tuple[list[int], list[int]]:
         """As of the whole, for a place in the part."""
         return self._whole.cut(int(self._chosen[place]), room)
@@ -166,11 +170,14 @@ class _Measuring:
 
 
 def _aside(job: TrainingJob, shard: TokenShard) -> NDArray[np.bool_] | None:
-    """Which records are set aside; None where that is not asked for, or they are too few."""
+    """Which conversations are set aside, with the record that they are of; None where that is not
+    asked for, or there are too few."""
     if job.personal is None or not job.personal.is_mixed:
         return None
     with job.train_records.open("rb") as lines:
         drawn = (is_set_aside(line, job.layout.seed) for line in lines if line.strip())
         aside = np.fromiter(drawn, dtype=np.bool_)
+    # Of some records there are several conversations, which stay together.
+    records = shard.records_of(np.arange(len(shard)))
     is_enough = FEWEST_SET_ASIDE <= aside.sum() < len(aside)
-    return aside if is_enough and len(aside) == len(shard) else None
+    return aside[records] if is_enough and len(aside) == records[-1] + 1 else None

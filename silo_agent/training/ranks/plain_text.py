@@ -1,7 +1,8 @@
 """A document as token ids without a template: all of it carries loss but what nothing comes before.
 
 It begins and ends as the tokenizer itself begins and ends a text: with its `bos`, where it puts one
-there, and with its end, which is added where it does not. One that is longer than a sequence is cut
+there, and with its end, which is added where it does not; where it names none, the model's own
+configuration does. One that is longer than a sequence is cut
 into consecutive pieces. Each begins with the last token of the one before it, which carries no loss
 there, so that every token is predicted exactly once.
 """
@@ -16,16 +17,18 @@ _ANY_TEXT = "a"
 
 
 class Documents:
-    """Makes pieces of at most `room` tokens; raises SiloOperatorError for a tokenizer without an
-    end."""
+    """Makes pieces of at most `room` tokens. `named_end` ends a document where the tokenizer names
+    no end; raises SiloOperatorError without either."""
 
-    def __init__(self, tokenizer: ChatTokenizer, text: RecordText, room: int) -> None:
+    def __init__(
+        self, tokenizer: ChatTokenizer, text: RecordText, room: int, named_end: int | None
+    ) -> None:
         self._text, self._room = text, room
-        self._begin, self._end = _around(tokenizer)
+        self._begin, self._end = _around(tokenizer, named_end)
 
     def of_many(self, documents: Sequence[str]) -> list[Sequence[Conversation | None]]:
         """The pieces of each; (None,) for one that spells control tokens which this tokenizer can
-        only give as such."""
+        only give as such, or that nothing is left to mark with."""
         found = zip(documents, self._text.ids_of(list(documents)), strict=True)
         return [self._pieces(text, ids) for text, ids in found]
 
@@ -43,6 +46,8 @@ class Documents:
     def _as_text(self, text: str) -> list[int] | None:
         """Only what spells a control token is encoded apart; all of it where that is not enough."""
         marks = marks_for(text)
+        if marks is None:
+            return None
         for whole in (False, True):
             marked = self._text.marked(text, marks, whole=whole)
             ids = self._text.ids_of_marked(marked, marks)
@@ -58,7 +63,7 @@ def _cut(ids: list[int], room: int) -> Iterator[list[int]]:
         yield ids[start : start + step + 1]
 
 
-def _around(tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
+def _around(tokenizer: ChatTokenizer, named_end: int | None) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before a text and behind it, with its end in any case."""
     bare = list(tokenizer(_ANY_TEXT, add_special_tokens=False)["input_ids"])
     whole = list(tokenizer(_ANY_TEXT, add_special_tokens=True)["input_ids"])
@@ -67,11 +72,13 @@ def _around(tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
     before, behind = (whole[:start], whole[start + len(bare) :]) if start < len(whole) else ([], [])
     if behind:
         return before, behind
-    if tokenizer.eos_token_id is None:
+    end = named_end if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if end is None:
         raise SiloOperatorError(
             "tokenizer of the base model",
             expected="an eos_token, at which a document ends",
-            found="none in tokenizer_config.json or special_tokens_map.json",
+            found="none in tokenizer_config.json, special_tokens_map.json, generation_config.json "
+            "or config.json",
             action="use a base model with all files of its tokenizer",
         )
-    return before, [tokenizer.eos_token_id]
+    return before, [end]

@@ -26,6 +26,7 @@ _HTML = frozenset(
     }
 )
 _SIGNS = frozenset(string.punctuation)
+_ANY_TEXT = "a"
 _PRIVATE = range(0xE000, 0xF8FF, 2)
 """Characters that nobody has given a meaning, in pairs; a record may hold some of them."""
 
@@ -42,6 +43,9 @@ class RecordText:
         self._known = set(self._controls.values()) - {self._controls.get(self._unknown or "")}
         self._plain = _without_added_tokens(tokenizer)
         self._newline = {as_text: self._encoded("\n", as_text=as_text) for as_text in (False, True)}
+        self._added = {number: t.content for number, t in tokenizer.added_tokens_decoder.items()}
+        alone, behind = (self.ids(text) for text in (_ANY_TEXT, "\n" + _ANY_TEXT))
+        self._minds_beginnings = behind != self._newline[False] + alone
 
     def ids(self, text: str) -> list[int]:
         """As the tokenizer gives them: a control token wherever one is spelled."""
@@ -51,6 +55,26 @@ class RecordText:
         """As `ids`, of several texts at once."""
         found = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         return [list(ids) for ids in found]
+
+    def ids_of_parts(self, texts: list[str], goes_on: Sequence[bool]) -> list[list[int]]:
+        """As `ids_of`, where a text that `goes_on` does so from the one before it in the list.
+
+        Some tokenizers put a space before a beginning, which is none in the middle of a text.
+        """
+        ids = self.ids_of(texts)
+        if not self._minds_beginnings:
+            return ids
+        contexts: list[str] = []
+        before: list[int] = []
+        for found, does in zip(ids, goes_on, strict=True):
+            before = before if does else []
+            contexts.append(self._context(before))
+            before = found or before
+        again = iter(self.ids_of([c + text for c, text in zip(contexts, texts, strict=True) if c]))
+        return [
+            self._behind(context, next(again), found) if context else found
+            for context, found in zip(contexts, ids, strict=True)
+        ]
 
     def controls(self, ids: Sequence[int]) -> list[int]:
         """The control tokens among `ids`, in their order, but for the one that stands for any
@@ -68,15 +92,40 @@ class RecordText:
             return f"{begin}{text}{end}"
         return self._spelled.sub(lambda found: f"{begin}{found.group()}{end}", text)
 
-    def ids_of_marked(self, text: str, marks: tuple[str, str]) -> list[int]:
-        """Ids of a rendered part; what stands between marks is text and no control token."""
+    def ids_of_marked(
+        self, text: str, marks: tuple[str, str], before: Sequence[int] = ()
+    ) -> list[int]:
+        """Ids of a rendered part, which goes on from `before`; what stands between marks is text
+        and no control token."""
         begin, end = marks
-        ids: list[int] = []
+        ids = list(before[-1:])
         for place, piece in enumerate(re.split(f"{begin}(.*?){end}", text, flags=re.DOTALL)):
             # A template may have cut a text, and with it one of two marks.
             piece = piece.replace(begin, "").replace(end, "")
-            ids += self._spelled_out(ids, piece) if place % 2 else self._after(ids, piece)
-        return ids
+            if place % 2:
+                ids += self._spelled_out(ids, piece)
+            elif place == 0 and before:
+                ids += self._going_on(ids, piece)
+            else:
+                ids += self._after(ids, piece)
+        return ids[len(before[-1:]) :]
+
+    def _going_on(self, before: Sequence[int], text: str) -> list[int]:
+        """Ids of one part behind another, as in `ids_of_parts`."""
+        if not self._minds_beginnings:
+            return self.ids(text)
+        context = self._context(before)
+        return self._behind(context, self.ids(context + text), self.ids(text))
+
+    def _context(self, before: Sequence[int]) -> str:
+        """What stands for the text before a part: an added token begins a section."""
+        return self._added.get(before[-1], "\n") if before else ""
+
+    def _behind(self, context: str, ids: list[int], alone: list[int]) -> list[int]:
+        """What of `ids` is behind the context; where that cannot be told, the text `alone`."""
+        of_context = self.ids(context)
+        is_apart = ids[: len(of_context)] == of_context
+        return ids[len(of_context) :] if is_apart else alone
 
     def _spelled_out(self, before: Sequence[int], text: str) -> list[int]:
         """As text; letter by letter where the vocabulary itself has the whole."""
@@ -103,13 +152,11 @@ class RecordText:
         return list(split["input_ids"])
 
 
-def marks_for(*texts: str) -> tuple[str, str]:
-    """Two characters that are in none of `texts`."""
-    return next(
-        (chr(first), chr(first + 1))
-        for first in _PRIVATE
-        if not any(chr(first) in text or chr(first + 1) in text for text in texts)
-    )
+def marks_for(*texts: str) -> tuple[str, str] | None:
+    """Two characters that are in none of `texts`; None where they hold some of every pair."""
+    used = set[str]().union(*texts)
+    pairs = ((chr(first), chr(first + 1)) for first in _PRIVATE)
+    return next((pair for pair in pairs if used.isdisjoint(pair)), None)
 
 
 def control_tokens(added: Mapping[int, Any]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.forms.lines import form_of_file, read_lines
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
+from infra.base_model.tokenizer_files import named_end
 from infra.disk.durable_files import aside
 from infra.disk.file_lock import in_turn
 from infra.disk.model_files import model_files
@@ -30,8 +31,8 @@ from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_
 from silo_agent.training.ranks.told_records import ToldRecords
 
 OLDEST_FORM = "instruction"
-FORMAT = 1
-"""Raised whenever the same records would become other tokens."""
+FORMAT, FORMAT_OF_OTHERS = 1, 2
+"""Raised whenever the same records would become other tokens: of any form, or of newer ones."""
 
 BYTES_AT_A_TIME = 2**18
 """Of records that are tokenised together: enough for all cores, and little memory."""
@@ -99,7 +100,8 @@ class ShardCache:
 
     def _conversations(self, records: Path, form: Form) -> Iterator[Conversation | None]:
         tokenizer = self._tokenizer(self._model_dir)
-        encoder = ToldRecords(tokenizer, self._telling.day, self._telling.room)
+        day, room = self._telling.day, self._telling.room
+        encoder = ToldRecords(tokenizer, day, room, named_end(self._model_dir))
         for some in _some_at_a_time(read_lines(records, form)):
             for told in form.told(some, encoder):
                 yield from told
@@ -113,7 +115,8 @@ class ShardCache:
         libraries = [version(name) for name in _LIBRARIES]
         of_records = artifact_of_file(records).digest
         # The oldest form is described as it was before there were others.
-        of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name]
+        is_oldest = form.name == OLDEST_FORM
+        of_form: list[str | int] = [] if is_oldest else [form.name, FORMAT_OF_OTHERS]
         of_form += [] if form.needs_template else [self._telling.room]
         day = self._telling.day
         described = rfc8785.dumps([FORMAT, of_records, files, day, libraries, *of_form])

@@ -24,17 +24,18 @@ from numpy.typing import NDArray
 
 from data_contracts.errors import SiloOperatorError
 from infra.disk.durable_files import private_file
-from silo_agent.training.ranks.conversation import IGNORED, Conversation
+from silo_agent.training.ranks.conversation import IGNORED, Conversation, Refusal
 
 _HEADER = struct.Struct("<8s32s32sQQ8x")
 _MAGIC = b"tokens 1"
 _INDEX = np.dtype([("end", "<u8"), ("crc", "<u4"), ("flags", "u1")])
 _WORD = np.dtype("<u4")
 _COUNTS = 1 << 31
-SPELLS, UNTOLD, CONTINUES, APART, REFUSED = 1, 2, 4, 8, 16
+SPELLS, UNTOLD, CONTINUES, APART = 1, 2, 4, 8
+REFUSALS: dict[Refusal, int] = {"template": 16, "border": 32, "length": 64}
 """Flags of a conversation: its texts spell control tokens, which were taken as text; nothing of it
 can be learned; it is of the record of the one before it; it is one answer of several, told apart;
-the template refuses it."""
+and why it was refused."""
 
 Places = NDArray[np.int64]
 
@@ -171,5 +172,6 @@ def _flags(conversation: Conversation | None) -> int:
         return UNTOLD
     of_record = CONTINUES * conversation.continues | APART * conversation.apart
     if not any(label != IGNORED for label in conversation.labels):
-        return UNTOLD | of_record | REFUSED * conversation.refused
+        refusal = REFUSALS[conversation.refused] if conversation.refused else 0
+        return UNTOLD | of_record | refusal
     return of_record | SPELLS * conversation.spells_controls

@@ -23,10 +23,14 @@ Told = Sequence[Conversation | None]
 
 
 class ToldRecords:
-    """With one tokenizer, as on `day`; documents are cut into pieces of `room` tokens."""
+    """With one tokenizer, as on `day`; documents are cut into pieces of `room` tokens, and end
+    with `named_end` where the tokenizer names no end."""
 
-    def __init__(self, tokenizer: ChatTokenizer, day: str, room: int) -> None:
+    def __init__(
+        self, tokenizer: ChatTokenizer, day: str, room: int, named_end: int | None = None
+    ) -> None:
         self._tokenizer, self._day, self._room = tokenizer, day, room
+        self._named_end = named_end
 
     def exchanges(self, records: Sequence[tuple[str, str]]) -> list[Told]:
         """One turn each."""
@@ -50,4 +54,5 @@ class ToldRecords:
 
     @cached_property
     def _documents(self) -> Documents:
-        return Documents(self._tokenizer, RecordText(self._tokenizer), self._room)
+        text = RecordText(self._tokenizer)
+        return Documents(self._tokenizer, text, self._room, self._named_end)

@@ -10,10 +10,18 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.config import parse_config
 from silo_agent.personal.joined import JoinedAdapter
+from silo_agent.training.personal_part import PersonalPart
 from silo_agent.training.prompt_gate import Measured, PromptGate, chosen_gate, likeness
+from silo_agent.training.ranks.conversation import Conversation
 from silo_agent.training.ranks.packing import PackedSequence
-from silo_agent.training.ranks.personal_measures import is_set_aside, prompt_ends
-from tests.silo_agent.training.tiny_jobs import drawn_adapter
+from silo_agent.training.ranks.personal_measures import (
+    PartOfShard,
+    is_set_aside,
+    prompt_ends,
+    trained_part,
+)
+from silo_agent.training.ranks.token_shard import open_shard, write_shard
+from tests.silo_agent.training.tiny_jobs import TinySilo, drawn_adapter
 from tests.tiny_model import tiny_adapter_layout
 
 CONFIG = b'silo = "north"\nfederation = "demo"\n[storage]\nendpoint_url = "http://127.0.0.1:1"\n'
@@ -98,6 +106,29 @@ def test_joined_adapters_have_the_sum_of_the_products(tmp_path: Path) -> None:
                 expected += part.layout.scaling * (b.astype(float) @ a.astype(float))
         a, b = joined.module(target)
         assert np.allclose(b.astype(float) @ a.astype(float), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_conversations_of_a_record_stay_together(tmp_path: Path) -> None:
+    """A record of three pieces after one of a single one, and so on."""
+    records = tmp_path / "train.jsonl"
+    records.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(60)))
+    pieces = [(number, piece) for number in range(60) for piece in range(1 + number % 3)]
+    made = [Conversation([n + 3, 2], [n + 3, 2], continues=p > 0) for n, p in pieces]
+    write_shard(tmp_path / "x.tokens", bytes(32), made)
+    shard = open_shard(tmp_path / "x.tokens", bytes(32), "train.jsonl")
+    assert shard is not None
+    silo = TinySilo(
+        root=tmp_path, model_dir=tmp_path, train_records=records, heldout_records=records
+    )
+    part = trained_part(silo.job("own", personal=PersonalPart(is_mixed=True)), shard)
+    assert isinstance(part, PartOfShard) and 4 <= len(part.rest) < len(part)
+    trained, aside = (
+        {each.cut(place, 10)[0][0] - 3 for place in range(len(each))} for each in (part, part.rest)
+    )
+    assert trained.isdisjoint(aside) and trained | aside == set(range(60))
+    places = np.arange(len(part.rest))
+    assert set(part.rest.records_of(places).tolist()) == aside
+    assert trained_part(silo.job("all"), shard) is shard
 
 
 def test_a_tenth_is_set_aside_whatever_else_is_there() -> None:

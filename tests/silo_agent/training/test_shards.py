@@ -57,6 +57,7 @@ class ListPacking:
     def __init__(self, content: list[Conversation | None], rule: PackingRule) -> None:
         self.content, self.rule = content, rule
         self.used = self.truncated = self.skipped = self.spelling = self.passes = 0
+        self.untellable = 0
 
     def sequences(self, seed: int, round_number: int, *, wrap: bool) -> Iterator[PackedSequence]:
         open_ones: list[PackedSequence] = []
@@ -83,6 +84,7 @@ class ListPacking:
                 made = self.content[int(index)]
                 if made is None or made.labels[:room][-1] == IGNORED:
                     self.skipped += 1
+                    self.untellable += made is None
                     continue
                 self.used += 1
                 self.truncated += len(made.labels) > room
@@ -96,6 +98,7 @@ class ListPacking:
             skipped=self.skipped,
             passes=self.passes,
             spell_controls=self.spelling,
+            untellable=self.untellable,
             together=self.rule.together,
         )
 

@@ -11,6 +11,7 @@ import pytest
 from data_contracts.dataset.examples import Message
 from data_contracts.dataset.forms import FORMS
 from data_contracts.errors import DataStewardError, SiloOperatorError
+from infra.base_model.folder_check import require_sound
 from infra.base_model.tokenizer_files import template_notes
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.loss import of_records
@@ -141,13 +142,13 @@ def test_answers_apart_are_bounded(tokenizer: Any, monkeypatch: pytest.MonkeyPat
     tokenizer.chat_template = FORGETFUL
     monkeypatch.setattr("silo_agent.training.ranks.chat_turns.MOST_LETTERS_APART", 400)
     short, long = told(tokenizer, "chat", talk("q", "a", "r", "b"), talk(*SENTENCES))
-    assert len(short) == 2 and long[0].refused
+    assert len(short) == 2 and long[0].refused == "length"
 
 
 def test_a_template_that_refuses_a_record_leaves_it_out(tokenizer: Any) -> None:
     tokenizer.chat_template = REFUSES_SYSTEM
     first, second = told(tokenizer, "chat", talk("q", "a", system="s"), talk("q", "a"))
-    assert first == (Conversation([], [], refused=True),)
+    assert first == (Conversation([], [], refused="template"),)
     assert second == told(tokenizer, "chat", talk("q", "a"))[0]
 
 
@@ -220,6 +221,26 @@ def test_a_text_needs_an_end_and_no_template(tokenizer: Any) -> None:
     tokenizer.eos_token = None
     with pytest.raises(SiloOperatorError, match="expected an eos_token, at which a document ends"):
         told(tokenizer, "text", "A text.")
+
+
+@pytest.mark.parametrize("named", [5, [5, 7]])
+def test_a_text_may_end_as_the_model_s_configuration_says(
+    silo: TinySilo, tmp_path: Path, named: Any
+) -> None:
+    model = set_template(silo.model_dir, tmp_path / "model", None)
+    for path in (model / "tokenizer_config.json", model / "special_tokens_map.json"):
+        if path.exists():
+            kept = {k: v for k, v in json.loads(path.read_text()).items() if k != "eos_token"}
+            path.write_text(json.dumps(kept))
+    assert load_tokenizer(model).eos_token_id is None
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
+    require_sound(model, needs_template=False)
+    shard = shard_of(model, lines(tmp_path / "r.jsonl", SENTENCES, "text"))
+    assert [shard.cut(n, 1000)[0][-1] for n in range(len(shard))].count(5) >= len(SENTENCES)
+    for path in (model / "generation_config.json", model / "config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": []}))
+    with pytest.raises(SiloOperatorError, match="expected an eos_token"):
+        require_sound(model, needs_template=False)
 
 
 def lines(path: Path, records: Sequence[Any], form: str) -> Path:

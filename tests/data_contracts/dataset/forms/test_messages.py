@@ -20,6 +20,12 @@ from tests.data_contracts.dataset.forms.form_samples import turns
         [{"role": "assistant", "content": "Hello"}, *turns("q", "a")],
         turns(*["x", "y"] * (MAX_MESSAGES // 2)),
         [dict(message, tool_calls=None, weight=1, lang="en") for message in turns("q", "a")],
+        [dict(message, name="ann", id=7, created_at="2026-03-01") for message in turns("q", "a")],
+        [dict(message, images=[], audio={"url": None}, thought=" ") for message in turns("q", "a")],
+        [dict(message, weight=float("nan"), tags=["x", "y"]) for message in turns("q", "a")],
+        [dict(turns("q")[0], train=False, weight=0, mask=True), *turns("q", "a")[1:]],
+        [*turns("q", "a", system="s")[:2], dict(turns("q", "a")[1], mask=0, learn="yes", loss=1.0)],
+        [dict(turns("", "", system="s")[0], weight=0, trainable=False), *turns("q", "a")],
     ],
 )
 def test_any_turns_that_end_with_the_assistant(messages: Any) -> None:
@@ -55,10 +61,35 @@ REFUSED: dict[str, list[Any]] = {
     "tool calls, or with more than its text": [
         [dict(message, **{key: ["x"]}) for message in turns("q", "a")]
         for key in ("tool_calls", "function_call", "reasoning_content", "images")
+    ]
+    + [
+        [turns("q")[0], dict(turns("q", "a")[1], **{key: value})]
+        for key, value in {
+            "tool_call": {"name": "f"},
+            "attachments": [{"url": "x"}],
+            "image_url": "x",
+            "thought": "x",
+            "reasoning_details": [{"text": "x"}],
+            "refusal": "no",
+            "channel": "analysis",
+            "value": "another text",
+            "from": "human",
+            "unheard_of": False,
+            "parts": [[{"text": "x"}]],
+            "name": {"audio": "x"},
+            "tags": [{"audio": "x"}],
+        }.items()
     ],
     "not to be learned": [
         [dict(message, **{key: value}) for message in turns("q", "a")]
         for key, value in (("weight", 0), ("train", False), ("loss", 0.0))
+    ]
+    + [
+        [turns("q")[0], dict(turns("q", "a")[1], **{key: value})]
+        for key, value in (
+            *(("weight", "0"), ("weight", 0.5), ("trainable", False), ("learn", "no")),
+            *(("mask", True), ("ignore", 1)),
+        )
     ],
     "more than 1,000 messages": [turns(*["x", "y"] * 5000)],
 }
@@ -69,6 +100,14 @@ def test_what_is_no_conversation_has_a_reason(reason: str) -> None:
     for messages in REFUSED[reason]:
         with pytest.raises(LineRefusedError, match=reason):
             messages_of(messages)
+
+
+def test_both_names_of_a_role_may_say_the_same() -> None:
+    both = [
+        {"from": name, "role": role, "value": text, "content": None}
+        for name, role, text in (("human", "user", "q"), ("gpt", "assistant", "a"))
+    ]
+    assert messages_of(both) == messages_of(turns("q", "a"))
 
 
 def test_a_name_twice_is_no_message() -> None:

@@ -31,6 +31,23 @@ def test_the_first_record_says_the_form(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ({"messages": None, "text": "t"}, "text"),
+        ({"text": "t", "label": None}, "text"),
+        ({"prompt": None, "answer": None, **GOOD["chat"]}, "chat"),
+        ({"prompt": "q", **GOOD["chat"]}, "chat"),
+        ({"label": "l", **GOOD["instruction"]}, "instruction"),
+        (GOOD["classification"], "classification"),
+    ],
+)
+def test_a_field_counts_where_it_says_something(tmp_path: Path, line: Any, form: str) -> None:
+    path = written(tmp_path / "r.jsonl", line, line)
+    assert form_of_file(path).name == form
+    assert len(list(read_lines(path, form_of_file(path)))) == 2
+
+
+@pytest.mark.parametrize(
     ("lines", "found"),
     [
         ([GOOD["chat"], GOOD["text"]], "text in record 2, and chat before it"),
@@ -42,6 +59,12 @@ def test_the_first_record_says_the_form(tmp_path: Path, form: str) -> None:
         ([GOOD["text"], {"text": "\u200b"}], "an empty or non-text field in record 2"),
         ([GOOD["classification"], {"text": "t", "label": 3}], "non-text field in record 2"),
         ([7], "something else in record 1"),
+        ([GOOD["text"], GOOD["classification"]], "classification in record 2, and text before it"),
+        ([GOOD["chat"], {**GOOD["chat"], "text": "t"}], "fields of chat and text in record 2"),
+        ([GOOD["text"] | GOOD["instruction"]], "fields of instruction and text in record 1"),
+        ([GOOD["instruction"] | GOOD["chat"]], "of instruction and chat in record 1, which may be"),
+        ([{"messages": None}], "no list of messages in record 1"),
+        ([{"prompt": None, "answer": "a"}], "an empty or non-text field in record 1"),
         ([], "an empty file"),
     ],
 )

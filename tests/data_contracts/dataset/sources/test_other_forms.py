@@ -217,6 +217,32 @@ def test_a_conversation_that_is_not_one_question(tmp_path: Path, messages: Any) 
     assert reason[1].startswith("field prompt (column messages) is no conversation of one user's")
 
 
+@pytest.mark.parametrize(
+    ("place", "more", "is_one"),
+    [
+        (0, {"weight": 0, "name": "ann"}, True),
+        (1, {"weight": 1, "tool_calls": None, "id": 3}, True),
+        (1, {"weight": 0}, False),
+        (1, {"tool_calls": [{"name": "f"}]}, False),
+        (0, {"images": ["x"]}, False),
+        (0, {"from": "human", "value": "another"}, False),
+    ],
+    ids=range(6),
+)
+def test_what_a_message_has_beside_its_text(
+    tmp_path: Path, place: int, more: dict[str, Any], is_one: bool
+) -> None:
+    messages = chat(("user", "q"), ("assistant", "a"))
+    messages[place] |= more
+    (tmp_path / "data.jsonl").write_bytes(lines_of([{**records(1)[0], "messages": messages}]))
+    (found,) = rows_of(CHAT, tmp_path)
+    if is_one:
+        assert isinstance(found, Example) and (found.prompt, found.answer) == ("q", "a")
+    else:
+        ((_, reason),) = reasons_of([found])
+        assert "no conversation of one user's text" in reason and "has a message" in reason
+
+
 def test_a_conversation_that_is_missing_or_in_a_table(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_bytes(lines_of(records(1)))
     reasons = reasons_of(rows_of(CHAT, tmp_path))
