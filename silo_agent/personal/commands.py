@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from data_contracts.errors import SiloOperatorError
+from infra import command_values as values
 from infra.terminal import plain_console, say
 from silo_agent.command_options import HERE, Home
 from silo_agent.config import load_config
@@ -13,7 +14,10 @@ from silo_agent.config import load_config
 console = plain_console()
 
 Folder = Annotated[
-    Path, typer.Option("--personal", help="New folder for this silo's personal adapter.")
+    Path,
+    typer.Option(
+        "--personal", parser=values.directory, help="New folder for this silo's personal adapter."
+    ),
 ]
 
 
