@@ -46,7 +46,15 @@ def export(personal: Folder, home: Home = HERE) -> None:
             action='set method = "dual" or "ditto" under [personal] in silo-agent.toml and take '
             "part in a round; one is made after each submission",
         )
-    export_personal(adapter, into)
+    try:
+        export_personal(adapter, into)
+    except OSError as error:
+        raise SiloOperatorError(
+            "export of the personal adapter",
+            expected=f"permission to read {into}, and files that stay while they are copied",
+            found=error.strerror or type(error).__name__,
+            action="give that permission, or try again where the agent has just pruned",
+        ) from error
     facts = adapter.facts
     say(console, f"round {facts.round} of {facts.run}: {losses_words(facts)}")
     say(console, f"written into {into}; read README.md there. It is made of this silo's records:")

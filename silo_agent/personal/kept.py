@@ -6,6 +6,7 @@ the facts about both, which are written last: without them the others do not cou
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
 from data_contracts.protocol.wire_types import Day
 from infra.disk.durable_files import keep_durably, write_durably
+from silo_agent.training.engine_spec import Precision
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.layout import of_layout
 from silo_agent.training.personal_part import PersonalMeasures
@@ -40,6 +42,8 @@ class Compared(JobValue):
 class PersonalFacts(JobValue):
     """A personal adapter: how it was made, of what, and what it was worth when it was.
 
+    It was trained and measured in `precision`, in a round whose plan was `issued_at` that time.
+
     `digest` is that of what was trained, `beside_digest` that of the federation's part that acts
     with it, of layout `beside_layout`; both are None where nothing does. `global_digest` is that of
     the adapter that the round started from. `heldout_digest` and `heldout_sequences` say what the
@@ -53,6 +57,8 @@ class PersonalFacts(JobValue):
     attempt: int
     base_model: BaseModelRef
     prompt_date: Day
+    precision: Precision
+    issued_at: datetime
     layout: AdapterLayout
     beside_layout: AdapterLayout | None
     digest: str
@@ -124,11 +130,14 @@ class PersonalAdapters:
 
 
 def newest_of_all(home: Path) -> PersonalAdapter | None:
-    """Of all runs the one that was kept last; None where there is none."""
+    """The one of the latest plan among the newest of all runs; None where there is none.
+
+    By what their facts say: times of files are others after a restore.
+    """
     runs = [path for path in (home / PERSONAL).glob("*") if path.is_dir()]
-    runs.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     found = (PersonalAdapters(home, path.name).newest() for path in runs)
-    return next((adapter for adapter in found if adapter is not None), None)
+    whole = [adapter for adapter in found if adapter is not None]
+    return max(whole, key=lambda each: (each.facts.issued_at, each.facts.run), default=None)
 
 
 def why_anew(before: PersonalFacts, method: str, layout: AdapterLayout, plan: RoundPlan) -> str:

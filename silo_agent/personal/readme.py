@@ -14,7 +14,7 @@ Made by one institution for itself, from its own records. It was never part of w
 exchanges. Whoever has it can learn something of those records: keep it where they may be.
 
 Round {round} of {run}, {words}.
-Trained on and measured with {base_model}, files with digest
+Trained on and measured with {base_model} in {precision}, files with digest
 `{digest}`. What it was made of is in `provenance.json`.
 
 ## Loading
@@ -24,7 +24,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(base_folder)
-base = AutoModelForCausalLM.from_pretrained(base_folder)
+base = AutoModelForCausalLM.from_pretrained(base_folder, dtype="{precision}")
 model = PeftModel.from_pretrained(base, folder).eval()
 ```
 
@@ -86,6 +86,7 @@ def readme(adapter: PersonalAdapter) -> str:
         base_model=facts.base_model.name,
         digest=facts.base_model.digest,
         day=dated,
+        precision=facts.precision,
     )
     return page + (_gate(facts) if facts.measures.gate is not None else "")
 

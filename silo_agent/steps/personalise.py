@@ -10,6 +10,7 @@ from datetime import datetime
 from data_contracts.errors import ConsortiaError, StorageError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records import RoundPlan, Submission
+from data_contracts.protocol.records.evaluation import MAX_LOSS
 from data_contracts.protocol.records.status import Phase
 from silo_agent.collaborators import GlobalAdapter, HeldoutLosses
 from silo_agent.config import SiloConfig
@@ -78,12 +79,13 @@ def personalise(silo: Silo, attempt: OwnAttempt) -> Step:
         return _given_up(silo, attempt, "its time was over")
     except StorageError:
         raise
-    except ConsortiaError as error:
+    except (ConsortiaError, OSError, ValueError) as error:
         # Also what elsewhere ends the agent: the federation's round does not need this.
-        return _given_up(silo, attempt, str(error))
+        return _given_up(silo, attempt, _words(error))
     if facts is None:
         return _given_up(silo, attempt, "its time was over before it was measured")
     log.info("round %d: personal adapter: %s", number, losses_words(facts))
+    _show_as_before(silo, attempt)
     return Step.PERSONALISED
 
 
@@ -95,15 +97,30 @@ def compare_personal(silo: Silo, plan: RoundPlan, losses: HeldoutLosses) -> floa
     if kept is None or kept.facts.heldout_sequences != silo.config.training.heldout_sequences:
         return None
     compared = Compared(everybody=losses.candidate, silo_only=losses.silo_only, base=losses.base)
-    PersonalAdapters(silo.config.home, plan.run).compare(kept.facts, compared)
-    personal = kept.facts.measures.used.nats
+    try:
+        PersonalAdapters(silo.config.home, plan.run).compare(kept.facts, compared)
+    except (ConsortiaError, OSError) as error:
+        log.warning("round %d: not kept beside the personal adapter: %s", plan.round, _words(error))
+    personal = min(kept.facts.measures.used.nats, float(MAX_LOSS))
     text = "round %d: of the same records: %s"
     log.info(text, plan.round, compared_words(personal, compared))
     return personal if section.share_loss else None
 
 
+def _show_as_before(silo: Silo, attempt: OwnAttempt) -> None:
+    """What the silo's status said when this began."""
+    report = OwnReporter(None, silo.clock, silo.config, attempt.plan, silo.metrics)
+    report.show("done" if attempt.done.evaluation else "releasing")
+
+
+def _words(error: Exception) -> str:
+    """The first line, which says what; some libraries say the same again in others."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _given_up(silo: Silo, attempt: OwnAttempt, why: str) -> Step:
     log.warning("round %d: no personal adapter: %s", attempt.plan.record.round, why)
+    _show_as_before(silo, attempt)
     silo.personal.given_up.add(attempt.plan.digest)
     return Step.PERSONALISED
 
@@ -166,6 +183,8 @@ def _keep(
         attempt=plan.attempt,
         base_model=plan.base_model,
         prompt_date=plan.day,
+        precision=job.precision,
+        issued_at=plan.issued_at,
         layout=job.layout,
         beside_layout=job.residual_layout,
         digest=artifact_of_file(result.adapter).digest,

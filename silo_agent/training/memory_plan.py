@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_contracts.errors import ConsortiaError
+from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.round_plan import AdapterLayout
 from infra.base_model.model_shape import ModelShape, model_shape
@@ -187,7 +187,31 @@ def chosen_for(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
     if "auto" not in (training.zero_stage, training.micro_batch, training.gradient_checkpointing):
         each = sequences_per_rank(plan.recipe.sequences_per_step, training)
         return next(choices(training, each, Room(None, "")))
-    return memory_plan(model_dir, plan, config).shown.choice
+    return memory_plan(model_dir, plan, _federated(config)).shown.choice
+
+
+def personal_choice(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
+    """What the ranks are started with for the personal adapter, which never changes how the
+    federation's is trained. Raises SiloOperatorError where nothing fits."""
+    training, federated = config.training, chosen_for(model_dir, plan, config)
+    try:
+        planned = memory_plan(model_dir, plan, config)
+    except ConsortiaError:
+        # A model that does not say its shape: nothing is planned.
+        return federated
+    if planned.shortage is not None:
+        raise SiloOperatorError(
+            "memory for the personal adapter",
+            expected="room for its training",
+            found=planned.shortage,
+            action='set what is fixed under [training] to "auto", or method = "off"',
+        )
+    open_ = (training.zero_stage, training.micro_batch, training.gradient_checkpointing)
+    return planned.shown.choice if "auto" in open_ else federated
+
+
+def _federated(config: SiloConfig) -> SiloConfig:
+    return config.model_copy(update={"personal": OFF})
 
 
 def shortage(plan: RoundPlan, policy: PolicyFile, config: SiloConfig) -> str | None:
@@ -200,7 +224,7 @@ def shortage(plan: RoundPlan, policy: PolicyFile, config: SiloConfig) -> str | N
     if model is None:
         return None
     try:
-        return memory_plan(config.path(model.path), plan, config).shortage
+        return memory_plan(config.path(model.path), plan, _federated(config)).shortage
     except (ConsortiaError, OSError):
         return None
 

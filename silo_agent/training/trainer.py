@@ -35,6 +35,7 @@ from silo_agent.training.jobs import (
 )
 from silo_agent.training.loss import Loss, change_error
 from silo_agent.training.loss_book import LossBook
+from silo_agent.training.memory_plan import personal_choice
 from silo_agent.training.nodes.chosen import chosen_launcher
 from silo_agent.training.own_steps import ends_by
 from silo_agent.training.precision import held_words
@@ -44,6 +45,7 @@ from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.results import Progress, TrainingResult
 from silo_agent.training.shared_machine import SharedMachine
 
+_CHOSEN = ("zero_stage", "micro_batch", "gradient_checkpointing")
 RANKS = Path(WORK) / "ranks"
 """Directory of the home with the log of what starts the ranks."""
 
@@ -92,7 +94,12 @@ class DeepSpeedTrainer:
         splits, now = self.splits(verdict.findings_digest), self.clock.now()
         half = (plan.evaluate_by - now).total_seconds() / 2
         seconds = max(1, min(self.config.training.time_limit_seconds, round(half)))
-        job = make(LocalJobs(self.config, plan).training(starting, splits), ends_by(now, seconds))
+        # A third is for measuring: without that nothing of the steps is kept.
+        end = ends_by(now, max(1, seconds * 2 // 3))
+        job = make(LocalJobs(self.config, plan).training(starting, splits), end)
+        choice = personal_choice(job.model_dir, plan, self.config)
+        fits = {name: getattr(choice, name) for name in _CHOSEN}
+        job = job.model_copy(update=fits)
         return self._in_processes(partial(run_training, job), seconds, report)
 
     def evaluate(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data_contracts.dataset.forms.lines import form_of_file
 from infra.base_model.context import context_tokens
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss, RecordSums
@@ -173,6 +174,9 @@ def _aside(job: TrainingJob, shard: TokenShard) -> NDArray[np.bool_] | None:
     """Which conversations are set aside, with the record that they are of; None where that is not
     asked for, or there are too few."""
     if job.personal is None or not job.personal.is_mixed:
+        return None
+    if form_of_file(job.train_records).name == "text":
+        # Without prompts there is nothing that a gate could ask.
         return None
     with job.train_records.open("rb") as lines:
         drawn = (is_set_aside(line, job.layout.seed) for line in lines if line.strip())

@@ -44,6 +44,8 @@ def kept(home: Path, job: TrainingJob, method: str) -> PersonalAdapter:
             "attempt": 1,
             "base_model": BASE,
             "prompt_date": ANY_DAY,
+            "precision": job.precision,
+            "issued_at": "2026-01-01T00:00:00Z",
             "layout": job.layout,
             "beside_layout": job.residual_layout,
             "digest": artifact_of_file(result.adapter).digest,

@@ -2,12 +2,13 @@
 leaves."""
 
 import shutil
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from data_contracts.errors import ConsortiaError, SiloOperatorError
+from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.envelope import unverified_record
 from data_contracts.protocol.records import Evaluation
 from infra.storage.object_store import Bucket
@@ -143,12 +144,15 @@ def test_another_method_begins_anew_and_the_loss_can_stay_at_home(
 def test_what_goes_wrong_costs_the_personal_adapter_and_no_round(
     federation: SimulatedFederation, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A death, a fault of the machine, and a stop, after which the agent makes it after all."""
+    """A death, faults of the machine and of numbers that nobody foresaw, and a stop, after which
+    the agent makes it after all."""
     died = ProcessDiedError("a rank", expected="an end", found="killed", action="look")
     full = SiloOperatorError("disk", expected="room", found="none", action="free some")
+    raw = OSError(28, "No space left on device")
+    beyond = ValueError("rank beyond 1024\nfor further information visit a page")
     stop = TrainingInterruptedError("training", expected="no stop", found="one", action="go on")
     # Each look of a simulated agent is that of one that was started anew, and tries again.
-    faults: list[ConsortiaError] = []
+    faults: list[Exception] = []
     one = federation.silos["silo-a"]
 
     def fail() -> None:
@@ -156,11 +160,34 @@ def test_what_goes_wrong_costs_the_personal_adapter_and_no_round(
             raise faults.pop()
 
     one.while_personal = fail
-    for number, fault, times in ((1, died, 9), (2, full, 9), (3, stop, 1)):
+    for number, fault, times in (
+        (1, died, 9),
+        (2, full, 9),
+        (3, raw, 9),
+        (4, beyond, 9),
+        (5, stop, 1),
+    ):
         faults[:] = [fault] * times
         play_rounds(federation, number, number)
     assert "round 1: no personal adapter: a rank" in caplog.text
     assert "round 2: no personal adapter: disk" in caplog.text
+    assert "round 3: no personal adapter: [Errno 28] No space left on device" in caplog.text
+    assert "round 4: no personal adapter: rank beyond 1024\n" in caplog.text
     assert one.faults == ["training: expected no stop; found one. To fix it: go on"]
-    assert [kept_by(one).of_round(number) is None for number in (1, 2, 3)] == [True, True, False]
-    assert [e.personal_loss for e in evaluations(one)] == [None] * 3
+    assert [kept_by(one).of_round(number) is None for number in range(1, 6)] == [True] * 4 + [False]
+    assert [e.personal_loss for e in evaluations(one)] == [None] * 5
+
+
+def test_the_newest_is_that_of_the_latest_plan_whatever_times_the_files_have(
+    played: SimulatedFederation, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(played.silos["silo-a"].home / PERSONAL, home / PERSONAL)
+    found = newest_of_all(home)
+    assert found is not None
+    older = found.facts.model_copy(
+        update={"run": "run-0", "issued_at": found.facts.issued_at - timedelta(days=1)}
+    )
+    PersonalAdapters(home, "run-0").keep(older, found.trained, found.beside)
+    again = newest_of_all(home)
+    assert again is not None and again.facts.run == found.facts.run

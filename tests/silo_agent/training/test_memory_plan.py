@@ -20,6 +20,7 @@ from silo_agent.training.memory_plan import (
     choices,
     chosen_for,
     memory_plan,
+    personal_choice,
     rank_bytes,
     shortage,
     work_of,
@@ -280,3 +281,27 @@ def test_a_personal_adapter_is_trained_on_the_model_as_it_is_pinned(tmp_path: Pa
     )
     half, pinned = (memory_plan(model, PLAN, each).work.held for each in (config, own))
     assert (half.precision, pinned) == ("bfloat16", PINNED["cpu"])
+
+
+@pytest.mark.parametrize("method", ["dual", "ditto"])
+def test_a_personal_adapter_changes_nothing_of_the_federation_s_training(
+    tmp_path: Path, method: str
+) -> None:
+    """Whatever memory there is: with more and more of it both are planned, each for itself."""
+    model = write_model_folder(tmp_path / "model")
+    own = PersonalSection.model_validate({"method": method})
+    least = memory_plan(
+        model, PLAN, config_with(TrainingSection(**AUTO))
+    ).shown.estimate.total_bytes
+    others = 0
+    for share in range(80, 200, 4):
+        training = TrainingSection(**AUTO | {"memory_gb": least * share / 100 / 1e9})
+        config = config_with(training)
+        personal = config.model_copy(update={"personal": own})
+        assert chosen_for(model, PLAN, personal) == chosen_for(model, PLAN, config)
+        try:
+            others += personal_choice(model, PLAN, personal) != chosen_for(model, PLAN, config)
+        except SiloOperatorError as error:
+            assert "memory for the personal adapter" in str(error)
+            others += 1
+    assert others > 0
