@@ -1,5 +1,6 @@
 """Gate, joined adapters, settings and records that are set aside: rules without a model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,10 @@ def test_joined_adapters_have_the_sum_of_the_products(tmp_path: Path) -> None:
 def test_the_conversations_of_a_record_stay_together(tmp_path: Path) -> None:
     """A record of three pieces after one of a single one, and so on."""
     records = tmp_path / "train.jsonl"
-    records.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(60)))
-    pieces = [(number, piece) for number in range(60) for piece in range(1 + number % 3)]
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    lines = [json.dumps({"messages": [*turns, {"number": n}]}) for n in range(200)]
+    records.write_text("\n".join(lines))
+    pieces = [(number, piece) for number in range(200) for piece in range(1 + number % 3)]
     made = [Conversation([n + 3, 2], [n + 3, 2], continues=p > 0) for n, p in pieces]
     write_shard(tmp_path / "x.tokens", bytes(32), made)
     shard = open_shard(tmp_path / "x.tokens", bytes(32), "train.jsonl")
@@ -125,10 +128,13 @@ def test_the_conversations_of_a_record_stay_together(tmp_path: Path) -> None:
     trained, aside = (
         {each.cut(place, 10)[0][0] - 3 for place in range(len(each))} for each in (part, part.rest)
     )
-    assert trained.isdisjoint(aside) and trained | aside == set(range(60))
+    assert trained.isdisjoint(aside) and trained | aside == set(range(200))
     places = np.arange(len(part.rest))
     assert set(part.rest.records_of(places).tolist()) == aside
     assert trained_part(silo.job("all"), shard) is shard
+    records.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(200)))
+    without = trained_part(silo.job("text", personal=PersonalPart(is_mixed=True)), shard)
+    assert without is shard, "a gate has no prompts to ask"
 
 
 def test_a_tenth_is_set_aside_whatever_else_is_there() -> None:
