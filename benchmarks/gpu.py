@@ -20,7 +20,7 @@ from benchmarks.machine import machine
 from benchmarks.training.contenders import Run, run_script
 from benchmarks.training.material import RANKS, STATE, Material, prepared
 from infra.base_model.model_shape import model_shape
-from silo_agent.training.engine_spec import Device
+from silo_agent.training.engine_spec import PINNED, Device
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.memory import Choice, Stage, Work, estimate
 from silo_agent.training.processes.launch import run_training
@@ -80,7 +80,8 @@ def _gpus() -> int:
 
 
 def _job(material: Material, name: str, device: Device, stage: Stage, ranks: int) -> TrainingJob:
-    changes = {"device": device, "zero_stage": stage, "ranks": ranks}
+    precision = PINNED[device].precision
+    changes = {"device": device, "precision": precision, "zero_stage": stage, "ranks": ranks}
     return material.job(name or "job").model_copy(update=changes)
 
 
@@ -123,6 +124,7 @@ def _estimated(job: TrainingJob) -> int:
         round_tokens=job.recipe.tokens_per_round,
         ranks=job.ranks,
         device=job.device,
+        held=job.engine.held,
     )
     return estimate(model_shape(Path(job.model_dir)), work, Choice(job.zero_stage)).total_bytes
 

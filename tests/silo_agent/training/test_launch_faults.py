@@ -131,6 +131,8 @@ def test_a_killed_launcher_takes_its_ranks_along(silo: TinySilo) -> None:
     with pytest.raises(SiloOperatorError, match=r"launcher: .*signal SIGKILL"):
         run_training(silo.job("no-launcher"), should_stop=kill_launcher_and_go_on)
     assert len(seen) == 3
+    # Nobody is left who could wait for them: they end by themselves, when they notice.
+    psutil.wait_procs(seen, timeout=10)
     assert still_running(seen) == []
 
 
@@ -253,6 +255,6 @@ def test_an_unforeseen_failure_shows_the_last_error_line_and_the_log(
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu_is_refused_before_anything_else(silo: TinySilo) -> None:
     with pytest.raises(ConsortiaError) as raised:
-        run_training(silo.job("no-gpu", device="cuda", ranks=1))
+        run_training(silo.job("no-gpu", device="cuda", precision="bfloat16", ranks=1))
     assert isinstance(raised.value, SiloOperatorError)
     assert "expected 1 GPU(s), one per rank; found 0" in str(raised.value)
