@@ -20,9 +20,9 @@ from benchmarks.machine import machine
 from benchmarks.training.contenders import Run, run_script
 from benchmarks.training.material import RANKS, STATE, Material, prepared
 from infra.base_model.model_shape import model_shape
-from silo_agent.training.engine_spec import PINNED, Device
+from silo_agent.training.engine_spec import PINNED, Device, Stage
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.memory import Choice, Stage, Work, estimate
+from silo_agent.training.memory import Choice, Work, estimate
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.results import Progress, TrainingResult
