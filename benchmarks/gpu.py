@@ -10,19 +10,17 @@ import argparse
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.machine import machine
+from benchmarks.memory import estimate_of
 from benchmarks.training.contenders import Run, run_script
 from benchmarks.training.material import RANKS, STATE, Material, prepared
-from infra.base_model.model_shape import model_shape
 from silo_agent.training.engine_spec import PINNED, Device, Stage
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.memory import Choice, Work, estimate
 from silo_agent.training.processes.launch import run_training
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.results import Progress, TrainingResult
@@ -57,7 +55,7 @@ def main() -> None:
             "tokens_per_s": round(fast.tokens_per_second, 1),
             "bare_deepspeed_tokens_per_s": round(bare.tokens_per_s, 1),
             "of_bare_deepspeed": round(fast.tokens_per_second / bare.tokens_per_s, 3),
-            "estimated_bytes": _estimated(job),
+            "estimated_bytes": estimate_of(job).total_bytes,
             "measured_bytes": measured,
             "change_beside_cpu": _distance(change, expected),
             "last_step_loss": round(result.last_step_loss, 4),
@@ -113,20 +111,6 @@ def _change(material: Material, result: TrainingResult) -> np.ndarray:
 def _distance(change: np.ndarray, expected: np.ndarray) -> float:
     """Length of the difference by the length of what was expected."""
     return round(float(np.linalg.norm(change - expected) / np.linalg.norm(expected)), 5)
-
-
-def _estimated(job: TrainingJob) -> int:
-    work = Work(
-        layout=job.layout,
-        residual_layout=None,
-        trained="both",
-        sequence_length=job.recipe.sequence_length,
-        round_tokens=job.recipe.tokens_per_round,
-        ranks=job.ranks,
-        device=job.device,
-        held=job.engine.held,
-    )
-    return estimate(model_shape(Path(job.model_dir)), work, Choice(job.zero_stage)).total_bytes
 
 
 def say(line: str) -> None:

@@ -123,7 +123,7 @@ def estimate_of(job: TrainingJob) -> Estimate:
         sequence_length=job.recipe.sequence_length,
         round_tokens=job.recipe.tokens_per_round,
         ranks=job.ranks,
-        device="cpu",
+        device=job.device,
         held=job.engine.held,
     )
     choice = Choice(job.zero_stage, job.micro_batch, job.gradient_checkpointing)

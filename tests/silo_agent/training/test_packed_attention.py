@@ -143,7 +143,9 @@ def test_a_loaded_model_computes_blocks_and_its_loss_is_the_same(
         torch.testing.assert_close(blocks, whole, atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_that_asks_for_the_name_of_its_attention_finds_it() -> None:
+def test_a_model_that_asks_for_the_name_of_its_attention_finds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Models with an index of their own make its mask only for names that they know."""
     config = DeepseekV32Config(
         vocab_size=100,
@@ -173,7 +175,7 @@ def test_a_model_that_asks_for_the_name_of_its_attention_finds_it() -> None:
     tokens = torch.arange(130)[None] % 97
     found = []
     for attention in (sdpa_attention_forward, packed_attention):
-        ALL_ATTENTION_FUNCTIONS[SDPA] = attention
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, SDPA, attention)
         with torch.no_grad():
             found.append(model(input_ids=tokens, position_ids=torch.arange(130)[None]).logits)
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
