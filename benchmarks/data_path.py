@@ -151,7 +151,7 @@ def _micro_batches(model_dir: Path, shard: Any) -> dict[str, Any]:
     """Tokens of a step by CPU second, forward and backward, and the largest memory so far."""
     import torch
 
-    from data_contracts.protocol.records.round_plan import AdapterLayout
+    from data_contracts.protocol.records.adapter_layout import AdapterLayout
     from infra.base_model.linear_modules import linear_modules
     from silo_agent.training.ranks.lora_model import batch_nll, load_lora_model
     from silo_agent.training.ranks.packing import PackingRule, micro_batches, pack_training

@@ -17,7 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import TrainingRecipe
 from flows.demo.base_model import MODEL_NAME, prepare_base_model
 from flows.demo.packages import BASE_MODEL_WHEEL
 from infra.base_model.linear_modules import linear_modules

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import random_model
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.engine_spec import HeldAs
 from silo_agent.training.quantisation import require_bitsandbytes

@@ -6,7 +6,7 @@ It is the same, byte for byte, for the same seed: random weights, no pretrained 
 import json
 from pathlib import Path
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY = 32, 64, 2, 512
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from data_contracts.adapters.change_sketch import Sketch
 from data_contracts.adapters.starting_adapter import AdapterSource, narrowed
 from data_contracts.adapters.tensor_layout import rejected
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.close import Likeness
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from data_contracts.protocol.wire_types import decimal_from_float
 
 COPY_COSINE = 0.9

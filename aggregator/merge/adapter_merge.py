@@ -29,8 +29,8 @@ from data_contracts.adapters.adapter_format import MAX_ABSOLUTE_VALUE, module_en
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import FedExP
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from infra.processes.worker_threads import default_workers, in_order
 
 CANCELLED = 1e-6

@@ -20,8 +20,8 @@ from aggregator.robust.by_coordinates import entries_kept, most_trimmed
 from aggregator.robust.centred_clipping import Centre
 from aggregator.robust.kernel import norms
 from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE, RobustWeights, robust_weights
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import RobustSpec
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from infra.processes.worker_threads import default_workers
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from aggregator.merge.weighted_sum import Float64Array
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 
 EXACT_UP_TO_SILOS = 8
 PROBES = 8

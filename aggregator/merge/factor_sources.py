@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 
 @dataclass(frozen=True)

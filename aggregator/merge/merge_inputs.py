@@ -22,6 +22,7 @@ from aggregator.merge.server_state import ServerState
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import (
     MIXED_RANK_RULES,
     FedAvg,
@@ -29,12 +30,7 @@ from data_contracts.protocol.records.merge_spec import (
     HeavyBall,
     MergeSpec,
 )
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
-    AdapterTarget,
-    TrainedFactors,
-    trained_factors,
-)
+from data_contracts.protocol.records.round_plan import TrainedFactors, trained_factors
 
 
 @dataclass(frozen=True)

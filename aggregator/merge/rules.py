@@ -27,8 +27,8 @@ from aggregator.merge.truncation import (
 from aggregator.merge.weighted_sum import DenseMatrix, Float64Array, Summand, WeightedSum
 from aggregator.robust import by_coordinates
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec, StatefulOptimizer
-from data_contracts.protocol.records.round_plan import AdapterTarget
 
 
 @dataclass(frozen=True)

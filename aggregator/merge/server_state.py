@@ -12,8 +12,8 @@ import torch
 
 from aggregator.merge.server_optimizer import State, state_names
 from data_contracts.adapters.tensor_layout import Entry, open_layout, rejected
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import ServerOptimizer
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 
 def state_entries(target: AdapterTarget, optimizer: ServerOptimizer) -> dict[str, Entry]:

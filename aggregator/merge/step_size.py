@@ -18,8 +18,8 @@ from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, RankWeights, weighted_deltas
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapters.starting_adapter import AdapterSource
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import FedExP
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from infra.processes.worker_threads import default_workers
 
 STEP_PLACES = 6

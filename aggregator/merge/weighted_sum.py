@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 
 CHUNK_RANK = 288
 """Stacked ranks in memory at a time: 16 silos of rank 16, the start and a mean."""

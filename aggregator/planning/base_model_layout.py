@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from data_contracts.errors import FederationOperatorError
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from infra.base_model.linear_modules import NoSuchModelError, linear_modules
 
 log = logging.getLogger("consortia")

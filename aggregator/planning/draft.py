@@ -17,6 +17,7 @@ from aggregator.settings.federation import FederationSettings, RoundSection
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
 from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES
 from data_contracts.protocol.records.plan_terms import (
     ContractPin,
@@ -24,12 +25,7 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
-    SiloLayout,
-    TrainingRecipe,
-    trained_factors,
-)
+from data_contracts.protocol.records.round_plan import TrainingRecipe, trained_factors
 
 
 def draft_plan(

@@ -14,7 +14,8 @@ from data_contracts.dataset.contract import load_contract
 from data_contracts.errors import ConsortiaError, DataStewardError, FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership
-from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
-from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 
 CARD_NAME = "README.md"

@@ -25,7 +25,7 @@ from benchmarks.merge_clocks.samples import adapter_files, inputs_of
 from benchmarks.peers.adapters import TOLERANCE, silo_weight
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from infra.processes.worker_threads import default_workers
 
 READ = "read"

@@ -9,8 +9,8 @@ from benchmarks.peers.adapters import LAYERS, MODULES, RANK, WIDTH, silo_adapter
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import InitialAdapter
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import MergeRule, MergeSpec
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 WEIGHT_CAP = 10**9
 

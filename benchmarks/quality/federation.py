@@ -28,7 +28,7 @@ from data_contracts.adapters.starting_adapter import (
     RestOfAdapter,
     narrowed,
 )
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainingRecipe
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import TrainingRecipe
 from flows.demo.base_model import prepare_base_model
 from flows.demo.institutions import INSTITUTIONS, write_institution
 from flows.demo.packages import ALL_WHEELS

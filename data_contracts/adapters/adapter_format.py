@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 MAX_ABSOLUTE_VALUE = 1e4
 """Far beyond any trained LoRA factor, far below what could overflow a float32 product."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from data_contracts.adapters.quantised_format import QuantisedFile
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 PROBES = 8
 

@@ -1,6 +1,7 @@
 """What plain PEFT asks of a folder with an adapter: two files, one of them made of a layout."""
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import BaseModelRef
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"

@@ -38,7 +38,7 @@ from data_contracts.adapters.block_quantisation import (
 from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, narrowed
 from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 CODES_SUFFIX = ".codes"
 SURELY_WITHIN = MAX_ABSOLUTE_VALUE * (1 - 1e-6)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from threading import Lock
 
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 Factors = tuple[Float32Array, Float32Array]
 

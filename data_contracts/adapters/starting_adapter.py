@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 Float32Array = npt.NDArray[np.float32]
 

@@ -11,7 +11,8 @@ from data_contracts.adapters.quantised_format import QuantisedFile
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import rejected
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.records.round_plan import AdapterTarget, TrainingRecipe
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
+from data_contracts.protocol.records.round_plan import TrainingRecipe
 
 
 def check_submission(

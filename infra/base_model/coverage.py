@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from infra.base_model.folder_check import elements, expert_elements
 from infra.base_model.weight_files import Weights
 

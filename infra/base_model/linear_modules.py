@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from infra.disk.model_files import CONFIG_FILE
 
 CHILD = "infra.base_model.linear_modules_child"

@@ -37,7 +37,8 @@ from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.adapters.tensor_layout import safetensors_header
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget, TrainedFactors
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.round_plan import TrainedFactors
 from infra.processes.worker_threads import default_workers, in_order
 from silo_agent.compression.rebased_error import ErrorProduct, RebasedError, rebased_error
 from silo_agent.compression.streamed_file import StreamedFile, streamed_file, write_quantised

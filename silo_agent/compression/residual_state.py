@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.wire_types import Digest, Part, RoundNumber, RunId
 from infra.disk.durable_files import sync_directory, write_durably
 from silo_agent.compression.error_feedback import CarriedError, Compressed, RoundFiles

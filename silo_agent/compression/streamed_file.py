@@ -15,7 +15,7 @@ from data_contracts.adapters.quantised_format import quantised_entries
 from data_contracts.adapters.tensor_layout import safetensors_header
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.disk.durable_files import sync_directory
 
 PRIVATE_MODE = 0o600

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.personal.joined import joined_file, joined_layout
 from silo_agent.personal_settings import PersonalSection

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, tensors_of
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from silo_agent.training.adapter_file import write_adapter
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import AdapterLayout, BaseModelRef
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.wire_types import Day
 from infra.disk.durable_files import keep_durably, write_durably
 from silo_agent.training.engine_spec import Precision

@@ -16,8 +16,8 @@ from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.plan_bounds import outside_bounds
-from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
 

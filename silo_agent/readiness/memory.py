@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from data_contracts.errors import ConsortiaError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from infra.base_model.model_shape import ModelShape, model_shape
 from infra.base_model.weight_files import Weights, read_weights
 from silo_agent.config import SiloConfig

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra import command_values as values
 from infra.clock import SystemClock
 from infra.terminal import plain_console, say

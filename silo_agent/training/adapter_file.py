@@ -8,7 +8,7 @@ from safetensors.numpy import save
 from data_contracts.adapters.adapter_format import expected_shapes, open_adapter
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.disk.durable_files import write_durably
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.base_model.folder_check import require_sound
 from infra.base_model.tokenizer_files import has_template
 from infra.disk.model_files import model_digest

@@ -10,7 +10,7 @@ from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import RestOfAdapter, narrowed, tensors_of
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.training.adapter_file import write_adapter
 
 STARTING_NAME = "starting-adapter.safetensors"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from infra.base_model.model_shape import ModelShape
 
 _OF_A_LAYER = re.compile(r"^(?P<layer>.*?\.\d+)\.")

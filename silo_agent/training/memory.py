@@ -9,7 +9,8 @@ when the records are packed. On CPUs a peak is that of resident memory, and was 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import TrainedFactors
 from infra.base_model.model_shape import ModelShape
 from silo_agent.training.engine_spec import (
     PINNED,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.base_model.model_shape import ModelShape, model_shape
 from silo_agent.config import SiloConfig, TrainingSection
 from silo_agent.personal_settings import PersonalSection

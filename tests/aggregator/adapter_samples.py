@@ -16,8 +16,8 @@ from data_contracts.adapters.adapter_format import (
 )
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import MergeSpec
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 
 TARGETS = (
     AdapterTarget(module="model.layers.0.self_attn.q_proj", in_features=12, out_features=10),

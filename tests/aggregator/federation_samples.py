@@ -35,16 +35,12 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
-    AdapterTarget,
-    BaseModelRef,
-    TrainingRecipe,
-)
+from data_contracts.protocol.records.round_plan import BaseModelRef, TrainingRecipe
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from infra.signing_keys import SigningKey
 

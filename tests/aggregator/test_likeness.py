@@ -16,7 +16,7 @@ from data_contracts.adapters.adapter_format import Float32Array
 from data_contracts.adapters.change_sketch import Sketcher
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, NarrowedAdapter
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 LAYOUT = AdapterLayout(
     rank=4,

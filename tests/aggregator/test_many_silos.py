@@ -23,11 +23,11 @@ from data_contracts.protocol.records import (
     RoundPlan,
     RoundReport,
 )
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
 from data_contracts.protocol.records.close import Admitted
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.membership import EarlierMembership, Member
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from data_contracts.protocol.records.round_report import SiloLosses, SiloSummary
 from flows.round import wording
 from tests.aggregator.federation_samples import federation as sample_federation

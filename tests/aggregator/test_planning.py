@@ -22,9 +22,10 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
-from data_contracts.protocol.records.round_plan import AdapterTarget, BaseModelRef, trained_factors
+from data_contracts.protocol.records.round_plan import BaseModelRef, trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
 from infra.storage.config import StorageSection
 from tests.aggregator.federation_samples import (

@@ -33,7 +33,7 @@ from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapt
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.adapters.tensor_layout import safetensors_header
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from tests.chaos.hangs import no_hang
 from tests.data_contracts.record_samples import PLAN
 

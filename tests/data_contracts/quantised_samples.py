@@ -23,7 +23,7 @@ from data_contracts.adapters.starting_adapter import (
     InitialAdapter,
 )
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 LAYOUT = AdapterLayout(
     rank=3,

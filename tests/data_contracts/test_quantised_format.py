@@ -32,7 +32,7 @@ from data_contracts.adapters.starting_adapter import (
     tensors_of,
 )
 from data_contracts.adapters.tensor_layout import payload_bytes, safetensors_header
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from tests.data_contracts.quantised_samples import (
     A_NAME,
     B_NAME,

@@ -20,7 +20,8 @@ from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, tensors_of
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget, TrainedFactors
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.round_plan import TrainedFactors
 from tests.data_contracts.quantised_samples import (
     BOTH,
     INT4,

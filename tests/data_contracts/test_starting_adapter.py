@@ -9,7 +9,7 @@ from data_contracts.adapters.starting_adapter import (
     narrowed,
     tensors_of,
 )
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from tests.tiny_model import tiny_adapter_layout
 
 

@@ -22,18 +22,14 @@ from data_contracts.protocol.records import (
     evaluation,
     merge_spec,
 )
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget, SiloLayout
 from data_contracts.protocol.records.close import Admitted, Likeness, Refused, Rejected
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.membership import EarlierMembership, Revocation
 from data_contracts.protocol.records.merge_spec import DiLoCo, FedExP, MergeSpec
 from data_contracts.protocol.records.plan_terms import CountedCopy, Retention
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
-    AdapterTarget,
-    SiloLayout,
-    TrainingRecipe,
-)
+from data_contracts.protocol.records.round_plan import TrainingRecipe
 from data_contracts.protocol.records.round_report import InheritedLicence
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.policy.policy_file import AllowedModel, Limits, Policy

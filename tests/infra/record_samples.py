@@ -10,15 +10,11 @@ from data_contracts.protocol.bucket_layout import RoundId
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Abort, Acceptance, Membership, RoundPlan
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import (
-    AdapterLayout,
-    AdapterTarget,
-    BaseModelRef,
-    TrainingRecipe,
-)
+from data_contracts.protocol.records.round_plan import BaseModelRef, TrainingRecipe
 from infra.signing_keys import SigningKey
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from data_contracts.errors import ConsortiaError, DataStewardError, SiloOperatorError
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
 from infra.base_model.tokenizer_files import writes_date

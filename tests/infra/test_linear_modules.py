@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.base_models import tiny_model as tiny
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from infra.base_model.linear_modules import NoSuchModelError, linear_modules
 from infra.base_model.linear_modules_child import takes_lora
 from silo_agent.readiness.base_model import judged_model

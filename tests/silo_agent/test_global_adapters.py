@@ -9,8 +9,8 @@ from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.merge_spec import MergeSpec
-from data_contracts.protocol.records.round_plan import AdapterLayout
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.training.adapter_file import write_adapter

@@ -10,6 +10,7 @@ import pytest
 
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records.adapter_layout import SiloLayout
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import (
     FedAdam,
@@ -18,7 +19,6 @@ from data_contracts.protocol.records.merge_spec import (
     ServerOptimizer,
 )
 from data_contracts.protocol.records.plan_terms import Retention
-from data_contracts.protocol.records.round_plan import SiloLayout
 from silo_agent.first_day.templates import policy_text
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import (

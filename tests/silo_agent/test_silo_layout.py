@@ -10,7 +10,8 @@ from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import ANY_DAY, AdapterLayout, SiloLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
+from data_contracts.protocol.records.round_plan import ANY_DAY
 from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig

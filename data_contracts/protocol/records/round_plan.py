@@ -1,12 +1,12 @@
 """The plan of a round: data that a silo can judge, never code that it would run."""
 
-import math
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
 from data_contracts.protocol.records.base import Record
 from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import (
@@ -14,6 +14,7 @@ from data_contracts.protocol.records.merge_spec import (
     MergeRule,
     MergeSpec,
 )
+from data_contracts.protocol.records.model_family import FamilyTask, ModelFamily
 from data_contracts.protocol.records.plan_terms import (
     ContractPin,
     CountedCopy,
@@ -30,7 +31,6 @@ from data_contracts.protocol.wire_types import (
     HubId,
     Instant,
     LicenceId,
-    ModuleName,
     Part,
     PositiveCount,
     ProgramVersion,
@@ -70,50 +70,6 @@ class BaseModelRef(Part):
         if self.hub_revision is not None and self.hub_id is None:
             raise ValueError("hub_revision goes with a hub_id")
         return self
-
-
-class AdapterTarget(Part):
-    """A linear module that carries a LoRA pair A (rank x in_features), B (out_features x rank)."""
-
-    module: ModuleName
-    in_features: PositiveCount
-    out_features: PositiveCount
-
-
-class AdapterLayout(Part):
-    """Exact layout of every adapter in the run; the gate accepts nothing else."""
-
-    rank: Annotated[int, Field(ge=1, le=1024)]
-    alpha: Annotated[int, Field(ge=1, le=4096)]
-    seed: Count
-    targets: Annotated[tuple[AdapterTarget, ...], Field(min_length=1, max_length=2000)]
-    use_rslora: bool = False
-
-    @property
-    def scaling(self) -> float:
-        """LoRA scaling s = alpha / rank (Hu et al. 2021, section 4.1).
-
-        With `use_rslora` it is alpha / sqrt(rank) (Kalajdzievski 2023).
-        """
-        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
-
-    @model_validator(mode="after")
-    def _modules_are_distinct(self) -> "AdapterLayout":
-        if len({target.module for target in self.targets}) != len(self.targets):
-            raise ValueError("modules in targets must be distinct")
-        return self
-
-
-class SiloLayout(Part):
-    """Layout of one silo whose machine takes less than the whole: its own rank, alpha, modules.
-
-    `modules` None means all modules of the run's adapter.
-    """
-
-    silo: SiloId
-    rank: Annotated[int, Field(ge=1, le=1024)]
-    alpha: Annotated[int, Field(ge=1, le=4096)]
-    modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] | None = None
 
 
 class TrainingRecipe(Part):
@@ -165,6 +121,7 @@ class RoundPlan(Record):
     rounds of a run so that their losses compare. `program` is the version of the coordinator.
     `merge_error`: that of the merge is measured in full, not estimated, however many silos.
     `counted_copies`: what a person decided about silos whose changes are the same.
+    `task`: what is learned where that is not what a causal model does with text.
     """
 
     kind: ClassVar[str] = "round-plan"
@@ -173,6 +130,7 @@ class RoundPlan(Record):
         "merge_error",
         "prompt_date",
         "counted_copies",
+        "task",
     )
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
@@ -209,6 +167,7 @@ class RoundPlan(Record):
     evaluate_by: Instant
     expires_at: Instant
     program: ProgramVersion | None = None
+    task: FamilyTask | None = None
     counted_copies: (
         Annotated[tuple[CountedCopy, ...], Field(min_length=1, max_length=MAX_COHORT)] | None
     ) = None
@@ -235,7 +194,7 @@ class RoundPlan(Record):
             raise ValueError("silo_layouts must name silos of the cohort, each at most once")
         if silos and self.merge.rule not in MIXED_RANK_RULES:
             raise ValueError(f"the rule {self.merge.rule} needs one layout for all silos")
-        known = {target.module for target in self.layout.targets}
+        known = {target.module for target in self.layout.pairs}
         for own in self.silo_layouts:
             if own.rank > self.layout.rank or not set(own.modules or ()) <= known:
                 raise ValueError("a silo's own layout must be a part of the run's adapter")
@@ -262,13 +221,20 @@ class RoundPlan(Record):
         """`prompt_date`, or for a plan that names none, always the same day."""
         return self.prompt_date or ANY_DAY
 
+    @property
+    def family(self) -> ModelFamily:
+        """That of `task`; without one, causal language models."""
+        return "causal-lm" if self.task is None else self.task.family
+
     def layout_of(self, silo: str) -> AdapterLayout:
         """The layout that `silo` trains and submits."""
         own = next((entry for entry in self.silo_layouts if entry.silo == silo), None)
         if own is None:
             return self.layout
         wanted = own.modules
-        targets = [t for t in self.layout.targets if wanted is None or t.module in wanted]
+        targets = [
+            t for t in self.layout.targets if wanted is None or t.whole or t.module in wanted
+        ]
         changes = {"rank": own.rank, "alpha": own.alpha, "targets": tuple(targets)}
         return self.layout.model_copy(update=changes)
 
@@ -278,7 +244,7 @@ class RoundPlan(Record):
         rank = self.merge.residual_rank
         if rank is None:
             return None
-        changes = {"rank": rank, "alpha": rank, "use_rslora": False}
+        changes = {"rank": rank, "alpha": rank, "use_rslora": False, "targets": self.layout.pairs}
         return self.layout.model_copy(update=changes)
 
     def contract_digest_of(self, silo: str) -> str | None:

@@ -18,7 +18,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from data_contracts.adapters.adapter_format import expected_shapes
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
-from data_contracts.protocol.records.round_plan import AdapterLayout, TrainedFactors
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.round_plan import TrainedFactors
 from silo_agent.training.engine_spec import PINNED, Device, HeldAs
 from silo_agent.training.ranks.base_model import (
     load_base_model,

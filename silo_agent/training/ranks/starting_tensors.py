@@ -12,7 +12,7 @@ from data_contracts.adapters.adapter_format import (
     open_adapter,
 )
 from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter, tensors_of
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 NamedTensors = Iterator[tuple[str, Float32Array]]
 

@@ -15,7 +15,7 @@ from aggregator.merge.adapter_merge import merge_adapters
 from data_contracts.adapters.adapter_format import AdapterFile, check_adapter, open_adapter
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.round_plan import AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

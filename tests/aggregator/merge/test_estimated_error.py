@@ -24,7 +24,7 @@ from aggregator.merge.rules import MergedModule
 from aggregator.merge.truncation import exact_truncation
 from aggregator.merge.weighted_sum import WeightedSum
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from tests.aggregator.adapter_samples import inputs_of, layout_with, write_adapter
 
 MANY = 12

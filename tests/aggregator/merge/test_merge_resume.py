@@ -20,8 +20,8 @@ from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.rules import MergedModule
 from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import FedExP
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
 TARGETS = tuple(

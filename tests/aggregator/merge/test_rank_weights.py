@@ -15,8 +15,8 @@ from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import AdapterSource
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import FedExP, HeavyBall, MergeSpec
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, layout_with, write_adapter
 
 FULL = layout_with(rank=12, alpha=12)

@@ -27,8 +27,8 @@ from data_contracts.adapters.starting_adapter import (
 )
 from data_contracts.errors import FederationOperatorError, UnusableMergeError
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import FedAvg, MergeRule
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

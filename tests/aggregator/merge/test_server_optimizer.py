@@ -15,6 +15,7 @@ from aggregator.merge.server_state import open_server_state
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import narrowed
 from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import (
     DiLoCo,
     FedAdam,
@@ -22,7 +23,6 @@ from data_contracts.protocol.records.merge_spec import (
     HeavyBall,
     StatefulOptimizer,
 )
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import TARGETS, dense, inputs_of, layout_with, write_adapter
 
 LAYOUT = layout_with(rank=3, alpha=3)

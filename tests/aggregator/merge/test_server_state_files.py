@@ -21,8 +21,8 @@ from aggregator.merge.merged_file import MergedFile
 from aggregator.merge.rules import MergedModule
 from aggregator.merge.server_optimizer import State, server_step, state_names
 from aggregator.merge.server_state import open_server_state, state_entries
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.merge_spec import DiLoCo, FedAdam, FedAvgM, StatefulOptimizer
-from data_contracts.protocol.records.round_plan import AdapterTarget
 from tests.aggregator.adapter_samples import inputs_of, layout_with, write_adapter
 
 TARGETS = tuple(

@@ -14,8 +14,8 @@ from aggregator.merge.merge_inputs import MergeInputs
 from aggregator.merge.step_size import step_size, stepped
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.adapters.starting_adapter import narrowed
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.merge_spec import FedExP, HeavyBall, MergeSpec
-from data_contracts.protocol.records.round_plan import AdapterLayout
 from tests.aggregator.adapter_samples import (
     TARGETS,
     dense,

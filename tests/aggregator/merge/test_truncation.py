@@ -21,7 +21,7 @@ from aggregator.merge.truncation import (
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import FederationOperatorError
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 IN_FEATURES, OUT_FEATURES = 14, 11
 

@@ -14,7 +14,7 @@ from data_contracts.adapters.adapter_format import (
     open_adapter,
 )
 from data_contracts.adapters.starting_adapter import Float32Array
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from silo_agent.compression.error_feedback import Compressed, LocalRound, RoundFiles, compress
 
 LAYOUT = AdapterLayout(

@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.config import parse_config
 from silo_agent.personal.joined import JoinedAdapter
 from silo_agent.training.personal_part import PersonalPart

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data_contracts.protocol.records.round_plan import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from infra.base_model.model_shape import ModelShape
 from silo_agent.training.engine_spec import PINNED, BaseWeights, HeldAs
 from silo_agent.training.memory import (

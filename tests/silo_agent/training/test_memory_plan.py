@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.records.round_plan import SiloLayout
+from data_contracts.protocol.records.adapter_layout import SiloLayout
 from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig, TrainingSection, parse_config
 from silo_agent.personal_settings import PersonalSection

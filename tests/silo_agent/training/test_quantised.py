@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.engine_spec import PINNED, BaseWeights, EngineSpec, HeldAs
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob

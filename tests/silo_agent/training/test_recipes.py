@@ -16,7 +16,7 @@ from data_contracts.adapters.starting_adapter import (
     narrowed,
     tensors_of,
 )
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.ranks.starting_tensors import starting_tensors

@@ -10,7 +10,7 @@ from data_contracts.adapters.starting_adapter import (
     narrowed,
     tensors_of,
 )
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.training.ranks.lora_model import (
     RESIDUAL_NAME,
     load_lora_model,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_contracts.adapters.adapter_format import check_adapter
-from data_contracts.protocol.records.round_plan import AdapterLayout
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
 from silo_agent.training.loss import Loss, mean_loss
 from silo_agent.training.processes.launch import run_evaluation, run_training

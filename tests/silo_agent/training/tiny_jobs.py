@@ -11,13 +11,8 @@ import numpy as np
 import psutil
 
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
-from data_contracts.protocol.records.round_plan import (
-    ANY_DAY,
-    AdapterLayout,
-    AdapterTarget,
-    TrainedFactors,
-    TrainingRecipe,
-)
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.round_plan import ANY_DAY, TrainedFactors, TrainingRecipe
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from silo_agent.training.loss import RecordSums

@@ -1,0 +1,102 @@
+"""What an adapter consists of: its tensors, by name and shape, and what each of them starts as.
+
+Most modules carry a LoRA pair. A head that the base model lacks, such as the classes of a
+contract, is trained whole instead: its tensors are in the adapter as they are (PEFT's
+`modules_to_save`). Such a tensor is a target as any other, with a pair whose A is the identity, is
+never trained and is in no file: so what holds for pairs holds for it (weighted sums, inner
+products, norms), and no rule knows a head from a layer.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from data_contracts.protocol.wire_types import Count, ModuleName, Part, PositiveCount, SiloId
+
+Whole = Literal["matrix", "vector"]
+Initial = Literal["zeros", "ones", "normal"]
+"""What a whole tensor starts as; normal: drawn from the seed of the layout."""
+
+NORMAL_DEVIATION = 0.02
+"""As the models whose heads these are have it (`initializer_range`)."""
+
+
+class AdapterTarget(Part):
+    """A linear module that carries a LoRA pair A (rank x in_features), B (out_features x rank).
+
+    With `whole` it is a tensor that is trained as it is: `module` is then the name of the parameter
+    (`classifier.weight`), a matrix (out_features x in_features) or, with `in_features` 1, a vector
+    (out_features,). Its pair is A = identity (in_features x in_features), which is never trained
+    and in no file, and B = the tensor; its scaling is 1. `initial` is what it starts as.
+    """
+
+    module: ModuleName
+    in_features: PositiveCount
+    out_features: PositiveCount
+    whole: Annotated[Whole | None, Field(exclude_if=lambda value: value is None)] = None
+    initial: Annotated[Initial | None, Field(exclude_if=lambda value: value is None)] = None
+
+    @model_validator(mode="after")
+    def _whole_tensors_have_a_start(self) -> "AdapterTarget":
+        if (self.whole is None) != (self.initial is None):
+            raise ValueError("whole and initial go together")
+        if self.whole == "vector" and self.in_features != 1:
+            raise ValueError("a vector has in_features 1")
+        return self
+
+
+class AdapterLayout(Part):
+    """Exact layout of every adapter in the run; the gate accepts nothing else."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Annotated[int, Field(ge=1, le=4096)]
+    seed: Count
+    targets: Annotated[tuple[AdapterTarget, ...], Field(min_length=1, max_length=2000)]
+    use_rslora: bool = False
+
+    @property
+    def scaling(self) -> float:
+        """LoRA scaling s = alpha / rank (Hu et al. 2021, section 4.1).
+
+        With `use_rslora` it is alpha / sqrt(rank) (Kalajdzievski 2023).
+        """
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+    def rank_of(self, target: AdapterTarget) -> int:
+        """Rows of A and columns of B at one target."""
+        return self.rank if target.whole is None else target.in_features
+
+    def scaling_of(self, target: AdapterTarget) -> float:
+        """What B A is multiplied with at one target."""
+        return self.scaling if target.whole is None else 1.0
+
+    @property
+    def pairs(self) -> tuple[AdapterTarget, ...]:
+        """The targets that carry a LoRA pair."""
+        return tuple(target for target in self.targets if target.whole is None)
+
+    @property
+    def wholes(self) -> tuple[AdapterTarget, ...]:
+        """The targets that are trained whole."""
+        return tuple(target for target in self.targets if target.whole is not None)
+
+    @model_validator(mode="after")
+    def _modules_are_distinct(self) -> "AdapterLayout":
+        if len({target.module for target in self.targets}) != len(self.targets):
+            raise ValueError("modules in targets must be distinct")
+        if not self.pairs:
+            raise ValueError("expected at least one module that carries a LoRA pair")
+        return self
+
+
+class SiloLayout(Part):
+    """Layout of one silo whose machine takes less than the whole: its own rank, alpha, modules.
+
+    `modules` None means all modules of the run's adapter.
+    """
+
+    silo: SiloId
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Annotated[int, Field(ge=1, le=4096)]
+    modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] | None = None
