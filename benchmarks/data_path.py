@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from data_contracts.protocol.records.model_family import CAUSAL_TASK
 
 STATE = Path(".consortia")
 RESULTS = STATE / "bench/data.json"
@@ -91,10 +92,12 @@ def _child(what: str, model_dir: Path, records: Path) -> dict[str, Any]:
 
 def _measure(what: str, model_dir: Path, records: Path) -> dict[str, Any]:
     from silo_agent.training.ranks.base_model import load_tokenizer
-    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
+    from silo_agent.training.ranks.families.causal_lm import CausalLm
+    from silo_agent.training.ranks.families.family import Telling
+    from silo_agent.training.ranks.shard_cache import ShardCache
 
-    telling = Telling(DAY, LENGTH)
-    cache = ShardCache(records.parent / "shards", model_dir, telling, load_tokenizer)
+    telling = Telling(model_dir, DAY, LENGTH)
+    cache = ShardCache(records.parent / "shards", CausalLm(CAUSAL_TASK), telling, load_tokenizer)
     if what == "micro-batches":
         return _micro_batches(model_dir, cache.of(records))
     load_tokenizer(model_dir)
@@ -153,8 +156,9 @@ def _micro_batches(model_dir: Path, shard: Any) -> dict[str, Any]:
 
     from data_contracts.protocol.records.adapter_layout import AdapterLayout
     from infra.base_model.linear_modules import linear_modules
-    from silo_agent.training.ranks.lora_model import batch_nll, load_lora_model
+    from silo_agent.training.ranks.lora_model import load_lora_model
     from silo_agent.training.ranks.packing import PackingRule, micro_batches, pack_training
+    from silo_agent.training.ranks.token_logits import batch_nll
 
     torch.set_num_threads(1)
     targets = linear_modules(model_dir).modules

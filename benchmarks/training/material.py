@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.records.round_plan import TrainingRecipe
 from flows.demo.base_model import prepare_base_model
 from flows.demo.institutions import INSTITUTIONS, write_institution
@@ -122,12 +123,14 @@ def _prompt_and_answer(line: str) -> str:
 def _write_tokens(material: Material) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from silo_agent.training.ranks.base_model import load_tokenizer
+    from silo_agent.training.ranks.families.causal_lm import CausalLm
+    from silo_agent.training.ranks.families.family import Telling
     from silo_agent.training.ranks.packing import PackingRule, pack_training
-    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
+    from silo_agent.training.ranks.shard_cache import ShardCache
     from silo_agent.training.ranks.starting_tensors import starting_tensors
 
-    shards, telling = material.folder / "shards", Telling(DAY, LENGTH)
-    cache = ShardCache(shards, material.model_dir, telling, load_tokenizer)
+    shards, telling = material.folder / "shards", Telling(material.model_dir, DAY, LENGTH)
+    cache = ShardCache(shards, CausalLm(CAUSAL_TASK), telling, load_tokenizer)
     shard, recipe = cache.of(material.records), material.recipe
     count = recipe.local_steps * recipe.sequences_per_step
     packed, _ = pack_training(shard, PackingRule(LENGTH), count=count, seed=1, round_number=1)

@@ -1,8 +1,9 @@
-"""Which modules of a base model can carry LoRA: asked of the model and of PEFT, in a process apart.
+"""What of a base model is trained for a task: asked of the model and of PEFT, in a process apart.
 
 Coordinator and silos have to agree on it, so there is one place that says it, and it says what the
 very classes that are trained say: the child builds the model from its configuration on the meta
-device, without weights, and lets PEFT put adapters on it. This process never loads PyTorch.
+device, without weights, and lets PEFT put adapters on it. For a task with a head it also asks
+`from_pretrained` what the files lack. This process never loads PyTorch.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from infra.disk.model_files import CONFIG_FILE
 
 CHILD = "infra.base_model.linear_modules_child"
@@ -22,34 +24,36 @@ MOST_SECONDS = 600
 
 @dataclass(frozen=True)
 class LinearModules:
-    """In the order of the model. `left_out` says, by the end of a name, why PEFT takes it not."""
+    """In the order of the model. `left_out` says, by the end of a name, why PEFT takes it not.
+    `head`: tensors that the model's files lack, which are trained whole."""
 
     modules: tuple[AdapterTarget, ...]
     left_out: dict[str, str]
+    head: tuple[AdapterTarget, ...] = ()
 
 
 class NoSuchModelError(Exception):
-    """The folder's configuration gives no causal language model; the text says why."""
+    """The folder gives no model of the family; the text says why."""
 
 
-_answers: dict[str, LinearModules] = {}
-"""By the digest of the configuration, which alone decides: a process asks once."""
+_answers: dict[tuple[str, FamilyTask], LinearModules] = {}
+"""By the digest of the configuration and the task: a process asks once."""
 
 
-def linear_modules(model_dir: Path) -> LinearModules:
+def linear_modules(model_dir: Path, task: FamilyTask = CAUSAL_TASK) -> LinearModules:
     """Every linear module but the output head; raises NoSuchModelError, with the reason."""
     try:
         digest = artifact_of_file(model_dir / CONFIG_FILE).digest
     except OSError as error:
         raise NoSuchModelError(f"{CONFIG_FILE}: {error.strerror}") from None
-    if digest not in _answers:
-        _answers[digest] = _asked(model_dir)
-    return _answers[digest]
+    if (digest, task) not in _answers:
+        _answers[digest, task] = _asked(model_dir, task)
+    return _answers[digest, task]
 
 
-def _asked(model_dir: Path) -> LinearModules:
+def _asked(model_dir: Path, task: FamilyTask) -> LinearModules:
     done = subprocess.run(
-        [sys.executable, "-m", CHILD, str(model_dir.resolve())],
+        [sys.executable, "-m", CHILD, str(model_dir.resolve()), task.model_dump_json()],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -65,4 +69,5 @@ def _asked(model_dir: Path) -> LinearModules:
         AdapterTarget(module=name, in_features=inputs, out_features=outputs)
         for name, inputs, outputs in found["modules"]
     )
-    return LinearModules(modules, found["left_out"])
+    head = tuple(AdapterTarget.model_validate(each) for each in found["head"])
+    return LinearModules(modules, found["left_out"], head)

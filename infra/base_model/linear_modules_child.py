@@ -1,4 +1,4 @@
-"""The process that asks: `python -m infra.base_model.linear_modules_child FOLDER`.
+"""The process that asks: `python -m infra.base_model.linear_modules_child FOLDER TASK`.
 
 One line of JSON on stdout, or the reason why there is none and exit code 1. Nothing else of this
 program imports it: it loads PyTorch, transformers and PEFT.
@@ -6,42 +6,73 @@ program imports it: it loads PyTorch, transformers and PEFT.
 
 import copy
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
+
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
+from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
+from infra.base_model.heads import NotAHeadError, head_of
+from infra.base_model.model_class import model_class, model_options
 
 
 def main() -> int:
-    """Ask about the folder that is the first argument."""
+    """Ask about the folder that is the first argument, for the task that is the second."""
     try:
-        config = AutoConfig.from_pretrained(
-            sys.argv[1], trust_remote_code=False, local_files_only=True
-        )
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        modules, left_out = takes_lora(model)
+        folder, task = sys.argv[1], FamilyTask.model_validate_json(sys.argv[2])
+        model, head = _model(folder, task)
+        modules, left_out = takes_lora(model, {target.module for target in head})
     except Exception as error:
         # Whatever a library says of a configuration is the answer.
         words = str(error).split("\n")[0] or type(error).__name__
         sys.stdout.write(f"{words}\n")
         return 1
-    sys.stdout.write(json.dumps({"modules": modules, "left_out": left_out}) + "\n")
+    told = [target.model_dump(mode="json") for target in head]
+    sys.stdout.write(json.dumps({"modules": modules, "left_out": left_out, "head": told}) + "\n")
     return 0
 
 
-def takes_lora(model: Any) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
+def _model(folder: str, task: FamilyTask) -> tuple[Any, tuple[AdapterTarget, ...]]:
+    """The model on the meta device, and the tensors of its head that the folder's files lack."""
+    local = {"trust_remote_code": False, "local_files_only": True}
+    if task.family == CAUSAL:
+        config = AutoConfig.from_pretrained(folder, **local)
+        with torch.device("meta"):
+            return model_class(task).from_config(config, trust_remote_code=False), ()
+    logging.disable(logging.WARNING)
+    model, loaded = model_class(task).from_pretrained(
+        folder, device_map="meta", output_loading_info=True, **model_options(task), **local
+    )
+    tied = getattr(model, "all_tied_weights_keys", {})
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    try:
+        head = head_of(set(loaded["missing_keys"]) - set(tied), shapes, model.base_model_prefix)
+    except NotAHeadError as error:
+        raise ValueError(f"no {error} in its files: what is missing would be drawn") from None
+    return model, head.trained
+
+
+def takes_lora(
+    model: Any, head_tensors: Collection[str] = ()
+) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
     """(name, inputs, outputs) of modules on which PEFT puts LoRA, in the order of the model; and
-    by the last part of a name what PEFT says of those on which it does not."""
+    by the last part of a name what PEFT says of those on which it does not.
+
+    The output layer and modules of `head_tensors`, which are trained whole, are none of them.
+    """
     head = model.get_output_embeddings()
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if isinstance(module, torch.nn.Linear | Conv1D)
+        and module is not head
+        and f"{name}.weight" not in head_tensors
     ]
     try:
         return _adapted(model, linear), {}
@@ -63,7 +94,7 @@ def takes_lora(model: Any) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
 
 def _adapted(model: Any, names: Sequence[str]) -> list[tuple[str, int, int]]:
     """What PEFT makes of these modules; raises what PEFT raises, and ValueError for another set."""
-    config = LoraConfig(r=1, target_modules=list(names), bias="none", task_type="CAUSAL_LM")
+    config = LoraConfig(r=1, target_modules=list(names), bias="none", task_type=None)
     with torch.device("meta"):
         adapted = get_peft_model(copy.deepcopy(model), config).get_base_model()
     found = {

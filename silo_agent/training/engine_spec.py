@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import TrainedFactors
 
 Device = Literal["cpu", "cuda"]
@@ -67,6 +68,7 @@ class EngineSpec(BaseModel):
     offload_dir: Path | None = None
     precision: Precision = "float32"
     base_weights: BaseWeights = "full"
+    task: Annotated[FamilyTask, Field(exclude_if=lambda value: value == CAUSAL_TASK)] = CAUSAL_TASK
 
     @property
     def held(self) -> HeldAs:
@@ -105,4 +107,4 @@ class EngineSpec(BaseModel):
     @property
     def _model(self) -> tuple[object, ...]:
         layouts = (self.layout, self.residual_layout)
-        return (self.model_dir, *layouts, self.device, self.held)
+        return (self.model_dir, self.task, *layouts, self.device, self.held)

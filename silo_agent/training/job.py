@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import ANY_DAY, TrainingRecipe
 from data_contracts.protocol.wire_types import Day
 from silo_agent.training.engine_spec import (
@@ -103,6 +104,7 @@ class TrainingJob(JobValue):
     measure_starting: bool = True
     measure_local: bool = True
     silo_only: SiloOnlyBaseline = SiloOnlyBaseline()
+    task: Annotated[FamilyTask, Field(exclude_if=lambda value: value == CAUSAL_TASK)] = CAUSAL_TASK
     personal: Annotated[PersonalPart | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
@@ -194,6 +196,7 @@ class TrainingJob(JobValue):
             offload_dir=self.offload_dir,
             precision=self.precision,
             base_weights=self.base_weights,
+            task=self.task,
         )
 
     def fingerprint(self) -> str:
@@ -250,6 +253,7 @@ class EvaluationJob(JobValue):
     per_sequence: bool = False
     per_record: bool = False
     engine: EngineSpec | None = None
+    task: Annotated[FamilyTask, Field(exclude_if=lambda value: value == CAUSAL_TASK)] = CAUSAL_TASK
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:

@@ -71,6 +71,7 @@ class LocalJobs:
             least_steps=plan.recipe.least_steps,
             round=plan.round,
             prompt_date=plan.day,
+            task=plan.learned,
             starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),
             starting_residual=rest or starting.residual,
             residual_layout=plan.layout if rest else plan.residual_layout,
@@ -122,6 +123,7 @@ class LocalJobs:
             threads=training.ranks * training.threads_per_rank,
             per_record=per_record,
             engine=self._engine(model_dir),
+            task=self.plan.learned,
         )
 
     def _engine(self, model_dir: Path) -> EngineSpec:
@@ -147,6 +149,7 @@ class LocalJobs:
             offload_dir=self._offload_dir(),
             precision=held.precision,
             base_weights=held.base_weights,
+            task=self.plan.learned,
         ).for_measuring
 
     def silo_only(self) -> EvaluatedAdapter | None:

@@ -15,7 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.records import RoundPlan
 from infra.disk.durable_files import write_durably
 from silo_agent.training.engine_spec import PINNED, Device
@@ -50,6 +50,8 @@ class LossBook:
             f"{plan.recipe.sequence_length}x{sequences}:{plan.layout.seed}:"
             f"{MEASURE_VERSION}@{plan.day}:{PINNED[device].precision}"
         )
+        if plan.task is not None:
+            self._prefix += f":{digest_of_bytes(plan.task.model_dump_json().encode())[:16]}"
         self._layout = plan.layout
 
     def get(self, adapter: EvaluatedAdapter) -> Loss | None:

@@ -1,19 +1,21 @@
 """The families of base models: what a model is asked to predict, and of which records.
 
-A plan names its family; a plan of earlier releases, which names none, is of causal models. What a
-family does in training is a module of the silo's training room; here is what both sides and the
-policy judge by.
+A plan names its family; one that names none, as those of earlier releases, is of causal models.
+What a family does in training is a module of the silo's training room; here is what both sides and
+the policy judge by.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.protocol.wire_types import Part, Text
 
 ModelFamily = Literal[
     "causal-lm", "masked-lm", "sequence-classification", "dual-encoder", "denoising"
 ]
+CAUSAL: ModelFamily = "causal-lm"
+MAX_CLASSES = 10_000
 
 FORMS_OF: dict[ModelFamily, tuple[str, ...]] = {
     "causal-lm": ("instruction", "chat", "text", "classification"),
@@ -29,4 +31,19 @@ class FamilyTask(Part):
     """What is learned: the family, and for classification the classes in the order of the head."""
 
     family: ModelFamily
-    classes: tuple[Text, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    classes: Annotated[
+        tuple[Text, ...] | None,
+        Field(min_length=2, max_length=MAX_CLASSES, exclude_if=lambda value: value is None),
+    ] = None
+
+    @model_validator(mode="after")
+    def _classes_are_of_a_classification(self) -> "FamilyTask":
+        if (self.family == "sequence-classification") != (self.classes is not None):
+            raise ValueError("classes go with the family sequence-classification, which needs them")
+        if len(set(self.classes or ())) != len(self.classes or ()):
+            raise ValueError("expected each class once")
+        return self
+
+
+CAUSAL_TASK = FamilyTask(family=CAUSAL)
+"""That of a plan which names none."""

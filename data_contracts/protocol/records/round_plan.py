@@ -14,7 +14,7 @@ from data_contracts.protocol.records.merge_spec import (
     MergeRule,
     MergeSpec,
 )
-from data_contracts.protocol.records.model_family import FamilyTask, ModelFamily
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.plan_terms import (
     ContractPin,
     CountedCopy,
@@ -222,9 +222,9 @@ class RoundPlan(Record):
         return self.prompt_date or ANY_DAY
 
     @property
-    def family(self) -> ModelFamily:
-        """That of `task`; without one, causal language models."""
-        return "causal-lm" if self.task is None else self.task.family
+    def learned(self) -> FamilyTask:
+        """`task`; of a plan that names none, causal language models."""
+        return self.task or CAUSAL_TASK
 
     def layout_of(self, silo: str) -> AdapterLayout:
         """The layout that `silo` trains and submits."""

@@ -4,13 +4,19 @@ No model code from the folder is run. Weights that the files lack would be drawn
 trained on without a word; so what `from_pretrained` says it has not found is refused.
 """
 
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoTokenizer
 
 from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from infra.base_model.folder_check import misfit
+from infra.base_model.heads import NotAHeadError, head_of
+from infra.base_model.model_class import model_class, model_options
 from silo_agent.training.ranks.conversation import ChatTokenizer
 
 
@@ -20,19 +26,57 @@ def load_tokenizer(model_dir: Path) -> ChatTokenizer:
     return tokenizer
 
 
-def load_base_model(model_dir: Path, **options: Any) -> Any:
-    """The model; raises SiloOperatorError when the folder holds none, or not all of its weights."""
+def load_base_model(
+    model_dir: Path, task: FamilyTask = CAUSAL_TASK, whole: Collection[str] = (), **options: Any
+) -> Any:
+    """The model of a task; the tensors of its head that are trained `whole` may be missing.
+
+    Raises SiloOperatorError when the folder holds none, or not all of its weights.
+    """
     # Ignored there, so that they can be named here.
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, loaded = _from_local(AutoModelForCausalLM, model_dir, **options)
+    model, loaded = _from_local(model_class(task), model_dir, **options | model_options(task))
     tied = getattr(model, "all_tied_weights_keys", {})
     missing = sorted(set(loaded["missing_keys"]) - set(tied))
-    if missing:
+    if missing and not (whole and _is_head(model, missing, whole)):
         raise _not_whole(model_dir, f"no {missing[0]}, and {len(missing) - 1} more missing")
     if mismatched := sorted(loaded["mismatched_keys"]):
         name, found, expected = mismatched[0]
         raise _not_whole(model_dir, f"{name} of shape {tuple(found)}, not {tuple(expected)}")
     return model
+
+
+def _is_head(model: Any, missing: Sequence[str], whole: Collection[str]) -> bool:
+    """Whether what is missing is the head that the layout trains, and biases that stay zero."""
+    shapes = {name: whole_shape(p) for name, p in model.named_parameters()}
+    try:
+        head = head_of(missing, shapes, model.base_model_prefix)
+    except NotAHeadError:
+        return False
+    if {target.module for target in head.trained} != set(whole):
+        return False
+    parameters = dict(model.named_parameters())
+    for name in head.zero:
+        with together([parameters[name]]), torch.no_grad():
+            parameters[name].zero_()
+    return True
+
+
+def whole_shape(parameter: Any) -> tuple[int, ...]:
+    """At ZeRO-3 what a rank holds of a parameter has another shape."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def together(parameters: Sequence[Any]) -> AbstractContextManager[Any]:
+    """At ZeRO-3, parameters put together inside the block, what rank 0 wrote shared after."""
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        return nullcontext()
+    from deepspeed import zero
+
+    context: AbstractContextManager[Any] = zero.GatheredParameters(
+        list(parameters), modifier_rank=0
+    )
+    return context
 
 
 def require_fitting(model: Any, tokenizer: Any) -> None:

@@ -1,14 +1,16 @@
 """A DeepSpeed engine around the LoRA model: build, one step, checkpoints, gathering the adapter.
 
-The gradient of a step is that of (sum of answer-token losses) / (answer tokens of the whole step),
-over all sequences of all ranks, plus the proximal term if the recipe has one, so the number of
-ranks does not change the result. What is not trained leaves as the very bytes that came in.
+The gradient of a step is that of (sum of losses) / (how much the whole step asks: answer tokens, or
+what else the model's family predicts), over all sequences of all ranks, plus the proximal term if
+the recipe has one, so the number of ranks does not change the result. What is not trained leaves as
+the very bytes that came in.
 
 An engine does one job after another. `begin` makes it what it was when it was built, so a job's
 adapter is the same, bit for bit, on an engine that has been used and on a new one: working and
 float32 values of the parameters, moments and step of the optimizer, and all counters.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -25,22 +27,21 @@ from data_contracts.errors import SiloOperatorError
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
+from silo_agent.training.ranks.base_model import together
 from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
 from silo_agent.training.ranks.devices import loading_device
+from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
     RESIDUAL_NAME,
     adapter_parameters,
-    batch_nll,
     load_lora_model,
     recompute_activations,
-    record_nll,
     set_adapter,
     trained_parameters,
     without_adapters,
 )
 from silo_agent.training.ranks.packing import PackedSequence, answer_tokens, micro_batches
-from silo_agent.training.ranks.packing_check import may_batch, may_pack
 from silo_agent.training.ranks.personal_measures import centre_of
 from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm
@@ -77,6 +78,7 @@ class LoraEngine:
         self.spec = spec
         self._rank = dist.get_rank()
         self._device = loading_device(spec.device)
+        self._family = family_of(spec.task)
         config = deepspeed_config(spec)
         self._stage_3_config = _stage_3_config(config) if spec.zero_stage == 3 else None
         model = load_lora_model(
@@ -86,6 +88,7 @@ class LoraEngine:
             residual=spec.residual_layout,
             trained=spec.trained,
             held=spec.held,
+            task=spec.task,
         )
         if spec.gradient_checkpointing:
             recompute_activations(model, partitioned=spec.zero_stage == 3)
@@ -126,22 +129,22 @@ class LoraEngine:
     def put(self, tensors: NamedTensors, adapter: str = ADAPTER_NAME) -> None:
         """Put an adapter into the model; training goes on from what `begin` took."""
         parameters = list(adapter_parameters(self._engine.module, adapter).values())
-        with self._whole_parameters(parameters):
+        with together(parameters):
             set_adapter(self._engine.module, tensors, adapter)
 
     @cached_property
     def may_pack(self) -> bool:
         """Whether conversations may share a sequence, asked once; see `packing_check`."""
-        return may_pack(self._asked, self._device)
+        return self._family.may_pack(self._asked, self._device)
 
     @cached_property
     def may_batch(self) -> bool:
         """Whether sequences may go through the model side by side, asked once as `may_pack` is."""
         together = self.may_pack
-        return may_batch(self._asked, self._device, together=together)
+        return self._family.may_batch(self._asked, self._device, together=together)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
-        """Train on one step's sequences (of all ranks); returns its mean loss per answer token.
+        """Train on one step's sequences (of all ranks); returns its mean loss, of what is asked.
 
         `index` counts from 0; the loss is that of the data, without the proximal term. Raises
         SiloOperatorError when it is not finite.
@@ -152,22 +155,24 @@ class LoraEngine:
         self._set_learning_rate(index)
         if self._proximal is not None:
             self._proximal.begin_step()
-        for micro_batch in micro_batches(sequences[self._rank :: ranks], self.spec.micro_batch):
-            nll = batch_nll(self._engine, micro_batch, self._device)
+        own = sequences[self._rank :: ranks]
+        summed_loss = self._family.step_loss(self._engine, own, self._device)
+        for micro_batch in micro_batches(own, self.spec.micro_batch):
+            loss = summed_loss(micro_batch)
             # DeepSpeed averages gradients over the ranks; times `ranks` makes it the sum.
-            self._engine.backward(nll * (ranks / tokens), scale_wrt_gas=False)
+            self._engine.backward(loss * (ranks / tokens), scale_wrt_gas=False)
             self._engine.step()
-            total += nll.detach().double()
+            total += loss.detach().double()
         dist.all_reduce(total)
-        loss = total.item() / tokens
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        mean = total.item() / tokens
+        if not math.isfinite(mean):
             raise SiloOperatorError(
                 f"local training at step {index + 1}",
                 expected="a finite loss",
-                found=f"{loss}",
+                found=f"{mean}",
                 action="ask the federation operator for a plan with a lower learning rate",
             )
-        return loss
+        return mean
 
     def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> RecordSums:
         """Sums of held-out records under the adapter as it is now, or the base model alone."""
@@ -182,9 +187,9 @@ class LoraEngine:
             for start in range(0, len(sequences), ranks):
                 position = start + self._rank
                 own = sequences[min(position, len(sequences) - 1)]
-                nll = record_nll(module, own, self._device)
+                losses = self._family.record_losses(module, own, self._device)
                 if position < len(sequences):
-                    nats[places[position] : places[position + 1]] = nll
+                    nats[places[position] : places[position + 1]] = losses
         dist.all_reduce(nats)
         return tuple(zip(nats.tolist(), counts, strict=True))
 
@@ -256,12 +261,6 @@ class LoraEngine:
         share = min(1.0, (index + 1) / (recipe.warmup_steps + 1))
         for group in self._engine.optimizer.param_groups:
             group["lr"] = float(recipe.learning_rate) * share
-
-    def _whole_parameters(self, parameters: list[torch.nn.Parameter]) -> Any:
-        """At ZeRO-3, parameters put together inside the block, what rank 0 wrote shared after."""
-        if self.spec.zero_stage < 3:
-            return nullcontext()
-        return deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
 
     def _proximal_term(self, job: TrainingJob) -> ProximalTerm | None:
         mu = float(job.recipe.proximal_mu)

@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from infra.base_model.context import context_tokens
 from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
@@ -94,15 +93,16 @@ def measure(
 
     `tokenizer` gives that of a model's folder, where records have to be tokenised.
     """
-    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
+    from silo_agent.training.ranks.families.registry import family_of
+    from silo_agent.training.ranks.packed_records import packing_rule, shard_cache
 
-    directory = job.shards_dir or RunFiles(job.output_dir).shards
-    telling = Telling(job.prompt_date, _rule(job).room)
-    cache = ShardCache(directory, job.model_dir, telling, tokenizer, progress.phase)
-    if not model.may_pack:
+    directory, family = job.shards_dir or RunFiles(job.output_dir).shards, family_of(job.task)
+    cache = shard_cache(job, family, directory, tokenizer, progress.phase)
+    if family.packs and not model.may_pack:
         progress.phase("one conversation a sequence: the model does not keep them apart")
     losses: list[HeldoutLoss] = []
-    sets = _packed_sets(job, cache, together=model.may_pack)
+    rule = packing_rule(job, family, tokenizer, together=model.may_pack)
+    sets = _packed_sets(job, cache, rule)
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
@@ -119,11 +119,10 @@ def measure(
 
 
 def _packed_sets(
-    job: EvaluationJob, cache: "ShardCache", *, together: bool
+    job: EvaluationJob, cache: "ShardCache", rule: "PackingRule"
 ) -> "dict[str, PackedSequences]":
     from silo_agent.training.ranks.packing import pack_heldout
 
-    rule = _rule(job, together=together)
     return {
         heldout.name: pack_heldout(
             cache.of(heldout.records),
@@ -133,12 +132,6 @@ def _packed_sets(
         )
         for heldout in job.heldout
     }
-
-
-def _rule(job: EvaluationJob, *, together: bool = True) -> "PackingRule":
-    from silo_agent.training.ranks.packing import PackingRule
-
-    return PackingRule(job.sequence_length, together, context_tokens(job.model_dir))
 
 
 def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapter) -> None:

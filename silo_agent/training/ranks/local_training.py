@@ -6,25 +6,26 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from infra.base_model.context import context_tokens
 from infra.clock import SystemClock
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss, RecordSums, of_records
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
+from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.kept_engine import KeptEngine
-from silo_agent.training.ranks.packing import (
-    PackedSequences,
-    PackingRule,
-    pack_heldout,
-    pack_training,
+from silo_agent.training.ranks.packed_records import (
+    Packed,
+    Shards,
+    packed,
+    packing_rule,
+    shard_cache,
+    shards_of,
 )
-from silo_agent.training.ranks.personal_measures import personal_measures, trained_part
+from silo_agent.training.ranks.packing import PackingRule
+from silo_agent.training.ranks.personal_measures import personal_measures
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, of_first_rank, peak_rss_bytes
-from silo_agent.training.ranks.shard_cache import ShardCache, Telling
 from silo_agent.training.ranks.starting_tensors import starting_tensors
-from silo_agent.training.ranks.token_shard import TokenShard
 from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import (
     ProgressWriter,
@@ -36,23 +37,6 @@ from silo_agent.training.run_files import (
 
 
 @dataclass(frozen=True)
-class _Shards:
-    """The tokens of all records."""
-
-    train: TokenShard
-    heldout: TokenShard
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """The records as sequences, and how they became that."""
-
-    train: PackedSequences
-    heldout: PackedSequences
-    counts: PackingCounts
-
-
-@dataclass(frozen=True)
 class _Round:
     """What this rank works on and where it reports, for every adapter of the round."""
 
@@ -60,8 +44,9 @@ class _Round:
     fingerprint: str
     files: RunFiles
     progress: ProgressWriter
-    shards: _Shards
-    packed: _Packed
+    shards: Shards
+    rule: PackingRule
+    packed: Packed
     kept: KeptEngine
 
 
@@ -110,34 +95,12 @@ def _round(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> _Round:
     progress = ProgressWriter(path, gpu_memory_bytes)
     progress.phase("packing")
     directory = job.shards_dir or files.shards
-    telling = Telling(job.prompt_date, _rule(job).room)
-    cache = ShardCache(directory, job.model_dir, telling, kept.tokenizer, progress.phase)
-    train = trained_part(job, cache.of(job.train_records))
-    shards = _Shards(train, cache.of(job.heldout_records))
-    return _Round(job, fingerprint, files, progress, shards, _packed(job, shards), kept)
-
-
-def _packed(job: TrainingJob, shards: _Shards, *, together: bool = True) -> _Packed:
-    recipe, rule = job.recipe, _rule(job, together=together)
-    train, counts = pack_training(
-        shards.train,
-        rule,
-        count=recipe.local_steps * recipe.sequences_per_step,
-        seed=recipe.seed,
-        round_number=job.round,
-    )
-    heldout = pack_heldout(
-        shards.heldout,
-        rule,
-        limit=job.heldout_sequences,
-        # Not the recipe's seed, which changes with the round: losses of all rounds are compared.
-        seed=job.layout.seed,
-    )
-    return _Packed(train, heldout, counts)
-
-
-def _rule(job: TrainingJob, *, together: bool = True) -> PackingRule:
-    return PackingRule(job.recipe.sequence_length, together, context_tokens(job.model_dir))
+    family = family_of(job.task)
+    cache = shard_cache(job, family, directory, kept.tokenizer, progress.phase)
+    shards = shards_of(job, cache)
+    rule = packing_rule(job, family, kept.tokenizer, together=True)
+    records = packed(job, shards, rule)
+    return _Round(job, fingerprint, files, progress, shards, rule, records, kept)
 
 
 def _begun(round_: _Round, job: TrainingJob) -> tuple[_Round, LoraEngine]:
@@ -146,7 +109,8 @@ def _begun(round_: _Round, job: TrainingJob) -> tuple[_Round, LoraEngine]:
     if round_.packed.counts.together and not engine.may_pack:
         # Records are packed before a model is loaded, so that a fault in them is found in seconds.
         round_.progress.phase("one conversation a sequence: the model does not keep them apart")
-        round_ = replace(round_, packed=_packed(job, round_.shards, together=False))
+        rule = replace(round_.rule, together=False)
+        round_ = replace(round_, rule=rule, packed=packed(job, round_.shards, rule))
     return round_, engine
 
 

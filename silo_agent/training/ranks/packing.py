@@ -10,7 +10,7 @@ shard when a sequence is asked for, so that memory holds those of one step.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import overload
@@ -36,16 +36,25 @@ LOOKED_UP = 4096
 """Lengths that are looked up at a time."""
 
 
+Draw = tuple[int, int, int]
+"""What may be drawn for a sequence follows from these alone: seed, round, its number."""
+
+Shown = Callable[["PackedSequence", Draw], "PackedSequence"]
+"""What a model is shown of a sequence, and asked, where that is not the sequence itself."""
+
+
 @dataclass(frozen=True)
 class PackingRule:
     """How long sequences may be, in tokens, and whether conversations may share one.
 
     `context`: a conversation may not be longer than that, which is what the model was made for.
+    `shown` as the model's family has it.
     """
 
     length: int
     together: bool = True
     context: int | None = None
+    shown: Shown | None = None
 
     @property
     def room(self) -> int:
@@ -114,11 +123,17 @@ class PackedSequences(Sequence[PackedSequence]):
     """Sequences that are made of a shard whenever they are asked for.
 
     `chosen` gives, for each, the places of its conversations in the shard, of which the first
-    `room` tokens are taken.
+    `room` tokens are taken. What the model is `shown` of them is drawn by `seed` and round.
     """
 
-    def __init__(self, shard: TokenShard, room: int, chosen: Iterable[Sequence[int]]) -> None:
-        self._shard, self._room = shard, room
+    def __init__(
+        self,
+        shard: TokenShard,
+        rule: PackingRule,
+        chosen: Iterable[Sequence[int]],
+        seed: tuple[int, int],
+    ) -> None:
+        self._shard, self._rule, self._seed = shard, rule, seed
         self._places, self._ends = array("q"), array("q", [0])
         for places in chosen:
             self._places.extend(places)
@@ -148,8 +163,9 @@ class PackedSequences(Sequence[PackedSequence]):
     def _made(self, index: int) -> PackedSequence:
         sequence = PackedSequence()
         for place in self._places[self._ends[index] : self._ends[index + 1]]:
-            sequence.append(*self._shard.cut(place, self._room))
-        return sequence
+            sequence.append(*self._shard.cut(place, self._rule.room))
+        shown = self._rule.shown
+        return sequence if shown is None else shown(sequence, (*self._seed, index))
 
 
 def pack_training(
@@ -161,7 +177,7 @@ def pack_training(
     """
     packer = _Packer(shard, rule)
     chosen = islice(packer.sequences((seed, round_number), wrap=True), count)
-    return PackedSequences(shard, rule.room, chosen), packer.counts()
+    return PackedSequences(shard, rule, chosen, (seed, round_number)), packer.counts()
 
 
 def pack_heldout(shard: TokenShard, rule: PackingRule, *, limit: int, seed: int) -> PackedSequences:
@@ -173,7 +189,7 @@ def pack_heldout(shard: TokenShard, rule: PackingRule, *, limit: int, seed: int)
     chosen: Iterable[list[int]] = islice(packer.sequences((seed, 0), wrap=False), limit)
     if not rule.together:
         chosen = ([place] for places in chosen for place in places)
-    return PackedSequences(shard, rule.room, chosen)
+    return PackedSequences(shard, rule, chosen, (seed, 0))
 
 
 def answer_tokens(sequences: Iterable[PackedSequence]) -> int:

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from data_contracts.errors import FederationOperatorError
-from silo_agent.training.ranks.lora_model import batch_logits, next_logits, vocabulary_size
 from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.token_logits import batch_logits, next_logits, vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def check_batching(model: Any, device: torch.device, *, together: bool) -> Batch
     end = len(short.token_ids)
     start = end - len(second)
     return BatchCheck(
-        neighbours=_changes(changed[0, start:end], found[0, start:end]).max().item(),
+        neighbours=relative_changes(changed[0, start:end], found[0, start:end]).max().item(),
         alone=max(
-            _changes(row[place:][:LOOKED_AT], expected[place:][:LOOKED_AT]).mean().item()
+            relative_changes(row[place:][:LOOKED_AT], expected[place:][:LOOKED_AT]).mean().item()
             for row, expected, sequence in zip(found, alone, (short, long), strict=True)
             for place in sequence.record_starts
         ),
@@ -136,12 +136,12 @@ def check_packing(model: Any, device: torch.device) -> PackingCheck:
     behind = logits(first[:half] + other_first[half:])
     alone = [logits(second), logits(third)]
     return PackingCheck(
-        neighbours=_changes(others[start:end], packed[start:end]).max().item(),
+        neighbours=relative_changes(others[start:end], packed[start:end]).max().item(),
         alone=max(
-            _changes(packed[place:][:LOOKED_AT], expected[:LOOKED_AT]).mean().item()
+            relative_changes(packed[place:][:LOOKED_AT], expected[:LOOKED_AT]).mean().item()
             for place, expected in zip((start, end), alone, strict=True)
         ),
-        ahead=_changes(behind[:half], logits(first)[:half]).mean().item(),
+        ahead=relative_changes(behind[:half], logits(first)[:half]).mean().item(),
         tolerance=TOLERANCES.get(packed.dtype, TOLERANCES[torch.bfloat16]),
     )
 
@@ -159,7 +159,7 @@ def _packed(*conversations: list[int]) -> PackedSequence:
     return packed
 
 
-def _changes(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def relative_changes(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """For each token |difference| / |expected|, both about their mean over the vocabulary.
 
     0 where the model overflows on its own: there is nothing to compare, and its loss shows it.

@@ -23,9 +23,9 @@ from silo_agent.training.loss import Loss, RecordSums
 from silo_agent.training.personal_part import PersonalMeasures
 from silo_agent.training.prompt_gate import Measured, chosen_gate, likeness
 from silo_agent.training.ranks.conversation import IGNORED
-from silo_agent.training.ranks.lora_model import prompt_states
 from silo_agent.training.ranks.packing import PackedSequence, PackingRule, pack_heldout
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
+from silo_agent.training.ranks.token_logits import prompt_states
 from silo_agent.training.ranks.token_shard import Fit, Places, TokenShard
 
 SET_ASIDE_OF_256 = 26

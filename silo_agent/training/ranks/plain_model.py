@@ -8,14 +8,9 @@ import torch
 from silo_agent.training.job import EvaluationJob
 from silo_agent.training.loss import RecordSums
 from silo_agent.training.ranks.devices import single_device
-from silo_agent.training.ranks.lora_model import (
-    ADAPTER_NAME,
-    load_lora_model,
-    record_nll,
-    set_adapter,
-)
+from silo_agent.training.ranks.families.registry import family_of
+from silo_agent.training.ranks.lora_model import ADAPTER_NAME, load_lora_model, set_adapter
 from silo_agent.training.ranks.packing import PackedSequence
-from silo_agent.training.ranks.packing_check import may_pack
 from silo_agent.training.ranks.starting_tensors import NamedTensors
 
 
@@ -24,25 +19,26 @@ class PlainModel:
 
     def __init__(self, job: EvaluationJob) -> None:
         self._device = single_device(job.device)
+        self._family = family_of(job.task)
         self._model = load_lora_model(
-            job.model_dir, job.layout, job.device, residual=job.residual_layout
+            job.model_dir, job.layout, job.device, residual=job.residual_layout, task=job.task
         )
         self._model.to(self._device).eval()
 
     @cached_property
     def may_pack(self) -> bool:
         """Whether conversations may share a sequence, asked once; see `packing_check`."""
-        return may_pack(self._model, self._device)
+        return self._family.may_pack(self._model, self._device)
 
     def put(self, tensors: NamedTensors, adapter: str = ADAPTER_NAME) -> None:
         """Put an adapter into the model."""
         set_adapter(self._model, tensors, adapter)
 
     def heldout(self, sequences: Sequence[PackedSequence]) -> RecordSums:
-        """Summed nats and answer tokens of every record, in the order of the sequences."""
+        """Summed loss of every record and how much it was asked, in the order of the sequences."""
         sums: list[tuple[float, int]] = []
         with torch.no_grad():
             for sequence in sequences:
-                nats = record_nll(self._model, sequence, self._device).tolist()
-                sums += zip(nats, sequence.record_answer_tokens, strict=True)
+                losses = self._family.record_losses(self._model, sequence, self._device)
+                sums += zip(losses.tolist(), sequence.record_answer_tokens, strict=True)
         return tuple(sums)

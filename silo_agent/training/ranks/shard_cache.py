@@ -11,7 +11,6 @@ another form, and as private.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.forms.lines import form_of_file, read_lines
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
-from infra.base_model.tokenizer_files import named_end
+from data_contracts.protocol.records.model_family import CAUSAL
 from infra.disk.durable_files import aside
 from infra.disk.file_lock import in_turn
 from infra.disk.model_files import model_files
 from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
+from silo_agent.training.ranks.families.family import Family, Telling
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
-from silo_agent.training.ranks.told_records import ToldRecords
 
 OLDEST_FORM = "instruction"
 FORMAT, FORMAT_OF_OTHERS = 1, 2
@@ -41,18 +40,8 @@ LOCK, SUFFIX = ".lock", ".tokens"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2")
 
 
-@dataclass(frozen=True)
-class Telling:
-    """What besides a tokenizer decides about tokens: the day of a chat template that writes one,
-    and how many tokens a sequence has room for, where documents are cut."""
-
-    day: str
-    room: int
-
-
 class ShardCache:
-    """The tokens of records in `directory`, by the model in `model_dir`, as on `day`; documents in
-    pieces of `room` tokens.
+    """The tokens of records in `directory`, by a family of models, as `telling` says.
 
     `say` is told when records are tokenised, which can take minutes.
     """
@@ -60,12 +49,12 @@ class ShardCache:
     def __init__(
         self,
         directory: Path,
-        model_dir: Path,
+        family: Family,
         telling: Telling,
         tokenizer: Callable[[Path], ChatTokenizer],
         say: Callable[[str], None] = lambda phase: None,
     ) -> None:
-        self._directory, self._model_dir, self._telling = directory, model_dir, telling
+        self._directory, self._family, self._telling = directory, family, telling
         self._tokenizer, self._say = tokenizer, say
 
     def of(self, records: Path) -> TokenShard:
@@ -99,9 +88,8 @@ class ShardCache:
         return made
 
     def _conversations(self, records: Path, form: Form) -> Iterator[Conversation | None]:
-        tokenizer = self._tokenizer(self._model_dir)
-        day, room = self._telling.day, self._telling.room
-        encoder = ToldRecords(tokenizer, day, room, named_end(self._model_dir))
+        tokenizer = self._tokenizer(self._telling.model_dir)
+        encoder = self._family.encoder(tokenizer, self._telling)
         for some in _some_at_a_time(read_lines(records, form)):
             for told in form.told(some, encoder):
                 yield from told
@@ -109,7 +97,7 @@ class ShardCache:
     def _key(self, records: Path, form: Form) -> bytes:
         files = {
             name: artifact_of_file(path).digest
-            for name, path in model_files(self._model_dir).items()
+            for name, path in model_files(self._telling.model_dir).items()
             if path.suffix != ".safetensors"
         }
         libraries = [version(name) for name in _LIBRARIES]
@@ -118,6 +106,9 @@ class ShardCache:
         is_oldest = form.name == OLDEST_FORM
         of_form: list[str | int] = [] if is_oldest else [form.name, FORMAT_OF_OTHERS]
         of_form += [] if form.needs_template else [self._telling.room]
+        task = self._family.task
+        # The oldest family as well.
+        of_form += [] if task.family == CAUSAL else [FORMAT_OF_OTHERS, task.model_dump_json()]
         day = self._telling.day
         described = rfc8785.dumps([FORMAT, of_records, files, day, libraries, *of_form])
         return bytes.fromhex(digest_of_bytes(described))

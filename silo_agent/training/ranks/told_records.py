@@ -1,6 +1,6 @@
-"""The one way from records to tokens: what each form asks for, with one model's tokenizer.
+"""From records to the tokens of causal models: what each form asks for, with one tokenizer.
 
-Satisfies `data_contracts.dataset.forms.form.Encoder`. What a form does not need is not made, so a
+What a form does not need is not made, so a
 model without a chat template can be told plain text.
 """
 
@@ -11,20 +11,19 @@ from data_contracts.dataset.examples import Message
 from silo_agent.training.ranks.chat_turns import ChatTurns
 from silo_agent.training.ranks.conversation import (
     ChatTokenizer,
-    Conversation,
     Conversations,
     template_of,
 )
+from silo_agent.training.ranks.families.family import FamilyEncoder, Told
 from silo_agent.training.ranks.plain_text import Documents
 from silo_agent.training.ranks.record_text import RecordText
 
-Told = Sequence[Conversation | None]
-"""The pieces of one record; None for one that cannot be told to the model."""
 
-
-class ToldRecords:
+class ToldRecords(FamilyEncoder):
     """With one tokenizer, as on `day`; documents are cut into pieces of `room` tokens, and end
     with `named_end` where the tokenizer names no end."""
+
+    family = "causal-lm"
 
     def __init__(
         self, tokenizer: ChatTokenizer, day: str, room: int, named_end: int | None = None

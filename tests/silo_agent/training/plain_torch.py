@@ -14,12 +14,7 @@ from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.protocol.records.round_plan import TrainingRecipe
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.ranks.lora_model import (
-    adapter_parameters,
-    answer_nll,
-    load_lora_model,
-    set_adapter,
-)
+from silo_agent.training.ranks.lora_model import adapter_parameters, load_lora_model, set_adapter
 from silo_agent.training.ranks.packing import (
     PackedSequences,
     PackingRule,
@@ -28,6 +23,7 @@ from silo_agent.training.ranks.packing import (
     pack_training,
 )
 from silo_agent.training.ranks.starting_tensors import starting_tensors
+from silo_agent.training.ranks.token_logits import answer_nll
 from tests.silo_agent.training.tiny_jobs import shard_of
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from transformers import DeepseekV32Config, DeepseekV32ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from silo_agent.training.ranks.lora_model import answer_nll, load_lora_model
+from silo_agent.training.ranks.lora_model import load_lora_model
 from silo_agent.training.ranks.packed_attention import (
     LEAST_BLOCK,
     SDPA,
@@ -20,6 +20,7 @@ from silo_agent.training.ranks.packed_attention import (
     packed_attention,
 )
 from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.token_logits import answer_nll
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout
 
 LENGTHS = st.lists(st.integers(1, 100), min_size=1, max_size=5)

@@ -196,7 +196,8 @@ def test_packed_loss_equals_unpacked_loss(
 ) -> None:
     import torch
 
-    from silo_agent.training.ranks.lora_model import answer_nll, load_lora_model
+    from silo_agent.training.ranks.lora_model import load_lora_model
+    from silo_agent.training.ranks.token_logits import answer_nll
     from tests.tiny_model import tiny_adapter_layout
 
     model = load_lora_model(silo.model_dir, tiny_adapter_layout(), "cpu").eval()

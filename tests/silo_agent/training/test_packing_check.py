@@ -16,9 +16,10 @@ from silo_agent.training.loss import mean_loss
 from silo_agent.training.ranks.base_model import load_base_model
 from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.evaluate import evaluate
-from silo_agent.training.ranks.lora_model import answer_nll, batch_nll, load_lora_model
+from silo_agent.training.ranks.lora_model import load_lora_model
 from silo_agent.training.ranks.packing import PackedSequence
 from silo_agent.training.ranks.packing_check import check_packing, may_batch, may_pack
+from silo_agent.training.ranks.token_logits import answer_nll, batch_nll
 from silo_agent.training.run_files import ProgressWriter
 from tests.silo_agent.training.tiny_jobs import (
     TinySilo,

@@ -86,11 +86,8 @@ def test_sequences_and_the_mean_are_sums_of_records(silo: TinySilo) -> None:
 def test_a_sequence_s_records_add_up_to_what_training_minimises(silo: TinySilo) -> None:
     import torch
 
-    from silo_agent.training.ranks.lora_model import (
-        answer_nll,
-        load_lora_model,
-        record_nll,
-    )
+    from silo_agent.training.ranks.lora_model import load_lora_model
+    from silo_agent.training.ranks.token_logits import answer_nll, record_nll
 
     model = load_lora_model(silo.model_dir, LAYOUT, "cpu").eval()
     cpu = torch.device("cpu")

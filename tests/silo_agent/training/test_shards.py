@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED, Conversation
+from silo_agent.training.ranks.families.causal_lm import CausalLm
+from silo_agent.training.ranks.families.family import Telling
 from silo_agent.training.ranks.packing import (
     OPEN_SEQUENCES,
     PackedSequence,
@@ -21,7 +24,7 @@ from silo_agent.training.ranks.packing import (
     pack_heldout,
     pack_training,
 )
-from silo_agent.training.ranks.shard_cache import SUFFIX, ShardCache, Telling
+from silo_agent.training.ranks.shard_cache import SUFFIX, ShardCache
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
 from silo_agent.training.results import PackingCounts
 from tests.full_disk import files_of_at_most
@@ -148,8 +151,9 @@ def tokenizer() -> Tokenizer:
 
 
 def cache(silo: TinySilo, tmp_path: Path, tokenizer: Tokenizer, **changes: Any) -> ShardCache:
-    telling = Telling(changes.pop("day", DAY), changes.pop("room", 96))
-    options = {"directory": tmp_path / "shards", "model_dir": silo.model_dir, **changes}
+    model_dir = changes.pop("model_dir", silo.model_dir)
+    telling = Telling(model_dir, changes.pop("day", DAY), changes.pop("room", 96))
+    options = {"directory": tmp_path / "shards", "family": CausalLm(CAUSAL_TASK), **changes}
     options["telling"] = telling
     return ShardCache(tokenizer=tokenizer, **options)
 

@@ -263,7 +263,8 @@ def plain_loss(model: Any, ids: list[int], labels: list[int]) -> float:
 def test_packed_losses_are_those_of_plain_torch(silo: TinySilo, tmp_path: Path, form: str) -> None:
     import torch
 
-    from silo_agent.training.ranks.lora_model import load_lora_model, record_nll
+    from silo_agent.training.ranks.lora_model import load_lora_model
+    from silo_agent.training.ranks.token_logits import record_nll
 
     tokenizer: Any = load_tokenizer(silo.model_dir)
     records: Any = TALKS if form == "chat" else [*SENTENCES, " ".join(SENTENCES)]

@@ -12,6 +12,7 @@ import psutil
 
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.records.round_plan import ANY_DAY, TrainedFactors, TrainingRecipe
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
@@ -63,10 +64,13 @@ def conversations(model_dir: Path) -> Any:
 def shard_of(model_dir: Path, records: Path, directory: Path | None = None, room: int = 96) -> Any:
     """The tokens of records, kept beside them as ranks keep them."""
     from silo_agent.training.ranks.base_model import load_tokenizer
-    from silo_agent.training.ranks.shard_cache import ShardCache, Telling
+    from silo_agent.training.ranks.families.causal_lm import CausalLm
+    from silo_agent.training.ranks.families.family import Telling
+    from silo_agent.training.ranks.shard_cache import ShardCache
 
     kept = directory or records.parent / "shards"
-    return ShardCache(kept, model_dir, Telling(ANY_DAY, room), load_tokenizer).of(records)
+    telling = Telling(model_dir, ANY_DAY, room)
+    return ShardCache(kept, CausalLm(CAUSAL_TASK), telling, load_tokenizer).of(records)
 
 
 def one_by_one(model_dir: Path, records: Path, length: int) -> RecordSums:

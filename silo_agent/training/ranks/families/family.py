@@ -1,0 +1,117 @@
+"""What a family of models is to training: one module, from records to the loss.
+
+A family says how records become token ids (`encoder`), what of a sequence the model is shown and
+asked (`shown`), and the loss of that, summed over what is predicted: answer tokens, masked tokens,
+records. Everything else, the engine, ZeRO, checkpoints, merge and evaluation, knows tensors and
+sums and no families.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import torch
+
+from data_contracts.dataset.examples import Message
+from data_contracts.errors import DataStewardError
+from data_contracts.protocol.records.model_family import FORMS_OF, FamilyTask, ModelFamily
+from silo_agent.training.ranks import packing_check
+from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
+from silo_agent.training.ranks.families.encoder_rows import keeps_rows_apart
+from silo_agent.training.ranks.packing import PackedSequence, Shown
+
+Told = Sequence[Conversation | None]
+"""The pieces of one record; None for one that cannot be told to the model."""
+
+SummedLoss = Callable[[Sequence[PackedSequence]], torch.Tensor]
+"""The summed loss of some sequences of a step, to be differentiated: a scalar."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What decides how records become tokens: the model's folder with its tokenizer, the day of a
+    chat template that writes one, and the room of a sequence in tokens."""
+
+    model_dir: Path
+    day: str
+    room: int
+
+
+class FamilyEncoder:
+    """Satisfies `data_contracts.dataset.forms.form.Encoder`; what a family does not override it is
+    not trained on, and says so."""
+
+    family: ClassVar[ModelFamily]
+
+    def exchanges(self, records: Sequence[tuple[str, str]]) -> list[Told]:
+        """(question, answer), or (text, class)."""
+        self._refuse("prompts with answers", len(records))
+
+    def conversations(self, records: Sequence[Sequence[Message]]) -> list[Told]:
+        """Messages of several turns."""
+        self._refuse("conversations", len(records))
+
+    def documents(self, records: Sequence[str]) -> list[Told]:
+        """Plain text."""
+        self._refuse("plain text", len(records))
+
+    def _refuse(self, found: str, records: int) -> NoReturn:
+        raise DataStewardError(
+            f"training records of the family {self.family}",
+            expected=f"records of the form {' or '.join(FORMS_OF[self.family])}",
+            found=f"{records} of {found}",
+            action="correct the contract's form of records, or take part in a run of a family that "
+            "is trained on them",
+        )
+
+
+class Family(ABC):
+    """One family, with what a plan says of it; `packs`: its models can take sequences that records
+    share."""
+
+    name: ClassVar[ModelFamily]
+    packs: ClassVar[bool] = True
+
+    def __init__(self, task: FamilyTask) -> None:
+        self.task = task
+
+    @abstractmethod
+    def encoder(self, tokenizer: ChatTokenizer, telling: Telling) -> FamilyEncoder:
+        """From records to token ids."""
+
+    def shown(self, tokenizer: Callable[[], ChatTokenizer]) -> Shown | None:
+        """How a sequence of the shard becomes what the model is shown, and asked; None: as it is.
+
+        The draw in it may depend on nothing but the numbers that it is given.
+        """
+        return None
+
+    def step_loss(
+        self, model: Any, own: Sequence[PackedSequence], device: torch.device
+    ) -> SummedLoss:
+        """The summed loss of any part of this rank's sequences of one step; collective, once."""
+        return lambda sequences: self.batch_loss(model, sequences, device)
+
+    @abstractmethod
+    def batch_loss(
+        self, model: Any, sequences: Sequence[PackedSequence], device: torch.device
+    ) -> torch.Tensor:
+        """Summed loss of what the sequences ask, which go through the model side by side."""
+
+    @abstractmethod
+    def record_losses(
+        self, model: Any, sequence: PackedSequence, device: torch.device
+    ) -> torch.Tensor:
+        """Summed loss of each record of a sequence: float64, in the order of the records."""
+
+    def may_pack(self, model: Any, device: torch.device) -> bool:
+        """Whether records may share a sequence, asked of the model; collective at ZeRO-3."""
+        return self.packs and packing_check.may_pack(model, device)
+
+    def may_batch(self, model: Any, device: torch.device, *, together: bool) -> bool:
+        """Whether sequences may go through the model side by side; collective at ZeRO-3."""
+        if self.packs:
+            return packing_check.may_batch(model, device, together=together)
+        return keeps_rows_apart(model, device)
