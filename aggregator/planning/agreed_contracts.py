@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from data_contracts.dataset.contract import load_contract
 from data_contracts.dataset.contract.agreement import Parties, read_agreement
 from data_contracts.errors import DataStewardError
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FORMS_OF, FamilyTask
 from data_contracts.protocol.trusted_feed import TrustedFeed
 
 log = logging.getLogger("consortia")
@@ -25,9 +27,17 @@ class AgreedContracts:
     left_out: dict[str, str]
 
 
-def agreed_contracts(directory: Path, feed: TrustedFeed, now: datetime) -> AgreedContracts:
-    """As `read_agreed`, for a plan: whoever is left out is named in the log."""
+def agreed_contracts(
+    directory: Path, feed: TrustedFeed, now: datetime, task: FamilyTask = CAUSAL_TASK
+) -> AgreedContracts:
+    """As `read_agreed`, for a plan: only contracts over records that its task is learned from, and
+    whoever is left out is named in the log."""
     agreed = read_agreed(directory, feed, now)
+    for silo in list(agreed.digests):
+        other = _other_task(directory / f"{silo}.yaml", task)
+        if other is not None:
+            del agreed.digests[silo]
+            agreed.left_out[silo] = other
     for silo, why in agreed.left_out.items():
         log.warning("%s is left out of the round: %s", silo, why)
     return agreed
@@ -49,6 +59,18 @@ def read_agreed(directory: Path, feed: TrustedFeed, now: datetime) -> AgreedCont
             else:
                 left_out[silo] = "one that has expired"
     return AgreedContracts(digests, left_out)
+
+
+def _other_task(contract: Path, task: FamilyTask) -> str | None:
+    """Why nothing can be learned from a contract's records for the task; None where it can."""
+    source = load_contract(contract).source
+    form, forms = source.record_form.name, FORMS_OF[task.family]
+    if form not in forms:
+        return f"records of the form {form}; {task.family} is trained on {' or '.join(forms)}"
+    others = sorted({word for _, word in source.classes} - set(task.classes or ()))
+    if task.classes is not None and others:
+        return f"the class {others[0]!r}, which the task does not name, and {len(others) - 1} more"
+    return None
 
 
 def _parties(feed: TrustedFeed, silo: str) -> Parties:

@@ -19,6 +19,7 @@ from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
 from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES
+from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.records.plan_terms import (
     ContractPin,
     CountedCopy,
@@ -65,6 +66,7 @@ def draft_plan(
         silo_layouts=_silo_layouts(settings, inputs.layout, cohort),
         recipe=_recipe(settings, round_number, starting),
         prompt_date=inputs.prompt_date,
+        task=None if settings.task.learned == CAUSAL_TASK else settings.task.learned,
         merge=settings.merge_spec,
         merge_error="exact" if settings.merge.error == "exact" else None,
         compression=settings.merge.compression,
@@ -151,7 +153,7 @@ def _silo_layouts(
 
 def _modules(layout: AdapterLayout, wanted: tuple[str, ...], silo: str) -> tuple[str, ...]:
     """Modules of the run that a silo trains, named in full or by their end as PEFT takes them."""
-    names = [target.module for target in layout.targets]
+    names = [target.module for target in layout.pairs]
     found = tuple(n for n in names if any(n == w or n.endswith(f".{w}") for w in wanted))
     if not found:
         raise impossible(

@@ -10,6 +10,7 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.model_family import FamilyTask
 from data_contracts.protocol.records.plan_bounds import outside_bounds
 from data_contracts.protocol.records.round_plan import MAX_COHORT, BaseModelRef
 
@@ -25,6 +26,7 @@ def require_possible(
             "set trust_mode to auditable, or wait for masked aggregation",
         )
     _require_licence(settings, inputs.base_model)
+    _require_same_task(settings, inputs.task_so_far)
     if not cohort:
         raise impossible(
             "a cohort of members with a contract each",
@@ -44,6 +46,21 @@ def _require_licence(settings: FederationSettings, model: BaseModelRef) -> None:
             f"{model.licence}: {judged.reason} ({judged.rule})",
             "name who accepted its terms in base_model.licence_acceptance, or choose another model",
         )
+
+
+def _require_same_task(settings: FederationSettings, before: FamilyTask | None) -> None:
+    """A run learns one thing: its layout and its head are made for that."""
+    learned = settings.task.learned
+    if before is not None and learned != before:
+        raise impossible(
+            f"the task with which this run began: {_words(before)}",
+            _words(learned),
+            "put [task] back in federation.toml, or begin a new run",
+        )
+
+
+def _words(task: FamilyTask) -> str:
+    return f"{task.family} of {', '.join(task.classes)}" if task.classes else task.family
 
 
 def _require_size(settings: FederationSettings, silos: int) -> None:

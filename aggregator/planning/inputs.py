@@ -15,6 +15,7 @@ from data_contracts.errors import ConsortiaError, DataStewardError, FederationOp
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
@@ -28,7 +29,7 @@ log = logging.getLogger("consortia")
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """What a plan is made of besides the settings."""
+    """What a plan is made of besides the settings; `task_so_far` is what the run has learned."""
 
     membership: Verified[Membership]
     head: FeedPosition
@@ -38,6 +39,7 @@ class PlanInputs:
     starting: StartingPoint
     prompt_date: str | None
     now: datetime
+    task_so_far: FamilyTask | None = None
 
 
 def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
@@ -52,6 +54,7 @@ def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
         starting=starting_point(c, feed),
         prompt_date=_prompt_date(c, newest.plan.record.day if newest else f"{now:%Y-%m-%d}"),
         now=now,
+        task_so_far=newest.plan.record.learned if newest else None,
     )
 
 
@@ -61,7 +64,8 @@ def _prompt_date(c: Coordinator, day: str) -> str | None:
     In no other plan, so that silos of earlier releases can read those.
     """
     path = c.settings.path(c.settings.base_model.path)
-    return day if has_template(path) and writes_date(path) else None
+    is_told = c.settings.task.family == CAUSAL and has_template(path)
+    return day if is_told and writes_date(path) else None
 
 
 def _base_model(c: Coordinator) -> BaseModelRef:
@@ -81,7 +85,7 @@ def _first_layout(c: Coordinator) -> AdapterLayout:
     """The run's layout: later plans take that of the first, so that all rounds fit together."""
     adapter = c.settings.adapter
     model = c.settings.path(c.settings.base_model.path)
-    targets = adapter_targets(model, adapter.target_modules)
+    targets = adapter_targets(model, adapter.target_modules, c.settings.task.learned)
     log.info("%s", coverage_words(_sound_weights(c), targets))
     return AdapterLayout(
         rank=adapter.rank,
@@ -96,7 +100,8 @@ def _sound_weights(c: Coordinator) -> Weights:
     """Of the base model, which no silo is asked to train when it cannot be trained."""
     try:
         path = c.settings.path(c.settings.base_model.path)
-        return require_sound(path, needs_template=_needs_template(c))
+        family = c.settings.task.family
+        return require_sound(path, needs_template=_needs_template(c), family=family)
     except ConsortiaError as error:
         raise FederationOperatorError(
             error.problem, expected=error.expected, found=error.found, action=error.action
@@ -105,7 +110,9 @@ def _sound_weights(c: Coordinator) -> Weights:
 
 def _needs_template(c: Coordinator) -> bool:
     """Whether any contract that is filed is about records that the base model's chat template
-    renders; plain text is trained on without one."""
+    renders; plain text is trained on without one, and by other families everything."""
+    if c.settings.task.family != CAUSAL:
+        return False
     filed = sorted(c.settings.path(CONTRACTS_DIRECTORY).glob("*.yaml"))
     return not filed or any(map(_renders, filed))
 
@@ -120,7 +127,7 @@ def _renders(contract: Path) -> bool:
 def _contract_digests(c: Coordinator, feed: TrustedFeed) -> dict[str, str]:
     """Digest of each silo's contract, as filed and signed with `consortia contract sign`."""
     directory = c.settings.path(CONTRACTS_DIRECTORY)
-    agreed = agreed_contracts(directory, feed, c.clock.now())
+    agreed = agreed_contracts(directory, feed, c.clock.now(), c.settings.task.learned)
     if len(agreed.digests) < c.settings.round.quorum and agreed.left_out:
         named = "; ".join(f"{silo}: {why}" for silo, why in agreed.left_out.items())
         raise FederationOperatorError(

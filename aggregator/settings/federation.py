@@ -26,6 +26,7 @@ from aggregator.settings.values import (
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask, ModelFamily
 from data_contracts.protocol.records.round_plan import TrustMode
 from data_contracts.protocol.wire_types import (
     BaseModelName,
@@ -82,6 +83,26 @@ class BaseModelSection(TomlTable):
         if self.hub_revision is not None and self.hub_id is None:
             raise ValueError("hub_revision goes with a hub_id")
         return self
+
+
+class TaskSection(TomlTable):
+    """What is learned; see `data_contracts.protocol.records.model_family.FamilyTask`.
+
+    `classes` in the order of the head, for the family sequence-classification alone.
+    """
+
+    family: ModelFamily = CAUSAL
+    classes: tuple[Line, ...] | None = None
+
+    @model_validator(mode="after")
+    def _is_a_task(self) -> Self:
+        _ = self.learned
+        return self
+
+    @property
+    def learned(self) -> FamilyTask:
+        """As plans name it."""
+        return FamilyTask(family=self.family, classes=self.classes)
 
 
 class AdapterSection(TomlTable):
@@ -191,6 +212,7 @@ class FederationSettings(TomlTable):
     storage: StorageSection
     prefect: PrefectSection
     base_model: BaseModelSection
+    task: TaskSection = TaskSection()
     adapter: AdapterSection = AdapterSection()
     recipe: RecipeSection
     round: RoundSection

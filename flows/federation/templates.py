@@ -26,6 +26,10 @@ licence = {model_licence}   # SPDX id, or a LicenseRef- of the table in docs/con
 {model_hub}
 path = {model_path}
 
+# [task]                      # what is learned, where that is not text by a causal model
+# family = "sequence-classification" # or masked-lm, dual-encoder, denoising; docs/families.md
+# classes = ["loans", "cards"] # in the order of the head, which stays for the run
+
 [adapter]
 rank = 8
 alpha = 16

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
 from data_contracts.protocol.records.round_plan import ANY_DAY
 from infra.base_model.chat_template import ANSWER, PROMPT, on_day, template_fault
 from infra.base_model.tokenizer_files import (
@@ -41,11 +42,14 @@ _EMBEDDINGS = re.compile(
 )
 
 
-def require_sound(model_dir: Path, *, needs_template: bool = True) -> Weights:
+def require_sound(
+    model_dir: Path, *, needs_template: bool = True, family: ModelFamily = CAUSAL
+) -> Weights:
     """The model's tensors; raises SiloOperatorError for what cannot be trained, by its name, and
     DataStewardError for a chat template that cannot be trained with.
 
-    A model that has none is sound where nobody `needs_template`, as plain text does not.
+    A model that has none is sound where nobody `needs_template`, as plain text does not, nor any
+    family but causal models.
     """
     files = model_files(model_dir)
     for path in files.values():
@@ -57,9 +61,17 @@ def require_sound(model_dir: Path, *, needs_template: bool = True) -> Weights:
     _require_full_tensors(model_dir, weights)
     _require_layers(model_dir, config, weights)
     _require_fitting_tokenizer(model_dir, weights)
-    if needs_template or has_template(model_dir):
+    if family == CAUSAL:
+        _require_end(model_dir)
+    if family == CAUSAL and (needs_template or has_template(model_dir)):
         _require_template(model_dir)
     return weights
+
+
+def likely_family(model_dir: Path) -> ModelFamily:
+    """What a folder is looked at for where no plan says it: a model that ends what it writes is a
+    causal one, and one that never ends anything fills in what is hidden."""
+    return CAUSAL if has_end(model_dir) else "masked-lm"
 
 
 def elements(weights: Weights) -> int:
@@ -132,6 +144,9 @@ def _require_fitting_tokenizer(model_dir: Path, weights: Weights) -> None:
     highest = highest_token(model_dir)
     if rows and highest is not None and highest >= max(rows):
         raise misfit(f"tokenizer in {model_dir}", highest, max(rows))
+
+
+def _require_end(model_dir: Path) -> None:
     if not has_end(model_dir):
         raise SiloOperatorError(
             f"tokenizer in {model_dir}",

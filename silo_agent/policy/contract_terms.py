@@ -20,6 +20,8 @@ class ContractTerms:
     attested: frozenset[str] = frozenset()
     egress: tuple[str, ...] = EGRESS
     registered_licences: tuple[LicenceTerms, ...] = ()
+    form: str = "instruction"
+    classes: frozenset[str] = frozenset()
     agreement: bytes = b""
 
     @classmethod
@@ -36,5 +38,7 @@ class ContractTerms:
             attested=terms.attested(),
             egress=terms.egress.allow,
             registered_licences=tuple(licence.terms() for licence in terms.licence_terms),
+            form=contract.source.record_form.name,
+            classes=frozenset(word for _, word in contract.source.classes),
             agreement=agreement,
         )

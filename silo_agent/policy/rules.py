@@ -17,6 +17,7 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import FORMS_OF
 from data_contracts.protocol.records.plan_bounds import outside_bounds
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
@@ -48,6 +49,7 @@ class PlanContext:
 
 
 RESOURCES, LEAST_STEPS, RANKS = "policy.resources", "policy.least_steps", "policy.ranks"
+FAMILY_MODEL = "policy.family_model"
 
 Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
 
@@ -149,6 +151,19 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         lambda p, s, c: c.contract is not None and "local-adapter" in c.contract.egress,
     ),
     (
+        "policy.family",
+        "The plan's family of models is not trained on records of the silo's data contract.",
+        lambda p, s, c: c.contract is not None and c.contract.form in FORMS_OF[p.learned.family],
+    ),
+    (
+        "policy.classes",
+        "The silo's data contract has a class that the plan does not name.",
+        lambda p, s, c: (
+            c.contract is not None
+            and (p.learned.classes is None or c.contract.classes <= set(p.learned.classes))
+        ),
+    ),
+    (
         "policy.base_model",
         "The silo does not allow the plan's base model.",
         lambda p, s, c: _base_model_allowed(p, s),
@@ -157,6 +172,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "policy.model_licence",
         "The base model's licence does not allow the plan's use.",
         lambda p, s, c: _model_licence_allowed(p, s),
+    ),
+    (
+        FAMILY_MODEL,
+        "The plan's base model is none of its family, or has other modules than the plan names.",
+        lambda p, s, c: FAMILY_MODEL not in c.lacks,
     ),
     (
         "policy.local_steps",
@@ -220,7 +240,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 
 
 def _with_numbers(rule: str, reason: str, context: PlanContext) -> str:
-    return f"{reason} {context.lacks[rule]}" if rule in context.lacks else reason
+    return f"{reason} {context.lacks.get(rule, '')}".rstrip()
 
 
 def _trainable(plan: RoundPlan) -> bool:

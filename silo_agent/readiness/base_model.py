@@ -6,8 +6,9 @@ from data_contracts.dataset.contract import DataContract
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records.licence_terms import Use
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask, ModelFamily
 from infra.base_model.coverage import coverage_words
-from infra.base_model.folder_check import require_sound
+from infra.base_model.folder_check import likely_family, require_sound
 from infra.base_model.linear_modules import LinearModules, NoSuchModelError, linear_modules
 from infra.base_model.tokenizer_files import template_notes
 from infra.base_model.weight_files import Weights
@@ -21,21 +22,25 @@ MODEL_DIGESTS = "model-digests.json"
 
 def judged_model(path: Path) -> list[str]:
     """The digest of a model that can be trained, and what of it; SiloOperatorError for another."""
-    weights = require_sound(path, needs_template=False)
-    linear = known_modules(path)
+    task = FamilyTask(family=likely_family(path))
+    weights = require_sound(path, needs_template=False, family=task.family)
+    linear = known_modules(path, task)
     left_out = [f"without those called {end}: {why}" for end, why in linear.left_out.items()]
     covered = coverage_words(weights, linear.modules)
-    return [model_digest(path), covered, *left_out, *template_notes(path)]
+    if task == CAUSAL_TASK:
+        return [model_digest(path), covered, *left_out, *template_notes(path)]
+    return [model_digest(path), covered, *left_out, f"looked at for the family {task.family}"]
 
 
-def known_modules(path: Path) -> LinearModules:
-    """The linear modules of a model; SiloOperatorError where transformers does not know it."""
+def known_modules(path: Path, task: FamilyTask = CAUSAL_TASK) -> LinearModules:
+    """What of a model is trained for a task; SiloOperatorError where transformers knows it not."""
     try:
-        return linear_modules(path)
+        return linear_modules(path, task)
     except NoSuchModelError as error:
         raise SiloOperatorError(
             f"base model {path}",
-            expected="a causal language model of an architecture that transformers knows",
+            expected=f"a model of the family {task.family}, of an architecture that transformers "
+            "knows",
             found=str(error),
             action="use another base model, or a release of transformers that knows it",
         ) from None
@@ -67,7 +72,8 @@ def _model(facts: Facts, model: AllowedModel, uses: tuple[Use, ...]) -> Item:
     contract = facts.contract
     # Without a contract nobody knows that its records can do without a template.
     wanted = not isinstance(contract, DataContract) or contract.source.record_form.needs_template
-    weights = tried(lambda: require_sound(path, needs_template=wanted))
+    family = _family(facts, path)
+    weights = tried(lambda: require_sound(path, needs_template=wanted, family=family))
     if isinstance(weights, ConsortiaError):
         return of_fault(name, weights)
     judged = [judge_model(model.licence, use, model.licence_acceptance) for use in uses]
@@ -75,6 +81,13 @@ def _model(facts: Facts, model: AllowedModel, uses: tuple[Use, ...]) -> Item:
         detail = "; ".join(finding.reason for finding in judged)
         return wrong(name, detail, "correct licence or licence_acceptance in the policy")
     return there(name, f"{path}, {model.licence}, digest {found}{_covered(facts, found, weights)}")
+
+
+def _family(facts: Facts, path: Path) -> ModelFamily:
+    """That of the newest plan, where it is of this model."""
+    plan, digest = facts.plan, model_digest(path, facts.config.home / MODEL_DIGESTS)
+    is_asked = plan is not None and plan.base_model.digest == digest
+    return plan.learned.family if plan is not None and is_asked else likely_family(path)
 
 
 def _covered(facts: Facts, digest: str, weights: Weights) -> str:

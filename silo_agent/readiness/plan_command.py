@@ -12,7 +12,9 @@ from rich.console import Console
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import FamilyTask
 from infra import command_values as values
+from infra.base_model.folder_check import likely_family
 from infra.clock import SystemClock
 from infra.terminal import plain_console, say
 from silo_agent.command_options import HERE, Home
@@ -148,7 +150,8 @@ def _only_model(config: SiloConfig, policy: Policy) -> Path:
 
 
 def _all_linear(model_dir: Path, rank: int) -> AdapterLayout:
-    targets = known_modules(model_dir).modules
+    task = FamilyTask(family=likely_family(model_dir))
+    targets = known_modules(model_dir, task).modules
     return AdapterLayout(rank=rank, alpha=rank, seed=0, targets=targets)
 
 

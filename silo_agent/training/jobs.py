@@ -13,6 +13,7 @@ from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
 from infra.base_model.folder_check import require_sound
 from infra.base_model.tokenizer_files import has_template
 from infra.disk.model_files import model_digest
@@ -39,7 +40,7 @@ WORK, SILO_ONLY = "work", "silo-only"
 """Directories of the home, with one for each run below."""
 NVME = "nvme"
 
-_SOUND: set[tuple[Path, str, bool]] = set()
+_SOUND: set[tuple[Path, str, bool, ModelFamily]] = set()
 """Folders of models, by their digest, that this process has found to be sound."""
 
 
@@ -195,11 +196,14 @@ class LocalJobs:
                 found=found,
                 action="restore the model's files, or correct its digest in the policy",
             )
-        needs_template = has_template(path) or form_of_file(records).needs_template
+        family = self.plan.learned.family
+        needs_template = family == CAUSAL and (
+            has_template(path) or form_of_file(records).needs_template
+        )
         # Files of one digest stay as sound as they were, and a tokenizer takes a third of a second.
-        asked = (path, found, needs_template)
+        asked = (path, found, needs_template, family)
         if asked not in _SOUND:
-            require_sound(path, needs_template=needs_template)
+            require_sound(path, needs_template=needs_template, family=family)
             _SOUND.add(asked)
         return path
 
