@@ -3,7 +3,8 @@
 safetensors' own reader accepts duplicate names, NaN, `../` in names and absurd shapes, and spends
 seconds and gigabytes on a bloated header. So this gate reads the header first, with a size cap,
 and lets through only float32 tensors with exactly the names and shapes that the plan's adapter
-layout implies, laid out without gaps, every value finite, and not all zero.
+layout implies, laid out without gaps, every value finite, and not what any adapter starts as.
+A tensor that is trained whole is there in its own shape, (out, in) or (out,).
 Layout reference: https://github.com/huggingface/safetensors (format section).
 """
 
@@ -17,10 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
+from data_contracts.adapters.whole_tensors import (
+    adds_something,
+    pair_of,
+    stored,
+    whole_name,
+    whole_shape,
+)
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 MAX_ABSOLUTE_VALUE = 1e4
 """Far beyond any trained LoRA factor, far below what could overflow a float32 product."""
+
+NOTHING_ADDED = (
+    "at least one non-zero B, or a whole tensor that is not as it starts",
+    "every B is zero, and every whole tensor as it starts or zero",
+)
+"""What was expected and found of an adapter that leaves the model as it starts."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -35,9 +49,9 @@ def lora_b_name(module: str) -> str:
     return f"base_model.model.{module}.lora_B.weight"
 
 
-def expected_shapes(layout: AdapterLayout) -> dict[str, tuple[int, int]]:
+def expected_shapes(layout: AdapterLayout) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that an adapter of this layout has, and no other."""
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for target in layout.targets:
         shapes |= expected_shapes_of(layout.rank, target)
     return shapes
@@ -52,7 +66,7 @@ def adapter_entries(layout: AdapterLayout) -> dict[str, Entry]:
 
 
 def module_entries(rank: int, target: AdapterTarget) -> dict[str, Entry]:
-    """The entries of A and of B of one module."""
+    """The entries of A and of B of one module, or that of the tensor that is trained whole."""
     return {name: Entry.float32(*shape) for name, shape in expected_shapes_of(rank, target)}
 
 
@@ -71,14 +85,17 @@ class AdapterFile:
     offsets: dict[str, tuple[int, int]]
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
-        """(A, B) of one module as float32 arrays; raises UntrustedInputError if not finite."""
+        """(A, B) of one module as float32 arrays; raises UntrustedInputError if not finite.
+
+        Of a tensor that is trained whole A is the identity, a view, and B (out x in) the tensor.
+        """
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             shapes = expected_shapes_of(self.layout.rank, target)
-            a, b = (self._tensor(descriptor, name, shape) for name, shape in shapes)
+            tensors = [self._tensor(descriptor, name, shape) for name, shape in shapes]
         finally:
             os.close(descriptor)
-        return a, b
+        return pair_of(target, tensors)
 
     def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
         """Every module in the order of the layout."""
@@ -86,7 +103,7 @@ class AdapterFile:
             a, b = self.module(target)
             yield target, a, b
 
-    def _tensor(self, descriptor: int, name: str, shape: tuple[int, int]) -> Float32Array:
+    def _tensor(self, descriptor: int, name: str, shape: tuple[int, ...]) -> Float32Array:
         start, end = self.offsets[name]
         array: Float32Array = np.empty(shape, dtype="<f4")
         read = os.preadv(descriptor, [array.data.cast("B")], self.data_start + start)
@@ -102,14 +119,23 @@ class AdapterFile:
         return array
 
 
-def expected_shapes_of(
-    rank: int, target: AdapterTarget
-) -> tuple[tuple[str, tuple[int, int]], tuple[str, tuple[int, int]]]:
-    """Name and shape of the A and the B of one module."""
+def expected_shapes_of(rank: int, target: AdapterTarget) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Name and shape of the A and the B of one module, or of the tensor that is trained whole."""
+    if target.whole is not None:
+        return ((whole_name(target.module), whole_shape(target)),)
     return (
         (lora_a_name(target.module), (rank, target.in_features)),
         (lora_b_name(target.module), (target.out_features, rank)),
     )
+
+
+def named_tensors(
+    target: AdapterTarget, a: Float32Array, b: Float32Array
+) -> dict[str, Float32Array]:
+    """What a file has of one module with the factors A and B, under its names."""
+    # The rank only decides shapes, which are here already.
+    names = [name for name, _ in expected_shapes_of(1, target)]
+    return dict(zip(names, stored(target, a, b), strict=True))
 
 
 def open_adapter(path: Path, layout: AdapterLayout) -> AdapterFile:
@@ -119,16 +145,16 @@ def open_adapter(path: Path, layout: AdapterLayout) -> AdapterFile:
 
 
 def check_adapter(path: Path, layout: AdapterLayout) -> AdapterFile:
-    """The whole gate: `open_adapter`, then every value finite and not every B zero."""
+    """The whole gate: `open_adapter`, then every value finite and something added by any B."""
     adapter = open_adapter(path, layout)
     contributes = False
-    for _, _, b in adapter.modules():
-        contributes = contributes or bool(b.any())
+    for target, _, b in adapter.modules():
+        contributes = contributes or adds_something(layout, target, b)
     require_contribution(contributes)
     return adapter
 
 
 def require_contribution(contributes: bool) -> None:
-    """Raises UntrustedInputError where `contributes`, whether any B has a value, is False."""
+    """Raises UntrustedInputError where `contributes`, whether any B adds something, is False."""
     if not contributes:
-        raise rejected("adapter", "at least one non-zero B", "every B is zero", "zero_delta")
+        raise rejected("adapter", *NOTHING_ADDED, "zero_delta")

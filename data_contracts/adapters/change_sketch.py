@@ -62,20 +62,24 @@ class Sketcher:
             signs = self._signs(target)
             b_start, a_start = self._start(start, target, signs)
             starts[number] = b_start @ a_start
-            if isinstance(source, QuantisedFile):
+            if target.whole is not None:
+                changes[number] = signs[0].T @ _whole_change(source, start, target) @ signs[1]
+            elif isinstance(source, QuantisedFile):
                 b_change, a_change = _images(source.difference(target), signs)
                 changes[number] = b_change @ (a_start + a_change) + b_start @ a_change
             else:
                 b, a = _images(source.module(target), signs)
                 changes[number] = b @ a - starts[number]
-        scaling = np.float32(layout.scaling)
-        return Sketch(changes.ravel() * scaling, starts.ravel() * scaling)
+        targets = self.starting.layout.targets
+        scalings = np.array([layout.scaling_of(target) for target in targets], dtype=np.float32)
+        of_target = scalings[:, None, None]
+        return Sketch((changes * of_target).ravel(), (starts * of_target).ravel())
 
     def _start(self, start: AdapterSource, target: AdapterTarget, signs: Images) -> Images:
         """H^T B and A G of the starting adapter, (PROBES x rank) and (rank x PROBES)."""
         key = (start.layout, target.module)
         if key not in self._images:
-            self._images[key] = _images(start.module(target), signs)
+            self._images[key] = _start_images(start, target, signs)
         return self._images[key]
 
     def _signs(self, target: AdapterTarget) -> Images:
@@ -86,6 +90,21 @@ class Sketcher:
         bits = np.unpackbits(np.frombuffer(rng.bytes(size), dtype=np.uint8))
         signs = (bits.reshape(size, PROBES).astype(np.float32) * 2) - 1
         return signs[: target.out_features], signs[target.out_features :]
+
+
+def _start_images(start: AdapterSource, target: AdapterTarget, signs: Images) -> Images:
+    a, b = start.module(target)
+    # The identity leaves G as it is.
+    return (signs[0].T @ b, signs[1]) if target.whole is not None else _images((a, b), signs)
+
+
+def _whole_change(
+    source: AdapterSource, start: AdapterSource, target: AdapterTarget
+) -> Float32Array:
+    """What became of a tensor that is trained whole (out x in): it has one way to be written."""
+    if isinstance(source, QuantisedFile):
+        return source.difference(target)[1]
+    return source.module(target)[1] - start.module(target)[1]
 
 
 def _images(factors: tuple[Float32Array, Float32Array], signs: Images) -> Images:

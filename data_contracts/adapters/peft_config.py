@@ -11,7 +11,8 @@ def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, ob
     """PEFT's LoraConfig as JSON values; every field that matters is explicit.
 
     Without a `hub_id` the base model's name stands where PEFT looks for one: it tells a reader what
-    to load, and PEFT loads the adapter onto whatever model it is given.
+    to load, and PEFT loads the adapter onto whatever model it is given. Tensors that are trained
+    whole are in it as the modules that they are parameters of.
     """
     return {
         "peft_type": "LORA",
@@ -27,6 +28,10 @@ def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, ob
         "use_rslora": layout.use_rslora,
         "use_dora": False,
         "init_lora_weights": True,
-        "modules_to_save": None,
-        "target_modules": sorted(target.module for target in layout.targets),
+        "modules_to_save": _modules_to_save(layout) or None,
+        "target_modules": sorted(target.module for target in layout.pairs),
     }
+
+
+def _modules_to_save(layout: AdapterLayout) -> list[str]:
+    return sorted({target.module.rpartition(".")[0] for target in layout.wholes})

@@ -2,17 +2,19 @@
 
 One safetensors file. For each tensor of the layout that `adapter_format` describes it holds
 `<name>.codes` and `<name>.scales` of the difference of factors, dA = A - A_start and dB = B -
-B_start (codes: `block_quantisation`). As with whole adapters the header is read first, with a size
-cap; only exact names, shapes and dtypes without gaps pass; then every code and scale is checked and
-the decoded adapter must be finite, within bounds, not its start, and not zero in every B. Where the
-scales, and what is remembered of the start, say that already, nothing is decoded.
+B_start, or of the tensor that is trained whole (codes: `block_quantisation`). As with adapters in
+full the header is read first, with a size cap; only exact names, shapes and dtypes without gaps
+pass; then every code and scale is checked and the decoded adapter must be finite, within bounds,
+not its start, and add something. Where the scales, and what is remembered of the start, say that
+already, nothing is decoded.
 
 The decoded adapter is start + float32(code) * scale in float32: one product, then one sum, the same
 bits at silo and coordinator. One module is in memory at a time.
 """
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from data_contracts.adapters.block_quantisation import (
 from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, narrowed
 from data_contracts.adapters.tensor_layout import Entry, bytes_limit, open_layout, rejected
+from data_contracts.adapters.whole_tensors import adds_something, pair_of, stored
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 CODES_SUFFIX = ".codes"
@@ -58,8 +61,9 @@ def scales_name(name: str) -> str:
 def quantised_entries(layout: AdapterLayout, scheme: Scheme) -> dict[str, Entry]:
     """Every entry of a quantised file, in the order in which this project writes them."""
     entries: dict[str, Entry] = {}
-    for name, (rows, columns) in expected_shapes(layout).items():
-        code_bytes, blocks = scheme.code_bytes_of(rows * columns), scheme.blocks_of(rows * columns)
+    for name, shape in expected_shapes(layout).items():
+        count = math.prod(shape)
+        code_bytes, blocks = scheme.code_bytes_of(count), scheme.blocks_of(count)
         entries[codes_name(name)] = Entry(scheme.dtype, (code_bytes,), code_bytes)
         entries[scales_name(name)] = Entry("F32", (blocks,), blocks * SCALE_BYTES)
     return entries
@@ -72,11 +76,16 @@ def quantised_bytes_limit(layout: AdapterLayout, scheme: Scheme) -> int:
 
 @dataclass(frozen=True)
 class _Factor:
-    """One factor as it lies in the file, its codes and scales checked."""
+    """One tensor as it lies in the file, its codes and scales checked."""
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     codes: ByteArray
     scales: Float32Array
+
+    @property
+    def count(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,12 @@ class QuantisedFile:
         """A (rank x in) and B (out x rank) of one module in float32: start + difference."""
         factors = self._factors(target)
         is_within = self._is_within(target, factors)
-        a, b = (
+        starts = stored(target, *self.starting.module(target))
+        sums = [
             self._sum(target, factor, start, is_within)
-            for factor, start in zip(factors, self.starting.module(target), strict=True)
-        )
-        return a, b
+            for factor, start in zip(factors, starts, strict=True)
+        ]
+        return pair_of(target, sums)
 
     def modules(self) -> Iterator[tuple[AdapterTarget, Float32Array, Float32Array]]:
         """Every module in the order of the layout."""
@@ -124,13 +134,19 @@ class QuantisedFile:
 
     def difference(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """dA (rank x in) and dB (out x rank) of one module in float32."""
-        a, b = (self._difference(factor) for factor in self._factors(target))
-        return a, b
+        differences = [self._difference(factor) for factor in self._factors(target)]
+        if target.whole is None:
+            a, b = differences
+            return a, b
+        _, b = pair_of(target, differences)
+        return np.broadcast_to(np.float32(0), (target.in_features, target.in_features)), b
 
     def checked(self, target: AdapterTarget) -> CheckedModule:
         """Check codes and scales of one module, and what they say of it undecoded."""
-        a, b = factors = self._factors(target)
-        return CheckedModule(self._is_within(target, factors), not a.codes.any(), not b.codes.any())
+        factors = self._factors(target)
+        *a, b = factors
+        keeps_a = not any(factor.codes.any() for factor in a)
+        return CheckedModule(self._is_within(target, factors), keeps_a, not b.codes.any())
 
     def check(self) -> None:
         """Read everything once; raises UntrustedInputError where the file adds nothing."""
@@ -138,19 +154,22 @@ class QuantisedFile:
         for target in self.layout.targets:
             if changes and contributes and self.checked(target).is_within:
                 continue
-            changes = changes or any(factor.any() for factor in self.difference(target))
-            contributes = bool(self.module(target)[1].any()) or contributes
+            differences = (self._difference(factor) for factor in self._factors(target))
+            changes = changes or any(difference.any() for difference in differences)
+            b = self.module(target)[1]
+            contributes = contributes or adds_something(self.layout, target, b)
         if not changes:
             raise rejected("adapter", "a non-zero difference", "zeros only", "zero_delta")
         require_contribution(contributes)
 
-    def _is_within(self, target: AdapterTarget, factors: tuple[_Factor, _Factor]) -> bool:
+    def _is_within(self, target: AdapterTarget, factors: Sequence[_Factor]) -> bool:
         """Whether scales and start say that no value can be too large; see `CheckedModule`."""
         if not isinstance(self.starting, RememberedStart):
             return False
+        largest = self.starting.largest(target)[-len(factors) :]
         return all(
             start + self.scheme.levels * float(factor.scales.max()) <= SURELY_WITHIN
-            for start, factor in zip(self.starting.largest(target), factors, strict=True)
+            for start, factor in zip(largest, factors, strict=True)
         )
 
     def _sum(
@@ -165,25 +184,24 @@ class QuantisedFile:
             raise rejected(target.module, limit, f"{largest:g}", "value_too_large")
         return total
 
-    def _factors(self, target: AdapterTarget) -> tuple[_Factor, _Factor]:
+    def _factors(self, target: AdapterTarget) -> list[_Factor]:
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             shapes = expected_shapes_of(self.layout.rank, target)
-            a, b = (self._factor(descriptor, name, shape) for name, shape in shapes)
+            return [self._factor(descriptor, name, shape) for name, shape in shapes]
         finally:
             os.close(descriptor)
-        return a, b
 
-    def _factor(self, descriptor: int, name: str, shape: tuple[int, int]) -> _Factor:
+    def _factor(self, descriptor: int, name: str, shape: tuple[int, ...]) -> _Factor:
         scales = self._bytes(descriptor, scales_name(name)).view("<f4")
         _require_scales(name, scales, self.scheme)
         codes = self._bytes(descriptor, codes_name(name))
-        _require_codes(name, codes, shape[0] * shape[1], self.scheme)
-        return _Factor(shape, codes, scales)
+        factor = _Factor(shape, codes, scales)
+        _require_codes(name, codes, factor.count, self.scheme)
+        return factor
 
     def _difference(self, factor: _Factor) -> Float32Array:
-        count = factor.shape[0] * factor.shape[1]
-        values = code_values(factor.codes, self.scheme)[:count]
+        values = code_values(factor.codes, self.scheme)[: factor.count]
         return scaled(values, factor.scales, self.scheme).reshape(factor.shape)
 
     def _bytes(self, descriptor: int, name: str) -> ByteArray:

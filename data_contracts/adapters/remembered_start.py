@@ -43,7 +43,7 @@ class RememberedStart:
                 return found
         a, b = self._source.module(target)
         factors = _read_only(a), _read_only(b)
-        largest = _magnitude(a), _magnitude(b)
+        largest = (1.0 if target.whole else _magnitude(a)), _magnitude(b)
         with self._lock:
             self._largest[target.module] = largest
             self._kept[target.module] = factors

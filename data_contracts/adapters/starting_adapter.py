@@ -4,17 +4,18 @@ Every silo of a cohort and the coordinator have to know the same starting adapte
 depends on neither rank of a process, device, ZeRO stage, library version of PyTorch nor the order
 of modules: each module has a generator of its own (numpy PCG64) seeded from (seed, module name). A
 silo with a layout of its own starts from the leading rows and columns of the global adapter, which
-under the default rule are its strongest directions, and trains beside the rest of it.
+under the default rule are its strongest directions, and trains beside the rest of it. Tensors that
+are trained whole it has whole: nothing of them is left for the rest.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name
+from data_contracts.adapters.adapter_format import named_tensors
+from data_contracts.adapters.whole_tensors import generator_of, identity, initial_whole
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 Float32Array = npt.NDArray[np.float32]
@@ -29,18 +30,23 @@ class AdapterSource(Protocol):
         ...
 
     def module(self, target: AdapterTarget, /) -> tuple[Float32Array, Float32Array]:
-        """A (rank x in) and B (out x rank) of one module of the layout."""
+        """A (rank x in) and B (out x rank) of one module of the layout.
+
+        Of a tensor that is trained whole A is the identity, and B (out x in) the tensor.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class InitialAdapter:
-    """The adapter that round 1 starts from: A from the seed, B zero."""
+    """The adapter that round 1 starts from: A from the seed, B zero; whole tensors as they say."""
 
     layout: AdapterLayout
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) drawn and B (out x rank) zero."""
+        if target.whole is not None:
+            return identity(target.in_features), initial_whole(self.layout, target)
         zeros = np.zeros((target.out_features, self.layout.rank), dtype=np.float32)
         return initial_a(self.layout, target), zeros
 
@@ -49,7 +55,8 @@ class InitialAdapter:
 class NarrowedAdapter:
     """The leading rows of A and columns of B of a wider adapter, as `layout`.
 
-    B is rescaled by the ratio of the scalings, so that scaling * B @ A stays the same product.
+    B is rescaled by the ratio of the scalings, so that scaling * B @ A stays the same product. What
+    is trained whole stays whole.
     """
 
     wide: AdapterSource
@@ -58,6 +65,8 @@ class NarrowedAdapter:
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank) of one module that the silo trains."""
         a, b = self.wide.module(target)
+        if target.whole is not None:
+            return a, b
         ratio = np.float32(self.wide.layout.scaling / self.layout.scaling)
         rank = self.layout.rank
         return np.ascontiguousarray(a[:rank]), np.ascontiguousarray(b[:, :rank] * ratio)
@@ -67,7 +76,9 @@ class NarrowedAdapter:
 class RestOfAdapter:
     """What `narrow` leaves out of a wider adapter, in the wider layout: the two add up to it.
 
-    B is zero at the ranks that the narrower layout has in its own modules.
+    B is zero at the ranks that the narrower layout has in its own modules. The silo trains every
+    whole tensor, so the rest has none: a tensor of zeros would say the same, and whoever put it
+    into a model as it is would have no head.
     """
 
     wide: AdapterSource
@@ -75,8 +86,8 @@ class RestOfAdapter:
 
     @property
     def layout(self) -> AdapterLayout:
-        """That of the wider adapter."""
-        return self.wide.layout
+        """That of the wider adapter, but for its whole tensors."""
+        return self.wide.layout.without_wholes
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank), the wider layout's rank."""
@@ -97,9 +108,7 @@ def initial_a(layout: AdapterLayout, target: AdapterTarget) -> Float32Array:
 
     That is Kaiming uniform with a = sqrt(5), PEFT's default for A (He et al. 2015).
     """
-    name_words = np.frombuffer(hashlib.sha256(target.module.encode()).digest(), dtype="<u4")
-    seed_words = [layout.seed & 0xFFFFFFFF, layout.seed >> 32]
-    generator = np.random.Generator(np.random.PCG64([*seed_words, *name_words.tolist()]))
+    generator = generator_of(layout, target.module)
     bound = 1.0 / np.sqrt(target.in_features)
     drawn = generator.random((layout.rank, target.in_features), dtype=np.float32)
     return ((drawn * 2 - 1) * np.float32(bound)).astype(np.float32)
@@ -109,7 +118,5 @@ def tensors_of(source: AdapterSource) -> dict[str, Float32Array]:
     """Every tensor of an adapter under its name, all in memory."""
     tensors: dict[str, Float32Array] = {}
     for target in source.layout.targets:
-        a, b = source.module(target)
-        tensors[lora_a_name(target.module)] = a
-        tensors[lora_b_name(target.module)] = b
+        tensors |= named_tensors(target, *source.module(target))
     return tensors

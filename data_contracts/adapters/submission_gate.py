@@ -2,14 +2,18 @@
 
 `adapter_format` and `quantised_format` check the bytes. Here every value is read once, and the
 adapter is compared with its starting adapter: a factor that the plan does not train must be the one
-that was handed out, and an adapter that changes nothing is not a contribution.
+that was handed out, and an adapter that changes nothing is not a contribution. Tensors that are
+trained whole are trained in every round: no factor of theirs is frozen, and they count as any other
+module in what an adapter changes.
 """
 
 import numpy as np
 
+from data_contracts.adapters.adapter_format import NOTHING_ADDED
 from data_contracts.adapters.quantised_format import QuantisedFile
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import rejected
+from data_contracts.adapters.whole_tensors import adds_something
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.round_plan import TrainingRecipe
@@ -29,15 +33,17 @@ def check_submission(
         if contributes and changes and _says_enough(source, target, recipe):
             continue
         a, b = source.module(target)
-        contributes = contributes or bool(b.any())
-        if changes and recipe.trained_factors == "both":
+        contributes = contributes or adds_something(source.layout, target, b)
+        if changes and (recipe.trained_factors == "both" or target.whole is not None):
             # Nothing more can follow from what the silo started from.
             continue
         start_a, start_b = start.module(target)
-        _require_frozen(recipe, target, (a, start_a), (b, start_b))
-        changes = changes or not (np.array_equal(a, start_a) and np.array_equal(b, start_b))
+        if target.whole is None:
+            _require_frozen(recipe, target, (a, start_a), (b, start_b))
+            changes = changes or not np.array_equal(a, start_a)
+        changes = changes or not np.array_equal(b, start_b)
     if not contributes:
-        raise _refused("at least one non-zero B", "every B is zero", "zero_delta")
+        raise _refused(*NOTHING_ADDED, "zero_delta")
     if not changes:
         raise _refused("a change of the starting adapter", "the starting adapter", "unchanged")
 
@@ -48,6 +54,8 @@ def _says_enough(source: AdapterSource, target: AdapterTarget, recipe: TrainingR
     if not isinstance(source, QuantisedFile):
         return False
     found = source.checked(target)
+    if target.whole is not None:
+        return found.is_within
     keeps_frozen = {"both": True, "b": found.keeps_a, "a": found.keeps_b}[recipe.trained_factors]
     return found.is_within and keeps_frozen
 

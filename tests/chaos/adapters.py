@@ -1,4 +1,4 @@
-"""Mutated adapters before the real gate: whole ones, int8 and int4.
+"""Mutated adapters before the real gate: in full, int8 and int4; of pairs, and with a head.
 
 What comes through has to be what the same bytes say to a reader that shares no code with the gate:
 safetensors' own, and a decoder of a few lines. Everything else has to be refused with a rule of the
@@ -46,7 +46,24 @@ LAYOUT = AdapterLayout(
         AdapterTarget(module="model.up", in_features=3, out_features=5),
     ),
 )
-START = RememberedStart(InitialAdapter(LAYOUT), 2)
+WITH_HEAD = LAYOUT.model_copy(
+    update={
+        "targets": (
+            *LAYOUT.targets,
+            AdapterTarget(
+                module="head.weight",
+                in_features=5,
+                out_features=3,
+                whole="matrix",
+                initial="normal",
+            ),
+            AdapterTarget(
+                module="head.bias", in_features=1, out_features=3, whole="vector", initial="zeros"
+            ),
+        )
+    }
+)
+STARTS = {layout: RememberedStart(InitialAdapter(layout), 2) for layout in (LAYOUT, WITH_HEAD)}
 IN_MEMORY, ROOM = Path("/dev/shm"), 1 << 26
 
 
@@ -95,6 +112,7 @@ TEXTS = [
     "U8",
     "../../etc/passwd",
     "base_model.model.model.up.lora_A.weight\0",
+    "base_model.model.head.lora_A.weight",
     "base_model.model.model.u\u0440.lora_A.weight",
     "\ud800",
     "__metadata__",
@@ -143,6 +161,7 @@ class Entry(Pairs):
 class Sample:
     """A file that passes: its header as pairs, and the bytes behind it."""
 
+    layout: AdapterLayout
     scheme: Scheme | None
     header: Pairs
     data: bytes
@@ -164,32 +183,36 @@ def joined(header: bytes, data: bytes) -> bytes:
 
 
 def samples() -> list[Sample]:
-    """One file of each format."""
+    """One file of each format and layout."""
+    return [sample for layout in STARTS for sample in _samples_of(layout)]
+
+
+def _samples_of(layout: AdapterLayout) -> list[Sample]:
     rng = np.random.default_rng(3)
     local = {
         name: rng.standard_normal(shape).astype(np.float32) * np.float32(0.1)
-        for name, shape in expected_shapes(LAYOUT).items()
+        for name, shape in expected_shapes(layout).items()
     }
     whole = safetensors.numpy.save(local)
-    start = tensors_of(START)
-    found = [_sample(None, whole)]
+    start = tensors_of(STARTS[layout])
+    found = [_sample(layout, None, whole)]
     for scheme in SCHEMES.values():
-        entries = quantised_entries(LAYOUT, scheme)
+        entries = quantised_entries(layout, scheme)
         data = bytearray()
         for name, tensor in local.items():
             blocks = quantise(tensor - start[name], scheme)
             data += blocks.codes.tobytes() + blocks.scales.tobytes()
-        found.append(_sample(scheme, safetensors_header(entries) + bytes(data)))
+        found.append(_sample(layout, scheme, safetensors_header(entries) + bytes(data)))
     return found
 
 
-def _sample(scheme: Scheme | None, file: bytes) -> Sample:
+def _sample(layout: AdapterLayout, scheme: Scheme | None, file: bytes) -> Sample:
     (length,) = struct.unpack("<Q", file[:8])
     header = json.loads(file[8 : 8 + length], object_pairs_hook=Entry)
     for _, entry in header:
         entry.text = spell(Pairs(entry))
     header = Pairs(header)
-    return Sample(scheme, header, file[8 + length :])
+    return Sample(layout, scheme, header, file[8 + length :])
 
 
 Mutator = Callable[[random.Random, Sample], bytes]
@@ -393,10 +416,10 @@ def judged(path: Path, sample: Sample) -> str | None:
     try:
         source: AdapterSource
         if sample.scheme is None:
-            source = open_adapter(path, LAYOUT)
+            source = open_adapter(path, sample.layout)
         else:
-            source = open_quantised(path, LAYOUT, sample.scheme, START)
-        check_submission(source, START, PLAN.recipe)
+            source = open_quantised(path, sample.layout, sample.scheme, STARTS[sample.layout])
+        check_submission(source, STARTS[sample.layout], PLAN.recipe)
     except UntrustedInputError as error:
         assert error.rule.startswith("adapter."), error.rule
         return error.rule
@@ -408,9 +431,10 @@ def _require_right(file: bytes, sample: Sample, source: AdapterSource) -> None:
     """What the gate hands on, against what other readers make of the same bytes."""
     tensors = safetensors.numpy.load(file)
     if sample.scheme is not None:
-        tensors = _decoded(tensors, sample.scheme)
+        tensors = _decoded(tensors, sample)
     handed = tensors_of(source)
-    assert handed.keys() == tensors.keys() == expected_shapes(LAYOUT).keys()
+    assert {name: each.shape for name, each in handed.items()} == expected_shapes(sample.layout)
+    assert handed.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert handed[name].dtype == tensor.dtype == np.float32, name
         assert handed[name].tobytes() == tensor.tobytes(), name
@@ -418,10 +442,11 @@ def _require_right(file: bytes, sample: Sample, source: AdapterSource) -> None:
         assert np.abs(tensor).max() <= MAX_ABSOLUTE_VALUE, name
 
 
-def _decoded(tensors: dict[str, Any], scheme: Scheme) -> dict[str, Any]:
+def _decoded(tensors: dict[str, Any], sample: Sample) -> dict[str, Any]:
     """start + code * scale, value by value."""
-    found = {}
-    for name, start in tensors_of(START).items():
+    found, scheme = {}, sample.scheme
+    assert scheme is not None
+    for name, start in tensors_of(STARTS[sample.layout]).items():
         codes, scales = tensors.pop(codes_name(name)), tensors.pop(scales_name(name))
         numbers = codes.view(np.int8) if scheme.codes_per_byte == 1 else _nibbles(codes)
         numbers = numbers[: start.size].astype(np.float32)

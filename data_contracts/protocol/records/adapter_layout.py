@@ -43,6 +43,8 @@ class AdapterTarget(Part):
             raise ValueError("whole and initial go together")
         if self.whole == "vector" and self.in_features != 1:
             raise ValueError("a vector has in_features 1")
+        if self.whole is not None and self.module.endswith((".lora_A.weight", ".lora_B.weight")):
+            raise ValueError("a tensor that is trained whole cannot have the name of a factor")
         return self
 
 
@@ -80,6 +82,11 @@ class AdapterLayout(Part):
     def wholes(self) -> tuple[AdapterTarget, ...]:
         """The targets that are trained whole."""
         return tuple(target for target in self.targets if target.whole is not None)
+
+    @property
+    def without_wholes(self) -> "AdapterLayout":
+        """The layout of what acts beside another adapter: a sum of two heads means nothing."""
+        return self.model_copy(update={"targets": self.pairs}) if self.wholes else self
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "AdapterLayout":
