@@ -16,7 +16,8 @@ from silo_agent.training.results import TrainingResult
 
 @dataclass(frozen=True)
 class HeldoutLosses:
-    """Mean losses on the silo's held-out split in nats per answer token.
+    """Mean losses on the silo's held-out split in nats per answer token, or of what else the family
+    of the model predicts; `right` where it counts that.
 
     `records` are the records they are means of. The standard errors are those of candidate minus
     starting and of candidate minus base. All three are None where they are withheld, the errors
@@ -31,6 +32,16 @@ class HeldoutLosses:
     records: int | None
     change_error: float | None
     base_change_error: float | None
+    right: "Right | None" = None
+
+
+@dataclass(frozen=True)
+class Right:
+    """Which share of what is asked the first guess has right with each adapter."""
+
+    base: float
+    starting: float
+    candidate: float
 
 
 @dataclass(frozen=True)

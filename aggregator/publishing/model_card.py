@@ -5,6 +5,7 @@ writes the same bytes. Whoever reads it is outside: silos are counted, and named
 only where the plan says so, which each silo's policy had to allow. No local path is in it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,7 +16,7 @@ import yaml
 from jinja2 import Template
 from markupsafe import Markup
 
-from aggregator.publishing.markdown_text import as_block, as_code, as_text, verbatim
+from aggregator.publishing.markdown_text import as_block, as_code, as_text, one_line, verbatim
 from aggregator.publishing.prompt_format import ANSWER, PROMPT, TODAY, PromptFormat
 from aggregator.report.bundle import Bundle
 from aggregator.report.compliance_page.page import report_stem
@@ -33,11 +34,19 @@ from data_contracts.protocol.records import (
     RoundReport,
 )
 from data_contracts.protocol.records.base import RecordT
+from data_contracts.protocol.records.model_family import ModelFamily
 from data_contracts.protocol.records.round_report import SiloLosses
 from infra.page_templates import page_environment
 
 TEMPLATE_NAME = "model_card.md.j2"
 LOSS_PLACES = 4
+_PIPELINES: Mapping[ModelFamily, str] = {
+    "causal-lm": "text-generation",
+    "masked-lm": "fill-mask",
+    "sequence-classification": "text-classification",
+    "dual-encoder": "zero-shot-image-classification",
+    "denoising": "text-to-image",
+}
 TAGS = ("consortia", "federated-learning", "lora")
 
 
@@ -55,11 +64,13 @@ class CardRecords:
 
 @dataclass(frozen=True)
 class AdapterLoss:
-    """Held-out losses of one adapter, nats per answer token: the plain mean, and by silo."""
+    """Held-out losses of one adapter, in the unit of the plan's task: the plain mean, and by silo;
+    and the plain mean of what its first guess had `right`, where the family counts that."""
 
     adapter: str
     mean: Decimal
     by_silo: Mapping[str, Decimal]
+    right: Decimal | None = None
 
 
 def card_records(bundle: Bundle) -> CardRecords:
@@ -104,6 +115,7 @@ def render_card(records: CardRecords, prompt: PromptFormat | None) -> bytes:
         no_licence=NO_LICENCE,
         unchecked=UNCHECKED,
         prompt=prompt,
+        classes=records.plan.learned.classes or (),
         placeholders=(PROMPT, ANSWER, TODAY),
     )
     return card.encode()
@@ -118,6 +130,8 @@ def _template() -> Template:
         "block": as_block,
         "count": lambda number: f"{number:,}",
         "loss": lambda value: f"{value:.{LOSS_PLACES}f}",
+        "share": lambda share: f"{share * 100:.1f} %",
+        "python_list": _python_list,
         "percent": lambda share: f"{share * 100:.2f} %",
         "scaling": lambda layout: f"{layout.scaling:.4g}",
     }
@@ -137,8 +151,20 @@ def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[Adapt
     rows = []
     for adapter, field in names if losses else ():
         by_silo = {silo: Decimal(getattr(own, field)) for silo, own in losses.items()}
-        rows.append(AdapterLoss(adapter, sum(by_silo.values(), Decimal()) / len(by_silo), by_silo))
+        shares = [getattr(own.right, field) for own in losses.values() if own.right is not None]
+        right = _mean(shares) if len(shares) == len(losses) else None
+        rows.append(AdapterLoss(adapter, _mean(list(by_silo.values())), by_silo, right))
     return rows
+
+
+def _mean(values: Sequence[Decimal]) -> Decimal:
+    return sum(values, Decimal()) / len(values)
+
+
+def _python_list(values: Sequence[str], name: str) -> Markup:
+    """A line of Python that gives a list its name; whatever the texts are, they stay texts."""
+    listed = ", ".join(json.dumps(one_line(value)) for value in values)
+    return as_block(f"{name} = [{listed}]", "python")
 
 
 def _metadata(records: CardRecords) -> Markup:
@@ -151,7 +177,8 @@ def _metadata(records: CardRecords) -> Markup:
     fields |= {"license": named.licence}
     if named.name is not None:
         fields |= {"license_name": named.name, "license_link": "README.md"}
-    fields |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": list(TAGS)}
+    pipeline = _PIPELINES[records.plan.learned.family]
+    fields |= {"library_name": "peft", "pipeline_tag": pipeline, "tags": list(TAGS)}
     return verbatim(f"---\n{yaml.safe_dump(fields, sort_keys=False)}---")
 
 

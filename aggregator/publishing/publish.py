@@ -17,6 +17,7 @@ from pathlib import Path
 
 from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 
@@ -27,11 +28,12 @@ READABLE = 0o644
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A verified safetensors file of `layout`, an adapter of `base_model`."""
+    """A verified safetensors file of `layout`, an adapter of `base_model` for a family's task."""
 
     file: Path
     layout: AdapterLayout
     base_model: BaseModelRef
+    family: ModelFamily = CAUSAL
 
 
 def write_published(
@@ -54,8 +56,9 @@ def write_published(
 
 def _write_adapter(directory: Path, adapter: PeftAdapter) -> None:
     directory.mkdir()
-    config = json.dumps(peft_config(adapter.layout, adapter.base_model), indent=2) + "\n"
-    write_durably(directory / CONFIG_NAME, config.encode(), READABLE)
+    config = peft_config(adapter.layout, adapter.base_model, adapter.family)
+    told = json.dumps(config, indent=2) + "\n"
+    write_durably(directory / CONFIG_NAME, told.encode(), READABLE)
     shutil.copyfile(adapter.file, directory / WEIGHTS_NAME)
     with (directory / WEIGHTS_NAME).open("rb+") as file:
         os.fsync(file.fileno())

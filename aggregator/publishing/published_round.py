@@ -21,11 +21,12 @@ def publish_round(c: Coordinator, files: ReportFiles) -> None:
     """Lay out the adapter of a round whose report says "published", with residual and card."""
     records = card_records(read_bundle(files.bundle))
     plan, candidate = records.plan, records.candidate
-    adapter = PeftAdapter(spool(c, c.plans, candidate.adapter), plan.layout, plan.base_model)
+    family, base = plan.learned.family, plan.base_model
+    adapter = PeftAdapter(spool(c, c.plans, candidate.adapter), plan.layout, base, family)
     residual = None
     if candidate.residual is not None and plan.residual_layout is not None:
         file = spool(c, c.plans, candidate.residual)
-        residual = PeftAdapter(file, plan.residual_layout, plan.base_model)
+        residual = PeftAdapter(file, plan.residual_layout, base, family)
     model_dir = c.settings.path(c.settings.base_model.path)
     prompt = prompt_format(model_dir, plan.base_model.digest, c.model_digests)
     write_published(c.published, adapter, render_card(records, prompt), residual)

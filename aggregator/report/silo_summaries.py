@@ -108,4 +108,5 @@ def _losses(evaluation: Verified[Evaluation] | None) -> SiloLosses | None:
         candidate=record.candidate_loss,
         silo_only=record.silo_only_loss,
         personal=record.personal_loss,
+        right=record.right,
     )

@@ -1,13 +1,23 @@
 """What plain PEFT asks of a folder with an adapter: two files, one of them made of a layout."""
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
 from data_contracts.protocol.records.round_plan import BaseModelRef
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 
 
-def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, object]:
+_TASK_TYPES: dict[ModelFamily, str] = {
+    "causal-lm": "CAUSAL_LM",
+    "sequence-classification": "SEQ_CLS",
+}
+"""As PEFT calls them; others have no type, and load as any model does."""
+
+
+def peft_config(
+    layout: AdapterLayout, base_model: BaseModelRef, family: ModelFamily = CAUSAL
+) -> dict[str, object]:
     """PEFT's LoraConfig as JSON values; every field that matters is explicit.
 
     Without a `hub_id` the base model's name stands where PEFT looks for one: it tells a reader what
@@ -16,7 +26,7 @@ def peft_config(layout: AdapterLayout, base_model: BaseModelRef) -> dict[str, ob
     """
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": _TASK_TYPES.get(family),
         "base_model_name_or_path": base_model.hub_id or base_model.name,
         "revision": base_model.hub_revision,
         "inference_mode": True,

@@ -76,8 +76,8 @@ def show_silos(plan: Verified[RoundPlan], report: RoundReport) -> None:
     create_table_artifact(
         table=rows,
         key=artifact_key(plan, "silos"),
-        description=f"Round {report.round}: {report.outcome} by {report.rule}. Losses in nats per "
-        "answer token, lower is better.",
+        description=f"Round {report.round}: {report.outcome} by {report.rule}. Losses in "
+        f"{plan.record.learned.loss.unit}, lower is better.",
     )
 
 

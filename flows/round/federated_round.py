@@ -223,7 +223,7 @@ def _module_merger(c: Coordinator) -> "ModuleMerger | None":
 def decide_task(run: RoundRun) -> str:
     """Publish or hold."""
     decision = run.step(decide_round).record
-    get_run_logger().info("%s", wording.decided(decision))
+    get_run_logger().info("%s", wording.decided(run.plan.record, decision))
     return decision.outcome
 
 

@@ -79,7 +79,7 @@ def _stepped(candidate: Candidate) -> str:
     return "" if candidate.step is None else f"; the step was {candidate.step:.3g}"
 
 
-def decided(decision: Decision) -> str:
+def decided(plan: RoundPlan, decision: Decision) -> str:
     """Published or held, by which rule, and on which losses."""
     said = f"round {decision.round}: {decision.outcome} by the rule {decision.rule}"
     before, after = decision.starting_mean_loss, decision.candidate_mean_loss
@@ -87,7 +87,7 @@ def decided(decision: Decision) -> str:
         return f"{said}; no silo measured the candidate"
     return (
         f"{said}; mean held-out loss of {len(decision.evaluations)} silos, lower is better: "
-        f"{after:.4f} nats per answer token, {before:.4f} with the adapter before"
+        f"{after:.4f} {plan.learned.loss.unit}, {before:.4f} with the adapter before"
     )
 
 

@@ -6,8 +6,10 @@ from decimal import Decimal
 from data_contracts.errors import DataStewardError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Close, Evaluation, Verdict
+from data_contracts.protocol.records.evaluation import RightShares
+from data_contracts.protocol.records.model_family import LossWords
 from data_contracts.protocol.wire_types import decimal_from_float
-from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses
+from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, Right
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.release.doors import EVALUATION_FAILED, refusal_for
 from silo_agent.release.outbox import Released
@@ -38,17 +40,19 @@ def evaluate(
     personal = compare_personal(silo, plan, losses)
     attempt.out.record(_evaluation(silo, attempt, candidate.digest, losses, personal))
     attempt.report.show("done")
-    _tell(plan.round, losses)
+    _tell(plan.round, losses, plan.learned.loss)
     return Step.EVALUATED
 
 
-def _tell(number: int, losses: HeldoutLosses) -> None:
+def _tell(number: int, losses: HeldoutLosses, words: LossWords) -> None:
     log.info(
-        "round %d: candidate measured on %d held-out answer tokens: %.4f nats per token, %.4f with "
+        "round %d: candidate measured on %d held-out %s: %.4f %s, %.4f with "
         "the adapter before, %.4f with the base model alone (lower is better)",
         number,
         losses.tokens,
+        words.asked,
         losses.candidate,
+        words.unit,
         losses.starting,
         losses.base,
     )
@@ -88,7 +92,14 @@ def _evaluation(
         change_error=_decimal(losses.change_error),
         base_change_error=_decimal(losses.base_change_error),
         personal_loss=_decimal(personal),
+        right=None if losses.right is None else _shares(losses.right),
     )
+
+
+def _shares(right: Right) -> RightShares:
+    found = (right.base, right.starting, right.candidate)
+    base, starting, candidate = (decimal_from_float(share) for share in found)
+    return RightShares(base=base, starting=starting, candidate=candidate)
 
 
 def _decimal(value: float | None) -> Decimal | None:

@@ -5,18 +5,30 @@ The sums stay in the silo: of them only a mean, a number of records and a standa
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from dataclasses import dataclass
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 RecordSums = tuple[tuple[float, int], ...]
 """(summed nats, answer tokens) of each record, in the order in which records are packed first."""
+
+
+@dataclass(frozen=True)
+class HeldoutSums:
+    """Sums of what sequences hold, conversation by conversation, and how much of all that is asked
+    the first guess has `right`; None where the family of the model does not count that."""
+
+    conversations: RecordSums
+    right: float | None = None
 
 
 class Loss(BaseModel):
     """Mean loss of `nats` per answer token over `tokens` answer tokens of held-out records.
 
     `records` are the sums that it is the mean of, where they were asked for and are still known.
+    Of other families than causal models tokens are what is asked, and `right` the share of it that
+    the first guess has right.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -24,12 +36,14 @@ class Loss(BaseModel):
     nats: float
     tokens: int
     records: RecordSums = ()
+    right: Annotated[float | None, Field(exclude_if=lambda value: value is None)] = None
 
     @classmethod
-    def of(cls, records: RecordSums) -> Self:
-        """The loss over all of `records`, at least one."""
+    def of(cls, records: RecordSums, right: float | None = None) -> Self:
+        """The loss over all of `records`, at least one; so much in all is `right`."""
         tokens = sum(count for _, count in records)
-        return cls(nats=mean_loss(records), tokens=tokens, records=records)
+        share = None if right is None else right / tokens
+        return cls(nats=mean_loss(records), tokens=tokens, records=records, right=share)
 
     def without_records(self) -> Self:
         """The same mean, which says nothing of single records."""

@@ -32,7 +32,10 @@ MEASURE_VERSION = 3
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, strict=True)]
-_LOSSES = TypeAdapter(dict[str, tuple[Finite, Tokens]])
+Share = Annotated[float, Field(ge=0, le=1)]
+Entry = tuple[Finite, Tokens] | tuple[Finite, Tokens, Share]
+"""Loss, how much it is the mean of, and of families that count it the share that is right."""
+_LOSSES = TypeAdapter(dict[str, Entry])
 
 
 class LossBook:
@@ -67,7 +70,8 @@ class LossBook:
             write_durably(self._sums_path, sums.model_dump_json().encode())
         losses = self._losses()
         losses.pop(key, None)
-        losses[key] = (loss.nats, loss.tokens)
+        entry = (loss.nats, loss.tokens)
+        losses[key] = entry if loss.right is None else (*entry, loss.right)
         newest = dict(list(losses.items())[-MAX_LOSSES:])
         write_durably(self._losses_path, json.dumps(newest, indent=1).encode())
 
@@ -87,7 +91,8 @@ class LossBook:
         entry = self._losses().get(key)
         if entry is None:
             return None
-        loss = Loss(nats=entry[0], tokens=entry[1], records=self._sums().of(key))
+        right = entry[2] if len(entry) == 3 else None
+        loss = Loss(nats=entry[0], tokens=entry[1], records=self._sums().of(key), right=right)
         return loss if _agrees(loss) else loss.without_records()
 
     def _key(self, adapter: EvaluatedAdapter) -> str:
@@ -97,7 +102,7 @@ class LossBook:
         residual = f"+{artifact_of_file(adapter.residual).digest}" if adapter.residual else ""
         return f"{self._prefix}:{layout.alpha}/{layout.rank}{stabilised}:{digest}{residual}"
 
-    def _losses(self) -> dict[str, tuple[float, int]]:
+    def _losses(self) -> dict[str, Entry]:
         try:
             return _LOSSES.validate_json(self._losses_path.read_bytes())
         except (OSError, ValidationError):

@@ -18,6 +18,7 @@ from silo_agent.collaborators import (
     EvaluatedAdapters,
     GlobalAdapter,
     HeldoutLosses,
+    Right,
 )
 from silo_agent.config import SiloConfig
 from silo_agent.gate.splits import Splits
@@ -261,7 +262,14 @@ def _heldout_losses(
         records=len(candidate.records),
         change_error=change_error(candidate.records, starting.records),
         base_change_error=change_error(candidate.records, base.records),
+        right=_right(base, starting, candidate),
     )
+
+
+def _right(base: Loss, starting: Loss, candidate: Loss) -> Right | None:
+    if base.right is None or starting.right is None or candidate.right is None:
+        return None
+    return Right(base.right, starting.right, candidate.right)
 
 
 def _unknown(book: LossBook, wanted: Sequence[EvaluatedAdapter]) -> tuple[EvaluatedAdapter, ...]:

@@ -41,12 +41,12 @@ def test_a_merge_says_what_its_shares_are_shares_of() -> None:
 
 def test_a_decision_gives_losses_with_units() -> None:
     evaluations = {s.silo: FED.evaluation(s.silo, CANDIDATE) for s in SILOS}
-    text = wording.decided(FED.decision(CANDIDATE, evaluations).record)
+    text = wording.decided(FED.plan.record, FED.decision(CANDIDATE, evaluations).record)
     assert text == (
         "round 2: published by the rule evaluation.not_worse; mean held-out loss of 2 silos, lower "
         "is better: 2.6000 nats per answer token, 2.9000 with the adapter before"
     )
-    nobody = wording.decided(FED.decision(CANDIDATE, {}).record)
+    nobody = wording.decided(FED.plan.record, FED.decision(CANDIDATE, {}).record)
     assert nobody == ("round 2: held by the rule evaluation.quorum; no silo measured the candidate")
 
 

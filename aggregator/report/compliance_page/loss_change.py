@@ -7,6 +7,7 @@ from statistics import median
 
 from data_contracts.dataset.small_cells import SMALL_CELL
 from data_contracts.protocol.records import Evaluation
+from data_contracts.protocol.records.evaluation import RightShares
 
 NORMAL_QUANTILE = Decimal("1.959964")
 """Of the standard normal distribution at 97.5 %."""
@@ -47,7 +48,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class LossRow:
-    """One institution's losses, or the plain mean over all; `records` None where it is withheld."""
+    """One institution's losses, or the plain mean over all; `records` None where it is withheld,
+    `right` where the family of the model does not count what a first guess has right."""
 
     name: str
     base: Decimal
@@ -59,6 +61,7 @@ class LossRow:
     base_change: Interval
     records: int | None
     tokens: int
+    right: RightShares | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def loss_row(name: str, evaluation: Evaluation) -> LossRow:
         _interval(candidate - evaluation.base_loss, _error(base_change, freedom)),
         None if is_small else records,
         evaluation.tokens,
+        evaluation.right,
     )
 
 
@@ -112,6 +116,7 @@ def mean_row(rows: Sequence[LossRow]) -> LossRow:
         _interval(candidate - base, pooled_error([row.base_change.error for row in rows])),
         sum(known) if len(known) == len(rows) else None,
         sum(row.tokens for row in rows),
+        _mean_right([row.right for row in rows]),
     )
 
 
@@ -160,6 +165,17 @@ def spreads(rows: Sequence[LossRow]) -> tuple[Spread, ...]:
 def _median(values: Sequence[Decimal]) -> Decimal:
     with localcontext(prec=_DIGITS):
         return median(values)
+
+
+def _mean_right(shares: Sequence[RightShares | None]) -> RightShares | None:
+    known = [share for share in shares if share is not None]
+    if not known or len(known) < len(shares):
+        return None
+    base, starting, candidate = (
+        _mean([getattr(share, name) for share in known])
+        for name in ("base", "starting", "candidate")
+    )
+    return RightShares.model_construct(base=base, starting=starting, candidate=candidate)
 
 
 def _mean_of_all(values: Sequence[Decimal | None]) -> Decimal | None:

@@ -5,6 +5,7 @@ What a family does in training is a module of the silo's training room; here is 
 the policy judge by.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -27,6 +28,25 @@ FORMS_OF: dict[ModelFamily, tuple[str, ...]] = {
 """The forms of records that a family is trained on."""
 
 
+@dataclass(frozen=True)
+class LossWords:
+    """How the loss of a family is told: what is `asked` of the model, its `unit`, and what a first
+    guess that is right is called, where there is such a thing."""
+
+    asked: str
+    unit: str
+    right: str | None = None
+
+
+LOSS_WORDS: dict[ModelFamily, LossWords] = {
+    "causal-lm": LossWords("answer tokens", "nats per answer token"),
+    "masked-lm": LossWords("hidden tokens", "nats per hidden token", "hidden tokens found"),
+    "sequence-classification": LossWords("texts", "nats per text", "accuracy"),
+    "dual-encoder": LossWords("pairs", "nats per pair", "recall@1"),
+    "denoising": LossWords("pictures", "squared error of the noise"),
+}
+
+
 class FamilyTask(Part):
     """What is learned: the family, and for classification the classes in the order of the head."""
 
@@ -43,6 +63,11 @@ class FamilyTask(Part):
         if len(set(self.classes or ())) != len(self.classes or ()):
             raise ValueError("expected each class once")
         return self
+
+    @property
+    def loss(self) -> LossWords:
+        """How its loss is told."""
+        return LOSS_WORDS[self.family]
 
 
 CAUSAL_TASK = FamilyTask(family=CAUSAL)

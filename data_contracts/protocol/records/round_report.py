@@ -10,6 +10,7 @@ from pydantic import Field
 
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.candidate import SiloInfluence
+from data_contracts.protocol.records.evaluation import RightShares
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import MergeSpec
@@ -31,13 +32,15 @@ from data_contracts.protocol.wire_types import (
 
 
 class SiloLosses(Part):
-    """Held-out losses that the silo signed, in nats per token; `personal` where it told that."""
+    """Held-out losses that the silo signed, in nats per token or in the unit of the plan's task;
+    `personal` where it told that, `right` where the task's family counts it."""
 
     base: DecimalString
     starting: DecimalString
     candidate: DecimalString
     silo_only: DecimalString | None
     personal: Annotated[DecimalString | None, Field(exclude_if=lambda value: value is None)] = None
+    right: Annotated[RightShares | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class SiloSummary(Part):

@@ -5,13 +5,13 @@ DeepSpeed writes the tensors of all ranks; the marker is written after them and 
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from infra.disk.durable_files import write_durably
-from silo_agent.training.loss import RecordSums
+from silo_agent.training.loss import Loss
 
 MARKER_NAME = "complete.json"
 
@@ -28,8 +28,8 @@ class ResumePoint:
     seconds: float
     first_step_loss: float
     last_step_loss: float
-    base: RecordSums | None
-    starting: RecordSums | None
+    base: Loss | None
+    starting: Loss | None
 
     @property
     def tag(self) -> str:
@@ -37,9 +37,13 @@ class ResumePoint:
         return f"step-{self.step}"
 
 
+_POINT = TypeAdapter(ResumePoint)
+
+
 def mark_complete(directory: Path, point: ResumePoint, fingerprint: str) -> None:
     """Let the checkpoint of `point` count for the job with this fingerprint; older ones go."""
-    marker = {"fingerprint": fingerprint, "point": asdict(point)}
+    told = _POINT.dump_python(point, mode="json")
+    marker = {"fingerprint": fingerprint, "point": told}
     write_durably(directory / MARKER_NAME, json.dumps(marker).encode())
     for path in directory.glob("step-*"):
         if path.name != point.tag:
@@ -52,6 +56,6 @@ def newest_complete(directory: Path, fingerprint: str) -> ResumePoint | None:
         marker = json.loads((directory / MARKER_NAME).read_bytes())
         if marker["fingerprint"] != fingerprint:
             return None
-        return TypeAdapter(ResumePoint).validate_python(marker["point"])
+        return _POINT.validate_python(marker["point"])
     except (FileNotFoundError, ValueError):
         return None

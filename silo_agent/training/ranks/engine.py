@@ -26,7 +26,7 @@ from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.errors import SiloOperatorError
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.loss import RecordSums
+from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks.base_model import together
 from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
 from silo_agent.training.ranks.devices import loading_device
@@ -174,24 +174,30 @@ class LoraEngine:
             )
         return mean
 
-    def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> RecordSums:
+    def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> HeldoutSums:
         """Sums of held-out records under the adapter as it is now, or the base model alone."""
         ranks = self.spec.ranks
         self._engine.eval()
         module = self._engine.module
         counts = [tokens for each in sequences for tokens in each.record_answer_tokens]
-        nats = torch.zeros(len(counts), dtype=torch.float64, device=self._device)
+        sums = torch.zeros(2, len(counts), dtype=torch.float64, device=self._device)
+        counts_right = False
         places = list(accumulate((len(each.record_starts) for each in sequences), initial=0))
         with torch.no_grad(), nullcontext() if adapter else without_adapters(module):
             # At ZeRO-3 every forward pass is collective, so each rank does the same number.
             for start in range(0, len(sequences), ranks):
                 position = start + self._rank
                 own = sequences[min(position, len(sequences) - 1)]
-                losses = self._family.record_losses(module, own, self._device)
+                scores = self._family.record_scores(module, own, self._device)
+                counts_right = scores.right is not None
                 if position < len(sequences):
-                    nats[places[position] : places[position + 1]] = losses
-        dist.all_reduce(nats)
-        return tuple(zip(nats.tolist(), counts, strict=True))
+                    span = slice(places[position], places[position + 1])
+                    sums[0, span] = scores.losses
+                    if scores.right is not None:
+                        sums[1, span] = scores.right
+        dist.all_reduce(sums)
+        losses = tuple(zip(sums[0].tolist(), counts, strict=True))
+        return HeldoutSums(losses, sums[1].sum().item() if counts_right else None)
 
     def measured_model(self) -> tuple[Any, torch.device]:
         """The model as it measures, and where it is; forward passes are collective at stage 3."""

@@ -19,7 +19,7 @@ from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob
-from silo_agent.training.loss import Loss, RecordSums, of_records
+from silo_agent.training.loss import HeldoutSums, Loss, RecordSums, of_records
 from silo_agent.training.results import EvaluationResult, HeldoutLoss, Progress
 from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
@@ -49,10 +49,12 @@ def main(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Sums of the conversations of each sequence, and which record each conversation is of."""
+    """Sums of the conversations of each sequence, which record each conversation is of, and how
+    much of all is right."""
 
     by_sequence: tuple[RecordSums, ...]
     records: Sequence[int]
+    right: float | None
 
 
 class MeasuredModel(Protocol):
@@ -63,7 +65,7 @@ class MeasuredModel(Protocol):
 
     def put(self, tensors: "NamedTensors", adapter: str = ...) -> None: ...
 
-    def heldout(self, sequences: Sequence["PackedSequence"]) -> RecordSums: ...
+    def heldout(self, sequences: Sequence["PackedSequence"]) -> HeldoutSums: ...
 
 
 def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
@@ -106,7 +108,9 @@ def measure(
     for adapter in job.adapters:
         _exchange(model, job, adapter)
         for name, sequences in sets.items():
-            measured = _Measured(_by_sequence(model, sequences), sequences.records)
+            found = model.heldout(sequences)
+            by_sequence = _by_sequence(found.conversations, sequences)
+            measured = _Measured(by_sequence, sequences.records, found.right)
             losses.append(_heldout_loss(job, adapter, name, measured))
             done = Progress(
                 phase="held-out losses",
@@ -151,10 +155,10 @@ def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapte
 
 
 def _by_sequence(
-    model: MeasuredModel, sequences: Sequence["PackedSequence"]
+    conversations: RecordSums, sequences: Sequence["PackedSequence"]
 ) -> tuple[RecordSums, ...]:
     """Sums of the conversations of each sequence."""
-    sums = iter(model.heldout(sequences))
+    sums = iter(conversations)
     return tuple(
         tuple((_finite(n, t), t) for n, t in islice(sums, len(sequence.record_starts)))
         for sequence in sequences
@@ -172,7 +176,7 @@ def _heldout_loss(
 ) -> HeldoutLoss:
     sums = measured.by_sequence
     told = tuple(conversation for sequence in sums for conversation in sequence)
-    loss = Loss.of(of_records(told, measured.records))
+    loss = Loss.of(of_records(told, measured.records), measured.right)
     return HeldoutLoss(
         adapter=adapter.name,
         heldout=heldout,
@@ -180,6 +184,7 @@ def _heldout_loss(
         tokens=loss.tokens,
         sequences=tuple(_total(sequence) for sequence in sums) if job.per_sequence else (),
         records=loss.records if job.per_record else (),
+        right=loss.right,
     )
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from infra.clock import SystemClock
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.loss import Loss, RecordSums, of_records
+from silo_agent.training.loss import Loss, of_records
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
 from silo_agent.training.ranks.families.registry import family_of
@@ -134,12 +134,13 @@ def _train(round_: _Round, part: _Part) -> _Trained:
 
 def _heldout_loss(round_: _Round, name: str, engine: LoraEngine) -> Loss:
     round_.progress.phase(f"{name}: held-out loss")
-    return Loss.of(_record_sums(round_, engine)).without_records()
+    return _measured(round_, engine).without_records()
 
 
-def _record_sums(round_: _Round, engine: LoraEngine, *, adapter: bool = True) -> RecordSums:
+def _measured(round_: _Round, engine: LoraEngine, *, adapter: bool = True) -> Loss:
     heldout = round_.packed.heldout
-    return of_records(engine.heldout(heldout, adapter=adapter), heldout.records)
+    sums = engine.heldout(heldout, adapter=adapter)
+    return Loss.of(of_records(sums.conversations, heldout.records), sums.right)
 
 
 def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumePoint:
@@ -148,9 +149,9 @@ def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumeP
     same = job.starting_adapter is None and job.starting_residual is None
     if part.measures_before and (job.measure_starting or (job.measure_base and same)):
         round_.progress.phase("held-out loss before training")
-        starting = _record_sums(round_, engine)
+        starting = _measured(round_, engine)
     if part.measures_before and job.measure_base:
-        base = starting if same else _record_sums(round_, engine, adapter=False)
+        base = starting if same else _measured(round_, engine, adapter=False)
     return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
 
 
@@ -213,8 +214,8 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
         packing=trained.packing,
         micro_batch=trained.micro_batch,
         base_weights=round_.job.base_weights,
-        base=Loss.of(point.base) if point.base else None,
-        starting=Loss.of(point.starting) if point.starting else None,
+        base=point.base,
+        starting=point.starting,
         local=trained.after,
     )
 

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from data_contracts.dataset.forms.lines import form_of_file
+from data_contracts.protocol.records.model_family import CAUSAL
 from infra.base_model.context import context_tokens
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.loss import Loss, RecordSums
+from silo_agent.training.loss import HeldoutSums, Loss, RecordSums
 from silo_agent.training.personal_part import PersonalMeasures
 from silo_agent.training.prompt_gate import Measured, chosen_gate, likeness
 from silo_agent.training.ranks.conversation import IGNORED
@@ -71,7 +72,7 @@ class Trained(Protocol):
 
     def put(self, tensors: NamedTensors, adapter: str = ...) -> None: ...
 
-    def heldout(self, sequences: Sequence[PackedSequence]) -> RecordSums: ...
+    def heldout(self, sequences: Sequence[PackedSequence]) -> HeldoutSums: ...
 
     def measured_model(self) -> tuple[Any, torch.device]: ...
 
@@ -163,7 +164,7 @@ class _Measuring:
     def answers(self, sequences: Sequence[PackedSequence], *, with_it: bool) -> RecordSums:
         """Sums of answers; the adapter stays in the model or out of it."""
         self._put(with_it=with_it)
-        return self._engine.heldout(sequences)
+        return self._engine.heldout(sequences).conversations
 
     def _put(self, *, with_it: bool) -> None:
         path = self._adapter if with_it else None
@@ -175,7 +176,7 @@ def _aside(job: TrainingJob, shard: TokenShard) -> NDArray[np.bool_] | None:
     asked for, or there are too few."""
     if job.personal is None or not job.personal.is_mixed:
         return None
-    if form_of_file(job.train_records).name == "text":
+    if job.task.family != CAUSAL or form_of_file(job.train_records).name == "text":
         # Without prompts there is nothing that a gate could ask.
         return None
     with job.train_records.open("rb") as lines:

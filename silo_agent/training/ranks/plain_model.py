@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 
 from silo_agent.training.job import EvaluationJob
-from silo_agent.training.loss import RecordSums
+from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks.devices import single_device
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.lora_model import ADAPTER_NAME, load_lora_model, set_adapter
@@ -34,11 +34,14 @@ class PlainModel:
         """Put an adapter into the model."""
         set_adapter(self._model, tensors, adapter)
 
-    def heldout(self, sequences: Sequence[PackedSequence]) -> RecordSums:
+    def heldout(self, sequences: Sequence[PackedSequence]) -> HeldoutSums:
         """Summed loss of every record and how much it was asked, in the order of the sequences."""
         sums: list[tuple[float, int]] = []
+        right: float | None = None
         with torch.no_grad():
             for sequence in sequences:
-                losses = self._family.record_losses(self._model, sequence, self._device)
-                sums += zip(losses.tolist(), sequence.record_answer_tokens, strict=True)
-        return tuple(sums)
+                scores = self._family.record_scores(self._model, sequence, self._device)
+                sums += zip(scores.losses.tolist(), sequence.record_answer_tokens, strict=True)
+                if scores.right is not None:
+                    right = (right or 0.0) + scores.right.sum().item()
+        return HeldoutSums(tuple(sums), right)

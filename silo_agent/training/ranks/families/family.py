@@ -30,6 +30,15 @@ SummedLoss = Callable[[Sequence[PackedSequence]], torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Of each record (records,), float64: the summed loss, and how much of what is asked the first
+    guess has right, where the family counts that."""
+
+    losses: torch.Tensor
+    right: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Telling:
     """What decides how records become tokens: the model's folder with its tokenizer, the day of a
     chat template that writes one, and the room of a sequence in tokens."""
@@ -101,10 +110,8 @@ class Family(ABC):
         """Summed loss of what the sequences ask, which go through the model side by side."""
 
     @abstractmethod
-    def record_losses(
-        self, model: Any, sequence: PackedSequence, device: torch.device
-    ) -> torch.Tensor:
-        """Summed loss of each record of a sequence: float64, in the order of the records."""
+    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
+        """What each record of a sequence comes to, in the order of the records."""
 
     def may_pack(self, model: Any, device: torch.device) -> bool:
         """Whether records may share a sequence, asked of the model; collective at ZeRO-3."""
@@ -115,3 +122,10 @@ class Family(ABC):
         if self.packs:
             return packing_check.may_batch(model, device, together=together)
         return keeps_rows_apart(model, device)
+
+
+def scores_of_one(logits: torch.Tensor, labels: torch.Tensor) -> Scores:
+    """Of a sequence that is one record, whose logits (asked x choices) have these labels."""
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+    right = (logits.argmax(dim=-1) == labels).double()
+    return Scores(losses.sum()[None], right.sum()[None])

@@ -16,7 +16,14 @@ import torch
 from data_contracts.errors import FederationOperatorError
 from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer, Conversation
 from silo_agent.training.ranks.families.encoder_rows import row_logits
-from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Telling, Told
+from silo_agent.training.ranks.families.family import (
+    Family,
+    FamilyEncoder,
+    Scores,
+    Telling,
+    Told,
+    scores_of_one,
+)
 from silo_agent.training.ranks.packing import Draw, PackedSequence, Shown
 from silo_agent.training.ranks.plain_text import PlainIds, around
 from silo_agent.training.ranks.record_text import RecordText
@@ -51,14 +58,12 @@ class MaskedLm(Family):
         self, model: Any, sequences: Sequence[PackedSequence], device: torch.device
     ) -> torch.Tensor:
         """Nats of the tokens that are asked."""
-        logits, labels, _ = _asked(model, sequences, device)
+        logits, labels = _asked(model, sequences, device)
         return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
-    def record_losses(
-        self, model: Any, sequence: PackedSequence, device: torch.device
-    ) -> torch.Tensor:
-        """Nats of the tokens that are asked of the one record."""
-        return self.batch_loss(model, [sequence], device).double()[None]
+    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
+        """Of the tokens that are asked of the one record."""
+        return scores_of_one(*_asked(model, [sequence], device))
 
 
 def hidden(sequence: PackedSequence, draw: Draw, *, mask: int, vocabulary: int) -> PackedSequence:
@@ -112,12 +117,12 @@ class _Pieces(FamilyEncoder):
 
 def _asked(
     model: Any, sequences: Sequence[PackedSequence], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits (asked tokens x vocabulary, float32), labels, and the row of each."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (asked tokens x vocabulary, float32), and labels."""
     logits = row_logits(model, sequences, device)
     labels = torch.full(logits.shape[:2], IGNORED)
     for row, sequence in enumerate(sequences):
         labels[row, : len(sequence.labels)] = torch.tensor(sequence.labels)
     rows, places = (labels != IGNORED).nonzero(as_tuple=True)
     chosen = logits[rows.to(device), places.to(device)].float()
-    return chosen, labels[rows, places].to(device), rows
+    return chosen, labels[rows, places].to(device)

@@ -15,7 +15,14 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records.model_family import FamilyTask
 from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer, Conversation
 from silo_agent.training.ranks.families.encoder_rows import row_logits
-from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Telling, Told
+from silo_agent.training.ranks.families.family import (
+    Family,
+    FamilyEncoder,
+    Scores,
+    Telling,
+    Told,
+    scores_of_one,
+)
 from silo_agent.training.ranks.packing import Draw, PackedSequence, Shown
 from silo_agent.training.ranks.plain_text import PlainIds, around
 from silo_agent.training.ranks.record_text import RecordText
@@ -40,15 +47,12 @@ class SequenceClassification(Family):
         self, model: Any, sequences: Sequence[PackedSequence], device: torch.device
     ) -> torch.Tensor:
         """Nats of the classes."""
-        logits = class_logits(model, sequences, device)
-        labels = torch.tensor([sequence.labels[0] for sequence in sequences], device=device)
-        return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        logits, labels = _asked(model, sequences, device)
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
-    def record_losses(
-        self, model: Any, sequence: PackedSequence, device: torch.device
-    ) -> torch.Tensor:
-        """Nats of the one class."""
-        return self.batch_loss(model, [sequence], device).double()[None]
+    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
+        """Of the class of the one text."""
+        return scores_of_one(*_asked(model, [sequence], device))
 
     def may_batch(self, model: Any, device: torch.device, *, together: bool) -> bool:
         """A causal model that knows no padding takes one text at a time."""
@@ -58,11 +62,12 @@ class SequenceClassification(Family):
         return super().may_batch(model, device, together=together)
 
 
-def class_logits(
+def _asked(
     model: Any, sequences: Sequence[PackedSequence], device: torch.device
-) -> torch.Tensor:
-    """Of each text one for each class (texts x classes)."""
-    return row_logits(model, sequences, device)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (texts x classes, float32), and the numbers of the classes."""
+    labels = torch.tensor([sequence.labels[0] for sequence in sequences], device=device)
+    return row_logits(model, sequences, device).float(), labels
 
 
 def asked_for_class(sequence: PackedSequence, draw: Draw, *, end: list[int]) -> PackedSequence:

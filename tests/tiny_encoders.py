@@ -1,0 +1,100 @@
+"""A random two-layer BERT with a WordPiece tokenizer, small enough for every test.
+
+It is the same, byte for byte, for the same seed: random weights, no pretrained ones. As most that
+are published it comes without the head of a task, or as a masked language model with its own.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tests.tiny_model import SENTENCES
+
+HIDDEN, INTERMEDIATE, LAYERS = 32, 64, 2
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CLASSES = ("cards", "codes", "transfers")
+WORDS_OF = {
+    "cards": "lost card block order new free charge pin",
+    "codes": "chapter holds diseases circulatory system codes from to",
+    "transfers": "transfer between two banks takes one working day instant",
+}
+
+
+def make_tiny_bert(directory: Path, seed: int = 0, *, with_head: bool = False) -> Path:
+    """Write config, safetensors weights and tokenizer into `directory` and return it."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+
+    directory.mkdir(parents=True, exist_ok=True)
+    size = write_wordpiece(directory)
+    config = BertConfig(
+        vocab_size=size,
+        hidden_size=HIDDEN,
+        intermediate_size=INTERMEDIATE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        # Large enough that a random model's loss depends visibly on what it attends to.
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(config) if with_head else BertModel(config)
+        model.save_pretrained(directory)
+    return directory
+
+
+def write_wordpiece(directory: Path) -> int:
+    """Write a tokenizer that knows the words of the tests; returns how many tokens it has."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    texts = " ".join([*SENTENCES, *WORDS_OF.values()]).lower()
+    words = sorted({word.strip("?.,") for word in texts.split()})
+    letters = [
+        prefix + letter
+        for letter in "abcdefghijklmnopqrstuvwxyz0123456789[]?.,"
+        for prefix in ("", "##")
+    ]
+    vocabulary = list(dict.fromkeys([*SPECIAL, *letters, *words]))
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(vocab=numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
+    )
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    told = {"tokenizer_class": "BertTokenizer", **dict(zip(names, SPECIAL, strict=True))}
+    (directory / "tokenizer_config.json").write_text(json.dumps(told))
+    return len(vocabulary)
+
+
+def write_texts(path: Path, count: int, seed: int = 0) -> Path:
+    """Write `count` texts without anything else as JSONL and return `path`."""
+    rng = np.random.default_rng(seed)
+    texts = (" ".join(rng.choice(SENTENCES, size=int(rng.integers(1, 4)))) for _ in range(count))
+    return _write(path, [{"text": text} for text in texts])
+
+
+def write_classified(
+    path: Path, count: int, seed: int = 0, classes: Sequence[str] = CLASSES
+) -> Path:
+    """Write `count` texts whose words tell their class as JSONL and return `path`."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        label = str(rng.choice(classes))
+        words = rng.choice(WORDS_OF[label].split(), size=int(rng.integers(3, 9)))
+        records.append({"text": " ".join(words), "label": label})
+    return _write(path, records)
+
+
+def _write(path: Path, records: Sequence[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
