@@ -108,11 +108,16 @@ Factors = tuple[Float64Array, Float64Array]
 def _change(
     source: AdapterSource, starting: AdapterSource, target: AdapterTarget
 ) -> Factors | None:
-    """s [B, -B_start] and [A; A_start]: the change as one product, never formed."""
+    """s [B, -B_start] and [A; A_start]: the change as one product, never formed.
+
+    Of a tensor that is trained whole the change itself, as one vector.
+    """
     if target not in source.layout.targets:
         return None
     a, b = source.module(target)
     a_start, b_start = narrowed(starting, source.layout).module(target)
+    if target.whole is not None:
+        return _as_vector(target, b.astype(np.float64) - b_start)
     joined = np.concatenate([a, a_start]).astype(np.float64)
     sides = np.concatenate([b, -b_start], axis=1).astype(np.float64)
     return joined, sides * source.layout.scaling
@@ -120,7 +125,13 @@ def _change(
 
 def _start(starting: AdapterSource, target: AdapterTarget) -> Factors:
     a, b = starting.module(target)
+    if target.whole is not None:
+        return _as_vector(target, b.astype(np.float64))
     return a.astype(np.float64), b.astype(np.float64) * starting.layout.scaling
+
+
+def _as_vector(target: AdapterTarget, b: Float64Array) -> Factors:
+    return np.ones((1, 1)), b.reshape(target.out_features * target.in_features, 1)
 
 
 def _inner(one: Factors, other: Factors) -> float:

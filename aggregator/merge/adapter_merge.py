@@ -27,6 +27,8 @@ from aggregator.merge.server_state import state_entries
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapters.adapter_format import MAX_ABSOLUTE_VALUE, module_entries
 from data_contracts.adapters.starting_adapter import AdapterSource
+from data_contracts.adapters.tensor_layout import Entry
+from data_contracts.adapters.whole_tensors import adds_something, stored
 from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
@@ -87,7 +89,7 @@ def merge_adapters(
         missing = [i for i in range(len(inputs.layout.targets)) if i not in finished]
         for index, module in (merge_modules or merge_on_threads)(inputs, missing):
             _require_within_limit(inputs, index, module)
-            entry = _written(index, module, files)
+            entry = _written(inputs, index, module, files)
             journal.add(entry)
             finished[index] = entry
             if on_progress:
@@ -115,7 +117,7 @@ def _files(
     targets, rank = inputs.layout.targets, inputs.merge.residual_rank
     layouts = [(into, [module_entries(inputs.layout.rank, target) for target in targets])]
     if state_file is not None and rank is not None:
-        layouts.append((state_file, [module_entries(rank, target) for target in targets]))
+        layouts.append((state_file, [_residual_entries(rank, target) for target in targets]))
     elif state_file is not None and state_names(inputs.merge.optimizer):
         optimizer = inputs.merge.optimizer
         layouts.append((state_file, [state_entries(target, optimizer) for target in targets]))
@@ -125,6 +127,11 @@ def _files(
     finally:
         for file in files:
             file.close()
+
+
+def _residual_entries(rank: int, target: AdapterTarget) -> dict[str, Entry]:
+    """Tensors that are trained whole leave no residual."""
+    return module_entries(rank, target) if target.whole is None else {}
 
 
 def _still_held(journal: MergeJournal, files: tuple[MergedFile, ...]) -> dict[int, FinishedModule]:
@@ -137,12 +144,15 @@ def _still_held(journal: MergeJournal, files: tuple[MergedFile, ...]) -> dict[in
     return held
 
 
-def _written(index: int, module: MergedModule, files: tuple[MergedFile, ...]) -> FinishedModule:
+def _written(
+    inputs: MergeInputs, index: int, module: MergedModule, files: tuple[MergedFile, ...]
+) -> FinishedModule:
+    target = inputs.layout.targets[index]
     return FinishedModule(
         index=index,
-        adapter_digest=files[0].write(index, (module.a, module.b)),
+        adapter_digest=files[0].write(index, stored(target, module.a, module.b)),
         state_digest=files[1].write(index, module.state) if len(files) > 1 else None,
-        is_zero=not (module.a.any() and module.b.any()),
+        is_zero=not (module.a.any() and adds_something(inputs.layout, target, module.b)),
         norms=module.norms,
     )
 
@@ -188,7 +198,7 @@ def _is_product(inputs: MergeInputs, entry: FinishedModule) -> bool:
 
 
 def _product_norm(target: AdapterTarget, source: AdapterSource) -> float:
-    return squared_norm(WeightedSum(target, [Summand.uniform(source, 1.0)]))
+    return squared_norm(WeightedSum(target, [Summand.uniform(target, source, 1.0)]))
 
 
 def _result(

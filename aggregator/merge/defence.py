@@ -15,6 +15,7 @@ from aggregator.merge.blas_threads import one_blas_thread
 from aggregator.merge.gram import product_kernel
 from aggregator.merge.merge_inputs import DefenceWeights, MergeInputs, sorted_locals
 from aggregator.merge.weighted_sum import Float64Array, Summand, WeightedSum
+from aggregator.merge.whole_tensor import stacked_slices, trained_tensors
 from aggregator.robust.alarms import alarms_of
 from aggregator.robust.by_coordinates import entries_kept, most_trimmed
 from aggregator.robust.centred_clipping import Centre
@@ -77,7 +78,7 @@ def delta_kernel(inputs: MergeInputs) -> tuple[Float64Array, Centre | None]:
         sources.append(inputs.earlier)
 
     def of_module(target: AdapterTarget) -> Float64Array:
-        summands = [Summand.uniform(source, 1.0) for source in sources]
+        summands = [Summand.uniform(target, source, 1.0) for source in sources]
         return product_kernel(WeightedSum(target, summands))
 
     products = np.zeros((len(sources), len(sources)))
@@ -128,8 +129,13 @@ def _entry_by_entry(inputs: MergeInputs, robust: RobustSpec, kernel: Float64Arra
     position = 0 if inputs.trained == "a" else 1
     counts = np.zeros(silos)
     for target in inputs.layout.targets:
-        factors = [adapter.source.module(target)[position] for adapter in inputs.locals]
-        counts += entries_kept(np.stack(factors), tolerated)
+        if target.whole is not None:
+            stacks = stacked_slices(trained_tensors(inputs, target))
+        else:
+            factors = [adapter.source.module(target)[position] for adapter in inputs.locals]
+            stacks = iter([np.stack(factors)])
+        for stack in stacks:
+            counts += entries_kept(stack, tolerated)
     sizes = norms(kernel)
     alarmed = {alarm.silo for alarm in alarms_of("norm", sizes)}
     parts = {

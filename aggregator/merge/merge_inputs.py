@@ -19,6 +19,7 @@ import torch
 
 from aggregator.merge.exactness import EXACT_UP_TO_SILOS
 from aggregator.merge.server_state import ServerState
+from aggregator.merge.target_view import ranks_of
 from aggregator.merge.weighted_sum import Float64Array, Summand
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.errors import FederationOperatorError
@@ -79,11 +80,10 @@ class RankWeights:
         lengths = np.diff([0, *(end for end, _ in self.slices)])
         return np.repeat([float(weight) for _, weight in self.slices], lengths)
 
-    @property
-    def summand(self) -> Summand:
-        """The silo's product, each of its ranks by the coefficient."""
+    def summand(self, target: AdapterTarget) -> Summand:
+        """The silo's product at one module, each of its ranks by the coefficient."""
         source = self.adapter.source
-        return Summand(source, self.coefficients * source.layout.scaling)
+        return Summand(source, self.coefficients * source.layout.scaling_of(target))
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class MergeInputs:
 
     def _summands(self, target: AdapterTarget, kept_of_start: int) -> list[Summand]:
         weights, carried = self.rank_weights(target), self._carried()
-        summands = weighted_deltas(self.starting, weights, kept_of_start + carried)
+        summands = weighted_deltas(target, self.starting, weights, kept_of_start + carried)
         if carried and self.earlier is not None:
-            summands.append(Summand.uniform(self.earlier, -float(carried)))
+            summands.append(Summand.uniform(target, self.earlier, -float(carried)))
         return summands
 
     def delta_weights(self, target: AdapterTarget) -> list[tuple[LocalAdapter, Fraction]]:
@@ -199,11 +199,13 @@ class MergeInputs:
     def rank_weights(self, target: AdapterTarget) -> list[RankWeights]:
         """c_i of every silo at each of its own ranks, the same at all unless the plan says so.
 
-        With `rank_weights = trained` a rank is averaged over the silos that train it, by tokens.
+        With `rank_weights = trained` a rank is averaged over the silos that train it, by tokens; a
+        whole tensor over all.
         """
-        if self.merge.rank_weights is None or self.defence is not None:
+        if self.merge.rank_weights is None or self.defence is not None or target.whole is not None:
             uniform = self.delta_weights(target)
-            return [RankWeights(a, ((a.source.layout.rank, weight),)) for a, weight in uniform]
+            ranks = [ranks_of(a.source.layout, target) for a, _ in uniform]
+            return [RankWeights(a, ((n, w),)) for n, (a, w) in zip(ranks, uniform, strict=True)]
         trainers, rate = self.trainers(target), self._rate()
         ends = sorted({adapter.source.layout.rank for adapter in trainers})
         totals = {
@@ -238,13 +240,16 @@ class MergeInputs:
 
 
 def weighted_deltas(
-    start: AdapterSource, weights: Sequence[RankWeights], kept_of_start: Fraction | int = 0
+    target: AdapterTarget,
+    start: AdapterSource,
+    weights: Sequence[RankWeights],
+    kept_of_start: Fraction | int = 0,
 ) -> list[Summand]:
-    """kept_of_start x start + sum of c_i (local_i - its part of the start)."""
-    summands = [own.summand for own in weights]
-    left = _left_of_start(start.layout.rank, weights, Fraction(kept_of_start))
+    """kept_of_start x start + sum of c_i (local_i - its part of the start) at one module."""
+    summands = [own.summand(target) for own in weights]
+    left = _left_of_start(ranks_of(start.layout, target), weights, Fraction(kept_of_start))
     if left.any():
-        summands.append(Summand(start, left * start.layout.scaling))
+        summands.append(Summand(start, left * start.layout.scaling_of(target)))
     return summands
 
 

@@ -2,7 +2,8 @@
 
 Every rule says how far its result is from the true weighted sum of the silos' products, so that
 rules can be compared and an exact one can be told from one that is not. A module that no admitted
-silo trained stays as it was. The papers are named in `data_contracts.protocol.records.merge_spec`.
+silo trained stays as it was. Tensors that are trained whole are merged exactly under every rule, by
+`whole_tensor`. The papers are named in `data_contracts.protocol.records.merge_spec`.
 """
 
 import math
@@ -25,16 +26,19 @@ from aggregator.merge.truncation import (
     truncated,
 )
 from aggregator.merge.weighted_sum import DenseMatrix, Float64Array, Summand, WeightedSum
-from aggregator.robust import by_coordinates
+from aggregator.merge.whole_tensor import merged_tensor
+from aggregator.robust.by_coordinates import combined
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
+from data_contracts.adapters.whole_tensors import as_vector
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
-from data_contracts.protocol.records.merge_spec import MergeRule, RobustSpec, StatefulOptimizer
+from data_contracts.protocol.records.merge_spec import MergeRule, StatefulOptimizer
 
 
 @dataclass(frozen=True)
 class MergedModule:
     """A (rank x in) and B (out x rank) of the merge, and what it leaves for the next round.
 
+    Of a tensor that is trained whole as a merge sees it: A is 1, B its entries (out in x 1).
     `state` is the residual's pair, or the server optimizer's matrices.
     """
 
@@ -77,7 +81,7 @@ def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     mean, images = _mean(inputs, target, shares, probes)
 
     def measure() -> Norms:
-        merged = WeightedSum(target, [Summand.uniform(mean, 1.0)])
+        merged = WeightedSum(target, [Summand.uniform(target, mean, 1.0)])
         if probes is not None:
             missed = column_squares(images - merged.times(probes))
             return Norms.probed(column_squares(images), missed, is_cut=False)
@@ -115,8 +119,8 @@ def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     shares = [(a.source, float(w)) for a, w in inputs.shares(target)]
     probes = _probes(inputs, target)
     mean, images = _mean(inputs, target, shares, probes)
-    missed = [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
-    before = [Summand.uniform(inputs.residual, 1.0)] if inputs.residual is not None else []
+    missed = [Summand.uniform(target, CentredSource(source, mean), w) for source, w in shares]
+    before = [Summand.uniform(target, inputs.residual, 1.0)] if inputs.residual is not None else []
     rank = inputs.merge.residual_rank or inputs.layout.rank
     pair = truncated(WeightedSum(target, missed + before), rank, 1.0, inputs.seed, probes)
 
@@ -124,7 +128,7 @@ def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
         if probes is not None and pair.beyond is not None:
             whole = images + WeightedSum(target, before).times(probes) if before else images
             return Norms.probed(column_squares(whole), _errors(pair), is_cut=True)
-        products = [Summand.uniform(source, w) for source, w in shares]
+        products = [Summand.uniform(target, source, w) for source, w in shares]
         true_sum = squared_norm(WeightedSum(target, products + before))
         return Norms.exact(true_sum, pair.discarded_norm, pair.discarded_norm)
 
@@ -144,12 +148,26 @@ RULES: dict[MergeRule, Rule] = {
 
 def merge_module(inputs: MergeInputs, target: AdapterTarget) -> MergedModule:
     """One module by the rule of the plan; unchanged where no silo trained it."""
-    if inputs.trainers(target):
+    if target.whole is not None:
+        merge = _whole(inputs, target)
+    elif inputs.trainers(target):
         merge = RULES[inputs.merge.rule](inputs, target)
     else:
         merge = _untrained(inputs, target)
     norms = merge.measure() if inputs.is_measured else NOT_MEASURED
     return MergedModule(merge.a, merge.b, norms, merge.state)
+
+
+def _whole(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """The true sum itself."""
+    tensor, state = merged_tensor(inputs, target)
+    a, b = as_vector(target, tensor)
+
+    def measure() -> Norms:
+        norm = torch.linalg.vector_norm(torch.from_numpy(b), dtype=torch.float64)
+        return Norms.exact(float(norm) ** 2, 0.0, 0.0)
+
+    return _Merge(a, b, measure, state)
 
 
 def _untrained(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
@@ -175,7 +193,7 @@ def _probes(inputs: MergeInputs, target: AdapterTarget) -> torch.Tensor | None:
 
 def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOptimizer) -> _Merge:
     """The server optimizer's step on the dense product, then the cut."""
-    start = WeightedSum(target, [Summand.uniform(inputs.starting, 1.0)]).dense()
+    start = WeightedSum(target, [Summand.uniform(target, inputs.starting, 1.0)]).dense()
     delta = WeightedSum(target, inputs.delta_summands(target)).dense()
     before = inputs.server_state.module(target) if inputs.server_state else ()
     product, state = server_step(optimizer, start, delta, before)
@@ -202,7 +220,7 @@ def _errors(pair: LoraPair) -> Float64Array:
 
 def _exact(inputs: MergeInputs, target: AdapterTarget, a: Float32Array, b: Float32Array) -> _Merge:
     """A pair that is the true sum itself."""
-    product = WeightedSum(target, [Summand.uniform(PairSource(inputs.layout, a, b), 1.0)])
+    product = WeightedSum(target, [Summand.uniform(target, PairSource(inputs.layout, a, b), 1.0)])
     return _Merge(a, b, lambda: Norms.exact(squared_norm(product), 0.0, 0.0))
 
 
@@ -233,7 +251,7 @@ def _missed_by_mean(
 ) -> Norms:
     """What averaging factors misses is the sum of the products of their deviations."""
     missed = WeightedSum(
-        target, [Summand.uniform(CentredSource(source, mean), w) for source, w in shares]
+        target, [Summand.uniform(target, CentredSource(source, mean), w) for source, w in shares]
     )
     error = squared_norm(missed)
     true_sum = squared_norm(merged) + 2 * inner_product(merged, missed) + error
@@ -249,16 +267,17 @@ def _shared_factors(
     defence = inputs.merge.robust
     if defence is not None and defence.by_coordinates:
         trained = [adapter.source.module(target)[position] for adapter in inputs.locals]
-        merged = _by_coordinates(defence, trained)
+        # Entry by entry over the factors of all silos, which have to be in memory together.
+        merged = combined(np.stack(trained), defence).astype(np.float32)
     else:
         # A silo to which a defence gives no weight is in neither of the two.
         pairs = inputs.delta_weights(target)
         factors = (adapter.source.module(target)[position] for adapter, _ in pairs)
-        merged = _combined((a, b)[position], [float(weight) for _, weight in pairs], factors)
+        merged = _shifted((a, b)[position], [float(weight) for _, weight in pairs], factors)
     return (merged, b) if position == 0 else (a, merged)
 
 
-def _combined(
+def _shifted(
     start: Float32Array, weights: Sequence[float], trained: Iterable[Float32Array]
 ) -> Float32Array:
     """start + sum of w_i (factor_i - start), one factor at a time."""
@@ -266,11 +285,3 @@ def _combined(
     for weight, factor in zip(weights, trained, strict=True):
         total.add_(torch.from_numpy(factor), alpha=weight)
     return float32(total)
-
-
-def _by_coordinates(defence: RobustSpec, trained: list[Float32Array]) -> Float32Array:
-    """Entry by entry over the factors of all silos, which have to be in memory together."""
-    stack = np.stack(trained)
-    if defence.rule == "median":
-        return by_coordinates.median(stack).astype(np.float32)
-    return by_coordinates.trimmed_mean(stack, defence.tolerated_silos).astype(np.float32)

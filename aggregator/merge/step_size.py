@@ -16,6 +16,7 @@ import torch
 from aggregator.merge.blas_threads import one_blas_thread
 from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, RankWeights, weighted_deltas
+from aggregator.merge.target_view import ranks_of
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
@@ -57,20 +58,22 @@ def _norms_of(inputs: MergeInputs, target: AdapterTarget) -> tuple[float, float]
     if not weights:
         return 0.0, 0.0
     own = math.fsum(
-        _squared(target, _rooted(inputs.starting, silo, kept[silo.adapter.digest]))
+        _squared(target, _rooted(target, inputs.starting, silo, kept[silo.adapter.digest]))
         for silo in weights
     )
-    return own, _squared(target, weighted_deltas(inputs.starting, weights))
+    return own, _squared(target, weighted_deltas(target, inputs.starting, weights))
 
 
-def _rooted(start: AdapterSource, silo: RankWeights, kept: float) -> list[Summand]:
+def _rooted(
+    target: AdapterTarget, start: AdapterSource, silo: RankWeights, kept: float
+) -> list[Summand]:
     """A silo's delta, each rank by the root of its weight, so that its norm is w_i |delta_i|^2."""
     own = silo.adapter.source
     roots = np.sqrt(silo.coefficients * kept)
-    of_start = np.zeros(start.layout.rank)
+    of_start = np.zeros(ranks_of(start.layout, target))
     shared = min(len(roots), len(of_start))
-    of_start[:shared] = -roots[:shared] * start.layout.scaling
-    return [Summand(own, roots * own.layout.scaling), Summand(start, of_start)]
+    of_start[:shared] = -roots[:shared] * start.layout.scaling_of(target)
+    return [Summand(own, roots * own.layout.scaling_of(target)), Summand(start, of_start)]
 
 
 def _kept(inputs: MergeInputs) -> dict[str, float]:

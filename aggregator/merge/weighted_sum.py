@@ -2,7 +2,7 @@
 
 M = sum of B_t diag(c_t) A_t over the summands, (out x in). It is used through products with thin
 matrices, each pass adding B (c * (A X)) or its transpose chunk by chunk, so memory is that of one
-chunk (`CHUNK_RANK` stacked ranks) however many summands there are, and work is linear in them.
+chunk (`target_view.most_ranks`) however many summands there are, and work is linear in them.
 
 Deterministic for one order of the summands: float32 products, one BLAS thread, coefficients in
 float64 applied to the thin side.
@@ -16,13 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from aggregator.merge.target_view import factors_of, most_ranks, ranks_of, shape_of
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
-
-CHUNK_RANK = 288
-"""Stacked ranks in memory at a time: 16 silos of rank 16, the start and a mean."""
-PAIRED_CHUNK_RANK = 224
-"""The same where there are several chunks, of which inner products need two at a time."""
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -35,9 +31,10 @@ class Summand:
     coefficients: Float64Array
 
     @classmethod
-    def uniform(cls, source: AdapterSource, weight: float) -> "Summand":
-        """`weight` times the product scaling * B @ A of `source`."""
-        return cls(source, np.full(source.layout.rank, weight * source.layout.scaling))
+    def uniform(cls, target: AdapterTarget, source: AdapterSource, weight: float) -> "Summand":
+        """`weight` times the product scaling * B @ A of `source` at one module."""
+        layout = source.layout
+        return cls(source, np.full(ranks_of(layout, target), weight * layout.scaling_of(target)))
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ class WeightedSum:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in)."""
-        return self.target.out_features, self.target.in_features
+        """(out, in), as a merge sees the target."""
+        return shape_of(self.target)
 
     @cached_property
     def stacked_rank(self) -> int:
@@ -70,7 +67,7 @@ class WeightedSum:
     @cached_property
     def groups(self) -> tuple[tuple[Summand, ...], ...]:
         """The summands in order, cut so that no group stacks to more ranks than a chunk holds."""
-        most = CHUNK_RANK if self.stacked_rank <= CHUNK_RANK else PAIRED_CHUNK_RANK
+        most = most_ranks(self.target, self.stacked_rank)
         groups: list[list[Summand]] = [[]]
         rank = 0
         for summand in self.summands:
@@ -124,7 +121,7 @@ class WeightedSum:
         at = 0
         for summand in group:
             end = at + len(summand.coefficients)
-            a[at:end], b[:, at:end] = summand.source.module(self.target)
+            a[at:end], b[:, at:end] = factors_of(summand.source, self.target)
             at = end
         return Chunk(torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(coefficients))
 

@@ -63,7 +63,11 @@ def read_agreed(directory: Path, feed: TrustedFeed, now: datetime) -> AgreedCont
 
 def _other_task(contract: Path, task: FamilyTask) -> str | None:
     """Why nothing can be learned from a contract's records for the task; None where it can."""
-    source = load_contract(contract).source
+    try:
+        source = load_contract(contract).source
+    except DataStewardError:
+        # Both sides signed it: the silo, which reads it to the end, will say what is wrong.
+        return None
     form, forms = source.record_form.name, FORMS_OF[task.family]
     if form not in forms:
         return f"records of the form {form}; {task.family} is trained on {' or '.join(forms)}"

@@ -11,8 +11,16 @@ import numpy.typing as npt
 
 from aggregator.robust.kernel import Float64Array
 from data_contracts.errors import FederationOperatorError
+from data_contracts.protocol.records.merge_spec import RobustSpec
 
 Stack = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+def combined(stack: Stack, defence: RobustSpec) -> Float64Array:
+    """One value for each entry of (n, ...), by the plan's median or trimmed mean."""
+    if defence.rule == "median":
+        return median(stack)
+    return trimmed_mean(stack, defence.tolerated_silos)
 
 
 def trimmed_mean(stack: Stack, tolerated: int) -> Float64Array:

@@ -12,9 +12,10 @@ of all d, bit for bit wherever each e is a float32 number, and otherwise within 
 last place of an e, itself at most half a scale, for each round.
 
 A factor that the recipe freezes is sent as zeros and its e is kept for the round that trains it
-again. The files of a round are a pure function of the inputs: a retry writes the same bytes.
-Order: the factors and residual that stay here become durable after what is sent; nothing may leave
-before `compress` returned and `ErrorFeedback.keep` recorded the round.
+again. A tensor that is trained whole is one factor, which no recipe freezes and no rule re-bases:
+its e is carried as it is. The files of a round are a pure function of the inputs: a retry writes
+the same bytes. Order: the factors and residual that stay here become durable after what is sent;
+nothing may leave before `compress` returned and `ErrorFeedback.keep` recorded the round.
 """
 
 import math
@@ -35,6 +36,7 @@ from data_contracts.adapters.adapter_format import (
 from data_contracts.adapters.block_quantisation import Blocks, Scheme, dequantise, quantise
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import safetensors_header
+from data_contracts.adapters.whole_tensors import adds_something
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
@@ -48,12 +50,16 @@ from silo_agent.compression.streamed_file import StreamedFile, streamed_file, wr
 class CarriedError:
     """What earlier rounds left unsent.
 
-    `residual` holds the error of the factors. When these were re-based since, `factors` holds the
-    true A and the sent B of that round; see `rebased_error`.
+    `residual` holds the error of all tensors. When factors were re-based since, `factors` holds the
+    true A and the sent B of that round, without whole tensors; see `rebased_error`.
     """
 
     residual: AdapterFile
     factors: AdapterFile | None
+
+    def whole(self, target: AdapterTarget) -> Float32Array:
+        """That of a tensor that is trained whole (out x in)."""
+        return self.residual.module(target)[1]
 
     def module(
         self, target: AdapterTarget, a: Float32Array, b: Float32Array, trained: TrainedFactors
@@ -95,7 +101,8 @@ class RoundFiles:
 
 @dataclass(frozen=True)
 class Compressed:
-    """The files written, and the share (0 to 1) of the carried error's norm that was lost."""
+    """The files written, and the share (0 to 1) of the norm of the pairs' carried error that was
+    lost."""
 
     sent: ArtifactRef
     residual: ArtifactRef
@@ -116,7 +123,8 @@ def compress(round_: LocalRound, carried: CarriedError | None, files: RoundFiles
     """Write what is sent and what is kept, with one module in memory per core.
 
     Raises SiloOperatorError when a frozen factor moved, values are absurd, or the disk is full, and
-    UntrustedInputError when every B is zero. Then no file is there that was not there before.
+    UntrustedInputError when every B is zero and every whole tensor as it starts. Then no file is
+    there that was not there before.
     """
     header = safetensors_header(adapter_entries(round_.layout))
     with ExitStack() as stack:
@@ -124,7 +132,8 @@ def compress(round_: LocalRound, carried: CarriedError | None, files: RoundFiles
         residual.write(header)
         factors = stack.enter_context(streamed_file(files.factors)) if files.factors else None
         if factors:
-            factors.write(header)
+            of_pairs = adapter_entries(round_.layout.without_wholes)
+            factors.write(safetensors_header(of_pairs))
         run = _Run(round_, carried, residual, factors)
         sent = write_quantised(files.sent, round_.layout, round_.scheme, run.modules())
     kept = factors.artifact if factors else None
@@ -144,14 +153,14 @@ def feed(difference: Float32Array, carried: Float32Array | None, scheme: Scheme)
 
 @dataclass(frozen=True)
 class _Module:
-    """One module of a round: what is sent and kept of it, and what became of its carried error."""
+    """One module of a round: what is sent and kept of its tensors, in the order of a file, and what
+    became of its carried error."""
 
-    a: Fed
-    b: Fed
-    factors: tuple[Float32Array, ...]
+    fed: tuple[Fed, ...]
     contributes: bool
-    squared_norm: float
-    lost: float
+    factors: tuple[Float32Array, ...] = ()
+    squared_norm: float = 0.0
+    lost: float = 0.0
 
 
 @dataclass
@@ -169,7 +178,7 @@ class _Run:
     def lost_share(self) -> float:
         return math.sqrt(self.lost / self.squared_norm) if self.squared_norm > 0 else 0.0
 
-    def modules(self) -> Iterator[tuple[Blocks, Blocks]]:
+    def modules(self) -> Iterator[tuple[Blocks, ...]]:
         """Yields what is sent of each module, having kept what is not."""
         starting = narrowed(self.round_.starting, self.round_.layout)
         contributes = False
@@ -179,13 +188,15 @@ class _Run:
                 contributes = contributes or made.contributes
                 self.squared_norm += made.squared_norm
                 self.lost += made.lost
-                self.residual.write(made.a.error, made.b.error)
+                self.residual.write(*(fed.error for fed in made.fed))
                 if self.factors:
                     self.factors.write(*made.factors)
-                yield made.a.blocks, made.b.blocks
+                yield tuple(fed.blocks for fed in made.fed)
         require_contribution(contributes)
 
     def _module(self, starting: AdapterSource, target: AdapterTarget) -> _Module:
+        if target.whole is not None:
+            return self._whole(starting, target)
         start_a, start_b = starting.module(target)
         error = self._carried(target, start_a, start_b)
         local_a, local_b = self.round_.local.module(target)
@@ -193,7 +204,13 @@ class _Run:
         b = self._fed(target, "b", local_b - start_b, error.b if error else None)
         factors = (start_a + (a.sent + a.error), start_b + b.sent) if self.factors else ()
         norms = (error.squared_norm, error.lost) if error else (0.0, 0.0)
-        return _Module(a, b, factors, bool(local_b.any()), *norms)
+        return _Module((a, b), bool(local_b.any()), factors, *norms)
+
+    def _whole(self, starting: AdapterSource, target: AdapterTarget) -> _Module:
+        local = self.round_.local.module(target)[1]
+        error = self.carried.whole(target) if self.carried else None
+        fed = self._sent(target, "tensor", local - starting.module(target)[1], error)
+        return _Module((fed,), adds_something(self.round_.layout, target, local))
 
     def _carried(
         self, target: AdapterTarget, a: Float32Array, b: Float32Array
@@ -203,17 +220,23 @@ class _Run:
     def _fed(
         self, target: AdapterTarget, name: str, difference: Float32Array, e: Float32Array | None
     ) -> Fed:
-        scheme = self.round_.scheme
         if self.round_.trained in ("both", name):
-            fed = feed(difference, e, scheme)
-            if not fed.blocks.scales.max() <= scheme.largest_scale:
-                limit = f"a difference within {scheme.largest_scale * scheme.levels:g}"
-                raise _unfit(target, name, limit, "a larger one")
-            return fed
+            return self._sent(target, f"factor {name}", difference, e)
         if difference.any():
-            raise _unfit(target, name, "a factor that the recipe left frozen", "one that moved")
+            frozen = "a factor that the recipe left frozen"
+            raise _unfit(target, f"factor {name}", frozen, "one that moved")
         zeros = np.zeros_like(difference)
-        return Fed(quantise(zeros, scheme), zeros, zeros if e is None else e)
+        return Fed(quantise(zeros, self.round_.scheme), zeros, zeros if e is None else e)
+
+    def _sent(
+        self, target: AdapterTarget, what: str, difference: Float32Array, e: Float32Array | None
+    ) -> Fed:
+        scheme = self.round_.scheme
+        fed = feed(difference, e, scheme)
+        if not fed.blocks.scales.max() <= scheme.largest_scale:
+            limit = f"a difference within {scheme.largest_scale * scheme.levels:g}"
+            raise _unfit(target, what, limit, "a larger one")
+        return fed
 
 
 def _two_sum(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
@@ -227,9 +250,9 @@ def _two_sum(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Arr
     return total, rounding
 
 
-def _unfit(target: AdapterTarget, name: str, expected: str, found: str) -> SiloOperatorError:
+def _unfit(target: AdapterTarget, what: str, expected: str, found: str) -> SiloOperatorError:
     return SiloOperatorError(
-        f"factor {name} of {target.module} in the local adapter",
+        f"{what} of {target.module} in the local adapter",
         expected=expected,
         found=found,
         action="look into the training log; if the loss rose, ask for a lower learning rate",

@@ -99,7 +99,7 @@ class ErrorFeedback:
             return _unfit(f"{residual_path.name} is missing or damaged"), None
         if record.factors is None:
             return carry, CarriedError(residual, None)
-        factors = _opened(factors_path, record.factors, record.layout)
+        factors = _opened(factors_path, record.factors, record.layout.without_wholes)
         if factors is None:
             return _unfit(f"{factors_path.name} is missing or damaged"), None
         return carry, CarriedError(residual, factors)

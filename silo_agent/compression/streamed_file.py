@@ -65,7 +65,8 @@ def streamed_file(path: Path) -> Iterator[StreamedFile]:
 def write_quantised(
     path: Path, layout: AdapterLayout, scheme: Scheme, modules: Iterable[Sequence[Blocks]]
 ) -> ArtifactRef:
-    """Stream a quantised file: for each module of the layout, in order, the blocks of dA and of dB.
+    """Stream a quantised file: for each module of the layout, in order, the blocks of dA and of dB,
+    or of the tensor that is trained whole.
 
     The header is known before the first module, so one module is in memory at a time.
     """

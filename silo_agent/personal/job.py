@@ -2,8 +2,12 @@
 
 Same records, as many steps, on the model as it is pinned, since losses are measured on that; both
 factors are trained, and nothing of it is submitted.
-`dual` trains beside the federation's adapter, frozen and whole; `ditto` starts where the federated
-training starts and is pulled back to there.
+`dual` trains beside the federation's adapter, frozen and complete; `ditto` starts where the
+federated training starts and is pulled back to there.
+
+Of what the plan trains whole, such as a head, `dual` has nothing of its own: the federation's acts,
+frozen, and before there is one the head as it starts, which is written beside the personal pairs.
+`ditto` trains it like everything else.
 """
 
 from dataclasses import dataclass
@@ -12,11 +16,13 @@ from decimal import Decimal
 from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, tensors_of
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.personal.joined import joined_file, joined_layout
 from silo_agent.personal_settings import PersonalSection
+from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.engine_spec import PINNED
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from silo_agent.training.personal_part import PersonalPart
@@ -32,6 +38,11 @@ class Beside:
 
     path: Path | None
     layout: AdapterLayout | None
+
+
+def personal_layout(method: str, own: AdapterLayout) -> AdapterLayout:
+    """What a personal adapter consists of, where the silo's federated one has the layout `own`."""
+    return own.without_wholes if method == "dual" else own
 
 
 def personal_job(
@@ -54,6 +65,7 @@ def personal_job(
     }
     pinned = PINNED[federated.device]
     changes = {
+        "layout": personal_layout(section.method, federated.layout),
         "precision": pinned.precision,
         "base_weights": pinned.base_weights,
         "recipe": federated.recipe.model_copy(update=free),
@@ -80,14 +92,22 @@ def what_acts_beside(
     if method == "ditto":
         path = federated.starting_residual
         return Beside(path, federated.residual_layout if path else None)
+    path = federated.output_dir / DIRECTORY / BESIDE_NAME
     if starting.path is None:
-        return Beside(None, None)
+        if not plan.layout.wholes:
+            return Beside(None, None)
+        _write(path, InitialAdapter(plan.layout))
+        return Beside(path, plan.layout)
     if starting.residual is None or plan.residual_layout is None:
         return Beside(starting.path, plan.layout)
     parts = (
         open_adapter(starting.path, plan.layout),
         open_adapter(starting.residual, plan.residual_layout),
     )
-    path = federated.output_dir / DIRECTORY / BESIDE_NAME
     joined_file(path, parts)
     return Beside(path, joined_layout([part.layout for part in parts]))
+
+
+def _write(path: Path, adapter: AdapterSource) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_adapter(path, adapter.layout, tensors_of(adapter))

@@ -2,7 +2,8 @@
 
 scaling * B @ A of the joined one is the sum of those of its parts: rows of A follow one another,
 and so do columns of B, each part's multiplied with its own scaling, so that the joined one is 1.
-Nothing but that product is rounded, and it is exact where the scaling is a power of two.
+Nothing but that product is rounded, and it is exact where the scaling is a power of two. A tensor
+that is trained whole is that of the one part which has it: two of them are two heads, no sum.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ from silo_agent.training.adapter_file import write_adapter
 
 @dataclass(frozen=True)
 class JoinedAdapter:
-    """The parts as one; a module that a part lacks has zeros for its ranks."""
+    """The parts as one; a module that a part lacks has zeros for its ranks.
+
+    Raises ValueError where two parts have a tensor that is trained whole.
+    """
 
     parts: Sequence[AdapterSource]
 
@@ -29,6 +33,8 @@ class JoinedAdapter:
 
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (sum of ranks x in) and B (out x sum of ranks) of one module."""
+        if target.whole is not None:
+            return next(p.module(target) for p in self.parts if target in p.layout.targets)
         pairs = [_of(part, target) for part in self.parts]
         a = np.concatenate([a for a, _ in pairs])
         return a, np.concatenate([b for _, b in pairs], axis=1)
@@ -36,6 +42,9 @@ class JoinedAdapter:
 
 def joined_layout(layouts: Sequence[AdapterLayout]) -> AdapterLayout:
     """Of adapters that act together: all their modules and all their ranks, scaling 1."""
+    wholes = [target.module for layout in layouts for target in layout.wholes]
+    if len(set(wholes)) != len(wholes):
+        raise ValueError("expected each tensor that is trained whole in one of the adapters only")
     targets = {target.module: target for layout in layouts for target in layout.targets}
     rank = sum(layout.rank for layout in layouts)
     return AdapterLayout(

@@ -5,9 +5,11 @@ from pathlib import Path
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.records import RoundPlan
 from silo_agent.config import SiloConfig
+from silo_agent.personal.job import personal_layout
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.readiness.checklist import Item, there
 from silo_agent.readiness.facts import Facts
+from silo_agent.training.memory import parameters_of
 from silo_agent.training.memory_plan import memory_plan
 from silo_agent.training.memory_room import gigabytes
 from silo_agent.training.own_steps import steps_here
@@ -31,8 +33,7 @@ def personal(facts: Facts) -> list[Item]:
 def _costs(facts: Facts, plan: RoundPlan) -> str:
     """Of one round, in words; of memory only where the model's shape can be read."""
     config = facts.config
-    own = plan.layout_of(config.silo)
-    parameters = sum(own.rank * (t.in_features + t.out_features) for t in own.targets)
+    parameters = parameters_of(personal_layout(config.personal.method, plan.layout_of(config.silo)))
     words = f", {steps_here(plan.recipe, config.training)} steps in round {plan.round}"
     words += f"; {PARAMETER_BYTES * parameters / 1e6:,.1f} MB of its own parameters"
     policy = facts.policy.policy

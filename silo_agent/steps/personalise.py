@@ -10,13 +10,14 @@ from datetime import datetime
 from data_contracts.errors import ConsortiaError, StorageError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records import RoundPlan, Submission
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.evaluation import MAX_LOSS
 from data_contracts.protocol.records.status import Phase
 from silo_agent.collaborators import GlobalAdapter, HeldoutLosses
 from silo_agent.config import SiloConfig
 from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.metrics.readings import NO_READINGS, Readings
-from silo_agent.personal.job import personal_job, what_acts_beside
+from silo_agent.personal.job import personal_job, personal_layout, what_acts_beside
 from silo_agent.personal.kept import (
     Compared,
     PersonalAdapter,
@@ -149,11 +150,15 @@ def _before(config: SiloConfig, plan: RoundPlan) -> PersonalAdapter | None:
     before = PersonalAdapters(config.home, plan.run).newest(before=plan.round)
     if before is None:
         return None
-    why = why_anew(before.facts, config.personal.method, plan.layout_of(config.silo), plan)
+    why = why_anew(before.facts, config.personal.method, _layout(config, plan), plan)
     if why:
         text = "round %d: the personal adapter begins anew: in round %d %s"
         log.warning(text, plan.round, before.facts.round, why)
     return None if why else before
+
+
+def _layout(config: SiloConfig, plan: RoundPlan) -> AdapterLayout:
+    return personal_layout(config.personal.method, plan.layout_of(config.silo))
 
 
 def _kept(config: SiloConfig, plan: RoundPlan) -> PersonalAdapter | None:
@@ -161,7 +166,7 @@ def _kept(config: SiloConfig, plan: RoundPlan) -> PersonalAdapter | None:
     kept = PersonalAdapters(config.home, plan.run).of_round(plan.round)
     if kept is None or kept.facts.attempt != plan.attempt:
         return None
-    anew = why_anew(kept.facts, config.personal.method, plan.layout_of(config.silo), plan)
+    anew = why_anew(kept.facts, config.personal.method, _layout(config, plan), plan)
     return None if anew else kept
 
 

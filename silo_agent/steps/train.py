@@ -6,6 +6,7 @@ from pathlib import Path
 from data_contracts.errors import DataStewardError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, Submission, Verdict
+from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.config import TrainingSection
@@ -38,22 +39,25 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     sent = sent_adapters.file(plan, local.adapter, starting.path, attempt.feed.ever(silo.name))
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
     attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
-    _tell(plan.round, local)
+    _tell(plan, local)
     _tell_fewer(silo.config.training, plan, local.steps)
     return Step.SUBMITTED
 
 
-def _tell(number: int, local: TrainingResult) -> None:
+def _tell(plan: RoundPlan, local: TrainingResult) -> None:
     log.info(
         "round %d: local adapter released after %d training steps on %d tokens; training loss "
-        "%.4f nats per answer token in the first step, %.4f in the last",
-        number,
+        "%.4f %s in the first step, %.4f in the last",
+        plan.round,
         local.steps,
         local.tokens,
         local.first_step_loss,
+        plan.learned.loss.unit,
         local.last_step_loss,
     )
-    _tell_packing(number, local.packing)
+    if not local.packing.together and plan.learned == CAUSAL_TASK:
+        _tell_apart(plan.round)
+    _tell_packing(plan.round, local.packing)
 
 
 def _tell_fewer(training: TrainingSection, plan: RoundPlan, steps: int) -> None:
@@ -64,14 +68,16 @@ def _tell_fewer(training: TrainingSection, plan: RoundPlan, steps: int) -> None:
         log.info(text, plan.round, steps, planned, why)
 
 
+def _tell_apart(number: int) -> None:
+    log.warning(
+        "round %d: the base model mixes conversations that share a sequence, so each had one "
+        "of its own, and a step fewer tokens than the plan allows",
+        number,
+    )
+
+
 def _tell_packing(number: int, packing: PackingCounts) -> None:
     """What was done otherwise than a plan leads to expect."""
-    if not packing.together:
-        log.warning(
-            "round %d: the base model mixes conversations that share a sequence, so each had one "
-            "of its own, and a step fewer tokens than the plan allows",
-            number,
-        )
     if packing.spell_controls:
         log.warning(
             "round %d: %d of %d conversations spell control tokens of the base model, which were "

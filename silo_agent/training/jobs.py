@@ -75,7 +75,7 @@ class LocalJobs:
             task=plan.learned,
             starting_adapter=starting_file(plan, silo, starting.path, self._work_dir()),
             starting_residual=rest or starting.residual,
-            residual_layout=plan.layout if rest else plan.residual_layout,
+            residual_layout=plan.layout.without_wholes if rest else plan.residual_layout,
             train_records=splits.train,
             heldout_records=splits.heldout,
             output_dir=self._work_dir(),

@@ -37,8 +37,9 @@ def starting_file(
 def rest_file(plan: RoundPlan, silo: str, starting: Path | None, directory: Path) -> Path | None:
     """File of what the silo's layout leaves out of `starting`; None where nothing is left out.
 
-    It is of the run's layout and acts, frozen, beside what the silo trains. Otherwise the silo
-    would learn again what it was cut off from, and the merge would count that twice.
+    It is of the run's layout without whole tensors, all of which the silo trains, and acts, frozen,
+    beside what the silo trains. Otherwise the silo would learn again what it was cut off from, and
+    the merge would count that twice.
     """
     own = plan.layout_of(silo)
     whole = (own.rank, own.targets) == (plan.layout.rank, plan.layout.targets)
@@ -47,7 +48,7 @@ def rest_file(plan: RoundPlan, silo: str, starting: Path | None, directory: Path
     path = directory / REST_NAME
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     rest = RestOfAdapter(open_adapter(starting, plan.layout), own)
-    write_adapter(path, plan.layout, tensors_of(rest))
+    write_adapter(path, rest.layout, tensors_of(rest))
     return path
 
 

@@ -156,10 +156,15 @@ def _measuring(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
 
 
 def parameters_of(layout: AdapterLayout, factors: TrainedFactors = "both") -> int:
-    """Numbers in the factors of an adapter."""
-    inputs = sum(target.in_features for target in layout.targets) * (factors != "b")
-    outputs = sum(target.out_features for target in layout.targets) * (factors != "a")
-    return layout.rank * (inputs + outputs)
+    """Numbers in the factors of an adapter and in what is trained whole, whatever factor is."""
+    inputs = sum(target.in_features for target in layout.pairs) * (factors != "b")
+    outputs = sum(target.out_features for target in layout.pairs) * (factors != "a")
+    return layout.rank * (inputs + outputs) + whole_parameters(layout)
+
+
+def whole_parameters(layout: AdapterLayout) -> int:
+    """Numbers in the tensors that are trained whole."""
+    return sum(target.in_features * target.out_features for target in layout.wholes)
 
 
 def _libraries(shape: ModelShape, work: Work) -> int:
@@ -200,10 +205,11 @@ def _trained(work: Work, choice: Choice) -> int:
     """Working and float32 parameters, gradients, two moments; and adapters that stay frozen.
 
     Stage 1 partitions float32 parameters and moments, stage 2 also gradients, stage 3 all but the
-    working parameters, which are small enough to stay whole.
+    working parameters, which are small enough to stay whole. Beside each tensor that is trained
+    whole PEFT keeps the one of the base model.
     """
     size, trained = work.number_bytes, parameters_of(work.layout, work.trained)
-    frozen = parameters_of(work.layout) - trained
+    frozen = parameters_of(work.layout) - trained + whole_parameters(work.layout)
     if work.residual_layout is not None:
         frozen += parameters_of(work.residual_layout)
     states = 3 * FLOAT32_BYTES * trained // work.ranks
@@ -233,8 +239,9 @@ def _activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Pa
     kept = shape.layers * layer
     if choice.gradient_checkpointing:
         kept, working = shape.layers * number * shape.hidden, working + layer
-    # The mask of all layers, embeddings and the last norm.
-    kept += number * (2 * shape.hidden)
+    # The mask of all layers, embeddings and the last norm; and what goes into a trained head.
+    heads = sum(each.in_features for each in work.layout.wholes if each.whole == "matrix")
+    kept += number * (2 * shape.hidden + heads)
     passing = (
         Part(
             f"logits of {shape.vocabulary:,} words and their gradients",
@@ -288,6 +295,6 @@ def _tensors(shape: ModelShape, work: Work, choice: Choice) -> list[tuple[int, i
     else:
         kept.append((inner, 4 if shape.activation == "composed" else 1))
     if work.trained != "b" or choice.zero_stage == 3:
-        kept += lora_inputs(shape, work.layout.targets)
-    kept.append((work.layout.rank, max(1, len(work.layout.targets) // shape.layers)))
+        kept += lora_inputs(shape, work.layout.pairs)
+    kept.append((work.layout.rank, max(1, len(work.layout.pairs) // shape.layers)))
     return kept

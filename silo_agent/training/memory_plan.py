@@ -133,7 +133,7 @@ def work_of(
     beside a narrower one, all of it beside a dual personal one, and what is not the federation's
     trains both factors."""
     own, recipe = plan.layout_of(silo), plan.recipe
-    residual = plan.layout if own != plan.layout else plan.residual_layout
+    residual = plan.layout.without_wholes if own != plan.layout else plan.residual_layout
     if personal.method == "dual":
         residual = _whole(plan)
     return Work(

@@ -95,7 +95,8 @@ NO_GUARDS: dict[str, str] = {
     "names a digest, which None is not",
     "aggregator/decisions/interruption.py::_erased::ref.silo": "what a close holds is a silo's",
     "data_contracts/adapters/submission_gate.py::check_submission::"
-    "changes and recipe.trained_factors == 'both'": "the start is not read where nothing follows",
+    "changes and (recipe.trained_factors == 'both' or target.whole is not None)": "the start is "
+    "not read where nothing follows",
     "data_contracts/adapters/quantised_format.py::QuantisedFile.check::"
     "changes and contributes and self.checked(target).is_within": "codes say enough, and nothing "
     "is decoded",

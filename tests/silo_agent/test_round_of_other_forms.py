@@ -3,11 +3,9 @@
 Gates, ranks, merge and evaluation are real; storage and the coordinator are in memory.
 """
 
-import json
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,20 +13,10 @@ import pytest
 
 from aggregator.decisions.stage import Stage
 from aggregator.feed.reading import read_federation, read_report
-from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Membership
-from infra.disk.durable_files import write_durably
-from silo_agent.config import TrainingSection
-from silo_agent.gate.contract_gate import ContractGate
-from silo_agent.silo import Silo
-from silo_agent.training.results import TrainingResult
-from silo_agent.training.run_files import RunFiles
-from silo_agent.training.trainer import DeepSpeedTrainer
-from tests.data_contracts.dataset.contract_samples import write_lines
 from tests.data_contracts.dataset.forms.form_samples import CHAT, PLAIN, chat_record, record
+from tests.silo_agent.training_silo import TrainingSilo, add_training_silo
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import SimulatedFederation
-from tests.simulator.silo import SimulatedSilo
 from tests.tiny_model import SENTENCES
 
 pytestmark = pytest.mark.long
@@ -48,33 +36,6 @@ ROWS = {
 }
 
 
-@dataclass
-class TrainingSilo(SimulatedSilo):
-    """A simulated silo whose gate looks at records, and whose ranks train on them."""
-
-    trainers: list[DeepSpeedTrainer] = field(default_factory=list)
-
-    def agent(self, federation: str, pinned: Verified[Membership]) -> Silo:
-        """With one trainer for all agents, as for an agent that is not restarted."""
-        agent = super().agent(federation, pinned)
-        gate = ContractGate(agent.config, self.clock)
-        if not self.trainers:
-            trainer = DeepSpeedTrainer(agent.config, gate.splits, self.clock, lambda: False)
-            self.trainers.append(trainer)
-        return replace(agent, gate=gate, trainer=self.trainers[0])
-
-    def result(self) -> TrainingResult:
-        """What its training of the first round said."""
-        (directory,) = self.home.glob("work/*/round-0001")
-        answer = json.loads(RunFiles(directory).result.read_bytes())
-        return TrainingResult.model_validate(answer["result"])
-
-    def end_ranks(self) -> None:
-        """As its agent does when it ends."""
-        for trainer in self.trainers:
-            trainer.close()
-
-
 @pytest.fixture
 def federation(tiny_model: Path, tmp_path: Path) -> Iterator[SimulatedFederation]:
     """Two silos, founded."""
@@ -84,14 +45,7 @@ def federation(tiny_model: Path, tmp_path: Path) -> Iterator[SimulatedFederation
     made.settings = made.settings.model_copy(update={"recipe": recipe})
     with ExitStack() as ended:
         for name, contract in (("silo-a", CHAT), ("silo-b", PLAIN)):
-            silo = TrainingSilo(**vars(made.add_silo(name)))
-            silo.training = TrainingSection(ranks=1, silo_only_baseline=False)
-            silo.contract.data = contract.encode()
-            write_durably(silo.home / "contract.yaml", silo.contract.data)
-            write_durably(silo.home / "keys" / "findings.key", b"k" * 32)
-            write_lines(silo.home / "data" / "sets" / "records.jsonl", ROWS[contract])
-            made.silos[name] = silo
-            made.sign_contract(name)
+            silo = add_training_silo(made, name, contract, ROWS[contract])
             ended.callback(silo.end_ranks)
         made.found()
         yield made

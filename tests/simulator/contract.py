@@ -37,6 +37,8 @@ class SimulatedContract:
     attested: frozenset[str] = frozenset()
     egress: tuple[str, ...] = EGRESS
     registered_licences: tuple[LicenceTerms, ...] = ()
+    form: str = "instruction"
+    classes: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -56,6 +58,8 @@ class SimulatedContract:
             attested=self.attested,
             egress=self.egress,
             registered_licences=self.registered_licences,
+            form=self.form,
+            classes=self.classes,
             agreement=self.agreed,
         )
 

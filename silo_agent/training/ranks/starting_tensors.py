@@ -5,12 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.adapters.adapter_format import (
-    AdapterFile,
-    lora_a_name,
-    lora_b_name,
-    open_adapter,
-)
+from data_contracts.adapters.adapter_format import AdapterFile, named_tensors, open_adapter
 from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter, tensors_of
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
@@ -26,25 +21,26 @@ def starting_tensors(layout: AdapterLayout, path: Path | None) -> NamedTensors:
         yield from tensors_of(InitialAdapter(layout)).items()
         return
     for target, a, b in open_adapter(path, layout).modules():
-        yield lora_a_name(target.module), a
-        yield lora_b_name(target.module), b
+        yield from named_tensors(target, a, b).items()
 
 
 def widened_tensors(layout: AdapterLayout, narrow: AdapterLayout, path: Path) -> NamedTensors:
     """(name, array) of an adapter of the layout `narrow` in `layout`, of higher rank.
 
-    Zeros follow, and B is rescaled, so that each module's scaling * B @ A is the same.
+    Zeros follow, and B is rescaled, so that each module's scaling * B @ A is the same. A whole
+    tensor stays what it is, and one that `narrow` lacks is as it starts.
     """
     adapter = open_adapter(path, narrow)
     for target in layout.targets:
-        a, b = _widened(adapter, layout, target)
-        yield lora_a_name(target.module), a
-        yield lora_b_name(target.module), b
+        yield from named_tensors(target, *_widened(adapter, layout, target)).items()
 
 
 def _widened(
     adapter: AdapterFile, layout: AdapterLayout, target: AdapterTarget
 ) -> tuple[Float32Array, Float32Array]:
+    if target.whole is not None:
+        has_it = target in adapter.layout.targets
+        return (adapter if has_it else InitialAdapter(layout)).module(target)
     wide_a = np.zeros((layout.rank, target.in_features), dtype=np.float32)
     wide_b = np.zeros((target.out_features, layout.rank), dtype=np.float32)
     if target in adapter.layout.targets:

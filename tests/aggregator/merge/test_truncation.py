@@ -231,7 +231,7 @@ def test_a_sum_of_several_chunks_is_that_of_one(monkeypatch: pytest.MonkeyPatch)
     kernel, norm = product_kernel(whole), squared_norm(whole)
     x = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
     for limit in ("CHUNK_RANK", "PAIRED_CHUNK_RANK"):
-        monkeypatch.setattr(f"aggregator.merge.weighted_sum.{limit}", 20)
+        monkeypatch.setattr(f"aggregator.merge.target_view.{limit}", 20)
     parts = sum_of(terms)
     assert [len(group) for group in parts.groups] == [2] * 6
     torch.testing.assert_close(parts.times(x), whole.times(x), rtol=1e-4, atol=1e-3)
