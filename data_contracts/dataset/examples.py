@@ -26,8 +26,10 @@ class Example:
     `row` counts from 1 over the whole set. What is None is not stated by the data. `split` is
     "train" or "heldout". What a record says is in the fields of its form (`forms`); those of
     others are empty. Of an image-text pair the caption is `answer` and `prompt` is empty;
-    `image` is a file inside the set's folder; `similarity`, `punsafe` and `pwatermark` are
-    LAION's scores, finite but otherwise as stated.
+    `image` is a file inside the set's folder, `image_sha256` the digest of its bytes once they
+    were checked; `similarity`, `punsafe` and `pwatermark` are LAION's scores, finite but otherwise
+    as stated. `robots`, `noai`, `noimageai` and `exif` are what a site or a file said of training
+    when it was collected.
     """
 
     row: int
@@ -46,12 +48,17 @@ class Example:
     tdm_checked_at: str | None = None
     language: str | None = None
     image: Path | None = None
+    image_sha256: str | None = None
     nsfw: str | None = None
     similarity: float | None = None
     punsafe: float | None = None
     pwatermark: float | None = None
     messages: tuple[Message, ...] = ()
     text: str = ""
+    robots: str | None = None
+    noai: bool | None = None
+    noimageai: bool | None = None
+    exif: str | None = None
 
     @property
     def characters(self) -> int:

@@ -6,15 +6,10 @@ mirroring or cropping, and it is made for photographs: of small pictograms (3,78
 pixels) 58% are that near to another one, so a match is a reason to look and to leave out, and
 proves nothing.
 
-An image file is untrusted input. In this order: the file's size, its format, the number of pixels
-its header states, and only then is it decoded, the first frame alone. Whatever a decoder says is
-one of the fixed reasons of an `UnreadableImage`. The decoders themselves are Pillow's C libraries,
-in this process: keep Pillow current.
+How an image file is read is `pictures.picture_file`.
 """
 
-import io
 import re
-import warnings
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,26 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.dataset.pdq import HASH_BYTES, PdqHash, pdq_hash
+from data_contracts.dataset.pictures.picture_file import UnreadableImage, decoded, read_image
 from data_contracts.errors import DataStewardError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-MAX_FILE_BYTES = 32 * 1024 * 1024
-MAX_PIXELS = 50_000_000
-MIN_SIDE_PIXELS = 16
 MAX_REGISTRY_BYTES = 256 * 1024 * 1024
 MAX_DISTANCE = 31
 """Bits of 256 in which two hashes of the same image may differ, after the paper."""
-
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-
-ABSENT = "image.absent"
-TOO_LARGE = "image.too_large"
-TOO_MANY_PIXELS = "image.too_many_pixels"
-TOO_SMALL = "image.too_small"
-UNKNOWN_FORMAT = "image.unknown_format"
-UNDECODABLE = "image.undecodable"
 
 _HEX_HASH = re.compile(rb"[0-9a-fA-F]{64}")
 # The hash is of 64 x 64 box averages. Above twice this side, averaging whole pixels first changes
@@ -51,26 +35,18 @@ _HEX_HASH = re.compile(rb"[0-9a-fA-F]{64}")
 _ENOUGH_PIXELS_A_SIDE = 1024
 
 
-@dataclass(frozen=True)
-class UnreadableImage:
-    """An image that has no hash; `rule` is one of the ids of this module."""
-
-    rule: str
-
-
 def hash_image(path: Path) -> PdqHash | UnreadableImage:
     """The hash of the first frame, transparency over white, or why there is none.
 
     Pillow is loaded with the first image.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError):  # ValueError: a name that no file can have.
-        return UnreadableImage(ABSENT)
-    if len(data) > MAX_FILE_BYTES:
-        return UnreadableImage(TOO_LARGE)
-    pixels = _decoded(data)
+    data = read_image(path)
+    return data if isinstance(data, UnreadableImage) else hash_picture(data)
+
+
+def hash_picture(data: bytes) -> PdqHash | UnreadableImage:
+    """As `hash_image`, of the bytes of a file; as the image is stored, which lists are made of."""
+    pixels = decoded(data, _pixels)
     return pixels if isinstance(pixels, UnreadableImage) else pdq_hash(pixels)
 
 
@@ -127,47 +103,12 @@ def matches(image: PdqHash, registry: ImageHashRegistry, max_distance: int = MAX
     return nearest_distance(image, registry) <= max_distance
 
 
-def _decoded(data: bytes) -> npt.NDArray[np.uint8] | UnreadableImage:
-    """Red, green, blue as uint8 [height, width, 3], or why there are none."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # A warning may quote what an image says of itself.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            problem = _problem_of_size(image.width, image.height)
-            return UnreadableImage(problem) if problem else _pixels(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return UnreadableImage(TOO_MANY_PIXELS)
-    except UnidentifiedImageError:
-        return UnreadableImage(UNKNOWN_FORMAT)
-    except Exception:  # Decoders of untrusted bytes raise whatever they trip over.
-        return UnreadableImage(UNDECODABLE)
-
-
-def _problem_of_size(width: int, height: int) -> str | None:
-    if width * height > MAX_PIXELS:
-        return TOO_MANY_PIXELS
-    return TOO_SMALL if min(width, height) < MIN_SIDE_PIXELS else None
-
-
 def _pixels(image: "PillowImage") -> npt.NDArray[np.uint8]:
-    from PIL import Image
-
-    image.load()
     factors = (
         max(1, image.width // _ENOUGH_PIXELS_A_SIDE),
         max(1, image.height // _ENOUGH_PIXELS_A_SIDE),
     )
-    if image.has_transparency_data:
-        # What lies under transparent pixels is seen by nobody, so it must not decide the hash.
-        layer = image.convert("RGBA")
-        flat = Image.new("RGB", image.size, "white")
-        flat.paste(layer, mask=layer.getchannel("A"))
-    else:
-        flat = image.convert("RGB")
-    return np.asarray(flat.reduce(factors), dtype=np.uint8)
+    return np.asarray(image.reduce(factors), dtype=np.uint8)
 
 
 def _refused(path: Path, expected: str, found: str) -> DataStewardError:

@@ -1,5 +1,9 @@
 """What a source said about text and data mining, as it was collected at acquisition.
 
+Whoever collects may also note what a site said of training in its robots directives, and what an
+image's EXIF says (`stated_by_columns`); what an image file says itself is read from its bytes
+(`pictures.stated_rights`). Such a statement can only speak against training.
+
 Two columns of the TDM Reservation Protocol (TDMRep, W3C community group report, 2024) and when
 they were read: `tdm_reservation` is "1" when rights are reserved and "0" when
 not, `tdm_policy` is where a licence may be had. Nothing is looked up here: an answer from the
@@ -10,6 +14,9 @@ what. Missing, stale or unreadable evidence is no evidence of permission.
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from data_contracts.dataset.examples import Example
+from data_contracts.dataset.pictures.words import directive_in, keyword_in, prohibition_in
 
 RESERVED = "opt_out.reserved"
 MISSING = "opt_out.missing"
@@ -66,6 +73,26 @@ def judge_opt_out(
         problem = _problem_of_time(checked_at, read_at, until, now)
     rule = RESERVED if stated == "1" else problem
     return OptOutFinding(stated == "1", problem is None, rule, until if problem is None else None)
+
+
+def stated_by_columns(example: Example) -> tuple[str, ...]:
+    """What columns of a record state against training, each as a fixed phrase.
+
+    `noimageai` is about pictures alone, `noai` about all that there is.
+    """
+    in_robots, in_exif = directive_in(example.robots or ""), example.exif or ""
+    has_picture = example.image is not None
+    phrases = (
+        "noai column" if example.noai else None,
+        "noimageai column" if example.noimageai and has_picture else None,
+        f"robots {in_robots}" if in_robots == "noai" or (in_robots and has_picture) else None,
+        _phrase("exif", prohibition_in(in_exif) or keyword_in(in_exif)),
+    )
+    return tuple(phrase for phrase in phrases if phrase is not None)
+
+
+def _phrase(where: str, word: str | None) -> str | None:
+    return None if word is None else f"{where} {word}"
 
 
 def _problem_of_time(

@@ -33,6 +33,8 @@ schema:
       - {{name: prompt, logicalType: string, required: true}}
       - {{name: answer, logicalType: string, required: true}}
       # conversations: in their place {{name: messages, logicalType: array}}; plain text: name: text
+      # pictures: the path of a folder and format: image-text above, and for id, subject, prompt and
+      # source {{name: image, logicalType: string, physicalName: file_name}}; answer is the caption
       - {{name: licence, logicalType: string, required: true}} # SPDX id of the record's licence
       - {{name: source, logicalType: string, required: true}}  # where the text comes from
 customProperties:

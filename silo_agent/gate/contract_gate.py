@@ -113,6 +113,7 @@ class ContractGate:
                 self._kept().findings_path(outcome.key),
                 self._data(contract, self._file_digests()),
                 self.config.home / SPLITS_DIRECTORY,
+                Keyed(self._findings_key()),
             )
         except DataStewardError:
             # Whatever was wrong with what was kept, the next check looks again.

@@ -132,7 +132,7 @@ def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
     check.kept.clear_unfinished(key.digest)
     findings = collect_findings(
         check.data.records(),
-        Checks(contract, references, check.now),
+        Checks(contract, references, check.now, check.data.stated_licence()),
         check.findings_key,
         check.kept.new_findings_path(key.digest),
         previous=Profile.from_json(check.baseline) if check.baseline else None,

@@ -14,6 +14,7 @@ from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
 from data_contracts.dataset.sources.places import DataRoot
 from data_contracts.errors import SiloOperatorError
+from data_contracts.licences.stated_of_pictures import StatedOfPictures
 from data_contracts.protocol.artifact import digest_of_bytes
 from infra.disk.file_digests import FileDigests
 
@@ -35,6 +36,12 @@ class SiloData:
         from data_contracts.dataset.sources.reading import read_source
 
         return read_source(self.source, self.root, self._connection())
+
+    def stated_licence(self) -> StatedOfPictures:
+        """What lies beside pictures and says their licence."""
+        from data_contracts.dataset.sources.reading import stated_licence
+
+        return stated_licence(self.source, self.root)
 
     def expected_records(self) -> int | None:
         """About how many records there are; None when that is unknown."""

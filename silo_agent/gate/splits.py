@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +20,7 @@ from typing import TextIO
 import rfc8785
 
 from data_contracts.dataset.examples import Example
+from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.errors import DataStewardError, SiloOperatorError
@@ -61,15 +62,18 @@ def forget_unused_splits(into: Path, retention: timedelta) -> None:
         shutil.rmtree(into, ignore_errors=True)
 
 
-def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Path) -> Splits:
+def write_splits(
+    outcome: GateOutcome, findings: Path, data: SiloData, into: Path, keyed: Keyed
+) -> Splits:
     """Write train.jsonl and heldout.jsonl (a line of its form for each record, mode 0600) into
     `into`.
 
-    Records keep the order of the data. Raises DataStewardError, and leaves neither file, when the
-    data are no longer those of `outcome`, or hold no text to train on.
+    Records keep the order of the data. `keyed` is by the key of the findings: a picture is named
+    with the digest of the bytes that were checked, and no other. Raises DataStewardError, and
+    leaves neither file, when the data are no longer those of `outcome`.
     """
     files = Splits(into / TRAIN_FILE, into / HELD_OUT_FILE)
-    if _were_made_for(outcome, files, into, data.source.record_form):
+    if _were_made_for(outcome, files, into, data):
         return files
     staging = into / STAGING
     shutil.rmtree(staging, ignore_errors=True)
@@ -77,10 +81,10 @@ def write_splits(outcome: GateOutcome, findings: Path, data: SiloData, into: Pat
         (into / MADE_FOR_FILE).unlink(missing_ok=True)
         _remove(files.shards)
         staging.mkdir(parents=True, mode=0o700)
-        _write(outcome, findings, data, staging)
+        _write(outcome, _checked(data, findings, keyed), data, staging)
         for name in (TRAIN_FILE, HELD_OUT_FILE):
             (staging / name).replace(into / name)
-        made_for = _made_for(outcome, files, data.source.record_form)
+        made_for = _made_for(outcome, files, data)
         write_durably(into / MADE_FOR_FILE, made_for)
     except DataUnavailableError as error:
         raise _changed(error.reason) from None
@@ -98,10 +102,10 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _were_made_for(outcome: GateOutcome, files: Splits, into: Path, form: Form) -> bool:
+def _were_made_for(outcome: GateOutcome, files: Splits, into: Path, data: SiloData) -> bool:
     marker = into / MADE_FOR_FILE
     try:
-        if marker.read_bytes() != _made_for(outcome, files, form):
+        if marker.read_bytes() != _made_for(outcome, files, data):
             return False
         marker.touch()
     except OSError:
@@ -109,25 +113,24 @@ def _were_made_for(outcome: GateOutcome, files: Splits, into: Path, form: Form) 
     return True
 
 
-def _made_for(outcome: GateOutcome, files: Splits, form: Form) -> bytes:
+def _made_for(outcome: GateOutcome, files: Splits, data: SiloData) -> bytes:
     """What the files were written from and what they are, as the marker keeps it."""
     digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
     # Prompts with answers are marked as they were before there were other forms.
+    form = data.source.record_form
     of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name, LINES_VERSION]
+    # Lines about pictures name them by their whole path, which the digests of the data leave out.
+    of_form += [str(data.root.path.resolve())] if "image" in form.fields else []
     return rfc8785.dumps([outcome.findings_digest, *digests, *of_form])
 
 
-def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) -> None:
-    from data_contracts.dataset.findings.store import usable_rows
-
-    if not data.source.record_form.is_trained:
-        raise _no_text()
+def _write(outcome: GateOutcome, records: "_Checked", data: SiloData, staging: Path) -> None:
     if data.content_digest() != outcome.content_digest:
         raise _changed("other content than what was checked")
     with _private(staging / TRAIN_FILE) as train, _private(staging / HELD_OUT_FILE) as heldout:
         files = {"train": train, "heldout": heldout}
         written = {"train": 0, "heldout": 0}
-        for record, split in _usable(data, usable_rows(findings)):
+        for record, split in records:
             files[split].write(_line(data.source.record_form, record))
             written[split] += 1
         for file in files.values():
@@ -139,13 +142,32 @@ def _write(outcome: GateOutcome, findings: Path, data: SiloData, staging: Path) 
         raise _changed("another number of records than was counted")
 
 
-def _usable(data: SiloData, usable: Iterator[tuple[int, str]]) -> Iterator[tuple[Example, str]]:
-    """Both come in the order of the data, so one walk finds every usable record."""
-    row, split = next(usable, (0, ""))
+def _checked(data: SiloData, findings: Path, keyed: Keyed) -> "_Checked":
+    """Usable records with their split; both files come in the order of the data, so one walk finds
+    every one."""
+    from data_contracts.dataset.findings.store import usable_rows
+
+    usable = usable_rows(findings)
+    wanted = next(usable, None)
     for record in data.records():
-        if record.row == row and isinstance(record, Example):
-            yield record, split
-            row, split = next(usable, (0, ""))
+        if wanted is None:
+            return
+        if record.row == wanted.row and isinstance(record, Example):
+            yield _with_picture(record, wanted.image_digest, data, keyed), wanted.split
+            wanted = next(usable, None)
+
+
+_Checked = Iterator[tuple[Example, str]]
+
+
+def _with_picture(record: Example, checked: str | None, data: SiloData, keyed: Keyed) -> Example:
+    """The record with the digest of its picture, which has to be that of the check."""
+    if record.image is None:
+        return record
+    found = data.digests.artifact(record.image).digest
+    if checked is None or keyed("image", found) != checked:
+        raise _changed(f"other bytes in the picture of row {record.row}")
+    return replace(record, image_sha256=found)
 
 
 def _line(form: Form, record: Example) -> str:
@@ -163,16 +185,6 @@ def _changed(found: str) -> DataStewardError:
         expected="the very data that the contract was checked on",
         found=found,
         action="let nobody write the data during a round, then start the round again",
-    )
-
-
-def _no_text() -> DataStewardError:
-    return DataStewardError(
-        "training data",
-        expected="a data set of texts: prompts and answers, conversations, plain text, or texts "
-        "with their class",
-        found="image-text pairs, which this version checks but does not train on",
-        action="give the agent a contract over text",
     )
 
 

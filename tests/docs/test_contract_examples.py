@@ -315,6 +315,7 @@ def pictures() -> list[Row]:
             "tdm_reservation": "0",
             "tdm_policy": "",
             "tdm_checked_at": "2026-12-01",
+            "robots": "noindex",
         }
         for n in range(60)
     ]
@@ -339,6 +340,7 @@ def picture_silo(home: Path, rows: list[Row]) -> SampleSilo:
     [
         (no_change, []),
         (last(tdm_reservation="1"), ["opt_out.none"]),
+        (last(robots="noindex, noimageai"), ["opt_out.none"]),
         (last(tdm_checked_at="2025-01-01"), ["opt_out.evidence"]),
         (last(punsafe=0.06), ["images.allowed"]),
         (last(pwatermark=0.6), ["images.allowed"]),

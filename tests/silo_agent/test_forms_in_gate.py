@@ -8,7 +8,6 @@ import pytest
 import rfc8785
 
 from data_contracts.dataset.forms.lines import form_of_file
-from data_contracts.errors import DataStewardError
 from data_contracts.protocol.artifact import artifact_of_file
 from silo_agent.gate.steward_page import render_page
 from silo_agent.gate.steward_view import steward_view
@@ -24,7 +23,6 @@ from tests.data_contracts.dataset.forms.form_samples import (
     record,
     turns,
 )
-from tests.docs.test_contract_examples import picture_silo, pictures
 from tests.silo_agent.gate_samples import SampleSilo, failing
 
 NUMBER = 40
@@ -166,13 +164,3 @@ def test_the_files_of_prompts_and_answers_are_marked_as_ever(tmp_path: Path) -> 
     assert len(marker) == 3 and marker[0] == outcome.findings_digest
     line = json.loads(files.train.read_text().splitlines()[0])
     assert list(line) == ["prompt", "answer"]
-
-
-def test_pictures_are_checked_and_said_not_to_be_trained_on(tmp_path: Path) -> None:
-    silo = picture_silo(tmp_path, pictures())
-    outcome = silo.check()
-    assert outcome.passed
-    with pytest.raises(DataStewardError) as caught:
-        silo.gate.splits(outcome.findings_digest)
-    assert "image-text pairs, which this version checks but does not train on" in str(caught.value)
-    assert "conversations, plain text" in str(caught.value)

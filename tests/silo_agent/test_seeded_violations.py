@@ -274,7 +274,7 @@ def test_a_listed_picture_is_refused(tmp_path: Path) -> None:
     assert failing(outcome) == ["images.allowed"]
     assert outcome.operator_notes == ("row 6: image refused: listed",)
     (folder / "05.png").write_bytes(b"not a picture")
-    assert silo.check().operator_notes == ("row 6: image refused: unreadable",)
+    assert silo.check().operator_notes == ("row 6: image refused: unknown_format",)
 
 
 SQL = replaced(

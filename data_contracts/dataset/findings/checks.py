@@ -18,6 +18,7 @@ from data_contracts.dataset.licence_policy import LicencePolicy
 from data_contracts.dataset.personal_data.scanner import PersonalDataScanner
 from data_contracts.licences.model_licence import accepted_terms
 from data_contracts.licences.package_claims import licences_agree
+from data_contracts.licences.stated_of_pictures import NOTHING_STATED, StatedOfPictures
 from data_contracts.protocol.records.licence_terms import Use
 
 
@@ -48,6 +49,7 @@ class Checks:
     contract: DataContract
     references: References
     now: datetime
+    beside: StatedOfPictures = NOTHING_STATED
 
     @cached_property
     def form(self) -> Form:

@@ -120,6 +120,7 @@ def _mark_usable(store: FindingsStore) -> None:
             "has_personal_data",
             "NOT licence_allowed",
             "NOT COALESCE(licence_agrees, 1)",
+            "licence_contradicted IS NOT NULL",
             "NOT COALESCE(consent, 1)",
             "image_refused IS NOT NULL",
         )

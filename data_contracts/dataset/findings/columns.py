@@ -6,6 +6,8 @@ in the silo like the rest of the table. An unreadable row has only `row`, `recor
 and `usable`. Lengths are of what carries no loss in the record's form (NULL where all of it does),
 and of what does. Integer columns hold counts, per-mille shares or row numbers; `repeats`,
 `leaks_with` and `same_id_as` are the row that a record repeats, leaks into, or shares its id with.
+`opt_out_stated` and `licence_contradicted` are phrases of this program, about what a file states;
+`image_digest` is of the SHA-256 of the bytes that were checked.
 """
 
 from typing import Literal
@@ -28,7 +30,9 @@ COLUMNS: dict[str, ColumnType] = {
     "licence": "TEXT",
     "licence_allowed": "BOOLEAN",
     "licence_agrees": "BOOLEAN",
+    "licence_contradicted": "TEXT",
     "opted_out": "BOOLEAN",
+    "opt_out_stated": "TEXT",
     "opt_out_evidence": "BOOLEAN",
     "copyright_chain": "INTEGER",
     "copyright_coverage": "INTEGER",
@@ -41,6 +45,7 @@ COLUMNS: dict[str, ColumnType] = {
     "consent": "BOOLEAN",
     "synthetic": "BOOLEAN",
     "image_refused": "TEXT",
+    "image_digest": "TEXT",
     "is_duplicate": "BOOLEAN",
     "is_near_duplicate": "BOOLEAN",
     "duplicate_cluster": "INTEGER",

@@ -113,7 +113,7 @@ def _join_cluster(connection: sqlite3.Connection, row: int, first: int) -> None:
 
 
 def _mark_leaks(connection: sqlite3.Connection) -> None:
-    """A training record leaks when its cluster, or its subject, is also in the held-out split.
+    """A training record leaks when its cluster, its subject or its picture is also held out.
 
     Clusters are not merged, so every similar pair is asked for itself as well.
     """
@@ -124,7 +124,7 @@ def _mark_leaks(connection: sqlite3.Connection) -> None:
             JOIN {TABLE} o ON o.row = {other} WHERE o.split = 'heldout' GROUP BY {one}""",  # noqa: S608
             "row",
         )
-    for column in ("duplicate_cluster", "subject_id"):
+    for column in ("duplicate_cluster", "subject_id", "image_digest"):
         _mark_leaking(
             connection,
             f"""SELECT {column} AS it, MIN(row) AS held FROM {TABLE}

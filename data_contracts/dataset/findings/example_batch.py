@@ -19,7 +19,7 @@ from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.findings.splits import split_of
 from data_contracts.dataset.licence_policy import NO_ASSERTION
 from data_contracts.dataset.near_duplicates import band_keys, signatures
-from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out
+from data_contracts.dataset.opt_out import UNREADABLE, judge_opt_out, stated_by_columns
 from data_contracts.dataset.word_hashes import WordHashes, hash_words
 
 
@@ -82,6 +82,7 @@ class _ExampleRow:
         self, example: Example, checks: Checks, keyed: Keyed, found: BatchFindings
     ) -> None:
         self._example, self._checks, self._found = example, checks, found
+        self._keyed = keyed
         form = checks.form
         prompt_characters, answer_characters = form.lengths(example)
         self._values: dict[str, Any] = {
@@ -102,7 +103,6 @@ class _ExampleRow:
         self._control_tokens()
         self._licence()
         self._opt_out()
-        self._image()
 
     def row(self) -> tuple[Any, ...]:
         """The values of PER_RECORD, in its order."""
@@ -151,6 +151,10 @@ class _ExampleRow:
         self._values["licence_agrees"] = agrees
         if agrees is False:
             self._note("its licence is another than the package claims")
+        against = self._checks.beside.against(licence)
+        self._values["licence_contradicted"] = against
+        if against is not None:
+            self._note(f"its licence {licence[:80]!r} is not that of the pictures: {against}")
 
     def _opt_out(self) -> None:
         example, policy = self._example, self._checks.contract.terms.opt_out
@@ -163,20 +167,30 @@ class _ExampleRow:
         )
         # A reservation that cannot be read may be one: silence is not permission, nor is noise.
         unreadable = judged.rule == UNREADABLE and bool((example.tdm_reservation or "").strip())
-        self._values["opted_out"] = judged.opted_out or unreadable
+        stated = (*stated_by_columns(example), *self._image())
+        self._values["opt_out_stated"] = "; ".join(stated) or None
+        self._values["opted_out"] = judged.opted_out or unreadable or bool(stated)
         self._values["opt_out_evidence"] = judged.evidence
         until = judged.evidence_until
         if until is not None and (self._found.evidence_until or until) >= until:
             self._found.evidence_until = until
         if judged.opted_out or unreadable:
             self._note("its owner has opted out of text and data mining, or may have")
+        if stated:
+            self._note(f"it states that it is not for training: {'; '.join(stated)}")
 
-    def _image(self) -> None:
-        if self._example.image is not None:
-            refused = self._checks.images.refusal(self._example)
-            self._values["image_refused"] = refused
-            if refused:
-                self._note(f"image refused: {refused}")
+    def _image(self) -> tuple[str, ...]:
+        """What the picture states against training."""
+        path = self._example.image
+        if path is None:
+            return ()
+        judged = self._checks.images.judge(self._example, path)
+        self._values["image_refused"] = judged.refused
+        if judged.sha256 is not None:
+            self._values["image_digest"] = self._keyed("image", judged.sha256)
+        if judged.refused:
+            self._note(f"image refused: {judged.refused}")
+        return judged.opt_outs
 
     def _note(self, reason: str) -> None:
         self._found.notes.append(f"row {self._example.row}: {reason}")

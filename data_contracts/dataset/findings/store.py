@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from data_contracts.dataset.findings.columns import (
@@ -125,13 +125,21 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///file:{quote(str(path.resolve()))}?uri=true"
 
 
-def usable_rows(path: Path) -> Iterator[tuple[int, str]]:
-    """(row, split) of every record of a finished table that may be trained on, in order."""
+class UsableRow(NamedTuple):
+    """A record that may be trained on; `image_digest` is that of its picture, if it has one."""
+
+    row: int
+    split: str
+    image_digest: str | None
+
+
+def usable_rows(path: Path) -> Iterator[UsableRow]:
+    """Every record of a finished table that may be trained on, in order."""
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        query = f"SELECT row, split FROM {TABLE} WHERE usable ORDER BY row"  # noqa: S608
+        query = f"SELECT row, split, image_digest FROM {TABLE} WHERE usable ORDER BY row"  # noqa: S608
         for batch in _batches(connection, query):
-            yield from batch
+            yield from map(UsableRow._make, batch)
     finally:
         connection.close()
 

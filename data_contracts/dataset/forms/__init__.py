@@ -12,4 +12,5 @@ FORMS: dict[str, Form] = {
 }
 """By name, in the order in which they are told."""
 
-TRAINED_FORMS = tuple(name for name, form in FORMS.items() if form.is_trained)
+TRAINED_FORMS = tuple(FORMS)
+"""Every one: which family of models trains on which is `protocol.records.model_family.FORMS_OF`."""

@@ -41,6 +41,11 @@ class Encoder(Protocol[ToldT]):
         """Plain text without a template, loss on all of it."""
         ...
 
+    def captions(self, records: Sequence[str]) -> list[Sequence[ToldT]]:
+        """What is said of a picture, one piece each; raises DataStewardError where the model sees
+        none."""
+        ...
+
 
 class Form(ABC):
     """One form of record.
@@ -60,7 +65,6 @@ class Form(ABC):
     has_prompt: ClassVar[bool] = True
     takes_classes: ClassVar[bool] = False
     needs_template: ClassVar[bool] = True
-    is_trained: ClassVar[bool] = True
     must_be_named_with: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

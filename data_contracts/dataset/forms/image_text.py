@@ -1,23 +1,47 @@
-"""A picture with its caption. Contracts over such pairs are checked; this version does not train
-on them."""
+"""A picture with its caption: what models that see pictures are trained on.
 
+A line names the file by its whole path and the SHA-256 of the bytes that the check looked at, so
+that training opens those and no others (`pictures.training_picture`).
+"""
+
+import re
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from pathlib import Path
 
 from data_contracts.dataset.examples import Example
-from data_contracts.dataset.forms.form import Encoder, Form, Line, LineRefusedError, ToldT
+from data_contracts.dataset.forms.form import (
+    Encoder,
+    Form,
+    Line,
+    LineRefusedError,
+    ToldT,
+    text_in,
+)
 from data_contracts.shown_text import is_blank
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedPicture:
+    """The file at `path`, whose bytes have the digest `sha256`, and its caption."""
+
+    path: Path
+    sha256: str
+    caption: str
 
 
 class ImageText(Form):
-    """A folder of pictures; the caption is `answer`."""
+    """`{"image": ..., "sha256": ..., "answer": ...}`; of a contract's fields the caption is
+    `answer`."""
 
     name = "image-text"
-    words = "a picture with its caption; checked, and not trained on by this version"
-    empty_words = "question or answer is empty"
+    words = "a picture with its caption; for models that see pictures"
+    empty_words = "the caption is empty"
     fields = ("image", "answer")
     formats = frozenset({"image-text"})
-    is_trained = False
+    needs_template = False
 
     def texts(self, example: Example) -> tuple[str, ...]:
         """The caption is the answer to nothing."""
@@ -31,14 +55,27 @@ class ImageText(Form):
         """Whether there is no caption."""
         return is_blank(example.answer)
 
-    def line(self, example: Example) -> NoReturn:
-        """There are no training records of this form."""
-        raise NotImplementedError(self.name)
+    def line(self, example: Example) -> Line:
+        """The file, what was checked of it, and the caption."""
+        if example.image is None or example.image_sha256 is None:
+            raise ValueError("expected a picture that was checked")
+        return {
+            "image": str(example.image),
+            "sha256": example.image_sha256,
+            "answer": example.answer,
+        }
 
-    def read(self, line: Line) -> NoReturn:
-        """There are no training records of this form."""
-        raise LineRefusedError(f"a picture among {len(line)} fields")
+    def read(self, line: Line) -> CaptionedPicture:
+        """The file, its digest and the caption."""
+        path, digest = text_in(line, "image"), line.get("sha256")
+        if not path.startswith("/") or "\0" in path:
+            raise LineRefusedError("a picture without its whole path")
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise LineRefusedError("a picture without the SHA-256 of what was checked")
+        return CaptionedPicture(Path(path), digest, text_in(line, "answer"))
 
-    def told(self, records: Sequence[object], encoder: Encoder[ToldT]) -> list[Sequence[ToldT]]:
-        """There are no training records of this form."""
-        raise NotImplementedError(self.name)
+    def told(
+        self, records: Sequence[CaptionedPicture], encoder: Encoder[ToldT]
+    ) -> list[Sequence[ToldT]]:
+        """The captions; what is made of the pictures is for who reads them."""
+        return encoder.captions([record.caption for record in records])

@@ -34,7 +34,7 @@ def read_lines(path: Path, form: Form) -> Iterator[tuple[Any, int]]:
         for line in file:
             if line.strip():
                 number += 1
-                yield _record(path.name, number, line, form), len(line)
+                yield record_in(path.name, number, line, form), len(line)
     if not number:
         raise bad_records(path.name, "an empty file")
 
@@ -50,7 +50,8 @@ def bad_records(name: str, found: str) -> DataStewardError:
     )
 
 
-def _record(name: str, number: int, line: bytes, form: Form) -> Any:
+def record_in(name: str, number: int, line: bytes, form: Form) -> Any:
+    """The record in a line, the `number`th of the file `name`; raises DataStewardError."""
     record = _object(name, number, line)
     found = _form_of(record, name, number)
     if found is not form:

@@ -120,9 +120,20 @@ def _image_inside(name: str, folder: DataRoot | None) -> Path:
         raise ValueRefusedError("names no file")
     if not path.is_relative_to(folder.path):
         raise ValueRefusedError("lies outside the folder")
+    if not _is_utf8(path):
+        raise ValueRefusedError("names a file whose name is not UTF-8")
     if (fault := link_fault(path, folder)) is not None:
         raise ValueRefusedError(f"names {fault}")
     return path
+
+
+def _is_utf8(path: Path) -> bool:
+    """A link may lead to a name that no text can hold, and the file of training records is text."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _complete_image_text(known: dict[str, Any], folder: Path) -> None:

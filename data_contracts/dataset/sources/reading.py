@@ -20,7 +20,7 @@ from data_contracts.dataset.sources.data_source import (
     SourceFormat,
 )
 from data_contracts.dataset.sources.example_maker import ExampleMaker, Rows
-from data_contracts.dataset.sources.image_text import metadata_of
+from data_contracts.dataset.sources.image_text import files_beside, metadata_of, stated_beside
 from data_contracts.dataset.sources.jsonl import JsonlFile
 from data_contracts.dataset.sources.places import (
     DataRoot,
@@ -29,6 +29,7 @@ from data_contracts.dataset.sources.places import (
     file_below,
     folder_below,
 )
+from data_contracts.licences.stated_of_pictures import NOTHING_STATED, StatedOfPictures
 
 
 class _Table(Protocol):
@@ -68,7 +69,8 @@ def read_source(
 def source_files(source: DataSource, root: Path | DataRoot) -> tuple[Path, ...]:
     """Every file whose bytes decide the content: resolved, inside the data root, sorted.
 
-    For image-text that is the metadata and the images of readable rows; for sql there is none.
+    For image-text that is the metadata, the images of readable rows and what beside them may say
+    their licence; for sql there is none.
     Raises DataUnavailableError.
     """
     if source.format == "sql":
@@ -91,6 +93,18 @@ def count_hint(
         return _table(source, data_root(root), connection)[0].count_rows()
     except Exception:  # the reader of the rows says what is wrong
         return None
+
+
+def stated_licence(source: DataSource, root: Path | DataRoot) -> StatedOfPictures:
+    """What lies beside a set of pictures and says under which licence they are; raises
+    DataUnavailableError."""
+    if source.format != "image-text":
+        return NOTHING_STATED
+    try:
+        return stated_beside(data_root(root), source.path)
+    except Exception as error:  # as in read_source
+        fault = described_fault(error, _name(source))
+    raise DataUnavailableError(*fault)
 
 
 def _examples(
@@ -141,6 +155,7 @@ def _files(source: DataSource, root: DataRoot) -> Iterator[Path]:
         yield from HuggingFaceFolder(root, source.path, columns_of(source)).files
     elif source.format == "image-text":
         yield file_below(root, metadata_of(root, source.path)[0])
+        yield from files_beside(root, source.path)
         for example in read_source(source, root):
             if isinstance(example, Example) and example.image is not None:
                 yield example.image

@@ -76,7 +76,8 @@ def _rules_of_terms(contract: DataContract) -> list[QualityRule]:
     if terms.opt_out.evidence_required:
         rules.append(_flag("opt_out.evidence", "opt_out_evidence", True))
     if contract.source.format == "image-text":
-        rules.append(QualityRule(rule="images.allowed", type=IS_NULL, column="image_refused"))
+        rules.append(_absent("licence.of_pictures", "licence_contradicted"))
+        rules.append(_absent("images.allowed", "image_refused"))
     return rules
 
 
@@ -96,6 +97,10 @@ def _distinct(rule: str, column: str, at_least: int) -> QualityRule:
 
 def _at_most(rule: str, column: str, bound: int) -> QualityRule:
     return QualityRule(rule=rule, type=BETWEEN, column=column, min_value=0, max_value=bound)
+
+
+def _absent(rule: str, column: str) -> QualityRule:
+    return QualityRule(rule=rule, type=IS_NULL, column=column)
 
 
 def _present(rule: str, column: str) -> QualityRule:

@@ -37,7 +37,12 @@ _LICENCE_REASONS = {
     CONDITIONAL: "nobody has accepted its conditions",
 }
 _IMAGE_REASONS = {
-    "unreadable": "the picture cannot be read",
+    "absent": "there is no such picture any more",
+    "too_large": "the picture's file is larger than 32 MiB",
+    "too_many_pixels": "the picture has more than 50 million pixels",
+    "too_small": "a side of the picture has fewer than 16 pixels",
+    "unknown_format": "the picture is none: expected PNG, JPEG, WebP or GIF",
+    "undecodable": "the picture is damaged",
     "listed": "the picture is on the list",
     "unsafe": "the picture is unsafe by its scores",
     "watermark": "the picture has a watermark by its score",
@@ -45,7 +50,6 @@ _IMAGE_REASONS = {
 _FIXED = {
     "records.readable": "is no record",
     "text.control_tokens": "spells what steers a language model, such as the end of a turn",
-    "opt_out.none": "rights are reserved, or what it says of them cannot be read",
     "opt_out.evidence": "no evidence, or none that is recent enough",
     "consent.given": "says that there is no consent",
     "duplicates.exact": "the same text",
@@ -71,6 +75,11 @@ class RowReasons:
                 return self._licence(row["licence"])
             case "licence.claims_agree":
                 return f"states {value_words(row['licence'])}, not {self._terms.package_licence}"
+            case "licence.of_pictures":
+                stated = value_words(row["licence"])
+                return f"states {stated}, and beside the pictures: {row['licence_contradicted']}"
+            case "opt_out.none":
+                return _opt_out(row["opt_out_stated"])
             case "copyright.overlap":
                 return f"{row['copyright_coverage']:,} of 1,000 words are in a registered work"
             case "personal_data.limit":
@@ -92,10 +101,18 @@ def _kinds(named: str) -> str:
     return "; ".join(MEANINGS.get(kind, kind) for kind in named.split(","))
 
 
+def _opt_out(stated: str | None) -> str:
+    if stated is None:
+        return "rights are reserved, or what it says of them cannot be read"
+    return f"not for training, by {stated}"
+
+
 def _leak(row: Row, other: Row | None) -> str:
     if other is None:
         return "the same text or subject"
     same_text = row["text_digest"] == other["text_digest"]
+    if row["image_digest"] is not None and row["image_digest"] == other["image_digest"]:
+        return "the same picture"
     if row["subject_id"] == other["subject_id"]:
         return "the same subject and text" if same_text else "the same subject"
     return "the same text" if same_text else "nearly the same text"

@@ -26,6 +26,7 @@ _OF_RULES = {
     "use.",
     "licence.count": "The data state no more different licences than a verdict can name.",
     "licence.claims_agree": "Every record has the licence that its package claims.",
+    "licence.of_pictures": "Every picture has a licence that what lies beside it says of it.",
     "opt_out.none": "No record's owner has reserved text and data mining.",
     "opt_out.evidence": "For every record somebody looked for an opt-out, recently enough.",
     "copyright.overlap": "Records do not repeat passages of registered works.",

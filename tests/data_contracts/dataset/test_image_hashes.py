@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_contracts.dataset.image_hashes import (
-    MAX_FILE_BYTES,
     ImageHashRegistry,
-    UnreadableImage,
     hash_image,
     matches,
     nearest_distance,
 )
 from data_contracts.dataset.pdq import PdqHash
+from data_contracts.dataset.pictures.picture_file import MAX_FILE_BYTES, UnreadableImage
 from data_contracts.errors import DataStewardError
 
 
@@ -99,6 +98,17 @@ def test_what_is_transparent_does_not_decide(tmp_path: Path) -> None:
     one, other = (
         hashed(saved(tmp_path / name, image))
         for name, image in (("seen.png", seen), ("hidden.png", hidden))
+    )
+    assert one == other
+
+
+def test_sixteen_bits_of_grey_are_the_picture_in_eight(tmp_path: Path) -> None:
+    grey = picture(1).convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    one, other = (
+        hashed(saved(tmp_path / name, image))
+        for name, image in (("grey.png", grey), ("deep.png", deep))
     )
     assert one == other
 

@@ -10,6 +10,7 @@ import pytest
 
 from data_contracts.dataset.examples import Message
 from data_contracts.dataset.forms import FORMS
+from data_contracts.dataset.forms.image_text import CaptionedPicture
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from infra.base_model.folder_check import require_sound
 from infra.base_model.tokenizer_files import template_notes
@@ -167,6 +168,14 @@ def test_what_a_template_does_with_several_turns_is_told_of_the_folder(
     notes = template_notes(set_template(tiny_model, tmp_path / "model", template))
     assert len(notes) == len(words)
     assert all(word in note for word, note in zip(words, notes, strict=True))
+
+
+def test_a_causal_model_is_told_no_captions(tokenizer: Any) -> None:
+    pair = CaptionedPicture(Path("/data/a.png"), "0f" * 32, "A lighthouse")
+    with pytest.raises(DataStewardError) as caught:
+        told(tokenizer, "image-text", pair)
+    assert "image-text records train families dual-encoder and denoising" in str(caught.value)
+    assert "expected records of text for the plan's causal model" in str(caught.value)
 
 
 def with_post_processor(tokenizer: Any, single: str) -> Any:

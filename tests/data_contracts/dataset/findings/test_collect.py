@@ -72,7 +72,7 @@ def test_what_is_found_per_record(tmp_path: Path) -> None:
     assert len(set(looked.column("subject_id"))) == 5
     assert len(set(looked.column("record_id"))) == 7
     assert looked.column("usable") == [1, 0, 0, 0, 0, 0, 0]
-    assert [row for row, _ in usable_rows(looked.findings.path)] == [1]
+    assert [*usable_rows(looked.findings.path)] == [(1, "train", None)]
 
 
 def test_the_file_and_its_digest_hold_no_text(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ GOOD: dict[str, Any] = {
     "chat": {"messages": turns("q", "a")},
     "classification": {"text": "t", "label": "l"},
     "text": {"text": "t"},
+    "image-text": {"image": "/data/a.png", "sha256": "0f" * 32, "answer": "a"},
 }
 
 
@@ -65,6 +66,15 @@ def test_a_field_counts_where_it_says_something(tmp_path: Path, line: Any, form:
         ([GOOD["instruction"] | GOOD["chat"]], "of instruction and chat in record 1, which may be"),
         ([{"messages": None}], "no list of messages in record 1"),
         ([{"prompt": None, "answer": "a"}], "an empty or non-text field in record 1"),
+        (
+            [GOOD["image-text"] | {"sha256": "0F" * 32}],
+            "without the SHA-256 of what was checked in",
+        ),
+        ([GOOD["image-text"] | {"sha256": None}], "without the SHA-256 of what was checked in"),
+        ([GOOD["image-text"] | {"image": "SECRET.png"}], "a picture without its whole path in"),
+        ([GOOD["image-text"] | {"answer": " "}], "an empty or non-text field in record 1"),
+        ([GOOD["image-text"] | GOOD["instruction"]], "of instruction and image-text in record 1"),
+        ([GOOD["image-text"], GOOD["instruction"]], "instruction in record 2, and image-text"),
         ([], "an empty file"),
     ],
 )

@@ -123,7 +123,7 @@ def test_columns_that_the_contract_names(tmp_path: Path) -> None:
 def test_one_metadata_file_and_no_more(tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     folder.mkdir()
-    with unavailable("0 metadata files"):
+    with unavailable("0 metadata files, where one is expected of metadata.parquet, metadata.csv"):
         rows_of(SOURCE, tmp_path)
     write_jsonl(folder / "metadata.jsonl", [])
     assert rows_of(SOURCE, tmp_path) == []
