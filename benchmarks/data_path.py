@@ -124,7 +124,7 @@ def _told(what: str, cache: Any, records: Path) -> dict[str, Any]:
     if what == FILL:
         write_shard(filled, KEY, _again(cache.of(records)))
         return {"shard_bytes": filled.stat().st_size}
-    rule, shard = PackingRule(LENGTH), open_shard(filled, KEY, FILLED)
+    rule, shard = PackingRule(LENGTH), open_shard(filled, KEY, Path(FILLED))
     if shard is None:
         raise RuntimeError("the shard of a million is not whole")
     if what == WHOLE:
@@ -157,7 +157,8 @@ def _micro_batches(model_dir: Path, shard: Any) -> dict[str, Any]:
     from data_contracts.protocol.records.adapter_layout import AdapterLayout
     from infra.base_model.linear_modules import linear_modules
     from silo_agent.training.ranks.lora_model import load_lora_model
-    from silo_agent.training.ranks.packing import PackingRule, micro_batches, pack_training
+    from silo_agent.training.ranks.packed_sequence import micro_batches
+    from silo_agent.training.ranks.packing import PackingRule, pack_training
     from silo_agent.training.ranks.token_logits import batch_nll
 
     torch.set_num_threads(1)

@@ -41,7 +41,7 @@ from silo_agent.training.ranks.lora_model import (
     trained_parameters,
     without_adapters,
 )
-from silo_agent.training.ranks.packing import PackedSequence, answer_tokens, micro_batches
+from silo_agent.training.ranks.packed_sequence import PackedSequence, answer_tokens, micro_batches
 from silo_agent.training.ranks.personal_measures import centre_of
 from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm

@@ -25,7 +25,8 @@ from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of
 
 if TYPE_CHECKING:
     from silo_agent.training.ranks.conversation import ChatTokenizer
-    from silo_agent.training.ranks.packing import PackedSequence, PackedSequences, PackingRule
+    from silo_agent.training.ranks.packed_sequence import PackedSequence
+    from silo_agent.training.ranks.packing import PackedSequences, PackingRule
     from silo_agent.training.ranks.shard_cache import ShardCache
     from silo_agent.training.ranks.starting_tensors import NamedTensors
 

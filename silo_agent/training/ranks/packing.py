@@ -10,16 +10,16 @@ shard when a sequence is asked for, so that memory holds those of one step.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import islice
 from typing import overload
 
 import numpy as np
 
 from data_contracts.dataset.forms.lines import bad_records
-from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.left_out import LeftOut
+from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
 from silo_agent.training.ranks.token_shard import (
     APART,
     CONTINUES,
@@ -34,13 +34,6 @@ OPEN_SEQUENCES = 8
 
 LOOKED_UP = 4096
 """Lengths that are looked up at a time."""
-
-
-Draw = tuple[int, int, int]
-"""What may be drawn for a sequence follows from these alone: seed, round, its number."""
-
-Shown = Callable[["PackedSequence", Draw], "PackedSequence"]
-"""What a model is shown of a sequence, and asked, where that is not the sequence itself."""
 
 
 @dataclass(frozen=True)
@@ -60,63 +53,6 @@ class PackingRule:
     def room(self) -> int:
         """How long a conversation may be."""
         return min(self.length, self.context or self.length)
-
-
-@dataclass
-class PackedSequence:
-    """Conversations side by side: three lists of the same length, at most `sequence_length`."""
-
-    token_ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-
-    def append(self, token_ids: list[int], labels: list[int]) -> None:
-        """Add one conversation, with positions that restart at 0."""
-        self.token_ids += token_ids
-        self.labels += labels
-        self.positions += range(len(token_ids))
-
-    @property
-    def answer_tokens(self) -> int:
-        """How many tokens carry loss."""
-        return sum(label != IGNORED for label in self.labels)
-
-    @property
-    def record_starts(self) -> list[int]:
-        """Where each conversation begins; one conversation is one record, never in two pieces."""
-        return [place for place, position in enumerate(self.positions) if position == 0]
-
-    def padded(self, length: int, highest: int) -> "PackedSequence":
-        """With tokens without loss at its end, up to `length` tokens.
-
-        Their positions go on, so that they belong to the last conversation, which does not look at
-        them; beyond the `highest` of the micro-batch, which may be all that the model has, each of
-        them is one of its own.
-        """
-        missing, place = length - len(self.positions), self.positions[-1] + 1
-        onward = range(place, place + missing)
-        return PackedSequence(
-            self.token_ids + self.token_ids[-1:] * missing,
-            self.labels + [IGNORED] * missing,
-            self.positions + [position if position <= highest else 0 for position in onward],
-        )
-
-    def apart(self) -> "list[PackedSequence]":
-        """Its conversations, each as a sequence of its own."""
-        borders = [*self.record_starts, len(self.positions)]
-        return [
-            PackedSequence(self.token_ids[a:b], self.labels[a:b], self.positions[a:b])
-            for a, b in pairwise(borders)
-        ]
-
-    @property
-    def record_answer_tokens(self) -> list[int]:
-        """How many tokens carry loss, for each conversation."""
-        ends = [*self.record_starts[1:], len(self.labels)]
-        return [
-            sum(label != IGNORED for label in self.labels[start:end])
-            for start, end in zip(self.record_starts, ends, strict=True)
-        ]
 
 
 class PackedSequences(Sequence[PackedSequence]):
@@ -161,11 +97,13 @@ class PackedSequences(Sequence[PackedSequence]):
         return found
 
     def _made(self, index: int) -> PackedSequence:
-        sequence = PackedSequence()
-        for place in self._places[self._ends[index] : self._ends[index + 1]]:
-            sequence.append(*self._shard.cut(place, self._rule.room))
-        shown = self._rule.shown
-        return sequence if shown is None else shown(sequence, (*self._seed, index))
+        sequence, rule = PackedSequence(), self._rule
+        places = tuple(self._places[self._ends[index] : self._ends[index + 1]])
+        for place in places:
+            sequence.append(*self._shard.cut(place, rule.room))
+        if rule.shown is None:
+            return sequence
+        return rule.shown(sequence, Origin(self._shard.records, places, (*self._seed, index)))
 
 
 def pack_training(
@@ -190,22 +128,6 @@ def pack_heldout(shard: TokenShard, rule: PackingRule, *, limit: int, seed: int)
     if not rule.together:
         chosen = ([place] for places in chosen for place in places)
     return PackedSequences(shard, rule, chosen, (seed, 0))
-
-
-def answer_tokens(sequences: Iterable[PackedSequence]) -> int:
-    """Tokens that carry loss over all `sequences`."""
-    return sum(sequence.answer_tokens for sequence in sequences)
-
-
-def micro_batches(
-    sequences: Sequence[PackedSequence], size: int
-) -> Iterator[Sequence[PackedSequence]]:
-    """The sequences of a step, of which only a sum is asked, `size` at a time: those of like
-    lengths together, which need little padding."""
-    if size > 1:
-        sequences = sorted(sequences, key=lambda sequence: len(sequence.token_ids))
-    for start in range(0, len(sequences), size):
-        yield sequences[start : start + size]
 
 
 class _Packer:
@@ -257,7 +179,7 @@ class _Packer:
             for start in range(0, len(permutation), LOOKED_UP):
                 yield from self._fitting(permutation[start : start + LOOKED_UP])
             if self._used == used_before:
-                raise bad_records(self._shard.records, self._nothing())
+                raise bad_records(self._shard.records.name, self._nothing())
 
     def _nothing(self) -> str:
         """Why no conversation is used."""

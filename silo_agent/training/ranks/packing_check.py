@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from data_contracts.errors import FederationOperatorError
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.token_logits import batch_logits, next_logits, vocabulary_size
 
 

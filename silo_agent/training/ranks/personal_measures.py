@@ -24,7 +24,8 @@ from silo_agent.training.loss import HeldoutSums, Loss, RecordSums
 from silo_agent.training.personal_part import PersonalMeasures
 from silo_agent.training.prompt_gate import Measured, chosen_gate, likeness
 from silo_agent.training.ranks.conversation import IGNORED
-from silo_agent.training.ranks.packing import PackedSequence, PackingRule, pack_heldout
+from silo_agent.training.ranks.packed_sequence import PackedSequence
+from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
 from silo_agent.training.ranks.token_logits import prompt_states
 from silo_agent.training.ranks.token_shard import Fit, Places, TokenShard

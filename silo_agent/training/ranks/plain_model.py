@@ -10,7 +10,7 @@ from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks.devices import single_device
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.lora_model import ADAPTER_NAME, load_lora_model, set_adapter
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.starting_tensors import NamedTensors
 
 

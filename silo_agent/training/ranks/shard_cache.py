@@ -26,7 +26,7 @@ from infra.disk.durable_files import aside
 from infra.disk.file_lock import in_turn
 from infra.disk.model_files import model_files
 from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
-from silo_agent.training.ranks.families.family import Family, Telling
+from silo_agent.training.ranks.families.family import Family, Telling, Told
 from silo_agent.training.ranks.token_shard import TokenShard, open_shard, write_shard
 
 OLDEST_FORM = "instruction"
@@ -66,7 +66,7 @@ class ShardCache:
         form = form_of_file(records)
         key = self._key(records, form)
         path = self._directory / f"{records.stem}-{key.hex()[:32]}{SUFFIX}"
-        found = open_shard(path, key, records.name)
+        found = open_shard(path, key, records)
         if found is not None:
             return found
         self._say("tokenising the records")
@@ -74,7 +74,7 @@ class ShardCache:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with in_turn(self._directory / LOCK):
                 # Another process may have made it meanwhile.
-                return open_shard(path, key, records.name) or self._made(records, form, path, key)
+                return open_shard(path, key, records) or self._made(records, form, path, key)
 
     def _made(self, records: Path, form: Form, path: Path, key: bytes) -> TokenShard:
         for pattern in (f"{records.stem}-*{SUFFIX}", ".*.part"):
@@ -82,7 +82,7 @@ class ShardCache:
                 older.unlink()
         with aside(path, 0) as temporary, _disk_faults(self._directory, records):
             write_shard(temporary, key, self._conversations(records, form))
-        made = open_shard(path, key, records.name)
+        made = open_shard(path, key, records)
         if made is None:
             raise _refused(self._directory, records, "a file that is not what was written")
         return made
@@ -91,7 +91,8 @@ class ShardCache:
         tokenizer = self._tokenizer(self._telling.model_dir)
         encoder = self._family.encoder(tokenizer, self._telling)
         for some in _some_at_a_time(read_lines(records, form)):
-            for told in form.told(some, encoder):
+            pieces: list[Told] = form.told(some, encoder)
+            for told in pieces:
                 yield from told
 
     def _key(self, records: Path, form: Form) -> bytes:

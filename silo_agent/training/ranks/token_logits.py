@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 
 from silo_agent.training.ranks.conversation import IGNORED
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 
 
 def answer_nll(model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:

@@ -55,9 +55,9 @@ class Fit:
 
 
 class TokenShard:
-    """An open one; `records` is the name of the file that it was made of."""
+    """An open one; `records` is the file that it was made of."""
 
-    def __init__(self, path: Path, records: str, mapped: NDArray[np.uint8], tokens: int) -> None:
+    def __init__(self, path: Path, records: Path, mapped: NDArray[np.uint8], tokens: int) -> None:
         self.path, self.records = path, records
         border = _HEADER.size + tokens * _WORD.itemsize
         self._words = mapped[_HEADER.size : border].view(_WORD)
@@ -115,7 +115,7 @@ class TokenShard:
         return starts
 
 
-def open_shard(path: Path, key: bytes, records: str) -> TokenShard | None:
+def open_shard(path: Path, key: bytes, records: Path) -> TokenShard | None:
     """None where there is no file, one of another key, or one that is not whole."""
     try:
         mapped = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)

@@ -6,10 +6,8 @@ model without a chat template can be told plain text.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NoReturn
 
 from data_contracts.dataset.examples import Message
-from data_contracts.errors import DataStewardError
 from silo_agent.training.ranks.chat_turns import ChatTurns
 from silo_agent.training.ranks.conversation import (
     ChatTokenizer,
@@ -44,17 +42,6 @@ class ToldRecords(FamilyEncoder):
     def documents(self, records: Sequence[str]) -> list[Told]:
         """Without a template."""
         return self._documents.of_many(records)
-
-    def captions(self, records: Sequence[str]) -> NoReturn:
-        """A causal model is shown no pictures."""
-        raise DataStewardError(
-            "training records",
-            expected="records of text for the plan's causal model; image-text records train "
-            "families dual-encoder and denoising",
-            found=f"captions of {len(records)} pictures or more",
-            action="give the agent a contract over text, or ask the federation operator for a plan "
-            "of one of those families",
-        )
 
     @cached_property
     def _exchanges(self) -> Conversations:

@@ -14,7 +14,7 @@ from silo_agent.personal.joined import JoinedAdapter
 from silo_agent.training.personal_part import PersonalPart
 from silo_agent.training.prompt_gate import Measured, PromptGate, chosen_gate, likeness
 from silo_agent.training.ranks.conversation import Conversation
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.personal_measures import (
     PartOfShard,
     is_set_aside,
@@ -118,7 +118,7 @@ def test_the_conversations_of_a_record_stay_together(tmp_path: Path) -> None:
     pieces = [(number, piece) for number in range(200) for piece in range(1 + number % 3)]
     made = [Conversation([n + 3, 2], [n + 3, 2], continues=p > 0) for n, p in pieces]
     write_shard(tmp_path / "x.tokens", bytes(32), made)
-    shard = open_shard(tmp_path / "x.tokens", bytes(32), "train.jsonl")
+    shard = open_shard(tmp_path / "x.tokens", bytes(32), Path("train.jsonl"))
     assert shard is not None
     silo = TinySilo(
         root=tmp_path, model_dir=tmp_path, train_records=records, heldout_records=records

@@ -15,10 +15,10 @@ from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.protocol.records.round_plan import TrainingRecipe
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.ranks.lora_model import adapter_parameters, load_lora_model, set_adapter
+from silo_agent.training.ranks.packed_sequence import answer_tokens
 from silo_agent.training.ranks.packing import (
     PackedSequences,
     PackingRule,
-    answer_tokens,
     pack_heldout,
     pack_training,
 )

@@ -19,7 +19,7 @@ from silo_agent.training.ranks.packed_attention import (
     blocks_of,
     packed_attention,
 )
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.token_logits import answer_nll
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout
 

@@ -8,13 +8,8 @@ from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import DataStewardError
 from infra.base_model.context import context_tokens
 from silo_agent.training.ranks.conversation import IGNORED
-from silo_agent.training.ranks.packing import (
-    PackedSequence,
-    PackingRule,
-    answer_tokens,
-    pack_heldout,
-    pack_training,
-)
+from silo_agent.training.ranks.packed_sequence import PackedSequence, answer_tokens
+from silo_agent.training.ranks.packing import PackingRule, pack_heldout, pack_training
 from silo_agent.training.ranks.token_shard import TokenShard
 from tests.silo_agent.training.tiny_jobs import TinySilo, conversations, shard_of
 

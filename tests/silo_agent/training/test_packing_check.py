@@ -17,7 +17,7 @@ from silo_agent.training.ranks.base_model import load_base_model
 from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.evaluate import evaluate
 from silo_agent.training.ranks.lora_model import load_lora_model
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.packing_check import check_packing, may_batch, may_pack
 from silo_agent.training.ranks.token_logits import answer_nll, batch_nll
 from silo_agent.training.run_files import ProgressWriter

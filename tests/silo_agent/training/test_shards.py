@@ -17,9 +17,9 @@ from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED, Conversation
 from silo_agent.training.ranks.families.causal_lm import CausalLm
 from silo_agent.training.ranks.families.family import Telling
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.packing import (
     OPEN_SEQUENCES,
-    PackedSequence,
     PackingRule,
     pack_heldout,
     pack_training,
@@ -49,7 +49,7 @@ def drawn(count: int, seed: int) -> list[Conversation | None]:
 
 def shard_with(path: Path, content: list[Conversation | None]) -> TokenShard:
     write_shard(path, KEY, content)
-    shard = open_shard(path, KEY, "records.jsonl")
+    shard = open_shard(path, KEY, Path("records.jsonl"))
     assert shard is not None
     return shard
 

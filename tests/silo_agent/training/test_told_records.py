@@ -19,11 +19,7 @@ from silo_agent.training.loss import of_records
 from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED, Conversation, Conversations
 from silo_agent.training.ranks.evaluate import evaluate
-from silo_agent.training.ranks.packing import (
-    PackingRule,
-    pack_heldout,
-    pack_training,
-)
+from silo_agent.training.ranks.packing import PackingRule, pack_heldout, pack_training
 from silo_agent.training.ranks.told_records import ToldRecords
 from silo_agent.training.run_files import ProgressWriter
 from tests.model_folders import set_template
@@ -174,8 +170,8 @@ def test_a_causal_model_is_told_no_captions(tokenizer: Any) -> None:
     pair = CaptionedPicture(Path("/data/a.png"), "0f" * 32, "A lighthouse")
     with pytest.raises(DataStewardError) as caught:
         told(tokenizer, "image-text", pair)
-    assert "image-text records train families dual-encoder and denoising" in str(caught.value)
-    assert "expected records of text for the plan's causal model" in str(caught.value)
+    assert "expected records of the form instruction or chat or text" in str(caught.value)
+    assert "found 1 of captions of pictures" in str(caught.value)
 
 
 def with_post_processor(tokenizer: Any, single: str) -> Any:

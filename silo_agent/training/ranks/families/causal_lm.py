@@ -11,7 +11,7 @@ import torch
 from infra.base_model.tokenizer_files import named_end
 from silo_agent.training.ranks.conversation import ChatTokenizer
 from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Scores, Telling
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.token_logits import batch_nll, record_nll
 from silo_agent.training.ranks.told_records import ToldRecords
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from silo_agent.training.ranks.packing import PackedSequence
+from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.packing_check import TOLERANCES, relative_changes
 from silo_agent.training.ranks.token_logits import vocabulary_size
 

@@ -20,7 +20,7 @@ from data_contracts.protocol.records.model_family import FORMS_OF, FamilyTask, M
 from silo_agent.training.ranks import packing_check
 from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
 from silo_agent.training.ranks.families.encoder_rows import keeps_rows_apart
-from silo_agent.training.ranks.packing import PackedSequence, Shown
+from silo_agent.training.ranks.packed_sequence import PackedSequence, Shown
 
 Told = Sequence[Conversation | None]
 """The pieces of one record; None for one that cannot be told to the model."""
@@ -65,6 +65,10 @@ class FamilyEncoder:
     def documents(self, records: Sequence[str]) -> list[Told]:
         """Plain text."""
         self._refuse("plain text", len(records))
+
+    def captions(self, records: Sequence[str]) -> list[Told]:
+        """What is said of pictures, one piece each."""
+        self._refuse("captions of pictures", len(records))
 
     def _refuse(self, found: str, records: int) -> NoReturn:
         raise DataStewardError(

@@ -24,7 +24,7 @@ from silo_agent.training.ranks.families.family import (
     Told,
     scores_of_one,
 )
-from silo_agent.training.ranks.packing import Draw, PackedSequence, Shown
+from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
 from silo_agent.training.ranks.plain_text import PlainIds, around
 from silo_agent.training.ranks.record_text import RecordText
 
@@ -66,9 +66,11 @@ class MaskedLm(Family):
         return scores_of_one(*_asked(model, [sequence], device))
 
 
-def hidden(sequence: PackedSequence, draw: Draw, *, mask: int, vocabulary: int) -> PackedSequence:
+def hidden(
+    sequence: PackedSequence, origin: Origin, *, mask: int, vocabulary: int
+) -> PackedSequence:
     """`sequence` with some tokens hidden, at least one, and labels on those alone."""
-    seed, round_number, index = draw
+    seed, round_number, index = origin.draw
     words = [seed & 0xFFFFFFFF, seed >> 32, round_number, index]
     rng = np.random.Generator(np.random.PCG64(words))
     places = [place for place, label in enumerate(sequence.labels) if label != IGNORED]

@@ -23,7 +23,7 @@ from silo_agent.training.ranks.families.family import (
     Told,
     scores_of_one,
 )
-from silo_agent.training.ranks.packing import Draw, PackedSequence, Shown
+from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
 from silo_agent.training.ranks.plain_text import PlainIds, around
 from silo_agent.training.ranks.record_text import RecordText
 
@@ -70,7 +70,7 @@ def _asked(
     return row_logits(model, sequences, device).float(), labels
 
 
-def asked_for_class(sequence: PackedSequence, draw: Draw, *, end: list[int]) -> PackedSequence:
+def asked_for_class(sequence: PackedSequence, origin: Origin, *, end: list[int]) -> PackedSequence:
     """The text of a sequence, whose class is the label of its first token; nothing is drawn."""
     number, *ids = sequence.token_ids
     if end and ids[-len(end) :] != end:
