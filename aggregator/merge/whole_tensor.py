@@ -35,8 +35,8 @@ def merged_tensor(inputs: MergeInputs, target: AdapterTarget) -> Merged:
     """
     optimizer, defence = inputs.merge.optimizer, inputs.merge.robust
     if not inputs.trainers(target):
-        state = tuple(float32(part) for part in _state_before(inputs, target))
-        return inputs.starting.module(target)[1], state
+        kept = tuple(float32(part) for part in _state_before(inputs, target))
+        return inputs.starting.module(target)[1], kept
     if defence is not None and defence.by_coordinates:
         return _by_coordinates(inputs, target, defence), ()
     if isinstance(optimizer, StatefulOptimizer):

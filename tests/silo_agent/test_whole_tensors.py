@@ -96,8 +96,8 @@ def test_memory_counts_every_number_of_a_head_whatever_factor_is_trained() -> No
     whole = 64 * 50_000 + 50_000
     assert whole_parameters(layout) == whole
     for factors in ("both", "a", "b"):
-        pairs = parameters_of(QUERY_AND_VALUE, factors)  # type: ignore[arg-type]
-        assert parameters_of(layout, factors) == pairs + whole  # type: ignore[arg-type]
+        pairs = parameters_of(QUERY_AND_VALUE, factors)
+        assert parameters_of(layout, factors) == pairs + whole
     plain, with_head = (
         {part.name: part.size_bytes for part in estimate(SHAPE, each, Choice(1)).parts}
         for each in (work(), work(layout=layout))

@@ -348,7 +348,7 @@ def test_names_and_shapes_are_those_that_peft_saves() -> None:
             self.norm = torch.nn.LayerNorm(6, bias=False)
 
     model = get_peft_model(
-        Tiny(),  # type: ignore[arg-type]
+        Tiny(),
         LoraConfig(r=2, target_modules=["model.down"], modules_to_save=["classifier", "norm"]),
     )
     saved = get_peft_model_state_dict(model)
