@@ -34,15 +34,16 @@ def merged_tensor(inputs: MergeInputs, target: AdapterTarget) -> Merged:
     As it started where no silo trained it.
     """
     optimizer, defence = inputs.merge.optimizer, inputs.merge.robust
-    start = inputs.starting.module(target)[1]
     if not inputs.trainers(target):
-        return start, tuple(float32(part) for part in _state_before(inputs, target))
+        kept = tuple(float32(part) for part in _state_before(inputs, target))
+        return inputs.starting.module(target)[1], kept
     if defence is not None and defence.by_coordinates:
         return _by_coordinates(inputs, target, defence), ()
     if isinstance(optimizer, StatefulOptimizer):
         delta = torch.from_numpy(float32(_total(target, inputs.delta_summands(target))))
+        start = torch.from_numpy(inputs.starting.module(target)[1])
         before = inputs.server_state.module(target) if inputs.server_state else ()
-        tensor, state = server_step(optimizer, torch.from_numpy(start), delta, before)
+        tensor, state = server_step(optimizer, start, delta, before)
         return float32(tensor), tuple(float32(part) for part in state)
     return float32(_total(target, inputs.product_summands(target))), ()
 

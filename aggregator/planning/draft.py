@@ -152,10 +152,7 @@ def _silo_layouts(
 
 
 def _modules(layout: AdapterLayout, wanted: tuple[str, ...], silo: str) -> tuple[str, ...]:
-    """Modules of the run that a silo trains, named in full or by their end as PEFT takes them.
-
-    What is trained whole every silo trains.
-    """
+    """Modules of the run that a silo trains, named in full or by their end as PEFT takes them."""
     names = [target.module for target in layout.pairs]
     found = tuple(n for n in names if any(n == w or n.endswith(f".{w}") for w in wanted))
     if not found:

@@ -204,6 +204,20 @@ def test_what_the_federation_cannot_keep_is_not_planned(
         drafted(**changes)
 
 
+def test_a_silo_names_modules_and_trains_every_whole_tensor_with_them() -> None:
+    fields = {"module": "classifier.q_proj", "in_features": 8, "out_features": 2}
+    head = AdapterTarget.model_validate(fields | {"whole": "matrix", "initial": "normal"})
+    targets = (*FED.plan.record.layout.targets, head)
+    named = {"bank-a": {"rank": 1, "alpha": 1, "target_modules": ("q_proj",)}}
+    plan = drafted(targets=targets, silo_adapters=named, merge=merge(rule="stack_truncate"))
+    (own,) = plan.silo_layouts
+    assert head.module not in (own.modules or ())
+    assert head in plan.layout_of("bank-a").targets
+    only = {"bank-a": {"rank": 1, "alpha": 1, "target_modules": ("classifier.q_proj",)}}
+    with pytest.raises(FederationOperatorError, match="modules of the run"):
+        drafted(targets=targets, silo_adapters=only, merge=merge(rule="stack_truncate"))
+
+
 def test_a_plan_says_what_its_rule_trains_and_where_the_round_starts() -> None:
     plan = drafted(merge=merge(rule="alternating", compression="int8"))
     assert plan.recipe.trained_factors == "b"

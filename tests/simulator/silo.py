@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
+from data_contracts.adapters.adapter_format import expected_shapes, named_tensors, open_adapter
 from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.errors import ConsortiaError, SiloOperatorError
@@ -169,7 +169,9 @@ class SimulatedTrainer:
         files = RunFiles(job.output_dir)
         files.prepare()
         tensors = self._tensors(plan, None)
-        save_file({name: PERSONAL_FACTOR * array for name, array in tensors.items()}, files.adapter)
+        wanted = expected_shapes(job.layout)
+        personal = {n: PERSONAL_FACTOR * array for n, array in tensors.items() if n in wanted}
+        save_file(personal, files.adapter)
         used = Loss(nats=BASE_LOSS / 2, tokens=100)
         return TrainingResult(
             adapter=files.adapter,
@@ -242,12 +244,13 @@ class SimulatedTrainer:
         start = (
             InitialAdapter(plan.layout) if starting is None else open_adapter(starting, plan.layout)
         )
-        tensors = {}
+        tensors: dict[str, np.ndarray] = {}
         for target in layout.targets:
             a, b = narrowed(start, layout).module(target)
-            if trained != "b":
+            is_pair = target.whole is None
+            if trained != "b" and is_pair:
                 a = rng.standard_normal(a.shape).astype(np.float32)
-            if trained != "a":
+            if trained != "a" or not is_pair:
                 b = rng.standard_normal(b.shape).astype(np.float32)
             if self.behaviour is Behaviour.NOT_FINITE:
                 b[0, 0] = np.nan
@@ -257,14 +260,13 @@ class SimulatedTrainer:
                 b[:] = 0
             if self.behaviour is Behaviour.MIRRORED:
                 b *= -1
-            if self.behaviour is Behaviour.REWRITING:
+            if self.behaviour is Behaviour.REWRITING and is_pair:
                 a, b = _rewritten(a, b)
             if self.behaviour is Behaviour.LOUD:
                 b *= 100
-            if self.behaviour is Behaviour.THAWED:
+            if self.behaviour is Behaviour.THAWED and is_pair:
                 a += 1
-            tensors[lora_a_name(target.module)] = a
-            tensors[lora_b_name(target.module)] = b
+            tensors |= named_tensors(target, a, b)
         return tensors
 
 

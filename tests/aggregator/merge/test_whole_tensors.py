@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft.utils import set_peft_model_state_dict
 
 from aggregator.evidence.likeness import exact_cosine
 from aggregator.merge import target_view, whole_tensor
@@ -22,7 +25,12 @@ from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.merge.rules import merge_module
 from aggregator.merge.server_state import open_server_state
 from aggregator.merge.step_size import step_size, stepped
-from data_contracts.adapters.adapter_format import AdapterFile, check_adapter, open_adapter
+from data_contracts.adapters.adapter_format import (
+    AdapterFile,
+    check_adapter,
+    expected_shapes,
+    open_adapter,
+)
 from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed, tensors_of
 from data_contracts.errors import UnusableMergeError
 from data_contracts.protocol.artifact import artifact_of_file
@@ -329,6 +337,29 @@ def test_silos_of_several_ranks_all_count_at_a_head(tmp_path: Path) -> None:
             lambda target, before=before: expected(before, target, shares(before)),  # type: ignore[misc]
             tmp_path / f"merged-{rule}-{how}",
         )
+
+
+def test_names_and_shapes_are_those_that_peft_saves() -> None:
+    class Tiny(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = torch.nn.ModuleDict({"down": torch.nn.Linear(6, 3)})
+            self.classifier = torch.nn.Linear(6, 5)
+            self.norm = torch.nn.LayerNorm(6, bias=False)
+
+    model = get_peft_model(
+        Tiny(),
+        LoraConfig(r=2, target_modules=["model.down"], modules_to_save=["classifier", "norm"]),
+    )
+    saved = get_peft_model_state_dict(model)
+    assert {name: tuple(tensor.shape) for name, tensor in saved.items()} == expected_shapes(LAYOUT)
+    tensors = {name: torch.from_numpy(tensor) for name, tensor in moved(3).items()}
+    set_peft_model_state_dict(model, tensors)
+    features, own = torch.randn(4, 6), moved(3)
+    wanted = features.numpy() @ own["base_model.model.classifier.weight"].T
+    wanted = wanted + own["base_model.model.classifier.bias"]
+    found = model.base_model.model.classifier(features).detach().numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_a_residual_has_pairs_only_and_goes_on(tmp_path: Path) -> None:
