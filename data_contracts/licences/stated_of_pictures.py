@@ -2,8 +2,9 @@
 
 A package's metadata often states the licence of its code, and its README that of its pictures
 (npm's emoji-datasource-twitter: MIT, and CC-BY-4.0). A sentence counts when it, or the heading
-above it, speaks of pictures and names a licence; of several those count that name what the set is
-called. Like a package's claim it never is a record's licence: all it can do is disagree, which is
+above it, speaks of pictures, and not of some of them, and names a licence; of several those count
+that name what the set is called. What a data set card claims in its front matter is of the whole.
+Like a package's claim a sentence never is a record's licence: all it can do is disagree, which is
 for a person to look into. What is given back are SPDX ids, names of files and numbers of lines.
 """
 
@@ -34,6 +35,8 @@ _NEW_BLOCK = re.compile(r"\s*(?:[-*+|>]|#{1,6} |\d+[.)] )")
 _HEADING = re.compile(r"#{2,6} ")
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+(?=[A-Z\[])")
 _NEGATED = re.compile(r"\b(?:not|isn't|aren't|except|without|unlike|than)\b[^.;,]{0,40}$", re.I)
+_OF_SOME = re.compile(r"\b(?:some|several|certain|various|few|parts? of|individual)\b", re.I)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?^---[ \t]*$", re.DOTALL | re.MULTILINE)
 _GENERIC = re.compile(r"data|datasource|dataset|set|assets?|files?|img|png|jpe?g|svg|web|package")
 _WORD = re.compile(r"[a-z]{3,}")
 
@@ -132,7 +135,8 @@ def _statements(file: str, text: str) -> Iterator[PictureStatement]:
         in_section = is_about_pictures or _PICTURES.search(_visible(heading)) is not None
         for offset, sentence in _sentences(block):
             seen = _visible(sentence)
-            if not _LICENSING.search(sentence) or not (in_section or _PICTURES.search(seen)):
+            is_meant = in_section or _PICTURES.search(seen)
+            if not is_meant or not _LICENSING.search(sentence) or _OF_SOME.search(seen):
                 continue
             line = number + block.count("\n", 0, offset)
             for licence in _licences(" ".join(sentence.split())):
@@ -146,6 +150,7 @@ def _visible(text: str) -> str:
 def _blocks(text: str) -> Iterator[tuple[int, str]]:
     """Paragraphs, items of lists, rows of tables and headings, with the number of the line."""
     begin, lines = 1, list[str]()
+    text = _FRONT_MATTER.sub(lambda found: "\n" * found.group().count("\n"), text)
     for number, line in enumerate(text.splitlines(), start=1):
         is_heading = bool(lines) and lines[0].startswith("#")
         if lines and (not line.strip() or is_heading or _NEW_BLOCK.match(line)):

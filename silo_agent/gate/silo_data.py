@@ -7,6 +7,7 @@ again for it; a table of a database has no such shortcut and is read as a stream
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rfc8785
 
@@ -14,9 +15,11 @@ from data_contracts.dataset.examples import Example, UnreadableRow
 from data_contracts.dataset.sources.data_source import DataSource, DataUnavailableError
 from data_contracts.dataset.sources.places import DataRoot
 from data_contracts.errors import SiloOperatorError
-from data_contracts.licences.stated_of_pictures import StatedOfPictures
 from data_contracts.protocol.artifact import digest_of_bytes
 from infra.disk.file_digests import FileDigests
+
+if TYPE_CHECKING:
+    from data_contracts.licences.stated_of_pictures import StatedOfPictures
 
 MAX_URL_BYTES = 4096
 
@@ -37,7 +40,7 @@ class SiloData:
 
         return read_source(self.source, self.root, self._connection())
 
-    def stated_licence(self) -> StatedOfPictures:
+    def stated_licence(self) -> "StatedOfPictures":
         """What lies beside pictures and says their licence."""
         from data_contracts.dataset.sources.reading import stated_licence
 

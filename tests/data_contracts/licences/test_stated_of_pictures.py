@@ -36,6 +36,9 @@ def stated(text: str, *names: str, file: str = "README.md") -> StatedOfPictures:
         ("The images\nof this set are under\nthe MIT license", ["MIT"]),
         ("- code: MIT license\n- images: license CC BY 4.0", ["CC-BY-4.0"]),
         ("| images | license |\n|---|---|\n| Photos | license: ODbL-1.0 |", ["ODbL-1.0"]),
+        ("Some images are under CC BY-NC 4.0, see the column licence", []),
+        ("---\nlicense: cc-by-4.0\npretty_name: Images\n---\nHere are images.", []),
+        ("---\nlicense: mit\n---\nImages: CC BY 4.0", ["CC-BY-4.0"]),
         ("", []),
     ],
 )

@@ -174,6 +174,17 @@ def test_a_causal_model_is_told_no_captions(tokenizer: Any) -> None:
     assert "found 1 of captions of pictures" in str(caught.value)
 
 
+def test_a_file_of_pictures_is_refused_once_for_a_causal_model(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    line = {"image": "/data/a.png", "sha256": "0f" * 32, "answer": "A lighthouse"}
+    records = tmp_path / "train.jsonl"
+    records.write_text(f"{json.dumps(line)}\n" * 30)
+    with pytest.raises(DataStewardError, match="found captions of 30 pictures or more"):
+        shard_of(tiny_model, records)
+    assert not list(tmp_path.rglob("*.tokens*"))
+
+
 def with_post_processor(tokenizer: Any, single: str) -> Any:
     from tokenizers.processors import TemplateProcessing
 

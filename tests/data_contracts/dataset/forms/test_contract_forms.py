@@ -5,7 +5,9 @@ import pytest
 from data_contracts.dataset.contract import parse_contract
 from data_contracts.dataset.contract.difference import difference
 from data_contracts.dataset.contract.summary import summary
+from data_contracts.dataset.forms import FORMS, TRAINED_FORMS
 from data_contracts.errors import DataStewardError
+from data_contracts.protocol.records.model_family import FORMS_OF
 from tests.data_contracts.dataset.contract_samples import CONTRACT, replaced
 from tests.data_contracts.dataset.forms.form_samples import (
     ANSWER,
@@ -126,3 +128,8 @@ def test_a_change_of_form_or_classes_is_told_and_loosens() -> None:
     assert changes["source.form"].effect == "loosens"
     assert "classes" in {path.partition(".")[0] for path in changes}
     assert [change.path for change in difference(before, other)] == ["classes.1"]
+
+
+def test_every_form_trains_some_family_of_models() -> None:
+    of_families = {form for forms in FORMS_OF.values() for form in forms}
+    assert of_families == set(TRAINED_FORMS) == set(FORMS)
