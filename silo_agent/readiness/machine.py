@@ -114,7 +114,9 @@ def _bytes_on_disk(facts: Facts) -> int:
     data = 0
     if isinstance(contract, DataContract):
         root = facts.config.path(facts.config.data.root)
-        data = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) if root.is_dir() else 0
+        # Pictures stay where they are; only what is said of them is written down again.
+        counted = root.rglob("metadata.*" if contract.source.format == "image-text" else "*")
+        data = sum(f.stat().st_size for f in counted if f.is_file()) if root.is_dir() else 0
     return LEAST_BYTES + KEPT_COPIES * adapter + 2 * data
 
 

@@ -141,6 +141,25 @@ def test_the_same_picture_is_not_on_both_sides(tmp_path: Path) -> None:
     assert "the same picture" in page
 
 
+def test_one_caption_of_many_pictures_is_no_repetition(tmp_path: Path) -> None:
+    listed = [row | {"TEXT": "A chest radiograph without findings"} for row in rows()]
+    again = listed[11] | {"file_name": "again.png"}
+    other = listed[11] | {"file_name": "again.png", "TEXT": "The lungs are clear"}
+    silo = silo_with(tmp_path, [*listed, again, other])
+    folder = tmp_path / "data" / "sets"
+    (folder / "again.png").write_bytes((folder / "11.png").read_bytes())
+    outcome = silo.check()
+    assert outcome.passed, failing(outcome)
+    page = render_page(steward_view(silo.gate, outcome)).decode()
+    assert "the same pair" in page
+    files = silo.gate.splits(outcome.findings_digest)
+    said = [path.read_text() for path in (files.train, files.heldout)]
+    # The pair is there once; the other caption is a record of its own, on the side of its picture.
+    assert sum(text.count('"A chest radiograph') for text in said) == NUMBER
+    assert sum(text.count("The lungs are clear") for text in said) <= 1
+    assert all(text.count("\n") > 4 for text in said)
+
+
 CREDENTIALS = credentials("cawg.training-mining", cbor(entries(ai_training="notAllowed")))
 STATED_IN_FILES: list[tuple[Format, bytes, str | None]] = [
     (

@@ -1,6 +1,7 @@
 """Whatever one thing a silo lacks, the checklist names it, says what to do, and goes on."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -334,3 +335,22 @@ def test_a_model_without_a_template_is_there_for_plain_text_alone(silo: ReadySil
     answer = next(line for line in contract.splitlines() if "name: answer" in line)
     silo.edit("contract.yaml", answer + "\n", "")
     assert silo.items()["base model small"].state == "there"
+
+
+def test_pictures_are_not_copied_and_need_no_room_for_it(silo: ReadySilo) -> None:
+    folder = silo.home / "data" / "pictures"
+    folder.mkdir()
+    (folder / "metadata.csv").write_text("file_name,answer,licence\na.png,A lighthouse,CC0-1.0\n")
+    with (folder / "a.png").open("wb") as file:
+        file.truncate(shutil.disk_usage(folder).free)
+    assert silo.items()["disk"].state == "wrong"
+    contract = silo.home / "contract.yaml"
+    needless = re.compile(r"^      - \{name: (?:id|subject|source), .*\n", re.MULTILINE)
+    text = needless.sub("", contract.read_text()).replace("records.jsonl", "pictures")
+    text = text.replace("format: jsonl", "format: image-text").replace(
+        "{name: prompt, logicalType: string,",
+        "{name: image, logicalType: string, physicalName: file_name,",
+    )
+    contract.write_text(text)
+    items = silo.items()
+    assert (items["data"].state, items["disk"].state) == ("there", "there")

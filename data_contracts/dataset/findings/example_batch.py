@@ -6,7 +6,7 @@ names a row, never a value.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -66,11 +66,16 @@ def _add_unreadable(found: BatchFindings, row: UnreadableRow, keyed: Keyed) -> N
 
 
 def _add_shingles(found: BatchFindings, examples: Sequence[Example], words: WordHashes) -> None:
-    """Signatures and band keys; SQLite's integers are signed, which changes no comparison."""
+    """Signatures and band keys; SQLite's integers are signed, which changes no comparison.
+
+    Pictures have none: what is said of two of them may be the same, and they are two records.
+    """
     signed = signatures(words)
     bands = band_keys(signed).view("<i8")
     encoded = signed.astype("<u4", copy=False)
     for position, example in enumerate(examples):
+        if example.image is not None:
+            continue
         found.signatures.append((example.row, encoded[position].tobytes()))
         found.bands += [(key, example.row) for key in bands[position].tolist()]
 
@@ -81,9 +86,12 @@ class _ExampleRow:
     def __init__(
         self, example: Example, checks: Checks, keyed: Keyed, found: BatchFindings
     ) -> None:
-        self._example, self._checks, self._found = example, checks, found
-        self._keyed = keyed
-        form = checks.form
+        self._checks, self._found, self._keyed = checks, found, keyed
+        path, form = example.image, checks.form
+        self._image = None if path is None else checks.images.judge(example, path)
+        if self._image is not None:
+            example = replace(example, image_sha256=self._image.sha256)
+        self._example = example
         prompt_characters, answer_characters = form.lengths(example)
         self._values: dict[str, Any] = {
             "row": example.row,
@@ -102,6 +110,7 @@ class _ExampleRow:
         self._empty()
         self._control_tokens()
         self._licence()
+        self._picture()
         self._opt_out()
 
     def row(self) -> tuple[Any, ...]:
@@ -167,7 +176,7 @@ class _ExampleRow:
         )
         # A reservation that cannot be read may be one: silence is not permission, nor is noise.
         unreadable = judged.rule == UNREADABLE and bool((example.tdm_reservation or "").strip())
-        stated = (*stated_by_columns(example), *self._image())
+        stated = (*stated_by_columns(example), *(self._image.opt_outs if self._image else ()))
         self._values["opt_out_stated"] = "; ".join(stated) or None
         self._values["opted_out"] = judged.opted_out or unreadable or bool(stated)
         self._values["opt_out_evidence"] = judged.evidence
@@ -179,18 +188,14 @@ class _ExampleRow:
         if stated:
             self._note(f"it states that it is not for training: {'; '.join(stated)}")
 
-    def _image(self) -> tuple[str, ...]:
-        """What the picture states against training."""
-        path = self._example.image
-        if path is None:
-            return ()
-        judged = self._checks.images.judge(self._example, path)
-        self._values["image_refused"] = judged.refused
-        if judged.sha256 is not None:
-            self._values["image_digest"] = self._keyed("image", judged.sha256)
-        if judged.refused:
-            self._note(f"image refused: {judged.refused}")
-        return judged.opt_outs
+    def _picture(self) -> None:
+        if self._image is None:
+            return
+        self._values["image_refused"] = self._image.refused
+        if self._image.sha256 is not None:
+            self._values["image_digest"] = self._keyed("image", self._image.sha256)
+        if self._image.refused:
+            self._note(f"image refused: {self._image.refused}")
 
     def _note(self, reason: str) -> None:
         self._found.notes.append(f"row {self._example.row}: {reason}")

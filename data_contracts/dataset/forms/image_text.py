@@ -47,6 +47,10 @@ class ImageText(Form):
         """The caption is the answer to nothing."""
         return "", example.answer
 
+    def identity(self, example: Example) -> tuple[str, ...]:
+        """The picture with its caption: many pictures may have one caption, and one many."""
+        return example.image_sha256 or "", example.answer
+
     def lengths(self, example: Example) -> tuple[int | None, int]:
         """Of the caption."""
         return 0, len(example.answer)

@@ -52,7 +52,6 @@ _FIXED = {
     "text.control_tokens": "spells what steers a language model, such as the end of a turn",
     "opt_out.evidence": "no evidence, or none that is recent enough",
     "consent.given": "says that there is no consent",
-    "duplicates.exact": "the same text",
     "duplicates.near": "nearly the same text",
 }
 
@@ -84,6 +83,8 @@ class RowReasons:
                 return f"{row['copyright_coverage']:,} of 1,000 words are in a registered work"
             case "personal_data.limit":
                 return _kinds(row["personal_data"])
+            case "duplicates.exact":
+                return "the same text" if row["image_digest"] is None else "the same pair"
             case "split.no_leakage":
                 return _leak(row, other)
             case "images.allowed":
