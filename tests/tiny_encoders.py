@@ -1,9 +1,11 @@
-"""A random two-layer BERT with a WordPiece tokenizer, small enough for every test.
+"""Random two-layer encoders, small enough for every test: a BERT, and a CLIP of text and pictures.
 
-It is the same, byte for byte, for the same seed: random weights, no pretrained ones. As most that
-are published it comes without the head of a task, or as a masked language model with its own.
+They are the same, byte for byte, for the same seed: random weights, no pretrained ones. As most
+that are published the BERT comes without the head of a task, or as a masked language model with its
+own. Both have a WordPiece tokenizer.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +14,21 @@ import numpy as np
 
 from tests.tiny_model import SENTENCES
 
-HIDDEN, INTERMEDIATE, LAYERS = 32, 64, 2
+HIDDEN, INTERMEDIATE, LAYERS, SIDE = 32, 64, 2, 32
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLASSES = ("cards", "codes", "transfers")
 WORDS_OF = {
     "cards": "lost card block order new free charge pin",
     "codes": "chapter holds diseases circulatory system codes from to",
     "transfers": "transfer between two banks takes one working day instant",
+}
+
+
+COLOURS = {
+    "lost card": (220, 30, 30),
+    "free charge": (30, 200, 40),
+    "chapter": (30, 40, 210),
+    "instant": (220, 220, 40),
 }
 
 
@@ -45,6 +55,54 @@ def make_tiny_bert(directory: Path, seed: int = 0, *, with_head: bool = False) -
         model = BertForMaskedLM(config) if with_head else BertModel(config)
         model.save_pretrained(directory)
     return directory
+
+
+def make_tiny_clip(directory: Path, seed: int = 0) -> Path:
+    """Write config, safetensors weights, tokenizer and how pictures are taken into `directory`."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    directory.mkdir(parents=True, exist_ok=True)
+    size = write_wordpiece(directory)
+    sizes = {
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "projection_dim": 16,
+        "initializer_factor": 4.0,
+    }
+    control = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    text = {**sizes, **control, "vocab_size": size, "max_position_embeddings": 32}
+    vision = {**sizes, "image_size": SIDE, "patch_size": 8}
+    config = CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=16, initializer_factor=4.0
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        CLIPModel(config).save_pretrained(directory)
+    told = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "crop_size": SIDE}
+    (directory / "preprocessor_config.json").write_text(json.dumps(told))
+    return directory
+
+
+def write_pictures(directory: Path, count: int, seed: int = 0) -> Path:
+    """Write `count` pictures of one colour and their names as captions, and return the records."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    records = []
+    for number in range(count):
+        name = str(rng.choice(list(COLOURS)))
+        noise = rng.integers(-40, 40, size=(SIDE, SIDE, 3))
+        pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+        path = directory / f"{number}.png"
+        Image.fromarray(pixels).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        caption = " ".join([name, *rng.choice(name.split(), size=number % 3).tolist()])
+        records.append({"image": str(path), "sha256": digest, "answer": caption})
+    return _write(directory / "records.jsonl", records)
 
 
 def write_wordpiece(directory: Path) -> int:

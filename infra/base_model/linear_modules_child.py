@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
 from infra.base_model.heads import NotAHeadError, head_of
-from infra.base_model.model_class import model_class, model_options
+from infra.base_model.model_class import misfit, model_class, model_options
 
 
 def main() -> int:
@@ -49,6 +49,8 @@ def _model(folder: str, task: FamilyTask) -> tuple[Any, tuple[AdapterTarget, ...
     model, loaded = model_class(task).from_pretrained(
         folder, device_map="meta", output_loading_info=True, **model_options(task), **local
     )
+    if (why := misfit(model, task)) is not None:
+        raise ValueError(why)
     tied = getattr(model, "all_tied_weights_keys", {})
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     try:

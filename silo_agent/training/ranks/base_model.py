@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from infra.base_model.folder_check import misfit
+from infra.base_model.folder_check import misfit as tokens_misfit
 from infra.base_model.heads import NotAHeadError, head_of
-from infra.base_model.model_class import model_class, model_options
+from infra.base_model.model_class import misfit, model_class, model_options, text_embeddings
 from silo_agent.training.ranks.conversation import ChatTokenizer
 
 
@@ -36,6 +36,8 @@ def load_base_model(
     # Ignored there, so that they can be named here.
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     model, loaded = _from_local(model_class(task), model_dir, **options | model_options(task))
+    if (why := misfit(model, task)) is not None:
+        raise _no_model(model_dir, why)
     tied = getattr(model, "all_tied_weights_keys", {})
     missing = sorted(set(loaded["missing_keys"]) - set(tied))
     if missing and not (whole and _is_head(model, missing, whole)):
@@ -81,9 +83,9 @@ def together(parameters: Sequence[Any]) -> AbstractContextManager[Any]:
 
 def require_fitting(model: Any, tokenizer: Any) -> None:
     """Raise SiloOperatorError when the tokenizer gives ids that the model has no embeddings for."""
-    rows, highest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    rows, highest = text_embeddings(model).num_embeddings, max(tokenizer.get_vocab().values())
     if highest >= rows:
-        raise misfit("tokenizer of the base model", highest, rows)
+        raise tokens_misfit("tokenizer of the base model", highest, rows)
 
 
 def _from_local(factory: Any, model_dir: Path, **options: Any) -> Any:
@@ -96,12 +98,7 @@ def _from_local(factory: Any, model_dir: Path, **options: Any) -> Any:
             raise
         raise _not_whole(model_dir, _words(error)) from error
     except (OSError, ValueError) as error:
-        raise SiloOperatorError(
-            f"base model in {model_dir}",
-            expected="a transformers model with safetensors weights and its tokenizer",
-            found=_words(error),
-            action="restore the directory of the base model and check its digest",
-        ) from error
+        raise _no_model(model_dir, _words(error)) from error
 
 
 def _words(error: Exception) -> str:
@@ -109,6 +106,16 @@ def _words(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = next((line for line in lines if "size mismatch" in line), None)
     return (named or (lines[0] if lines else type(error).__name__))[:200]
+
+
+def _no_model(model_dir: Path, found: str) -> SiloOperatorError:
+    return SiloOperatorError(
+        f"base model in {model_dir}",
+        expected="a transformers model of the plan's family, with safetensors weights and its "
+        "tokenizer",
+        found=found,
+        action="restore the directory of the base model and check its digest",
+    )
 
 
 def _not_whole(model_dir: Path, found: str) -> SiloOperatorError:

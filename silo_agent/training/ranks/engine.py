@@ -156,8 +156,9 @@ class LoraEngine:
         if self._proximal is not None:
             self._proximal.begin_step()
         own = sequences[self._rank :: ranks]
-        summed_loss = self._family.step_loss(self._engine, own, self._device)
-        for micro_batch in micro_batches(own, self.spec.micro_batch):
+        size = self.spec.micro_batch
+        summed_loss = self._family.step_loss(self._engine, own, size, self._device)
+        for micro_batch in micro_batches(own, size):
             loss = summed_loss(micro_batch)
             # DeepSpeed averages gradients over the ranks; times `ranks` makes it the sum.
             self._engine.backward(loss * (ranks / tokens), scale_wrt_gas=False)
@@ -180,24 +181,20 @@ class LoraEngine:
         self._engine.eval()
         module = self._engine.module
         counts = [tokens for each in sequences for tokens in each.record_answer_tokens]
-        sums = torch.zeros(2, len(counts), dtype=torch.float64, device=self._device)
-        counts_right = False
         places = list(accumulate((len(each.record_starts) for each in sequences), initial=0))
+        found = torch.empty(0)
         with torch.no_grad(), nullcontext() if adapter else without_adapters(module):
             # At ZeRO-3 every forward pass is collective, so each rank does the same number.
             for start in range(0, len(sequences), ranks):
                 position = start + self._rank
                 own = sequences[min(position, len(sequences) - 1)]
-                scores = self._family.record_scores(module, own, self._device)
-                counts_right = scores.right is not None
+                measured = self._family.measured(module, own, self._device)
+                if not start:
+                    found = measured.new_zeros(len(counts), measured.shape[1])
                 if position < len(sequences):
-                    span = slice(places[position], places[position + 1])
-                    sums[0, span] = scores.losses
-                    if scores.right is not None:
-                        sums[1, span] = scores.right
-        dist.all_reduce(sums)
-        losses = tuple(zip(sums[0].tolist(), counts, strict=True))
-        return HeldoutSums(losses, sums[1].sum().item() if counts_right else None)
+                    found[places[position] : places[position + 1]] = measured
+        dist.all_reduce(found)
+        return self._family.scores(found).sums(counts)
 
     def measured_model(self) -> tuple[Any, torch.device]:
         """The model as it measures, and where it is; forward passes are collective at stage 3."""

@@ -31,6 +31,7 @@ from silo_agent.training.ranks.base_model import (
 from silo_agent.training.ranks.devices import loading_device
 from silo_agent.training.ranks.packed_attention import compute_blocks_only
 from silo_agent.training.ranks.quantised import quantising, require_quantised
+from silo_agent.training.ranks.zero_settings import numbers_left_whole
 
 ADAPTER_NAME = "default"
 RESIDUAL_NAME = "residual"
@@ -62,8 +63,10 @@ def load_lora_model(
     dtype: torch.dtype = getattr(torch, held.precision)
     whole = [target.module for target in layout.wholes]
     options = quantising(held, loading_device(device))
-    base = load_base_model(model_dir, task, whole, dtype=dtype, **options)
+    with numbers_left_whole():
+        base = load_base_model(model_dir, task, whole, dtype=dtype, **options)
     _begin_head(base, layout)
+    _give_dimensions(base)
     require_quantised(base, held.base_weights)
     require_fitting(base, load_tokenizer(model_dir))
     if device == "cpu":
@@ -158,6 +161,14 @@ def _begin_head(base: Any, layout: AdapterLayout) -> None:
         with together([parameter]), torch.no_grad():
             values = torch.from_numpy(np.array(initial.module(target)[1]))
             parameter.copy_(values.reshape(parameter.shape))
+
+
+def _give_dimensions(base: Any) -> None:
+    """DeepSpeed shares parameters out as bytes, which a number without dimensions cannot be seen
+    as; with one dimension it multiplies as before."""
+    for parameter in base.parameters():
+        if not parameter.dim():
+            parameter.data = parameter.data.reshape(1)
 
 
 def _lora_config(layout: AdapterLayout, task: FamilyTask) -> LoraConfig:

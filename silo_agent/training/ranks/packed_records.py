@@ -53,7 +53,7 @@ def packing_rule(
         length=sequence_length(job),
         together=together and family.packs,
         context=context_tokens(job.model_dir),
-        shown=family.shown(lambda: tokenizer(job.model_dir)),
+        shown=family.shown(lambda: tokenizer(job.model_dir), job.model_dir),
     )
 
 

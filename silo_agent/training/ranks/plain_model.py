@@ -36,12 +36,9 @@ class PlainModel:
 
     def heldout(self, sequences: Sequence[PackedSequence]) -> HeldoutSums:
         """Summed loss of every record and how much it was asked, in the order of the sequences."""
-        sums: list[tuple[float, int]] = []
-        right: float | None = None
+        counts = [tokens for each in sequences for tokens in each.record_answer_tokens]
         with torch.no_grad():
-            for sequence in sequences:
-                scores = self._family.record_scores(self._model, sequence, self._device)
-                sums += zip(scores.losses.tolist(), sequence.record_answer_tokens, strict=True)
-                if scores.right is not None:
-                    right = (right or 0.0) + scores.right.sum().item()
-        return HeldoutSums(tuple(sums), right)
+            measured = torch.cat(
+                [self._family.measured(self._model, each, self._device) for each in sequences]
+            )
+        return self._family.scores(measured).sums(counts)

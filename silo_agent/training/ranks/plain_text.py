@@ -86,6 +86,11 @@ def around(tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
     return (whole[:start], whole[start + len(bare) :]) if start < len(whole) else ([], [])
 
 
+def closed(ids: list[int], end: list[int]) -> list[int]:
+    """`ids` of a text that lost its end where a sequence had no more room, closed again."""
+    return ids if not end or ids[-len(end) :] == end else [*ids[: -len(end)], *end]
+
+
 def _with_end(tokenizer: ChatTokenizer, named_end: int | None) -> tuple[list[int], list[int]]:
     """As `around`, with the tokenizer's end in any case."""
     before, behind = around(tokenizer)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
+from infra.base_model.model_class import text_embeddings
 from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.packed_sequence import PackedSequence
 
@@ -68,7 +69,8 @@ def prompt_states(
 
 def vocabulary_size(model: Any) -> int:
     """How many token ids the model has embeddings for."""
-    return int(model.get_input_embeddings().num_embeddings)
+    wrapped = getattr(model, "module", model)
+    return int(text_embeddings(wrapped.get_base_model()).num_embeddings)
 
 
 def _forward(

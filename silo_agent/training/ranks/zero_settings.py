@@ -1,9 +1,14 @@
 """What DeepSpeed is told of ZeRO: the stage, and at stage 3 what leaves memory when."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+from deepspeed.runtime.zero.partition_parameters import (
+    Init,
+    InsertPostInitMethodToModuleSubClasses,
+)
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from silo_agent.training.engine_spec import EngineSpec
@@ -37,3 +42,23 @@ def leave_stage_3() -> None:
     replaced = getattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", None)
     if replaced is not None:
         torch.nn.functional.linear = replaced
+
+
+@contextmanager
+def numbers_left_whole() -> Iterator[None]:
+    """While a model is loaded at stage 3, parameters without dimensions are left as they are.
+
+    DeepSpeed 0.19 fails on them, and files have no others; once they have a dimension
+    (`lora_model`) it takes them as all others.
+    """
+    original = Init._zero_init_param
+
+    def with_dimensions(self: Any, parameter: Any) -> None:
+        if parameter.dim():
+            original(self, parameter)
+
+    Init._zero_init_param = with_dimensions
+    try:
+        yield
+    finally:
+        Init._zero_init_param = original

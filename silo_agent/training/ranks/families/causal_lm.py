@@ -10,7 +10,7 @@ import torch
 
 from infra.base_model.tokenizer_files import named_end
 from silo_agent.training.ranks.conversation import ChatTokenizer
-from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Scores, Telling
+from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Telling
 from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.token_logits import batch_nll, record_nll
 from silo_agent.training.ranks.told_records import ToldRecords
@@ -32,6 +32,6 @@ class CausalLm(Family):
         """Nats of the answer tokens."""
         return batch_nll(model, sequences, device)
 
-    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
+    def measured(self, model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
         """Nats of the answer tokens of each record."""
-        return Scores(record_nll(model, sequence, device))
+        return record_nll(model, sequence, device)[:, None]

@@ -30,16 +30,23 @@ def row_logits(
     model: Any, sequences: Sequence[PackedSequence], device: torch.device
 ) -> torch.Tensor:
     """What the model gives for rows that are padded at their ends to the longest."""
-    padding = _padding_of(model)
+    ids, mask = padded_rows(sequences, _padding_of(model))
+    logits: torch.Tensor = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+    return logits
+
+
+def padded_rows(
+    sequences: Sequence[PackedSequence], padding: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask (rows x tokens of the longest)."""
     longest = max(len(sequence.token_ids) for sequence in sequences)
-    ids = torch.full((len(sequences), longest), padding)
+    ids = torch.full((len(sequences), longest), padding or 0)
     mask = torch.zeros_like(ids)
     for row, sequence in enumerate(sequences):
         length = len(sequence.token_ids)
         ids[row, :length] = torch.tensor(sequence.token_ids)
         mask[row, :length] = 1
-    logits: torch.Tensor = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-    return logits
+    return ids, mask
 
 
 def keeps_rows_apart(model: Any, device: torch.device) -> bool:
@@ -57,11 +64,11 @@ def keeps_rows_apart(model: Any, device: torch.device) -> bool:
     )
 
 
-def _padding_of(model: Any) -> int:
+def _padding_of(model: Any) -> int | None:
     """Some models tell the length of a row by this token, and others read no token there."""
     wrapped = getattr(model, "module", model)
-    found = wrapped.get_base_model().config.pad_token_id
-    return 0 if found is None else int(found)
+    found: int | None = wrapped.get_base_model().config.pad_token_id
+    return found
 
 
 def _rows(model: Any, seed: int) -> list[PackedSequence]:

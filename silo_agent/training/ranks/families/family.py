@@ -17,6 +17,7 @@ import torch
 from data_contracts.dataset.examples import Message
 from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records.model_family import FORMS_OF, FamilyTask, ModelFamily
+from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks import packing_check
 from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
 from silo_agent.training.ranks.families.encoder_rows import keeps_rows_apart
@@ -36,6 +37,12 @@ class Scores:
 
     losses: torch.Tensor
     right: torch.Tensor | None = None
+
+    def sums(self, counts: Sequence[int]) -> HeldoutSums:
+        """With how much each record is asked."""
+        conversations = tuple(zip(self.losses.tolist(), counts, strict=True))
+        right = None if self.right is None else self.right.sum().item()
+        return HeldoutSums(conversations, right)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Family(ABC):
     def encoder(self, tokenizer: ChatTokenizer, telling: Telling) -> FamilyEncoder:
         """From records to token ids."""
 
-    def shown(self, tokenizer: Callable[[], ChatTokenizer]) -> Shown | None:
+    def shown(self, tokenizer: Callable[[], ChatTokenizer], model_dir: Path) -> Shown | None:
         """How a sequence of the shard becomes what the model is shown, and asked; None: as it is.
 
         The draw in it may depend on nothing but the numbers that it is given.
@@ -102,9 +109,10 @@ class Family(ABC):
         return None
 
     def step_loss(
-        self, model: Any, own: Sequence[PackedSequence], device: torch.device
+        self, model: Any, own: Sequence[PackedSequence], size: int, device: torch.device
     ) -> SummedLoss:
-        """The summed loss of any part of this rank's sequences of one step; collective, once."""
+        """The summed loss of this rank's sequences of one step, for `size` of them at a time as
+        `micro_batches` gives them; collective, once for a step."""
         return lambda sequences: self.batch_loss(model, sequences, device)
 
     @abstractmethod
@@ -114,8 +122,14 @@ class Family(ABC):
         """Summed loss of what the sequences ask, which go through the model side by side."""
 
     @abstractmethod
-    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
-        """What each record of a sequence comes to, in the order of the records."""
+    def measured(self, model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
+        """What the scores of a sequence's records follow from, in the order of the records: float64
+        (records x numbers), as many numbers for every record."""
+
+    def scores(self, measured: torch.Tensor) -> Scores:
+        """Of all held-out records together; unless a family says otherwise their numbers are the
+        loss and, where it counts that, how much is right."""
+        return Scores(measured[:, 0], measured[:, 1] if measured.shape[1] > 1 else None)
 
     def may_pack(self, model: Any, device: torch.device) -> bool:
         """Whether records may share a sequence, asked of the model; collective at ZeRO-3."""
@@ -128,8 +142,8 @@ class Family(ABC):
         return keeps_rows_apart(model, device)
 
 
-def scores_of_one(logits: torch.Tensor, labels: torch.Tensor) -> Scores:
-    """Of a sequence that is one record, whose logits (asked x choices) have these labels."""
+def loss_and_right(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Of a sequence that is one record, whose logits (asked x choices) have these labels: 1 x 2."""
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
     right = (logits.argmax(dim=-1) == labels).double()
-    return Scores(losses.sum()[None], right.sum()[None])
+    return torch.stack([losses.sum(), right.sum()])[None]

@@ -8,6 +8,7 @@ always the same, so that losses of all rounds compare.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from silo_agent.training.ranks.families.encoder_rows import row_logits
 from silo_agent.training.ranks.families.family import (
     Family,
     FamilyEncoder,
-    Scores,
     Telling,
     Told,
-    scores_of_one,
+    loss_and_right,
 )
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
 from silo_agent.training.ranks.plain_text import PlainIds, around
@@ -42,7 +42,7 @@ class MaskedLm(Family):
         """Without a template."""
         return _Pieces(tokenizer, telling.room)
 
-    def shown(self, tokenizer: Callable[[], ChatTokenizer]) -> Shown | None:
+    def shown(self, tokenizer: Callable[[], ChatTokenizer], model_dir: Path) -> Shown | None:
         """With some of its tokens hidden; raises FederationOperatorError without a mask token."""
         found: Any = tokenizer()
         if found.mask_token_id is None:
@@ -61,9 +61,9 @@ class MaskedLm(Family):
         logits, labels = _asked(model, sequences, device)
         return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
-    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
+    def measured(self, model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
         """Of the tokens that are asked of the one record."""
-        return scores_of_one(*_asked(model, [sequence], device))
+        return loss_and_right(*_asked(model, [sequence], device))
 
 
 def hidden(

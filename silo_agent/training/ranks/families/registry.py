@@ -2,6 +2,7 @@
 
 from data_contracts.protocol.records.model_family import FamilyTask, ModelFamily
 from silo_agent.training.ranks.families.causal_lm import CausalLm
+from silo_agent.training.ranks.families.dual_encoder import DualEncoder
 from silo_agent.training.ranks.families.family import Family
 from silo_agent.training.ranks.families.masked_lm import MaskedLm
 from silo_agent.training.ranks.families.sequence_classification import SequenceClassification
@@ -10,6 +11,7 @@ FAMILIES: dict[ModelFamily, type[Family]] = {
     "causal-lm": CausalLm,
     "masked-lm": MaskedLm,
     "sequence-classification": SequenceClassification,
+    "dual-encoder": DualEncoder,
 }
 
 

@@ -7,6 +7,7 @@ goes on with the text. A text that is too long loses its end, but for the token 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +19,12 @@ from silo_agent.training.ranks.families.encoder_rows import row_logits
 from silo_agent.training.ranks.families.family import (
     Family,
     FamilyEncoder,
-    Scores,
     Telling,
     Told,
-    scores_of_one,
+    loss_and_right,
 )
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
-from silo_agent.training.ranks.plain_text import PlainIds, around
+from silo_agent.training.ranks.plain_text import PlainIds, around, closed
 from silo_agent.training.ranks.record_text import RecordText
 
 
@@ -38,7 +38,7 @@ class SequenceClassification(Family):
         """By the plan's classes."""
         return _Classified(tokenizer, self.task)
 
-    def shown(self, tokenizer: Callable[[], ChatTokenizer]) -> Shown | None:
+    def shown(self, tokenizer: Callable[[], ChatTokenizer], model_dir: Path) -> Shown | None:
         """The text, asked for its class."""
         _, end = around(tokenizer())
         return partial(asked_for_class, end=end)
@@ -50,9 +50,9 @@ class SequenceClassification(Family):
         logits, labels = _asked(model, sequences, device)
         return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
-    def record_scores(self, model: Any, sequence: PackedSequence, device: torch.device) -> Scores:
+    def measured(self, model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
         """Of the class of the one text."""
-        return scores_of_one(*_asked(model, [sequence], device))
+        return loss_and_right(*_asked(model, [sequence], device))
 
     def may_batch(self, model: Any, device: torch.device, *, together: bool) -> bool:
         """A causal model that knows no padding takes one text at a time."""
@@ -73,8 +73,7 @@ def _asked(
 def asked_for_class(sequence: PackedSequence, origin: Origin, *, end: list[int]) -> PackedSequence:
     """The text of a sequence, whose class is the label of its first token; nothing is drawn."""
     number, *ids = sequence.token_ids
-    if end and ids[-len(end) :] != end:
-        ids[-len(end) :] = end
+    ids = closed(ids, end)
     labels = [number, *[IGNORED] * (len(ids) - 1)]
     return PackedSequence(ids, labels, list(range(len(ids))))
 
