@@ -3,7 +3,8 @@
 Compared is the product B A less that of the start, by the cosine between two of them: neither other
 factors (B Q, Q^-1 A), nor ranks of zeros, another scale, or other bytes around it make a copy
 anything else, and a little noise hardly does. Sketches find who might be alike; for them the
-cosine is computed in full, in float64.
+cosine is computed in full, in float64. Tensors that are trained whole are a change, and are not
+compared: honest silos move a head alike.
 
 `COPY_COSINE`: measured in docs/decisions/0030-copies.md.
 """
@@ -62,8 +63,9 @@ def likenesses(
 
 
 def require_change(sketch: Sketch) -> None:
-    """Raises UntrustedInputError for a product that is the start's, whatever its factors are."""
-    if sketch.relative_size <= SMALLEST_CHANGE:
+    """Raises UntrustedInputError for a product that is the start's, whatever its factors are, where
+    no whole tensor moved either."""
+    if sketch.relative_size <= SMALLEST_CHANGE and not sketch.moves_whole:
         raise rejected(
             "its product", "a change of the starting product", "the starting product", "unchanged"
         )
@@ -86,10 +88,11 @@ def _unit(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def exact_cosine(one: AdapterSource, other: AdapterSource | None, starting: AdapterSource) -> float:
     """Between the changes of two adapters, or of one and the starting product, in float64.
 
-    A module that a layout leaves out did not change. 0 where one of the two is no change at all.
+    Of products alone. A module that a layout leaves out did not change. 0 where one of the two is
+    no change at all.
     """
     products = np.zeros(3)
-    for target in starting.layout.targets:
+    for target in starting.layout.pairs:
         left = _change(one, starting, target)
         right = _start(starting, target) if other is None else _change(other, starting, target)
         if left is not None:
@@ -108,16 +111,11 @@ Factors = tuple[Float64Array, Float64Array]
 def _change(
     source: AdapterSource, starting: AdapterSource, target: AdapterTarget
 ) -> Factors | None:
-    """s [B, -B_start] and [A; A_start]: the change as one product, never formed.
-
-    Of a tensor that is trained whole the change itself, as one vector.
-    """
+    """s [B, -B_start] and [A; A_start]: the change as one product, never formed."""
     if target not in source.layout.targets:
         return None
     a, b = source.module(target)
     a_start, b_start = narrowed(starting, source.layout).module(target)
-    if target.whole is not None:
-        return _as_vector(target, b.astype(np.float64) - b_start)
     joined = np.concatenate([a, a_start]).astype(np.float64)
     sides = np.concatenate([b, -b_start], axis=1).astype(np.float64)
     return joined, sides * source.layout.scaling
@@ -125,13 +123,7 @@ def _change(
 
 def _start(starting: AdapterSource, target: AdapterTarget) -> Factors:
     a, b = starting.module(target)
-    if target.whole is not None:
-        return _as_vector(target, b.astype(np.float64))
     return a.astype(np.float64), b.astype(np.float64) * starting.layout.scaling
-
-
-def _as_vector(target: AdapterTarget, b: Float64Array) -> Factors:
-    return np.ones((1, 1)), b.reshape(target.out_features * target.in_features, 1)
 
 
 def _inner(one: Factors, other: Factors) -> float:

@@ -7,6 +7,10 @@ product alone, not on how it is written as B A. D is never formed: H^T D G is (H
 that of the start, which is read once for all silos; of a compressed adapter the file holds dA and
 dB, and nothing else of it is decoded.
 
+Of tensors that are trained whole it is only noted whether one moved. Honest silos move a head
+alike, because its loss is nearly convex and they all begin at the same place; it would make copies
+of them.
+
 The signs are drawn from a seed that no silo knows: whoever did could hide a copy behind a change
 that only the probes see.
 """
@@ -28,10 +32,14 @@ Images = tuple[Float32Array, Float32Array]
 
 @dataclass(frozen=True)
 class Sketch:
-    """`change` and `start`, flat, of the silo's change and of the product that it started from."""
+    """`change` and `start`, flat, of the silo's change and of the product that it started from.
+
+    `moves_whole`: a tensor that is trained whole is another than its start.
+    """
 
     change: Float32Array
     start: Float32Array
+    moves_whole: bool = False
 
     @property
     def relative_size(self) -> float:
@@ -54,32 +62,29 @@ class Sketcher:
         """Of what was submitted; modules that its layout leaves out did not change."""
         start, layout = narrowed(self.starting, source.layout), source.layout
         own = set(layout.targets)
-        shape = (len(self.starting.layout.targets), PROBES, PROBES)
+        shape = (len(self.starting.layout.pairs), PROBES, PROBES)
         changes, starts = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        for number, target in enumerate(self.starting.layout.targets):
+        for number, target in enumerate(self.starting.layout.pairs):
             if target not in own:
                 continue
             signs = self._signs(target)
             b_start, a_start = self._start(start, target, signs)
             starts[number] = b_start @ a_start
-            if target.whole is not None:
-                changes[number] = signs[0].T @ _whole_change(source, start, target) @ signs[1]
-            elif isinstance(source, QuantisedFile):
+            if isinstance(source, QuantisedFile):
                 b_change, a_change = _images(source.difference(target), signs)
                 changes[number] = b_change @ (a_start + a_change) + b_start @ a_change
             else:
                 b, a = _images(source.module(target), signs)
                 changes[number] = b @ a - starts[number]
-        targets = self.starting.layout.targets
-        scalings = np.array([layout.scaling_of(target) for target in targets], dtype=np.float32)
-        of_target = scalings[:, None, None]
-        return Sketch((changes * of_target).ravel(), (starts * of_target).ravel())
+        scaling = np.float32(layout.scaling)
+        moves_whole = any(_is_moved(source, start, target) for target in layout.wholes)
+        return Sketch(changes.ravel() * scaling, starts.ravel() * scaling, moves_whole)
 
     def _start(self, start: AdapterSource, target: AdapterTarget, signs: Images) -> Images:
         """H^T B and A G of the starting adapter, (PROBES x rank) and (rank x PROBES)."""
         key = (start.layout, target.module)
         if key not in self._images:
-            self._images[key] = _start_images(start, target, signs)
+            self._images[key] = _images(start.module(target), signs)
         return self._images[key]
 
     def _signs(self, target: AdapterTarget) -> Images:
@@ -92,19 +97,11 @@ class Sketcher:
         return signs[: target.out_features], signs[target.out_features :]
 
 
-def _start_images(start: AdapterSource, target: AdapterTarget, signs: Images) -> Images:
-    a, b = start.module(target)
-    # The identity leaves G as it is.
-    return (signs[0].T @ b, signs[1]) if target.whole is not None else _images((a, b), signs)
-
-
-def _whole_change(
-    source: AdapterSource, start: AdapterSource, target: AdapterTarget
-) -> Float32Array:
-    """What became of a tensor that is trained whole (out x in): it has one way to be written."""
+def _is_moved(source: AdapterSource, start: AdapterSource, target: AdapterTarget) -> bool:
+    """Whether a tensor that is trained whole is another: it has one way only to be written."""
     if isinstance(source, QuantisedFile):
-        return source.difference(target)[1]
-    return source.module(target)[1] - start.module(target)[1]
+        return bool(source.difference(target)[1].any())
+    return not np.array_equal(source.module(target)[1], start.module(target)[1])
 
 
 def _images(factors: tuple[Float32Array, Float32Array], signs: Images) -> Images:

@@ -235,3 +235,46 @@ def test_sketches_tell_the_cosine() -> None:
             near.append(float(one @ two / np.linalg.norm(one) / np.linalg.norm(two)))
         assert np.abs(np.array(near) - exact).max() < 0.1, size
         assert COPY_COSINE < 1
+
+
+HEAD = AdapterTarget(
+    module="score.weight", in_features=32, out_features=3, whole="matrix", initial="normal"
+)
+
+
+def with_head(local: AdapterSource, head: Float32Array) -> Memory:
+    """The pairs of `local`, and a head (3 x 32)."""
+    factors = {target.module: local.module(target) for target in LAYOUT.targets}
+    layout = LAYOUT.model_copy(update={"targets": (*LAYOUT.targets, HEAD)})
+    return Memory(layout, factors | {HEAD.module: (np.eye(32, dtype=np.float32), head)})
+
+
+def test_heads_that_honest_silos_move_alike_make_no_copies_of_them() -> None:
+    """The loss of a head is nearly convex: its changes are alike, and later point along itself."""
+    began, grown = np.full((2, 3, 32), 1, np.float32)
+    start = with_head(STARTS["later"], began)
+    silos = {
+        f"silo-{n}": with_head(trained(n, STARTS["later"]), 20 * grown + np.float32(n))
+        for n in range(3)
+    }
+    assert found_among(start, **silos) == {}
+
+
+def test_another_head_hides_no_copied_pairs() -> None:
+    rng, began = np.random.default_rng(0), np.ones((3, 32), np.float32)
+    start, own = with_head(STARTS["later"], began), trained(1, STARTS["later"])
+    heads = rng.standard_normal((2, 3, 32)).astype(np.float32) * 50
+    one, other = (with_head(own, head) for head in heads)
+    assert found_among(start, one=one, other=other) == {"one": "other", "other": "one"}
+
+
+def test_a_head_that_moved_is_a_change_beside_pairs_that_did_not() -> None:
+    start = with_head(STARTS["later"], np.ones((3, 32), np.float32))
+    same = changed(
+        trained(1, STARTS["later"]),
+        STARTS["later"],
+        lambda rng, own, began: rotated(rng, began, began),
+    )
+    require_change(Sketcher(start, seed=5).sketch(with_head(same, np.zeros((3, 32), np.float32))))
+    with pytest.raises(UntrustedInputError, match="the starting product"):
+        require_change(Sketcher(start, seed=5).sketch(with_head(same, start.module(HEAD)[1])))

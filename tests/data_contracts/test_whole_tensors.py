@@ -46,7 +46,6 @@ from tests.data_contracts.whole_samples import (
     BIAS,
     BIAS_NAME,
     LAYOUT,
-    NORM,
     NORM_NAME,
     PAIR,
     START,
@@ -291,40 +290,32 @@ def test_peft_saves_the_modules_of_whole_tensors() -> None:
     assert peft_config(LAYOUT.without_wholes, model)["modules_to_save"] is None
 
 
-def test_sketches_tell_heads_apart_and_a_copy_from_both(tmp_path: Path) -> None:
-    """Inner products of sketches are estimates: means over many seeds are compared."""
-    start = source(seed=1)
+@BOTH
+def test_a_sketch_is_of_products_and_notes_a_head_that_moved(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    start, pairs = source(seed=1), LAYOUT.without_wholes
+    steps = {name: t - tensors_of(START)[name] for name, t in moved(seed=2).items()}
 
-    def change(seed: int) -> InMemory:
-        steps = {n: t - tensors_of(START)[n] for n, t in moved(seed=seed, only="class").items()}
-        return InMemory(LAYOUT, {n: t + steps[n] for n, t in tensors_of(start).items()})
+    def changed(only: str) -> InMemory:
+        own = tensors_of(start)
+        return InMemory(LAYOUT, {n: t + steps[n] if only in n else t for n, t in own.items()})
 
-    one, other = change(2), change(3)
-    names = (WEIGHT_NAME, BIAS_NAME)
-
-    def inner(left: InMemory, right: InMemory) -> float:
-        from_start = tensors_of(start)
-        return sum(
-            float(((left.tensors[n] - from_start[n]) * (right.tensors[n] - from_start[n])).sum())
-            for n in names
-        )
-
-    products = []
-    for seed in range(300):
-        sketcher = Sketcher(start, seed)
-        left, right = sketcher.sketch(one).change, sketcher.sketch(other).change
-        products.append([float(left @ left) / 64, float(left @ right) / 64])
-    means, errors = np.mean(products, axis=0), np.std(products, axis=0) / 300**0.5
-    assert abs(means[0] - inner(one, one)) < 4 * errors[0]
-    assert abs(means[1] - inner(one, other)) < 4 * errors[1]
-    scheme = SCHEMES["int8"]
-    file = open_quantised(
-        quantised(tmp_path / "q", one.tensors, start, scheme), LAYOUT, scheme, start
-    )
-    whole, packed = (Sketcher(start, 5).sketch(each).change for each in (one, file))
-    assert np.linalg.norm(whole - packed) < 0.02 * np.linalg.norm(whole)
-    assert Sketcher(start, 5).sketch(start).relative_size == 0
-    assert NORM.module == "norm.weight"
+    sketcher = Sketcher(start, seed=5)
+    assert not sketcher.sketch(start).moves_whole
+    of_pairs = {n: t for n, t in changed("lora").tensors.items() if "lora" in n}
+    alone = Sketcher(InMemory(pairs, tensors_of(start)), seed=5).sketch(InMemory(pairs, of_pairs))
+    for only in ("lora", "classifier", "bias", "norm", ""):
+        local = changed(only)
+        path = quantised(tmp_path / "q", local.tensors, start, scheme)
+        decoded = open_quantised(path, LAYOUT, scheme, start)
+        for each in (local, decoded):
+            found = sketcher.sketch(each)
+            assert found.moves_whole == (only != "lora")
+            assert bool(found.relative_size) == (only in ("lora", ""))
+        if only in ("lora", ""):
+            assert np.array_equal(sketcher.sketch(local).change, alone.change)
+            assert np.array_equal(sketcher.sketch(local).start, alone.start)
 
 
 def test_a_start_is_remembered_with_its_head() -> None:

@@ -17,7 +17,6 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.utils import set_peft_model_state_dict
 
-from aggregator.evidence.likeness import exact_cosine
 from aggregator.merge import target_view, whole_tensor
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.defence import defended, delta_kernel
@@ -447,19 +446,3 @@ def test_a_head_beyond_every_gate_names_the_loudest_silo(tmp_path: Path) -> None
     digest = artifact_of_file(tmp_path / "b").digest[:16]
     with pytest.raises(UnusableMergeError, match=rf"norm\.weight(.|\n)*{digest}"):
         merge_adapters(inputs, tmp_path / "merged")
-
-
-def test_likeness_is_of_heads_and_products_together(tmp_path: Path) -> None:
-    inputs = of_silos(tmp_path)
-    one, other = inputs.locals[:2]
-    left, right = flat_delta(inputs, one), flat_delta(inputs, other)
-    cosine = float(left @ right) / float(np.linalg.norm(left) * np.linalg.norm(right))
-    found = exact_cosine(one.source, other.source, inputs.starting)
-    assert found == pytest.approx(cosine, abs=1e-9)
-    empty = replace(inputs, starting=InitialAdapter(LAYOUT))
-    whole = np.concatenate([tensor(empty.starting, target).ravel() for target in WHOLES])
-    change = flat_delta(empty, one)
-    with_start = float(change[-len(whole) :] @ whole) / float(
-        np.linalg.norm(change) * np.linalg.norm(whole)
-    )
-    assert exact_cosine(one.source, None, empty.starting) == pytest.approx(with_start, abs=1e-9)
