@@ -63,7 +63,7 @@ def make_tiny_clip(directory: Path, seed: int = 0) -> Path:
     from transformers import CLIPConfig, CLIPModel
 
     directory.mkdir(parents=True, exist_ok=True)
-    size = write_wordpiece(directory)
+    size = write_wordpiece(directory, tokenizer_class="PreTrainedTokenizerFast")
     sizes = {
         "hidden_size": HIDDEN,
         "intermediate_size": INTERMEDIATE,
@@ -81,7 +81,13 @@ def make_tiny_clip(directory: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         CLIPModel(config).save_pretrained(directory)
-    told = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "crop_size": SIDE}
+    told = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": SIDE},
+        "crop_size": {"height": SIDE, "width": SIDE},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+    }
     (directory / "preprocessor_config.json").write_text(json.dumps(told))
     return directory
 
@@ -105,7 +111,7 @@ def write_pictures(directory: Path, count: int, seed: int = 0) -> Path:
     return _write(directory / "records.jsonl", records)
 
 
-def write_wordpiece(directory: Path) -> int:
+def write_wordpiece(directory: Path, tokenizer_class: str = "BertTokenizer") -> int:
     """Write a tokenizer that knows the words of the tests; returns how many tokens it has."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -128,7 +134,7 @@ def write_wordpiece(directory: Path) -> int:
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.save(str(directory / "tokenizer.json"))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    told = {"tokenizer_class": "BertTokenizer", **dict(zip(names, SPECIAL, strict=True))}
+    told = {"tokenizer_class": tokenizer_class, **dict(zip(names, SPECIAL, strict=True))}
     (directory / "tokenizer_config.json").write_text(json.dumps(told))
     return len(vocabulary)
 

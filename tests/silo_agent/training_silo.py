@@ -49,7 +49,11 @@ class TrainingSilo(SimulatedSilo):
 
 
 def add_training_silo(
-    federation: SimulatedFederation, name: str, contract: str, rows: Sequence[dict[str, Any]]
+    federation: SimulatedFederation,
+    name: str,
+    contract: str,
+    rows: Sequence[dict[str, Any]],
+    file: str = "records.jsonl",
 ) -> TrainingSilo:
     """A silo with one rank, a contract and its records; its ranks have to be ended."""
     silo = TrainingSilo(**vars(federation.add_silo(name)))
@@ -59,7 +63,7 @@ def add_training_silo(
     terms = ContractTerms.of(load_contract(silo.home / "contract.yaml"))
     silo.contract.form, silo.contract.classes = terms.form, terms.classes
     write_durably(silo.home / "keys" / "findings.key", b"k" * 32)
-    write_lines(silo.home / "data" / "sets" / "records.jsonl", rows)
+    write_lines(silo.home / "data" / "sets" / file, rows)
     federation.silos[name] = silo
     federation.sign_contract(name)
     return silo

@@ -6,23 +6,14 @@ storage and the coordinator are in memory.
 
 import json
 import random
-import re
 from collections.abc import Iterator
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aggregator.decisions.stage import Stage
 from aggregator.federated_round import finish_latest_report
-from aggregator.feed.reading import read_federation, read_report
 from aggregator.settings.federation import TaskSection
-from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_report import RoundReport
 from tests.data_contracts.dataset.forms.form_samples import (
     LABEL,
     PLAIN,
@@ -30,8 +21,13 @@ from tests.data_contracts.dataset.forms.form_samples import (
     form_contract,
     record,
 )
-from tests.silo_agent.training_silo import add_training_silo
-from tests.simulator.fake_clock import FakeClock
+from tests.silo_agent.families.family_rounds import (
+    RECIPE,
+    SILOS,
+    founded,
+    loaded_as_the_card_says,
+    report_of,
+)
 from tests.simulator.federation import SimulatedFederation
 from tests.tiny_encoders import CLASSES, WORDS_OF, make_tiny_bert
 
@@ -69,51 +65,16 @@ def federation(
     request: pytest.FixtureRequest, model: Path, tmp_path: Path
 ) -> Iterator[SimulatedFederation]:
     """Three silos of one family, founded."""
-    family = request.param
-    # Deadlines of training are by the clock of the machine.
-    made = SimulatedFederation(tmp_path, model, FakeClock(datetime.now(UTC)))
-    changes = {
-        "sequence_length": LENGTH,
-        "sequences_per_step": 8,
-        "learning_rate": Decimal("0.01"),
-        "local_steps": 8,
-    }
-    task = TaskSection(
-        family=family, classes=CLASSES if family == "sequence-classification" else None
-    )
-    recipe = made.settings.recipe.model_copy(update=changes)
-    made.settings = made.settings.model_copy(update={"recipe": recipe, "task": task})
-    contract = CLASSIFIED if task.classes else PLAIN
-    with ExitStack() as ended:
-        for number, name in enumerate(("silo-a", "silo-b", "silo-c")):
-            silo = add_training_silo(made, name, contract, rows(family, 100 * number))
-            ended.callback(silo.end_ranks)
-        made.found()
+    classes = CLASSES if request.param == "sequence-classification" else None
+    task = TaskSection(family=request.param, classes=classes)
+    recipe = {**RECIPE, "sequence_length": LENGTH, "sequences_per_step": 8}
+    contract = CLASSIFIED if classes else PLAIN
+    sets = {name: rows(request.param, 100 * n) for n, name in enumerate(SILOS)}
+    with founded(tmp_path, model, task, recipe, contract, sets) as made:
         yield made
 
 
-def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> RoundReport:
-    """What was signed in the end."""
-    assert federation.play(plan)[-1] is Stage.REPORTED
-    assert [fault for silo in federation.silos.values() for fault in silo.faults] == []
-    c = federation.coordinator()
-    report = read_report(c, read_federation(c), plan)
-    assert report is not None
-    return report.record
-
-
-def loaded_as_the_card_says(federation: SimulatedFederation) -> dict[str, Any]:
-    """The names that the code of the card defines, with the base model in the folder it is in."""
-    folder = federation.coordinator().published
-    card = (folder / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    code = "\n".join(blocks).replace("/folder/of/the/base/model", str(federation.model_dir))
-    names: dict[str, Any] = {"text": "transfer between [MASK] banks"}
-    exec(code.replace('"published/"', repr(str(folder))), names)  # noqa: S102
-    return names
-
-
-def test_a_family_goes_through_rounds_to_a_folder_that_transformers_loads(
+def test_a_family_of_text_goes_through_rounds_to_a_folder_that_transformers_loads(
     federation: SimulatedFederation,
 ) -> None:
     first = report_of(federation, federation.open())
@@ -128,7 +89,7 @@ def test_a_family_goes_through_rounds_to_a_folder_that_transformers_loads(
             assert losses.candidate < losses.starting
             assert losses.right is not None and losses.right.candidate >= losses.right.starting
     finish_latest_report(federation.coordinator())
-    loaded = loaded_as_the_card_says(federation)
+    loaded = loaded_as_the_card_says(federation, text="transfer between [MASK] banks")
     if plan.record.learned.classes is None:
         assert loaded["found"] in loaded["tokenizer"].get_vocab()
         return
