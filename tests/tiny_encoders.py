@@ -47,6 +47,9 @@ def make_tiny_bert(directory: Path, seed: int = 0, *, with_head: bool = False) -
         num_attention_heads=4,
         max_position_embeddings=64,
         pad_token_id=0,
+        # What is drawn differs between one process and several.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         # Large enough that a random model's loss depends visibly on what it attends to.
         initializer_range=0.2,
     )

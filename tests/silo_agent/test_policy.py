@@ -18,6 +18,7 @@ from data_contracts.protocol.records.merge_spec import (
     HeavyBall,
     ServerOptimizer,
 )
+from data_contracts.protocol.records.model_family import FamilyTask
 from data_contracts.protocol.records.plan_terms import Retention
 from silo_agent.first_day.templates import policy_text
 from silo_agent.policy.contract_terms import ContractTerms
@@ -221,6 +222,8 @@ def test_one_step_beyond_a_limit_is_refused_by_its_rule(
         ("policy.contract_use", {"contract": terms(uses=("commercial",))}),
         ("policy.contract_duo", {"contract": terms(duo_codes=("DUO:0000021",))}),
         ("policy.contract_egress", {"contract": terms(egress=("status", "losses"))}),
+        ("policy.family", {"contract": terms(form="image-text")}),
+        ("policy.family_model", {"lacks": {"policy.family_model": ""}}),
         *(
             (rule, {"lacks": {rule: "It needs 2, and 1 is there."}})
             for rule in ("policy.resources", "policy.least_steps", "policy.ranks")
@@ -231,6 +234,37 @@ def test_a_plan_that_does_not_fit_this_silo_is_refused(
     tmp_path: Path, rule: str, changes: dict[str, Any]
 ) -> None:
     assert decided_by(PLAN, policy(tmp_path), context(**changes)) == rule
+
+
+def of_family(family: str, *classes: str) -> RoundPlan:
+    """The plan with a task."""
+    task = FamilyTask.model_validate({"family": family, "classes": classes or None})
+    return PLAN.model_copy(update={"task": task})
+
+
+@pytest.mark.parametrize(
+    ("plan", "contract", "rule"),
+    [
+        (of_family("masked-lm"), terms(form="text"), None),
+        (of_family("masked-lm"), terms(form="chat"), "policy.family"),
+        (of_family("dual-encoder"), terms(form="image-text"), None),
+        (of_family("dual-encoder"), terms(form="text"), "policy.family"),
+        (of_family("denoising"), terms(form="classification"), "policy.family"),
+        (PLAN, terms(form="classification", classes=frozenset("ab")), None),
+        *(
+            (
+                of_family("sequence-classification", "a", "b"),
+                terms(form="classification", classes=frozenset(classes)),
+                rule,
+            )
+            for classes, rule in (("ab", None), ("b", None), ("abc", "policy.classes"))
+        ),
+    ],
+)
+def test_a_task_has_to_be_one_that_the_silo_s_records_are_for(
+    tmp_path: Path, plan: RoundPlan, contract: ContractTerms, rule: str | None
+) -> None:
+    assert decided_by(plan, policy(tmp_path), context(contract=contract)) == rule
 
 
 COMMERCIAL = PLAN.model_copy(update={"use": "commercial"})
