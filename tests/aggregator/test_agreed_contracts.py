@@ -13,8 +13,10 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.dsse import key_id
 from data_contracts.protocol.records.membership import Revocation
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from tests.aggregator.federation_samples import COHORT, key, membership, minutes
+from tests.data_contracts.dataset.forms.form_samples import CHAT, CLASSES, PLAIN
 from tests.simulator.contract import SimulatedContract, file_contract
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
@@ -170,3 +172,33 @@ def test_a_revoked_key_asks_for_a_new_signature(make_federation: MakeFederation)
     abort_round(federation.coordinator(), plan, "operator.abort", "Wait for silo-c.")
     federation.sign_contract("silo-c")
     assert "silo-c" in federation.open().record.cohort
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "reason"),
+    [
+        (FamilyTask(family="masked-lm"), PLAIN, None),
+        (FamilyTask(family="masked-lm"), CHAT, "records of the form chat; masked-lm is trained on"),
+        (CAUSAL_TASK, CLASSES, None),
+        (
+            FamilyTask(family="sequence-classification", classes=("admitted", "discharged", "x")),
+            CLASSES,
+            None,
+        ),
+        (
+            FamilyTask(family="sequence-classification", classes=("admitted", "moved")),
+            CLASSES,
+            "the class 'discharged', which the task does not name",
+        ),
+    ],
+)
+def test_a_contract_over_other_records_than_the_task_s_is_left_out_by_name(
+    tmp_path: Path, task: FamilyTask, text: str, reason: str | None
+) -> None:
+    own = SimulatedContract(SILO, text.encode(), NOW + timedelta(days=1))
+    agreement = own.agreement(MEMBERS.federation, minutes(0))
+    file_contract(tmp_path, own, agreement, key(SILO), COORDINATOR)
+    agreed = agreed_contracts(tmp_path, FEED, NOW, task)
+    assert (SILO in agreed.digests) == (reason is None)
+    if reason is not None:
+        assert agreed.left_out[SILO].startswith(reason)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from aggregator.planning.draft import draft_plan
 from aggregator.planning.inputs import PlanInputs
@@ -16,6 +17,7 @@ from aggregator.settings.federation import (
     PrefectSection,
     RecipeSection,
     RoundSection,
+    TaskSection,
 )
 from aggregator.settings.merge import MergeSection
 from data_contracts.errors import FederationOperatorError
@@ -25,6 +27,7 @@ from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import BaseModelRef, trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
 from infra.storage.config import StorageSection
@@ -85,6 +88,7 @@ def drafted(
     starting: StartingPoint | None = None,
     members: tuple[str, ...] = COHORT,
     targets: tuple[AdapterTarget, ...] | None = None,
+    task_so_far: FamilyTask | None = None,
     **changes: Any,
 ) -> RoundPlan:
     model = BaseModelRef(
@@ -101,6 +105,7 @@ def drafted(
         starting=starting or StartingPoint(),
         prompt_date="2026-03-01",
         now=START,
+        task_so_far=task_so_far,
     )
     return draft_plan(settings(use=use, **changes), inputs, 1, 1)
 
@@ -319,3 +324,47 @@ def test_the_date_of_a_template_is_the_one_that_the_run_began_with() -> None:
     before = drafted().model_copy(update={"prompt_date": None})
     later = before.model_copy(update={"issued_at": before.issued_at + timedelta(days=1)})
     assert before.day == later.day, "what names no date is measured once"
+
+
+CLASSIFYING = FamilyTask(family="sequence-classification", classes=("a", "b"))
+
+
+def test_a_plan_names_its_task_only_where_it_is_another_than_ever() -> None:
+    assert drafted().task is None and b'"task"' not in canonical_bytes(drafted())
+    assert drafted(task=TaskSection(family="causal-lm")).task is None
+    section = TaskSection(family="sequence-classification", classes=("a", "b"))
+    plan = drafted(task=section)
+    assert plan.task == plan.learned == CLASSIFYING
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        (CAUSAL_TASK, CLASSIFYING, "sequence-classification of a, b"),
+        (CLASSIFYING, CAUSAL_TASK, "causal-lm"),
+        (CLASSIFYING, CLASSIFYING.model_copy(update={"classes": ("b", "a")}), "of b, a"),
+    ],
+)
+def test_a_run_learns_one_thing(before: FamilyTask, now: FamilyTask, found: str) -> None:
+    section = TaskSection(family=now.family, classes=now.classes)
+    with pytest.raises(FederationOperatorError) as caught:
+        drafted(task=section, task_so_far=before)
+    assert "expected the task with which this run began" in str(caught.value)
+    assert found in str(caught.value)
+    same = TaskSection(family=before.family, classes=before.classes)
+    assert drafted(task=same, task_so_far=before).learned == before
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"family": "sequence-classification"},
+        {"family": "masked-lm", "classes": ["a", "b"]},
+        {"family": "sequence-classification", "classes": ["a"]},
+        {"family": "sequence-classification", "classes": ["a", "a"]},
+        {"family": "bert"},
+    ],
+)
+def test_a_task_that_is_none_is_refused_when_settings_are_read(section: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TaskSection.model_validate(section)
