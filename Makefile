@@ -13,7 +13,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test test-long chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu bench-precision
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu bench-precision bench-families
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,7 +47,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision ## all measurements, about four hours
+bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision bench-families ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
@@ -66,6 +66,9 @@ bench-models: $(READY) ## which architectures keep packed conversations apart; w
 
 bench-memory: $(READY) ## estimated and measured memory of three models at all stages; writes .consortia/bench/memory.json
 	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.memory
+
+bench-families: $(READY) ## every family as a federation of three silos against base, local and central training, and personal adapters (QUICK=1: short); writes .consortia/bench/families.json
+	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.families $(if $(filter 1,$(QUICK)),--quick)
 
 bench-precision: $(READY) ## what quantised base weights cost a CPU (needs bitsandbytes); writes .consortia/bench/precision.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.precision

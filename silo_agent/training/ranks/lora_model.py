@@ -61,11 +61,13 @@ def load_lora_model(
     """
     held = held or PINNED[device]
     dtype: torch.dtype = getattr(torch, held.precision)
-    whole = [target.module for target in layout.wholes]
+    # A personal adapter has no head of its own: that of the federation acts beside it.
+    with_head = layout if residual is None or layout.wholes else residual
+    whole = [target.module for target in with_head.wholes]
     options = quantising(held, loading_device(device))
     with numbers_left_whole():
         base = load_base_model(model_dir, task, whole, dtype=dtype, **options)
-    _begin_head(base, layout)
+    _begin_head(base, with_head)
     _give_dimensions(base)
     require_quantised(base, held.base_weights)
     require_fitting(base, load_tokenizer(model_dir))

@@ -1,0 +1,73 @@
+"""Small random models of the two families of which no package has real weights.
+
+They are large enough that LoRA on them can learn which picture has which words, or which colours
+emoji have. Their vocabulary is that of the captions.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+SIDE, PATCH, CONTEXT = 32, 8, 24
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def write_clip(folder: Path, captions: Sequence[str]) -> Path:
+    """A CLIP of four layers a side with random weights, always the same."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = write_tokenizer(folder, captions)
+    sizes = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "projection_dim": 64,
+    }
+    control = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    config = CLIPConfig(
+        text_config={
+            **sizes,
+            **control,
+            "vocab_size": size,
+            "max_position_embeddings": CONTEXT,
+        },
+        vision_config={**sizes, "image_size": SIDE, "patch_size": PATCH},
+        projection_dim=64,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    told = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    return folder
+
+
+def write_tokenizer(folder: Path, captions: Sequence[str]) -> int:
+    """A tokenizer of the captions' words and of letters; returns how many tokens it has."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = sorted({word for caption in captions for word in caption.lower().split()})
+    letters = [p + c for c in "abcdefghijklmnopqrstuvwxyz0123456789-'.,:()&" for p in ("", "##")]
+    vocabulary = list(dict.fromkeys([*SPECIAL, *letters, *words]))
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(vocab=numbers, unk_token=SPECIAL[1]))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
+    )
+    tokenizer.add_special_tokens(list(SPECIAL))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token")
+    told = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": CONTEXT,
+        **dict(zip(names, SPECIAL, strict=True)),
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return len(vocabulary)
