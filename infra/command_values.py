@@ -188,12 +188,13 @@ def passphrase(file: Path | None) -> str | None:
 
 def model_directory(text: str | Path) -> Path:
     """A base model: a directory with config.json and safetensors, and without code."""
-    from infra.disk.model_files import CONFIG_FILE, model_files
+    from infra.disk.model_files import model_files
+    from infra.disk.model_parts import CONFIG_FILE, PIPELINE_FILE
 
     path = existing_directory(text)
     try:
         # First, because looking through a directory that is none may take for ever.
-        if not (path / CONFIG_FILE).is_file():
+        if not any((path / name).is_file() for name in (CONFIG_FILE, PIPELINE_FILE)):
             raise _refused("a directory with config.json and .safetensors files", text)
         model_files(path)
     except ConsortiaError as error:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from infra.base_model.linear_modules import NoSuchModelError, linear_modules
@@ -24,6 +24,10 @@ def adapter_targets(
         linear = linear_modules(model_dir, task)
     except NoSuchModelError as error:
         raise _no_layout(str(model_dir), str(error), task) from None
+    except SiloOperatorError as error:
+        raise FederationOperatorError(
+            error.problem, expected=error.expected, found=error.found, action=error.action
+        ) from None
     for end, why in linear.left_out.items():
         log.warning("modules called %s carry no LoRA: %s", end, why)
     targets = tuple(each for each in linear.modules if _wanted(each.module, target_modules))
@@ -44,8 +48,7 @@ def _wanted(name: str, target_modules: str | tuple[str, ...]) -> bool:
 def _no_layout(what: str, found: str, task: FamilyTask) -> FederationOperatorError:
     return FederationOperatorError(
         f"adapter layout of {what}",
-        expected=f"a model of transformers of the family {task.family}, with linear modules to "
-        "adapt",
+        expected=f"a model of the family {task.family}, with linear modules to adapt",
         found=found,
         action="correct base_model.path, task.family or adapter.target_modules in federation.toml",
     )

@@ -47,6 +47,9 @@ _PIPELINES: Mapping[ModelFamily, str] = {
     "dual-encoder": "zero-shot-image-classification",
     "denoising": "text-to-image",
 }
+_LIBRARIES: Mapping[ModelFamily, str] = {"denoising": "diffusers"}
+"""By which a hub tells how to load it; PEFT for the others."""
+
 TAGS = ("consortia", "federated-learning", "lora")
 
 
@@ -178,7 +181,8 @@ def _metadata(records: CardRecords) -> Markup:
     if named.name is not None:
         fields |= {"license_name": named.name, "license_link": "README.md"}
     pipeline = _PIPELINES[records.plan.learned.family]
-    fields |= {"library_name": "peft", "pipeline_tag": pipeline, "tags": list(TAGS)}
+    library = _LIBRARIES.get(records.plan.learned.family, "peft")
+    fields |= {"library_name": library, "pipeline_tag": pipeline, "tags": list(TAGS)}
     return verbatim(f"---\n{yaml.safe_dump(fields, sort_keys=False)}---")
 
 

@@ -3,7 +3,8 @@
     README.md                   the model card
     adapter_config.json         LoRA as PEFT reads it, and where the base model can be had
     adapter_model.safetensors   the adapter
-    residual/                   a second adapter of the same two files, under the rule `residual`
+    pytorch_lora_weights.safetensors  the adapter as diffusers reads it, of the family denoising
+    residual/                   a second adapter of the same files, under the rule `residual`
 
 No Consortia is needed to use it. The configuration is built from the plan, never from a file that a
 peer wrote. The folder is absent or complete: it is written aside, synced, and renamed into place.
@@ -15,9 +16,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.diffusers_file import DIFFUSERS_NAME, write_for_diffusers
 from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
-from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
+from data_contracts.protocol.records.model_family import CAUSAL, DENOISING, ModelFamily
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 
@@ -60,8 +63,14 @@ def _write_adapter(directory: Path, adapter: PeftAdapter) -> None:
     told = json.dumps(config, indent=2) + "\n"
     write_durably(directory / CONFIG_NAME, told.encode(), READABLE)
     shutil.copyfile(adapter.file, directory / WEIGHTS_NAME)
-    with (directory / WEIGHTS_NAME).open("rb+") as file:
-        os.fsync(file.fileno())
+    weights = [directory / WEIGHTS_NAME]
+    if adapter.family == DENOISING:
+        weights.append(directory / DIFFUSERS_NAME)
+        write_for_diffusers(weights[-1], open_adapter(weights[0], adapter.layout))
+        weights[-1].chmod(READABLE)
+    for path in weights:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
     sync_directory(directory)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.base_model.tokenizer_files import json_object
-from infra.disk.model_files import CONFIG_FILE
+from infra.disk.model_parts import parts_of
 
 _NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "context_length")
 LEAST = 16
@@ -16,7 +16,7 @@ def context_tokens(model_dir: Path) -> int | None:
 
     A model with learned positions fails beyond it, one with others has never been trained there.
     """
-    config = json_object(model_dir / CONFIG_FILE)
+    config = json_object(parts_of(model_dir).text_config)
     text = config.get("text_config")
     parts: tuple[dict[str, Any], ...] = (text if isinstance(text, dict) else {}, config)
     found = (part.get(name) for part in parts for name in _NAMES)

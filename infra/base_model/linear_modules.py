@@ -15,8 +15,9 @@ from pathlib import Path
 
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
-from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from infra.disk.model_files import CONFIG_FILE
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, DENOISING, FamilyTask
+from infra.base_model.diffusion_extra import require_diffusers
+from infra.disk.model_parts import PIPELINE_FILE, is_pipeline, parts_of
 
 CHILD = "infra.base_model.linear_modules_child"
 MOST_SECONDS = 600
@@ -41,11 +42,21 @@ _answers: dict[tuple[str, FamilyTask], LinearModules] = {}
 
 
 def linear_modules(model_dir: Path, task: FamilyTask = CAUSAL_TASK) -> LinearModules:
-    """Every linear module but the output head; raises NoSuchModelError, with the reason."""
+    """Every linear module but the output head; of a pipeline the attention projections of its UNet.
+
+    Raises NoSuchModelError, with the reason, and SiloOperatorError where diffusers is needed and
+    is not installed.
+    """
+    if is_pipeline(model_dir) != (task.family == DENOISING):
+        which = "is one" if is_pipeline(model_dir) else "is none"
+        raise NoSuchModelError(f"a pipeline with {PIPELINE_FILE} is for {DENOISING}; this {which}")
+    if task.family == DENOISING:
+        require_diffusers()
+    config = parts_of(model_dir).config
     try:
-        digest = artifact_of_file(model_dir / CONFIG_FILE).digest
+        digest = artifact_of_file(config).digest
     except OSError as error:
-        raise NoSuchModelError(f"{CONFIG_FILE}: {error.strerror}") from None
+        raise NoSuchModelError(f"{config.relative_to(model_dir)}: {error.strerror}") from None
     if (digest, task) not in _answers:
         _answers[digest, task] = _asked(model_dir, task)
     return _answers[digest, task]

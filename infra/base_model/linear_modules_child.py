@@ -17,9 +17,10 @@ from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
-from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
+from data_contracts.protocol.records.model_family import CAUSAL, DENOISING, FamilyTask
 from infra.base_model.heads import NotAHeadError, head_of
 from infra.base_model.model_class import misfit, model_class, model_options
+from infra.base_model.unet import empty_unet, is_adapted
 
 
 def main() -> int:
@@ -40,6 +41,8 @@ def main() -> int:
 
 def _model(folder: str, task: FamilyTask) -> tuple[Any, tuple[AdapterTarget, ...]]:
     """The model on the meta device, and the tensors of its head that the folder's files lack."""
+    if task.family == DENOISING:
+        return empty_unet(folder), ()
     local = {"trust_remote_code": False, "local_files_only": True}
     if task.family == CAUSAL:
         config = AutoConfig.from_pretrained(folder, **local)
@@ -66,15 +69,18 @@ def takes_lora(
     """(name, inputs, outputs) of modules on which PEFT puts LoRA, in the order of the model; and
     by the last part of a name what PEFT says of those on which it does not.
 
-    The output layer and modules of `head_tensors`, which are trained whole, are none of them.
+    The output layer and modules of `head_tensors`, which are trained whole, are none of them; of a
+    UNet the attention projections are.
     """
-    head = model.get_output_embeddings()
+    # diffusers' models have no output layer of this kind.
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     linear = [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
         and module is not head
         and f"{name}.weight" not in head_tensors
+        and is_adapted(model, name)
     ]
     try:
         return _adapted(model, linear), {}

@@ -15,7 +15,7 @@ from data_contracts.errors import SiloOperatorError
 from infra.base_model.folder_check import elements
 from infra.base_model.tokenizer_files import TOKENIZER_NAME, json_object
 from infra.base_model.weight_files import TensorHeader, Weights, read_weights
-from infra.disk.model_files import CONFIG_FILE
+from infra.disk.model_parts import CONFIG_FILE, is_pipeline
 
 Activation = Literal["fused", "composed", "relu"]
 """How many tensors an activation function keeps: one, four as `gelu_new` of GPT-2, its result."""
@@ -72,7 +72,20 @@ class ModelShape:
 
 
 def model_shape(model_dir: Path) -> ModelShape:
-    """The shape of the model in a folder; raises SiloOperatorError where it does not say it."""
+    """The shape of the model in a folder; raises SiloOperatorError where it does not say it.
+
+    Of a pipeline nothing is said: how much a UNet keeps for the backward pass was not measured on
+    one of a real size.
+    """
+    if is_pipeline(model_dir):
+        raise SiloOperatorError(
+            f"memory of training {model_dir}",
+            expected="a model of transformers, whose memory is planned by its layers",
+            found="a pipeline of diffusers, of which no plan is made",
+            action="set zero_stage, micro_batch and gradient_checkpointing in silo-agent.toml to "
+            "numbers and true or false, and watch the memory of the first round "
+            "(`silo-agent status --watch`)",
+        )
     return shape_of(
         json_object(model_dir / CONFIG_FILE),
         read_weights(model_dir),

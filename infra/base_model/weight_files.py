@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SiloOperatorError
+from infra.disk.model_parts import is_pipeline, parts_of
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+TRANSFORMERS, DIFFUSERS = "model", "diffusion_pytorch_model"
+"""What the files of weights are called by the library that wrote them."""
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library has it."""
@@ -55,16 +57,23 @@ Weights = dict[str, TensorHeader]
 """By the name of the tensor."""
 
 
-def read_weights(directory: Path) -> Weights:
-    """Every tensor that loading the model would read, by name.
+def read_weights(model_dir: Path) -> Weights:
+    """Every tensor that loading the model would read that is trained, by name; as `read_folder`."""
+    library = DIFFUSERS if is_pipeline(model_dir) else TRANSFORMERS
+    return read_folder(parts_of(model_dir).trained, library)
+
+
+def read_folder(directory: Path, library: str = TRANSFORMERS) -> Weights:
+    """The tensors of one model in a folder, as the `library` names its files.
 
     Raises SiloOperatorError naming the file that is missing, a pointer, cut off or damaged.
     """
-    whole, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
+    whole = directory / f"{library}.safetensors"
+    index = directory / f"{library}.safetensors.index.json"
     if whole.exists():
         return read_header(whole)
     if not index.exists():
-        raise _unusable(directory, f"{WEIGHTS_FILE}, or {INDEX_FILE} and its files", "neither")
+        raise _unusable(directory, f"{whole.name}, or {index.name} and its files", "neither")
     places = _weight_map(index)
     weights: Weights = {}
     for name in sorted(set(places.values())):

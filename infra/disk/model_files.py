@@ -13,8 +13,9 @@ import rfc8785
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import digest_of_bytes
 from infra.disk.file_digests import FileDigests
+from infra.disk.model_parts import CONFIG_FILE, PIPELINE_FILE
 
-CONFIG_FILE = "config.json"
+_TOP = {CONFIG_FILE, PIPELINE_FILE}
 _MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model"}
 _MODEL_NAMES = {"merges.txt", "vocab.txt"}
 _REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".pyc", ".so"}
@@ -54,8 +55,8 @@ def model_files(directory: Path) -> dict[str, Path]:
             raise _unusable(directory, "safetensors, JSON and text files only", name, action)
         if path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_NAMES:
             found[name] = path
-    if CONFIG_FILE not in found or not any(name.endswith(".safetensors") for name in found):
-        expected = "config.json and at least one .safetensors file"
+    if not _TOP.intersection(found) or not any(name.endswith(".safetensors") for name in found):
+        expected = f"{CONFIG_FILE}, or {PIPELINE_FILE} of a pipeline, and .safetensors files"
         raise _unusable(directory, expected, _instead(directory, found), _CONVERT)
     return found
 
@@ -65,7 +66,7 @@ def _instead(directory: Path, found: dict[str, Path]) -> str:
     others = sorted(p.name for p in directory.iterdir() if p.suffix in _OTHER_FORMATS)
     if others:
         return f"{others[0]}, weights in another format"
-    return "no config.json" if CONFIG_FILE not in found else "no weights"
+    return f"no {CONFIG_FILE}" if not _TOP.intersection(found) else "no weights"
 
 
 def _unusable(directory: Path, expected: str, found: str, action: str) -> SiloOperatorError:

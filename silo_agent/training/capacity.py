@@ -2,6 +2,7 @@
 
 import logging
 
+from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
 from infra.base_model.linear_modules import NoSuchModelError, linear_modules
 from silo_agent.config import SiloConfig
@@ -34,7 +35,7 @@ def _other_model(plan: RoundPlan, policy: PolicyFile, config: SiloConfig) -> str
         return None
     try:
         found = linear_modules(config.path(model.path), plan.task)
-    except NoSuchModelError as error:
+    except (NoSuchModelError, SiloOperatorError) as error:
         log.warning("base model %s as %s: %s", model.name, plan.task.family, error)
         return ""
     if set(plan.layout.pairs) <= set(found.modules) and plan.layout.wholes == found.head:

@@ -16,6 +16,7 @@ ModelFamily = Literal[
     "causal-lm", "masked-lm", "sequence-classification", "dual-encoder", "denoising"
 ]
 CAUSAL: ModelFamily = "causal-lm"
+DENOISING: ModelFamily = "denoising"
 MAX_CLASSES = 10_000
 
 FORMS_OF: dict[ModelFamily, tuple[str, ...]] = {

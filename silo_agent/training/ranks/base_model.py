@@ -14,15 +14,16 @@ from transformers import AutoTokenizer
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from infra.base_model.folder_check import misfit as tokens_misfit
 from infra.base_model.heads import NotAHeadError, head_of
 from infra.base_model.model_class import misfit, model_class, model_options, text_embeddings
+from infra.base_model.weights_check import misfit as tokens_misfit
+from infra.disk.model_parts import parts_of
 from silo_agent.training.ranks.conversation import ChatTokenizer
 
 
 def load_tokenizer(model_dir: Path) -> ChatTokenizer:
     """The tokenizer beside the base model."""
-    tokenizer: ChatTokenizer = _from_local(AutoTokenizer, model_dir)
+    tokenizer: ChatTokenizer = _from_local(AutoTokenizer, parts_of(model_dir).tokenizer)
     return tokenizer
 
 
@@ -33,18 +34,37 @@ def load_base_model(
 
     Raises SiloOperatorError when the folder holds none, or not all of its weights.
     """
-    # Ignored there, so that they can be named here.
-    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, loaded = _from_local(model_class(task), model_dir, **options | model_options(task))
+    options |= model_options(task)
+    model, loaded = _with_loading_info(model_class(task), model_dir, **options)
     if (why := misfit(model, task)) is not None:
         raise _no_model(model_dir, why)
+    return _whole_one(model, loaded, model_dir, whole)
+
+
+def load_whole(factory: Any, folder: Path, **options: Any) -> Any:
+    """A model of a class of transformers or diffusers, with all of its weights.
+
+    Raises SiloOperatorError as `load_base_model`.
+    """
+    model, loaded = _with_loading_info(factory, folder, **options)
+    return _whole_one(model, loaded, folder)
+
+
+def _with_loading_info(factory: Any, folder: Path, **options: Any) -> Any:
+    # Ignored there, so that they can be named here.
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    return _from_local(factory, folder, **options)
+
+
+def _whole_one(model: Any, loaded: Any, folder: Path, head: Collection[str] = ()) -> Any:
+    """The model, unless the loading has not found all of its weights but for a `head`."""
     tied = getattr(model, "all_tied_weights_keys", {})
     missing = sorted(set(loaded["missing_keys"]) - set(tied))
-    if missing and not (whole and _is_head(model, missing, whole)):
-        raise _not_whole(model_dir, f"no {missing[0]}, and {len(missing) - 1} more missing")
+    if missing and not (head and _is_head(model, missing, head)):
+        raise _not_whole(folder, f"no {missing[0]}, and {len(missing) - 1} more missing")
     if mismatched := sorted(loaded["mismatched_keys"]):
         name, found, expected = mismatched[0]
-        raise _not_whole(model_dir, f"{name} of shape {tuple(found)}, not {tuple(expected)}")
+        raise _not_whole(folder, f"{name} of shape {tuple(found)}, not {tuple(expected)}")
     return model
 
 

@@ -79,6 +79,7 @@ class LoraEngine:
         self._rank = dist.get_rank()
         self._device = loading_device(spec.device)
         self._family = family_of(spec.task)
+        self._family.load_beside(spec.model_dir, self._device)
         config = deepspeed_config(spec)
         self._stage_3_config = _stage_3_config(config) if spec.zero_stage == 3 else None
         model = load_lora_model(

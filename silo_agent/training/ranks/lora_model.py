@@ -22,15 +22,14 @@ from data_contracts.protocol.records.model_family import CAUSAL, CAUSAL_TASK, Fa
 from data_contracts.protocol.records.round_plan import TrainedFactors
 from silo_agent.training.engine_spec import PINNED, Device, HeldAs
 from silo_agent.training.ranks.base_model import (
-    load_base_model,
-    load_tokenizer,
-    require_fitting,
     together,
     whole_shape,
 )
 from silo_agent.training.ranks.devices import loading_device
+from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.packed_attention import compute_blocks_only
 from silo_agent.training.ranks.quantised import quantising, require_quantised
+from silo_agent.training.ranks.unet_model import is_unet, recompute_unet
 from silo_agent.training.ranks.zero_settings import numbers_left_whole
 
 ADAPTER_NAME = "default"
@@ -66,11 +65,10 @@ def load_lora_model(
     whole = [target.module for target in with_head.wholes]
     options = quantising(held, loading_device(device))
     with numbers_left_whole():
-        base = load_base_model(model_dir, task, whole, dtype=dtype, **options)
+        base = family_of(task).load_base(model_dir, whole, dtype=dtype, **options)
     _begin_head(base, with_head)
     _give_dimensions(base)
     require_quantised(base, held.base_weights)
-    require_fitting(base, load_tokenizer(model_dir))
     if device == "cpu":
         compute_blocks_only()
     try:
@@ -100,6 +98,9 @@ def recompute_activations(model: Any, *, partitioned: bool) -> None:
     newer one compares shapes with those of the first pass, when parameters were put together.
     Raises SiloOperatorError for a model that cannot do it.
     """
+    if is_unet(model.get_base_model()):
+        recompute_unet(model.get_base_model(), partitioned=partitioned)
+        return
     if not model.get_base_model().supports_gradient_checkpointing:
         raise SiloOperatorError(
             "base model of the plan",

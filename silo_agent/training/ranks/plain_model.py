@@ -20,6 +20,7 @@ class PlainModel:
     def __init__(self, job: EvaluationJob) -> None:
         self._device = single_device(job.device)
         self._family = family_of(job.task)
+        self._family.load_beside(job.model_dir, self._device)
         self._model = load_lora_model(
             job.model_dir, job.layout, job.device, residual=job.residual_layout, task=job.task
         )

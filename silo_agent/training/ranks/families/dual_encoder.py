@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from infra.base_model.picture_input import PictureInput, picture_input
 from silo_agent.training.ranks.base_model import together
-from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer, Conversation
+from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer
+from silo_agent.training.ranks.families.captions import Captions
 from silo_agent.training.ranks.families.encoder_rows import padded_rows
 from silo_agent.training.ranks.families.family import (
     Family,
@@ -32,7 +33,6 @@ from silo_agent.training.ranks.families.family import (
     Scores,
     SummedLoss,
     Telling,
-    Told,
 )
 from silo_agent.training.ranks.families.pictured import pictured
 from silo_agent.training.ranks.packed_sequence import (
@@ -42,8 +42,7 @@ from silo_agent.training.ranks.packed_sequence import (
     micro_batches,
 )
 from silo_agent.training.ranks.packing_check import TOLERANCES, relative_changes
-from silo_agent.training.ranks.plain_text import PlainIds, around, closed
-from silo_agent.training.ranks.record_text import RecordText
+from silo_agent.training.ranks.plain_text import around, closed
 
 BLOCK = 32
 """Held-out pairs that are told apart from each other, at least, where there are so many."""
@@ -169,24 +168,8 @@ def asked_for_pair(
     return Pair(ids, labels, sequence.positions, pixels)
 
 
-class _Captions(FamilyEncoder):
-    """One caption for each picture, as the tokenizer encloses it."""
-
+class _Captions(Captions):
     family = "dual-encoder"
-
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
-        self._ids = PlainIds(RecordText(tokenizer))
-        self._begin, self._end = around(tokenizer)
-
-    def captions(self, records: Sequence[str]) -> list[Told]:
-        """One piece each; None where nothing of it can be told."""
-        return [(self._told(*found),) for found in self._ids.of_many(records)]
-
-    def _told(self, ids: list[int] | None, spells: bool) -> Conversation | None:
-        if not ids:
-            return None
-        whole = [*self._begin, *ids, *self._end]
-        return Conversation(whole, whole, spells)
 
 
 def _of_batch(

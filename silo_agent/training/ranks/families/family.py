@@ -7,7 +7,7 @@ sums and no families.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -19,6 +19,7 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records.model_family import FORMS_OF, FamilyTask, ModelFamily
 from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks import packing_check
+from silo_agent.training.ranks.base_model import load_base_model, load_tokenizer, require_fitting
 from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
 from silo_agent.training.ranks.families.encoder_rows import keeps_rows_apart
 from silo_agent.training.ranks.packed_sequence import PackedSequence, Shown
@@ -107,6 +108,20 @@ class Family(ABC):
         The draw in it may depend on nothing but the numbers that it is given.
         """
         return None
+
+    def load_beside(self, model_dir: Path, device: torch.device) -> None:
+        """Load what the model cannot do without and nobody trains; nothing for most families.
+
+        It is frozen, whole on every rank and no part of the engine, so it is loaded before the
+        model, while nothing tells transformers to partition what it loads.
+        """
+        return
+
+    def load_base(self, model_dir: Path, whole: Collection[str], **options: Any) -> Any:
+        """The model that adapters sit on, as `load_base_model` has it."""
+        base = load_base_model(model_dir, self.task, whole, **options)
+        require_fitting(base, load_tokenizer(model_dir))
+        return base
 
     def step_loss(
         self, model: Any, own: Sequence[PackedSequence], size: int, device: torch.device

@@ -2,6 +2,7 @@
 
 from data_contracts.protocol.records.model_family import FamilyTask, ModelFamily
 from silo_agent.training.ranks.families.causal_lm import CausalLm
+from silo_agent.training.ranks.families.denoising import Denoising
 from silo_agent.training.ranks.families.dual_encoder import DualEncoder
 from silo_agent.training.ranks.families.family import Family
 from silo_agent.training.ranks.families.masked_lm import MaskedLm
@@ -12,6 +13,7 @@ FAMILIES: dict[ModelFamily, type[Family]] = {
     "masked-lm": MaskedLm,
     "sequence-classification": SequenceClassification,
     "dual-encoder": DualEncoder,
+    "denoising": Denoising,
 }
 
 
