@@ -1,6 +1,6 @@
-"""What is published of a pipeline's UNet: diffusers and PEFT load it, and predict what we measure."""
+"""Of a pipeline's UNet a folder is published that diffusers and PEFT load: both predict what was
+measured."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_diffusers_and_peft_predict_what_is_measured(
 def test_the_bytes_follow_from_the_adapter(tmp_path: Path, layout: AdapterLayout) -> None:
     one, other = (published(tmp_path / name, layout) for name in ("one", "other"))
     assert (one / DIFFUSERS_NAME).read_bytes() == (other / DIFFUSERS_NAME).read_bytes()
-    assert sorted(os.listdir(one)) == sorted(
+    assert sorted(path.name for path in one.iterdir()) == sorted(
         ["README.md", "adapter_config.json", "adapter_model.safetensors", DIFFUSERS_NAME]
     )
 

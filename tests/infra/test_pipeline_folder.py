@@ -1,4 +1,4 @@
-"""Folders of pipelines: what is sound, and what is refused by its name before anything is loaded."""
+"""Folders of pipelines: what is sound, and what is refused by its name; nothing is loaded."""
 
 import json
 import os

@@ -13,12 +13,13 @@ from silo_agent.training.run_files import RunFiles
 from tests.silo_agent.families.tiny_denoising import (
     OwnParts,
     PictureSilo,
+    heldout_of,
     make_picture_silo,
     sequences_of,
 )
 from tests.silo_agent.training.shared_ranks import KEEP_SECONDS, finished, train_in_shared_ranks
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 SETTINGS = {
     "zero-1": {"zero_stage": 1},
@@ -50,7 +51,7 @@ def results(silo: PictureSilo) -> dict[str, TrainingResult]:
 @pytest.fixture(scope="module")
 def expected(silo: PictureSilo) -> tuple[dict[str, np.ndarray], float, float]:
     """The adapter, and held-out losses before and after, by diffusers' own parts."""
-    train, heldout = sequences_of(silo)
+    train, heldout = sequences_of(silo), heldout_of(silo)
     own = OwnParts(silo)
     own.put(silo, None)
     before = own.errors(heldout).mean().item()

@@ -72,24 +72,38 @@ def make_picture_silo(root: Path) -> PictureSilo:
     )
 
 
-def sequences_of(silo: PictureSilo) -> tuple[Any, Any]:
-    """Those of all steps of the recipe in round 1, and of the held-out records."""
+def sequences_of(silo: PictureSilo) -> Any:
+    """Those of all steps of the recipe in round 1."""
+    from silo_agent.training.ranks.packing import pack_training
+
+    cache, rule = _told(silo)
+    count = RECIPE.local_steps * RECIPE.sequences_per_step
+    found, _ = pack_training(
+        cache.of(silo.train), rule, count=count, seed=RECIPE.seed, round_number=1
+    )
+    return found
+
+
+def heldout_of(silo: PictureSilo) -> Any:
+    """Those of the held-out records."""
+    from silo_agent.training.ranks.packing import pack_heldout
+
+    cache, rule = _told(silo)
+    return pack_heldout(cache.of(silo.heldout), rule, limit=64, seed=silo.layout.seed)
+
+
+def _told(silo: PictureSilo) -> tuple[Any, Any]:
     from silo_agent.training.ranks.base_model import load_tokenizer
     from silo_agent.training.ranks.families.denoising import Denoising
     from silo_agent.training.ranks.families.family import Telling
-    from silo_agent.training.ranks.packing import PackingRule, pack_heldout, pack_training
+    from silo_agent.training.ranks.packing import PackingRule
     from silo_agent.training.ranks.shard_cache import ShardCache
 
     family = Denoising(TASK)
     telling = Telling(silo.model_dir, "2026-01-01", PLACES)
-    cache = ShardCache(silo.root / "shards", family, telling, load_tokenizer)
     shown = family.shown(lambda: load_tokenizer(silo.model_dir), silo.model_dir)
-    rule = PackingRule(RECIPE.sequence_length, together=False, context=PLACES, shown=shown)
-    count = RECIPE.local_steps * RECIPE.sequences_per_step
-    train, _ = pack_training(
-        cache.of(silo.train), rule, count=count, seed=RECIPE.seed, round_number=1
-    )
-    return train, pack_heldout(cache.of(silo.heldout), rule, limit=64, seed=silo.layout.seed)
+    rule = PackingRule(PLACES, together=False, context=PLACES, shown=shown)
+    return ShardCache(silo.root / "told", family, telling, load_tokenizer), rule
 
 
 class OwnParts:
