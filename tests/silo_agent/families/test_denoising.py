@@ -34,6 +34,7 @@ from tests.silo_agent.families.told_samples import told
 from tests.tiny_pipelines import PLACES
 
 CPU = torch.device("cpu")
+DIGEST = "a" * 64
 SHAPE = PipelineShape(channels=4, latent_side=8, side=16, tokens=PLACES, timesteps=1000)
 
 
@@ -61,22 +62,23 @@ def model_of(silo: PictureSilo) -> Any:
 
 def test_what_is_drawn_follows_from_its_numbers_alone() -> None:
     draw = (2**40 + 3, 5, 7)
-    first, again = drawn(SHAPE, draw), drawn(SHAPE, draw)
+    first, again = drawn(SHAPE, draw, DIGEST), drawn(SHAPE, draw, DIGEST)
     assert np.array_equal(first.noise, again.noise)
     assert first.timesteps == again.timesteps and first.noise.shape == (1, 4, 8, 8)
     others = [(3, 5, 7), (2**40 + 3, 6, 7), (2**40 + 3, 5, 8)]
-    found = [drawn(SHAPE, other) for other in others] + [drawn(SHAPE, draw, place=1)]
+    found = [drawn(SHAPE, other, DIGEST) for other in others]
+    found += [drawn(SHAPE, draw, DIGEST, place=1), drawn(SHAPE, draw, "b" * 64)]
     assert all(not np.array_equal(first.noise, other.noise) for other in found)
-    many = np.concatenate([drawn(SHAPE, (1, 1, index)).timesteps for index in range(2000)])
+    many = np.concatenate([drawn(SHAPE, (1, 1, index), DIGEST).timesteps for index in range(2000)])
     assert many.min() < 5 and many.max() > 994 and many.max() < 1000
     assert abs(many.mean() - 499.5) < 4 * 288.7 / 2000**0.5, "all timesteps alike"
 
 
 def test_held_out_pictures_have_a_timestep_from_each_part_of_the_schedule() -> None:
     for index in range(50):
-        steps = drawn(SHAPE, (9, 0, index)).timesteps
+        steps = drawn(SHAPE, (9, 0, index), DIGEST).timesteps
         assert [int(step) // 250 for step in steps] == [0, 1, 2, 3]
-    few = drawn(replace(SHAPE, timesteps=2), (9, 0, 0)).timesteps
+    few = drawn(replace(SHAPE, timesteps=2), (9, 0, 0), DIGEST).timesteps
     assert few.tolist() == [0, 0, 1, 1]
 
 

@@ -3,10 +3,12 @@
 The loss of a picture is the mean squared error of the noise that the UNet predicts (Ho et al. 2020,
 equation 14), the mean over the numbers of a latent, so that a record counts 1 whatever its size.
 
-Noise and timestep follow from (seed, round, number of the sequence, place in it) alone, whatever
-rank has the sequence. In training one is drawn, of all timesteps alike. Of a held-out record there
-are several that are the same in all rounds, one from each of as many equal parts of the schedule:
-the loss differs between timesteps far more than between adapters.
+Noise and timestep follow from (seed, round, number of the sequence, place in it) and the bytes of
+the picture, whatever rank has the sequence. Without the picture all silos would draw the same noise
+in the same step: their errors would not average out, and their adapters look like copies of each
+other (docs/families/denoising.md). In training one is drawn, of all timesteps alike. Of a held-out
+record there are several that are the same in all rounds, one from each of as many equal parts of
+the schedule: the loss differs between timesteps far more than between adapters.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +27,7 @@ from infra.base_model.pipeline_check import PipelineShape, pipeline_shape
 from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer
 from silo_agent.training.ranks.families.captions import Captions
 from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Telling
-from silo_agent.training.ranks.families.pictured import pictured
+from silo_agent.training.ranks.families.pictured import pictured, records_of
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
 from silo_agent.training.ranks.packing_check import TOLERANCES, relative_changes
 from silo_agent.training.ranks.plain_text import around, closed
@@ -65,7 +67,8 @@ class NoisedPicture(PackedSequence):
     @property
     def draws(self) -> Draws:
         """One in training, several of a held-out record."""
-        return drawn(self.shape, self.origin.draw)
+        (record,) = records_of(self.origin)
+        return drawn(self.shape, self.origin.draw, record.sha256)
 
 
 class Denoising(Family):
@@ -152,10 +155,12 @@ class Denoising(Family):
         return self._loaded
 
 
-def drawn(shape: PipelineShape, draw: tuple[int, int, int], place: int = 0) -> Draws:
-    """What is drawn for the picture at a `place` of a sequence, by seed, round and its number."""
+def drawn(shape: PipelineShape, draw: tuple[int, int, int], digest: str, place: int = 0) -> Draws:
+    """What is drawn for the picture of this SHA-256, in hexadecimal, at a `place` of a sequence, by
+    seed, round and the sequence's number."""
     seed, round_number, index = draw
-    words = [seed & 0xFFFFFFFF, seed >> 32, round_number, index, place]
+    of_picture = [int(digest[start : start + 8], 16) for start in range(0, len(digest), 8)]
+    words = [seed & 0xFFFFFFFF, seed >> 32, round_number, index, place, *of_picture]
     rng = np.random.Generator(np.random.PCG64(words))
     count = HELDOUT_DRAWS if round_number == HELDOUT_ROUND else 1
     within = (np.arange(count) + rng.random(count)) / count

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_contracts.dataset.forms.image_text import CaptionedPicture
 from data_contracts.dataset.forms.record_index import RecordIndex
 from data_contracts.dataset.pictures.training_picture import training_picture
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence
@@ -31,12 +32,16 @@ def pictured(sequence: PackedSequence, origin: Origin, side: int) -> PicturedSeq
 
     Raises SiloOperatorError for a picture that is not what was checked.
     """
-    index = _index_of(origin.records)
-    found = (index.record(place) for place in origin.places)
-    pictures = [training_picture(each.path, each.sha256, side) for each in found]
+    pictures = [training_picture(each.path, each.sha256, side) for each in records_of(origin)]
     return PicturedSequence(
         sequence.token_ids, sequence.labels, sequence.positions, np.stack(pictures)
     )
+
+
+def records_of(origin: Origin) -> list[CaptionedPicture]:
+    """The records of a sequence, in their order."""
+    index = _index_of(origin.records)
+    return [index.record(place) for place in origin.places]
 
 
 @lru_cache(maxsize=FILES_AT_A_TIME)
