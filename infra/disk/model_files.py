@@ -56,7 +56,7 @@ def model_files(directory: Path) -> dict[str, Path]:
         if path.suffix in _MODEL_SUFFIXES or path.name in _MODEL_NAMES:
             found[name] = path
     if not _TOP.intersection(found) or not any(name.endswith(".safetensors") for name in found):
-        expected = f"{CONFIG_FILE}, or {PIPELINE_FILE} of a pipeline, and .safetensors files"
+        expected = f"{CONFIG_FILE}, or {PIPELINE_FILE}, and at least one .safetensors file"
         raise _unusable(directory, expected, _instead(directory, found), _CONVERT)
     return found
 
