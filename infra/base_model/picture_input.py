@@ -9,7 +9,7 @@ from typing import Any
 
 from data_contracts.errors import SiloOperatorError
 from infra.base_model.tokenizer_files import json_object
-from infra.disk.model_files import CONFIG_FILE
+from infra.disk.model_parts import CONFIG_FILE
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -1,5 +1,6 @@
 """What is drawn for pictures and told of captions, and the loss that comes of it."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.adapters.adapter_format import check_adapter
+from data_contracts.errors import FederationOperatorError, SiloOperatorError, UntrustedInputError
 from infra.base_model.pipeline_check import PipelineShape
 from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED
@@ -22,6 +24,7 @@ from silo_agent.training.ranks.lora_model import (
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.ranks.unet_model import load_unet
+from tests.aggregator.adapter_samples import layout_with, write_adapter
 from tests.silo_agent.families.tiny_denoising import (
     TASK,
     OwnParts,
@@ -194,6 +197,15 @@ def test_a_picture_that_was_exchanged_is_not_trained_on(
         each.write_bytes(each.read_bytes() + b"\0")
     with pytest.raises(SiloOperatorError, match="the bytes that were checked"):
         family.batch_loss(model_of(silo), [sequence], CPU)
+    shutil.rmtree(tmp_path / "train-pictures")
+    with pytest.raises(SiloOperatorError, match="no such picture"):
+        family.batch_loss(model_of(silo), [sequence], CPU)
+
+
+def test_an_adapter_of_another_family_is_rejected(silo: PictureSilo, tmp_path: Path) -> None:
+    other = write_adapter(tmp_path / "causal.safetensors", layout_with())
+    with pytest.raises(UntrustedInputError, match="those of the plan"):
+        check_adapter(other.path, silo.layout)
 
 
 def test_quantised_weights_are_refused_by_name(silo: PictureSilo) -> None:
