@@ -35,8 +35,9 @@ class Beside:
         the same latent in every round and on every rank, and no second draw adds to the loss.
         """
         pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents: torch.Tensor = self.vae.encode(pixels).latent_dist.mode()
-        return latents * self.vae.config.scaling_factor
+        mode = self.vae.encode(pixels).latent_dist.mode()
+        latents: torch.Tensor = mode * self.vae.config.scaling_factor
+        return latents
 
     @torch.no_grad()
     def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.errors import FederationOperatorError, SiloOperatorError, UntrustedInputError
-from infra.base_model.pipeline_check import PipelineShape
+from infra.base_model.pipeline_check import PipelineShape, pipeline_shape
 from silo_agent.training.ranks.base_model import load_tokenizer
 from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.families.denoising import Denoising, drawn, noised
@@ -23,7 +23,7 @@ from silo_agent.training.ranks.lora_model import (
 )
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence
 from silo_agent.training.ranks.starting_tensors import starting_tensors
-from silo_agent.training.ranks.unet_model import load_unet
+from silo_agent.training.ranks.unet_model import load_beside, load_unet
 from tests.aggregator.adapter_samples import layout_with, write_adapter
 from tests.silo_agent.families.tiny_denoising import (
     TASK,
@@ -155,6 +155,22 @@ def test_loss_and_gradients_are_those_of_diffusers_own_parts(
     measured = family.measured(model.eval(), held, CPU)
     assert measured.shape == (1, 1) and measured.dtype == torch.float64
     assert measured.item() == pytest.approx(own.errors([held]).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"])
+def test_noise_is_added_by_the_schedule_that_the_pipeline_samples_with(
+    silo: PictureSilo, tmp_path: Path, scheduler: str
+) -> None:
+    import diffusers
+
+    schedule = getattr(diffusers, scheduler)(
+        beta_schedule="scaled_linear", beta_start=0.001, beta_end=0.013
+    )
+    pipeline = shutil.copytree(silo.model_dir, tmp_path / "pipeline")
+    schedule.save_pretrained(pipeline / "scheduler")
+    assert pipeline_shape(pipeline).timesteps == 1000
+    found = load_beside(pipeline, CPU).alphas_cumprod
+    torch.testing.assert_close(found, schedule.alphas_cumprod, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("partitioned", [False, True])

@@ -14,6 +14,7 @@ the schedule: the loss differs between timesteps far more than between adapters.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ class Denoising(Family):
         beside = self._beside
         pictures = [each for each in sequences if isinstance(each, NoisedPicture)]
         draws = [each.draws for each in pictures]
-        repeats = torch.tensor([len(each.timesteps) for each in draws], device=device)
+        counts = [len(each.timesteps) for each in draws]
+        repeats = torch.tensor(counts, device=device)
         pixels = torch.from_numpy(np.stack([each.picture for each in pictures]))
         latents = beside.latents(pixels.to(device)).repeat_interleave(repeats, dim=0)
         states = beside.states(*_padded(pictures, device)).repeat_interleave(repeats, dim=0)
@@ -146,7 +148,8 @@ class Denoising(Family):
         noisy = beside.noised(latents, noise, timesteps)
         found = _predicted(model, noisy, timesteps, states)
         errors = (found.float() - noise).square().mean(dim=(1, 2, 3))
-        return torch.stack([part.mean() for part in errors.split(repeats.tolist())])
+        parts = errors.tensor_split(list(accumulate(counts))[:-1])
+        return torch.stack([part.mean() for part in parts])
 
     @property
     def _beside(self) -> Beside:
