@@ -1,6 +1,6 @@
 """What the draws of the family denoising do: `make bench-denoising`.
 
-On the tests' random pipeline, in one process, about three CPU minutes. First, how like the changes
+On the tests' random pipeline, in one process, about four CPU minutes. First, how like the changes
 of three silos are after eight steps: with draws that follow from the plan alone, which all silos
 share, and with the picture in them. Second, how far the held-out loss moves with other draws, for
 several numbers of timesteps, beside what training gains.

@@ -28,10 +28,11 @@ _CLASSES: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer": (),
     "scheduler": (),
 }
-"""Parts that have to be there, and what they may be; of a scheduler its schedule decides."""
+"""Parts that have to be there, and what they may be. Of a scheduler its schedule decides, of a
+tokenizer whether its ids fit the text encoder."""
 
 _OTHER_CONDITIONS = (
     *("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim"),
@@ -109,7 +110,7 @@ def _require_parts(model_dir: Path) -> None:
         kind = named[1] if isinstance(named, list) and len(named) == 2 else None
         if kind is None or (classes and kind not in classes):
             told = "none" if kind is None else str(kind)[:100]
-            raise _unusable(model_dir, f"a {name}, {' or '.join(classes) or 'of diffusers'}", told)
+            raise _unusable(model_dir, f"a {name}, {' or '.join(classes) or 'of any class'}", told)
         if name != "tokenizer":
             file = model_dir / name / (SCHEDULER_FILE if name == "scheduler" else CONFIG_FILE)
             if not file.is_file():
