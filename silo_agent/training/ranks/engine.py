@@ -75,8 +75,7 @@ class LoraEngine:
     """Trains one adapter at a time on this rank; every method is collective over the ranks."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        self.spec = spec
-        self._rank = dist.get_rank()
+        self.spec, self._rank = spec, dist.get_rank()
         self._device = loading_device(spec.device)
         self._family = family_of(spec.task)
         self._family.load_beside(spec.model_dir, self._device)
