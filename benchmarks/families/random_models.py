@@ -71,3 +71,65 @@ def write_tokenizer(folder: Path, captions: Sequence[str]) -> int:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
     return len(vocabulary)
+
+
+def write_pipeline(folder: Path, captions: Sequence[str]) -> Path:
+    """A Stable Diffusion of small parts with random weights, always the same: pictures of 32
+    pixels, latents of 16."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
+
+    words = write_tokenizer(folder / "tokenizer", captions)
+    text = CLIPTextConfig(
+        vocab_size=words,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+                up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+                block_out_channels=(16, 32),
+                norm_num_groups=8,
+                latent_channels=4,
+                sample_size=SIDE,
+            ),
+            text_encoder=CLIPTextModel(text),
+            tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+            unet=UNet2DConditionModel(
+                sample_size=SIDE // 2,
+                layers_per_block=1,
+                block_out_channels=(32, 64),
+                norm_num_groups=8,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                cross_attention_dim=64,
+                attention_head_dim=8,
+            ),
+            scheduler=DDPMScheduler(
+                beta_schedule="scaled_linear",
+                beta_start=0.00085,
+                beta_end=0.012,
+                clip_sample=False,
+                steps_offset=1,
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.save_pretrained(folder)
+    return folder

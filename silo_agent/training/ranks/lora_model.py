@@ -5,8 +5,9 @@ The LoRA configuration is built from the plan's adapter layout alone. Adapter te
 never trained.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.packed_attention import compute_blocks_only
 from silo_agent.training.ranks.quantised import quantising, require_quantised
 from silo_agent.training.ranks.unet_model import is_unet, recompute_unet
-from silo_agent.training.ranks.zero_settings import numbers_left_whole
 
 ADAPTER_NAME = "default"
 RESIDUAL_NAME = "residual"
@@ -64,7 +64,7 @@ def load_lora_model(
     with_head = layout if residual is None or layout.wholes else residual
     whole = [target.module for target in with_head.wholes]
     options = quantising(held, loading_device(device))
-    with numbers_left_whole():
+    with _numbers_left_whole():
         base = family_of(task).load_base(model_dir, whole, dtype=dtype, **options)
     _begin_head(base, with_head)
     _give_dimensions(base)
@@ -164,6 +164,15 @@ def _begin_head(base: Any, layout: AdapterLayout) -> None:
         with together([parameter]), torch.no_grad():
             values = torch.from_numpy(np.array(initial.module(target)[1]))
             parameter.copy_(values.reshape(parameter.shape))
+
+
+def _numbers_left_whole() -> AbstractContextManager[None]:
+    """Where DeepSpeed is not loaded, as in an evaluation alone, nothing is taken apart."""
+    if "deepspeed" not in sys.modules:
+        return nullcontext()
+    from silo_agent.training.ranks.zero_settings import numbers_left_whole
+
+    return numbers_left_whole()
 
 
 def _give_dimensions(base: Any) -> None:
