@@ -20,7 +20,11 @@ KEPT_BY: dict[Activation, int] = {"fused": 1, "relu": 1, "scaled": 2, "composed"
 """Tensors that an activation function keeps, as wide as the feed-forward part."""
 
 HOLES_SHARE = 0.65
-"""Of what layers pass through the heap (measured: 0.55 to 0.85, docs/memory.md)."""
+"""Of what layers pass through the heap (measured: 0.5 to 0.8, docs/memory.md)."""
+
+WEIGHT_PASSES = {"partitioned": 0.75, "quantised": 2.0}
+"""How often the weights of a layer count in the same way; where they are shared out the layer's own
+tensors take a part of the places that they leave (measured)."""
 
 LARGEST_IN_HEAP_BYTES = 32 * 2**20
 """glibc maps what is larger by itself, and gives it back (mallopt(3), M_MMAP_THRESHOLD)."""
@@ -60,8 +64,9 @@ def activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Par
 
 def holes(shape: ModelShape, work: Work, choice: Choice) -> int:
     """What lies free in the heap between tensors that stay, also where layers are computed again:
-    what passed through it once is not given back. Larger tensors are not in the heap. At stage 3
-    the weights of each layer pass through it too, and quantised ones in each pass."""
+    what passed through it once is not given back. Larger tensors are not in the heap, and scores of
+    attention, the largest of a layer, leave places in which the others fit. At stage 3 the weights
+    of each layer pass through it too, and quantised ones in each pass."""
     if work.device == "cuda":
         return 0
     return int(HOLES_SHARE * sum(_in_heap(tower) for tower in _towers(shape, work, choice)))
@@ -129,16 +134,22 @@ def _towers(shape: ModelShape, work: Work, choice: Choice) -> list[_Tower]:
     ]
 
 
-def _in_heap(tower: _Tower) -> int:
-    """What passes through the heap in a forward pass."""
+def _in_heap(tower: _Tower) -> float:
+    """What passes through the heap in a forward pass, as far as it leaves holes there."""
     shape, work = tower.shape, tower.work
-    sizes = ((tower.number * width, count) for width, count in tower.tensors())
-    in_heap = sum(size * count for size, count in sizes if size <= LARGEST_IN_HEAP_BYTES)
+    scores = shape.heads * tower.length if shape.keeps_scores else 0
+    kept = ((tower.number * width, count) for width, count in tower.tensors() if width != scores)
+    in_heap: float = sum(size * count for size, count in kept if size <= LARGEST_IN_HEAP_BYTES)
     matrix = shape.hidden * shape.feed_forward * FLOAT32_BYTES
     if matrix <= LARGEST_IN_HEAP_BYTES:
-        passes = 1 if tower.choice.zero_stage == 3 else 2 * (work.held.base_weights != "full")
-        in_heap += passes * shape.layer * work.number_bytes
+        in_heap += _weight_passes(work, tower.choice) * shape.layer * work.number_bytes
     return shape.layers * in_heap
+
+
+def _weight_passes(work: Work, choice: Choice) -> float:
+    if choice.zero_stage == 3:
+        return WEIGHT_PASSES["partitioned"]
+    return 0.0 if work.held.base_weights == "full" else WEIGHT_PASSES["quantised"]
 
 
 def _logits(shape: ModelShape, work: Work, choice: Choice) -> int:

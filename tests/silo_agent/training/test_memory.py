@@ -11,6 +11,7 @@ from silo_agent.training.activations_memory import (
     HOLES_SHARE,
     LARGEST_IN_HEAP_BYTES,
     LOGITS_AT_ONCE,
+    WEIGHT_PASSES,
 )
 from silo_agent.training.engine_spec import PINNED, BaseWeights, HeldAs
 from silo_agent.training.memory import (
@@ -182,7 +183,12 @@ def test_what_passes_through_the_heap_leaves_holes_in_it_and_larger_tensors_do_n
     assert holes(sequence_length=at) > holes(sequence_length=at + 1), "gates are not in it"
     assert holes(device="cuda") == 0
     whole = part(estimate(SHAPE, work(), Choice(3)), "holes")
-    assert whole - holes() == pytest.approx(HOLES_SHARE * LAYERS * 4 * SHAPE.layer, abs=1)
+    weights = WEIGHT_PASSES["partitioned"] * LAYERS * 4 * SHAPE.layer
+    assert whole - holes() == pytest.approx(HOLES_SHARE * weights, abs=1)
+    scores = replace(SHAPE, keeps_scores=True)
+    mask = LENGTH * FLOAT32_BYTES * LAYERS * (4 + LENGTH)
+    without = part(estimate(scores, work(), STAGE_2), "holes")
+    assert holes() - without == pytest.approx(HOLES_SHARE * mask, abs=1), "scores leave room"
 
 
 def test_each_stage_partitions_more() -> None:

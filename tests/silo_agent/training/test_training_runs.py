@@ -91,6 +91,13 @@ def test_credentials_of_the_agent_stay_with_it(resumed: Resumed) -> None:
     assert not any(CREDENTIAL in environment for environment in environments)
 
 
+def test_the_heap_of_every_process_keeps_no_ends_of_tensors_apart(resumed: Resumed) -> None:
+    tunables = [each["GLIBC_TUNABLES"].split(":") for each in resumed.watched.environments]
+    assert len(tunables) >= 3
+    wanted = {"glibc.malloc.tcache_count=0", "glibc.malloc.mxfast=0"}
+    assert all(wanted <= set(each) for each in tunables)
+
+
 def test_training_lowers_the_heldout_loss(zero_2: TrainingResult, zero_2_job: TrainingJob) -> None:
     assert nats(zero_2.local) < nats(zero_2.starting) - 0.5
     assert zero_2.last_step_loss < zero_2.first_step_loss - 0.5
