@@ -127,7 +127,7 @@ def test_what_a_configuration_does_not_say_is_named(key: str) -> None:
 
 
 def clip_weights() -> Weights:
-    found = {"text_model.embeddings.token_embedding.weight": (100, 32)}
+    found: dict[str, tuple[int, ...]] = {"text_model.embeddings.token_embedding.weight": (100, 32)}
     for tower, layers, width in (("text_model", 2, 32), ("vision_model", 3, 64)):
         for n in range(layers):
             found |= {

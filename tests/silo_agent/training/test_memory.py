@@ -314,7 +314,7 @@ def test_a_tower_for_pictures_is_counted_with_the_tokens_of_a_picture() -> None:
     with_pictures = QUERY_AND_VALUE.model_copy(
         update={"targets": QUERY_AND_VALUE.targets + looking}
     )
-    pair = {"family": "dual-encoder", "layout": with_pictures}
+    pair: dict[str, Any] = {"family": "dual-encoder", "layout": with_pictures}
     tensors = 2 * 48 + 4 * 48 + 4 + 17 + 3 * INNER + HIDDEN + RANK
     more = 17 * FLOAT32_BYTES * (5 * tensors + 2 * 48)
     assert kept(shape=both, **pair) - kept() == more
