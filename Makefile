@@ -64,8 +64,8 @@ bench-contracts: $(READY) ## measure the data gate; writes .consortia/bench/cont
 bench-models: $(READY) ## which architectures keep packed conversations apart; writes .consortia/bench/base-models.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.base_models
 
-bench-memory: $(READY) ## estimated and measured memory of three models at all stages; writes .consortia/bench/memory.json
-	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.memory
+bench-memory: $(READY) ## estimated and measured memory of six models at all stages (QUICK=1: at stage 2); writes .consortia/bench/memory.json
+	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.memory $(if $(filter 1,$(QUICK)),--quick)
 
 bench-families: $(READY) ## every family as a federation of three silos against base, local and central training, and personal adapters (QUICK=1: short); writes .consortia/bench/families.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.families $(if $(filter 1,$(QUICK)),--quick)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import random_model
+from benchmarks.memory_material import random_model
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.engine_spec import HeldAs

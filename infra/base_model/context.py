@@ -12,11 +12,15 @@ LEAST = 16
 
 
 def context_tokens(model_dir: Path) -> int | None:
+    """As `stated_context` of the model in a folder."""
+    return stated_context(json_object(parts_of(model_dir).text_config))
+
+
+def stated_context(config: dict[str, Any]) -> int | None:
     """None where the model is made for any length, or does not say.
 
     A model with learned positions fails beyond it, one with others has never been trained there.
     """
-    config = json_object(parts_of(model_dir).text_config)
     text = config.get("text_config")
     parts: tuple[dict[str, Any], ...] = (text if isinstance(text, dict) else {}, config)
     found = (part.get(name) for part in parts for name in _NAMES)

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_contracts.errors import SiloOperatorError
+from infra.base_model.context import stated_context
 from infra.base_model.folder_check import elements
 from infra.base_model.tokenizer_files import TOKENIZER_NAME, json_object
 from infra.base_model.weight_files import TensorHeader, Weights, read_weights
 from infra.disk.model_parts import CONFIG_FILE, is_pipeline
 
-Activation = Literal["fused", "composed", "relu"]
-"""How many tensors an activation function keeps: one, four as `gelu_new` of GPT-2, its result."""
+Activation = Literal["fused", "scaled", "composed", "relu"]
+"""How many tensors an activation function keeps: one, two as `quick_gelu` of CLIP, four as
+`gelu_new` of GPT-2, its result."""
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
@@ -31,8 +33,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "expert": ("moe_intermediate_size",),
 }
 _ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation")
-_ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop")
-_RESIDUAL_DROPOUT = ("resid_pdrop", "hidden_dropout", "resid_dropout")
+_ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+_RESIDUAL_DROPOUT = ("resid_pdrop", "hidden_dropout", "resid_dropout", "hidden_dropout_prob")
+PICTURES = "vision_model."
+"""What the tensors of the tower begin with that takes pictures, where a model has two."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 _GATE = re.compile(r"(gate_proj|gate_up_proj|\.w1|\.w3|wi_0)(\.weight)?$")
 _NORM = re.compile(r"(norm\w*|ln_\w+|ln\w*)\.weight$")
@@ -47,7 +51,9 @@ class ModelShape:
     of all its experts. `largest` is the largest tensor and `layer` the weights of one layer.
     `linear` are the matrices of the layers, of which experts are none: what can be quantised.
     `file_bytes` are those of all weights as they lie on the disk, `stored_bits` those of one.
-    `tokenizer_bytes` is the size of its vocabulary's file.
+    `tokenizer_bytes` is the size of its vocabulary's file. `context` are the tokens that it was
+    made for, None without a limit. Of a model that has a tower for pictures beside the one for text
+    `pictures` is that one, with the tokens of a picture as its `context`: patches and one more.
     """
 
     parameters: int
@@ -69,6 +75,13 @@ class ModelShape:
     has_residual_dropout: bool
     is_softcapped: bool
     tokenizer_bytes: int
+    context: int | None = None
+    pictures: "ModelShape | None" = None
+
+    @property
+    def towers(self) -> "tuple[ModelShape, ...]":
+        """This one, and the one for pictures."""
+        return (self,) if self.pictures is None else (self, self.pictures)
 
 
 def model_shape(model_dir: Path) -> ModelShape:
@@ -103,7 +116,10 @@ def shape_of(
     layers, hidden, heads = (_needed(parts, key, where) for key in ("layers", "hidden", "heads"))
     vocabulary = _needed(parts, "vocabulary", where)
     attention = heads * int(_number(parts, _NAMES["head_size"]) or hidden // heads)
+    pictures = _pictures(config, weights, where)
     first = {name: tensor for name, tensor in weights.items() if _place(name) == 0}
+    if pictures is not None:
+        first = {name: first[name] for name in first if not name.startswith(PICTURES)}
     norms = [tensor.elements for name, tensor in first.items() if _NORM.search(name)]
     drops_attention = _number(parts, _ATTENTION_DROPOUT, float) or 0
     softcap = _number(parts, ("attn_logit_softcapping",), float) or 0
@@ -127,7 +143,26 @@ def shape_of(
         has_residual_dropout=(_number(parts, _RESIDUAL_DROPOUT, float) or 0) > 0,
         is_softcapped=(_number(parts, ("final_logit_softcapping",), float) or 0) > 0,
         tokenizer_bytes=tokenizer_bytes,
+        context=stated_context(config),
+        pictures=pictures,
     )
+
+
+def _pictures(config: dict[str, Any], weights: Weights, where: Path) -> ModelShape | None:
+    """The tower for pictures; None where there is none beside one for text."""
+    vision = config.get("vision_config")
+    tower = {name: each for name, each in weights.items() if name.startswith(PICTURES)}
+    if not isinstance(vision, dict) or not tower:
+        return None
+    side, patch = (_number([vision], (name,)) for name in ("image_size", "patch_size"))
+    tokens = int((side or 0) // (patch or 1)) ** 2 + 1
+    words = {"vocab_size": 1, "max_position_embeddings": tokens}
+    return shape_of({**vision, **words}, _unnamed(tower), tokenizer_bytes=0, where=where)
+
+
+def _unnamed(tower: Weights) -> Weights:
+    """Under the names that they have in the tower."""
+    return {name.removeprefix(PICTURES): tensor for name, tensor in tower.items()}
 
 
 def _feed_forward(parts: list[dict[str, Any]], hidden: int) -> int:
@@ -142,6 +177,8 @@ def _activation(parts: list[dict[str, Any]]) -> Activation:
     name = next((str(part[key]) for part in parts for key in _ACTIVATIONS if key in part), "")
     if name.startswith("relu"):
         return "relu"
+    if name == "quick_gelu":
+        return "scaled"
     return "composed" if name in ("gelu_new", "gelu_fast", "gelu_python") else "fused"
 
 

@@ -16,10 +16,10 @@ from silo_agent.config import SiloConfig
 from silo_agent.policy.policy_file import AllowedModel, Limits
 from silo_agent.readiness.checklist import Item, of_fault, there, wrong
 from silo_agent.readiness.facts import Facts
-from silo_agent.training.memory import Choice, Work
 from silo_agent.training.memory_plan import MemoryPlan, memory_plan, sequences_per_rank
 from silo_agent.training.memory_room import gigabytes, room_of
 from silo_agent.training.precision import held_as
+from silo_agent.training.rank_work import Choice, Work
 
 NAME = "memory"
 SETTINGS = "zero_stage, micro_batch and gradient_checkpointing in silo-agent.toml"

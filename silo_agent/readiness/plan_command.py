@@ -24,11 +24,11 @@ from silo_agent.readiness.base_model import known_modules
 from silo_agent.readiness.facts import look
 from silo_agent.readiness.memory import by_hand, choice_words, there_is
 from silo_agent.training.engine_spec import Stage
-from silo_agent.training.memory import Choice
 from silo_agent.training.memory_plan import MemoryPlan, memory_plan, stages_of
 from silo_agent.training.memory_room import gigabytes
 from silo_agent.training.own_steps import steps_words
 from silo_agent.training.precision import held_words
+from silo_agent.training.rank_work import Choice
 
 NAME_WIDTH = 48
 console = plain_console()

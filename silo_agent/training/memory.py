@@ -12,18 +12,11 @@ from typing import Literal
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.round_plan import TrainedFactors
 from infra.base_model.model_shape import ModelShape
-from silo_agent.training.engine_spec import (
-    PINNED,
-    Device,
-    HeldAs,
-    Offload,
-    Stage,
-    measuring_stage,
-)
-from silo_agent.training.lora_inputs import lora_inputs
+from silo_agent.training.activations_memory import Part, activations, holes
+from silo_agent.training.engine_spec import PINNED, Device, measuring_stage
+from silo_agent.training.rank_work import Choice, Work
 from silo_agent.training.weights_memory import (
     FLOAT32_BYTES,
-    NUMBER_BYTES,
     QUANTISER_BYTES,
     base_bytes,
     linear_bytes,
@@ -38,56 +31,6 @@ VOCABULARY_FACTOR = 14
 
 RECORD_TOKEN_BYTES = 4
 """A token in the mapped file of the records; the kernel can let go of its page."""
-
-LOGITS_AT_ONCE = 3
-"""Backward of cross entropy: log-probabilities, their gradient, and that of the logits."""
-
-SOFTCAP_LOGITS = 1
-HOLES_SHARE = 0.65
-"""Of what layers pass through the heap (measured: 0.55 to 0.85, docs/memory.md)."""
-
-LARGEST_IN_HEAP_BYTES = 32 * 2**20
-"""glibc maps what is larger by itself, and gives it back (mallopt(3), M_MMAP_THRESHOLD)."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a rank trains, as a plan and a silo say it; lengths and counts in tokens.
-
-    `round_tokens` are those of all packed sequences of a round, which every rank holds.
-    """
-
-    layout: AdapterLayout
-    residual_layout: AdapterLayout | None
-    trained: TrainedFactors
-    sequence_length: int
-    round_tokens: int
-    ranks: int
-    device: Device
-    held: HeldAs
-
-    @property
-    def number_bytes(self) -> int:
-        """Of a weight that is not quantised, and of an activation."""
-        return NUMBER_BYTES[self.held.precision]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a silo can do to make its work fit."""
-
-    zero_stage: Stage = 2
-    micro_batch: int = 1
-    gradient_checkpointing: bool = False
-    offload: Offload = "none"
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of a rank's memory, under the name by which it is shown."""
-
-    name: str
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -127,7 +70,7 @@ def training_estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate
         records,
         Part("base weights, while they are read", _loading(shape, work, choice)),
     )
-    kept, passing = _activations(shape, work, choice)
+    kept, passing = activations(shape, work, choice)
     training = (
         libraries,
         records,
@@ -135,7 +78,7 @@ def training_estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate
         Part("adapter, gradients, optimizer", _trained(work, choice)),
         Part("communication buckets", _buckets(work)),
         Part("activations kept for the backward pass", kept),
-        Part("holes that they leave in the heap", _holes(shape, work, choice)),
+        Part("holes that they leave in the heap", holes(shape, work, choice)),
         passing,
     )
     moments = (Estimate("training", training), Estimate("loading", loading))
@@ -144,7 +87,7 @@ def training_estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate
 
 def _measuring(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
     """A forward pass of one sequence, of which nothing is kept; or what it is loaded with."""
-    _, passing = _activations(shape, work, choice)
+    _, passing = activations(shape, work, choice)
     weights, loading = _weights(shape, work, choice), _loading(shape, work, choice)
     parts = (
         Part("interpreter, libraries, tokenizer", _libraries(shape, work)),
@@ -198,7 +141,7 @@ def _weights(shape: ModelShape, work: Work, choice: Choice) -> int:
 
 
 def _gathered(shape: ModelShape) -> int:
-    return max(shape.largest, shape.layer)
+    return max(shape.largest, *(tower.layer for tower in shape.towers))
 
 
 def _trained(work: Work, choice: Choice) -> int:
@@ -225,76 +168,3 @@ def _buckets(work: Work) -> int:
     """Gradients on their way; the bucket is as large as they are, twice on GPUs."""
     copies = 2 if work.device == "cuda" else 1
     return copies * parameters_of(work.layout, work.trained) * work.number_bytes
-
-
-def _activations(shape: ModelShape, work: Work, choice: Choice) -> tuple[int, Part]:
-    """What the forward pass leaves behind, and the larger of what comes on top of it: the logits
-    with their gradients, or one layer in its backward pass."""
-    tokens = choice.micro_batch * work.sequence_length
-    number = tokens * work.number_bytes
-    layer = number * sum(width * count for width, count in _tensors(shape, work, choice))
-    working = number * (3 * shape.feed_forward + 3 * shape.hidden)
-    if shape.keeps_scores:
-        working += 2 * number * shape.heads * work.sequence_length
-    kept = shape.layers * layer
-    if choice.gradient_checkpointing:
-        kept, working = shape.layers * number * shape.hidden, working + layer
-    # The mask of all layers, embeddings and the last norm; and what goes into a trained head.
-    heads = sum(each.in_features for each in work.layout.wholes if each.whole == "matrix")
-    kept += number * (2 * shape.hidden + heads)
-    passing = (
-        Part(
-            f"logits of {shape.vocabulary:,} words and their gradients",
-            _logits(shape, work, choice),
-        ),
-        Part("a layer in its backward pass", working),
-    )
-    return kept, max(passing, key=lambda part: part.size_bytes)
-
-
-def _holes(shape: ModelShape, work: Work, choice: Choice) -> int:
-    """What lies free in the heap between tensors that stay, also where layers are computed again:
-    what passed through it once is not given back. Larger tensors are not in the heap. At stage 3
-    the weights of each layer pass through it too, and quantised ones in each pass."""
-    if work.device == "cuda":
-        return 0
-    tokens = choice.micro_batch * work.sequence_length
-    sizes = ((tokens * work.number_bytes * width, n) for width, n in _tensors(shape, work, choice))
-    in_heap = sum(size * number for size, number in sizes if size <= LARGEST_IN_HEAP_BYTES)
-    matrix = shape.hidden * shape.feed_forward * FLOAT32_BYTES
-    if matrix <= LARGEST_IN_HEAP_BYTES:
-        passes = 1 if choice.zero_stage == 3 else 2 if work.held.base_weights != "full" else 0
-        in_heap += passes * shape.layer * work.number_bytes
-    return int(HOLES_SHARE * shape.layers * in_heap)
-
-
-def _logits(shape: ModelShape, work: Work, choice: Choice) -> int:
-    """Logits are float32 everywhere."""
-    copies = LOGITS_AT_ONCE + SOFTCAP_LOGITS * shape.is_softcapped
-    tokens = choice.micro_batch * work.sequence_length
-    half = tokens * shape.vocabulary * 2 if work.number_bytes == 2 else 0
-    return copies * tokens * shape.vocabulary * FLOAT32_BYTES + half
-
-
-def _tensors(shape: ModelShape, work: Work, choice: Choice) -> list[tuple[int, int]]:
-    """What one layer keeps: numbers a token of a kind of tensor, and how many of that kind."""
-    width, inner, attention = shape.hidden, shape.feed_forward, shape.attention_width
-    length = work.sequence_length
-    # Inputs of norms; query, key, value and output.
-    kept = [(width, shape.norms), (attention, shape.head_norms + 4)]
-    if shape.keeps_scores:
-        # Scores, their dropout, and what it left.
-        kept.append((shape.heads * length, 3))
-    else:
-        # The mask is made float32 again in each layer.
-        kept += [(shape.heads, 1), (length, 1)]
-    if shape.has_residual_dropout:
-        kept.append((width, 2))
-    if shape.is_gated:
-        kept.append((inner, 3))
-    else:
-        kept.append((inner, 4 if shape.activation == "composed" else 1))
-    if work.trained != "b" or choice.zero_stage == 3:
-        kept += lora_inputs(shape, work.layout.pairs)
-    kept.append((work.layout.rank, max(1, len(work.layout.pairs) // shape.layers)))
-    return kept

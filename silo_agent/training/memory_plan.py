@@ -19,12 +19,13 @@ from silo_agent.config import SiloConfig, TrainingSection
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.policy_file import PolicyFile
 from silo_agent.training.engine_spec import PINNED, EngineSpec, HeldAs, Stage
-from silo_agent.training.memory import Choice, Estimate, Work, estimate
+from silo_agent.training.memory import Estimate, estimate
 from silo_agent.training.memory_room import Room, gigabytes, room_of
 from silo_agent.training.offload import require_offload
 from silo_agent.training.own_steps import own_recipe
 from silo_agent.training.precision import held_as
 from silo_agent.training.quantisation import require_quantisation
+from silo_agent.training.rank_work import Choice, Work
 
 OFF = PersonalSection()
 STAGES: tuple[Stage, ...] = (1, 2, 3)
@@ -145,6 +146,7 @@ def work_of(
         ranks=training.ranks,
         device=training.device,
         held=held,
+        family=plan.learned.family,
     )
 
 
@@ -240,6 +242,7 @@ def rank_bytes(spec: EngineSpec, sequence_length: int, round_tokens: int) -> int
         ranks=spec.ranks,
         device=spec.device,
         held=spec.held,
+        family=spec.task.family,
     )
     choice = Choice(spec.zero_stage, spec.micro_batch, spec.gradient_checkpointing, spec.offload)
     try:

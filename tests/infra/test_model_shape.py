@@ -12,6 +12,36 @@ from infra.base_model.weight_files import TensorHeader, Weights
 from tests.model_folders import WORDS, tensors_of_llama, write_model_folder
 from tests.tiny_model import HIDDEN, INTERMEDIATE, LAYERS
 
+BERT: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_attention_heads": 3,
+    "vocab_size": 100,
+    "hidden_act": "gelu",
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_dropout_prob": 0.1,
+    "max_position_embeddings": 64,
+}
+TOWER: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_size": 32,
+    "intermediate_size": 80,
+    "hidden_act": "quick_gelu",
+    "attention_dropout": 0.0,
+}
+CLIP: dict[str, Any] = {
+    "text_config": {**TOWER, "vocab_size": 100, "max_position_embeddings": 77},
+    "vision_config": {
+        **TOWER,
+        "num_hidden_layers": 3,
+        "hidden_size": 64,
+        "image_size": 40,
+        "patch_size": 8,
+    },
+}
+
 GPT2: dict[str, Any] = {
     "n_layer": 2,
     "n_embd": 48,
@@ -94,3 +124,42 @@ def test_what_a_configuration_does_not_say_is_named(key: str) -> None:
     stated = {name: value for name, value in GPT2.items() if name != key}
     with pytest.raises(SiloOperatorError, match=rf"config\.json.*{key}.*memory cannot be planned"):
         shape_of(stated, gpt2_weights(), tokenizer_bytes=0, where=Path("gpt2"))
+
+
+def clip_weights() -> Weights:
+    found: dict[str, tuple[int, ...]] = {"text_model.embeddings.token_embedding.weight": (100, 32)}
+    for tower, layers, width in (("text_model", 2, 32), ("vision_model", 3, 64)):
+        for n in range(layers):
+            found |= {
+                f"{tower}.encoder.layers.{n}.layer_norm1.weight": (width,),
+                f"{tower}.encoder.layers.{n}.layer_norm2.weight": (width,),
+                f"{tower}.encoder.layers.{n}.mlp.fc1.weight": (80, width),
+            }
+    return {name: TensorHeader("F32", shape) for name, shape in found.items()}
+
+
+def test_a_bert_drops_out_and_was_made_for_a_length() -> None:
+    shape = shape_of(BERT, {}, tokenizer_bytes=0, where=Path("bert"))
+    assert shape.keeps_scores and shape.has_residual_dropout
+    assert (shape.is_gated, shape.activation, shape.context) == (False, "fused", 64)
+    assert shape.towers == (shape,)
+
+
+def test_a_clip_has_a_tower_for_text_and_one_for_pictures() -> None:
+    weights = clip_weights()
+    shape = shape_of(CLIP, weights, tokenizer_bytes=0, where=Path("clip"))
+    assert (shape.layers, shape.hidden, shape.norms, shape.context) == (2, 32, 2, 77)
+    assert shape.activation == "scaled" and not shape.keeps_scores
+    assert shape.layer == 2 * 32 + 80 * 32
+    assert shape.parameters == sum(tensor.elements for tensor in weights.values())
+    pictures = shape.pictures
+    assert pictures is not None and shape.towers == (shape, pictures)
+    assert (pictures.layers, pictures.hidden, pictures.feed_forward) == (3, 64, 80)
+    assert pictures.context == 5 * 5 + 1, "patches, and one for the picture"
+    assert pictures.layer == 2 * 64 + 80 * 64
+
+
+def test_a_causal_model_that_also_sees_has_no_tower_of_its_own_for_it() -> None:
+    seeing = GPT2 | {"vision_config": {"hidden_size": 5}}
+    shape = shape_of(seeing, gpt2_weights(), tokenizer_bytes=0, where=Path("gpt2"))
+    assert shape == shape_of(GPT2, gpt2_weights(), tokenizer_bytes=0, where=Path("gpt2"))

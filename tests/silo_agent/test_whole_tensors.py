@@ -24,8 +24,9 @@ from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.engine_spec import PINNED
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.layout import rest_file, starting_file
-from silo_agent.training.memory import Choice, estimate, parameters_of, whole_parameters
+from silo_agent.training.memory import estimate, parameters_of, whole_parameters
 from silo_agent.training.memory_plan import work_of
+from silo_agent.training.rank_work import Choice
 from silo_agent.training.ranks.starting_tensors import starting_tensors, widened_tensors
 from tests.aggregator.federation_samples import federation
 from tests.data_contracts.whole_samples import (

@@ -36,6 +36,9 @@ _FIXED = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    # glibc's aligned requests cut ends off, and keep these apart for small ones: the place that a
+    # tensor leaves is then too short for the next of its size (docs/decisions/0032).
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
     # Nothing is compiled here; else an optimizer of DeepSpeed that is not used loads the compiler.
     "TORCHDYNAMO_DISABLE": "1",
     **TORCHRUN_VARIABLES,

@@ -7,19 +7,22 @@ import pytest
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from infra.base_model.model_shape import ModelShape
-from silo_agent.training.engine_spec import PINNED, BaseWeights, HeldAs
-from silo_agent.training.memory import (
+from silo_agent.training.activations_memory import (
     HOLES_SHARE,
     LARGEST_IN_HEAP_BYTES,
-    LIBRARIES_BYTES,
     LOGITS_AT_ONCE,
-    Choice,
+    WEIGHT_PASSES,
+)
+from silo_agent.training.engine_spec import PINNED, BaseWeights, HeldAs
+from silo_agent.training.memory import (
+    LIBRARIES_BYTES,
     Estimate,
-    Work,
     estimate,
     parameters_of,
     training_estimate,
 )
+from silo_agent.training.rank_work import Choice, Work
+from silo_agent.training.ranks.families.masked_lm import ASKED
 from silo_agent.training.weights_memory import (
     FLOAT32_BYTES,
     base_bytes,
@@ -180,7 +183,12 @@ def test_what_passes_through_the_heap_leaves_holes_in_it_and_larger_tensors_do_n
     assert holes(sequence_length=at) > holes(sequence_length=at + 1), "gates are not in it"
     assert holes(device="cuda") == 0
     whole = part(estimate(SHAPE, work(), Choice(3)), "holes")
-    assert whole - holes() == pytest.approx(HOLES_SHARE * LAYERS * 4 * SHAPE.layer, abs=1)
+    weights = WEIGHT_PASSES["partitioned"] * LAYERS * 4 * SHAPE.layer
+    assert whole - holes() == pytest.approx(HOLES_SHARE * weights, abs=1)
+    scores = replace(SHAPE, keeps_scores=True)
+    mask = LENGTH * FLOAT32_BYTES * LAYERS * (4 + LENGTH)
+    without = part(estimate(scores, work(), STAGE_2), "holes")
+    assert holes() - without == pytest.approx(HOLES_SHARE * mask, abs=1), "scores leave room"
 
 
 def test_each_stage_partitions_more() -> None:
@@ -275,3 +283,42 @@ def test_what_is_trained_quantised_is_measured_in_full_and_that_has_to_fit_too()
 def test_a_longer_round_has_more_records() -> None:
     short, long = (estimate(SHAPE, work(round_tokens=n), Choice()) for n in (0, 10**6))
     assert long.total_bytes - short.total_bytes == part(long, "tokens of the round") > 0
+
+
+def test_a_masked_model_computes_logits_of_all_tokens_and_asks_a_few() -> None:
+    found = estimate(SHAPE, work(family="masked-lm"), STAGE_2)
+    whole = LENGTH * 50_000 * FLOAT32_BYTES
+    assert part(found, "logits") == pytest.approx((1 + ASKED * LOGITS_AT_ONCE) * whole, abs=1)
+
+
+def test_classes_and_pairs_have_no_logits_to_speak_of() -> None:
+    for family in ("sequence-classification", "dual-encoder"):
+        found = estimate(SHAPE, work(family=family), STAGE_2)
+        assert part(found, "a layer in its backward pass") > 0
+
+
+def test_rows_of_one_record_are_no_longer_than_the_model_was_made_for() -> None:
+    short = replace(SHAPE, context=LENGTH // 2)
+    alone, half = (work(family="masked-lm", sequence_length=n) for n in (LENGTH, LENGTH // 2))
+    assert estimate(short, alone, STAGE_2) == estimate(short, half, STAGE_2)
+    assert kept(shape=short) == kept(), "conversations that share a row may be longer together"
+
+
+def test_a_tower_for_pictures_is_counted_with_the_tokens_of_a_picture() -> None:
+    pictures = replace(SHAPE, layers=5, hidden=48, attention_width=48, context=17)
+    both = replace(SHAPE, pictures=pictures)
+    looking = tuple(
+        target.model_copy(update={"module": f"vision_model.{target.module}"})
+        for target in QUERY_AND_VALUE.targets
+    )
+    with_pictures = QUERY_AND_VALUE.model_copy(
+        update={"targets": QUERY_AND_VALUE.targets + looking}
+    )
+    pair: dict[str, Any] = {"family": "dual-encoder", "layout": with_pictures}
+    tensors = 2 * 48 + 4 * 48 + 4 + 17 + 3 * INNER + HIDDEN + RANK
+    more = 17 * FLOAT32_BYTES * (5 * tensors + 2 * 48)
+    assert kept(shape=both, **pair) - kept() == more
+    assert kept(Choice(micro_batch=3), both, **pair) == 3 * kept(shape=both, **pair)
+    saving = Choice(gradient_checkpointing=True)
+    ends = 17 * FLOAT32_BYTES * (5 + 2) * 48
+    assert kept(saving, both, **pair) - kept(saving) == ends

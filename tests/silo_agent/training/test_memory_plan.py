@@ -13,7 +13,6 @@ from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig, TrainingSection, parse_config
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.engine_spec import PINNED, Stage
-from silo_agent.training.memory import Choice
 from silo_agent.training.memory_plan import (
     Candidate,
     MemoryPlan,
@@ -27,6 +26,7 @@ from silo_agent.training.memory_plan import (
 )
 from silo_agent.training.memory_room import Room, machine_bytes, room_of
 from silo_agent.training.offload import require_offload
+from silo_agent.training.rank_work import Choice
 from tests.model_folders import write_model_folder
 from tests.silo_agent.test_policy import PLAN, SILO, policy
 from tests.silo_agent.training.test_memory import SHAPE, work

@@ -91,6 +91,14 @@ def test_credentials_of_the_agent_stay_with_it(resumed: Resumed) -> None:
     assert not any(CREDENTIAL in environment for environment in environments)
 
 
+def test_the_heap_of_every_process_keeps_no_ends_of_tensors_apart(resumed: Resumed) -> None:
+    # glibc may have put an end in the place of the colon, as /proc shows it.
+    told = [" ".join(map("=".join, each.items())) for each in resumed.watched.environments]
+    assert len(told) >= 3
+    assert all("GLIBC_TUNABLES=glibc.malloc.tcache_count=0" in each for each in told)
+    assert all("glibc.malloc.mxfast=0" in each for each in told)
+
+
 def test_training_lowers_the_heldout_loss(zero_2: TrainingResult, zero_2_job: TrainingJob) -> None:
     assert nats(zero_2.local) < nats(zero_2.starting) - 0.5
     assert zero_2.last_step_loss < zero_2.first_step_loss - 0.5
