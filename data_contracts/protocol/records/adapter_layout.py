@@ -106,6 +106,11 @@ class AdapterLayout(Part):
         return tuple(target for target in self.targets if target.whole is not None)
 
     @property
+    def compared(self) -> tuple[AdapterTarget, ...]:
+        """The targets by whose changes copies are told: pairs, and factors A without their B."""
+        return tuple(t for t in self.targets if t.whole is None or t.is_shared_a)
+
+    @property
     def without_wholes(self) -> "AdapterLayout":
         """The layout of what acts beside another adapter: a sum of two heads means nothing."""
         return self.model_copy(update={"targets": self.pairs}) if self.wholes else self

@@ -330,3 +330,18 @@ def test_one_step_is_too_few(make_federation: MakeFederation) -> None:
     federation = make_federation({"merge": SHARED_A, "steps": 1}, **HONEST)
     with pytest.raises(FederationOperatorError, match="at least 2 steps under the rule shared_a"):
         federation.open(1)
+
+
+def test_a_copy_of_another_silo_s_a_does_not_count(make_federation: MakeFederation) -> None:
+    """With int8: what is compared is A, whichever B its sender keeps."""
+    merge = MergeSection(rule="shared_a")
+    federation = make_federation({"merge": merge}, **HONEST, x=Behaviour.COPYING)
+    plan = federation.open(1)
+    federation.play(plan)
+    c = federation.coordinator()
+    close = read_attempt(c, read_federation(c), plan).close
+    assert close is not None
+    assert [(item.silo, item.rule) for item in close.record.rejected] == [
+        ("silo-a", "free_rider.copied"),
+        ("silo-x", "free_rider.copied"),
+    ]
