@@ -121,8 +121,7 @@ def _moved(source: AdapterSource, start: Float32Array, target: AdapterTarget) ->
 
 def _tensor_image(tensor: Float32Array, signs: Images) -> Float32Array:
     """H^T W G of a tensor W (out x in)."""
-    image: Float32Array = (signs[0].T @ tensor) @ signs[1]
-    return image
+    return np.asarray(signs[0].T @ tensor @ signs[1], dtype=np.float32)
 
 
 def _images(factors: tuple[Float32Array, Float32Array], signs: Images) -> Images:

@@ -163,17 +163,20 @@ def begun_with(home: Path, plan: RoundPlan, shared: GlobalAdapter) -> GlobalAdap
     own = _own(home, plan, plan.round - 1)
     if own is None and shared.path is None:
         return shared
-    return _together(home, plan, shared, own, "starting")
+    return _together(plan, shared, own, _work(home, plan) / "starting.safetensors")
 
 
-def measured_with(home: Path, plan: RoundPlan, merged: GlobalAdapter, name: str) -> GlobalAdapter:
+def measured_with(
+    home: Path, plan: RoundPlan, merged: GlobalAdapter, into: Path | None = None
+) -> GlobalAdapter:
     """A merge of the round as this silo has it: with the newest B, this round's where it trained.
 
-    `name` is that of the file, in the directory of the round's work.
+    Written to the file `into`, without one where the round's work lies.
     """
     if not plan.shares_a:
         return merged
-    return _together(home, plan, merged, _own(home, plan, plan.round), name)
+    path = into or _work(home, plan) / "candidate.safetensors"
+    return _together(plan, merged, _own(home, plan, plan.round), path)
 
 
 def released(home: Path, plan: RoundPlan, trained: Path) -> Path:
@@ -211,19 +214,20 @@ def _own(home: Path, plan: RoundPlan, until: int) -> tuple[OwnFacts, FactorsB] |
     return found if found is not None and found[0].layout == plan.layout else None
 
 
+def _work(home: Path, plan: RoundPlan) -> Path:
+    return home / WORK / plan.run / f"round-{plan.round:04d}" / OWN_FACTORS
+
+
 def _together(
-    home: Path,
     plan: RoundPlan,
     shared: GlobalAdapter,
     own: tuple[OwnFacts, FactorsB] | None,
-    name: str,
+    path: Path,
 ) -> GlobalAdapter:
     layout = plan.exchanged
     source = InitialAdapter(layout) if shared.path is None else open_adapter(shared.path, layout)
     both = WithOwnB(source, None if own is None else own[1], plan.layout)
-    work = home / WORK / plan.run / f"round-{plan.round:04d}" / OWN_FACTORS
-    work.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = work / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_adapter(path, plan.layout, tensors_of(both))
     return GlobalAdapter(path)
 

@@ -32,7 +32,7 @@ def evaluate(
     known = GlobalAdapters(home, silo.plans)
     adapters = EvaluatedAdapters(
         begun_with(home, plan, known.starting(plan)),
-        measured_with(home, plan, known.candidate(plan, candidate.record), "candidate"),
+        measured_with(home, plan, known.candidate(plan, candidate.record)),
     )
     try:
         losses = silo.trainer.evaluate(plan, verdict, adapters, attempt.report)

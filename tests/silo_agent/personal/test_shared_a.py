@@ -19,7 +19,7 @@ from aggregator.feed.reading import read_federation
 from aggregator.report.files import read_report_file
 from aggregator.settings.merge import MergeSection
 from aggregator.steps.merging import merge_inputs
-from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name
+from data_contracts.adapters.adapter_format import lora_a_name, lora_b_name, open_adapter
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan
@@ -33,6 +33,7 @@ from silo_agent.home.disk_rule import SeenRounds
 from silo_agent.personal.own_factors import OWN_FACTORS, OwnFactors, newest_own
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.run_files import RunFiles
+from tests.aggregator.test_heads_in_rounds import opened_with_heads
 from tests.simulator.disk import files_below, names_in, play_rounds
 from tests.simulator.federation import FEDERATION, RUN, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -276,17 +277,23 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
     return make_federation({"merge": MergeSection(rule="shared_a")}, **HONEST)
 
 
-def test_a_silo_that_missed_rounds_goes_on_with_its_older_b(
-    federation: SimulatedFederation, caplog: pytest.LogCaptureFixture
+def test_silos_that_missed_rounds_or_lost_their_disk_go_on_with_their_b(
+    federation: SimulatedFederation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With int8, whose error is carried on."""
+    lost, out = federation.silos["silo-b"], tmp_path / "backup"
     away, one = federation.silos["silo-c"], federation.silos["silo-a"]
     one.personal = PersonalSection(method="dual")
     with caplog.at_level(logging.INFO):
         play_rounds(federation, 1, 1)
         assert "round 1: begins with its own B at zero" in caplog.text
         away.behaviour = Behaviour.ABSENT
+        config = lost.agent(FEDERATION, federation.pinned).config
+        back_up_silo(config, out, federation.clock.now())
+        shutil.rmtree(lost.home)
+        restore_silo(out, lost.home, federation.clock.now())
         play_rounds(federation, 2, 3)
+        assert caplog.text.count("round 2: goes on with its own B of round 1") == 2
         away.behaviour = Behaviour.HONEST
         caplog.clear()
         play_rounds(federation, 4, 4)
@@ -345,3 +352,25 @@ def test_a_copy_of_another_silo_s_a_does_not_count(make_federation: MakeFederati
         ("silo-a", "free_rider.copied"),
         ("silo-x", "free_rider.copied"),
     ]
+
+
+def test_heads_are_shared_with_a(make_federation: MakeFederation) -> None:
+    federation = make_federation({"merge": MergeSection(rule="shared_a")}, **HONEST)
+    plan = opened_with_heads(federation)
+    federation.play(plan)
+    assert [silo.faults for silo in federation.silos.values()] == [[], [], []]
+    c = federation.coordinator()
+    attempt = read_attempt(c, read_federation(c), plan)
+    assert attempt.candidate is not None
+    merged = open_adapter(
+        spool(c, c.plans, attempt.candidate.record.adapter), plan.record.exchanged
+    )
+    silo = federation.silos["silo-a"]
+    work = silo.home / "work" / RUN / "round-0001" / OWN_FACTORS
+    measured = open_adapter(work / "candidate.safetensors", plan.record.layout)
+    trained = open_adapter(trained_in(silo, 1), plan.record.layout)
+    for target in plan.record.layout.wholes:
+        assert np.array_equal(measured.module(target)[1], merged.module(target)[1])
+        assert not np.array_equal(measured.module(target)[1], trained.module(target)[1])
+    for target in plan.record.layout.pairs:
+        assert np.array_equal(measured.module(target)[1], trained.module(target)[1])

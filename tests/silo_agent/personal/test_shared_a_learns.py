@@ -103,7 +103,7 @@ def rounds(clusters: OppositeClusters, tmp_path_factory: pytest.TempPathFactory)
 def test_each_silo_answers_its_own_questions(rounds: SharedRounds) -> None:
     """With the A of both and its own B; with the other silo's B it answers next to none."""
     plan = plan_of(ROUNDS)
-    both = [measured_with(rounds.home(n), plan, rounds.merged, "it").path for n in range(2)]
+    both = [measured_with(rounds.home(n), plan, rounds.merged).path for n in range(2)]
     assert None not in both
     own = [rounds.answers(n, path) for n, path in enumerate(both) if path]
     other = [rounds.answers(1 - n, path) for n, path in enumerate(both) if path]
