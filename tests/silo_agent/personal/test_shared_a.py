@@ -277,6 +277,7 @@ def federation(make_federation: MakeFederation) -> SimulatedFederation:
     return make_federation({"merge": MergeSection(rule="shared_a")}, **HONEST)
 
 
+@pytest.mark.long
 def test_silos_that_missed_rounds_or_lost_their_disk_go_on_with_their_b(
     federation: SimulatedFederation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
