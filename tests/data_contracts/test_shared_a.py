@@ -102,6 +102,8 @@ def test_it_takes_about_half_of_the_bytes() -> None:
         ({"module": "model.down"}, "a matrix with the name of one"),
         ({"whole": "vector", "in_features": 1}, "a matrix with the name of one"),
         ({"initial": "zeros"}, "cannot have the name of a factor"),
+        ({"initial": None}, "whole and initial go together"),
+        ({"module": "bias", "whole": "vector", "initial": "zeros"}, "a vector has in_features 1"),
     ],
 )
 def test_only_a_is_what_starts_as_a(changes: dict[str, Any], why: str) -> None:
