@@ -29,6 +29,7 @@ from silo_agent.steps.check import check_data
 from silo_agent.steps.evaluate import compare_with_close, evaluate
 from silo_agent.steps.own_attempt import OwnAttempt, Step, own_attempt
 from silo_agent.steps.personalise import is_personal_due, personalise
+from silo_agent.steps.take_over import take_over
 from silo_agent.steps.train import train
 
 log = logging.getLogger("silo-agent")
@@ -82,6 +83,8 @@ def advance(silo: Silo, attempt: OwnAttempt) -> Step:
         step = _next_step(silo, attempt)
         # Only while nothing else is to be done: whoever is waited for is not held up.
         is_idle = step in (Step.WAITING, Step.FINISHED)
+        if is_idle:
+            take_over(silo, attempt)
         return personalise(silo, attempt) if is_idle and is_personal_due(silo, attempt) else step
     except DoorClosedError as closed:
         if closed.kind is Evaluation:

@@ -17,7 +17,7 @@ def unplanned(plan: RoundPlan, close: Close, candidate: Candidate) -> Iterator[s
     """A sentence for everything in the candidate that plan and close do not allow."""
     if candidate.merge_rule != plan.merge.rule:
         yield f"merged by {candidate.merge_rule}, but the plan says {plan.merge.rule}"
-    if [m.module for m in candidate.modules] != [t.module for t in plan.layout.targets]:
+    if [m.module for m in candidate.modules] != [t.module for t in plan.exchanged.targets]:
         yield "the merged modules are not those of the plan"
     yield from _unplanned_files(plan, candidate)
     yield from _unplanned_influences(plan, close, candidate)

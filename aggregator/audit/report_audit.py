@@ -168,7 +168,15 @@ def _published_adapter(report: RoundReport, adapter: Path | None) -> Finding:
         return "fail", "the report says that no adapter is in force"
     found = artifact_of_file(adapter)
     if found != report.published_adapter:
-        return "fail", f"the file has digest {found.digest[:12]}, not the reported one"
+        other = f"the file has digest {found.digest[:12]}, not the reported one"
+        if report.merge.rule == "shared_a":
+            other += ", which is of factors A alone: an institution's own adapter is in no report"
+        return "fail", other
+    if report.merge.rule == "shared_a":
+        return "pass", (
+            "the file has the reported digest and size: factors A alone, which no model loads "
+            "without an institution's own B"
+        )
     return "pass", "the file has the reported digest and size"
 
 

@@ -2,9 +2,9 @@
 
 Compared is the product B A less that of the start, by the cosine between two of them: neither other
 factors (B Q, Q^-1 A), nor ranks of zeros, another scale, or other bytes around it make a copy
-anything else, and a little noise hardly does. Sketches find who might be alike; for them the
-cosine is computed in full, in float64. Tensors that are trained whole are a change, and are not
-compared: honest silos move a head alike.
+anything else, and a little noise hardly does. Where silos share A alone, it is A less its start.
+Sketches find who might be alike; for them the cosine is computed in full, in float64. Other tensors
+that are trained whole are a change, and are not compared: honest silos move a head alike.
 
 `COPY_COSINE`: measured in docs/decisions/0030-copies.md.
 """
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.adapters.change_sketch import Sketch
-from data_contracts.adapters.starting_adapter import AdapterSource, narrowed
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, narrowed
 from data_contracts.adapters.tensor_layout import rejected
+from data_contracts.adapters.whole_tensors import as_vector
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.wire_types import decimal_from_float
@@ -88,11 +89,11 @@ def _unit(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def exact_cosine(one: AdapterSource, other: AdapterSource | None, starting: AdapterSource) -> float:
     """Between the changes of two adapters, or of one and the starting product, in float64.
 
-    Of products alone. A module that a layout leaves out did not change. 0 where one of the two is
-    no change at all.
+    Of products, or of factors A without their B, alone. A module that a layout leaves out did not
+    change. 0 where one of the two is no change at all.
     """
     products = np.zeros(3)
-    for target in starting.layout.pairs:
+    for target in starting.layout.compared:
         left = _change(one, starting, target)
         right = _start(starting, target) if other is None else _change(other, starting, target)
         if left is not None:
@@ -114,16 +115,22 @@ def _change(
     """s [B, -B_start] and [A; A_start]: the change as one product, never formed."""
     if target not in source.layout.targets:
         return None
-    a, b = source.module(target)
-    a_start, b_start = narrowed(starting, source.layout).module(target)
+    a, b = _factors(source, target)
+    a_start, b_start = _factors(narrowed(starting, source.layout), target)
     joined = np.concatenate([a, a_start]).astype(np.float64)
     sides = np.concatenate([b, -b_start], axis=1).astype(np.float64)
-    return joined, sides * source.layout.scaling
+    return joined, sides * source.layout.scaling_of(target)
 
 
 def _start(starting: AdapterSource, target: AdapterTarget) -> Factors:
-    a, b = starting.module(target)
-    return a.astype(np.float64), b.astype(np.float64) * starting.layout.scaling
+    a, b = _factors(starting, target)
+    return a.astype(np.float64), b.astype(np.float64) * starting.layout.scaling_of(target)
+
+
+def _factors(source: AdapterSource, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+    """A factor A without its B is one long vector: no identity is multiplied."""
+    a, b = source.module(target)
+    return (a, b) if target.whole is None else as_vector(target, b)
 
 
 def _inner(one: Factors, other: Factors) -> float:

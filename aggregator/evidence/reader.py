@@ -208,8 +208,8 @@ def _start(c: Coordinator, plan: Verified[RoundPlan]) -> Sketcher:
 def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
     """The adapter that silos of the plan start from, in the run's layout."""
     if plan.starting_adapter is None:
-        return InitialAdapter(plan.layout)
-    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.layout)
+        return InitialAdapter(plan.exchanged)
+    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.exchanged)
 
 
 def remembered(starting: AdapterSource) -> RememberedStart:
@@ -223,7 +223,7 @@ def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSourc
     `starting` is what the plan's silos start from. Raises UntrustedInputError when the header of
     the file does not pass the gate.
     """
-    layout = plan.layout_of(silo)
+    layout = plan.exchanged_of(silo)
     if plan.compression == "none":
         return open_adapter(path, layout)
     return open_quantised(path, layout, SCHEMES[plan.compression], starting)

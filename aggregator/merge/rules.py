@@ -135,6 +135,11 @@ def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     return _Merge(mean.a, mean.b, measure, (pair.a, pair.b))
 
 
+def shared_a(inputs: MergeInputs, target: AdapterTarget) -> _Merge:  # noqa: ARG001
+    """Averages A as it averages every tensor that is trained whole; no pair is ever exchanged."""
+    raise ValueError(f"expected factors A alone under shared_a, found a pair at {target.module}")
+
+
 RULES: dict[MergeRule, Rule] = {
     "stack_truncate": stack_truncate,
     "average": average,
@@ -143,6 +148,7 @@ RULES: dict[MergeRule, Rule] = {
     "fedsvd": fedsvd,
     "residual": residual,
     "zero_pad": zero_pad,
+    "shared_a": shared_a,
 }
 
 

@@ -26,7 +26,11 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
-from data_contracts.protocol.records.round_plan import TrainingRecipe, trained_factors
+from data_contracts.protocol.records.round_plan import (
+    TrainingRecipe,
+    exchanged_layout,
+    trained_factors,
+)
 
 
 def draft_plan(
@@ -74,7 +78,7 @@ def draft_plan(
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
         program=program_version(),
         counted_copies=_counted_copies(settings, cohort),
-        max_adapter_bytes=adapter_bytes_limit(inputs.layout),
+        max_adapter_bytes=adapter_bytes_limit(exchanged_layout(settings.merge.rule, inputs.layout)),
         quorum=settings.round.quorum,
         submit_by=submit_by,
         evaluation_quorum=settings.round.evaluation_quorum,

@@ -12,7 +12,11 @@ from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.model_family import FamilyTask
 from data_contracts.protocol.records.plan_bounds import outside_bounds
-from data_contracts.protocol.records.round_plan import MAX_COHORT, BaseModelRef
+from data_contracts.protocol.records.round_plan import (
+    LEAST_STEPS_TO_SHARE_A,
+    MAX_COHORT,
+    BaseModelRef,
+)
 
 
 def require_possible(
@@ -34,6 +38,7 @@ def require_possible(
             "add silos with `consortia federation add-silo`",
         )
     _require_defence(settings)
+    _require_steps(settings)
     _require_same_run(settings, inputs.starting)
     _require_size(settings, len(cohort))
 
@@ -101,11 +106,31 @@ def _require_defence(settings: FederationSettings) -> None:
         )
 
 
+def _require_steps(settings: FederationSettings) -> None:
+    """Of a silo that has no B yet one step leaves A as it was, and there is nothing to send."""
+    recipe = settings.recipe
+    fewest = recipe.local_steps if recipe.least_steps is None else recipe.least_steps
+    if settings.merge.rule == "shared_a" and fewest < LEAST_STEPS_TO_SHARE_A:
+        raise impossible(
+            f"at least {LEAST_STEPS_TO_SHARE_A} steps under the rule shared_a, in which a silo "
+            "without a B of its own moves A from the second step on",
+            str(fewest),
+            "raise recipe.local_steps (and recipe.least_steps) in federation.toml",
+        )
+
+
 def _require_same_run(settings: FederationSettings, starting: StartingPoint) -> None:
     """What a run has published so far must fit the merge that follows."""
     merge, before = settings.merge_spec, starting.merge
     if before is None:
         return
+    if (merge.rule == "shared_a") != (before.rule == "shared_a"):
+        raise impossible(
+            f"the rule {before.rule}, as this run began",
+            merge.rule,
+            "put merge.rule back in federation.toml, or begin a new run: under shared_a a run "
+            "starts from factors A alone, under every other rule from whole adapters",
+        )
     if starting.residual is not None and merge.residual_rank != before.residual_rank:
         raise impossible(
             f"the rule residual with residual_rank {before.residual_rank}, as this run began",

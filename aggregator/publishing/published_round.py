@@ -4,6 +4,7 @@ Everything comes from the report's bundle, so a coordinator that was killed betw
 the folder writes the same bytes afterwards, also where evidence was erased from storage since.
 """
 
+import logging
 import shutil
 
 from aggregator.coordinator import Coordinator
@@ -17,10 +18,24 @@ FORMER_RESIDUAL = "published-residual"
 """Where the residual lay before it came into the published folder."""
 
 
+log = logging.getLogger("consortia")
+
+
 def publish_round(c: Coordinator, files: ReportFiles) -> None:
-    """Lay out the adapter of a round whose report says "published", with residual and card."""
+    """Lay out the adapter of a round whose report says "published", with residual and card.
+
+    Under `shared_a` nothing: there is no B for everybody. A folder of another run stays as it is.
+    """
     records = card_records(read_bundle(files.bundle))
     plan, candidate = records.plan, records.candidate
+    if plan.shares_a:
+        log.info(
+            "round %d: its A is what the next round starts from; there is nothing for users of a "
+            "model, and no folder is written: each institution has its own adapter, which "
+            "`silo-agent export --personal` writes there",
+            plan.round,
+        )
+        return
     family, base = plan.learned.family, plan.base_model
     adapter = PeftAdapter(spool(c, c.plans, candidate.adapter), plan.layout, base, family)
     residual = None

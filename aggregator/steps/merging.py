@@ -44,7 +44,7 @@ def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
         for admitted, path in zip(close.admitted, paths, strict=True)
     ]
     return MergeInputs(
-        layout=plan.layout,
+        layout=plan.exchanged,
         merge=plan.merge,
         round_number=plan.round,
         locals=sorted_locals(locals_),
@@ -137,8 +137,8 @@ def _earlier(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
     if not plan.merge.carries_change or plan.starting_adapter is None:
         return None
     if plan.earlier_adapter is None:
-        return InitialAdapter(plan.layout)
-    return open_adapter(spool(c, c.plans, plan.earlier_adapter), plan.layout)
+        return InitialAdapter(plan.exchanged)
+    return open_adapter(spool(c, c.plans, plan.earlier_adapter), plan.exchanged)
 
 
 def _residual(c: Coordinator, plan: RoundPlan) -> AdapterSource | None:
@@ -152,7 +152,7 @@ def _server_state(c: Coordinator, plan: RoundPlan) -> ServerState | None:
     if plan.server_state is None:
         return None
     path = spool(c, c.plans, plan.server_state)
-    return open_server_state(path, plan.layout, plan.merge.optimizer)
+    return open_server_state(path, plan.exchanged, plan.merge.optimizer)
 
 
 def _optional(value: float | None) -> Decimal | None:

@@ -7,7 +7,9 @@ product alone, not on how it is written as B A. D is never formed: H^T D G is (H
 that of the start, which is read once for all silos; of a compressed adapter the file holds dA and
 dB, and nothing else of it is decoded.
 
-Of tensors that are trained whole it is only noted whether one moved. Honest silos move a head
+Of a factor A that is exchanged by itself D = A - A_start is sketched, by the same signs.
+
+Of other tensors that are trained whole it is only noted whether one moved. Honest silos move a head
 alike, because its loss is nearly convex and they all begin at the same place; it would make copies
 of them.
 
@@ -34,7 +36,7 @@ Images = tuple[Float32Array, Float32Array]
 class Sketch:
     """`change` and `start`, flat, of the silo's change and of the product that it started from.
 
-    `moves_whole`: a tensor that is trained whole is another than its start.
+    `moves_whole`: a tensor that is trained whole, and in neither, is another than its start.
     """
 
     change: Float32Array
@@ -61,13 +63,18 @@ class Sketcher:
     def sketch(self, source: AdapterSource) -> Sketch:
         """Of what was submitted; modules that its layout leaves out did not change."""
         start, layout = narrowed(self.starting, source.layout), source.layout
-        own = set(layout.targets)
-        shape = (len(self.starting.layout.pairs), PROBES, PROBES)
+        own, compared = set(layout.targets), self.starting.layout.compared
+        shape = (len(compared), PROBES, PROBES)
         changes, starts = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        for number, target in enumerate(self.starting.layout.pairs):
+        for number, target in enumerate(compared):
             if target not in own:
                 continue
             signs = self._signs(target)
+            if target.whole is not None:
+                b_start = start.module(target)[1]
+                starts[number] = _tensor_image(b_start, signs)
+                changes[number] = _tensor_image(_moved(source, b_start, target), signs)
+                continue
             b_start, a_start = self._start(start, target, signs)
             starts[number] = b_start @ a_start
             if isinstance(source, QuantisedFile):
@@ -77,7 +84,8 @@ class Sketcher:
                 b, a = _images(source.module(target), signs)
                 changes[number] = b @ a - starts[number]
         scaling = np.float32(layout.scaling)
-        moves_whole = any(_is_moved(source, start, target) for target in layout.wholes)
+        beside = [target for target in layout.wholes if not target.is_shared_a]
+        moves_whole = any(_is_moved(source, start, target) for target in beside)
         return Sketch(changes.ravel() * scaling, starts.ravel() * scaling, moves_whole)
 
     def _start(self, start: AdapterSource, target: AdapterTarget, signs: Images) -> Images:
@@ -102,6 +110,18 @@ def _is_moved(source: AdapterSource, start: AdapterSource, target: AdapterTarget
     if isinstance(source, QuantisedFile):
         return bool(source.difference(target)[1].any())
     return not np.array_equal(source.module(target)[1], start.module(target)[1])
+
+
+def _moved(source: AdapterSource, start: Float32Array, target: AdapterTarget) -> Float32Array:
+    """What was added to a tensor (out x in); of a compressed one it is all that is decoded."""
+    if isinstance(source, QuantisedFile):
+        return source.difference(target)[1]
+    return source.module(target)[1] - start
+
+
+def _tensor_image(tensor: Float32Array, signs: Images) -> Float32Array:
+    """H^T W G of a tensor W (out x in)."""
+    return np.asarray(signs[0].T @ tensor @ signs[1], dtype=np.float32)
 
 
 def _images(factors: tuple[Float32Array, Float32Array], signs: Images) -> Images:

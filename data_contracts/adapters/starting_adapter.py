@@ -15,7 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.adapters.adapter_format import named_tensors
-from data_contracts.adapters.whole_tensors import generator_of, identity, initial_whole
+from data_contracts.adapters.whole_tensors import (
+    drawn_a,
+    generator_of,
+    identity,
+    initial_whole,
+)
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 Float32Array = npt.NDArray[np.float32]
@@ -104,14 +109,10 @@ def narrowed(source: AdapterSource, layout: AdapterLayout) -> AdapterSource:
 
 
 def initial_a(layout: AdapterLayout, target: AdapterTarget) -> Float32Array:
-    """A of one module, rank x in_features: uniform within 1/sqrt(in_features).
-
-    That is Kaiming uniform with a = sqrt(5), PEFT's default for A (He et al. 2015).
-    """
+    """A of one module, rank x in_features, as `drawn_a` draws it."""
     generator = generator_of(layout, target.module)
-    bound = 1.0 / np.sqrt(target.in_features)
-    drawn = generator.random((layout.rank, target.in_features), dtype=np.float32)
-    return ((drawn * 2 - 1) * np.float32(bound)).astype(np.float32)
+    drawn = drawn_a(generator, target.in_features, layout.rank * target.in_features)
+    return drawn.reshape(layout.rank, target.in_features)
 
 
 def tensors_of(source: AdapterSource) -> dict[str, Float32Array]:

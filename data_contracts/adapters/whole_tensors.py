@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.protocol.records.adapter_layout import (
+    A_SUFFIX,
     NORMAL_DEVIATION,
     AdapterLayout,
     AdapterTarget,
@@ -109,6 +110,16 @@ def generator_of(layout: AdapterLayout, module: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([*seed_words, *name_words.tolist()]))
 
 
+def drawn_a(generator: np.random.Generator, in_features: int, count: int) -> Float32Array:
+    """The next `count` values of a factor A: uniform within 1/sqrt(in_features).
+
+    That is Kaiming uniform with a = sqrt(5), PEFT's default for A (He et al. 2015).
+    """
+    bound = np.float32(1.0 / np.sqrt(in_features))
+    drawn = generator.random(count, dtype=np.float32)
+    return ((drawn * 2 - 1) * bound).astype(np.float32)
+
+
 def _is_initial(layout: AdapterLayout, target: AdapterTarget, b: Float32Array) -> bool:
     """Mostly the first block tells, so that nothing of the size of the tensor is drawn."""
     flat, at = b.reshape(-1), 0
@@ -122,11 +133,14 @@ def _is_initial(layout: AdapterLayout, target: AdapterTarget, b: Float32Array) -
 def _initial_blocks(layout: AdapterLayout, target: AdapterTarget) -> Iterator[Float32Array]:
     """The initial values in C order, some at a time."""
     count = target.out_features * target.in_features
-    generator = generator_of(layout, target.module)
+    # A that is exchanged by itself is drawn as that of its module, whose name has no suffix.
+    generator = generator_of(layout, target.module.removesuffix(A_SUFFIX))
     for start in range(0, count, BLOCK_VALUES):
         size = min(BLOCK_VALUES, count - start)
         if target.initial == "normal":
             yield _normal_table()[np.frombuffer(generator.bytes(2 * size), dtype="<u2")]
+        elif target.initial == "lora_a":
+            yield drawn_a(generator, target.in_features, size)
         else:
             yield np.full(size, target.initial == "ones", dtype=np.float32)
 

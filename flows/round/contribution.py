@@ -31,7 +31,9 @@ from aggregator.contribution.result import Contributions, contributions_of, writ
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
 from aggregator.upkeep.disk_pruning import workspace_in_use
+from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
+from data_contracts.protocol.records import RoundPlan
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.processes.launch import run_evaluation
 from silo_agent.training.results import HeldoutLoss
@@ -62,6 +64,7 @@ def contributions(
     FederationOperatorError when the round was not closed or has too many silos.
     """
     closed = closed_round(c, round_number)
+    _require_whole_adapters(closed.plan.record)
     method: Method = "shapley" if exact else "leave-one-out"
     wanted = contribution_plan(closed.silos, method, _bound_to(closed, public))
     directory = c.contributions_to(closed.plan.digest)
@@ -72,6 +75,17 @@ def contributions(
     found = contributions_of(wanted, losses)
     write_contributions(c, round_number, found)
     return found
+
+
+def _require_whole_adapters(plan: RoundPlan) -> None:
+    if plan.shares_a:
+        raise FederationOperatorError(
+            f"contributions to round {plan.round}, measured here",
+            expected="merges that a model can load",
+            found="factors A alone: under the rule shared_a each silo keeps its own B",
+            action=f"let the silos measure, each with its own B: `consortia round contributions "
+            f"{plan.round} --by-silos`",
+        )
 
 
 def _bound_to(closed: ClosedRound, public: PublicSet) -> str:

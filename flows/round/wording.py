@@ -58,6 +58,12 @@ def refused(rule: str) -> str:
 
 def merged(plan: RoundPlan, candidate: Candidate) -> str:
     """How much of the weighted sum the candidate holds."""
+    if plan.shares_a:
+        return (
+            f"round {candidate.round}: merged into candidate "
+            f"{candidate.adapter.digest[:SHORT_DIGEST]} by shared_a: the weighted mean of the "
+            f"silos' A, each of which keeps its own B{_stepped(candidate)}"
+        )
     return (
         f"round {candidate.round}: merged into candidate "
         f"{candidate.adapter.digest[:SHORT_DIGEST]} by {candidate.merge_rule}; "

@@ -59,7 +59,7 @@ class SentAdapters:
         inputs give the same bytes. Where the state of error feedback is not the one that belongs to
         this silo's last submission, nothing is carried, and the log says so.
         """
-        layout = plan.layout_of(self.silo)
+        layout = plan.exchanged_of(self.silo)
         if plan.compression == "none":
             check_adapter(local, layout)
             return local
@@ -80,7 +80,7 @@ class SentAdapters:
     def _carry(
         self, feedback: ErrorFeedback, plan: RoundPlan, signers: Parties
     ) -> tuple[Carry, CarriedError | None]:
-        before, layout = self._round_before(plan, signers), plan.layout_of(self.silo)
+        before, layout = self._round_before(plan, signers), plan.exchanged_of(self.silo)
         carry, carried = feedback.open(
             feedback.carried_into(plan.round, layout, _starting_digest(plan), before)
         )
@@ -131,5 +131,5 @@ def _starting_digest(plan: RoundPlan) -> str | None:
 
 def _source(plan: RoundPlan, starting: Path | None) -> AdapterSource:
     if starting is None:
-        return InitialAdapter(plan.layout)
-    return open_adapter(starting, plan.layout)
+        return InitialAdapter(plan.exchanged)
+    return open_adapter(starting, plan.exchanged)

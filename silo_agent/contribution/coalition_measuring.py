@@ -18,6 +18,7 @@ from data_contracts.protocol.records import CoalitionLosses, ContributionRequest
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.personal.own_factors import OWN_FACTORS, measured_with
 from silo_agent.release.doors import TOO_LATE
 from silo_agent.release.release import DoorClosedError
 from silo_agent.silo import Silo
@@ -90,7 +91,11 @@ def _measured(
     silo: Silo, attempt: OwnAttempt, verdict: Verdict, batch: Sequence[CoalitionAdapter]
 ) -> tuple[Loss, ...]:
     known, plan = GlobalAdapters(_directory(silo), silo.plans), attempt.plan.record
-    adapters = [known.coalition(plan, part) for part in batch]
+    home, with_own = silo.config.home, _directory(silo) / OWN_FACTORS
+    adapters = [
+        measured_with(home, plan, known.coalition(plan, part), with_own / f"{place}.safetensors")
+        for place, part in enumerate(batch)
+    ]
     found = silo.trainer.measure(plan, verdict, adapters, attempt.report)
     shutil.rmtree(_directory(silo), ignore_errors=True)
     return found

@@ -48,7 +48,7 @@ class GlobalAdapters:
         adapter_path = residual_path = None
         if adapter is not None:
             adapter_path = self._blob(adapter)
-            check_adapter(adapter_path, plan.layout)
+            check_adapter(adapter_path, plan.exchanged)
         if residual is not None:
             residual_path = self._residual(plan, residual)
         return GlobalAdapter(adapter_path, residual_path)

@@ -22,6 +22,7 @@ from silo_agent.federation.marks import CLOCK_NAME, higher_clock
 from silo_agent.gate.contract_gate import BASELINE_NAME
 from silo_agent.loop import only_agent
 from silo_agent.personal.kept import PERSONAL
+from silo_agent.personal.own_factors import OWN_FACTORS
 from silo_agent.release.kill_switch import SWITCH_NAME
 
 
@@ -54,7 +55,8 @@ def kept_files(config: SiloConfig) -> Kept:
     agreed += files_below(config.path(data.registries))
     agreed += [config.path(config.policy), home / CONFIG_NAME]
     carried = [*files_below(home / STATE_DIRECTORY, "*.json"), *files_below(home / STATE_DIRECTORY)]
-    carried += [*files_below(home / PERSONAL, "*.json"), *files_below(home / PERSONAL)]
+    for own in (PERSONAL, OWN_FACTORS):
+        carried += [*files_below(home / own, "*.json"), *files_below(home / own)]
     secret = [signing, *sorted(signing.parent.glob(f"{signing.stem}*{signing.suffix}"))]
     named = (keys.findings, storage.credentials, storage.ca_bundle, data.database)
     secret += [config.path(path) for path in named if path is not None]
@@ -70,7 +72,7 @@ def _home(directory: Path, owner: Owner | None) -> Home:
         check=_check,
         higher={f"{feed}/{STATE_NAME}": higher_feed, CLOCK_NAME: higher_clock},
         equal=(f"{feed}/{MEMBERS_DIRECTORY}/",),
-        whole=(f"{STATE_DIRECTORY}/", f"{PERSONAL}/"),
+        whole=(f"{STATE_DIRECTORY}/", f"{PERSONAL}/", f"{OWN_FACTORS}/"),
     )
 
 

@@ -14,6 +14,7 @@ from silo_agent.home.agent_disk import prune_between_steps, silo_disk
 from silo_agent.home.disk_pruning import surplus
 from silo_agent.loop import only_agent
 from silo_agent.personal.kept import PERSONAL
+from silo_agent.personal.own_factors import OWN_FACTORS
 from silo_agent.release.outbox import OUTBOX
 from silo_agent.silo import Silo
 from silo_agent.training.jobs import SILO_ONLY, WORK
@@ -29,6 +30,7 @@ SILO_DISK = (
     DiskPart("outbox", (OUTBOX,), "[disk] keep_rounds"),
     DiskPart("silo-only adapters", (SILO_ONLY,), "[disk] keep_rounds"),
     DiskPart("personal adapters", (PERSONAL,), "[disk] keep_rounds"),
+    DiskPart("own factors B", (OWN_FACTORS,), "[disk] keep_rounds"),
     DiskPart("federation's adapters", (GLOBAL_ADAPTERS, COALITIONS), "the round"),
     DiskPart("what compression left unsent", (STATE_DIRECTORY,), "the run"),
     DiskPart("feed", (str(FEED),), "always"),

@@ -34,6 +34,7 @@ from silo_agent.gate.splits import SHARDS
 from silo_agent.home.disk_rule import SeenRounds, is_over, kept_rounds
 from silo_agent.personal.job import DIRECTORY as PERSONAL_WORK
 from silo_agent.personal.kept import PERSONAL
+from silo_agent.personal.own_factors import OWN_FACTORS
 from silo_agent.release.outbox import OUTBOX
 from silo_agent.training.jobs import SILO_ONLY, WORK
 from silo_agent.training.run_files import RunFiles
@@ -42,6 +43,8 @@ _WORK_ROUND = re.compile(r"round-(?P<round>\d{4,9})")
 _OUTBOX_ROUND = re.compile(r"(?P<round>\d{4,9})")
 _SILO_ONLY_ROUND = re.compile(r"round-(?P<round>\d{4,9})\.safetensors")
 _PERSONAL_ROUND = re.compile(r"round-(?P<round>\d{4,9})(\.json|(\.beside)?\.safetensors)")
+_OWN_ROUND = re.compile(r"round-(?P<round>\d{4,9})(\.json|\.b\.safetensors)")
+_SHARED_ROUND = re.compile(r"round-(?P<round>\d{4,9})\.a\.safetensors")
 _RESIDUAL = re.compile(r"(?P<round>\d{4,9})\.(json|residual\.safetensors|factors\.safetensors)")
 _GLOBAL_ADAPTER = re.compile(r"(?P<digest>[0-9a-f]{64})\.safetensors")
 _BLOB = re.compile(r"[0-9a-f]{64}")
@@ -96,6 +99,9 @@ def _round_directories(home: Path, run: str) -> tuple[tuple[Path, re.Pattern[str
         (home / WORK / run, _WORK_ROUND),
         (home / SILO_ONLY / run, _SILO_ONLY_ROUND),
         (home / PERSONAL / run, _PERSONAL_ROUND),
+        # Apart: A of a round in which this silo did not train must not push out its last B.
+        (home / OWN_FACTORS / run, _OWN_ROUND),
+        (home / OWN_FACTORS / run, _SHARED_ROUND),
     )
 
 

@@ -3,9 +3,9 @@
 The newest plan of a run, and everything of its round, stays: a round under way, another attempt at
 it, and what is sent again. Of the rounds before it so many stay as `keep_rounds` says, the newest
 ones that this silo took part in, at least one: error feedback asks what was sent in it, and the
-silo-only baseline and the personal adapter go on from it. A run that is not the newest and whose
-last round ended `keep_other_runs_days` ago is over: nothing of it stays. What belongs to no plan
-that this silo has seen is left alone.
+silo-only baseline, the personal adapter and the silo's own B go on from it. A run that is not the
+newest and whose last round ended `keep_other_runs_days` ago is over: nothing of it stays. What
+belongs to no plan that this silo has seen is left alone.
 """
 
 from collections.abc import Collection, Mapping

@@ -23,9 +23,12 @@ Folder = Annotated[
 
 def export(personal: Folder, home: Home = HERE) -> None:
     """Write this silo's newest personal adapter into a folder that plain PEFT loads; the agent may
-    run. Nothing is sent anywhere."""
-    from silo_agent.personal.export import export_personal
+    run. Nothing is sent anywhere.
+
+    In a run with the rule shared_a that is the A of all with this silo's own B."""
+    from silo_agent.personal.export import export_own, export_personal
     from silo_agent.personal.kept import newest_of_all
+    from silo_agent.personal.own_factors import newest_own
     from silo_agent.personal.told import losses_words
 
     config = load_config(home)
@@ -37,17 +40,28 @@ def export(personal: Folder, home: Home = HERE) -> None:
             found=f"{into}",
             action="name another folder",
         )
-    adapter = newest_of_all(config.home)
-    if adapter is None:
+    adapter, own = newest_of_all(config.home), newest_own(config.home)
+    if own is not None and adapter is not None:
+        own, adapter = (
+            (own, None) if own.facts.issued_at >= adapter.facts.issued_at else (None, adapter)
+        )
+    if adapter is None and own is None:
         raise SiloOperatorError(
             "personal adapter",
             expected="one that a round of this silo has made",
             found="none yet",
             action='set method = "dual" or "ditto" under [personal] in silo-agent.toml and take '
-            "part in a round; one is made after each submission",
+            "part in a round; one is made after each submission. In a run with the rule shared_a "
+            "take part in a round that is published, and have the agent look once after that",
         )
     try:
-        export_personal(adapter, into)
+        if own is not None:
+            export_own(own, into)
+            words = f"round {own.round} of {own.facts.run}: the A of all with this silo's own B"
+        elif adapter is not None:
+            export_personal(adapter, into)
+            facts = adapter.facts
+            words = f"round {facts.round} of {facts.run}: {losses_words(facts)}"
     except OSError as error:
         raise SiloOperatorError(
             "export of the personal adapter",
@@ -55,7 +69,6 @@ def export(personal: Folder, home: Home = HERE) -> None:
             found=error.strerror or type(error).__name__,
             action="give that permission, or try again where the agent has just pruned",
         ) from error
-    facts = adapter.facts
-    say(console, f"round {facts.round} of {facts.run}: {losses_words(facts)}")
+    say(console, words)
     say(console, f"written into {into}; read README.md there. It is made of this silo's records:")
     say(console, "keep it where they may be.")

@@ -7,6 +7,9 @@
     gate.json                   for `dual`: the gate
     provenance.json             digests, round, method, losses
 
+Under the rule `shared_a` it is the A of all with this silo's own B: README, the two files of PEFT
+and the provenance, without losses or gate.
+
 Nothing of it is sent anywhere; all files are readable by their owner alone. The folder is written
 aside and renamed, so that it is whole or not there.
 """
@@ -14,6 +17,7 @@ aside and renamed, so that it is whole or not there.
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
@@ -21,11 +25,13 @@ from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_
 from data_contracts.adapters.starting_adapter import AdapterSource, tensors_of
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 from silo_agent.personal.joined import JoinedAdapter
 from silo_agent.personal.kept import PersonalAdapter
-from silo_agent.personal.readme import readme
+from silo_agent.personal.own_factors import OwnAdapter
+from silo_agent.personal.readme import own_readme, readme
 from silo_agent.training.adapter_file import write_adapter
 
 GATE_NAME, GLOBAL_NAME, PROVENANCE_NAME = "gate.json", "global", "provenance.json"
@@ -43,11 +49,21 @@ def export_personal(adapter: PersonalAdapter, into: Path) -> None:
     """
     _require_room(into)
     _require_measured(adapter)
+    _written_whole(into, lambda aside: _write(adapter, aside))
+
+
+def export_own(adapter: OwnAdapter, into: Path) -> None:
+    """As `export_personal`, for A of all with this silo's own B."""
+    _require_room(into)
+    _written_whole(into, lambda aside: _write_own(adapter, aside))
+
+
+def _written_whole(into: Path, write: Callable[[Path], None]) -> None:
     aside = into.with_name(f".{into.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True, mode=0o700)
-        _write(adapter, aside)
+        write(aside)
         if into.exists():
             into.rmdir()
         aside.rename(into)
@@ -79,9 +95,27 @@ def _write(adapter: PersonalAdapter, into: Path) -> None:
     write_durably(into / "README.md", readme(adapter).encode())
 
 
-def _write_peft(directory: Path, adapter: AdapterSource, base_model: BaseModelRef) -> None:
+def _write_own(adapter: OwnAdapter, into: Path) -> None:
+    facts = adapter.facts
+    _write_peft(into, adapter.source, facts.base_model, facts.task.family)
+    provenance = facts.model_dump(mode="json") | {
+        "method": "shared_a",
+        "shared_round": adapter.round,
+        "shared_digest": artifact_of_file(adapter.shared).digest,
+        "exported": artifact_of_file(into / WEIGHTS_NAME).model_dump(),
+    }
+    write_durably(into / PROVENANCE_NAME, _json(provenance))
+    write_durably(into / "README.md", own_readme(adapter).encode())
+
+
+def _write_peft(
+    directory: Path,
+    adapter: AdapterSource,
+    base_model: BaseModelRef,
+    family: ModelFamily = CAUSAL,
+) -> None:
     directory.mkdir(exist_ok=True, mode=0o700)
-    write_durably(directory / CONFIG_NAME, _json(peft_config(adapter.layout, base_model)))
+    write_durably(directory / CONFIG_NAME, _json(peft_config(adapter.layout, base_model, family)))
     write_adapter(directory / WEIGHTS_NAME, adapter.layout, tensors_of(adapter))
 
 

@@ -3,8 +3,10 @@
 The code in it is run by a test.
 """
 
+from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
 from data_contracts.protocol.records.round_plan import ANY_DAY
 from silo_agent.personal.kept import PersonalAdapter, PersonalFacts
+from silo_agent.personal.own_factors import OwnAdapter
 from silo_agent.personal.told import losses_words
 
 _PAGE = """\
@@ -71,6 +73,64 @@ _WITH_GLOBAL = """\
 _WITH_BASE = """\
     with torch.no_grad(), model.disable_adapter():
         found = model(input_ids=ids, output_hidden_states=True)"""
+
+
+_OWN_PAGE = """\
+# This institution's own adapter
+
+Made in a federation whose institutions share the factor A of an adapter and keep their factor B
+(FedSA-LoRA, Guo et al. 2024). A is the one of all after round {shared_round} of {run}; B is this
+institution's, trained on its own records in round {round}, and was never part of what the
+federation exchanges. Nobody else can put this adapter together. Whoever has it can learn something
+of those records: keep it where they may be.
+
+The base model is {base_model}, files with digest
+`{digest}`. What it was made of is in `provenance.json`. It acts on every prompt; there is no gate.
+How well it does is in the agent's log of round {shared_round}, as the loss of the candidate.
+
+## Loading
+
+```python
+from peft import PeftModel
+from transformers import {loader}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(base_folder)
+base = {loader}.from_pretrained(base_folder{more})
+model = PeftModel.from_pretrained(base, folder).eval()
+```
+
+`folder` is this folder, `base_folder` that of the base model{asked}.
+"""
+
+_LOADERS: dict[ModelFamily, str] = {
+    "masked-lm": "AutoModelForMaskedLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "dual-encoder": "AutoModel",
+}
+"""Of families whose models `transformers` loads by a class of their own; pictures that are made are
+a pipeline of `diffusers`, whose own page says how it takes an adapter."""
+
+
+def own_readme(adapter: OwnAdapter) -> str:
+    """The page of A of all with this silo's own B."""
+    facts = adapter.facts
+    family, asked = facts.task.family, ""
+    if family == CAUSAL:
+        asked = ". Ask in one turn of the model's chat\ntemplate, with `add_generation_prompt=True`"
+        asked += "" if facts.prompt_date == ANY_DAY else f", on the day {facts.prompt_date}"
+    classes = facts.task.classes
+    if classes is not None:
+        asked = f". Its classes, in the order of the head: {', '.join(classes)}"
+    return _OWN_PAGE.format(
+        shared_round=adapter.round,
+        run=facts.run,
+        round=facts.round,
+        base_model=facts.base_model.name,
+        digest=facts.base_model.digest,
+        loader=_LOADERS.get(family, "AutoModelForCausalLM"),
+        more="" if classes is None else f", num_labels={len(classes)}",
+        asked=asked,
+    )
 
 
 def readme(adapter: PersonalAdapter) -> str:

@@ -1,10 +1,12 @@
-"""Where this agent has given a personal adapter up, so that it is not tried at each look."""
+"""What this agent need not look at again about personal adapters, by digest of the plan."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class PersonalTurn:
-    """Digests of plans; an agent that is started again tries once more."""
+    """Where a personal adapter was given up, and where a decision about shared factors is known;
+    an agent that is started again looks once more."""
 
     given_up: set[str] = field(default_factory=set)
+    decided: set[str] = field(default_factory=set)

@@ -19,6 +19,7 @@ from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import FORMS_OF
 from data_contracts.protocol.records.plan_bounds import outside_bounds
+from data_contracts.protocol.records.round_plan import LEAST_STEPS_TO_SHARE_A
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
 
@@ -208,7 +209,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "The plan's adapter is larger than the silo releases.",
         lambda p, s, c: all(
             adapter_bytes_limit(layout) <= s.limits.max_adapter_bytes
-            for layout in _layouts(p, c.silo)
+            for layout in (p.exchanged_of(c.silo), *_layouts(p, c.silo)[1:])
         ),
     ),
     (
@@ -245,8 +246,10 @@ def _with_numbers(rule: str, reason: str, context: PlanContext) -> str:
 
 def _trainable(plan: RoundPlan) -> bool:
     """A negative proximal weight pushes away from the start without end; A alone cannot learn from
-    the seed, where B is zero and so is A's gradient."""
+    the seed, where B is zero and so is A's gradient. For the same reason one step of a silo that
+    has no B yet moves nothing of the A that it would send."""
     stuck = plan.recipe.trained_factors == "a" and plan.starting_adapter is None
+    stuck = stuck or (plan.shares_a and plan.recipe.fewest_steps < LEAST_STEPS_TO_SHARE_A)
     return plan.recipe.proximal_mu >= 0 and not stuck
 
 

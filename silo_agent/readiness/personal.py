@@ -23,6 +23,14 @@ def personal(facts: Facts) -> list[Item]:
     section, plan = facts.config.personal, facts.plan
     if not section.is_on:
         return []
+    if plan is not None and plan.shares_a:
+        return [
+            there(
+                NAME,
+                f"{section.method} is not trained in {plan.run}, whose rule is shared_a: this "
+                "silo's own B with the A of all is its adapter",
+            )
+        ]
     detail = f"{section.method}, while the others are waited for: the time of a training again"
     if plan is not None:
         detail += _costs(facts, plan)

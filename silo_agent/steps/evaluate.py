@@ -11,6 +11,7 @@ from data_contracts.protocol.records.model_family import LossWords
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, Right
 from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.personal.own_factors import begun_with, measured_with
 from silo_agent.release.doors import EVALUATION_FAILED, refusal_for
 from silo_agent.release.outbox import Released
 from silo_agent.restarts import ProcessDiedError
@@ -27,8 +28,12 @@ def evaluate(
 ) -> Step:
     """Measure base model, starting adapter and candidate, and release the losses."""
     attempt.out.require_open(Evaluation)
-    plan, known = attempt.plan.record, GlobalAdapters(silo.config.home, silo.plans)
-    adapters = EvaluatedAdapters(known.starting(plan), known.candidate(plan, candidate.record))
+    plan, home = attempt.plan.record, silo.config.home
+    known = GlobalAdapters(home, silo.plans)
+    adapters = EvaluatedAdapters(
+        begun_with(home, plan, known.starting(plan)),
+        measured_with(home, plan, known.candidate(plan, candidate.record)),
+    )
     try:
         losses = silo.trainer.evaluate(plan, verdict, adapters, attempt.report)
     except DataStewardError as error:

@@ -68,6 +68,8 @@ def personalise(silo: Silo, attempt: OwnAttempt) -> Step:
     Raises TrainingInterruptedError when the agent is stopped.
     """
     number = attempt.plan.record.round
+    if attempt.plan.record.shares_a:
+        return _given_up(silo, attempt, _words_of_shared_a(silo.config.personal.method))
     try:
         # The contract as it is now has to allow training, as for the submission.
         attempt.out.require_open(Submission)
@@ -117,6 +119,13 @@ def _show_as_before(silo: Silo, attempt: OwnAttempt) -> None:
 def _words(error: Exception) -> str:
     """The first line, which says what; some libraries say the same again in others."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _words_of_shared_a(method: str) -> str:
+    return (
+        f'method = "{method}" under [personal] is not trained in a run with the rule shared_a, in '
+        "which this silo's own B with the A of all is its adapter"
+    )
 
 
 def _given_up(silo: Silo, attempt: OwnAttempt, why: str) -> Step:

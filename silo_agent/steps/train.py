@@ -11,6 +11,7 @@ from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.config import TrainingSection
 from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.personal.own_factors import begun_with, released, tell_begun
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
@@ -28,15 +29,18 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     if silo.clock.now() >= plan.submit_by:
         return Step.WAITING
     attempt.out.require_open(Submission)
-    starting = GlobalAdapters(silo.config.home, silo.plans).starting(plan)
+    home, shared = silo.config.home, GlobalAdapters(silo.config.home, silo.plans).starting(plan)
+    tell_begun(home, plan, shared)
+    starting = begun_with(home, plan, shared)
     try:
         local = silo.trainer.train(plan, verdict.record, starting, attempt.report)
     except DataStewardError as error:
         return refuse_fault(silo, attempt, error, DATA_UNUSABLE)
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
-    sent_adapters = SentAdapters(silo.config.home, silo.name, silo.release.outbox, silo.plans)
-    sent = sent_adapters.file(plan, local.adapter, starting.path, attempt.feed.ever(silo.name))
+    leaves = released(home, plan, local.adapter)
+    sent_adapters = SentAdapters(home, silo.name, silo.release.outbox, silo.plans)
+    sent = sent_adapters.file(plan, leaves, shared.path, attempt.feed.ever(silo.name))
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
     attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
     _tell(plan, local)

@@ -278,3 +278,38 @@ def test_a_head_that_moved_is_a_change_beside_pairs_that_did_not() -> None:
     require_change(Sketcher(start, seed=5).sketch(with_head(same, np.zeros((3, 32), np.float32))))
     with pytest.raises(UntrustedInputError, match="the starting product"):
         require_change(Sketcher(start, seed=5).sketch(with_head(same, start.module(HEAD)[1])))
+
+
+SHARED = LAYOUT.a_alone
+
+
+def with_a(move: float, seed: int, beside: Memory | None = None) -> Memory:
+    """Factors A away from the seed's, or from those of `beside`; no product is known of them."""
+    rng, start = np.random.default_rng(seed), beside or InitialAdapter(SHARED)
+    found = {}
+    for target in SHARED.targets:
+        one, a = start.module(target)
+        step = rng.standard_normal(a.shape).astype(np.float32) * np.float32(move)
+        found[target.module] = (one, a + step)
+    return Memory(SHARED, found)
+
+
+def test_copies_of_factors_a_are_found_and_silos_that_move_them_in_part_alike_are_not() -> None:
+    start = InitialAdapter(SHARED)
+    common = with_a(0.02, 1)
+    honest = {f"silo-{n}": with_a(0.02, n, common) for n in (2, 3)}
+    assert found_among(start, **honest) == {}
+    assert exact_cosine(honest["silo-2"], honest["silo-3"], start) == pytest.approx(0.5, abs=0.1)
+    copied = with_a(0.004, 9, honest["silo-2"])
+    found = found_among(start, **honest, copier=copied)
+    assert found == {"silo-2": "copier", "copier": "silo-2"}
+    expected = 1 / np.sqrt(1 + 0.004**2 / (2 * 0.02**2))
+    assert exact_cosine(honest["silo-2"], copied, start) == pytest.approx(expected, abs=0.005)
+
+
+def test_factors_a_that_hardly_moved_are_no_change() -> None:
+    sketcher = Sketcher(InitialAdapter(SHARED), seed=5)
+    require_change(sketcher.sketch(with_a(1e-3, 1)))
+    for same in (InitialAdapter(SHARED), with_a(1e-8, 1)):
+        with pytest.raises(UntrustedInputError, match="the starting product"):
+            require_change(sketcher.sketch(same))

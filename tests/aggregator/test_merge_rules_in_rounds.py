@@ -62,6 +62,7 @@ def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Rou
         ("fedsvd", True),
         ("residual", False),
         ("zero_pad", False),
+        ("shared_a", True),
         ("diloco", False),
     ],
 )
@@ -148,6 +149,7 @@ def test_the_step_is_chosen_in_the_round_and_told(make_federation: MakeFederatio
         pytest.param("residual", "int4", marks=pytest.mark.campaign),
         pytest.param("alternating", "int8", marks=pytest.mark.campaign),
         pytest.param("zero_pad", "int8", marks=pytest.mark.campaign),
+        pytest.param("shared_a", "int4", marks=pytest.mark.campaign),
     ],
 )
 def test_compressed_rounds(make_federation: MakeFederation, rule: str, compression: str) -> None:

@@ -308,6 +308,7 @@ PLANS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("a starting residual goes with", {"starting_residual": ADAPTER}),
     ("a server state goes with", {"server_state": ADAPTER}),
+    ("what silos train, pairs of factors", {"layout": PLAN.layout.a_alone}),
 ]
 
 

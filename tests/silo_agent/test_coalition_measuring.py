@@ -9,6 +9,7 @@ import pytest
 
 from aggregator.contribution.by_silos import Question, contributions_by_silos
 from aggregator.contribution.closed_round import closed_round
+from aggregator.settings.merge import MergeSection
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.errors import StorageError
 from data_contracts.protocol.artifact import artifact_of_bytes
@@ -20,6 +21,7 @@ from data_contracts.protocol.wire_types import decimal_from_float
 from infra.records.record_store import write_record
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.contribution.coalition_measuring import BATCH_COALITIONS, LOSS_DECIMALS
+from silo_agent.personal.own_factors import measured_with
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.outbox import Released
 from silo_agent.release.status_reporter import StatusReporter
@@ -80,6 +82,33 @@ def released(federation: SimulatedFederation, silo: str, plan: Verified[RoundPla
 
 def has_answered(silo: SimulatedSilo) -> bool:
     return "coalition-losses" in silo.kinds()
+
+
+def test_where_silos_share_a_each_measures_with_its_own_b(
+    make_federation: MakeFederation, tmp_path: Path
+) -> None:
+    federation = make_federation(
+        {"merge": MergeSection(rule="shared_a")}, a=Behaviour.HONEST, b=Behaviour.HONEST
+    )
+    plan = played(federation)
+    request = ask(federation, exact=True)
+    assert act(federation, "silo-b") is Step.MEASURED
+    silo, done = federation.silos["silo-b"], released(federation, "silo-b", plan)
+    assert done.coalition_losses is not None and done.verdict is not None
+    adapters = []
+    for place, part in enumerate(request.record.coalitions):
+        path = None if part.adapter is None else tmp_path / f"{place}.safetensors"
+        if path is not None and part.adapter is not None:
+            path.write_bytes(federation.plans.objects[blob_key(part.adapter.digest)])
+        into = tmp_path / f"{place}-with-b.safetensors"
+        adapters.append(measured_with(silo.home, plan.record, GlobalAdapter(path), into))
+    agent = silo.agent(FEDERATION, federation.pinned)
+    report = StatusReporter(None, federation.clock, agent.config, plan)
+    expected = agent.trainer.measure(plan.record, done.verdict.record, adapters, report)
+    losses = tuple(decimal_from_float(loss.nats, LOSS_DECIMALS) for loss in expected)
+    assert done.coalition_losses.record.losses == losses
+    assert len(set(losses)) == len(request.record.coalitions) == 4
+    assert not (silo.home / "coalitions").exists()
 
 
 def test_every_coalition_is_measured_in_the_order_of_the_request(

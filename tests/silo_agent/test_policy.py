@@ -16,6 +16,7 @@ from data_contracts.protocol.records.merge_spec import (
     FedAdam,
     FedAvg,
     HeavyBall,
+    MergeSpec,
     ServerOptimizer,
 )
 from data_contracts.protocol.records.model_family import FamilyTask
@@ -408,6 +409,38 @@ def test_a_recipe_that_cannot_train_is_refused(
     changed = PLAN.recipe.model_copy(update=recipe)
     plan = PLAN.model_copy(update={"recipe": changed, **changes})
     assert decided_by(plan, policy(tmp_path), context()) == rule
+
+
+SHARES_A = MergeSpec(rule="shared_a", weight_cap_tokens=100)
+
+
+@pytest.mark.parametrize(
+    ("steps", "least", "merge", "rule"),
+    [
+        (2, None, SHARES_A, None),
+        (1, None, SHARES_A, "plan.trainable"),
+        (3, 1, SHARES_A, "plan.trainable"),
+        (1, None, PLAN.merge, None),
+    ],
+)
+def test_a_silo_that_shares_a_needs_two_steps(
+    tmp_path: Path, steps: int, least: int | None, merge: MergeSpec, rule: str | None
+) -> None:
+    """In the first of them, with B at zero, A does not move."""
+    changes = {"local_steps": steps, "least_steps": least, "warmup_steps": 0}
+    recipe = PLAN.recipe.model_copy(update=changes)
+    plan = PLAN.model_copy(update={"recipe": recipe, "merge": merge})
+    assert decided_by(plan, policy(tmp_path), context()) == rule
+
+
+def test_what_a_silo_releases_is_a_alone_where_it_keeps_b(tmp_path: Path) -> None:
+    plan = PLAN.model_copy(update={"merge": SHARES_A})
+    least = adapter_bytes_limit(plan.exchanged)
+    assert least < BYTES
+    assert decided_by(plan, policy(tmp_path, bytes=least), context()) is None
+    assert decided_by(PLAN, policy(tmp_path, bytes=least), context()) == "policy.adapter_bytes"
+    smaller = policy(tmp_path, bytes=least - 1)
+    assert decided_by(plan, smaller, context()) == "policy.adapter_bytes"
 
 
 HUGE = Decimal(10) ** 17

@@ -19,10 +19,10 @@ from aggregator.report.compliance_page.loss_change import spreads
 from aggregator.report.compliance_page.loss_chart import CHART_LEFT, CHART_WIDTH, loss_chart
 from aggregator.report.compliance_page.wording import (
     MERGES,
-    OUTCOMES,
     counted,
     day,
     duration,
+    headline,
     limit,
     moment,
 )
@@ -96,7 +96,7 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
             facts=facts,
             report=report,
             plan=facts.plan,
-            headline=OUTCOMES[report.outcome],
+            headline=headline(report),
             counts=outcome_counts(report),
             licences=_licence_totals(facts),
             chart=loss_chart(facts.losses),

@@ -4,6 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from data_contracts.dataset.suite.rule_sentences import sentence, tolerated
+from data_contracts.protocol.records import RoundReport
 from data_contracts.protocol.records.merge_spec import MergeRule
 from data_contracts.protocol.records.verdict import RuleOutcome
 
@@ -12,6 +13,10 @@ OUTCOMES = {
     "held": "The merged adapter was held back; the previous one stays in force.",
     "aborted": "The attempt was aborted; no adapter was published.",
 }
+SHARED_A_PUBLISHED = (
+    "The merged factor A was taken over; each institution keeps the adapter that it makes of it, "
+    "and none was published for others."
+)
 DECISIONS = {
     "evaluation.not_worse": "On held-out data of the institutions it was not worse than before.",
     "evaluation.quorum": "Too few institutions evaluated it.",
@@ -63,6 +68,8 @@ MERGES: dict[MergeRule, str] = {
     "fedsvd": "the weighted average of the trained factor, both factors turned afterwards",
     "residual": "the weighted averages of both factors, and what they miss beside them",
     "zero_pad": "the weighted averages of both factors, smaller ones filled up with zeros",
+    "shared_a": "the weighted average of the factor A, which is all that institutions send; each "
+    "keeps its own factor B, and with it the only adapter that a model can load",
 }
 RECORDS = {
     "membership": "who belongs to the federation",
@@ -92,6 +99,13 @@ _MONTHS = [
     "December",
 ]
 _NO_COUNT = "the number stays in the institution"
+
+
+def headline(report: RoundReport) -> str:
+    """What became of the attempt, in a sentence."""
+    if report.outcome == "published" and report.merge.rule == "shared_a":
+        return SHARED_A_PUBLISHED
+    return OUTCOMES[report.outcome]
 
 
 def day(at: datetime) -> str:

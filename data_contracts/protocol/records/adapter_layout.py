@@ -15,8 +15,12 @@ from pydantic import Field, model_validator
 from data_contracts.protocol.wire_types import Count, ModuleName, Part, PositiveCount, SiloId
 
 Whole = Literal["matrix", "vector"]
-Initial = Literal["zeros", "ones", "normal"]
-"""What a whole tensor starts as; normal: drawn from the seed of the layout."""
+Initial = Literal["zeros", "ones", "normal", "lora_a"]
+"""What a whole tensor starts as; normal: drawn from the seed of the layout; lora_a: a factor A that
+is exchanged by itself, as `starting_adapter.initial_a` draws it for its module."""
+
+A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
+"""What PEFT appends to the name of a module for its two factors."""
 
 NORMAL_DEVIATION = 0.02
 """As the models whose heads these are have it (`initializer_range`)."""
@@ -43,9 +47,27 @@ class AdapterTarget(Part):
             raise ValueError("whole and initial go together")
         if self.whole == "vector" and self.in_features != 1:
             raise ValueError("a vector has in_features 1")
-        if self.whole is not None and self.module.endswith((".lora_A.weight", ".lora_B.weight")):
+        is_a = self.initial == "lora_a"
+        if is_a and not (self.whole == "matrix" and self.module.endswith(A_SUFFIX)):
+            raise ValueError("what starts as a factor A is a matrix with the name of one")
+        if self.whole is not None and not is_a and self.module.endswith((A_SUFFIX, B_SUFFIX)):
             raise ValueError("a tensor that is trained whole cannot have the name of a factor")
         return self
+
+    @property
+    def is_shared_a(self) -> bool:
+        """Whether it is the factor A of a module, exchanged without its B."""
+        return self.initial == "lora_a"
+
+    def a_alone(self, rank: int) -> "AdapterTarget":
+        """The factor A (rank x in_features) of a module that carries a pair, as a whole tensor."""
+        return AdapterTarget(
+            module=f"{self.module}{A_SUFFIX}",
+            in_features=self.in_features,
+            out_features=rank,
+            whole="matrix",
+            initial="lora_a",
+        )
 
 
 class AdapterLayout(Part):
@@ -84,16 +106,36 @@ class AdapterLayout(Part):
         return tuple(target for target in self.targets if target.whole is not None)
 
     @property
+    def compared(self) -> tuple[AdapterTarget, ...]:
+        """The targets by whose changes copies are told: pairs, and factors A without their B."""
+        return tuple(t for t in self.targets if t.whole is None or t.is_shared_a)
+
+    @property
     def without_wholes(self) -> "AdapterLayout":
         """The layout of what acts beside another adapter: a sum of two heads means nothing."""
         return self.model_copy(update={"targets": self.pairs}) if self.wholes else self
+
+    @property
+    def has_a_alone(self) -> bool:
+        """Whether it is what `a_alone` makes: factors A without their B."""
+        return any(target.is_shared_a for target in self.targets)
+
+    @property
+    def a_alone(self) -> "AdapterLayout":
+        """The layout of what silos exchange that share A and keep B: A of each pair as a whole
+        tensor, and what is trained whole as it is, in the same order."""
+        targets = tuple(t.a_alone(self.rank) if t.whole is None else t for t in self.targets)
+        return self.model_copy(update={"targets": targets})
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "AdapterLayout":
         if len({target.module for target in self.targets}) != len(self.targets):
             raise ValueError("modules in targets must be distinct")
-        if not self.pairs:
+        shared = [target for target in self.targets if target.is_shared_a]
+        if not self.pairs and not shared:
             raise ValueError("expected at least one module that carries a LoRA pair")
+        if shared and (self.pairs or any(target.out_features != self.rank for target in shared)):
+            raise ValueError("factors A go without pairs, each with as many rows as the rank")
         return self
 
 

@@ -12,7 +12,14 @@ from pydantic import Field, model_validator
 from data_contracts.protocol.wire_types import Count, DecimalString, Part, PositiveCount
 
 MergeRule = Literal[
-    "stack_truncate", "average", "frozen_a", "alternating", "fedsvd", "residual", "zero_pad"
+    "stack_truncate",
+    "average",
+    "frozen_a",
+    "alternating",
+    "fedsvd",
+    "residual",
+    "zero_pad",
+    "shared_a",
 ]
 """`stack_truncate`: the weighted sum of products, cut to the adapter's rank.
 `average`: A and B averaged separately (FedIT, Zhang et al. 2024).
@@ -22,7 +29,9 @@ MergeRule = Literal[
 (FedSVD, Lee et al. 2025).
 `residual`: `average`, and what it misses goes into a published residual (FedEx-LoRA, Singhal et
 al. 2024).
-`zero_pad`: lower ranks padded with zeros, then `average` (HetLoRA, Cho et al. 2024); a baseline."""
+`zero_pad`: lower ranks padded with zeros, then `average` (HetLoRA, Cho et al. 2024); a baseline.
+`shared_a`: silos train both factors, send A alone, which is averaged, and keep B (FedSA-LoRA, Guo
+et al. 2024, arXiv:2410.01463)."""
 
 REBASING_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "fedsvd"})
 """Rules whose new factors are not combinations of the silos' factors."""
@@ -30,13 +39,20 @@ REBASING_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "fedsvd"})
 MIXED_RANK_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "zero_pad"})
 """Rules under which silos may train different ranks."""
 
-SHARED_FACTOR_RULES: frozenset[MergeRule] = frozenset({"frozen_a", "alternating", "fedsvd"})
-"""Rules under which one factor of every silo is that of the starting adapter."""
+SHARED_FACTOR_RULES: frozenset[MergeRule] = frozenset(
+    {"frozen_a", "alternating", "fedsvd", "shared_a"}
+)
+"""Rules under which what every silo sends lies in one space, so that entries of it compare: one
+factor is that of the starting adapter, or A alone is sent."""
 
 PRODUCT_RULES: frozenset[MergeRule] = frozenset(
-    {"stack_truncate", "frozen_a", "alternating", "fedsvd"}
+    {"stack_truncate", "frozen_a", "alternating", "fedsvd", "shared_a"}
 )
 """Rules that compute a weighted sum of the silos' deltas, so a defence can choose the weights."""
+
+OPTIMIZED_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "shared_a"})
+"""Rules whose whole change, of products or of the tensors themselves, a server optimizer steps on.
+They are those that carry on the last change."""
 
 
 Rate = Annotated[DecimalString, Field(gt=0)]
@@ -183,8 +199,11 @@ class MergeSpec(Part):
             raise ValueError(f"{self.robust.rule} needs a rule under which a factor is shared")
         if self.robust and not self.robust.by_coordinates and self.rule not in PRODUCT_RULES:
             raise ValueError("a defence on products needs a rule that merges products or B alone")
-        if self.optimizer != FedAvg() and self.rule != "stack_truncate":
-            raise ValueError("a server optimizer acts on products: it needs stack_truncate")
+        if self.optimizer != FedAvg() and self.rule not in OPTIMIZED_RULES:
+            raise ValueError(
+                "a server optimizer acts on products, or on shared factors alone: it needs "
+                "stack_truncate or shared_a"
+            )
         if self.robust and self.robust.rule == "centred_clipping" and self.optimizer != FedAvg():
             raise ValueError("centred_clipping carries the merged delta: it needs fedavg at rate 1")
         if self.rank_weights and self.rule != "stack_truncate":
@@ -198,7 +217,7 @@ class MergeSpec(Part):
         optimizer = self.optimizer
         extrapolated = isinstance(optimizer, FedExP) and optimizer.momentum > 0
         return (
-            (centred and self.rule == "stack_truncate")
+            (centred and self.rule in OPTIMIZED_RULES)
             or isinstance(optimizer, HeavyBall)
             or extrapolated
         )

@@ -46,6 +46,8 @@ TrustMode = Literal["auditable", "confidential"]
 
 
 MAX_COHORT = 1000
+LEAST_STEPS_TO_SHARE_A = 2
+"""A silo whose B is zero has no gradient for A in its first step."""
 ANY_DAY = "2026-01-01"
 """Where no template is known to write a date, so that nothing is measured anew for another day."""
 
@@ -203,6 +205,8 @@ class RoundPlan(Record):
         )
         if self.recipe.trained_factors != wanted:
             raise ValueError("trained_factors must be what the merge rule asks for in this round")
+        if self.layout.has_a_alone:
+            raise ValueError("the layout is that of what silos train, pairs of factors")
         return self
 
     @model_validator(mode="after")
@@ -239,6 +243,21 @@ class RoundPlan(Record):
         return self.layout.model_copy(update=changes)
 
     @property
+    def shares_a(self) -> bool:
+        """Whether silos send A alone and each keeps its B, so that no adapter for others exists."""
+        return self.merge.rule == "shared_a"
+
+    @property
+    def exchanged(self) -> AdapterLayout:
+        """The layout of every adapter file that leaves a silo or the coordinator: `layout`, or
+        under `shared_a` its factors A alone."""
+        return exchanged_layout(self.merge.rule, self.layout)
+
+    def exchanged_of(self, silo: str) -> AdapterLayout:
+        """The layout of what `silo` submits."""
+        return exchanged_layout(self.merge.rule, self.layout_of(silo))
+
+    @property
     def residual_layout(self) -> AdapterLayout | None:
         """Layout of the residual, whose scaling is 1; None when the rule publishes none."""
         rank = self.merge.residual_rank
@@ -250,6 +269,11 @@ class RoundPlan(Record):
     def contract_digest_of(self, silo: str) -> str | None:
         """Digest of the contract pinned for `silo`, or None when it is not in the cohort."""
         return next((p.contract_digest for p in self.contracts if p.silo == silo), None)
+
+
+def exchanged_layout(rule: MergeRule, layout: AdapterLayout) -> AdapterLayout:
+    """What is exchanged where silos train `layout`."""
+    return layout.a_alone if rule == "shared_a" else layout
 
 
 def trained_factors(rule: MergeRule, round_number: int, *, is_first: bool) -> TrainedFactors:

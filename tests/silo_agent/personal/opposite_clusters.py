@@ -85,8 +85,17 @@ class OppositeClusters:
 
     def accuracy(self, cluster: int, job: TrainingJob) -> float:
         """Share of held-out questions whose right answer is likelier than the other one."""
-        found, adapter = self.clusters[cluster], finished(job).adapter
-        measured = EvaluatedAdapter(name="it", path=adapter, residual=job.starting_residual)
+        measured = EvaluatedAdapter(
+            name="it", path=finished(job).adapter, residual=job.starting_residual
+        )
+        return self._accuracy(cluster, job, measured)
+
+    def adapter_accuracy(self, cluster: int, adapter: Path) -> float:
+        """As `accuracy`, of a file of the global adapter's layout."""
+        return self._accuracy(cluster, self.federated, EvaluatedAdapter(name="it", path=adapter))
+
+    def _accuracy(self, cluster: int, job: TrainingJob, measured: EvaluatedAdapter) -> float:
+        found = self.clusters[cluster]
         sets = {"right": found.silo.heldout_records, "wrong": found.wrong}
         result = evaluate(
             EvaluationJob(
