@@ -25,7 +25,7 @@ from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_
 from data_contracts.adapters.starting_adapter import AdapterSource, tensors_of
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
+from data_contracts.protocol.records.model_family import ModelFamily
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 from silo_agent.personal.joined import JoinedAdapter
@@ -77,15 +77,15 @@ def _written_whole(into: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write(adapter: PersonalAdapter, into: Path) -> None:
-    facts = adapter.facts
+    facts, family = adapter.facts, adapter.facts.task.family
     trained: AdapterSource = open_adapter(adapter.trained, facts.layout)
     if adapter.beside is not None and facts.beside_layout is not None:
         beside = open_adapter(adapter.beside, facts.beside_layout)
-        _write_peft(into, JoinedAdapter((beside, trained)), facts.base_model)
+        _write_peft(into, JoinedAdapter((beside, trained)), facts.base_model, family)
         if facts.method == "dual":
-            _write_peft(into / GLOBAL_NAME, beside, facts.base_model)
+            _write_peft(into / GLOBAL_NAME, beside, facts.base_model, family)
     else:
-        _write_peft(into, trained, facts.base_model)
+        _write_peft(into, trained, facts.base_model, family)
     if facts.measures.gate is not None:
         gate = {"takes": WHAT_THE_GATE_TAKES, **facts.measures.gate.model_dump(mode="json")}
         write_durably(into / GATE_NAME, _json(gate))
@@ -112,7 +112,7 @@ def _write_peft(
     directory: Path,
     adapter: AdapterSource,
     base_model: BaseModelRef,
-    family: ModelFamily = CAUSAL,
+    family: ModelFamily,
 ) -> None:
     directory.mkdir(exist_ok=True, mode=0o700)
     write_durably(directory / CONFIG_NAME, _json(peft_config(adapter.layout, base_model, family)))

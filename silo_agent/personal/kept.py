@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.wire_types import Day
 from infra.disk.durable_files import keep_durably, write_durably
@@ -70,6 +71,7 @@ class PersonalFacts(JobValue):
     heldout_digest: str
     heldout_sequences: int
     measures: PersonalMeasures
+    task: FamilyTask = CAUSAL_TASK
     compared: Compared | None = None
 
 

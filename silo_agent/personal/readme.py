@@ -3,7 +3,7 @@
 The code in it is run by a test.
 """
 
-from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
+from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask, ModelFamily
 from data_contracts.protocol.records.round_plan import ANY_DAY
 from silo_agent.personal.kept import PersonalAdapter, PersonalFacts
 from silo_agent.personal.own_factors import OwnAdapter
@@ -21,17 +21,9 @@ Trained on and measured with {base_model} in {precision}, files with digest
 
 ## Loading
 
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+{loading}
 
-tokenizer = AutoTokenizer.from_pretrained(base_folder)
-base = AutoModelForCausalLM.from_pretrained(base_folder, dtype="{precision}")
-model = PeftModel.from_pretrained(base, folder).eval()
-```
-
-`folder` is this folder, `base_folder` that of the base model. Ask in one turn of the model's chat
-template, with `add_generation_prompt=True`{day}.
+`folder` is this folder, `base_folder` that of the base model{asked}.
 """
 
 _GATE = """
@@ -90,6 +82,12 @@ How well it does is in the agent's log of round {shared_round}, as the loss of t
 
 ## Loading
 
+{loading}
+
+`folder` is this folder, `base_folder` that of the base model{asked}.
+"""
+
+_LOADING = """\
 ```python
 from peft import PeftModel
 from transformers import {loader}, AutoTokenizer
@@ -97,39 +95,36 @@ from transformers import {loader}, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(base_folder)
 base = {loader}.from_pretrained(base_folder{more})
 model = PeftModel.from_pretrained(base, folder).eval()
-```
+```"""
+_LOADING_A_PIPELINE = """\
+```python
+from diffusers import DiffusionPipeline
+from peft import PeftModel
 
-`folder` is this folder, `base_folder` that of the base model{asked}.
-"""
-
+pipe = DiffusionPipeline.from_pretrained(base_folder)
+pipe.unet = PeftModel.from_pretrained(pipe.unet, folder).eval()
+```"""
 _LOADERS: dict[ModelFamily, str] = {
+    "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "dual-encoder": "AutoModel",
 }
-"""Of families whose models `transformers` loads by a class of their own; pictures that are made are
-a pipeline of `diffusers`, whose own page says how it takes an adapter."""
+"""Of families whose models transformers loads; pictures are made by a pipeline of diffusers."""
 
 
 def own_readme(adapter: OwnAdapter) -> str:
     """The page of A of all with this silo's own B."""
     facts = adapter.facts
-    family, asked = facts.task.family, ""
-    if family == CAUSAL:
-        asked = ". Ask in one turn of the model's chat\ntemplate, with `add_generation_prompt=True`"
-        asked += "" if facts.prompt_date == ANY_DAY else f", on the day {facts.prompt_date}"
-    classes = facts.task.classes
-    if classes is not None:
-        asked = f". Its classes, in the order of the head: {', '.join(classes)}"
+    dated = "" if facts.prompt_date == ANY_DAY else f", on the day {facts.prompt_date}"
     return _OWN_PAGE.format(
         shared_round=adapter.round,
         run=facts.run,
         round=facts.round,
         base_model=facts.base_model.name,
         digest=facts.base_model.digest,
-        loader=_LOADERS.get(family, "AutoModelForCausalLM"),
-        more="" if classes is None else f", num_labels={len(classes)}",
-        asked=asked,
+        loading=_loading(facts.task),
+        asked=_asked(facts.task, dated),
     )
 
 
@@ -145,10 +140,30 @@ def readme(adapter: PersonalAdapter) -> str:
         words=losses_words(facts),
         base_model=facts.base_model.name,
         digest=facts.base_model.digest,
-        day=dated,
         precision=facts.precision,
+        loading=_loading(facts.task, facts.precision),
+        asked=_asked(facts.task, dated),
     )
     return page + (_gate(facts) if facts.measures.gate is not None else "")
+
+
+def _loading(task: FamilyTask, precision: str | None = None) -> str:
+    """The code that loads base model and adapter."""
+    if task.family == "denoising":
+        return _LOADING_A_PIPELINE
+    more = "" if task.classes is None else f", num_labels={len(task.classes)}"
+    more += "" if precision is None else f', dtype="{precision}"'
+    return _LOADING.format(loader=_LOADERS[task.family], more=more)
+
+
+def _asked(task: FamilyTask, dated: str) -> str:
+    """How the model is asked, where that has to be said."""
+    if task.classes is not None:
+        return f". Its classes, in the order of the head: {', '.join(task.classes)}"
+    if task.family != CAUSAL:
+        return ""
+    turn = ". Ask in one turn of the model's chat\ntemplate, with `add_generation_prompt=True`"
+    return turn + dated
 
 
 def _gate(facts: PersonalFacts) -> str:

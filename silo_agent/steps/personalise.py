@@ -197,6 +197,7 @@ def _keep(
         attempt=plan.attempt,
         base_model=plan.base_model,
         prompt_date=plan.day,
+        task=plan.learned,
         precision=job.precision,
         issued_at=plan.issued_at,
         layout=job.layout,
