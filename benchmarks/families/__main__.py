@@ -68,7 +68,7 @@ PLANS: Mapping[str, Plan] = {
     "causal": Plan(3, 20, 4, 128, "0.01", _perplexity),
     "masked": Plan(3, 15, 8, 64, "0.003", _nats, 8),
     "classification": Plan(3, 15, 8, 48, "0.003", _right, 8, is_share=True),
-    "pairs": Plan(3, 40, 32, 24, "0.01", _right, 32, is_share=True),
+    "pairs": Plan(3, 40, 32, 24, "0.005", _right, 32, is_share=True),
     "pictures": Plan(3, 30, 8, 24, "0.005", _nats, 8),
 }
 QUESTIONS = Plan(2, 20, 4, 128, "0.01", _nats)

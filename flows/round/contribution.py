@@ -107,6 +107,7 @@ def _measured(
     merged = merge_coalitions(c, plan, closed.close.record, batch, adapters)
     job = EvaluationJob(
         model_dir=c.settings.path(c.settings.base_model.path),
+        task=plan.learned,
         layout=plan.layout,
         residual_layout=plan.residual_layout,
         adapters=tuple(
