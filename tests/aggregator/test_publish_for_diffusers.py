@@ -18,6 +18,8 @@ from infra.base_model.linear_modules import linear_modules
 from tests.aggregator.adapter_samples import write_adapter, write_tensors
 from tests.tiny_pipelines import CHANNELS, LATENT_SIDE, make_tiny_pipeline
 
+pytestmark = pytest.mark.long
+
 TASK = FamilyTask(family="denoising")
 BASE = BaseModelRef(name="tiny-pipeline", digest="0" * 64, licence="MIT")
 

@@ -96,6 +96,7 @@ def test_a_tensor_of_three_dimensions_is_no_head() -> None:
         head_of(["experts.weight"], {"experts.weight": (2, 8, 8)}, "bert")
 
 
+@pytest.mark.long
 def test_a_folder_is_asked_for_a_task(tmp_path: Path) -> None:
     bert = make_tiny_bert(tmp_path / "bert")
     classifying = FamilyTask(family="sequence-classification", classes=CLASSES)
@@ -113,6 +114,7 @@ def test_a_folder_is_asked_for_a_task(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "words"),
     [
@@ -128,6 +130,7 @@ def test_a_model_of_another_family_is_none_of_this_one(
         linear_modules(model, FamilyTask.model_validate({"family": family}))
 
 
+@pytest.mark.long
 def test_an_encoder_of_two_sides_is_asked_for_both(tmp_path: Path) -> None:
     found = linear_modules(make_tiny_clip(tmp_path / "clip"), FamilyTask(family="dual-encoder"))
     modules = {target.module for target in found.modules}

@@ -36,6 +36,8 @@ from tests.silo_agent.families.tiny_denoising import (
 from tests.silo_agent.families.told_samples import told
 from tests.tiny_pipelines import PLACES
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 DIGEST = "a" * 64
 SHAPE = PipelineShape(channels=4, latent_side=8, side=16, tokens=PLACES, timesteps=1000)
