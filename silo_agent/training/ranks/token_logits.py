@@ -69,8 +69,7 @@ def prompt_states(
 
 def vocabulary_size(model: Any) -> int:
     """How many token ids the model has embeddings for."""
-    wrapped = getattr(model, "module", model)
-    return int(text_embeddings(wrapped.get_base_model()).num_embeddings)
+    return int(text_embeddings(_base_of(model)).num_embeddings)
 
 
 def _forward(
@@ -118,6 +117,10 @@ def _of_one_length(sequences: Sequence[PackedSequence]) -> list[PackedSequence]:
 
 
 def _accepts(model: Any, option: str) -> bool:
+    return option in inspect.signature(_base_of(model).forward).parameters
+
+
+def _base_of(model: Any) -> Any:
+    """Below an engine, and below adapters where there are some."""
     wrapped = getattr(model, "module", model)
-    base = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
-    return option in inspect.signature(base.forward).parameters
+    return wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped

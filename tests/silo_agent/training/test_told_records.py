@@ -171,7 +171,7 @@ def test_a_causal_model_is_told_no_captions(tokenizer: Any) -> None:
     with pytest.raises(DataStewardError) as caught:
         told(tokenizer, "image-text", pair)
     assert "expected records of the form instruction or chat or text" in str(caught.value)
-    assert "found 1 of captions of pictures" in str(caught.value)
+    assert "found captions of pictures, 1 of them or more" in str(caught.value)
 
 
 def test_a_file_of_pictures_is_refused_once_for_a_causal_model(
@@ -180,7 +180,7 @@ def test_a_file_of_pictures_is_refused_once_for_a_causal_model(
     line = {"image": "/data/a.png", "sha256": "0f" * 32, "answer": "A lighthouse"}
     records = tmp_path / "train.jsonl"
     records.write_text(f"{json.dumps(line)}\n" * 30)
-    with pytest.raises(DataStewardError, match="found captions of 30 pictures or more"):
+    with pytest.raises(DataStewardError, match="found captions of pictures, 30 of them or more"):
         shard_of(tiny_model, records)
     assert not list(tmp_path.rglob("*.tokens*"))
 

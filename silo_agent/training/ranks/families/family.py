@@ -82,7 +82,7 @@ class FamilyEncoder:
         raise DataStewardError(
             f"training records of the family {self.family}",
             expected=f"records of the form {' or '.join(FORMS_OF[self.family])}",
-            found=f"{records} of {found}",
+            found=f"{found}, {records} of them or more",
             action="correct the contract's form of records, or take part in a run of a family that "
             "is trained on them",
         )
