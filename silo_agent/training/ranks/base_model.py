@@ -101,6 +101,25 @@ def together(parameters: Sequence[Any]) -> AbstractContextManager[Any]:
     return context
 
 
+def recompute_activations(model: Any, *, partitioned: bool) -> None:
+    """Keep only the inputs of layers for the backward pass, which computes the rest again.
+
+    With `partitioned` parameters (ZeRO-3) the older way of torch.utils.checkpoint is taken: the
+    newer one compares shapes with those of the first pass, when parameters were put together.
+    Raises SiloOperatorError for a model that cannot do it.
+    """
+    if not model.get_base_model().supports_gradient_checkpointing:
+        raise SiloOperatorError(
+            "base model of the plan",
+            expected="a model that can recompute its activations, for gradient_checkpointing",
+            found=f"{type(model.get_base_model()).__name__}, which cannot",
+            action="set gradient_checkpointing = false in silo-agent.toml",
+        )
+    # Frozen embeddings give nothing a gradient is asked for, and the older way needs one.
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": partitioned})
+
+
 def require_fitting(model: Any, tokenizer: Any) -> None:
     """Raise SiloOperatorError when the tokenizer gives ids that the model has no embeddings for."""
     rows, highest = text_embeddings(model).num_embeddings, max(tokenizer.get_vocab().values())

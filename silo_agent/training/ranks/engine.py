@@ -36,7 +36,6 @@ from silo_agent.training.ranks.lora_model import (
     RESIDUAL_NAME,
     adapter_parameters,
     load_lora_model,
-    recompute_activations,
     set_adapter,
     trained_parameters,
     without_adapters,
@@ -91,7 +90,7 @@ class LoraEngine:
             task=spec.task,
         )
         if spec.gradient_checkpointing:
-            recompute_activations(model, partitioned=spec.zero_stage == 3)
+            self._family.recompute(model, partitioned=spec.zero_stage == 3)
         trainable = list(trained_parameters(model).values())
         self._engine, *_ = deepspeed.initialize(
             model=model, model_parameters=trainable, config=config

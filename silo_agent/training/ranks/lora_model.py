@@ -17,20 +17,16 @@ from peft import LoraConfig, get_peft_model
 
 from data_contracts.adapters.adapter_format import expected_shapes
 from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter
-from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL, CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import TrainedFactors
 from silo_agent.training.engine_spec import PINNED, Device, HeldAs
-from silo_agent.training.ranks.base_model import (
-    together,
-    whole_shape,
-)
+from silo_agent.training.ranks.base_model import together, whole_shape
 from silo_agent.training.ranks.devices import loading_device
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.packed_attention import compute_blocks_only
 from silo_agent.training.ranks.quantised import quantising, require_quantised
-from silo_agent.training.ranks.unet_model import is_unet, recompute_unet
 
 ADAPTER_NAME = "default"
 RESIDUAL_NAME = "residual"
@@ -89,28 +85,6 @@ def load_lora_model(
         _require_shapes(model, residual, RESIDUAL_NAME)
     _train_only(model, trained)
     return model
-
-
-def recompute_activations(model: Any, *, partitioned: bool) -> None:
-    """Keep only the inputs of layers for the backward pass, which computes the rest again.
-
-    With `partitioned` parameters (ZeRO-3) the older way of torch.utils.checkpoint is taken: the
-    newer one compares shapes with those of the first pass, when parameters were put together.
-    Raises SiloOperatorError for a model that cannot do it.
-    """
-    if is_unet(model.get_base_model()):
-        recompute_unet(model.get_base_model(), partitioned=partitioned)
-        return
-    if not model.get_base_model().supports_gradient_checkpointing:
-        raise SiloOperatorError(
-            "base model of the plan",
-            expected="a model that can recompute its activations, for gradient_checkpointing",
-            found=f"{type(model.get_base_model()).__name__}, which cannot",
-            action="set gradient_checkpointing = false in silo-agent.toml",
-        )
-    # Frozen embeddings give nothing a gradient is asked for, and the older way needs one.
-    model.enable_input_require_grads()
-    model.gradient_checkpointing_enable({"use_reentrant": partitioned})
 
 
 def adapter_parameters(model: Any, adapter: str = ADAPTER_NAME) -> dict[str, torch.nn.Parameter]:

@@ -111,9 +111,9 @@ def check_batching(model: Any, device: torch.device, *, together: bool) -> Batch
     end = len(short.token_ids)
     start = end - len(second)
     return BatchCheck(
-        neighbours=relative_changes(changed[0, start:end], found[0, start:end]).max().item(),
+        neighbours=_relative_changes(changed[0, start:end], found[0, start:end]).max().item(),
         alone=max(
-            relative_changes(row[place:][:LOOKED_AT], expected[place:][:LOOKED_AT]).mean().item()
+            _relative_changes(row[place:][:LOOKED_AT], expected[place:][:LOOKED_AT]).mean().item()
             for row, expected, sequence in zip(found, alone, (short, long), strict=True)
             for place in sequence.record_starts
         ),
@@ -136,12 +136,12 @@ def check_packing(model: Any, device: torch.device) -> PackingCheck:
     behind = logits(first[:half] + other_first[half:])
     alone = [logits(second), logits(third)]
     return PackingCheck(
-        neighbours=relative_changes(others[start:end], packed[start:end]).max().item(),
+        neighbours=_relative_changes(others[start:end], packed[start:end]).max().item(),
         alone=max(
-            relative_changes(packed[place:][:LOOKED_AT], expected[:LOOKED_AT]).mean().item()
+            _relative_changes(packed[place:][:LOOKED_AT], expected[:LOOKED_AT]).mean().item()
             for place, expected in zip((start, end), alone, strict=True)
         ),
-        ahead=relative_changes(behind[:half], logits(first)[:half]).mean().item(),
+        ahead=_relative_changes(behind[:half], logits(first)[:half]).mean().item(),
         tolerance=TOLERANCES.get(packed.dtype, TOLERANCES[torch.bfloat16]),
     )
 
@@ -159,7 +159,16 @@ def _packed(*conversations: list[int]) -> PackedSequence:
     return packed
 
 
-def relative_changes(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def are_kept_apart(company: torch.Tensor, others: torch.Tensor, alone: torch.Tensor) -> bool:
+    """Whether what a model gives for a row is the same beside two neighbours and without any."""
+    tolerance = TOLERANCES.get(company.dtype, TOLERANCES[torch.bfloat16])
+    return (
+        _relative_changes(others, company).max().item() <= tolerance.same_shape
+        and _relative_changes(company, alone).max().item() <= tolerance.other_shape
+    )
+
+
+def _relative_changes(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """For each token |difference| / |expected|, both about their mean over the vocabulary.
 
     0 where the model overflows on its own: there is nothing to compare, and its loss shows it.

@@ -91,13 +91,8 @@ def load_unet(model_dir: Path, **options: Any) -> Any:
     )
 
 
-def is_unet(model: Any) -> bool:
-    """Whether it is one; asked without loading diffusers."""
-    return type(model).__name__ == "UNet2DConditionModel"
-
-
 def recompute_unet(unet: Any, *, partitioned: bool) -> None:
-    """As `lora_model.recompute_activations`, for a UNet."""
+    """As `base_model.recompute_activations`, for a UNet."""
 
     def recomputed(module: Any, *inputs: Any) -> Any:
         return checkpoint(module.__call__, *inputs, use_reentrant=partitioned)

@@ -17,7 +17,6 @@ from silo_agent.training.ranks.conversation import IGNORED
 from silo_agent.training.ranks.families.denoising import Denoising, drawn, noised
 from silo_agent.training.ranks.lora_model import (
     load_lora_model,
-    recompute_activations,
     set_adapter,
     trained_parameters,
 )
@@ -183,7 +182,7 @@ def test_activations_that_are_computed_again_give_the_same_gradients(
     for saves in (False, True):
         model = model_of(silo)
         if saves:
-            recompute_activations(model, partitioned=partitioned)
+            family.recompute(model, partitioned=partitioned)
             assert model.get_base_model().is_gradient_checkpointing
         torch.autograd.backward(family.batch_loss(model, sequences, CPU))
         found.append({n: p.grad for n, p in trained_parameters(model).items()})

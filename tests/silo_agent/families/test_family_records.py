@@ -158,8 +158,10 @@ def test_a_pair_is_a_caption_with_the_picture_that_was_checked(tmp_path: Path) -
     assert pair.pixels.shape == (1, 3, SIDE, SIDE) and pair.record_answer_tokens == [1]
     assert -2 <= pair.pixels.min() < pair.pixels.max() <= 2
     (tmp_path / "set" / "1.png").write_bytes((tmp_path / "set" / "2.png").read_bytes())
+    changed = shown(PackedSequence(ids, ids, list(range(len(ids)))), place)
+    assert isinstance(changed, Pair), "no picture is opened before somebody embeds it"
     with pytest.raises(SiloOperatorError, match="expected the bytes that were checked"):
-        shown(PackedSequence(ids, ids, list(range(len(ids)))), place)
+        _ = changed.pixels
 
 
 def test_held_out_pairs_are_told_apart_in_blocks_whatever_the_ranks() -> None:

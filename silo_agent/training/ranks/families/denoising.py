@@ -28,11 +28,11 @@ from infra.base_model.pipeline_check import PipelineShape, pipeline_shape
 from silo_agent.training.ranks.conversation import IGNORED, ChatTokenizer
 from silo_agent.training.ranks.families.captions import Captions
 from silo_agent.training.ranks.families.family import Family, FamilyEncoder, Telling
-from silo_agent.training.ranks.families.pictured import pictured, records_of
+from silo_agent.training.ranks.families.pictured import pictures_of, records_of
 from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, Shown
-from silo_agent.training.ranks.packing_check import TOLERANCES, relative_changes
+from silo_agent.training.ranks.packing_check import are_kept_apart
 from silo_agent.training.ranks.plain_text import around, closed
-from silo_agent.training.ranks.unet_model import Beside, load_beside, load_unet
+from silo_agent.training.ranks.unet_model import Beside, load_beside, load_unet, recompute_unet
 
 HELDOUT_ROUND = 0
 """Stands in the place of a round for records that are held out (`packing.pack_heldout`)."""
@@ -62,7 +62,7 @@ class NoisedPicture(PackedSequence):
     @property
     def picture(self) -> NDArray[np.uint8]:
         """Of the one record (side x side x 3)."""
-        found: NDArray[np.uint8] = pictured(self, self.origin, self.shape.side).pictures[0]
+        found: NDArray[np.uint8] = pictures_of(self.origin, self.shape.side)[0]
         return found
 
     @property
@@ -108,6 +108,10 @@ class Denoising(Family):
         """The UNet."""
         return load_unet(model_dir, **options)
 
+    def recompute(self, model: Any, *, partitioned: bool) -> None:
+        """As diffusers does it."""
+        recompute_unet(model.get_base_model(), partitioned=partitioned)
+
     def batch_loss(
         self, model: Any, sequences: Sequence[PackedSequence], device: torch.device
     ) -> torch.Tensor:
@@ -125,11 +129,7 @@ class Denoising(Family):
                 _of_made_up(model, numbers, device)[0].flatten()
                 for numbers in ((0, 1), (0, 2), (0,))
             )
-        tolerance = TOLERANCES.get(company.dtype, TOLERANCES[torch.bfloat16])
-        return (
-            relative_changes(others, company).max().item() <= tolerance.same_shape
-            and relative_changes(company, alone).max().item() <= tolerance.other_shape
-        )
+        return are_kept_apart(company, others, alone)
 
     def _errors(
         self, model: Any, sequences: Sequence[PackedSequence], device: torch.device

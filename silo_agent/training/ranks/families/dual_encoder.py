@@ -12,7 +12,7 @@ Held-out pairs are told apart in blocks that do not depend on ranks, so that los
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,14 @@ from silo_agent.training.ranks.families.family import (
     SummedLoss,
     Telling,
 )
-from silo_agent.training.ranks.families.pictured import pictured
+from silo_agent.training.ranks.families.pictured import pictures_of
 from silo_agent.training.ranks.packed_sequence import (
     Origin,
     PackedSequence,
     Shown,
     micro_batches,
 )
-from silo_agent.training.ranks.packing_check import TOLERANCES, relative_changes
+from silo_agent.training.ranks.packing_check import are_kept_apart
 from silo_agent.training.ranks.plain_text import around, closed
 
 BLOCK = 32
@@ -113,28 +113,17 @@ class DualEncoder(Family):
         """Whether a pair's embeddings do not depend on the others beside it."""
         side = _base(model).config.vision_config.image_size
         with torch.no_grad():
-            first, second, other = (_made_up(number, side) for number in range(3))
-            company = self._embedded(model, [first, second], device)[0]
-            others = self._embedded(model, [first, other], device)[0]
-            alone = self._embedded(model, [first], device)[0]
-        tolerance = TOLERANCES.get(company.dtype, TOLERANCES[torch.bfloat16])
-        return (
-            relative_changes(others, company).max().item() <= tolerance.same_shape
-            and relative_changes(company, alone).max().item() <= tolerance.other_shape
-        )
+            company, others, alone = (
+                _embedded(model, *_made_up(numbers, side), device)[0]
+                for numbers in ((0, 1), (0, 2), (0,))
+            )
+        return are_kept_apart(company, others, alone)
 
     def _embedded(
         self, model: Any, sequences: Sequence[PackedSequence], device: torch.device
     ) -> torch.Tensor:
-        """Of each pair the picture's and the caption's embedding, of norm 1 (pairs x 2 x width)."""
-        base = _base(model)
-        ids, mask = padded_rows(sequences, base.config.text_config.pad_token_id)
-        found = model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            pixel_values=_pixels(base, sequences, device),
-        )
-        return torch.stack([found.image_embeds, found.text_embeds], dim=1).float()
+        pairs = [each for each in sequences if isinstance(each, Pair)]
+        return _embedded(model, pairs, np.concatenate([each.pixels for each in pairs]), device)
 
 
 def pair_losses(embedded: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -150,9 +139,20 @@ def pair_losses(embedded: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Pair(PackedSequence):
-    """A caption, and its picture as the model takes it: float32 (1 x 3 x side x side)."""
+    """A caption, and where its picture is, which only the rank opens that embeds it."""
 
-    pixels: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 3, 0, 0), np.float32))
+    origin: Origin = field(kw_only=True)
+    taken: PictureInput = field(kw_only=True)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """The picture as the model takes it (1 x 3 x side x side); it is embedded twice in a step,
+        and opened once."""
+        shown = pictures_of(self.origin, self.taken.side).astype(np.float32) / 255
+        colours = (self.taken.mean, self.taken.deviation)
+        mean, deviation = (np.array(each, np.float32) for each in colours)
+        values = ((shown - mean) / deviation).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def asked_for_pair(
@@ -161,11 +161,7 @@ def asked_for_pair(
     """The caption with its picture; one thing is asked of a pair, and nothing is drawn."""
     ids = closed(sequence.token_ids, end)
     labels = [0, *[IGNORED] * (len(ids) - 1)]
-    shown = pictured(sequence, origin, taken.side).pictures.astype(np.float32) / 255
-    mean, deviation = (np.array(each, np.float32) for each in (taken.mean, taken.deviation))
-    values = (shown - mean) / deviation
-    pixels = np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32)
-    return Pair(ids, labels, sequence.positions, pixels)
+    return Pair(ids, labels, sequence.positions, origin=origin, taken=taken)
 
 
 class _Captions(Captions):
@@ -187,10 +183,21 @@ def _of_batch(
     return losses[mine].detach(), gradients[mine]
 
 
-def _pixels(base: Any, sequences: Sequence[PackedSequence], device: torch.device) -> torch.Tensor:
-    """Pictures as the model takes them: pairs x 3 x side x side, in its own precision."""
-    pixels = np.concatenate([each.pixels for each in sequences if isinstance(each, Pair)])
-    return torch.from_numpy(pixels).to(device, base.dtype)
+def _embedded(
+    model: Any,
+    captions: Sequence[PackedSequence],
+    pixels: NDArray[np.float32],
+    device: torch.device,
+) -> torch.Tensor:
+    """Of each pair the picture's and the caption's embedding, of norm 1 (pairs x 2 x width)."""
+    base = _base(model)
+    ids, mask = padded_rows(captions, base.config.text_config.pad_token_id)
+    found = model(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        pixel_values=torch.from_numpy(pixels).to(device, base.dtype),
+    )
+    return torch.stack([found.image_embeds, found.text_embeds], dim=1).float()
 
 
 def _base(model: Any) -> Any:
@@ -205,9 +212,12 @@ def _scale_of(model: Any) -> torch.Tensor:
     return scale
 
 
-def _made_up(number: int, side: int) -> Pair:
-    """Always the same: the answer must not depend on anybody's records."""
-    rng = np.random.Generator(np.random.PCG64(number))
-    ids = rng.integers(3, 8, size=5 + 3 * number).tolist()
-    pixels = rng.standard_normal((1, 3, side, side), dtype=np.float32)
-    return Pair(ids, ids, list(range(len(ids))), pixels)
+def _made_up(numbers: Sequence[int], side: int) -> tuple[list[PackedSequence], NDArray[np.float32]]:
+    """Captions and pixels, always the same: the answer must not depend on anybody's records."""
+    captions, pixels = list[PackedSequence](), list[NDArray[np.float32]]()
+    for number in numbers:
+        rng = np.random.Generator(np.random.PCG64(number))
+        ids = rng.integers(3, 8, size=5 + 3 * number).tolist()
+        captions.append(PackedSequence(ids, ids, list(range(len(ids)))))
+        pixels.append(rng.standard_normal((1, 3, side, side), dtype=np.float32))
+    return captions, np.concatenate(pixels)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from silo_agent.training.ranks.packed_sequence import PackedSequence
-from silo_agent.training.ranks.packing_check import TOLERANCES, relative_changes
+from silo_agent.training.ranks.packing_check import are_kept_apart
 from silo_agent.training.ranks.token_logits import vocabulary_size
 
 LENGTHS = (9, 14)
@@ -56,12 +56,8 @@ def keeps_rows_apart(model: Any, device: torch.device) -> bool:
     with torch.no_grad():
         company, others = (row_logits(model, [short, one], device)[0] for one in (long, other))
         alone = row_logits(model, [short], device)[0]
-    tolerance = TOLERANCES.get(company.dtype, TOLERANCES[torch.bfloat16])
     company, others, alone = (logits[: len(alone)] for logits in (company, others, alone))
-    return (
-        relative_changes(others, company).max().item() <= tolerance.same_shape
-        and relative_changes(company, alone).max().item() <= tolerance.other_shape
-    )
+    return are_kept_apart(company, others, alone)
 
 
 def _padding_of(model: Any) -> int | None:

@@ -19,7 +19,12 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records.model_family import FORMS_OF, FamilyTask, ModelFamily
 from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks import packing_check
-from silo_agent.training.ranks.base_model import load_base_model, load_tokenizer, require_fitting
+from silo_agent.training.ranks.base_model import (
+    load_base_model,
+    load_tokenizer,
+    recompute_activations,
+    require_fitting,
+)
 from silo_agent.training.ranks.conversation import ChatTokenizer, Conversation
 from silo_agent.training.ranks.families.encoder_rows import keeps_rows_apart
 from silo_agent.training.ranks.packed_sequence import PackedSequence, Shown
@@ -122,6 +127,10 @@ class Family(ABC):
         base = load_base_model(model_dir, self.task, whole, **options)
         require_fitting(base, load_tokenizer(model_dir))
         return base
+
+    def recompute(self, model: Any, *, partitioned: bool) -> None:
+        """Let a model keep little for the backward pass, and compute the rest again."""
+        recompute_activations(model, partitioned=partitioned)
 
     def step_loss(
         self, model: Any, own: Sequence[PackedSequence], size: int, device: torch.device

@@ -1,10 +1,9 @@
-"""Sequences that carry pictures: each record of one is a picture with its caption.
+"""The pictures of a sequence, of which each record is a picture with its caption.
 
-Pictures are opened when a sequence is asked for, so that memory holds those of one step, and are
-the very bytes that the data gate has checked.
+They are the very bytes that the data gate has checked. Every rank has the sequences of a whole
+step; a family opens pictures when they go through the model, so that each is opened by one rank.
 """
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,28 +13,18 @@ from numpy.typing import NDArray
 from data_contracts.dataset.forms.image_text import CaptionedPicture
 from data_contracts.dataset.forms.record_index import RecordIndex
 from data_contracts.dataset.pictures.training_picture import training_picture
-from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence
+from silo_agent.training.ranks.packed_sequence import Origin
 
 FILES_AT_A_TIME = 4
 """Whose records are known by their places in the file: 8 bytes a record."""
 
 
-@dataclass
-class PicturedSequence(PackedSequence):
-    """`pictures` of its records in their order, uint8 (records x side x side x 3)."""
-
-    pictures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
-
-
-def pictured(sequence: PackedSequence, origin: Origin, side: int) -> PicturedSequence:
-    """`sequence` with the pictures of its captions, `side` pixels wide and high.
+def pictures_of(origin: Origin, side: int) -> NDArray[np.uint8]:
+    """The pictures of a sequence's records, uint8 (records x side x side x 3).
 
     Raises SiloOperatorError for a picture that is not what was checked.
     """
-    pictures = [training_picture(each.path, each.sha256, side) for each in records_of(origin)]
-    return PicturedSequence(
-        sequence.token_ids, sequence.labels, sequence.positions, np.stack(pictures)
-    )
+    return np.stack([training_picture(each.path, each.sha256, side) for each in records_of(origin)])
 
 
 def records_of(origin: Origin) -> list[CaptionedPicture]:
