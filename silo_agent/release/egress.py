@@ -75,10 +75,17 @@ def _records(offered: int | None, used: int | None, egress: Egress) -> dict[str,
 
 def _evaluation(evaluation: Evaluation, contract: ContractTerms) -> dict[str, Any]:
     """The number and the standard errors of fewer than SMALL_CELL records never leave: an error
-    that a handful of records decide says something about each."""
+    that a handful of records decide says something about each.
+
+    Nor does what tells the number otherwise: which share of so few is right, and how much was asked
+    (told as 1) where one thing is asked of each record.
+    """
+    hidden: dict[str, Any] = {"records": None, "right": None}
+    if evaluation.tokens == evaluation.records:
+        hidden["tokens"] = 1
     if evaluation.records is None or evaluation.records < SMALL_CELL:
-        return {"records": None, "change_error": None, "base_change_error": None}
-    return {} if "rule-counts" in contract.egress else {"records": None}
+        return hidden | {"change_error": None, "base_change_error": None}
+    return {} if "rule-counts" in contract.egress else hidden
 
 
 def _status(status: Status, contract: ContractTerms) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tests.tiny_encoders import COLOURS, SIDE, make_tiny_clip
 
 pytestmark = pytest.mark.long
 
-PICTURES, LENGTH = 60, 24
+PICTURES, LENGTH = 130, 24
 
 
 def caption_of(number: int) -> str:
@@ -56,12 +56,12 @@ def rows(first: int) -> list[dict[str, Any]]:
 def federation(tmp_path: Path) -> Iterator[SimulatedFederation]:
     """Three silos with pictures of their own, founded."""
     model = make_tiny_clip(tmp_path / "clip")
-    sets = {name: rows(100 * n) for n, name in enumerate(SILOS)}
+    sets = {name: rows(200 * n) for n, name in enumerate(SILOS)}
     recipe = {**RECIPE, "sequence_length": LENGTH, "sequences_per_step": 8}
     task = TaskSection(family="dual-encoder")
     with founded(tmp_path, model, task, recipe, PAIRS, sets, "metadata.jsonl") as made:
         for n, name in enumerate(SILOS):
-            write_pictures(made.silos[name].home / "data" / "sets", 100 * n)
+            write_pictures(made.silos[name].home / "data" / "sets", 200 * n)
         yield made
 
 

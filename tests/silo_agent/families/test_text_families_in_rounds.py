@@ -33,7 +33,7 @@ from tests.tiny_encoders import CLASSES, WORDS_OF, make_tiny_bert
 
 pytestmark = pytest.mark.long
 
-RECORDS, LENGTH = 60, 48
+RECORDS, LENGTH = 130, 48
 CLASSIFIED = form_contract(TEXT + LABEL, f"{{property: fl.classes, value: [{', '.join(CLASSES)}]}}")
 
 
@@ -69,7 +69,7 @@ def federation(
     task = TaskSection(family=request.param, classes=classes)
     recipe = {**RECIPE, "sequence_length": LENGTH, "sequences_per_step": 8}
     contract = CLASSIFIED if classes else PLAIN
-    sets = {name: rows(request.param, 100 * n) for n, name in enumerate(SILOS)}
+    sets = {name: rows(request.param, 200 * n) for n, name in enumerate(SILOS)}
     with founded(tmp_path, model, task, recipe, contract, sets) as made:
         yield made
 
