@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.rank_work import Choice

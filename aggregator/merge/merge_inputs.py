@@ -31,7 +31,7 @@ from data_contracts.protocol.records.merge_spec import (
     HeavyBall,
     MergeSpec,
 )
-from data_contracts.protocol.records.round_plan import TrainedFactors, trained_factors
+from data_contracts.protocol.records.training_recipe import TrainedFactors, trained_factors
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,8 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
-from data_contracts.protocol.records.round_plan import (
-    TrainingRecipe,
-    exchanged_layout,
-    trained_factors,
-)
+from data_contracts.protocol.records.round_plan import exchanged_layout
+from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 
 
 def draft_plan(

@@ -25,7 +25,7 @@ from benchmarks.families.federation import Federation, Shape, silo_name
 from benchmarks.families.material import FAMILIES, Material, NotHereError, Place, questions
 from benchmarks.machine import machine
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.loss import Loss
 from silo_agent.training.processes.resident_ranks import ResidentRanks

@@ -20,7 +20,7 @@ from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import InitialAdapter
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from silo_agent.personal.job import Beside, personal_job
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob

@@ -20,7 +20,7 @@ from benchmarks.quality.settings import Settings
 from data_contracts.adapters.adapter_format import Float32Array, lora_a_name, lora_b_name
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, tensors_of
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.training.ranks.lora_model import (
     RESIDUAL_NAME,
     adapter_parameters,

@@ -22,7 +22,7 @@ from data_contracts.adapters.quantised_format import open_quantised
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.merge_spec import MergeSpec
-from data_contracts.protocol.records.round_plan import TrainedFactors, trained_factors
+from data_contracts.protocol.records.training_recipe import TrainedFactors, trained_factors
 from silo_agent.compression.error_feedback import (
     CarriedError,
     LocalRound,

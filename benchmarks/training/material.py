@@ -13,7 +13,7 @@ import numpy as np
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL_TASK
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from flows.demo.base_model import prepare_base_model
 from flows.demo.institutions import INSTITUTIONS, write_institution
 from flows.demo.packages import ALL_WHEELS

@@ -16,7 +16,7 @@ from data_contracts.adapters.tensor_layout import rejected
 from data_contracts.adapters.whole_tensors import adds_something
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 
 
 def check_submission(

@@ -43,6 +43,13 @@ VersionId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
 
 SignedText = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A signed envelope inside another record, in base64."""
+RelayedText = Annotated[
+    str, StringConstraints(max_length=65_536, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
+]
+"""As `SignedText`, of a record whose size grows with the number of silos."""
+PublicX25519Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+SealedHex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){17,256}$")]
+"""What one party has sealed for another, in hex."""
 ProgramVersion = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}[a-z0-9.+-]{0,20}$")
 ]

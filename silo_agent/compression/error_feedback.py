@@ -40,7 +40,7 @@ from data_contracts.adapters.whole_tensors import adds_something
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from infra.processes.worker_threads import default_workers, in_order
 from silo_agent.compression.rebased_error import ErrorProduct, RebasedError, rebased_error
 from silo_agent.compression.streamed_file import StreamedFile, streamed_file, write_quantised

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.adapters.starting_adapter import Float32Array
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 
 RANK_TOLERANCE = 1e-3
 """Relative singular value below which a direction of a factor counts as absent."""

@@ -19,7 +19,7 @@ from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import FORMS_OF
 from data_contracts.protocol.records.plan_bounds import outside_bounds
-from data_contracts.protocol.records.round_plan import LEAST_STEPS_TO_SHARE_A
+from data_contracts.protocol.records.training_recipe import LEAST_STEPS_TO_SHARE_A
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy, PolicyFile
 

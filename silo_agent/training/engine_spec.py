@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 
 Device = Literal["cpu", "cuda"]
 Offload = Literal["none", "cpu", "nvme"]

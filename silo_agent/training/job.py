@@ -17,7 +17,8 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import ANY_DAY, TrainingRecipe
+from data_contracts.protocol.records.round_plan import ANY_DAY
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.wire_types import Day
 from silo_agent.training.engine_spec import (
     BaseWeights,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from infra.base_model.model_shape import ModelShape
 from silo_agent.training.activations_memory import Part, activations, holes
 from silo_agent.training.engine_spec import PINNED, Device, measuring_stage

@@ -7,7 +7,7 @@ been with all of them, so so many steps give one adapter, however they came to b
 
 from datetime import datetime, timedelta
 
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from silo_agent.config import TrainingSection
 
 KEPT_SHARE, MOST_KEPT_SECONDS = 0.1, 300.0

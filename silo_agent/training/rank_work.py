@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from infra.base_model.model_shape import ModelShape
 from silo_agent.training.engine_spec import Device, HeldAs, Offload, Stage
 from silo_agent.training.weights_memory import NUMBER_BYTES

@@ -40,7 +40,8 @@ from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import BaseModelRef, TrainingRecipe
+from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from infra.signing_keys import SigningKey
 

@@ -28,7 +28,8 @@ from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import BaseModelRef, trained_factors
+from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.training_recipe import trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
 from infra.storage.config import StorageSection
 from tests.aggregator.federation_samples import (

@@ -34,12 +34,13 @@ from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import BaseModelRef, TrainingRecipe
+from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.round_report import (
     InheritedLicence,
     SiloLosses,
     SiloSummary,
 )
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -21,7 +21,7 @@ from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from tests.data_contracts.quantised_samples import (
     BOTH,
     INT4,

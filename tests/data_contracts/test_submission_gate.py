@@ -14,7 +14,7 @@ from data_contracts.adapters.starting_adapter import (
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
-from data_contracts.protocol.records.round_plan import TrainedFactors, TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainedFactors, TrainingRecipe
 from tests.tiny_model import tiny_adapter_layout
 
 LAYOUT = tiny_adapter_layout()

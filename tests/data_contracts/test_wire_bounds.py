@@ -29,8 +29,8 @@ from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.membership import EarlierMembership, Revocation
 from data_contracts.protocol.records.merge_spec import DiLoCo, FedExP, MergeSpec
 from data_contracts.protocol.records.plan_terms import CountedCopy, Retention
-from data_contracts.protocol.records.round_plan import TrainingRecipe
 from data_contracts.protocol.records.round_report import InheritedLicence
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.policy.policy_file import AllowedModel, Limits, Policy
 from tests.data_contracts.record_samples import SAMPLES

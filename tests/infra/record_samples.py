@@ -14,7 +14,8 @@ from data_contracts.protocol.records.adapter_layout import AdapterLayout, Adapte
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import BaseModelRef, TrainingRecipe
+from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from infra.signing_keys import SigningKey
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)

@@ -9,12 +9,16 @@ from data_contracts.protocol.records.coalition_losses import CoalitionLosses
 from data_contracts.protocol.records.contract_agreement import ContractAgreement
 from data_contracts.protocol.records.contribution_request import ContributionRequest
 from data_contracts.protocol.records.copyright_registry import CopyrightRegistry
+from data_contracts.protocol.records.countersignature import Countersignature, CountersignedClose
 from data_contracts.protocol.records.decision import Decision
 from data_contracts.protocol.records.evaluation import Evaluation
+from data_contracts.protocol.records.mask_keys import MaskKeys, MaskRoster
 from data_contracts.protocol.records.membership import Membership
+from data_contracts.protocol.records.revealed_shares import RevealedShares
 from data_contracts.protocol.records.round_plan import RoundPlan
 from data_contracts.protocol.records.round_record import RoundRecord, SiloRecord
 from data_contracts.protocol.records.round_report import RoundReport
+from data_contracts.protocol.records.sealed_shares import SealedShares, ShareBook
 from data_contracts.protocol.records.status import Status
 from data_contracts.protocol.records.submission import Submission
 from data_contracts.protocol.records.verdict import Verdict
@@ -30,12 +34,19 @@ RECORD_TYPES: dict[str, type[Record]] = {
         ContractAgreement,
         ContributionRequest,
         CopyrightRegistry,
+        Countersignature,
+        CountersignedClose,
         Decision,
         Evaluation,
+        MaskKeys,
+        MaskRoster,
         Membership,
         Refusal,
+        RevealedShares,
         RoundPlan,
         RoundReport,
+        SealedShares,
+        ShareBook,
         Status,
         Submission,
         Verdict,
@@ -52,14 +63,21 @@ __all__ = [
     "ContractAgreement",
     "ContributionRequest",
     "CopyrightRegistry",
+    "Countersignature",
+    "CountersignedClose",
     "Decision",
     "Evaluation",
+    "MaskKeys",
+    "MaskRoster",
     "Membership",
     "Record",
     "Refusal",
+    "RevealedShares",
     "RoundPlan",
     "RoundRecord",
     "RoundReport",
+    "SealedShares",
+    "ShareBook",
     "SiloRecord",
     "Status",
     "Submission",

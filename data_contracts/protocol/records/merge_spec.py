@@ -54,6 +54,11 @@ OPTIMIZED_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "shared_a"}
 """Rules whose whole change, of products or of the tensors themselves, a server optimizer steps on.
 They are those that carry on the last change."""
 
+MASKED_RULES: frozenset[MergeRule] = frozenset(
+    {"average", "frozen_a", "alternating", "fedsvd", "shared_a"}
+)
+"""Rules that are linear in what silos send, so that the weighted sum of it is enough."""
+
 
 Rate = Annotated[DecimalString, Field(gt=0)]
 Decay = Annotated[DecimalString, Field(ge=0, lt=1)]

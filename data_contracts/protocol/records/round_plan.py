@@ -1,6 +1,5 @@
 """The plan of a round: data that a silo can judge, never code that it would run."""
 
-from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +8,10 @@ from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
 from data_contracts.protocol.records.base import Record
 from data_contracts.protocol.records.licence_terms import Use
+from data_contracts.protocol.records.masking_terms import (
+    MaskingTerms,
+    masking_fault,
+)
 from data_contracts.protocol.records.merge_spec import (
     MIXED_RANK_RULES,
     MergeRule,
@@ -21,11 +24,10 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
+from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
-    Count,
     Day,
-    DecimalString,
     Digest,
     HubCommit,
     HubId,
@@ -40,14 +42,11 @@ from data_contracts.protocol.wire_types import (
     Text,
 )
 
-TrainedFactors = Literal["both", "a", "b"]
 Compression = Literal["none", "int8", "int4"]
 TrustMode = Literal["auditable", "confidential"]
 
 
 MAX_COHORT = 1000
-LEAST_STEPS_TO_SHARE_A = 2
-"""A silo whose B is zero has no gradient for A in its first step."""
 ANY_DAY = "2026-01-01"
 """Where no template is known to write a date, so that nothing is measured anew for another day."""
 
@@ -74,45 +73,6 @@ class BaseModelRef(Part):
         return self
 
 
-class TrainingRecipe(Part):
-    """How a silo trains. `sequences_per_step` counts over all ranks of the silo.
-
-    `trained_factors` says which factor of each pair is trained; the other stays as it was.
-    `proximal_mu` above 0 adds mu/2 |p - p_start|^2 to the loss (FedProx, Li et al. 2020).
-    `least_steps`: a submission counts with so many of the `local_steps`; None: with all of them.
-    Step k is the same one however many follow: its sequences, and its learning rate, which rises
-    for `warmup_steps` and then stays.
-    """
-
-    local_steps: PositiveCount
-    sequences_per_step: PositiveCount
-    sequence_length: Annotated[int, Field(ge=16, le=1_000_000)]
-    learning_rate: DecimalString
-    warmup_steps: Count
-    weight_decay: DecimalString
-    max_gradient_norm: DecimalString
-    seed: Count
-    trained_factors: TrainedFactors = "both"
-    proximal_mu: DecimalString = Decimal("0")
-    least_steps: Annotated[PositiveCount | None, Field(exclude_if=lambda value: value is None)] = (
-        None
-    )
-
-    @property
-    def fewest_steps(self) -> int:
-        """Steps below which a submission does not count."""
-        return self.local_steps if self.least_steps is None else self.least_steps
-
-    @property
-    def tokens_per_round(self) -> int:
-        """Upper bound on the tokens that one silo can train on in one round."""
-        return self.tokens_in(self.local_steps)
-
-    def tokens_in(self, steps: int) -> int:
-        """Upper bound on the tokens that so many steps can be trained on."""
-        return steps * self.sequences_per_step * self.sequence_length
-
-
 class RoundPlan(Record):
     """What the coordinator asks of a cohort in one attempt of one round.
 
@@ -124,6 +84,7 @@ class RoundPlan(Record):
     `merge_error`: that of the merge is measured in full, not estimated, however many silos.
     `counted_copies`: what a person decided about silos whose changes are the same.
     `task`: what is learned where that is not what a causal model does with text.
+    `masking`: in confidential mode, how the sum of silos' changes is had without any one of them.
     """
 
     kind: ClassVar[str] = "round-plan"
@@ -133,6 +94,7 @@ class RoundPlan(Record):
         "prompt_date",
         "counted_copies",
         "task",
+        "masking",
     )
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
@@ -170,6 +132,7 @@ class RoundPlan(Record):
     expires_at: Instant
     program: ProgramVersion | None = None
     task: FamilyTask | None = None
+    masking: MaskingTerms | None = None
     counted_copies: (
         Annotated[tuple[CountedCopy, ...], Field(min_length=1, max_length=MAX_COHORT)] | None
     ) = None
@@ -220,6 +183,28 @@ class RoundPlan(Record):
             raise ValueError("a server state goes with an optimizer that keeps one")
         return self
 
+    @model_validator(mode="after")
+    def _masks_give_what_they_promise(self) -> "RoundPlan":
+        terms, silos = self.masking, len(self.cohort)
+        if (terms is None) == (self.trust_mode == "confidential"):
+            raise ValueError("masking goes with the trust mode confidential and with no other")
+        if terms is None:
+            return self
+        fault = masking_fault(self.merge, silos, terms.threshold)
+        if fault is not None:
+            raise ValueError(f"expected {fault[0]}, found {fault[1]}")
+        if self.silo_layouts or self.compression != "none" or self.merge_error is not None:
+            raise ValueError("masked changes are of one layout, not compressed, and not compared")
+        if self.counted_copies is not None:
+            raise ValueError("behind masks no copy can be seen, so none can be let count")
+        if self.quorum < terms.threshold:
+            raise ValueError("the quorum must be at least the threshold of masking")
+        if not self.issued_at < terms.keys_by < terms.shares_by < self.submit_by:
+            raise ValueError("expected issued_at < keys_by < shares_by < submit_by")
+        if not self.submit_by < terms.reveal_by < self.evaluate_by:
+            raise ValueError("expected submit_by < reveal_by < evaluate_by")
+        return self
+
     @property
     def day(self) -> str:
         """`prompt_date`, or for a plan that names none, always the same day."""
@@ -241,6 +226,15 @@ class RoundPlan(Record):
         ]
         changes = {"rank": own.rank, "alpha": own.alpha, "targets": tuple(targets)}
         return self.layout.model_copy(update=changes)
+
+    @property
+    def greatest_weight(self) -> int:
+        """The most tokens that can count for one silo."""
+        return min(self.merge.weight_cap_tokens, self.recipe.tokens_per_round)
+
+    def weight_of(self, tokens: int) -> int:
+        """How much a silo that trained on so many tokens counts."""
+        return min(tokens, self.merge.weight_cap_tokens)
 
     @property
     def shares_a(self) -> bool:
@@ -274,15 +268,3 @@ class RoundPlan(Record):
 def exchanged_layout(rule: MergeRule, layout: AdapterLayout) -> AdapterLayout:
     """What is exchanged where silos train `layout`."""
     return layout.a_alone if rule == "shared_a" else layout
-
-
-def trained_factors(rule: MergeRule, round_number: int, *, is_first: bool) -> TrainedFactors:
-    """Which factors silos train under `rule` in a round; see `merge_spec.MergeRule`.
-
-    `is_first`: nothing has been published yet. Then B is zero, and with it A's gradient.
-    """
-    if rule in ("frozen_a", "fedsvd"):
-        return "b"
-    if rule == "alternating":
-        return "b" if is_first or round_number % 2 else "a"
-    return "both"

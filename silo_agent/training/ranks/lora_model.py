@@ -20,7 +20,7 @@ from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapte
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL, CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.training.engine_spec import PINNED, Device, HeldAs
 from silo_agent.training.ranks.base_model import together, whole_shape
 from silo_agent.training.ranks.devices import loading_device

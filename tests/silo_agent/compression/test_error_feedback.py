@@ -13,7 +13,7 @@ from data_contracts.adapters.block_quantisation import SCHEMES, Scheme, SchemeNa
 from data_contracts.adapters.quantised_format import check_quantised
 from data_contracts.adapters.starting_adapter import Float32Array, tensors_of
 from data_contracts.errors import SiloOperatorError, UntrustedInputError
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.compression.error_feedback import (
     CarriedError,
     Compressed,

@@ -5,7 +5,7 @@ import pytest
 
 from data_contracts.adapters.block_quantisation import SCHEMES, Scheme
 from data_contracts.adapters.starting_adapter import Float32Array
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.compression.error_feedback import feed
 from silo_agent.compression.rebased_error import (
     LARGEST_CHANGE,

@@ -12,7 +12,7 @@ from data_contracts.adapters.starting_adapter import NarrowedAdapter, tensors_of
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.errors import SiloOperatorError, UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.round_plan import TrainedFactors
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.compression.error_feedback import CarriedError, LocalRound, compress
 from silo_agent.compression.residual_state import ErrorFeedback, RoundBefore
 from tests.data_contracts.record_samples import PLAN

@@ -12,7 +12,7 @@ from data_contracts.dataset.forms.record_index import RecordIndex
 from data_contracts.dataset.pictures.training_picture import training_picture
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import FamilyTask
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.job import TrainingJob
 from tests.tiny_pipelines import PLACES, SIDE, make_tiny_pipeline, write_captioned

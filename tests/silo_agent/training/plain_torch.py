@@ -12,7 +12,7 @@ import torch
 
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import Float32Array
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.ranks.lora_model import adapter_parameters, load_lora_model, set_adapter
 from silo_agent.training.ranks.packed_sequence import answer_tokens

@@ -7,7 +7,7 @@ import pytest
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records import RoundPlan
-from data_contracts.protocol.records.round_plan import TrainingRecipe
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from silo_agent.config import SiloConfig, TrainingSection, parse_config
 from silo_agent.policy.policy_file import read_policy
 from silo_agent.readiness.steps import steps

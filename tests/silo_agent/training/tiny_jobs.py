@@ -13,7 +13,8 @@ import psutil
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.model_family import CAUSAL_TASK
-from data_contracts.protocol.records.round_plan import ANY_DAY, TrainedFactors, TrainingRecipe
+from data_contracts.protocol.records.round_plan import ANY_DAY
+from data_contracts.protocol.records.training_recipe import TrainedFactors, TrainingRecipe
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
 from silo_agent.training.loss import RecordSums
