@@ -10,18 +10,43 @@ from data_contracts.protocol.records import (
     Acceptance,
     Candidate,
     Close,
+    Countersignature,
+    CountersignedClose,
     Decision,
     Evaluation,
+    MaskKeys,
+    MaskRoster,
     Membership,
     Refusal,
+    RevealedShares,
     RoundPlan,
+    SealedShares,
+    ShareBook,
     Submission,
     Verdict,
 )
 from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
-RECORD_FIELDS = ("acceptance", "refusal", "verdict", "submission", "evaluation")
+RECORD_FIELDS = (
+    "acceptance",
+    "refusal",
+    "verdict",
+    "mask_keys",
+    "sealed_shares",
+    "submission",
+    "countersignature",
+    "revealed_shares",
+    "evaluation",
+)
+AFTER_CLOSE = ("countersignature", "revealed_shares", "evaluation")
+"""What silos say on the close or on what follows from it, so that no close judges it."""
+
+
+def field_of(verified: Verified[Any]) -> str:
+    """The field of `SiloRecords` for a record of this kind, if there is one."""
+    kind: str = verified.record.kind
+    return kind.replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -43,7 +68,11 @@ class SiloRecords:
     acceptance: Verified[Acceptance] | None = None
     refusal: Verified[Refusal] | None = None
     verdict: Verified[Verdict] | None = None
+    mask_keys: Verified[MaskKeys] | None = None
+    sealed_shares: Verified[SealedShares] | None = None
     submission: Verified[Submission] | None = None
+    countersignature: Verified[Countersignature] | None = None
+    revealed_shares: Verified[RevealedShares] | None = None
     evaluation: Verified[Evaluation] | None = None
     equivocated: bool = False
     is_revoked: bool = False
@@ -58,8 +87,8 @@ class SiloRecords:
     @classmethod
     def found(cls, silo: str, records: Iterable[tuple[Verified[Any], str | None]]) -> "SiloRecords":
         """From verified records, each with its version; those of other kinds are passed over."""
-        kept = [(v, version) for v, version in records if v.record.kind in RECORD_FIELDS]
-        by_kind: dict[str, Any] = {v.record.kind: v for v, _ in kept}
+        kept = [(v, version) for v, version in records if field_of(v) in RECORD_FIELDS]
+        by_kind: dict[str, Any] = {field_of(v): v for v, _ in kept}
         return cls(silo, **by_kind, versions={v.digest: version for v, version in kept})
 
     def reference(self, verified: Verified[Any]) -> EvidenceRef:
@@ -73,7 +102,13 @@ class SiloRecords:
 
     def judged(self) -> tuple[Verified[Any], ...]:
         """Those that a close judges."""
-        return tuple(verified for verified in self.records() if verified is not self.evaluation)
+        return tuple(v for v in self.records() if field_of(v) not in AFTER_CLOSE)
+
+    @property
+    def has_declined(self) -> bool:
+        """Whether it takes part no more: a refusal, a failed contract, or two records in a slot."""
+        failed = self.verdict is not None and not self.verdict.record.passed
+        return failed or self.equivocated or self.refusal is not None
 
     def only(self, counts: Callable[[Verified[Any]], bool]) -> "SiloRecords":
         """Without the records that do not count."""
@@ -84,14 +119,24 @@ class SiloRecords:
         return replace(self, **gone)
 
 
+UNMASKING_KINDS = (Countersignature.kind, RevealedShares.kind)
+"""What silos say between the close and the candidate of a masked sum."""
+
+
 @dataclass(frozen=True)
 class Attempt:
-    """All verified records of one attempt; `silos` by id, a silo without records may be absent."""
+    """All verified records of one attempt; `silos` by id, a silo without records may be absent.
+
+    `roster`, `book` and `countersigned` are what the coordinator passes on in confidential mode.
+    """
 
     membership: Verified[Membership]
     plan: Verified[RoundPlan]
     silos: Mapping[str, SiloRecords]
+    roster: Verified[MaskRoster] | None = None
+    book: Verified[ShareBook] | None = None
     close: Verified[Close] | None = None
+    countersigned: Verified[CountersignedClose] | None = None
     candidate: Verified[Candidate] | None = None
     decision: Verified[Decision] | None = None
     abort: Verified[Abort] | None = None
@@ -115,13 +160,19 @@ class Attempt:
     def settled(self) -> "Attempt":
         """Without the records that arrived too late to be part of the attempt.
 
-        A close holds all that it was judged on, and a decision names its evaluations.
+        A close holds all that it was judged on, a candidate names what opened its sum, and a
+        decision its evaluations.
         """
         attempt = self
         if self.close is not None:
             held = {(ref.silo, ref.digest) for ref in self.close.record.held}
             attempt = attempt.only(
-                lambda silo, v: (silo, v.digest) in held or v.record.kind == Evaluation.kind
+                lambda silo, v: (silo, v.digest) in held or field_of(v) in AFTER_CLOSE
+            )
+        if self.candidate is not None:
+            opening = {ref.digest for ref in self.candidate.record.unmasking or ()}
+            attempt = attempt.only(
+                lambda _, v: v.digest in opening or v.record.kind not in UNMASKING_KINDS
             )
         if self.decision is not None:
             used = {ref.digest for ref in self.decision.record.evaluations}
@@ -132,7 +183,15 @@ class Attempt:
 
     def evidence(self) -> list[tuple[EvidenceRef, bytes]]:
         """Reference and envelope of every record: the coordinator's, then by kind and silo."""
-        steps = (self.close, self.candidate, self.decision, self.abort)
+        steps = (
+            self.roster,
+            self.book,
+            self.close,
+            self.countersigned,
+            self.candidate,
+            self.decision,
+            self.abort,
+        )
         own = (self.membership, self.plan, *(step for step in steps if step is not None))
         entries = [(reference(verified), verified.envelope) for verified in own]
         for name in RECORD_FIELDS:

@@ -28,9 +28,12 @@ from data_contracts.protocol.records import (
     Acceptance,
     Candidate,
     Close,
+    CountersignedClose,
     Decision,
+    MaskRoster,
     RoundPlan,
     RoundReport,
+    ShareBook,
     SiloRecord,
     Status,
     Submission,
@@ -83,7 +86,8 @@ def read_attempt(
     a `report`, what that lists: whatever else is in an inbox came too late.
     """
     own = own_records(c, feed, plan)
-    close, decision = own.found(Close), own.found(Decision)
+    close, candidate = own.found(Close), own.found(Candidate)
+    decision = own.found(Decision)
     if report is not None:
         silos = _held(c, feed, plan, report.record.evidence)
     else:
@@ -91,6 +95,9 @@ def read_attempt(
         if close is not None:
             judged = _held(c, feed, plan, close.record.held)
             silos = {s: _as_judged(judged.get(s), inbox) for s, inbox in silos.items()}
+        if candidate is not None and candidate.record.unmasking is not None:
+            opened = _held(c, feed, plan, candidate.record.unmasking)
+            silos = {s: _as_opened(r, opened.get(s)) for s, r in silos.items()}
         if decision is not None:
             used = _held(c, feed, plan, decision.record.evaluations)
             silos = {s: _as_decided(r, used.get(s)) for s, r in silos.items()}
@@ -99,9 +106,12 @@ def read_attempt(
         plan=plan,
         silos=silos,
         close=close,
-        candidate=own.found(Candidate),
+        candidate=candidate,
         decision=decision,
         abort=abort_of(c, feed, plan),
+        roster=own.found(MaskRoster),
+        book=own.found(ShareBook),
+        countersigned=own.found(CountersignedClose),
     )
 
 
@@ -114,16 +124,29 @@ def _held(
 
 
 def _as_judged(judged: SiloRecords | None, inbox: SiloRecords) -> SiloRecords:
-    """Only the evaluation still comes from the inbox, and whether two sign as this silo."""
+    """Only what follows a close still comes from the inbox, and whether two sign as this silo."""
     judged = judged or SiloRecords(inbox.silo)
     return replace(
         judged,
+        countersignature=inbox.countersignature,
+        revealed_shares=inbox.revealed_shares,
         evaluation=inbox.evaluation,
         equivocated=inbox.equivocated,
         is_revoked=inbox.is_revoked,
         versions=dict(inbox.versions) | dict(judged.versions),
         # Of no weight: it only ends the wait for an evaluation that will not come.
         late_refusal=inbox.refusal if judged.refusal is None else None,
+    )
+
+
+def _as_opened(judged: SiloRecords, used: SiloRecords | None) -> SiloRecords:
+    """With what opened the sum, and nothing that came beside it."""
+    used = used or SiloRecords(judged.silo)
+    return replace(
+        judged,
+        countersignature=used.countersignature,
+        revealed_shares=used.revealed_shares,
+        versions=dict(judged.versions) | dict(used.versions),
     )
 
 

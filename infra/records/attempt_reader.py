@@ -8,11 +8,18 @@ from data_contracts.protocol.records import (
     Candidate,
     Close,
     ContributionRequest,
+    Countersignature,
+    CountersignedClose,
     Decision,
     Evaluation,
+    MaskKeys,
+    MaskRoster,
     Refusal,
+    RevealedShares,
     RoundPlan,
     RoundRecord,
+    SealedShares,
+    ShareBook,
     Submission,
     Verdict,
 )
@@ -20,8 +27,26 @@ from infra.records.record_store import AttemptReading, read_records
 from infra.records.seen import SeenEnvelopes
 from infra.storage.object_store import Bucket
 
-SILO_TYPES: tuple[type[RoundRecord], ...] = (Acceptance, Refusal, Verdict, Submission, Evaluation)
-COORDINATOR_TYPES: tuple[type[RoundRecord], ...] = (Close, Candidate, Decision, ContributionRequest)
+SILO_TYPES: tuple[type[RoundRecord], ...] = (
+    Acceptance,
+    Refusal,
+    Verdict,
+    MaskKeys,
+    SealedShares,
+    Submission,
+    Countersignature,
+    RevealedShares,
+    Evaluation,
+)
+COORDINATOR_TYPES: tuple[type[RoundRecord], ...] = (
+    MaskRoster,
+    ShareBook,
+    Close,
+    CountersignedClose,
+    Candidate,
+    Decision,
+    ContributionRequest,
+)
 
 
 def read_coordinator_records(

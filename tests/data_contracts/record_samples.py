@@ -14,13 +14,20 @@ from data_contracts.protocol.records import (
     ContractAgreement,
     ContributionRequest,
     CopyrightRegistry,
+    Countersignature,
+    CountersignedClose,
     Decision,
     Evaluation,
+    MaskKeys,
+    MaskRoster,
     Membership,
     Record,
     Refusal,
+    RevealedShares,
     RoundPlan,
     RoundReport,
+    SealedShares,
+    ShareBook,
     Status,
     Submission,
     Verdict,
@@ -31,15 +38,18 @@ from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import LicenceTerms
+from data_contracts.protocol.records.mask_keys import RelayedRecord
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
+from data_contracts.protocol.records.revealed_shares import RevealedShare
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.round_report import (
     InheritedLicence,
     SiloLosses,
     SiloSummary,
 )
+from data_contracts.protocol.records.sealed_shares import SealedShare
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 
@@ -279,6 +289,30 @@ ALL: tuple[Record, ...] = (
         previous_digest=D0,
         rule="quorum.not_reached",
         reason="Too few.",
+    ),
+    MaskKeys(**AT_SILO, mask_key=D0, sealing_key=D1),
+    MaskRoster(**PLACE, keys=(RelayedRecord(silo="bank-a", envelope="eyJ9"),)),
+    SealedShares(
+        **AT_SILO,
+        roster_digest=D0,
+        self_seed=D1,
+        shares=(
+            SealedShare(holder="bank-a", box="00" * 48, mask_commitment=D0, self_commitment=D1),
+        ),
+    ),
+    ShareBook(**PLACE, roster_digest=D0, shares=(RelayedRecord(silo="bank-a", envelope="eyJ9"),)),
+    Countersignature(**AT_SILO, close_digest=D0, book_digest=D1),
+    CountersignedClose(
+        **PLACE,
+        close_digest=D0,
+        book_digest=D1,
+        countersignatures=(RelayedRecord(silo="bank-a", envelope="eyJ9"),),
+    ),
+    RevealedShares(
+        **AT_SILO,
+        close_digest=D0,
+        countersigned_digest=D1,
+        shares=(RevealedShare(owner="bank-b", secret="self_seed", share="0f" * 16),),
     ),
     Status(
         **AT_SILO,

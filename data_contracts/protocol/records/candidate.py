@@ -1,9 +1,12 @@
 """The merged adapter before evaluation: how exact the merge was, and each silo's part in it."""
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.merge_spec import MergeRule
 from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.wire_types import DecimalString, Digest, ModuleName, Part, SiloId
@@ -45,12 +48,13 @@ class Candidate(RoundRecord):
     `needs_person` holds the candidate until a person has looked at the alarms. `step` is what the
     optimizer `fedexp` multiplied the merged delta with. `error_interval`: half the width of the
     95 % interval of `error` where that is estimated from random probes, and `discarded_energy` with
-    it; None where both were measured in full.
+    it; None where both were measured in full. `unmasking`: the shares that opened a masked sum, and
+    the countersignatures on which they were revealed.
     """
 
     kind: ClassVar[str] = "candidate"
     table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
-    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval")
+    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval", "unmasking")
 
     close_digest: Digest
     merge_rule: MergeRule
@@ -64,3 +68,4 @@ class Candidate(RoundRecord):
     influences: tuple[SiloInfluence, ...] = ()
     needs_person: bool = False
     step: DecimalString | None = None
+    unmasking: Annotated[tuple[EvidenceRef, ...], Field(min_length=1, max_length=100)] | None = None

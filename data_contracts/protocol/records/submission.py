@@ -15,11 +15,12 @@ class Submission(SiloRecord):
     `steps` and `tokens` are what was done: all of the plan's `local_steps`, or where the plan says
     so, from its `least_steps` on. Nobody but the silo can tell whether it did them.
     `base_weights` says that the silo held the frozen base model quantised while it trained; None:
-    in full. The adapter is of the same form either way.
+    in full. The adapter is of the same form either way. `book_digest`: in confidential mode
+    `adapter` is a masked file, under pads between the silos of this share book.
     """
 
     kind: ClassVar[str] = "submission"
-    added_fields: ClassVar[tuple[str, ...]] = ("base_weights",)
+    added_fields: ClassVar[tuple[str, ...]] = ("base_weights", "book_digest")
 
     verdict_digest: Digest
     adapter: ArtifactRef
@@ -29,3 +30,4 @@ class Submission(SiloRecord):
     last_step_loss: DecimalString
     training_seconds: Count
     base_weights: QuantisedWeights | None = None
+    book_digest: Digest | None = None
