@@ -1,8 +1,9 @@
 """The coordinator's side of one round, step by step.
 
-open -> collect -> close -> merge -> evaluate -> decide -> report. A step takes the attempt as it
-was just read, writes payload before record, and can be killed and run again: it finds what was done
-and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
+open -> collect -> close -> merge -> evaluate -> decide -> report; in confidential mode what silos
+need of each other's masks is passed on before they train and again before the merge. A step takes
+the attempt as it was just read, writes payload before record, and can be killed and run again: it
+finds what was done and goes on. Nothing here knows Prefect, and only a merge imports PyTorch.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aggregator.coordinator import Coordinator
 from aggregator.decisions.admission import reached_quorum
 from aggregator.decisions.copies import said_of_copies
+from aggregator.decisions.exchange import TOO_FEW, exchange_of
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
@@ -29,6 +31,7 @@ from aggregator.planning.inputs import plan_inputs
 from aggregator.publishing.published_round import publish_round
 from aggregator.report.files import ReportFiles, report_with_page, whole_files, write_report_files
 from aggregator.steps.held_judgement import close_on_held, decide_on_held, listed_and_held
+from aggregator.steps.relaying import list_of
 from aggregator.upkeep.disk_pruning import prune_workspace
 from aggregator.upkeep.storage_check import require_ledger
 from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
@@ -39,6 +42,7 @@ from data_contracts.protocol.records import (
     Close,
     Decision,
     RoundPlan,
+    RoundRecord,
     RoundReport,
 )
 from data_contracts.protocol.trusted_feed import FedAttempt, TrustedFeed
@@ -84,11 +88,27 @@ def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
     return newest.plan
 
 
+def relay_masks(c: Coordinator, seen: Look) -> Verified[RoundRecord] | Verified[Abort]:
+    """Pass on what silos need of each other in confidential mode; too few of them end the attempt.
+
+    Nothing is opened then: what silos sent stays under pads that nobody can take away.
+    """
+    attempt = seen.attempt
+    due = _required(exchange_of(attempt), "a list that is due", "let the round go on")
+    if due.record is None or len(due.said) < due.needed:
+        lack = f"; waited for {', '.join(due.owing)}" if due.owing else ""
+        reason = f"{len(due.said)} silos gave {due.what} by {due.by:%Y-%m-%d %H:%M} UTC{lack}; "
+        reason += f"{due.needed} are needed."
+        return abort_round(c, seen.plan, TOO_FEW, reason[:MAX_REASON])
+    return sign_on_plan(c, seen.feed, seen.plan, list_of(attempt, due, c.clock.now()))
+
+
 def close_round(c: Coordinator, seen: Look) -> Verified[Close] | Verified[Abort]:
     """Admit, reject, count refusals and missing silos; below quorum abort instead."""
     if seen.attempt.close is not None:
         return seen.attempt.close
-    close = close_on_held(c, seen.plan, gated(c, seen.attempt), c.clock.now())
+    judged = gated(c, seen.attempt)
+    close = close_on_held(c, seen.plan, judged, c.clock.now(), seen.attempt.book)
     needed = seen.plan.record.quorum
     if not reached_quorum(close, seen.plan.record):
         reason = f"{len(close.admitted)} of {needed} needed submissions were admitted."
@@ -223,6 +243,8 @@ def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
     """Do the one thing that is due; return the stage that was found."""
     seen = look(c, plan)
     match seen.stage:
+        case Stage.RELAYING:
+            relay_masks(c, seen)
         case Stage.CLOSING:
             close_round(c, seen)
         case Stage.MERGING:
@@ -233,7 +255,7 @@ def advance(c: Coordinator, plan: Verified[RoundPlan]) -> Stage:
             abort_interrupted(c, seen)
         case Stage.REPORTING:
             report_round(c, seen)
-        case Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED | Stage.VOID:
+        case Stage.EXCHANGING | Stage.COLLECTING | Stage.EVALUATING | Stage.REPORTED | Stage.VOID:
             pass
     return seen.stage
 

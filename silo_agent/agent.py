@@ -27,6 +27,7 @@ from silo_agent.silo import Silo
 from silo_agent.steps.answer import answer, refuse
 from silo_agent.steps.check import check_data
 from silo_agent.steps.evaluate import compare_with_close, evaluate
+from silo_agent.steps.mask import mask_step
 from silo_agent.steps.own_attempt import OwnAttempt, Step, own_attempt
 from silo_agent.steps.personalise import is_personal_due, personalise
 from silo_agent.steps.take_over import take_over
@@ -115,8 +116,11 @@ def _train_or_evaluate(
     silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict], coordinator: CoordinatorView
 ) -> Step:
     close, candidate = coordinator.close, coordinator.candidate
+    masked = mask_step(silo, attempt, coordinator)
+    if masked is not None:
+        return masked
     if attempt.done.submission is None and close is None:
-        return train(silo, attempt, verdict)
+        return train(silo, attempt, verdict, coordinator)
     if candidate is None or close is None:
         return Step.FINISHED if coordinator.decision is not None else Step.WAITING
     compare_with_close(silo, attempt.done, close.record)

@@ -24,7 +24,7 @@ from aggregator.decisions.admission_rules import (
 )
 from aggregator.decisions.copies import COPIED, copies_of, likenesses_of
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Close, RoundPlan, Verdict
+from data_contracts.protocol.records import Close, RoundPlan, ShareBook, Verdict
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 
@@ -33,8 +33,15 @@ MAX_RULE_LENGTH = 80
 RuleInput = TypeVar("RuleInput")
 
 
-def judge(plan: Verified[RoundPlan], records: Sequence[SiloRecords], now: datetime) -> Close:
+def judge(
+    plan: Verified[RoundPlan],
+    records: Sequence[SiloRecords],
+    now: datetime,
+    book: Verified[ShareBook] | None = None,
+) -> Close:
     """The close record of `plan`, issued at `now`, against which verdicts expire.
+
+    `book` is the attempt's share book, where its plan is masked.
 
     Each list is sorted by silo; a silo of the cohort without records is missing. Judging again
     with `close.issued_at` gives the same record. Raises ValueError when a silo appears twice.
@@ -43,7 +50,7 @@ def judge(plan: Verified[RoundPlan], records: Sequence[SiloRecords], now: dateti
     if len(by_silo) != len(records):
         raise ValueError("expected the records of each silo once")
     silos = sorted(set(plan.record.cohort) | set(by_silo))
-    cases = [Case(plan, by_silo.get(silo) or SiloRecords(silo), now) for silo in silos]
+    cases = [Case(plan, by_silo.get(silo) or SiloRecords(silo), now, book) for silo in silos]
     outcomes = [_judge_silo(case) for case in cases]
     would_count = [o for o in outcomes if isinstance(o, Admitted)]
     alike = likenesses_of(would_count, by_silo, plan.record)
@@ -98,7 +105,7 @@ def judged_again(attempt: Attempt, close: Close | None, now: datetime) -> Close:
         )
         for silo in sorted(silos)
     ]
-    return judge(attempt.plan, seen, now)
+    return judge(attempt.plan, seen, now, attempt.book)
 
 
 def _gate_rule(rule: str | None) -> str | None:
@@ -169,7 +176,7 @@ def _admitted(submitted: Submitted) -> Admitted:
         submission_digest=submitted.submission.digest,
         verdict_digest=submitted.verdict.digest,
         adapter=submission.adapter,
-        weight=min(submission.tokens, plan.merge.weight_cap_tokens),
+        weight=plan.weight_of(submission.tokens),
     )
 
 

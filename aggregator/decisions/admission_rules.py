@@ -13,7 +13,7 @@ from aggregator.attempt import SiloRecords
 from aggregator.decisions.binding import binding_fault
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan, Submission, Verdict
+from data_contracts.protocol.records import RoundPlan, ShareBook, Submission, Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
 from infra.clock import ALLOWED_SKEW
 
@@ -24,11 +24,12 @@ WITHDREW = "silo.withdrew"
 
 @dataclass(frozen=True)
 class Case:
-    """One silo's records before the rules."""
+    """One silo's records before the rules; `book` where the attempt passed on sealed shares."""
 
     plan: Verified[RoundPlan]
     records: SiloRecords
     now: datetime
+    book: Verified[ShareBook] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,18 @@ def _other_verdict(submitted: Submitted) -> str | None:
     return None if named == submitted.verdict.digest else "submission.other_verdict"
 
 
+def _masks(submitted: Submitted) -> str | None:
+    """Of a masked plan only what lies under pads between the silos of the share book can be summed,
+    and of any other plan nothing that is masked."""
+    book, named = submitted.case.book, submitted.submission.record.book_digest
+    if submitted.case.plan.record.masking is None:
+        return None if named is None else "masking.not_planned"
+    if book is None or named != book.digest:
+        return "masking.other_book"
+    listed = {entry.silo for entry in book.record.shares}
+    return None if submitted.case.records.silo in listed else "masking.not_listed"
+
+
 def _late(submitted: Submitted) -> str | None:
     deadline = submitted.case.plan.record.submit_by + ALLOWED_SKEW
     return "submission.late" if submitted.submission.record.issued_at > deadline else None
@@ -158,6 +171,7 @@ SUBMISSION_RULES: tuple[Callable[[Submitted], str | None], ...] = (
     _incomplete_verdict,
     _expired_verdict,
     _other_verdict,
+    _masks,
     _late,
     _steps,
     _tokens,

@@ -4,11 +4,14 @@ from datetime import datetime
 from enum import Enum
 
 from aggregator.attempt import Attempt, SiloRecords
+from aggregator.decisions.exchange import exchange_of, listed_silos
 
 
 class Stage(Enum):
     """What the coordinator has to do next."""
 
+    EXCHANGING = "waiting for what silos need of each other's masks"
+    RELAYING = "ready to pass on what silos need of each other's masks"
     COLLECTING = "waiting for silos"
     CLOSING = "ready to close"
     MERGING = "ready to merge"
@@ -34,6 +37,8 @@ def stage_of(
     if attempt.candidate is not None:
         waiting = now < plan.evaluate_by and owing_evaluation(attempt)
         return Stage.EVALUATING if waiting else Stage.DECIDING
+    if (owed := exchange_of(attempt)) is not None:
+        return Stage.RELAYING if owed.is_over(now) else Stage.EXCHANGING
     if attempt.close is not None:
         return Stage.MERGING
     waiting = now < plan.submit_by and owing_answer(attempt)
@@ -42,8 +47,13 @@ def stage_of(
 
 def owing_answer(attempt: Attempt) -> tuple[str, ...]:
     """Silos of the cohort that may still submit: neither refusal, failed verdict nor submission,
-    nor two different records in one slot."""
-    return tuple(own.silo for own in attempt.cohort() if not _answered(own))
+    nor two different records in one slot; of a masked plan those of its share book."""
+    listed = listed_silos(attempt)
+    return tuple(
+        own.silo
+        for own in attempt.cohort()
+        if not _answered(own) and (listed is None or own.silo in listed)
+    )
 
 
 def owing_evaluation(attempt: Attempt) -> tuple[str, ...]:
@@ -62,7 +72,5 @@ def _will_evaluate(own: SiloRecords) -> bool:
 
 
 def _answered(own: SiloRecords) -> bool:
-    failed = own.verdict is not None and not own.verdict.record.passed
     # Of a key that is in use on two machines nothing counts that is still to come.
-    over = failed or own.equivocated
-    return over or own.refusal is not None or own.submission is not None
+    return own.has_declined or own.submission is not None

@@ -12,12 +12,14 @@ from aggregator.planning.feasibility import (
     require_usual_numbers,
 )
 from aggregator.planning.inputs import PlanInputs
+from aggregator.planning.masking import masking_terms
 from aggregator.planning.starting_point import StartingPoint
 from aggregator.settings.federation import FederationSettings, RoundSection
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
+from data_contracts.protocol.records.masking_terms import MaskingTerms
 from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES
 from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.records.plan_terms import (
@@ -41,7 +43,8 @@ def draft_plan(
     members = set(inputs.membership.record.silos_of_round(round_number))
     cohort = tuple(sorted(members & inputs.contract_digests.keys()))
     require_possible(settings, inputs, cohort)
-    submit_by, evaluate_by = _deadlines(settings.round, inputs.now)
+    masking = masking_terms(settings, len(cohort), inputs.now)
+    submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
     membership, head, starting = inputs.membership, inputs.head, inputs.starting
     plan = RoundPlan(
         federation=settings.federation,
@@ -74,9 +77,10 @@ def draft_plan(
         publication=PublicationRule(**settings.publication.model_dump()),
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
         program=program_version(),
+        masking=masking,
         counted_copies=_counted_copies(settings, cohort),
         max_adapter_bytes=adapter_bytes_limit(exchanged_layout(settings.merge.rule, inputs.layout)),
-        quorum=settings.round.quorum,
+        quorum=settings.round.quorum if masking is None else masking.threshold,
         submit_by=submit_by,
         evaluation_quorum=settings.round.evaluation_quorum,
         evaluate_by=evaluate_by,
@@ -103,10 +107,13 @@ def _counted_copies(
     return tuple(found) or None
 
 
-def _deadlines(section: RoundSection, now: datetime) -> tuple[datetime, datetime]:
+def _deadlines(
+    section: RoundSection, now: datetime, masking: MaskingTerms | None
+) -> tuple[datetime, datetime]:
     """For submissions and for evaluations, in the whole seconds that records count in."""
     submit_by = now + timedelta(minutes=section.submit_minutes)
-    evaluate_by = submit_by + timedelta(minutes=section.evaluate_minutes)
+    merged_by = submit_by if masking is None else masking.reveal_by
+    evaluate_by = merged_by + timedelta(minutes=section.evaluate_minutes)
     return submit_by.replace(microsecond=0), evaluate_by.replace(microsecond=0)
 
 

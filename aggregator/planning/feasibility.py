@@ -20,12 +20,6 @@ def require_possible(
     settings: FederationSettings, inputs: PlanInputs, cohort: tuple[str, ...]
 ) -> None:
     """Raise FederationOperatorError for the first thing that no plan can have."""
-    if settings.trust_mode == "confidential":
-        raise impossible(
-            'trust_mode = "auditable"',
-            '"confidential", which this version does not have',
-            "set trust_mode to auditable, or wait for masked aggregation",
-        )
     _require_licence(settings, inputs.base_model)
     _require_same_task(settings, inputs.task_so_far)
     if not cohort:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from aggregator.settings.masking import MaskingSection
 from aggregator.settings.merge import MergeSection
 from aggregator.settings.schedule import CronLine, TimeZone
 from aggregator.settings.values import (
@@ -217,6 +218,7 @@ class FederationSettings(TomlTable):
     recipe: RecipeSection
     round: RoundSection
     merge: MergeSection = MergeSection()
+    masking: MaskingSection | None = None
     silo_adapters: dict[SiloId, SiloAdapterSection] = Field(default_factory=dict)
     publication: PublicationSection = PublicationSection()
     ledger: LedgerSection = LedgerSection()
@@ -228,6 +230,8 @@ class FederationSettings(TomlTable):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         _ = self.merge_spec
+        if self.masking is not None and self.trust_mode != "confidential":
+            raise ValueError('masking goes with trust_mode = "confidential"')
         return self
 
     @property

@@ -15,21 +15,25 @@ from aggregator.decisions.publication import decide
 from aggregator.evidence.ledger import Exhibit, keep
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Candidate, Close, Decision, RoundPlan
+from data_contracts.protocol.records import Candidate, Close, Decision, RoundPlan, ShareBook
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 
 
 def close_on_held(
-    c: Coordinator, plan: Verified[RoundPlan], silos: Sequence[SiloRecords], now: datetime
+    c: Coordinator,
+    plan: Verified[RoundPlan],
+    silos: Sequence[SiloRecords],
+    now: datetime,
+    book: Verified[ShareBook] | None,
 ) -> Close:
-    """The close record; without a quorum nothing is kept.
+    """The close record; without a quorum nothing is kept. `book`: of a masked plan.
 
     Without one silo another can be admitted (whose adapter was its copy), so this goes on until
     all that the close names is held.
     """
     done: set[tuple[str | None, str]] = set()
     while True:
-        close = judge(plan, silos, now)
+        close = judge(plan, silos, now, book)
         due = [ref for ref in close.held if _name(ref) not in done]
         if not due or not reached_quorum(close, plan.record):
             return close

@@ -18,7 +18,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.decisions.exchange import listed_silos
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import read_silo, read_status, receive
@@ -28,6 +30,7 @@ from aggregator.federated_round import (
     decide_round,
     merge_or_abort,
     open_round,
+    relay_masks,
     report_round,
     unreported_abort,
 )
@@ -111,6 +114,10 @@ def run_to_report(run: RoundRun) -> dict[str, str]:
     followed: set[tuple[Stage, str]] = set()
     while True:
         match run.step(lambda _, seen: seen.stage):
+            case Stage.EXCHANGING:
+                follow_until(run, Stage.RELAYING, followed)
+            case Stage.RELAYING:
+                relay_task(run)
             case Stage.COLLECTING:
                 follow_until(run, Stage.CLOSING, followed)
             case Stage.CLOSING:
@@ -142,7 +149,8 @@ def follow_until(run: RoundRun, goal: Stage, followed: set[tuple[Stage, str]]) -
 
     A silo is followed once per goal; where the stage still waits after that, only time is left.
     """
-    silos = [silo for silo in run.plan.record.cohort if (goal, silo) not in followed]
+    asked = run.step(lambda _, seen: listed_silos(seen.attempt)) or run.plan.record.cohort
+    silos = [silo for silo in sorted(asked) if (goal, silo) not in followed]
     if not silos:
         run.c.clock.sleep(run.c.settings.round.poll_seconds)
         return
@@ -185,6 +193,18 @@ def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
     progress.finish(outcome)
     get_run_logger().info("round %d: %s: %s", plan.record.round, silo, outcome)
     return outcome
+
+
+@task(name="relay", **STEP)
+def relay_task(run: RoundRun) -> str:
+    """Pass on what silos need of each other's masks, or abort where too few said it."""
+    passed_on = run.step(relay_masks)
+    log, record = get_run_logger(), passed_on.record
+    if isinstance(record, Abort):
+        log.error("%s", wording.aborted(record))
+    else:
+        log.info("round %d: %s passed on", record.round, record.kind.replace("-", " "))
+    return passed_on.digest
 
 
 @task(name="close", **STEP)
@@ -267,6 +287,8 @@ def _silo_outcome(run: RoundRun, feed: TrustedFeed, silo: str, goal: Stage) -> s
         return f"refused by {records.refusal.record.rule}"
     if records.verdict is not None and not records.verdict.record.passed:
         return "its data contract failed"
+    if goal is Stage.RELAYING:
+        return _masks_outcome(c, plan.record, records)
     if goal is Stage.CLOSING:
         late = c.clock.now() >= plan.record.submit_by
         answered = records.submission is not None
@@ -276,3 +298,11 @@ def _silo_outcome(run: RoundRun, feed: TrustedFeed, silo: str, goal: Stage) -> s
         return "did not take part"
     answered = records.evaluation is not None
     return "evaluated" if answered else "no evaluation by the deadline" if late else None
+
+
+def _masks_outcome(c: Coordinator, plan: RoundPlan, records: SiloRecords) -> str | None:
+    """Its keys are the first word, after the check of the data; those that follow come at once."""
+    if records.mask_keys is not None:
+        return "gave its mask keys"
+    late = plan.masking is None or c.clock.now() >= plan.masking.keys_by
+    return "no mask keys by the deadline" if late else None

@@ -8,8 +8,11 @@ from data_contracts.protocol.records import (
     Candidate,
     Close,
     ContributionRequest,
+    CountersignedClose,
     Decision,
+    MaskRoster,
     RoundPlan,
+    ShareBook,
 )
 from infra.records.attempt_reader import read_coordinator_records
 from silo_agent.federation.feed import FeedView
@@ -18,12 +21,16 @@ from silo_agent.silo import Silo
 
 @dataclass(frozen=True)
 class CoordinatorView:
-    """Close, candidate, decision and request, each bound to the plan and to what it rests on."""
+    """Close, candidate, decision and request, each bound to the plan and to what it rests on; and
+    what the coordinator passes on of other silos in confidential mode."""
 
     close: Verified[Close] | None
     candidate: Verified[Candidate] | None
     decision: Verified[Decision] | None
     request: Verified[ContributionRequest] | None
+    roster: Verified[MaskRoster] | None = None
+    book: Verified[ShareBook] | None = None
+    countersigned: Verified[CountersignedClose] | None = None
 
 
 def read_coordinator(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> CoordinatorView:
@@ -45,7 +52,13 @@ def read_coordinator(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> C
     if decision and (candidate is None or decision.record.candidate_digest != candidate.digest):
         raise _unbound("decision", "the candidate")
     _require_bound(request, close)
-    return CoordinatorView(close, candidate, decision, request)
+    roster, book = reading.found(MaskRoster), reading.found(ShareBook)
+    if book and (roster is None or book.record.roster_digest != roster.digest):
+        raise _unbound("share book", "the roster of mask keys")
+    countersigned = reading.found(CountersignedClose)
+    if countersigned and (close is None or countersigned.record.close_digest != close.digest):
+        raise _unbound("list of countersignatures", "the close record")
+    return CoordinatorView(close, candidate, decision, request, roster, book, countersigned)
 
 
 def _require_bound(

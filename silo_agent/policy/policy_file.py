@@ -35,6 +35,8 @@ class AllowedModel(TomlTable):
 class Limits(TomlTable):
     """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy.
 
+    `min_summed_silos`: of how many silos' changes a sum has to be in confidential mode; None: as
+    many as the plan says, which are more than two thirds of its cohort.
     Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
     it one. The run's adapter, which it only evaluates, may be larger.
     """
@@ -47,6 +49,7 @@ class Limits(TomlTable):
     max_adapter_bytes: PositiveCount
     min_cohort_silos: PositiveCount
     max_retention_days: PositiveCount
+    min_summed_silos: PositiveCount | None = None
 
 
 class Policy(TomlTable):

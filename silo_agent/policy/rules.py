@@ -36,7 +36,9 @@ class PolicyRefusal:
 class PlanContext:
     """What the rules look at besides the plan and the policy.
 
-    `goes_back`: the feed had come as far in the plan's run before it. `lacks` says in numbers why
+    `goes_back`: the feed had come as far in the plan's run before it. `has_revealed`: this silo has
+    helped to open a masked sum of the plan's round, in another attempt: the difference of two sums
+    over different silos is what one of them sent. `lacks` says in numbers why
     this silo's machine cannot do the plan, by rule; empty where it can.
     """
 
@@ -46,6 +48,7 @@ class PlanContext:
     contract: ContractTerms | None
     now: datetime
     goes_back: bool = False
+    has_revealed: bool = False
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +89,19 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.trust_mode",
         "The silo does not allow the plan's trust mode.",
-        lambda p, s, c: p.trust_mode in s.trust_modes and p.trust_mode == "auditable",
+        lambda p, s, c: p.trust_mode in s.trust_modes,
+    ),
+    (
+        "policy.min_summed_silos",
+        "The plan's sum is of fewer silos than the silo allows.",
+        lambda p, s, c: (
+            p.masking is None or p.masking.threshold >= (s.limits.min_summed_silos or 0)
+        ),
+    ),
+    (
+        "plan.second_sum",
+        "The silo has revealed shares in another attempt of this round.",
+        lambda p, s, c: not (p.masking is not None and c.has_revealed),
     ),
     (
         "policy.storage_trust",

@@ -13,8 +13,12 @@ from functools import partial
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
     CoalitionLosses,
+    Countersignature,
     Evaluation,
+    MaskKeys,
+    RevealedShares,
     RoundPlan,
+    SealedShares,
     SiloRecord,
     Status,
     Submission,
@@ -47,6 +51,9 @@ CHECK_FAILED = PolicyRefusal(
 )
 NOT_SHARED = PolicyRefusal(
     "policy.share_individual_delta", "The silo's policy does not share its adapter by itself."
+)
+SECRETS_LOST = PolicyRefusal(
+    "masking.secrets_lost", "The silo's secrets of this attempt are not there any more."
 )
 TOO_LATE = PolicyRefusal("request.too_late", "The time to answer the request is over.")
 _FAILED = PolicyRefusal("verdict.failed", "The data contract's verdict is not a pass.")
@@ -123,14 +130,28 @@ def _shared(grounds: Grounds, contract: ContractTerms) -> PolicyRefusal | None:
     return not_shared(grounds.policy) or _pass(grounds, contract, "losses")
 
 
-UNTIL_EXPIRY: frozenset[type[SiloRecord]] = frozenset({Verdict, Submission, Evaluation})
+UNTIL_EXPIRY: frozenset[type[SiloRecord]] = frozenset(
+    {
+        Verdict,
+        MaskKeys,
+        SealedShares,
+        Submission,
+        Countersignature,
+        RevealedShares,
+        Evaluation,
+    }
+)
 """What belongs to the attempt itself, and with it ends: asked before each step and before what it
 made leaves. Losses of coalitions are asked for later, with a time of their own, and a status is not
 relied upon."""
 
 DOORS: Mapping[type[SiloRecord], Door] = {
     Verdict: lambda grounds, contract: None,
+    MaskKeys: partial(_pass, item="local-adapter"),
+    SealedShares: partial(_pass, item="local-adapter"),
     Submission: partial(_pass, item="local-adapter"),
+    Countersignature: partial(_pass, item="local-adapter"),
+    RevealedShares: partial(_pass, item="local-adapter"),
     Evaluation: partial(_pass, item="losses"),
     CoalitionLosses: _shared,
     Status: partial(_current, item="status"),

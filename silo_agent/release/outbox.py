@@ -18,13 +18,17 @@ from data_contracts.protocol.bucket_layout import (
     round_slot,
     run_round_prefix,
 )
-from data_contracts.protocol.envelope import Verified, seal, verify
+from data_contracts.protocol.envelope import Verified, seal, unverified_record, verify
 from data_contracts.protocol.records import (
     Acceptance,
     CoalitionLosses,
+    Countersignature,
     Evaluation,
+    MaskKeys,
     Refusal,
+    RevealedShares,
     RoundRecord,
+    SealedShares,
     SiloRecord,
     Submission,
     Verdict,
@@ -44,7 +48,11 @@ RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
     Acceptance,
     Refusal,
     Verdict,
+    MaskKeys,
+    SealedShares,
     Submission,
+    Countersignature,
+    RevealedShares,
     Evaluation,
     CoalitionLosses,
 )
@@ -57,7 +65,11 @@ class Released:
     acceptance: Verified[Acceptance] | None
     refusal: Verified[Refusal] | None
     verdict: Verified[Verdict] | None
+    mask_keys: Verified[MaskKeys] | None
+    sealed_shares: Verified[SealedShares] | None
     submission: Verified[Submission] | None
+    countersignature: Verified[Countersignature] | None
+    revealed_shares: Verified[RevealedShares] | None
     evaluation: Verified[Evaluation] | None
     coalition_losses: Verified[CoalitionLosses] | None
 
@@ -113,7 +125,11 @@ class Outbox:
             acceptance=self.read(round_id, Acceptance),
             refusal=self.read(round_id, Refusal),
             verdict=self.read(round_id, Verdict),
+            mask_keys=self.read(round_id, MaskKeys),
+            sealed_shares=self.read(round_id, SealedShares),
             submission=self.read(round_id, Submission),
+            countersignature=self.read(round_id, Countersignature),
+            revealed_shares=self.read(round_id, RevealedShares),
             evaluation=self.read(round_id, Evaluation),
             coalition_losses=self.read(round_id, CoalitionLosses),
         )
@@ -147,6 +163,16 @@ class Outbox:
         )
         made = [verify(path.read_bytes(), Submission, keys).record for path in found]
         return max(made, key=lambda record: (record.attempt, record.issued_at), default=None)
+
+    def has_revealed(self, run: str, round_number: int, other_than: str) -> bool:
+        """Whether shares were revealed in any attempt of a round but that of the plan with the
+        digest `other_than`."""
+        found = self.directory.glob(
+            f"{run_round_prefix(run, round_number)}*/{RevealedShares.kind}.json"
+        )
+        # Of this silo's own disk; the key that signed it may have been rotated since.
+        made = (unverified_record(path.read_bytes(), RevealedShares) for path in found)
+        return any(record.plan_digest != other_than for record in made)
 
     def adapter(self, ref: ArtifactRef) -> Path:
         """Where an adapter that was released is kept, if it still is."""

@@ -25,6 +25,9 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
         contract=silo.release.in_force.contract(attempt.out.parties),
         now=silo.clock.now(),
         goes_back=attempt.feed.goes_back,
+        has_revealed=silo.release.outbox.has_revealed(
+            plan.record.run, plan.record.round, other_than=plan.digest
+        ),
         lacks=lacks(plan.record, policy, silo.config),
     )
     refusal = judge_plan(plan.record, policy, context)

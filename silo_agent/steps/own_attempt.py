@@ -19,6 +19,7 @@ class Step(Enum):
     REFUSED = "refused"
     ACCEPTED = "accepted"
     CHECKED_DATA = "checked data"
+    MASKED = "said its part of the masks"
     SUBMITTED = "submitted"
     PERSONALISED = "trained its personal adapter"
     EVALUATED = "evaluated"

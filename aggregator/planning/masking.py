@@ -1,0 +1,95 @@
+"""The masking of a plan in confidential mode, and what no such plan can have."""
+
+from datetime import datetime, timedelta
+
+from aggregator.planning.feasibility import impossible
+from aggregator.settings.federation import FederationSettings
+from aggregator.settings.masking import MaskingSection
+from data_contracts.protocol.records.masking_terms import (
+    LEAST_MASKED_SILOS,
+    MaskingTerms,
+    least_threshold,
+    masking_fault,
+)
+
+
+def masking_terms(settings: FederationSettings, silos: int, now: datetime) -> MaskingTerms | None:
+    """For a cohort of so many silos; None in auditable mode.
+
+    Raises FederationOperatorError for what masks cannot give, and for a threshold that protects
+    nobody or cannot be reached.
+    """
+    if settings.trust_mode != "confidential":
+        return None
+    section = settings.masking or MaskingSection()
+    if silos < LEAST_MASKED_SILOS:
+        raise impossible(
+            f"at least {LEAST_MASKED_SILOS} silos in confidential mode: of two each knows the "
+            "other's part of their sum",
+            f"{silos}",
+            "add silos, or set trust_mode to auditable",
+        )
+    asked = section.threshold
+    threshold = max(asked or least_threshold(silos), settings.round.quorum)
+    fault = masking_fault(settings.merge_spec, silos, asked or threshold)
+    if fault is None and threshold > silos:
+        fault = f"a quorum of at most {silos}, the size of the cohort", f"{threshold}"
+    if fault is not None:
+        raise impossible(
+            f"{fault[0]}, in confidential mode",
+            fault[1],
+            "correct masking.threshold, round.quorum or merge in federation.toml, or set "
+            "trust_mode to auditable; docs/privacy.md says what each mode can do",
+        )
+    _require_plain(settings)
+    return _terms(section, threshold, settings.round.submit_minutes, now)
+
+
+def _terms(
+    section: MaskingSection, threshold: int, submit_minutes: float, now: datetime
+) -> MaskingTerms:
+    shares_after = section.key_minutes + section.share_minutes
+    if shares_after >= submit_minutes:
+        raise impossible(
+            "round.submit_minutes above masking.key_minutes and masking.share_minutes together, "
+            "because silos train after that",
+            f"{submit_minutes:g} and {shares_after:g}",
+            "raise round.submit_minutes, or lower the two",
+        )
+    keys_by = now + timedelta(minutes=section.key_minutes)
+    shares_by = now + timedelta(minutes=shares_after)
+    reveal_by = now + timedelta(minutes=submit_minutes + section.reveal_minutes)
+    return MaskingTerms(
+        threshold=threshold,
+        keys_by=keys_by.replace(microsecond=0),
+        shares_by=shares_by.replace(microsecond=0),
+        reveal_by=reveal_by.replace(microsecond=0),
+        largest_change=section.largest_change,
+        clip_norm=section.clip_norm,
+    )
+
+
+def _require_plain(settings: FederationSettings) -> None:
+    """What asks for one silo's adapter, or for another file than all others'."""
+    asked = {
+        "one layout for all silos": ("silo_adapters", bool(settings.silo_adapters)),
+        'compression = "none", since masked entries are int32': (
+            f"merge.compression = {settings.merge.compression}",
+            settings.merge.compression != "none",
+        ),
+        "no error of the merge, which is measured on silos' adapters": (
+            f"merge.error = {settings.merge.error}",
+            settings.merge.error == "exact",
+        ),
+        "no counted copies, since no copy can be seen": (
+            "copies.counted",
+            bool(settings.copies.counted),
+        ),
+    }
+    for expected, (found, is_there) in asked.items():
+        if is_there:
+            raise impossible(
+                f"{expected}, in confidential mode",
+                found,
+                "remove it from federation.toml, or set trust_mode to auditable",
+            )

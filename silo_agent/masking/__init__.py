@@ -1,0 +1,1 @@
+"""Confidential mode at the silo: what is kept secret, and what is said of it, step by step."""
