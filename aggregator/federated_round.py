@@ -133,7 +133,7 @@ def merge_round(
     # Imports torch: seconds, which a step that merges nothing need not wait for.
     from aggregator.steps.merging import merge_admitted
 
-    candidate = merge_admitted(c, seen.plan, close, on_module, merge_modules)
+    candidate = merge_admitted(c, seen.attempt, close, on_module, merge_modules)
     return sign_on_plan(c, seen.feed, seen.plan, candidate)
 
 

@@ -29,6 +29,8 @@ from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 
 MAX_RULE_LENGTH = 80
+GATE_RULES = ("adapter.", "blob.", "masking.wrong_")
+"""Beginnings of the rules by which the gate refuses what was sent."""
 
 RuleInput = TypeVar("RuleInput")
 
@@ -109,7 +111,7 @@ def judged_again(attempt: Attempt, close: Close | None, now: datetime) -> Close:
 
 
 def _gate_rule(rule: str | None) -> str | None:
-    return rule if rule is not None and rule.startswith(("adapter.", "blob.")) else None
+    return rule if rule is not None and rule.startswith(GATE_RULES) else None
 
 
 def reached_quorum(close: Close, plan: RoundPlan) -> bool:

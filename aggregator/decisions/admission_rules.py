@@ -12,6 +12,7 @@ from datetime import datetime
 from aggregator.attempt import SiloRecords
 from aggregator.decisions.binding import binding_fault
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
+from data_contracts.masking.attempt import largest_submission
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, ShareBook, Submission, Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
@@ -145,7 +146,7 @@ def _tokens(submitted: Submitted) -> str | None:
 def _too_large(submitted: Submitted) -> str | None:
     size, limit = (
         submitted.submission.record.adapter.size,
-        submitted.case.plan.record.max_adapter_bytes,
+        largest_submission(submitted.case.plan.record),
     )
     return "adapter.too_large" if size > limit else None
 

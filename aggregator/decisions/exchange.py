@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from data_contracts.masking.derivation import is_usable
-
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.decisions.opening import lacking, usable_shares
+from data_contracts.errors import UntrustedInputError
+from data_contracts.masking.attempt import advertised_keys
+from data_contracts.masking.derivation import require_usable
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.masked_attempt import advertised_keys
 from data_contracts.protocol.records import (
     CountersignedClose,
     MaskRoster,
@@ -132,8 +132,16 @@ def _with_unfit_keys(attempt: Attempt) -> set[str]:
         silo
         for silo, own in keys.items()
         for key in (own.mask_key, own.sealing_key)
-        if used[key] > 1 or not is_usable(key)
+        if used[key] > 1 or not _is_usable(key, silo)
     }
+
+
+def _is_usable(key: bytes, silo: str) -> bool:
+    try:
+        require_usable(key, silo)
+    except UntrustedInputError:
+        return False
+    return True
 
 
 def _is_for(sealed: SealedShares, roster_digest: str, holders: Sequence[str]) -> bool:

@@ -5,32 +5,21 @@ Pure, over the records of an attempt, so that an auditor who has them rebuilds t
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from aggregator.attempt import Attempt, SiloRecords
+from data_contracts.errors import UntrustedInputError
+from data_contracts.masking.attempt import commitments_of, group_of, terms_of
 from data_contracts.masking.mask_group import MaskGroup
+from data_contracts.masking.rebuilt_seeds import RebuiltSeeds, rebuilt_seeds
 from data_contracts.masking.shares import (
     Share,
     ShareCommitments,
     check_share,
-    rebuilt_mask_seed,
-    rebuilt_self_seed,
 )
-
-from aggregator.attempt import Attempt, SiloRecords
-from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.masked_attempt import commitments_of, group_of, terms_of
 from data_contracts.protocol.records import SealedShares
 from data_contracts.protocol.relayed import relayed
 
-
-@dataclass(frozen=True)
-class Opened:
-    """Seeds of 16 bytes by silo: of those whose payloads are summed the self seed, of those that
-    sealed shares and sent no payload that counts the mask seed."""
-
-    group: MaskGroup
-    self_seeds: Mapping[str, bytes]
-    mask_seeds: Mapping[str, bytes]
+NOT_OPENED = "masking.not_opened"
 
 
 def usable_shares(attempt: Attempt) -> Mapping[str, tuple[Share, ...]]:
@@ -62,8 +51,8 @@ def lacking(attempt: Attempt, usable: Mapping[str, tuple[Share, ...]]) -> tuple[
     return tuple(owner for owner in shown_of(attempt) if counts[owner] < threshold)
 
 
-def opened(attempt: Attempt) -> Opened:
-    """The seeds that `usable_shares` give.
+def opening_seeds(attempt: Attempt) -> RebuiltSeeds:
+    """The seeds that `usable_shares` give: those of a closed attempt of a masked plan.
 
     Raises FederationOperatorError below the threshold and UntrustedInputError, against the owner,
     where its shares give another seed than it committed to.
@@ -71,16 +60,9 @@ def opened(attempt: Attempt) -> Opened:
     if attempt.roster is None or attempt.close is None:
         raise ValueError("expected an attempt with a roster and a close record")
     group = group_of(attempt.plan, attempt.roster, attempt.membership.record)
-    shares = [share for own in usable_shares(attempt).values() for share in own]
-    admitted = {item.silo for item in attempt.close.record.admitted}
-    self_seeds, mask_seeds = {}, {}
-    for owner, shown in shown_of(attempt).items():
-        of_owner = [share for share in shares if share.owner == owner]
-        if owner in admitted:
-            self_seeds[owner] = rebuilt_self_seed(of_owner, group, shown)
-        else:
-            mask_seeds[owner] = rebuilt_mask_seed(of_owner, group, shown)
-    return Opened(group, self_seeds, mask_seeds)
+    handed_out = [share for own in usable_shares(attempt).values() for share in own]
+    admitted = [item.silo for item in attempt.close.record.admitted]
+    return rebuilt_seeds(handed_out, group, shown_of(attempt), admitted)
 
 
 def shown_of(attempt: Attempt) -> Mapping[str, ShareCommitments]:

@@ -21,6 +21,7 @@ from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapt
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
+from data_contracts.masking.attempt import largest_submission, require_masked
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, status_prefix
 from data_contracts.protocol.envelope import Verified
@@ -266,10 +267,13 @@ def _gated(
     ref, key = submission.record.adapter, (plan.digest, submission.digest, silo)
 
     def gate() -> tuple[str | None, str | None]:
-        if ref.size > plan.record.max_adapter_bytes:
+        if ref.size > largest_submission(plan.record):
             return "adapter.too_large", None
         try:
             path, version = _submitted(c, silo, ref)
+            if plan.record.masking is not None:
+                require_masked(path, plan, silo)
+                return None, version
             source = local_adapter(plan.record, silo, path, start.starting)
             check_submission(source, start.starting, plan.record.recipe)
             sketch = start.sketch(source)

@@ -4,6 +4,8 @@ The page and `consortia report verify` take them from here, so that neither prom
 other. A name is the claim's; the text is a sentence that goes on from "not checked:".
 """
 
+from data_contracts.protocol.records.round_plan import TrustMode
+
 UNCHECKED: tuple[tuple[str, str], ...] = (
     (
         "adapter gate",
@@ -32,12 +34,20 @@ UNCHECKED: tuple[tuple[str, str], ...] = (
     ),
 )
 
+_READABLE = (
+    "Confidentiality of the institutions' adapters towards the coordinator and whoever runs the "
+    "storage: both could read them."
+)
+_MASKED = (
+    "What an institution's change was: behind masks its size is its own word, a copy or a harmful "
+    "change cannot be seen, and only the losses on held-out data stand in its way. What can be "
+    "learned from the sum, and from the sums of several rounds, is no secret."
+)
 NOT_COVERED: tuple[str, ...] = (
     "What the base model was trained on before this federation.",
     "Whether single records can be drawn out of the adapter again: it was trained without "
     "differential privacy.",
-    "Confidentiality of the institutions' adapters towards the coordinator and whoever runs the "
-    "storage: both could read them.",
+    _READABLE,
     "An institution that sends a harmful but well-formed adapter within the spread of the others.",
     "Personal data that no pattern, checksum or context gives away, such as a rare name alone.",
     "How good the model's answers are: the losses compare its predictions with held-out answers "
@@ -45,3 +55,10 @@ NOT_COVERED: tuple[str, ...] = (
     "Progress messages (phase, step, speed, losses of training steps) that an institution lets out "
     "while it works: they are overwritten and are no evidence.",
 )
+
+
+def not_covered(trust_mode: TrustMode) -> tuple[str, ...]:
+    """What a report of a round in this mode says nothing about."""
+    if trust_mode == "auditable":
+        return NOT_COVERED
+    return tuple(_MASKED if sentence == _READABLE else sentence for sentence in NOT_COVERED)

@@ -6,11 +6,11 @@ plan of every round; a silo's own policy can refuse it but never be weakened by 
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from aggregator.settings.masking import MaskingSection
+from aggregator.settings.masking import MASKED_MERGE, MaskingSection
 from aggregator.settings.merge import MergeSection
 from aggregator.settings.schedule import CronLine, TimeZone
 from aggregator.settings.values import (
@@ -226,6 +226,16 @@ class FederationSettings(TomlTable):
     disk: DiskSection = DiskSection()
     schedule: ScheduleSection = ScheduleSection()
     home: Path
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_defaults_of_its_mode(cls, data: Any) -> Any:
+        """What is not set is what the trust mode can have."""
+        if not isinstance(data, dict) or data.get("trust_mode") != "confidential":
+            return data
+        merge = data.get("merge", {})
+        given = merge if isinstance(merge, dict) else merge.model_dump(exclude_unset=True)
+        return data | {"merge": MASKED_MERGE | given}
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

@@ -9,6 +9,9 @@ from aggregator.settings.values import Minutes, Positive
 from data_contracts.protocol.records.masking_terms import MOST_MASKED_SILOS
 from infra.disk.toml_files import TomlTable
 
+MASKED_MERGE = {"rule": "average", "compression": "none"}
+"""[merge] in confidential mode, as far as it is not set."""
+
 
 class MaskingSection(TomlTable):
     """See `data_contracts.protocol.records.masking_terms.MaskingTerms`.

@@ -7,6 +7,7 @@ layouts, compression and the merge rule are those of the signed plan.
 from dataclasses import replace
 from decimal import Decimal
 
+from aggregator.attempt import Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.evidence.ledger import spool_admitted
 from aggregator.evidence.reader import local_adapter, remembered, starting_source
@@ -21,6 +22,7 @@ from aggregator.merge.defence import Defended, defended
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
 from aggregator.merge.server_state import ServerState, open_server_state
 from aggregator.merge.step_size import stepped
+from aggregator.steps.unmasking import Unmasked, unmask
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.artifact import ArtifactRef
@@ -30,19 +32,12 @@ from data_contracts.protocol.records.candidate import ModuleExactness, SiloInflu
 from data_contracts.protocol.wire_types import decimal_from_float
 
 
-def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
-    """The sources of a merge, spooled and verified."""
-    paths = spool_admitted(c, close)
+def merge_inputs(
+    c: Coordinator, plan: RoundPlan, close: Close, unmasked: Unmasked | None = None
+) -> MergeInputs:
+    """The sources of a merge, spooled and verified; of a masked plan the mean alone."""
     starting = starting_source(c, plan)
-    held_against = remembered(starting)
-    locals_ = [
-        LocalAdapter(
-            source=local_adapter(plan, admitted.silo, path, held_against),
-            digest=admitted.adapter.digest,
-            weight=admitted.weight,
-        )
-        for admitted, path in zip(close.admitted, paths, strict=True)
-    ]
+    locals_ = _admitted(c, plan, close, starting) if unmasked is None else [unmasked.local]
     return MergeInputs(
         layout=plan.exchanged,
         merge=plan.merge,
@@ -60,25 +55,49 @@ def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
     )
 
 
+def _admitted(
+    c: Coordinator, plan: RoundPlan, close: Close, starting: AdapterSource
+) -> list[LocalAdapter]:
+    paths = spool_admitted(c, close)
+    held_against = remembered(starting)
+    return [
+        LocalAdapter(
+            source=local_adapter(plan, admitted.silo, path, held_against),
+            digest=admitted.adapter.digest,
+            weight=admitted.weight,
+        )
+        for admitted, path in zip(close.admitted, paths, strict=True)
+    ]
+
+
 def merge_admitted(
     c: Coordinator,
-    plan: Verified[RoundPlan],
+    attempt: Attempt,
     close: Verified[Close],
     on_module: ModuleProgress | None = None,
     merge_modules: ModuleMerger | None = None,
 ) -> Candidate:
     """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
+    plan, unmasked = attempt.plan, unmask(c, attempt)
     directory = c.workspace / CANDIDATES
     into = directory / f"{close.digest}.safetensors"
     state_file = directory / f"{close.digest}.state"
-    defence = defended(merge_inputs(c, plan.record, close.record))
+    defence = defended(merge_inputs(c, plan.record, close.record, unmasked))
     defence = replace(defence, inputs=stepped(defence.inputs))
     merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
     c.plans.put_blob(into, merged.adapter)
     spool_own(c, into, merged.adapter)
     if (state := merged.residual or merged.server_state) is not None:
         c.plans.put_blob(state_file, state)
-    return _candidate(c, plan, close, defence, merged)
+    candidate = _candidate(c, plan, close, defence, merged)
+    return candidate if unmasked is None else _of_masked(candidate, unmasked)
+
+
+def _of_masked(candidate: Candidate, unmasked: Unmasked) -> Candidate:
+    """Nobody can say how far the mean of factors is from the sum of products, which nobody saw."""
+    modules = tuple(module.model_copy(update={"error": None}) for module in candidate.modules)
+    changes = {"error": None, "modules": modules, "unmasking": unmasked.opened_by}
+    return candidate.model_copy(update=changes)
 
 
 def _candidate(

@@ -18,12 +18,11 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.decisions.exchange import listed_silos
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
-from aggregator.evidence.reader import read_silo, read_status, receive
+from aggregator.evidence.reader import read_status, receive
 from aggregator.federated_round import (
     abort_interrupted,
     close_round,
@@ -34,14 +33,13 @@ from aggregator.federated_round import (
     report_round,
     unreported_abort,
 )
-from aggregator.feed.reading import abort_of, is_fed
 from data_contracts.errors import StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
-from data_contracts.protocol.trusted_feed import TrustedFeed
 from flows.round import wording
 from flows.round.artifacts import SiloProgress, link_report, show_silos
 from flows.round.recent_feed import RecentFeed
+from flows.round.silo_outcome import silo_outcome
 from flows.round.storage_outage import OutageWait
 
 if TYPE_CHECKING:
@@ -180,7 +178,7 @@ def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
 
     def shown() -> str | None:
         feed = run.feed.read()
-        outcome = _silo_outcome(run, feed, silo, goal)
+        outcome = silo_outcome(c, feed, plan, silo, goal)
         status = read_status(c, feed, plan, silo) if outcome is None else None
         if status is not None:
             progress.show(status)
@@ -269,40 +267,3 @@ def _receive(run: RoundRun, silo: str) -> None:
     fault = receive(run.c, run.feed.read(), run.plan, silo)
     if fault is not None:
         get_run_logger().warning("%s: its adapter is refused by %s", silo, fault)
-
-
-def _silo_outcome(run: RoundRun, feed: TrustedFeed, silo: str, goal: Stage) -> str | None:
-    """Why there is nothing more to wait for from this silo, or None."""
-    c, plan = run.c, run.plan
-    if not is_fed(c, feed, plan):
-        return "the plan is void"
-    if abort_of(c, feed, plan) is not None or feed.coordinator_trust(plan).only is not None:
-        return "attempt aborted"
-    records = read_silo(c, feed, plan, silo)
-    if records.is_revoked:
-        return "its key was revoked"
-    if records.equivocated:
-        return "two different records in one slot"
-    if records.refusal is not None:
-        return f"refused by {records.refusal.record.rule}"
-    if records.verdict is not None and not records.verdict.record.passed:
-        return "its data contract failed"
-    if goal is Stage.RELAYING:
-        return _masks_outcome(c, plan.record, records)
-    if goal is Stage.CLOSING:
-        late = c.clock.now() >= plan.record.submit_by
-        answered = records.submission is not None
-        return "submitted" if answered else "no submission by the deadline" if late else None
-    late = c.clock.now() >= plan.record.evaluate_by
-    if records.verdict is None:
-        return "did not take part"
-    answered = records.evaluation is not None
-    return "evaluated" if answered else "no evaluation by the deadline" if late else None
-
-
-def _masks_outcome(c: Coordinator, plan: RoundPlan, records: SiloRecords) -> str | None:
-    """Its keys are the first word, after the check of the data; those that follow come at once."""
-    if records.mask_keys is not None:
-        return "gave its mask keys"
-    late = plan.masking is None or c.clock.now() >= plan.masking.keys_by
-    return "no mask keys by the deadline" if late else None

@@ -58,6 +58,12 @@ def refused(rule: str) -> str:
 
 def merged(plan: RoundPlan, candidate: Candidate) -> str:
     """How much of the weighted sum the candidate holds."""
+    if candidate.error is None:
+        return (
+            f"round {candidate.round}: the sum of the silos' masked changes was opened and made "
+            f"into candidate {candidate.adapter.digest[:SHORT_DIGEST]} by {candidate.merge_rule}"
+            f"{_stepped(candidate)}"
+        )
     if plan.shares_a:
         return (
             f"round {candidate.round}: merged into candidate "

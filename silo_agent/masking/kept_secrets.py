@@ -62,6 +62,7 @@ class KeptSecrets:
     def forget_own(self) -> None:
         """The own secrets go, once the own change is masked and the shares of others are opened."""
         (self.directory / SECRETS).unlink(missing_ok=True)
+        self.masked.unlink(missing_ok=True)
 
     @property
     def masked(self) -> Path:

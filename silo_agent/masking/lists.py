@@ -7,14 +7,13 @@ Raises UntrustedInputError for what no honest coordinator signs.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from data_contracts.errors import UntrustedInputError
+from data_contracts.masking.attempt import commitments_of, group_of, terms_of
 from data_contracts.masking.held_shares import HeldShares
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.sealed_shares import opened
 from data_contracts.masking.silo_secrets import SiloSecrets
-
-from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.masked_attempt import commitments_of, group_of, terms_of
 from data_contracts.protocol.records import (
     Close,
     Countersignature,

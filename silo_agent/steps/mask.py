@@ -8,12 +8,12 @@ nothing of it can be opened then: fewer than the threshold of others never do.
 
 import logging
 
+from data_contracts.errors import UntrustedInputError
+from data_contracts.masking.attempt import binding_of, group_of, terms_of
 from data_contracts.masking.sealed_shares import sealed
 from data_contracts.masking.shares import share_out
-
-from data_contracts.errors import UntrustedInputError
+from data_contracts.masking.silo_mask import OwnPlace
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.masked_attempt import binding_of, group_of, terms_of
 from data_contracts.protocol.records import (
     Close,
     Countersignature,
@@ -64,6 +64,7 @@ def _due(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> Step 
         return None
     if done.submission is None:
         return None
+    KeptSecrets.of(silo.config.home, attempt.plan).forget_own()
     if silo.name not in {admitted.silo for admitted in close.record.admitted}:
         return None
     if coordinator.book is None or coordinator.roster is None:
@@ -89,8 +90,15 @@ def _before_close(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView)
         return _seal_shares(silo, attempt, coordinator.roster)
     if coordinator.book is None:
         return Step.WAITING
-    listed = {entry.silo for entry in coordinator.book.record.shares}
-    return None if silo.name in listed else Step.WAITING
+    if silo.name not in {entry.silo for entry in coordinator.book.record.shares}:
+        return Step.WAITING
+    kept = KeptSecrets.of(silo.config.home, attempt.plan)
+    if done.submission is None and kept.secrets() is None:
+        return refuse(silo, attempt, SECRETS_LOST)
+    if done.submission is None and kept.held() is None:
+        # Before anything is trained: what others sealed for this silo may not open.
+        own_place(silo, attempt, coordinator)
+    return None
 
 
 def _offer_keys(silo: Silo, attempt: OwnAttempt) -> Step:
@@ -141,6 +149,24 @@ def _seal_shares(silo: Silo, attempt: OwnAttempt, roster: Verified[MaskRoster]) 
     )
     log.info("round %d: shares sealed for %d silos", plan.record.round, len(group.silos))
     return Step.MASKED
+
+
+def own_place(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> OwnPlace:
+    """This silo among those of the share book, whose shares for it are opened and kept.
+
+    Raises UntrustedInputError for a book that does not hold, and SiloOperatorError where the
+    secrets that it began with are not there any more.
+    """
+    plan, book, roster = attempt.plan, coordinator.book, coordinator.roster
+    own, kept = attempt.done.sealed_shares, KeptSecrets.of(silo.config.home, plan)
+    secrets = kept.secrets()
+    if book is None or roster is None or own is None or secrets is None:
+        raise ValueError("expected a share book of which this silo is a part")
+    reading = masked_attempt(silo, attempt)
+    group = reading.group(roster, secrets)
+    held = reading.open_book(group, book, own, secrets)
+    kept.keep_held(held)
+    return OwnPlace(silo.name, secrets, group, held.owners)
 
 
 def _countersign(

@@ -10,12 +10,16 @@ from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.config import TrainingSection
+from silo_agent.federation.coordinator_view import CoordinatorView
 from silo_agent.federation.global_adapters import GlobalAdapters
+from silo_agent.masking.kept_secrets import KeptSecrets
+from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse_fault
+from silo_agent.steps.mask import own_place
 from silo_agent.steps.own_attempt import OwnAttempt, Step
 from silo_agent.training.own_steps import steps_here
 from silo_agent.training.results import PackingCounts, TrainingResult
@@ -23,12 +27,16 @@ from silo_agent.training.results import PackingCounts, TrainingResult
 log = logging.getLogger("silo-agent")
 
 
-def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
-    """Train on what the verdict allows, unless the time to submit is over."""
+def train(
+    silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict], coordinator: CoordinatorView
+) -> Step:
+    """Train on what the verdict allows, unless the time to submit is over; a masked plan's share
+    book was opened before."""
     plan = attempt.plan.record
     if silo.clock.now() >= plan.submit_by:
         return Step.WAITING
     attempt.out.require_open(Submission)
+    place = None if plan.masking is None else own_place(silo, attempt, coordinator)
     home, shared = silo.config.home, GlobalAdapters(silo.config.home, silo.plans).starting(plan)
     tell_begun(home, plan, shared)
     starting = begun_with(home, plan, shared)
@@ -39,10 +47,18 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
     leaves = released(home, plan, local.adapter)
-    sent_adapters = SentAdapters(home, silo.name, silo.release.outbox, silo.plans)
-    sent = sent_adapters.file(plan, leaves, shared.path, attempt.feed.ever(silo.name))
+    if place is None:
+        sent_adapters = SentAdapters(home, silo.name, silo.release.outbox, silo.plans)
+        sent = sent_adapters.file(plan, leaves, shared.path, attempt.feed.ever(silo.name))
+    else:
+        sent = KeptSecrets.of(home, attempt.plan).masked
+        mask_local(plan, place, leaves, shared.path, local.tokens, sent)
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
-    attempt.out.record(_submission(silo, attempt, local, sent, verdict.digest), sent)
+    book = coordinator.book.digest if place is not None and coordinator.book else None
+    submission = _submission(silo, attempt, local, sent, verdict.digest)
+    attempt.out.record(submission.model_copy(update={"book_digest": book}), sent)
+    if place is not None:
+        KeptSecrets.of(home, attempt.plan).forget_own()
     _tell(plan, local)
     _tell_fewer(silo.config.training, plan, local.steps)
     return Step.SUBMITTED

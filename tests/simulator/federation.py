@@ -25,6 +25,7 @@ from aggregator.settings.federation import (
     RoundSection,
     SiloAdapterSection,
 )
+from aggregator.settings.masking import MaskingSection
 from aggregator.settings.merge import MergeSection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.protocol.artifact import digest_of_bytes
@@ -63,7 +64,7 @@ POLICY = """\
 version = 1
 take_part = true
 purposes = ["{purpose}"]
-trust_modes = ["auditable"]
+trust_modes = ["auditable", "confidential"]
 trust_storage_with_deltas = true
 [limits]
 max_local_steps = 10
@@ -96,6 +97,7 @@ class SimulatedFederation:
     silo_adapters: dict[str, SiloAdapterSection] = field(default_factory=dict)
     ledger: LedgerSection = field(default_factory=LedgerSection)
     copies: CopiesSection = field(default_factory=CopiesSection)
+    masking: MaskingSection | None = None
     steps: int = 2
     least_steps: int | None = None
 
@@ -302,6 +304,8 @@ class SimulatedFederation:
                 quorum=self.quorum, evaluation_quorum=2, submit_minutes=30, evaluate_minutes=30
             ),
             merge=self.merge,
+            trust_mode="auditable" if self.masking is None else "confidential",
+            masking=self.masking,
             silo_adapters=self.silo_adapters,
             ledger=self.ledger,
             copies=self.copies,

@@ -25,6 +25,9 @@ DECISIONS = {
     "robust.alarm": "An institution stands out among too few others; a person decides.",
     "quorum.not_reached": "Too few submissions were admitted.",
     "merge.unusable": "What came out of the merge was no adapter that anybody could use.",
+    "masking.too_few": "Too few institutions said what the others needed to hide their changes, or "
+    "to open the sum; nothing was opened.",
+    "masking.not_opened": "What institutions revealed did not open the sum.",
     "operator.abort": "The federation operator ended it.",
     "coordinator.revoked": "The coordinator's key was revoked; the round is tried again.",
     "evidence.erased": "What an institution had sent was erased from storage; the round is tried "
@@ -47,6 +50,9 @@ REJECTIONS = {
     "verdict.too_long": "Its outcome claims to hold for longer than any may.",
     "verdict.expired": "The outcome of its data contract had expired.",
     "submission.other_verdict": "Its adapter rests on another outcome than the one it signed.",
+    "masking.not_planned": "It sent a masked change, which the plan does not ask for.",
+    "masking.other_book": "Its change is masked under another list of institutions than the others'.",
+    "masking.not_listed": "It is not among the institutions that had sealed shares for each other.",
     "submission.late": "It was late.",
     "submission.too_few_steps": "It says that it did fewer steps than the plan asks for at the "
     "least.",
@@ -58,6 +64,7 @@ REJECTIONS = {
 _REJECTION_KINDS = {
     "binding.": "A record of it belongs to another round, plan or institution.",
     "adapter.": "Its adapter is not of the form, or not within the bounds, that the plan asks for.",
+    "masking.": "Its masked change is not of the form that the plan asks for.",
     "blob.": "Its adapter in storage is not the one that it signed, or cannot be read.",
 }
 MERGES: dict[MergeRule, str] = {
@@ -74,14 +81,21 @@ MERGES: dict[MergeRule, str] = {
 RECORDS = {
     "membership": "who belongs to the federation",
     "round-plan": "what was asked of whom",
+    "mask-roster": "whose keys hide the changes",
+    "share-book": "who sealed shares for whom",
     "close": "whose submission counts",
+    "countersigned-close": "who saw that list before the sum was opened",
     "candidate": "the merged adapter",
     "decision": "published or held",
     "abort": "why the attempt ended",
     "acceptance": "takes part, under which agreement",
     "refusal": "does not take part, and why",
     "verdict": "outcome of its data contract",
+    "mask-keys": "fresh keys for this attempt",
+    "sealed-shares": "shares of its secrets, sealed for the others",
     "submission": "its adapter, by digest",
+    "countersignature": "has seen whose changes are summed",
+    "revealed-shares": "shares that open the sum",
     "evaluation": "losses on its held-out data",
 }
 _MONTHS = [

@@ -16,12 +16,13 @@ class ModuleExactness(Part):
     """How far the merge of one module is from the true weighted sum of products.
 
     `discarded_energy`: share, 0 to 1, of the sum's squared Frobenius norm that truncation dropped.
-    `error`: Frobenius norm of (merge - sum) over that of the sum; of a sum of zero, 0.
+    `error`: Frobenius norm of (merge - sum) over that of the sum; of a sum of zero, 0;
+    of a masked sum, None: nobody saw the products.
     """
 
     module: ModuleName
     discarded_energy: DecimalString
-    error: DecimalString = Decimal("0")
+    error: DecimalString | None = Decimal("0")
 
 
 class SiloInfluence(Part):
@@ -62,7 +63,7 @@ class Candidate(RoundRecord):
     residual: ArtifactRef | None = None
     server_state: ArtifactRef | None = None
     discarded_energy: DecimalString
-    error: DecimalString = Decimal("0")
+    error: DecimalString | None = Decimal("0")
     error_interval: DecimalString | None = None
     modules: tuple[ModuleExactness, ...]
     influences: tuple[SiloInfluence, ...] = ()

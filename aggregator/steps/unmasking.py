@@ -1,0 +1,107 @@
+"""From masked files and revealed shares to the one adapter that the merge takes: the silos' mean.
+
+What opened the sum is kept as evidence before it is used, and named by the candidate. The mean is
+the same whichever silos' shares opened it.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from aggregator.attempt import UNMASKING_KINDS, Attempt
+from aggregator.coordinator import CANDIDATES, Coordinator
+from aggregator.decisions.opening import NOT_OPENED, opening_seeds
+from aggregator.evidence.ledger import Exhibit, keep, spool_admitted
+from aggregator.evidence.reader import starting_source
+from aggregator.merge.merge_inputs import LocalAdapter
+from aggregator.unmasking.masked_sum import masked_sum
+from aggregator.unmasking.unmasked_adapter import write_unmasked
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.errors import ConsortiaError, UnusableMergeError
+from data_contracts.masking.attempt import binding_of, fixed_point_of, group_of, payload_of
+from data_contracts.masking.masked_file import MaskedFile, open_masked
+from data_contracts.masking.rebuilt_seeds import RebuiltSeeds
+from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.records import Close, RoundPlan
+from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from infra.processes.worker_threads import default_workers
+
+
+class NotOpenedError(UnusableMergeError):
+    """The shares that silos revealed do not open the sum."""
+
+    rule = NOT_OPENED
+
+
+@dataclass(frozen=True)
+class Unmasked:
+    """The mean of what was admitted, as if one silo had sent it, and what opened it."""
+
+    local: LocalAdapter
+    opened_by: tuple[EvidenceRef, ...]
+
+
+def unmask(c: Coordinator, attempt: Attempt) -> Unmasked | None:
+    """The mean of a masked attempt that is closed and opened; None for a plan without masks.
+
+    Raises NotOpenedError where what can be kept of the shares does not open the sum, and
+    ErasedAdapterError where a masked file is gone.
+    """
+    plan, close, roster = attempt.plan, attempt.close, attempt.roster
+    if plan.record.masking is None:
+        return None
+    if close is None or roster is None:
+        raise ValueError("expected a closed attempt with a roster of mask keys")
+    opened_by = _kept(c, attempt)
+    seeds = _seeds(attempt, opened_by)
+    total = masked_sum(
+        group_of(plan, roster, attempt.membership.record),
+        payload_of(plan.record),
+        fixed_point_of(plan.record),
+        _files(c, plan, close.record),
+        seeds,
+    )
+    path = c.workspace / CANDIDATES / f"{close.digest}.mean.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    starting = starting_source(c, plan.record)
+    written = write_unmasked(path, total, starting, default_workers())
+    source = open_adapter(path, plan.record.exchanged)
+    return Unmasked(LocalAdapter(source, written.adapter.digest, weight=1), opened_by)
+
+
+def _kept(c: Coordinator, attempt: Attempt) -> tuple[EvidenceRef, ...]:
+    """Countersignatures and shares, held before anything is opened with them."""
+    admitted = {item.silo for item in attempt.close.record.admitted} if attempt.close else set()
+    exhibits = [
+        Exhibit(own.reference(word), word.envelope)
+        for own in attempt.cohort()
+        if own.silo in admitted
+        for word in own.records()
+        if word.record.kind in UNMASKING_KINDS
+    ]
+    return tuple(keep(c, attempt.plan, exhibits))
+
+
+def _seeds(attempt: Attempt, opened_by: tuple[EvidenceRef, ...]) -> RebuiltSeeds:
+    held = {(ref.silo, ref.digest) for ref in opened_by}
+    on_held = attempt.only(
+        lambda silo, v: v.record.kind not in UNMASKING_KINDS or (silo, v.digest) in held
+    )
+    try:
+        return opening_seeds(on_held)
+    except ConsortiaError as error:
+        raise NotOpenedError(
+            "sum of masked changes",
+            expected=error.expected,
+            found=error.found,
+            action="go on with the next round; silos open one sum of a round at most",
+        ) from error
+
+
+def _files(c: Coordinator, plan: Verified[RoundPlan], close: Close) -> dict[MaskedFile, Fraction]:
+    """Every admitted file with its silo's factor, by which its numbers are multiplied already."""
+    entries, binding = payload_of(plan.record).entries, binding_of(plan)
+    greatest = plan.record.greatest_weight
+    return {
+        open_masked(path, binding, admitted.silo, entries): Fraction(admitted.weight, greatest)
+        for admitted, path in zip(close.admitted, spool_admitted(c, close), strict=True)
+    }

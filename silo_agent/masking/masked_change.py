@@ -1,0 +1,50 @@
+"""What leaves of the local adapter under a masked plan, in the plan's own terms."""
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.masking.attempt import fixed_point_of, payload_of, terms_of
+from data_contracts.masking.payload import Change
+from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
+from data_contracts.protocol.records import RoundPlan
+from infra.processes.worker_threads import default_workers
+from silo_agent.masking.masked_adapter import MaskedAdapter, write_masked
+
+log = logging.getLogger("silo-agent")
+
+
+def mask_local(
+    plan: RoundPlan, place: OwnPlace, local: Path, starting: Path | None, tokens: int, into: Path
+) -> None:
+    """Mask the trained adapter `local` of a plan's exchanged layout, whole or not at all.
+
+    `starting` is the run's adapter that the round started from, None for the plan's seed. The same
+    inputs give the same bytes. Raises SiloOperatorError for an adapter that cannot be masked.
+    """
+    payload = payload_of(plan)
+    change = Change(payload, open_adapter(local, plan.exchanged), _starting(plan, starting), {})
+    factor = Fraction(plan.weight_of(tokens), plan.greatest_weight)
+    terms = MaskTerms(fixed_point_of(plan), factor, terms_of(plan).clip_norm)
+    _tell(plan, payload.entries, write_masked(into, change, place, terms, default_workers()))
+
+
+def _starting(plan: RoundPlan, path: Path | None) -> AdapterSource:
+    if path is None:
+        return InitialAdapter(plan.exchanged)
+    return open_adapter(path, plan.exchanged)
+
+
+def _tell(plan: RoundPlan, entries: int, masked: MaskedAdapter) -> None:
+    if masked.kept is not None and masked.kept < 1:
+        log.info("round %d: the change was shortened to %.3f of its norm", plan.round, masked.kept)
+    if masked.clipped:
+        log.warning(
+            "round %d: %d of %d entries of the change were cut to the plan's largest change; where "
+            "that is many, ask for a higher masking.largest_change",
+            plan.round,
+            masked.clipped,
+            entries,
+        )
