@@ -22,11 +22,14 @@ from data_contracts.protocol.records import (
     Acceptance,
     Candidate,
     Close,
+    CountersignedClose,
     Decision,
+    MaskRoster,
     Membership,
     Record,
     RoundPlan,
     RoundReport,
+    ShareBook,
     SiloRecord,
 )
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
@@ -169,7 +172,7 @@ def _attempt(
     if RoundPlan.kind not in own:
         raise ClaimError("the evidence has no plan")
     close, decision = own.get(Close.kind), own.get(Decision.kind)
-    versions = _versions(report, close, decision)
+    versions = _versions(report, close, own.get(Candidate.kind), decision)
     plan: Verified[RoundPlan] = own[RoundPlan.kind]
     members = [version.record for version in known.values()]
 
@@ -187,15 +190,23 @@ def _attempt(
         candidate=own.get(Candidate.kind),
         decision=decision,
         abort=own.get(Abort.kind),
+        roster=own.get(MaskRoster.kind),
+        book=own.get(ShareBook.kind),
+        countersigned=own.get(CountersignedClose.kind),
     )
 
 
 def _versions(
-    report: RoundReport, close: Verified[Close] | None, decision: Verified[Decision] | None
+    report: RoundReport,
+    close: Verified[Close] | None,
+    candidate: Verified[Candidate] | None,
+    decision: Verified[Decision] | None,
 ) -> dict[str, str | None]:
-    """As the report lists them, except where close or decision named them before."""
+    """As the report lists them, except where close, candidate or decision named them before."""
     versions = {ref.digest: ref.version for ref in report.evidence}
     versions |= {ref.digest: ref.version for ref in (close.record.held if close else ())}
+    opened_by = (candidate.record.unmasking if candidate else None) or ()
+    versions |= {ref.digest: ref.version for ref in opened_by}
     used = decision.record.evaluations if decision else ()
     return versions | {ref.digest: ref.version for ref in used}
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from aggregator.attempt import UNMASKING_KINDS, Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
-from aggregator.decisions.opening import NOT_OPENED, opening_seeds
+from aggregator.decisions.opening import NOT_OPENED, opening_seeds, usable_shares
 from aggregator.evidence.ledger import Exhibit, keep, spool_admitted
 from aggregator.evidence.reader import starting_source
 from aggregator.merge.merge_inputs import LocalAdapter
@@ -71,12 +71,13 @@ def unmask(c: Coordinator, attempt: Attempt) -> Unmasked | None:
 def _kept(c: Coordinator, attempt: Attempt) -> tuple[EvidenceRef, ...]:
     """Countersignatures and shares, held before anything is opened with them."""
     admitted = {item.silo for item in attempt.close.record.admitted} if attempt.close else set()
+    usable = usable_shares(attempt)
     exhibits = [
         Exhibit(own.reference(word), word.envelope)
         for own in attempt.cohort()
         if own.silo in admitted
-        for word in own.records()
-        if word.record.kind in UNMASKING_KINDS
+        for word in (own.countersignature, own.revealed_shares)
+        if word is not None and (word is own.countersignature or own.silo in usable)
     ]
     return tuple(keep(c, attempt.plan, exhibits))
 

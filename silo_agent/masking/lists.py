@@ -38,11 +38,11 @@ class MaskedAttempt:
 
     def group(self, roster: Verified[MaskRoster], secrets: SiloSecrets) -> MaskGroup:
         """The silos of the roster, as many as a sum needs, with this silo's own keys among them."""
-        group = group_of(self.plan, roster, self.membership)
         needed = terms_of(self.plan.record).threshold
-        if len(group.silos) < needed:
-            found = f"{len(group.silos)}"
+        if len(roster.record.keys) < needed:
+            found = f"{len(roster.record.keys)}"
             raise contradiction("roster of mask keys", f"at least {needed} silos", found)
+        group = group_of(self.plan, roster, self.membership)
         if group.keys_of(self.name) != secrets.advertised(group.binding, self.name):
             raise contradiction("roster of mask keys", "this silo's own keys in it", "others")
         return group

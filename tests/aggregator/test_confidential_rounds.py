@@ -1,33 +1,168 @@
 """Rounds in confidential mode: real agents, the coordinator's steps, masks, drop-outs and lies."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 
+from aggregator.attempt import Attempt
+from aggregator.audit.report_audit import MASKED_SUM, audit
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.spool import spool
 from aggregator.federated_round import advance
+from aggregator.report.files import read_bundle
 from aggregator.settings.masking import MaskingSection
 from aggregator.settings.merge import MergeSection
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan
-from tests.simulator.federation import SimulatedFederation
+from data_contracts.protocol.records import (
+    Countersignature,
+    MaskKeys,
+    RoundPlan,
+    RoundRecord,
+    SealedShares,
+    Submission,
+)
+from silo_agent.training.run_files import RunFiles
+from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.silo import Behaviour
 
-MASKED = {"masking": MaskingSection(key_minutes=5, share_minutes=5, reveal_minutes=10)}
 FIVE = dict.fromkeys("abcde", Behaviour.HONEST)
+FOUR = dict.fromkeys("abcd", Behaviour.HONEST)
+LONG_STEP = 100
+"""Seconds; a silo that is gone is waited for."""
+LARGEST = 8
+"""Simulated adapters are drawn from a normal distribution."""
 
 
-def masked(make: MakeFederation, **fields) -> SimulatedFederation:
-    rule = fields.pop("rule", "average")
-    return make({**MASKED, "merge": MergeSection(rule=rule), **fields}, **FIVE)
+def masked(make: MakeFederation, rule: str = "average", **behaviours: Behaviour) -> Any:
+    section = MaskingSection(
+        key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=LARGEST
+    )
+    fields = {"masking": section, "merge": MergeSection(rule=rule)}
+    return make(fields, **(behaviours or FIVE))
 
 
-def test_a_round_publishes_the_mean(make_federation: MakeFederation) -> None:
+def attempt_in(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Attempt:
+    return federation.look(plan).attempt
+
+
+def local_adapters(
+    federation: SimulatedFederation, plan: RoundPlan, silos: str
+) -> list[dict[str, np.ndarray]]:
+    """What each silo trained, which never left it."""
+    found = []
+    for name in silos:
+        home = federation.silos[f"silo-{name}"].home
+        path = RunFiles(home / "work" / plan.run / f"round-{plan.round:04d}").adapter
+        found.append(tensors(path, plan))
+    return found
+
+
+def tensors(path: Path, plan: RoundPlan) -> dict[str, np.ndarray]:
+    adapter = open_adapter(path, plan.exchanged)
+    return {
+        f"{target.module}.{name}": factor
+        for target in plan.exchanged.targets
+        for name, factor in zip("ab", adapter.module(target), strict=True)
+    }
+
+
+def test_what_is_published_is_the_mean_and_storage_has_no_silo_s_part(
+    make_federation: MakeFederation,
+) -> None:
     federation = masked(make_federation)
     plan = federation.open(1)
-    stages = federation.play(plan)
-    attempt = federation.look(plan).attempt
-    print(stages, [s.faults for s in federation.silos.values()])
+    federation.play(plan)
+    attempt = attempt_in(federation, plan)
+    assert attempt.decision is not None
     assert attempt.candidate is not None
     assert attempt.decision.record.outcome == "published"
+    c = federation.coordinator()
+    found = tensors(spool(c, c.plans, attempt.candidate.record.adapter), plan.record)
+    silos = local_adapters(federation, plan.record, "abcde")
+    for name, mean in found.items():
+        wanted = np.mean([own[name].astype(np.float64) for own in silos], axis=0)
+        # Five errors of half a quantum at most, in a mean of five.
+        assert np.abs(mean - wanted).max() < LARGEST / (2**31 // 5) + 1e-6
+    everything = [
+        data for bucket in federation.storage.values() for data in bucket.objects.values()
+    ]
+    for own in silos:
+        piece = next(iter(own.values())).tobytes()[:64]
+        assert not any(piece in data for data in everything)
+    bundle = read_bundle(c.reports / "run-1-round-0001.json")
+    claims = {claim.name: claim for claim in audit(bundle, federation.pinned)}
+    assert [claim for claim in claims.values() if claim.outcome == "fail"] == []
+    assert claims[MASKED_SUM].outcome == "pass"
+
+
+@pytest.mark.parametrize("rule", ["frozen_a", "alternating", "fedsvd", "shared_a"])
+def test_two_rounds_of_every_linear_rule(make_federation: MakeFederation, rule: str) -> None:
+    federation = masked(make_federation, rule, **FOUR)
+    for number in (1, 2):
+        plan = federation.open(number)
+        federation.play(plan)
+        attempt = attempt_in(federation, plan)
+        assert attempt.candidate is not None, [s.faults for s in federation.silos.values()]
+        assert attempt.candidate.record.error is None
+
+
+def secret_files(federation: SimulatedFederation) -> list[Path]:
+    return [
+        path
+        for silo in federation.silos.values()
+        for path in (silo.home / "masking").rglob("*")
+        if path.is_file()
+    ]
+
+
+def test_secrets_are_erased_when_the_shares_are_revealed(make_federation: MakeFederation) -> None:
+    federation = masked(make_federation, **FOUR)
+    plan = federation.open(1)
+    for _ in range(4):
+        federation.silos_act()
+        advance(federation.coordinator(), plan)
+    assert secret_files(federation)
+    federation.play(plan)
+    assert secret_files(federation) == []
+
+
+STEPS: list[type[RoundRecord]] = [MaskKeys, SealedShares, Submission, Countersignature]
+
+
+@pytest.mark.parametrize("last", STEPS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("gone", [1, 2])
+def test_silos_that_drop_out_after_any_step(
+    make_federation: MakeFederation, last: type[RoundRecord], gone: int
+) -> None:
+    """Of five with a threshold of four one may go after any of its words, and two may not."""
+    federation = masked(make_federation)
+    leaving = [federation.silos[name] for name in ("silo-b", "silo-e")[:gone]]
+    plan = federation.open(1)
+    for _ in range(400):
+        for silo in federation.silos.values():
+            if silo in leaving and last.kind in silo.kinds():
+                silo.behaviour = Behaviour.ABSENT
+            silo.act(FEDERATION, federation.pinned)
+        if advance(federation.coordinator(), plan) is Stage.REPORTED:
+            break
+        federation.clock.sleep(LONG_STEP)
+    attempt = attempt_in(federation, plan)
+    if gone == 2:
+        assert attempt.abort is not None
+        assert attempt.abort.record.rule in {"masking.too_few", "quorum.not_reached"}
+        assert attempt.candidate is None
+        return
+    assert attempt.candidate is not None
+    assert attempt.close is not None
+    admitted = "".join(item.silo[-1] for item in attempt.close.record.admitted)
+    assert admitted == ("abcde" if last is Countersignature or last is Submission else "acde")
+    c = federation.coordinator()
+    found = tensors(spool(c, c.plans, attempt.candidate.record.adapter), plan.record)
+    silos = local_adapters(federation, plan.record, admitted)
+    for name, mean in found.items():
+        wanted = np.mean([own[name].astype(np.float64) for own in silos], axis=0)
+        assert np.abs(mean - wanted).max() < LARGEST / (2**31 // 5) * 5 + 1e-6

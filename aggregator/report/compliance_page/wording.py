@@ -51,7 +51,7 @@ REJECTIONS = {
     "verdict.expired": "The outcome of its data contract had expired.",
     "submission.other_verdict": "Its adapter rests on another outcome than the one it signed.",
     "masking.not_planned": "It sent a masked change, which the plan does not ask for.",
-    "masking.other_book": "Its change is masked under another list of institutions than the others'.",
+    "masking.other_book": "Its change is masked under another list than the others'.",
     "masking.not_listed": "It is not among the institutions that had sealed shares for each other.",
     "submission.late": "It was late.",
     "submission.too_few_steps": "It says that it did fewer steps than the plan asks for at the "
