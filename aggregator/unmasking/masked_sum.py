@@ -8,11 +8,10 @@ and the result is the same bits for any number of threads.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 
-from data_contracts.errors import FederationOperatorError
+from data_contracts.errors import FederationOperatorError, UnusableMergeError
 from data_contracts.masking.fixed_point import FixedPoint, Float64Array
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.masked_file import MaskedFile
@@ -44,12 +43,24 @@ class MaskedSum:
         return total
 
     def means(self, workers: int) -> Iterator[Float64Array]:
-        """The weighted means of all entries, piece by piece and in order."""
+        """The weighted means of all entries, piece by piece and in order; the last one is none.
+
+        Raises UnusableMergeError with the last piece where a pad is left in the sum, as it is when
+        silos masked for others than those whose seeds were rebuilt.
+        """
         starts = range(0, self.payload.entries, PIECE_ENTRIES)
-        return in_order(partial(self._mean), starts, workers)
+        return in_order(self._mean, starts, workers)
 
     def _mean(self, first: int) -> Float64Array:
-        return self.fixed_point.decode(self.plain(first), self.factors)
+        total = self.plain(first)
+        if first + len(total) == self.payload.entries and total[-1] != len(self.files):
+            raise UnusableMergeError(
+                "sum of masked files",
+                expected="one in which no pad is left",
+                found="a pad",
+                action="plan the round again; ask the silos which ones they masked with",
+            )
+        return self.fixed_point.decode(total, self.factors)
 
 
 def masked_sum(

@@ -48,8 +48,8 @@ def write_unmasked(
     """Write the adapter that `total` makes of `starting`, which has the payload's layout.
 
     The file is absent or complete; one module is in memory at a time. Raises UnusableMergeError for
-    a value that no adapter may have, UntrustedInputError for a masked file that became shorter, and
-    ConsortiaError where the disk refuses.
+    a value that no adapter may have or a pad that is left, UntrustedInputError for a masked file
+    that became shorter, and ConsortiaError where the disk refuses.
     """
     entries = adapter_entries(total.payload.layout)
     header = safetensors_header(entries)
@@ -62,11 +62,11 @@ def write_unmasked(
             for target in total.payload.layout.targets:
                 for tensor in _module(total, starting, target, means):
                     out.write(tensor.data)
-            rest = list(means.parts(len(total.payload.extras)))
+            rest = list(means.parts(total.payload.entries - total.payload.tensor_entries))
             file.flush()
             os.fsync(file.fileno())
-    extras = np.concatenate([np.empty(0), *rest])
-    return UnmaskedAdapter(out.artifact, extra_values(total.payload, total.fixed_point, extras))
+    extras = extra_values(total.payload, total.fixed_point, np.concatenate(rest))
+    return UnmaskedAdapter(out.artifact, extras)
 
 
 class _Means:

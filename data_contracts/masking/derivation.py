@@ -28,6 +28,7 @@ Purpose = Literal[
     "masked file",
 ]
 KEY_BYTES = 32
+FIELD = 2**255 - 19
 VERSION = b"consortia masked sums 1"
 _ANY_KEY = X25519PrivateKey.from_private_bytes(b"\x01" * KEY_BYTES)
 
@@ -63,14 +64,16 @@ def exchanged(own: X25519PrivateKey, peer: bytes, silo: str) -> bytes:
     """X25519 of an own key and the public key of `silo`, 32 bytes.
 
     Raises UntrustedInputError for a key of small order, with which the result is zero whoever owns
-    the other one (RFC 7748, section 6.1), and for one that is not 32 bytes.
+    the other one (RFC 7748, section 6.1), and for one that is not 32 bytes or in a second spelling.
     """
     try:
+        if int.from_bytes(peer, "little") >= FIELD:
+            raise ValueError
         return own.exchange(X25519PublicKey.from_public_bytes(peer))
     except ValueError:
         raise unfit(
             f"public key of {silo}",
-            "an X25519 key of 32 bytes and not of small order",
+            "an X25519 key of 32 bytes in its one spelling, not of small order",
             "another",
             "bad_key",
         ) from None

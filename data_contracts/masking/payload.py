@@ -1,8 +1,9 @@
 """Which numbers are masked: what a silo changed of an adapter, in the order of its layout.
 
 Of each pair the factors that the round trains, of each tensor that is trained whole all of it, as
-differences to what the round started from; then a few extra numbers. What a round does not train is
-in no payload, and has to be as it was handed out. Differences are formed in float64, in which the
+differences to what the round started from; then a few extra numbers; last an entry that is 1 at
+every silo, whose sum says whether every pad is gone. What a round does not train is in no payload,
+and has to be as it was handed out. Differences are formed in float64, in which the
 difference of two float32 numbers of like size is exact, and one tensor after the other.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -48,7 +50,7 @@ class Payload:
         if self.entries > MOST_ENTRIES:
             raise _unfit_plan(f"at most {MOST_ENTRIES} numbers", f"{self.entries}")
 
-    @property
+    @cached_property
     def tensor_entries(self) -> int:
         """Numbers of the adapter."""
         return sum(
@@ -62,8 +64,8 @@ class Payload:
 
     @property
     def entries(self) -> int:
-        """All numbers."""
-        return self.tensor_entries + len(self.extras)
+        """All numbers, the one at the end included."""
+        return self.tensor_entries + len(self.extras) + 1
 
     def masked(self, target: AdapterTarget) -> tuple[bool, ...]:
         """For each tensor that a file has of `target`, in its order, whether it is masked."""
@@ -95,8 +97,9 @@ class Change:
         """Every number times `kept`, the extra ones as they are, and where each piece begins.
 
         Pieces have `PIECE_ENTRIES` but for the last one. Extra numbers come scaled to the range of
-        the others. Raises SiloOperatorError for a number that is not finite, and where the local
-        adapter moved what the round does not train.
+        the others; in place of the last entry, which is no number of that range, comes 0. Raises
+        SiloOperatorError for a number that is not finite, and where the local adapter moved what
+        the round does not train.
         """
         piece, filled, first = _empty_piece(), 0, 0
         for part in self._parts(fixed_point, kept):
@@ -121,6 +124,7 @@ class Change:
             value = np.array([self.extras[extra.name] * scale])
             _require_finite(value, f"extra number {extra.name}")
             yield value
+        yield np.zeros(1)
 
     def _differences(self) -> Iterator[Float64Array]:
         for target in self.payload.layout.targets:
@@ -137,10 +141,10 @@ class Change:
 def extra_values(
     payload: Payload, fixed_point: FixedPoint, means: Float64Array
 ) -> dict[str, float]:
-    """The weighted means of the extra numbers, out of the last entries of a decoded payload."""
+    """The weighted means of the extra numbers, out of what is decoded behind the adapter's."""
     return {
         extra.name: float(mean) * float(Fraction(extra.largest) / Fraction(fixed_point.largest))
-        for extra, mean in zip(payload.extras, means, strict=True)
+        for extra, mean in zip(payload.extras, means, strict=False)
     }
 
 

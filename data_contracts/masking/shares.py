@@ -62,8 +62,10 @@ class ShareCommitments:
     self_seed_shares: tuple[str, ...]
 
     def of(self, share: Share, group: MaskGroup) -> str:
-        """The commitment that `share` has to have."""
+        """The commitment that `share` has to have; raises as `require_commitments`."""
         shown = self.mask_seed_shares if share.seed == "mask_seed" else self.self_seed_shares
+        if len(shown) != len(group.silos):
+            raise _bad_commitments(self.owner, group)
         return shown[group.place_of(share.holder) - 1]
 
 
@@ -100,12 +102,7 @@ def require_commitments(shown: ShareCommitments, group: MaskGroup) -> None:
     digests = (shown.self_seed, *shown.mask_seed_shares, *shown.self_seed_shares)
     are_digests = all(len(d) == DIGEST_HEX and set(d) <= set("0123456789abcdef") for d in digests)
     if not are_digests or any(len(shares) != len(group.silos) for shares in lists):
-        raise unfit(
-            f"commitments of {shown.owner}",
-            f"two lists of {len(group.silos)} digests, and one digest",
-            "others",
-            "bad_commitments",
-        )
+        raise _bad_commitments(shown.owner, group)
 
 
 def check_share(share: Share, group: MaskGroup, shown: ShareCommitments) -> None:
@@ -167,6 +164,11 @@ def _combined(
             action="end this attempt and plan the next; fewer silos cannot unmask a sum",
         )
     return Shamir.combine(sorted(by_place.items())[: group.threshold], ssss=False)
+
+
+def _bad_commitments(owner: str, group: MaskGroup) -> Exception:
+    digests = f"two lists of {len(group.silos)} digests, and one digest"
+    return unfit(f"commitments of {owner}", digests, "others", "bad_commitments")
 
 
 def _not_its_own(owner: str, what: str, expected: str) -> Exception:

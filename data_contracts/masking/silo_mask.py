@@ -7,6 +7,7 @@ from fractions import Fraction
 from data_contracts.masking.fixed_point import FixedPoint, Float64Array
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.pads import Pad, UInt32Array, add_pads, keystream, pads_of
+from data_contracts.masking.payload import Payload
 from data_contracts.masking.silo_secrets import SiloSecrets
 
 
@@ -34,6 +35,7 @@ class SiloMask:
     """
 
     terms: MaskTerms
+    entries: int
     rounding_key: bytes = field(repr=False)
     pads: tuple[Pad, ...] = field(repr=False)
 
@@ -44,6 +46,8 @@ class SiloMask:
         """
         bits = keystream(self.rounding_key, first, len(values))
         entries, clipped = self.terms.fixed_point.encode(values, self.terms.factor, bits)
+        if first + len(entries) == self.entries:
+            entries[-1] = 1
         add_pads(entries, first, self.pads)
         return entries, clipped
 
@@ -57,10 +61,10 @@ class OwnPlace:
     group: MaskGroup
     sharing: tuple[str, ...]
 
-    def mask(self, terms: MaskTerms) -> SiloMask:
+    def mask(self, terms: MaskTerms, payload: Payload) -> SiloMask:
         """Raises ValueError where the silo did not share its own seeds out."""
         if self.silo not in self.sharing:
             raise ValueError(f"expected {self.silo} among those who shared their seeds out")
         pads = pads_of(self.secrets, self.group, self.silo, self.sharing)
         rounding_key = self.secrets.rounding_key(self.group.binding, self.silo)
-        return SiloMask(terms, rounding_key, pads)
+        return SiloMask(terms, payload.entries, rounding_key, pads)

@@ -42,7 +42,7 @@ def write_masked(
     if path.exists():
         open_masked(path, binding, silo, count)
         return MaskedAdapter(artifact_of_file(path))
-    mask, clipped = place.mask(terms), 0
+    mask, clipped = place.mask(terms, change.payload), 0
     kept = 1.0 if terms.largest_norm is None else terms.kept(change.norm())
 
     def masked(piece: tuple[int, Float64Array]) -> tuple[UInt32Array, int]:

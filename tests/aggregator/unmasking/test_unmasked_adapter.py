@@ -19,7 +19,7 @@ from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapt
 from data_contracts.errors import FederationOperatorError, UntrustedInputError, UnusableMergeError
 from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.masked_file import MaskedFile, masked_header, open_masked
-from data_contracts.masking.pads import PIECE_ENTRIES, UInt32Array, keystream
+from data_contracts.masking.pads import PIECE_ENTRIES, UInt32Array, add_pads, keystream
 from data_contracts.masking.payload import Change, ExtraNumber, Payload
 from data_contracts.masking.rebuilt_seeds import RebuiltSeeds
 from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
@@ -70,6 +70,7 @@ class Round:
         for first, values in change.pieces(POINT):
             bits = keystream(bits_key, first, len(values))
             pieces.append(POINT.encode(values, FACTORS[silo], bits)[0])
+        pieces[-1][-1] = 1
         return np.concatenate(pieces)
 
 
@@ -260,6 +261,26 @@ def test_a_file_that_became_shorter_leaves_no_adapter(tmp_path: Path) -> None:
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".masked"] * 4
 
 
+@pytest.mark.parametrize("gone", [(), ("silo-01",)])
+def test_a_pad_that_is_left_is_found_and_leaves_no_adapter(
+    tmp_path: Path, gone: tuple[str, ...]
+) -> None:
+    played = round_of(tmp_path, LONG, gone=gone)
+    whole = played.total
+    for at in range(len(whole.pads)):
+        less = replace(whole, pads=(*whole.pads[:at], *whole.pads[at + 1 :]))
+        with pytest.raises(UnusableMergeError, match="in which no pad is left"):
+            write_unmasked(tmp_path / "out", less, played.starting, 2)
+    if gone:
+        # One that dropped out was forgotten, whose pads the others have in their files.
+        survivors = {file: FACTORS[silo] for silo, file in played.files.items()}
+        forgotten = seeds_of(played.files)
+        total = masked_sum(SILOS.group, played.payload, POINT, survivors, forgotten)
+        with pytest.raises(UnusableMergeError, match="ask the silos"):
+            write_unmasked(tmp_path / "out", total, played.starting, 1)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".masked"}
+
+
 def test_a_value_that_no_adapter_may_have_leaves_none(tmp_path: Path) -> None:
     start = moved(3)
     start[next(iter(start))].flat[0] = 9999.9
@@ -272,7 +293,7 @@ def test_a_value_that_no_adapter_may_have_leaves_none(tmp_path: Path) -> None:
 
 
 def test_memory_is_that_of_some_pieces_for_any_number_of_silos(tmp_path: Path) -> None:
-    """Sparse files of zeros: the sum is of pads alone, which is as much work and memory."""
+    """Sparse files of zeros but for the last entry: as much work and memory as any others."""
     peaks = []
     for modules, silos in ((4, 4), (12, 4), (12, 5), (40, 5)):
         targets = tuple(
@@ -287,6 +308,12 @@ def test_memory_is_that_of_some_pieces_for_any_number_of_silos(tmp_path: Path) -
             path.write_bytes(header)
             with path.open("r+b") as file:
                 file.truncate(len(header) + 4 * payload.entries)
+                last = np.ones(1, dtype="<u4")
+                place = OwnPlace(silo, SILOS.secrets[silo], SILOS.group, NAMES[:silos])
+                pads = place.mask(MaskTerms(POINT, Fraction(1)), payload).pads
+                add_pads(last, payload.entries - 1, pads)
+                file.seek(-4, 2)
+                file.write(last.tobytes())
             survivors[open_masked(path, BINDING, silo, payload.entries)] = Fraction(1)
         seeds = seeds_of([file.silo for file in survivors])
         total = masked_sum(SILOS.group, payload, POINT, survivors, seeds)

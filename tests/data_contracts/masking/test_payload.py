@@ -61,9 +61,10 @@ def test_a_payload_is_what_moved_in_the_order_of_the_layout(
     expected = np.concatenate([(local[n].astype(float) - starting[n]).ravel() for n in names])
     payload = Payload(layout, trained)
     change = Change(payload, InMemory(layout, local), start, {})
-    assert payload.entries == payload.tensor_entries == len(expected)
-    assert np.array_equal(pieces_of(change), expected)
-    assert np.array_equal(pieces_of(change, 0.25), expected * 0.25)
+    assert payload.entries - 1 == payload.tensor_entries == len(expected)
+    # The last entry is no difference; what it is, the mask says.
+    assert np.array_equal(pieces_of(change), [*expected, 0])
+    assert np.array_equal(pieces_of(change, 0.25), [*expected * 0.25, 0])
     assert change.norm() == pytest.approx(np.linalg.norm(expected), rel=1e-12)
 
 
@@ -72,10 +73,10 @@ def test_extra_numbers_are_at_the_end_and_come_back_in_their_own_range() -> None
     payload = Payload(LAYOUT, "both", extras)
     change = Change(payload, InMemory(LAYOUT, moved()), START, {"steps": 250.0, "squared": 9.0})
     values = pieces_of(change, 0.5)
-    assert len(values) == payload.entries == payload.tensor_entries + 2
+    assert len(values) == payload.entries == payload.tensor_entries + 3
     # In the range of the others (0.5), and not multiplied with what the norm left.
-    assert values[-2:] == pytest.approx([0.45, 0.125])
-    assert extra_values(payload, POINT, values[-2:]) == pytest.approx(
+    assert values[-3:-1] == pytest.approx([0.45, 0.125])
+    assert extra_values(payload, POINT, values[-3:]) == pytest.approx(
         {"squared": 9.0, "steps": 250.0}
     )
     with pytest.raises(ValueError, match="a value for each extra number"):
@@ -103,7 +104,7 @@ def test_a_payload_for_which_a_pad_would_repeat_is_refused() -> None:
     layout = AdapterLayout(rank=65, alpha=1, seed=1, targets=targets)
     with pytest.raises(FederationOperatorError, match=f"at most {MOST_ENTRIES} numbers"):
         Payload(layout, "both")
-    assert Payload(layout, "a").entries == 2 * 65 * size
+    assert Payload(layout, "a").entries == 2 * 65 * size + 1
 
 
 @pytest.mark.parametrize("trained", ["a", "b"])

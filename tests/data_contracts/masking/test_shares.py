@@ -154,6 +154,12 @@ def test_commitments_show_nothing_that_is_shared_and_have_one_form() -> None:
         with pytest.raises(UntrustedInputError) as told:
             require_commitments(replace(shown, **change), group)
         assert told.value.rule == "masking.bad_commitments"
+    cut = replace(shown, mask_seed_shares=(), self_seed_shares=shown.self_seed_shares[:-1])
+    for share in (shares_of(SILOS, OWNER, "mask_seed")[4], shares_of(SILOS, OWNER, "self_seed")[0]):
+        with pytest.raises(UntrustedInputError, match=f"commitments of {OWNER}"):
+            check_share(share, group, cut)
+    with pytest.raises(UntrustedInputError, match=f"commitments of {OWNER}"):
+        opened(SILOS.boxes[OWNER, HOLDER], SILOS.secrets[HOLDER], group, HOLDER, cut)
     with pytest.raises(UntrustedInputError):
         require_commitments(replace(shown, owner="silo-99"), group)
 

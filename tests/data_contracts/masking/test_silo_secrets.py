@@ -93,7 +93,17 @@ def test_a_binding_may_be_long() -> None:
     )
 
 
-@pytest.mark.parametrize("key", [*SMALL_ORDER, b"", bytes(31), bytes(33)])
+def in_a_second_spelling(key: bytes) -> bytes:
+    """The highest bit counts for nothing (RFC 7748, section 5)."""
+    return key[:31] + bytes([key[31] | 0x80])
+
+
+OTHER = public_bytes(X25519PrivateKey.generate())
+
+
+@pytest.mark.parametrize(
+    "key", [*SMALL_ORDER, b"", OTHER[:31], OTHER + b"\0", in_a_second_spelling(OTHER)]
+)
 def test_a_key_of_small_order_or_another_length_is_refused_by_name(key: bytes) -> None:
     with pytest.raises(UntrustedInputError, match="public key of silo-07") as told:
         exchanged(X25519PrivateKey.generate(), key, "silo-07")
