@@ -33,6 +33,12 @@ class HeldShares:
     values: Values = field(repr=False)
     survivors: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for other shares of an owner than those, so that no value has both."""
+        for owner, shares in self.values.items():
+            if set(shares) != _kept(owner, self.survivors):
+                raise ValueError(f"expected both shares of {owner}, or the one that is handed out")
+
     @classmethod
     def of(cls, holder: str, pairs: Iterable[SharePair]) -> "HeldShares":
         """All pairs that `holder` has, its own included."""
@@ -69,9 +75,8 @@ class HeldShares:
         if self.holder not in chosen:
             raise _refused(f"{self.holder}, which is asked", ", ".join(chosen), "not_on_list")
         values = {
-            owner: {name: both[name]}
-            for owner, both in self.values.items()
-            for name in [_handed_out(owner in chosen)]
+            owner: {name: shares[name] for name in _kept(owner, chosen)}
+            for owner, shares in self.values.items()
         }
         return replace(self, values=values, survivors=chosen)
 
@@ -109,8 +114,11 @@ class HeldShares:
             ) from None
 
 
-def _handed_out(survived: bool) -> SeedName:
-    return "self_seed" if survived else "mask_seed"
+def _kept(owner: str, survivors: tuple[str, ...] | None) -> set[SeedName]:
+    """Both before the survivors are settled, then one."""
+    if survivors is None:
+        return {"mask_seed", "self_seed"}
+    return {"self_seed"} if owner in survivors else {"mask_seed"}
 
 
 def _read(state: Any) -> HeldShares:
@@ -122,10 +130,6 @@ def _read(state: Any) -> HeldShares:
     }
     survivors = state["survivors"]
     chosen = None if survivors is None else tuple(str(silo) for silo in survivors)
-    for owner, shares in values.items():
-        wanted = {"mask_seed", "self_seed"} if chosen is None else {_handed_out(owner in chosen)}
-        if set(shares) != wanted:
-            raise ValueError("other shares")
     return HeldShares(str(state["holder"]), values, chosen)
 
 

@@ -240,6 +240,13 @@ def test_no_second_list_is_followed_and_no_list_gives_both() -> None:
         with pytest.raises(UntrustedInputError, match="as in the first") as told:
             settled.settled(SILOS.group, other)
         assert told.value.rule == "masking.second_list"
+    for values, survivors in (
+        (held.values, names),
+        (settled.values, None),
+        (settled.values, names),
+    ):
+        with pytest.raises(ValueError, match="expected both shares of silo-0"):
+            replace(settled, values=values, survivors=survivors)
     for size in range(6):
         for survivors in combinations(names, size):
             try:
