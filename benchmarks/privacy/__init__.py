@@ -1,0 +1,1 @@
+"""What confidential rounds cost: `make bench-privacy`."""

@@ -1,0 +1,187 @@
+"""Which numbers are masked: what a silo changed of an adapter, in the order of its layout.
+
+Of each pair the factors that the round trains, of each tensor that is trained whole all of it, as
+differences to what the round started from; then a few extra numbers; last an entry that is 1 at
+every silo, whose sum says whether every pad is gone. What a round does not train is in no payload,
+and has to be as it was handed out. Differences are formed in float64, in which the
+difference of two float32 numbers of like size is exact, and one tensor after the other.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from data_contracts.adapters.adapter_format import Float32Array, expected_shapes_of
+from data_contracts.adapters.starting_adapter import AdapterSource
+from data_contracts.adapters.whole_tensors import stored
+from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.masking.fixed_point import BLOCK_ENTRIES, FixedPoint, Float64Array
+from data_contracts.masking.pads import MOST_ENTRIES, PIECE_ENTRIES
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.training_recipe import TrainedFactors
+
+
+@dataclass(frozen=True)
+class ExtraNumber:
+    """One number more at the end of a payload, averaged as the others are, within +-`largest`."""
+
+    name: str
+    largest: Decimal
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What is masked of an adapter of `layout`, the plan's exchanged one, when `trained` moves."""
+
+    layout: AdapterLayout
+    trained: TrainedFactors
+    extras: tuple[ExtraNumber, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises FederationOperatorError for more entries than a pad has, or unclear extras."""
+        names = {extra.name for extra in self.extras}
+        if len(names) != len(self.extras) or any(not e.largest > 0 for e in self.extras):
+            raise _unfit_plan("extra numbers with names of their own and a range", "others")
+        if self.entries > MOST_ENTRIES:
+            raise _unfit_plan(f"at most {MOST_ENTRIES} numbers", f"{self.entries}")
+
+    @cached_property
+    def tensor_entries(self) -> int:
+        """Numbers of the adapter."""
+        return sum(
+            math.prod(shape)
+            for target in self.layout.targets
+            for (_, shape), is_in in zip(
+                expected_shapes_of(self.layout.rank, target), self.masked(target), strict=True
+            )
+            if is_in
+        )
+
+    @property
+    def entries(self) -> int:
+        """All numbers, the one at the end included."""
+        return self.tensor_entries + len(self.extras) + 1
+
+    def masked(self, target: AdapterTarget) -> tuple[bool, ...]:
+        """For each tensor that a file has of `target`, in its order, whether it is masked."""
+        if target.whole is not None:
+            return (True,)
+        return self.trained != "b", self.trained != "a"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a silo trained and what it started from, both in the layout of `payload`; and the values
+    of the payload's extra numbers by name."""
+
+    payload: Payload
+    local: AdapterSource
+    starting: AdapterSource
+    extras: Mapping[str, float]
+
+    def norm(self) -> float:
+        """L2 norm of all differences, without the extra numbers: one pass over both adapters.
+
+        Raises SiloOperatorError as `pieces`.
+        """
+        return math.sqrt(sum(float(np.vdot(part, part)) for part in self._differences()))
+
+    def pieces(
+        self, fixed_point: FixedPoint, kept: float = 1.0
+    ) -> Iterator[tuple[int, Float64Array]]:
+        """Every number times `kept`, the extra ones as they are, and where each piece begins.
+
+        Pieces have `PIECE_ENTRIES` but for the last one. Extra numbers come scaled to the range of
+        the others; in place of the last entry, which is no number of that range, comes 0. Raises
+        SiloOperatorError for a number that is not finite, and where the local adapter moved what
+        the round does not train.
+        """
+        piece, filled, first = _empty_piece(), 0, 0
+        for part in self._parts(fixed_point, kept):
+            while len(part):
+                taken = part[: PIECE_ENTRIES - filled]
+                piece[filled : filled + len(taken)] = taken
+                filled, part = filled + len(taken), part[len(taken) :]
+                if filled == PIECE_ENTRIES:
+                    yield first, piece
+                    piece, filled, first = _empty_piece(), 0, first + PIECE_ENTRIES
+        if filled:
+            yield first, piece[:filled]
+
+    def _parts(self, fixed_point: FixedPoint, kept: float) -> Iterator[Float64Array]:
+        for part in self._differences():
+            part *= kept
+            yield part
+        if set(self.extras) != {extra.name for extra in self.payload.extras}:
+            raise ValueError("expected a value for each extra number of the payload")
+        for extra in self.payload.extras:
+            scale = float(Fraction(fixed_point.largest) / Fraction(extra.largest))
+            value = np.array([self.extras[extra.name] * scale])
+            _require_finite(value, f"extra number {extra.name}")
+            yield value
+        yield np.zeros(1)
+
+    def _differences(self) -> Iterator[Float64Array]:
+        for target in self.payload.layout.targets:
+            own, start = (s.module(target) for s in (self.local, self.starting))
+            tensors = zip(stored(target, *own), stored(target, *start), strict=True)
+            for is_in, (local, starting) in zip(self.payload.masked(target), tensors, strict=True):
+                if is_in:
+                    yield from _difference(target, local, starting)
+                elif not np.array_equal(local, starting):
+                    frozen = "a factor that the recipe left frozen"
+                    raise _unfit_adapter(target.module, frozen, "one that moved")
+
+
+def extra_values(
+    payload: Payload, fixed_point: FixedPoint, means: Float64Array
+) -> dict[str, float]:
+    """The weighted means of the extra numbers, out of what is decoded behind the adapter's."""
+    return {
+        extra.name: float(mean) * float(Fraction(extra.largest) / Fraction(fixed_point.largest))
+        for extra, mean in zip(payload.extras, means, strict=False)
+    }
+
+
+def _difference(
+    target: AdapterTarget, local: Float32Array, starting: Float32Array
+) -> Iterator[Float64Array]:
+    own, start = local.reshape(-1), starting.reshape(-1)
+    for at in range(0, len(own), BLOCK_ENTRIES):
+        until = at + BLOCK_ENTRIES
+        part: Float64Array = np.subtract(own[at:until], start[at:until], dtype=np.float64)
+        _require_finite(part, target.module)
+        yield part
+
+
+def _require_finite(values: Float64Array, what: str) -> None:
+    # NaN wins in min and max.
+    if not math.isfinite(float(values.max()) - float(values.min())):
+        raise _unfit_adapter(what, "finite values", "NaN or infinity")
+
+
+def _empty_piece() -> Float64Array:
+    return np.empty(PIECE_ENTRIES)
+
+
+def _unfit_adapter(what: str, expected: str, found: str) -> SiloOperatorError:
+    return SiloOperatorError(
+        f"{what} in the local adapter",
+        expected=expected,
+        found=found,
+        action="look into the training log; if the loss rose, ask for a lower learning rate",
+    )
+
+
+def _unfit_plan(expected: str, found: str) -> FederationOperatorError:
+    return FederationOperatorError(
+        "payload of a confidential round",
+        expected=expected,
+        found=found,
+        action="plan a smaller adapter, or other extra numbers",
+    )
