@@ -12,9 +12,10 @@ from aggregator.attempt import UNMASKING_KINDS, Attempt
 from aggregator.audit.claim import Finding
 from aggregator.audit.signed_evidence import SignedEvidence
 from aggregator.decisions.exchange import listed_silos
-from aggregator.decisions.opening import opening_seeds, usable_shares
+from aggregator.decisions.opening import usable_shares
+from aggregator.unmasking.opening_seeds import opening_seeds
+from data_contracts.confidential.attempt import group_of, terms_of
 from data_contracts.errors import ConsortiaError
-from data_contracts.masking.attempt import group_of, terms_of
 from data_contracts.protocol.records import Countersignature, SealedShares
 from data_contracts.protocol.relayed import relayed
 

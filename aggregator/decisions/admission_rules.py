@@ -12,7 +12,6 @@ from datetime import datetime
 from aggregator.attempt import SiloRecords
 from aggregator.decisions.binding import binding_fault
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
-from data_contracts.masking.attempt import largest_submission
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, ShareBook, Submission, Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
@@ -144,11 +143,10 @@ def _tokens(submitted: Submitted) -> str | None:
 
 
 def _too_large(submitted: Submitted) -> str | None:
-    size, limit = (
-        submitted.submission.record.adapter.size,
-        largest_submission(submitted.case.plan.record),
-    )
-    return "adapter.too_large" if size > limit else None
+    size, plan = submitted.submission.record.adapter.size, submitted.case.plan.record
+    # Every masked file has the same size, which the gate asks for.
+    is_bounded = plan.masking is None
+    return "adapter.too_large" if is_bounded and size > plan.max_adapter_bytes else None
 
 
 def _adapter_fault(submitted: Submitted) -> str | None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.decisions.opening import lacking, usable_shares
+from data_contracts.confidential.attempt import advertised_keys
 from data_contracts.errors import UntrustedInputError
-from data_contracts.masking.attempt import advertised_keys
 from data_contracts.masking.derivation import require_usable
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (

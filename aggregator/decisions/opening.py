@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from aggregator.attempt import Attempt, SiloRecords
+from data_contracts.confidential.attempt import commitments_of, group_of, terms_of
 from data_contracts.errors import UntrustedInputError
-from data_contracts.masking.attempt import commitments_of, group_of, terms_of
 from data_contracts.masking.mask_group import MaskGroup
-from data_contracts.masking.rebuilt_seeds import RebuiltSeeds, rebuilt_seeds
 from data_contracts.masking.shares import (
     Share,
     ShareCommitments,
@@ -49,20 +48,6 @@ def lacking(attempt: Attempt, usable: Mapping[str, tuple[Share, ...]]) -> tuple[
     counts = Counter(share.owner for shares in usable.values() for share in shares)
     threshold = terms_of(attempt.plan.record).threshold
     return tuple(owner for owner in shown_of(attempt) if counts[owner] < threshold)
-
-
-def opening_seeds(attempt: Attempt) -> RebuiltSeeds:
-    """The seeds that `usable_shares` give: those of a closed attempt of a masked plan.
-
-    Raises FederationOperatorError below the threshold and UntrustedInputError, against the owner,
-    where its shares give another seed than it committed to.
-    """
-    if attempt.roster is None or attempt.close is None:
-        raise ValueError("expected an attempt with a roster and a close record")
-    group = group_of(attempt.plan, attempt.roster, attempt.membership.record)
-    handed_out = [share for own in usable_shares(attempt).values() for share in own]
-    admitted = [item.silo for item in attempt.close.record.admitted]
-    return rebuilt_seeds(handed_out, group, shown_of(attempt), admitted)
 
 
 def shown_of(attempt: Attempt) -> Mapping[str, ShareCommitments]:

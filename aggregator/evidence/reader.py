@@ -19,9 +19,9 @@ from data_contracts.adapters.quantised_format import open_quantised
 from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.adapters.submission_gate import check_submission
+from data_contracts.confidential.payload import masked_size, require_masked
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
-from data_contracts.masking.attempt import largest_submission, require_masked
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, status_prefix
 from data_contracts.protocol.envelope import Verified
@@ -267,11 +267,12 @@ def _gated(
     ref, key = submission.record.adapter, (plan.digest, submission.digest, silo)
 
     def gate() -> tuple[str | None, str | None]:
-        if ref.size > largest_submission(plan.record):
+        masked = plan.record.masking is not None
+        if ref.size > (masked_size(plan.record) if masked else plan.record.max_adapter_bytes):
             return "adapter.too_large", None
         try:
             path, version = _submitted(c, silo, ref)
-            if plan.record.masking is not None:
+            if masked:
                 require_masked(path, plan, silo)
                 return None, version
             source = local_adapter(plan.record, silo, path, start.starting)

@@ -9,15 +9,17 @@ from fractions import Fraction
 
 from aggregator.attempt import UNMASKING_KINDS, Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
-from aggregator.decisions.opening import NOT_OPENED, opening_seeds, usable_shares
+from aggregator.decisions.opening import NOT_OPENED, usable_shares
 from aggregator.evidence.ledger import Exhibit, keep, spool_admitted
 from aggregator.evidence.reader import starting_source
 from aggregator.merge.merge_inputs import LocalAdapter
 from aggregator.unmasking.masked_sum import masked_sum
+from aggregator.unmasking.opening_seeds import opening_seeds
 from aggregator.unmasking.unmasked_adapter import write_unmasked
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.confidential.attempt import binding_of, group_of
+from data_contracts.confidential.payload import fixed_point_of, payload_of
 from data_contracts.errors import ConsortiaError, UnusableMergeError
-from data_contracts.masking.attempt import binding_of, fixed_point_of, group_of, payload_of
 from data_contracts.masking.masked_file import MaskedFile, open_masked
 from data_contracts.masking.rebuilt_seeds import RebuiltSeeds
 from data_contracts.protocol.envelope import Verified

@@ -7,8 +7,8 @@ Raises UntrustedInputError for what no honest coordinator signs.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from data_contracts.confidential.attempt import commitments_of, group_of, terms_of
 from data_contracts.errors import UntrustedInputError
-from data_contracts.masking.attempt import commitments_of, group_of, terms_of
 from data_contracts.masking.held_shares import HeldShares
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.sealed_shares import opened

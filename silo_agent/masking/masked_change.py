@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
-from data_contracts.masking.attempt import fixed_point_of, payload_of, terms_of
+from data_contracts.confidential.attempt import terms_of
+from data_contracts.confidential.payload import fixed_point_of, payload_of
 from data_contracts.masking.payload import Change
 from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
 from data_contracts.protocol.records import RoundPlan

@@ -8,8 +8,8 @@ nothing of it can be opened then: fewer than the threshold of others never do.
 
 import logging
 
+from data_contracts.confidential.attempt import binding_of, group_of, terms_of
 from data_contracts.errors import UntrustedInputError
-from data_contracts.masking.attempt import binding_of, group_of, terms_of
 from data_contracts.masking.sealed_shares import sealed
 from data_contracts.masking.shares import share_out
 from data_contracts.masking.silo_mask import OwnPlace

@@ -1,7 +1,6 @@
 """Rounds in confidential mode: real agents, the coordinator's steps, masks, drop-outs and lies."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from data_contracts.protocol.records import (
     SealedShares,
     Submission,
 )
+from data_contracts.protocol.records.merge_spec import MergeRule
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -37,12 +37,16 @@ LARGEST = 8
 """Simulated adapters are drawn from a normal distribution."""
 
 
-def masked(make: MakeFederation, rule: str = "average", **behaviours: Behaviour) -> Any:
+def masked(
+    make: MakeFederation,
+    rule: MergeRule = "average",
+    silos: dict[str, Behaviour] = FIVE,
+) -> SimulatedFederation:
     section = MaskingSection(
         key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=LARGEST
     )
     fields = {"masking": section, "merge": MergeSection(rule=rule)}
-    return make(fields, **(behaviours or FIVE))
+    return make(fields, **silos)
 
 
 def attempt_in(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Attempt:
@@ -100,8 +104,8 @@ def test_what_is_published_is_the_mean_and_storage_has_no_silo_s_part(
 
 
 @pytest.mark.parametrize("rule", ["frozen_a", "alternating", "fedsvd", "shared_a"])
-def test_two_rounds_of_every_linear_rule(make_federation: MakeFederation, rule: str) -> None:
-    federation = masked(make_federation, rule, **FOUR)
+def test_two_rounds_of_every_linear_rule(make_federation: MakeFederation, rule: MergeRule) -> None:
+    federation = masked(make_federation, rule, FOUR)
     for number in (1, 2):
         plan = federation.open(number)
         federation.play(plan)
@@ -120,7 +124,7 @@ def secret_files(federation: SimulatedFederation) -> list[Path]:
 
 
 def test_secrets_are_erased_when_the_shares_are_revealed(make_federation: MakeFederation) -> None:
-    federation = masked(make_federation, **FOUR)
+    federation = masked(make_federation, silos=FOUR)
     plan = federation.open(1)
     for _ in range(4):
         federation.silos_act()

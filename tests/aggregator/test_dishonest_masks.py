@@ -266,7 +266,9 @@ def read_word(
     """A silo's record as its inbox has it."""
     slot = round_slot(attempt_of(plan), kind.kind)
     own = federation.silos[silo]
-    data = next(data for key, data in own.inbox.objects.items() if key.startswith(slot))
+    data = next(
+        data for key, data in federation.inbox(silo).objects.items() if key.startswith(slot)
+    )
     return verify(data, kind, {own.key.public_key_hex})
 
 
@@ -318,8 +320,8 @@ def replaced(
     own = federation.silos[silo]
     other = seal(change(word.record), own.key)
     slot = round_slot(attempt_of(plan), RevealedShares.kind)
-    del own.inbox.objects[record_key(slot, word.digest)]
-    own.inbox.objects[record_key(slot, other.digest)] = other.envelope
+    del federation.inbox(silo).objects[record_key(slot, word.digest)]
+    federation.inbox(silo).objects[record_key(slot, other.digest)] = other.envelope
 
 
 def _tampered(word: RevealedShares) -> RevealedShares:

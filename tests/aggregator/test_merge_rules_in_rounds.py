@@ -75,6 +75,7 @@ def test_two_rounds_of_every_rule(make_federation: MakeFederation, rule: str, ex
     second, candidate = played(federation, 2)
     assert second.starting_adapter is not None
     assert candidate.merge_rule == rule
+    assert candidate.error is not None
     assert (candidate.error < 1e-5) == exact
     assert len(candidate.modules) == len(second.layout.targets)
     assert (candidate.residual is not None) == (rule == "residual")

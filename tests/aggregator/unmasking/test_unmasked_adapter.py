@@ -26,7 +26,8 @@ from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import MergeRule, MergeSpec
-from data_contracts.protocol.records.training_recipe import TrainedFactors, exchanged_layout
+from data_contracts.protocol.records.round_plan import exchanged_layout
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.masking.masked_adapter import write_masked
 from tests.data_contracts.masking.mask_samples import BINDING, names_of, silos_of
 from tests.data_contracts.whole_samples import LAYOUT, InMemory, Tensors, moved, written

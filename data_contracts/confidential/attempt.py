@@ -4,12 +4,7 @@ Silo, coordinator and auditor all read the coordinator's lists here, so that the
 group, the same commitments and the same binding.
 """
 
-from pathlib import Path
-
-from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.mask_group import MaskGroup, mask_group
-from data_contracts.masking.masked_file import masked_bytes, open_masked
-from data_contracts.masking.payload import Payload
 from data_contracts.masking.shares import ShareCommitments
 from data_contracts.masking.silo_secrets import AdvertisedKeys
 from data_contracts.protocol.envelope import Verified
@@ -35,28 +30,6 @@ def terms_of(plan: RoundPlan) -> MaskingTerms:
     if plan.masking is None:
         raise ValueError("expected a plan in confidential mode")
     return plan.masking
-
-
-def fixed_point_of(plan: RoundPlan) -> FixedPoint:
-    """How a plan's changes become integers, for as many silos as its cohort has."""
-    return FixedPoint(len(plan.cohort), terms_of(plan).largest_change)
-
-
-def payload_of(plan: RoundPlan) -> Payload:
-    """Which numbers of an adapter a plan's silos mask."""
-    return Payload(plan.exchanged, plan.recipe.trained_factors)
-
-
-def largest_submission(plan: RoundPlan) -> int:
-    """Bytes that a submitted file may have at most; every masked one has just as many."""
-    return (
-        plan.max_adapter_bytes if plan.masking is None else masked_bytes(payload_of(plan).entries)
-    )
-
-
-def require_masked(path: Path, plan: Verified[RoundPlan], silo: str) -> None:
-    """Raise UntrustedInputError unless a file is one that `silo` masked in this attempt."""
-    open_masked(path, binding_of(plan), silo, payload_of(plan.record).entries)
 
 
 def group_of(
