@@ -22,6 +22,7 @@ from silo_agent.federation.own_key import (
 )
 from silo_agent.home.agent_disk import prune_between_steps
 from silo_agent.home.catching_up import catch_up
+from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.release.release import DoorClosedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import answer, refuse
@@ -98,6 +99,7 @@ def advance(silo: Silo, attempt: OwnAttempt) -> Step:
 def _next_step(silo: Silo, attempt: OwnAttempt) -> Step:
     done = attempt.done
     if attempt.feed.aborted or done.refusal is not None:
+        KeptSecrets.of(silo.config.home, attempt.plan).erase()
         return Step.FINISHED
     if done.acceptance is None:
         return answer(silo, attempt)

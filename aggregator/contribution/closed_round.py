@@ -40,6 +40,7 @@ def closed_round(c: Coordinator, round_number: int) -> ClosedRound:
         if fed.plan.record.round < round_number:
             break
         if fed.plan.record.round == round_number and fed.abort is None:
+            _require_seen(fed.plan.record)
             attempt = read_attempt(c, feed, fed.plan)
             if attempt.close is not None:
                 return ClosedRound(feed, fed.plan, attempt.close, attempt)
@@ -49,3 +50,13 @@ def closed_round(c: Coordinator, round_number: int) -> ClosedRound:
         found="none",
         action="name a round that was merged; `consortia round status` shows the newest",
     )
+
+
+def _require_seen(plan: RoundPlan) -> None:
+    if plan.masking is not None:
+        raise FederationOperatorError(
+            f"contributions to round {plan.round}",
+            expected='a round with trust_mode = "auditable", in which each adapter was seen',
+            found="one in confidential mode: nobody knows what one silo has sent",
+            action="measure a round in auditable mode",
+        )

@@ -7,7 +7,8 @@ federation = {federation}
 run = {run}                 # a new name starts over from the base model
 purpose = {purpose}
 use = "research"              # or "commercial": what licences and data use conditions must permit
-trust_mode = "auditable"      # the aggregator sees each adapter
+trust_mode = "auditable"      # the aggregator sees each adapter; "confidential": only their sum,
+                              # with [masking] below and other merge rules; see docs/privacy.md
 
 [storage]
 endpoint_url = {endpoint_url}
@@ -65,6 +66,13 @@ compression = "int8"          # or int4, "none": of the silos' adapters, with er
 # name = "heavy_ball"         # or fedexp, fedavg, fedavgm, fedadam, diloco
 # [merge.robust]
 # tolerated_silos = 1         # clip, mix, geometric median; needs a quorum of 5
+
+# [masking]                   # with trust_mode = "confidential"
+# threshold = 4               # silos that a sum needs; otherwise more than two thirds of them
+# key_minutes = 60            # for the silos' keys, then share_minutes for their sealed shares,
+# share_minutes = 60          # then they train; reveal_minutes after submit_minutes
+# reveal_minutes = 60
+# largest_change = "1"        # of an entry of an adapter; what is larger is cut
 
 # [silo_adapters.north]       # a silo whose machine takes less than the whole
 # rank = 4

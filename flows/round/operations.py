@@ -3,9 +3,10 @@
 from contextlib import suppress
 
 from aggregator.coordinator import Coordinator, load_coordinator
+from aggregator.decisions.exchange import exchange_of
 from aggregator.decisions.stage import Stage, owing_answer, owing_evaluation
 from aggregator.evidence.look import Look, look
-from aggregator.federated_round import abort_round, close_round, decide_round
+from aggregator.federated_round import abort_round, close_round, decide_round, relay_masks
 from aggregator.feed.reading import newest_attempt, read_federation, read_report
 from aggregator.settings.federation import FederationSettings
 from aggregator.upkeep.storage_check import require_ledger
@@ -45,16 +46,30 @@ def stop_waiting(c: Coordinator) -> str:
     feed = read_federation(c)
     newest = newest_attempt(c, feed)
     seen = look(c, newest.plan, feed) if newest and not newest.abort else None
+    if seen is not None and seen.stage is Stage.EXCHANGING:
+        return _pass_on_now(c, seen)
     if seen is not None and seen.stage is Stage.COLLECTING:
         return _close_now(c, seen)
     if seen is not None and seen.stage is Stage.EVALUATING:
         return _decide_now(c, seen)
     raise FederationOperatorError(
         "round",
-        expected="one that waits for submissions or evaluations",
+        expected="one that waits for silos",
         found=seen.stage.value if seen else "none that is open",
         action="look at `consortia round status`",
     )
+
+
+def _pass_on_now(c: Coordinator, seen: Look) -> str:
+    due = exchange_of(seen.attempt)
+    if due is None or due.record is None:
+        # The shares that open a sum: fewer than it needs open nothing.
+        _require_enough("revealed shares", len(due.said) if due else 0, due.needed if due else 1)
+        return "the sum is open"
+    _require_enough(due.what, len(due.said), due.needed)
+    relay_masks(c, seen)
+    number = seen.plan.record.round
+    return f"passed on {due.what} of round {number} without those of {', '.join(due.owing)}"
 
 
 def _close_now(c: Coordinator, seen: Look) -> str:

@@ -123,8 +123,19 @@ def _viewed(records: SiloRecords, status: Status | None, now: datetime) -> SiloV
         return SiloView(silo, "its data contract failed", None, heard)
     if status is not None and status.phase != "releasing":
         return _from_status(status, now, heard)
-    doing = "submitted" if records.submission is not None else "waiting"
-    return SiloView(silo, doing, None, heard)
+    return SiloView(silo, _last_word(records), None, heard)
+
+
+def _last_word(records: SiloRecords) -> str:
+    """What a silo has done last, where nothing more recent is known."""
+    words = {
+        "revealed_shares": "revealed its shares",
+        "countersignature": "countersigned the close",
+        "submission": "submitted",
+        "sealed_shares": "sealed shares for the others",
+        "mask_keys": "gave its mask keys",
+    }
+    return next((says for name, says in words.items() if getattr(records, name)), "waiting")
 
 
 def _from_status(status: Status, now: datetime, heard: datetime | None) -> SiloView:

@@ -101,7 +101,8 @@ version = 1
 take_part = false # set to true when you have read the rest
 
 purposes = [{purposes}] # exact texts, for example ["clinical coding assistant, research"]
-trust_modes = ["auditable"] # the aggregator sees this silo's adapter
+# "auditable": the aggregator sees this silo's adapter; "confidential": only a sum of several
+trust_modes = ["auditable"]
 # Adapters are not yet encrypted: whoever runs the storage could read them.
 trust_storage_with_deltas = false
 # true lets every other silo read this silo's adapter alone, to measure what each contributed
@@ -122,6 +123,7 @@ max_rank = 64
 max_adapter_bytes = 1_000_000_000
 min_cohort_silos = 3
 max_retention_days = 400
+# min_summed_silos = 4 # in confidential mode; otherwise more than two thirds of the cohort
 
 {models}"""
 

@@ -32,6 +32,7 @@ from silo_agent.federation.global_adapters import GLOBAL_ADAPTERS
 from silo_agent.gate.contract_gate import SPLITS_DIRECTORY
 from silo_agent.gate.splits import SHARDS
 from silo_agent.home.disk_rule import SeenRounds, is_over, kept_rounds
+from silo_agent.masking.kept_secrets import MASKING
 from silo_agent.personal.job import DIRECTORY as PERSONAL_WORK
 from silo_agent.personal.kept import PERSONAL
 from silo_agent.personal.own_factors import OWN_FACTORS
@@ -74,6 +75,7 @@ def surplus(disk: SiloDisk) -> list[Path]:
         *_unnamed_blobs(outbox, set(rounds)),
         *_global_adapters(disk),
         *_coalitions(disk),
+        *_mask_secrets(disk),
         *_leftovers(disk),
     ]
     return [path for path in found if leads_through_no_link(disk.home, path)]
@@ -167,6 +169,19 @@ def _coalitions(disk: SiloDisk) -> list[Path]:
     """Adapters of coalitions, which are there only while they are measured."""
     path = disk.home / COALITIONS
     return [path] if not disk.seen.may_be_asked and is_own_directory(path) else []
+
+
+def _mask_secrets(disk: SiloDisk) -> Iterator[Path]:
+    """Of every attempt but the newest of the newest plan: nothing follows from them any more."""
+    newest, wanted = disk.seen.newest, ("", "", "")
+    if newest is not None:
+        wanted = (newest.run, f"{newest.round:04d}", f"{newest.attempt:02d}")
+    for run in own_entries(disk.home / MASKING):
+        for round_ in own_entries(run):
+            for attempt in own_entries(round_):
+                found = (run.name, round_.name, attempt.name.split("-")[0])
+                if is_own_directory(attempt) and found != wanted:
+                    yield attempt
 
 
 def _leftovers(disk: SiloDisk) -> Iterator[Path]:

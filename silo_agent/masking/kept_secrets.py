@@ -5,13 +5,13 @@ because whoever has these secrets and the silo's masked file has its change. It 
 are revealed, or with the attempt.
 """
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.masking.held_shares import HeldShares
 from data_contracts.masking.silo_secrets import SiloSecrets
-
 from data_contracts.protocol.bucket_layout import RoundId, attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan
@@ -21,6 +21,8 @@ MASKING = "masking"
 """Directory of the home."""
 SECRETS, HELD, MASKED = "secrets.bin", "held-shares.json", "masked.bin"
 PRIVATE_DIRECTORY = 0o700
+
+log = logging.getLogger("silo-agent")
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,15 @@ class KeptSecrets:
         return self.directory / MASKED
 
     def erase(self) -> None:
-        """All of it."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """All of it; what the system refuses to remove is said, since it should not stay."""
+        if not self.directory.exists():
+            return
+        try:
+            shutil.rmtree(self.directory)
+        except OSError as error:
+            log.error("secrets of masks stay in %s: %s; remove it", self.directory, error)
 
 
 def directory_of(home: Path, round_id: RoundId) -> Path:
     """Where the secrets of an attempt are, if there are any."""
     return home / MASKING / round_id.path
-
-
-def erase_others(home: Path, plan: Verified[RoundPlan] | None) -> None:
-    """Erase the secrets of every attempt but that of `plan`: nobody asks for them any more."""
-    root = home / MASKING
-    keep = directory_of(home, attempt_of(plan)) if plan is not None else None
-    for secrets in sorted(root.rglob(SECRETS)) + sorted(root.rglob(HELD)):
-        if secrets.parent != keep:
-            shutil.rmtree(secrets.parent, ignore_errors=True)

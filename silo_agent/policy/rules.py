@@ -106,7 +106,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.storage_trust",
         "The silo does not trust storage with readable adapters.",
-        lambda p, s, c: s.trust_storage_with_deltas,
+        lambda p, s, c: s.trust_storage_with_deltas or p.masking is not None,
     ),
     (
         "policy.retention",

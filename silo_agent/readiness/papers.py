@@ -168,7 +168,6 @@ def _decisions(policy: Policy) -> list[tuple[str, bool]]:
     return [
         ("take_part = true", policy.take_part),
         ("trust_storage_with_deltas = true", policy.trust_storage_with_deltas),
-        ('trust_modes = ["auditable"]', "auditable" in policy.trust_modes),
     ]
 
 
