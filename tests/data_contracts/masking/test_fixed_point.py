@@ -60,6 +60,22 @@ def test_the_largest_of_all_silos_sum_up_without_overflow(silos: int) -> None:
         assert abs(float(point.decode(total, Fraction(silos))[0]) - sign * 0.1) < 1e-9
 
 
+def test_the_end_of_the_range_is_not_rounded_beyond_it() -> None:
+    """Where float64 makes a little more of `largest` than the magnitude, and chance rounds up."""
+    tried = 0
+    for silos in (2, 3, 16, 50):
+        for thousandths in range(1, 400):
+            point = FixedPoint(silos, Decimal(thousandths) / 1000)
+            largest = float(point.largest)
+            if largest * float(1 / point.quantum) > point.magnitude:
+                ends = np.array([largest, -largest])
+                entries, _ = point.encode(ends, ONE, np.zeros(2, dtype="<u4"))
+                steps = entries.view("<i4").tolist()
+                assert steps == [point.magnitude, -point.magnitude]
+                tried += 1
+    assert tried > 10
+
+
 def test_rounding_is_right_on_average() -> None:
     """Of 200,000 roundings of one number the mean is within five deviations of it, each quantum."""
     point, count = FixedPoint(2, Decimal(2)), 200_000

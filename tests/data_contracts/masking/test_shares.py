@@ -117,6 +117,18 @@ def test_a_wrong_share_is_the_fault_of_who_handed_it_in(what: str, seed: str) ->
         rebuild(shares, SILOS.group, SILOS.shown[OWNER])
 
 
+@pytest.mark.parametrize("value", [b"", bytes(15), bytes(17)])
+def test_what_an_owner_committed_to_and_is_no_share_rebuilds_nothing(value: bytes) -> None:
+    bad = Share(OWNER, HOLDER, "mask_seed", value)
+    lists = list(SILOS.shown[OWNER].mask_seed_shares)
+    lists[3] = bad.commitment(SILOS.group.binding)
+    shown = replace(SILOS.shown[OWNER], mask_seed_shares=tuple(lists))
+    shares = [*shares_of(SILOS, OWNER, "mask_seed")[:3], bad]
+    with pytest.raises(UntrustedInputError) as told:
+        rebuilt_mask_seed(shares, SILOS.group, shown)
+    assert told.value.rule == "masking.wrong_share"
+
+
 def test_a_share_from_a_silo_outside_the_group_is_refused() -> None:
     stranger = replace(shares_of(SILOS, OWNER, "mask_seed")[3], holder="silo-44")
     with pytest.raises(UntrustedInputError) as told:
