@@ -6,10 +6,12 @@ from pathlib import Path
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
+from aggregator.decisions.admission_rules import encryption_fault, is_too_large
 from aggregator.decisions.carried_agreement import is_agreed
 from aggregator.evidence.ledger import held_records
 from aggregator.evidence.likeness import likenesses, require_change
-from aggregator.evidence.spool import spool, spool_submitted
+from aggregator.evidence.opening import submitted_blob
+from aggregator.evidence.spool import spool, spool_blob, spool_submitted
 from aggregator.evidence.transfers import several_at_a_time
 from aggregator.feed.reading import abort_of, own_records
 from data_contracts.adapters.adapter_format import open_adapter
@@ -21,7 +23,6 @@ from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapt
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, status_prefix
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
@@ -157,7 +158,7 @@ def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
         if own.submission is None:
             return own
         fault, version = _gated(c, plan, own.silo, own.submission, start)
-        found = {} if fault else {own.submission.record.adapter.digest: version}
+        found = {} if fault else {own.submission.record.adapter.stored.digest: version}
         return replace(own, adapter_fault=fault, versions=dict(own.versions) | found)
 
     judged_silos = several_at_a_time(judged, attempt.cohort())
@@ -181,7 +182,8 @@ def _likenesses(
     }
 
     def source(silo: str) -> AdapterSource:
-        path = spool(c, c.inbox(silo), submitted[silo].record.adapter)
+        blob = submitted_blob(c, plan.record, submitted[silo].record)
+        path = spool_blob(c, c.inbox(silo), blob)
         return local_adapter(plan.record, silo, path, starting)
 
     return likenesses(sketches, source, starting)
@@ -240,13 +242,15 @@ def _gated(
 
     Size is checked before bytes.
     """
-    ref, key = submission.record.adapter, (plan.digest, submission.digest, silo)
+    key = (plan.digest, submission.digest, silo)
 
     def gate() -> tuple[str | None, str | None]:
-        if ref.size > plan.record.max_adapter_bytes:
+        if is_too_large(submission.record, plan.record.max_adapter_bytes):
             return "adapter.too_large", None
+        if fault := encryption_fault(plan.record, submission.record):
+            return fault, None
         try:
-            path, version = _submitted(c, silo, ref)
+            path, version = _submitted(c, plan.record, submission.record)
             source = local_adapter(plan.record, silo, path, start.starting)
             check_submission(source, start.starting, plan.record.recipe)
             sketch = start.sketch(source)
@@ -259,10 +263,10 @@ def _gated(
     return c.arrivals.gated(key, gate)
 
 
-def _submitted(c: Coordinator, silo: str, ref: ArtifactRef) -> tuple[Path, str | None]:
-    inbox = c.inbox(silo)
+def _submitted(c: Coordinator, plan: RoundPlan, submission: Submission) -> tuple[Path, str | None]:
+    inbox, ref = c.inbox(submission.silo), submission.adapter.stored
     try:
-        return spool_submitted(c, inbox, ref)
+        return spool_submitted(c, inbox, submitted_blob(c, plan, submission))
     except UNREADABLE as error:
         if not is_unreadable_alone(inbox, blob_key(ref.digest)):
             raise

@@ -11,6 +11,7 @@ from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.evidence.ledger import spool_admitted
 from aggregator.evidence.reader import local_adapter, remembered, starting_source
 from aggregator.evidence.spool import spool, spool_own
+from aggregator.evidence.storing import Readers, coordinator_alone, store
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
     ModuleMerger,
@@ -32,7 +33,7 @@ from data_contracts.protocol.wire_types import decimal_from_float
 
 def merge_inputs(c: Coordinator, plan: RoundPlan, close: Close) -> MergeInputs:
     """The sources of a merge, spooled and verified."""
-    paths = spool_admitted(c, close)
+    paths = spool_admitted(c, plan, close)
     starting = starting_source(c, plan)
     held_against = remembered(starting)
     locals_ = [
@@ -66,18 +67,28 @@ def merge_admitted(
     close: Verified[Close],
     on_module: ModuleProgress | None = None,
     merge_modules: ModuleMerger | None = None,
+    readers: Readers = None,
 ) -> Candidate:
-    """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
+    """Merge what `close` admitted, store the results as blobs, and draw up the candidate.
+
+    `readers` may read it in storage; none, where the plan does not encrypt.
+    """
+    if (readers is None) is not (plan.record.encryption is None):
+        raise ValueError("a plan that encrypts has readers, and no other one")
     directory = c.workspace / CANDIDATES
     into = directory / f"{close.digest}.safetensors"
     state_file = directory / f"{close.digest}.state"
     defence = defended(merge_inputs(c, plan.record, close.record))
     defence = replace(defence, inputs=stepped(defence.inputs))
     merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
-    c.plans.put_blob(into, merged.adapter)
-    spool_own(c, into, merged.adapter)
-    if (state := merged.residual or merged.server_state) is not None:
-        c.plans.put_blob(state_file, state)
+    adapter = store(c, into, merged.adapter, readers)
+    spool_own(c, into, adapter)
+    merged = replace(merged, adapter=adapter)
+    if merged.residual is not None:
+        merged = replace(merged, residual=store(c, state_file, merged.residual, readers))
+    elif merged.server_state is not None:
+        alone = None if readers is None else coordinator_alone(plan.record)
+        merged = replace(merged, server_state=store(c, state_file, merged.server_state, alone))
     return _candidate(c, plan, close, defence, merged)
 
 

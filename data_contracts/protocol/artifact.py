@@ -12,6 +12,9 @@ from pydantic import Field
 
 from data_contracts.protocol.wire_types import Digest, Part
 
+AGE_CHUNK_BYTES, AGE_TAG_BYTES = 64 * 1024, 16
+MAX_SEALING_BYTES = 8 * 1024
+"""What the header of an age file for one recipient may take; it is a few hundred bytes."""
 CHUNK_BYTES = 256 * 1024
 """Read into one buffer, small enough to stay in the cache."""
 
@@ -44,6 +47,12 @@ class ArtifactRef(Part):
     def plain(self) -> "ArtifactRef":
         """The bytes as they are on a disk of who may read them, wherever else they lie."""
         return self if self.ciphertext is None else self.model_copy(update={"ciphertext": None})
+
+
+def ciphertext_limit(plain_bytes: int) -> int:
+    """Bytes that an age file for one recipient may have around so many plain ones."""
+    chunks = plain_bytes // AGE_CHUNK_BYTES + 2
+    return plain_bytes + chunks * AGE_TAG_BYTES + MAX_SEALING_BYTES
 
 
 def digest_of_bytes(data: bytes) -> str:

@@ -131,7 +131,8 @@ def _unnamed_blobs(outbox: Path, going: set[Path]) -> list[Path]:
     named: set[str] = set()
     for path in _submissions(outbox, going):
         try:
-            named.add(unverified_record(path.read_bytes(), Submission).adapter.digest)
+            adapter = unverified_record(path.read_bytes(), Submission).adapter
+            named |= {adapter.digest, adapter.stored.digest}
         except (OSError, UntrustedInputError):
             return []
     blobs = (outbox / blob_key("0" * 64)).parent

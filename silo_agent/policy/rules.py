@@ -37,7 +37,8 @@ class PlanContext:
     """What the rules look at besides the plan and the policy.
 
     `goes_back`: the feed had come as far in the plan's run before it. `lacks` says in numbers why
-    this silo's machine cannot do the plan, by rule; empty where it can.
+    this silo's machine cannot do the plan, by rule; empty where it can. `recipients` are those that
+    this silo has the identities of.
     """
 
     silo: str
@@ -47,6 +48,7 @@ class PlanContext:
     now: datetime
     goes_back: bool = False
     lacks: Mapping[str, str] = field(default_factory=dict)
+    recipients: frozenset[str] = frozenset()
 
 
 RESOURCES, LEAST_STEPS, RANKS = "policy.resources", "policy.least_steps", "policy.ranks"
@@ -91,7 +93,12 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.storage_trust",
         "The silo does not trust storage with readable adapters.",
-        lambda p, s, c: s.trust_storage_with_deltas,
+        lambda p, s, c: p.encryption is not None or s.trust_storage_with_deltas,
+    ),
+    (
+        "policy.recipients",
+        "The plan encrypts to others than its membership names, or to no identity of this silo.",
+        lambda p, s, c: p.encryption is None or _readable(p, c),
     ),
     (
         "policy.retention",
@@ -242,6 +249,15 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 
 def _with_numbers(rule: str, reason: str, context: PlanContext) -> str:
     return f"{reason} {context.lacks.get(rule, '')}".rstrip()
+
+
+def _readable(plan: RoundPlan, context: PlanContext) -> bool:
+    """The coordinator of the membership, and nobody else, reads what this silo sends; and this silo
+    reads what it is sent."""
+    members, encryption = context.membership, plan.encryption
+    if encryption is None or members.coordinator_recipient != encryption.coordinator_recipient:
+        return False
+    return members.recipient_of(context.silo) in context.recipients
 
 
 def _trainable(plan: RoundPlan) -> bool:

@@ -148,8 +148,12 @@ class Outbox:
         made = [verify(path.read_bytes(), Submission, keys).record for path in found]
         return max(made, key=lambda record: (record.attempt, record.issued_at), default=None)
 
+    def sealed_note(self, round_id: RoundId) -> Path:
+        """Where it is kept what an attempt's submission says of an encrypted adapter."""
+        return self._path(round_id, Submission.kind).with_suffix(".sealed")
+
     def adapter(self, ref: ArtifactRef) -> Path:
-        """Where an adapter that was released is kept, if it still is."""
+        """Where an adapter that was released is kept, or its ciphertext, if it still is."""
         return self.directory / blob_key(ref.digest)
 
     def _path_of(self, record: RoundRecord) -> Path:

@@ -10,7 +10,6 @@ from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.config import TrainingSection
-from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError
@@ -29,7 +28,7 @@ def train(silo: Silo, attempt: OwnAttempt, verdict: Verified[Verdict]) -> Step:
     if silo.clock.now() >= plan.submit_by:
         return Step.WAITING
     attempt.out.require_open(Submission)
-    home, shared = silo.config.home, GlobalAdapters(silo.config.home, silo.plans).starting(plan)
+    home, shared = silo.config.home, silo.adapters.starting(plan)
     tell_begun(home, plan, shared)
     starting = begun_with(home, plan, shared)
     try:

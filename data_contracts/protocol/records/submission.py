@@ -4,7 +4,13 @@ from typing import ClassVar, Literal
 
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.round_record import SiloRecord
-from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
+from data_contracts.protocol.wire_types import (
+    Count,
+    DecimalString,
+    Digest,
+    PositiveCount,
+    SealedText,
+)
 
 QuantisedWeights = Literal["8-bit", "4-bit"]
 
@@ -15,11 +21,12 @@ class Submission(SiloRecord):
     `steps` and `tokens` are what was done: all of the plan's `local_steps`, or where the plan says
     so, from its `least_steps` on. Nobody but the silo can tell whether it did them.
     `base_weights` says that the silo held the frozen base model quantised while it trained; None:
-    in full. The adapter is of the same form either way.
+    in full. The adapter is of the same form either way. `sealed_key` is what opens the blob where
+    the plan asks for encryption; see `sealed_key.SealedKey`.
     """
 
     kind: ClassVar[str] = "submission"
-    added_fields: ClassVar[tuple[str, ...]] = ("base_weights",)
+    added_fields: ClassVar[tuple[str, ...]] = ("base_weights", "sealed_key")
 
     verdict_digest: Digest
     adapter: ArtifactRef
@@ -29,3 +36,4 @@ class Submission(SiloRecord):
     last_step_loss: DecimalString
     training_seconds: Count
     base_weights: QuantisedWeights | None = None
+    sealed_key: SealedText | None = None
