@@ -37,10 +37,9 @@ def drafted(c: Coordinator, feed: TrustedFeed, round_number: int, attempt: int) 
 
 
 def _encryption(c: Coordinator, inputs: PlanInputs, round_number: int) -> AdapterEncryption:
-    return AdapterEncryption(
-        round_recipient=make_attempt_key(c, c.settings.run, round_number),
-        coordinator_recipient=_own_recipient(c, inputs),
-    )
+    own = _own_recipient(c, inputs)
+    of_attempt = make_attempt_key(c, c.settings.run, round_number)
+    return AdapterEncryption(round_recipient=of_attempt, coordinator_recipient=own)
 
 
 def _own_recipient(c: Coordinator, inputs: PlanInputs) -> str:

@@ -40,6 +40,9 @@ RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 OUTBOX = "outbox"
 """Directory of the silo's home for everything that leaves."""
 
+SEALED_NOTE = "submission.sealed"
+"""Beside an attempt's submission, where its adapter is encrypted."""
+
 RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
     Acceptance,
     Refusal,
@@ -150,7 +153,7 @@ class Outbox:
 
     def sealed_note(self, round_id: RoundId) -> Path:
         """Where it is kept what an attempt's submission says of an encrypted adapter."""
-        return self._path(round_id, Submission.kind).with_suffix(".sealed")
+        return self._path(round_id, Submission.kind).with_name(SEALED_NOTE)
 
     def adapter(self, ref: ArtifactRef) -> Path:
         """Where an adapter that was released is kept, or its ciphertext, if it still is."""

@@ -59,7 +59,7 @@ class Sealing:
                 action="nothing was sent; tell the federation operator",
             )
         path = outbox.sealed_note(attempt_of(self.plan))
-        note = _read(path)
+        note = read_note(path)
         if note is None or not _fits(note, submission, outbox):
             note = self._sealed(submission.adapter, outbox)
             write_durably(path, note.model_dump_json().encode())
@@ -87,8 +87,9 @@ def _fits(note: SealedNote, submission: Submission, outbox: Outbox) -> bool:
     return is_of and path.exists() and artifact_of_file(path) == note.adapter.stored
 
 
-def _read(path: Path) -> SealedNote | None:
-    """None where there is none, or a damaged one: then the adapter is encrypted anew."""
+def read_note(path: Path) -> SealedNote | None:
+    """What is noted there; None where there is none, or a damaged one: then the adapter is encrypted
+    anew."""
     try:
         return SealedNote.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
