@@ -26,7 +26,9 @@ from infra.storage.s3_bucket import S3Bucket
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
 COORDINATOR_IDENTITY = Path("keys/coordinator-identity.txt")
 ATTEMPT_KEYS = Path("keys/attempts")
-"""Below it an identity for each attempt whose plan asks for encrypted adapters."""
+DESTROYED_KEYS = Path("keys/destroyed")
+"""Below the one an identity for each attempt whose plan asks for encrypted adapters, below the
+other a signed record of each that was destroyed."""
 MEMBERSHIP_NAME = Path("membership.json")
 FEED_DIRECTORY = Path("feed")
 CONTRACTS_DIRECTORY = Path("contracts")

@@ -32,12 +32,19 @@ UNCHECKED: tuple[tuple[str, str], ...] = (
     ),
 )
 
+READABLE = (
+    "Confidentiality of the institutions' adapters towards the coordinator and whoever runs the "
+    "storage: both could read them."
+)
+ENCRYPTED = (
+    "Confidentiality of the institutions' adapters towards the coordinator, which could read them; "
+    "in storage they were encrypted."
+)
 NOT_COVERED: tuple[str, ...] = (
     "What the base model was trained on before this federation.",
     "Whether single records can be drawn out of the adapter again: it was trained without "
     "differential privacy.",
-    "Confidentiality of the institutions' adapters towards the coordinator and whoever runs the "
-    "storage: both could read them.",
+    READABLE,
     "An institution that sends a harmful but well-formed adapter within the spread of the others.",
     "Personal data that no pattern, checksum or context gives away, such as a rare name alone.",
     "How good the model's answers are: the losses compare its predictions with held-out answers "
@@ -45,3 +52,8 @@ NOT_COVERED: tuple[str, ...] = (
     "Progress messages (phase, step, speed, losses of training steps) that an institution lets out "
     "while it works: they are overwritten and are no evidence.",
 )
+
+
+def not_covered(*, is_encrypted: bool) -> tuple[str, ...]:
+    """What a report says nothing about, where adapters were encrypted in storage or not."""
+    return tuple(ENCRYPTED if it is READABLE and is_encrypted else it for it in NOT_COVERED)

@@ -12,6 +12,7 @@ from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
     COORDINATOR_IDENTITY,
     COORDINATOR_KEY,
+    DESTROYED_KEYS,
     FEED_DIRECTORY,
     MEMBERSHIP_NAME,
     REPORTS_DIRECTORY,
@@ -71,6 +72,7 @@ def kept_files(settings: FederationSettings) -> Kept:
     first = home / COORDINATOR_KEY
     own = sorted(first.parent.glob(f"{first.stem}*{first.suffix}"))
     own += [*identity_files(home / COORDINATOR_IDENTITY), *files_below(home / ATTEMPT_KEYS)]
+    own += files_below(home / DESTROYED_KEYS)
     named = (storage.credentials, storage.ca_bundle, prefect.auth, prefect.ca_bundle)
     secret = [*own, *(settings.path(path) for path in named if path is not None)]
     kept = kept_in(home, [*seen, *agreed, *reported, home / SETTINGS_NAME, *secret])

@@ -4,6 +4,7 @@ A file is what `age-keygen` writes, so that its owner can open with `age` what i
 A new identity takes the file's name; the one before stays beside it, named by its public half.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 from pyrage import IdentityError, x25519
 
 from data_contracts.errors import ConsortiaError
-from infra.disk.durable_files import keep_durably, private_file, write_durably
+from infra.disk.durable_files import (
+    disk_faults,
+    keep_durably,
+    private_file,
+    sync_directory,
+    write_durably,
+)
 from infra.disk.toml_files import read_limited
 from infra.terminal import command_line
 
@@ -86,6 +93,21 @@ def rotate_identity(path: Path) -> Identity:
     identity = new_identity()
     write_durably(path, _text(identity))
     return identity
+
+
+def destroy_identity(path: Path) -> None:
+    """Overwrite a file with random bytes, synced, and remove it; raises ConsortiaError.
+
+    That takes the bytes off a disk that writes in place. A file system that copies on write, a
+    snapshot, a flash disk that spreads its writes and every backup may still have them.
+    """
+    size = path.stat().st_size
+    with disk_faults(path, size):
+        with path.open("r+b", buffering=0) as file:
+            file.write(os.urandom(size))
+            os.fsync(file.fileno())
+        path.unlink()
+        sync_directory(path.parent)
 
 
 def identity_files(path: Path) -> list[Path]:

@@ -158,16 +158,27 @@ def _policy(facts: Facts) -> Item:
     if policy is None:
         found = facts.policy.problem or "nothing"
         return wrong("policy", found, f"correct {path}; until then every plan is refused")
-    unset = [line for line, is_set in _decisions(policy) if not is_set]
+    unset = [line for line, is_set in _decisions(policy, _may_encrypt(facts)) if not is_set]
     if unset:
         return wrong("policy", f"without {' and '.join(unset)}", f"read {path}, then set that")
     return there("policy", f"takes part, {path}")
 
 
-def _decisions(policy: Policy) -> list[tuple[str, bool]]:
+def _may_encrypt(facts: Facts) -> bool:
+    """Whether the membership has what plans need that encrypt adapters."""
+    membership = facts.membership
+    if membership is None or membership.coordinator_recipient is None:
+        return False
+    return membership.recipient_of(facts.config.silo) is not None
+
+
+def _decisions(policy: Policy, may_encrypt: bool) -> list[tuple[str, bool]]:
     return [
         ("take_part = true", policy.take_part),
-        ("trust_storage_with_deltas = true", policy.trust_storage_with_deltas),
+        (
+            "trust_storage_with_deltas = true",
+            policy.trust_storage_with_deltas or may_encrypt,
+        ),
         ('trust_modes = ["auditable"]', "auditable" in policy.trust_modes),
     ]
 

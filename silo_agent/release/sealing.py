@@ -88,8 +88,8 @@ def _fits(note: SealedNote, submission: Submission, outbox: Outbox) -> bool:
 
 
 def read_note(path: Path) -> SealedNote | None:
-    """What is noted there; None where there is none, or a damaged one: then the adapter is encrypted
-    anew."""
+    """What is noted there; None where nothing is, or something damaged: then the adapter is
+    encrypted anew."""
     try:
         return SealedNote.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):

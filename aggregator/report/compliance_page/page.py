@@ -26,7 +26,7 @@ from aggregator.report.compliance_page.wording import (
     limit,
     moment,
 )
-from aggregator.report.limits import NOT_COVERED, UNCHECKED
+from aggregator.report.limits import UNCHECKED, not_covered
 from aggregator.report.round_report import outcome_counts
 from data_contracts.dataset.suite.rule_sentences import sentence
 from data_contracts.errors import UntrustedInputError
@@ -106,7 +106,7 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
             leaves=[name for name, _ in LEAVES] + ["adapter"],
             file_name=f"{report_stem(report)}.html",
             unchecked=UNCHECKED,
-            not_covered=NOT_COVERED,
+            not_covered=not_covered(is_encrypted=report.adapter_encryption is not None),
             merges=MERGES,
             bundle_element_id=BUNDLE_ELEMENT_ID,
         )
