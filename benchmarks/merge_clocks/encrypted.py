@@ -2,8 +2,8 @@
 
 After arrival, which is what silos wait for when the last has submitted: the merge of files that lie
 opened on the disk, and the candidate on its way into storage (encrypted to every silo and the
-coordinator, or as it is). And the arrival itself, which goes on while others still train: bytes from
-storage to a file that was compared with its digest, opened on the way or not.
+coordinator, or as it is). And the arrival itself, which goes on while others still train: bytes
+from storage to a file that was compared with its digest, opened on the way or not.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.audit.report_audit import audit, holds
 from aggregator.contribution.by_silos import Question, Waiting, contributions_by_silos
 from aggregator.coordinator import ATTEMPT_KEYS, COORDINATOR_IDENTITY
 from aggregator.decisions.stage import Stage
@@ -16,6 +17,7 @@ from aggregator.evidence.reader import receive
 from aggregator.federated_round import abort_round
 from aggregator.feed.claims import sign_entry
 from aggregator.feed.reading import read_federation
+from aggregator.report.files import read_bundle
 from aggregator.settings.federation import LedgerSection
 from aggregator.steps.drafting import drafted
 from aggregator.steps.merging import merge_inputs
@@ -112,6 +114,15 @@ def test_storage_reads_nothing_and_the_adapters_stay_what_they_were(
         assert (begun is not None) is (number > 1)
         assert begun is None or begun.ciphertext is not None
     assert_nowhere_in_storage(federation, slices)
+    c = federation.coordinator()
+    for bundle in c.reports.glob("*.json"):
+        published = c.published / "adapter_model.safetensors"
+        newest = published if "0002" in bundle.name else None
+        claims = {
+            claim.name: claim for claim in audit(read_bundle(bundle), federation.pinned, newest)
+        }
+        assert holds(tuple(claims.values()))
+        assert newest is None or claims["published adapter"].outcome == "pass"
     # The same files are found where nobody encrypts: the search does find them.
     readable = SimulatedFederation(tmp_path / "readable", federation.model_dir)
     for name in ("silo-a", "silo-b"):
