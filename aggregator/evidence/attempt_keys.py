@@ -64,7 +64,8 @@ def attempt_key(
             what,
             expected=f"the identity of the attempt, {path}",
             found="none: it was destroyed, or it was made in another home",
-            action="bring it back from a backup of the home that planned the round; what was "
+            action="bring it back from a backup of the home that planned the round, or end the "
+            "attempt with `consortia round abort` if it is under way: it is tried again. What was "
             "destroyed with `consortia storage shred` is erased for good",
         )
     return load_identity(path)
