@@ -31,6 +31,7 @@ def papers(facts: Facts) -> list[Item]:
         _version(facts),
         _keys(facts),
         _membership(facts),
+        *_recipient(facts),
         _credential(facts),
         *_storage(facts),
         _contract(facts),
@@ -101,6 +102,23 @@ def _named(facts: Facts, membership: Membership) -> Item:
     if membership.expires_soon(facts.now):
         return Item(name, "warning", detail, "ask the federation operator to renew it")
     return there(name, detail)
+
+
+def _recipient(facts: Facts) -> list[Item]:
+    """Whether what is encrypted for this silo can be read here; nothing where nobody encrypts."""
+    name, membership = "recipient", facts.membership
+    named = membership.recipient_of(facts.config.silo) if membership is not None else None
+    if membership is None or (named is None and membership.coordinator_recipient is None):
+        return []
+    if isinstance(facts.identities, ConsortiaError):
+        return [of_fault(name, facts.identities)]
+    step = "send the federation operator what `silo-agent key --recipient` prints"
+    if named is None:
+        detail = f"number {membership.number} names none: no plan encrypts to this silo"
+        return [Item(name, "warning", detail, step)]
+    if named not in facts.recipients:
+        return [wrong(name, f"no identity here is that of {named}", f"restore it, or {step}")]
+    return [there(name, named)]
 
 
 def _credential(facts: Facts) -> Item:
@@ -224,6 +242,7 @@ def _plan(facts: Facts) -> list[Item]:
         contract=terms if signed else None,
         now=facts.now,
         lacks=lacks(plan, facts.policy, facts.config),
+        recipients=facts.recipients,
     )
     refusal, name = judge_plan(plan, facts.policy, context), f"round {plan.round}"
     if refusal is None:
