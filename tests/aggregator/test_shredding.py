@@ -12,13 +12,16 @@ from aggregator.steps.merging import merge_inputs
 from aggregator.upkeep.disk_pruning import workspace_in_use
 from aggregator.upkeep.opened_evidence import open_evidence
 from aggregator.upkeep.shredding import destroyed_keys, encrypted_attempts, shred_round
+from aggregator.upkeep.storage_needs import read_needs
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.bucket_layout import blob_digest_in_key
 from infra.disk.durable_files import write_durably
 from infra.encryption.identities import load_identity, rotate_identity
 from tests.aggregator.test_encrypted_rounds import close_of, encrypted, round_of
 from tests.simulator.federation import RUN
 from tests.simulator.fixtures import MakeFederation
+from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour
 
 HONEST = Behaviour.HONEST
@@ -115,3 +118,23 @@ def test_an_aborted_attempt_has_nothing_to_open_and_is_shredded(
     with pytest.raises(FederationOperatorError, match="none of its attempts was"):
         opened(c, tmp_path / "plain")
     assert shred(replace(c)) == (True,)
+
+
+def test_what_storage_keeps_and_for_whom_is_counted_by_what_lies_there(
+    make_federation: MakeFederation,
+) -> None:
+    federation = encrypted(make_federation, a=HONEST, b=HONEST)
+    sent = set()
+    for number in (1, 2):
+        plan, _ = round_of(federation, number)
+        sent |= {a.adapter.stored.digest for a in close_of(federation, plan).admitted}
+    c = federation.coordinator()
+    needs = read_needs(c, read_federation(c))
+
+    def lying(bucket: InMemoryBucket) -> set[str]:
+        keys = (info.key for info in bucket.list_keys("blobs/"))
+        return {digest for key in keys if (digest := blob_digest_in_key(key)) is not None}
+
+    assert lying(federation.plans) == needs.plan_blobs.keys()
+    inboxes = [lying(federation.inbox(silo)) for silo in federation.silos]
+    assert set().union(*inboxes) == needs.held_blobs.keys() == sent

@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import ConsortiaError, StorageError, UntrustedInputError
-from data_contracts.protocol.artifact import ArtifactRef, artifact_of_bytes, artifact_of_file
+from data_contracts.protocol.artifact import (
+    ArtifactRef,
+    artifact_of_bytes,
+    artifact_of_file,
+    ciphertext_limit,
+)
 from data_contracts.protocol.recipients import recipient_fault
 from infra.command_values import recipient as typed_recipient
 from infra.disk.blob_files import receive_blob
 from infra.encryption.encrypted_files import encrypt_file, opener, sealed, unsealed
 from infra.encryption.identities import (
+    destroy_identity,
     ensure_identity,
     identity_files,
     keep_identity,
@@ -167,3 +173,25 @@ def test_short_text_is_opened_by_its_holder() -> None:
 def _named(data: bytes) -> dict[str, object]:
     ref = artifact_of_bytes(data)
     return {"digest": ref.digest, "size": ref.size}
+
+
+def test_a_destroyed_identity_is_overwritten_under_every_name(tmp_path: Path) -> None:
+    path, other_name = tmp_path / "identity.txt", tmp_path / "another name"
+    secret = ensure_identity(path).secret.encode()
+    other_name.hardlink_to(path)
+    size = path.stat().st_size
+    destroy_identity(path)
+    assert not path.exists()
+    assert other_name.stat().st_size == size and secret not in other_name.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 500_000])
+def test_a_ciphertext_for_one_stays_within_its_limit(tmp_path: Path, size: int) -> None:
+    source = tmp_path / "plain"
+    source.write_bytes(bytes(size))
+    identity = new_identity()
+    into = tmp_path / "ciphertext"
+    ref = encrypt_file(source, artifact_of_file(source), into, [identity.recipient])
+    assert size < ref.stored.size == into.stat().st_size <= ciphertext_limit(size)
+    receive_blob(pieces(into.read_bytes()), ref, tmp_path / "again", opener([identity]))
+    assert (tmp_path / "again").read_bytes() == bytes(size)
