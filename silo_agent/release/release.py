@@ -188,10 +188,7 @@ class PlanRelease:
         may_leave = self._may_leave(record)
         kept = outbox.read(attempt_of_record(record), type(record))
         if kept is None:
-            if isinstance(may_leave, Submission):
-                self._keep_adapter(may_leave.adapter, adapter)
-                may_leave = self.sealing.applied(may_leave, outbox)
-            kept = outbox.signed(may_leave)
+            kept = outbox.signed(self._with_adapter(may_leave, adapter))
             outbox.keep(kept)
         self.release._send(kept)
         return kept
@@ -245,6 +242,13 @@ class PlanRelease:
                 found="none",
                 action="run the data gate again; nothing was sent",
             )
+
+    def _with_adapter(self, record: SiloRecordT, adapter: Path | None) -> SiloRecordT:
+        """The record once all that it names is in the outbox, as it will lie in storage."""
+        if not isinstance(record, Submission):
+            return record
+        self._keep_adapter(record.adapter, adapter)
+        return record.model_copy(update=self.sealing.told(record, self.release.outbox))
 
     def _keep_adapter(self, ref: ArtifactRef, adapter: Path | None) -> None:
         if adapter is None or self.release.digests.artifact(adapter) != ref:

@@ -8,7 +8,6 @@ The ciphertext is in the outbox, synced, before the note that names it, and the 
 record: a kill anywhere between leaves what the next start sends.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,12 @@ class Sealing:
     silo: str
     coordinator_recipient: str | None
 
-    def applied(self, submission: Submission, outbox: Outbox) -> Submission:
-        """The submission of an adapter whose file is in the outbox, as the plan asks for it."""
+    def told(self, submission: Submission, outbox: Outbox) -> dict[str, Any]:
+        """Fields of the submission of an adapter whose file is in the outbox that differ where the
+        plan asks for encryption."""
         encryption = self.plan.record.encryption
         if encryption is None:
-            return submission
+            return {}
         if encryption.coordinator_recipient != self.coordinator_recipient:
             raise SiloOperatorError(
                 f"adapter of round {self.plan.record.round}",
@@ -63,8 +63,7 @@ class Sealing:
         if note is None or not _fits(note, submission, outbox):
             note = self._sealed(submission.adapter, outbox)
             write_durably(path, note.model_dump_json().encode())
-        told: Mapping[str, Any] = {"adapter": note.adapter, "sealed_key": note.sealed_key}
-        return submission.model_copy(update=told)
+        return {"adapter": note.adapter, "sealed_key": note.sealed_key}
 
     def _sealed(self, adapter: ArtifactRef, outbox: Outbox) -> SealedNote:
         encryption, identity = self.plan.record.encryption, new_identity()

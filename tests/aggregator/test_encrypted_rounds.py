@@ -241,11 +241,11 @@ def test_a_silo_that_was_killed_between_ciphertext_and_record_sends_those_bytes(
         update={"adapter": kept.record.adapter.plain, "sealed_key": None}
     )
     membership = federation.pinned.record
-    new = Sealing(plan, "silo-a", membership.coordinator_recipient).applied(plain, outbox)
-    assert new.adapter.plain == plain.adapter
-    assert new.adapter.ciphertext != kept.record.adapter.ciphertext
+    new = Sealing(plan, "silo-a", membership.coordinator_recipient).told(plain, outbox)
+    assert new["adapter"].plain == plain.adapter
+    assert new["adapter"].ciphertext != kept.record.adapter.ciphertext
     with pytest.raises(SiloOperatorError, match="nothing was sent; tell the federation operator"):
-        Sealing(plan, "silo-a", new_identity().recipient).applied(plain, outbox)
+        Sealing(plan, "silo-a", new_identity().recipient).told(plain, outbox)
 
 
 def test_held_aborted_and_retried_rounds_start_from_the_same_ciphertext(
