@@ -15,6 +15,7 @@ from data_contracts.protocol.bucket_layout import (
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import Clock, SystemClock
 from infra.disk.file_digests import FileDigests
+from infra.encryption.identities import Identities, load_identities
 from infra.records.feed_reader import FeedReader
 from infra.records.seen import SeenEnvelopes, SeenStatuses
 from infra.signing_keys import SigningKey, load_key
@@ -23,6 +24,11 @@ from infra.storage.object_store import Bucket
 from infra.storage.s3_bucket import S3Bucket
 
 COORDINATOR_KEY = Path("keys/coordinator-key.pem")
+COORDINATOR_IDENTITY = Path("keys/coordinator-identity.txt")
+ATTEMPT_KEYS = Path("keys/attempts")
+DESTROYED_KEYS = Path("keys/destroyed")
+"""Below the one an identity for each attempt whose plan asks for encrypted adapters, below the
+other a signed record of each that was destroyed."""
 MEMBERSHIP_NAME = Path("membership.json")
 FEED_DIRECTORY = Path("feed")
 CONTRACTS_DIRECTORY = Path("contracts")
@@ -37,7 +43,7 @@ class Coordinator:
     """Keys, buckets and clock of the coordinator. Inboxes are read and locked, never written.
 
     `keys` are its own, the current one and earlier ones: a key that was rotated finishes the
-    attempt that it opened.
+    attempt that it opened. `identities` open what is encrypted for it, the current one first.
     """
 
     settings: FederationSettings
@@ -47,6 +53,7 @@ class Coordinator:
     ledger: Bucket
     inbox: Callable[[str], Bucket]
     clock: Clock
+    identities: Identities = ()
     seen: SeenEnvelopes = field(default_factory=SeenEnvelopes)
     statuses: SeenStatuses = field(default_factory=SeenStatuses)
     arrivals: Arrivals = field(default_factory=Arrivals)
@@ -98,4 +105,5 @@ def load_coordinator(home: Path) -> Coordinator:
         ledger=S3Bucket(storage, ledger_bucket(settings.federation)),
         inbox=lambda silo: S3Bucket(storage, inbox_bucket(settings.federation, silo)),
         clock=SystemClock(),
+        identities=load_identities(settings.path(COORDINATOR_IDENTITY)),
     )

@@ -18,6 +18,7 @@ from aggregator.decisions.exchange import TOO_FEW, exchange_of
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
+from aggregator.evidence.storing import readers_of
 from aggregator.feed.claims import require_fed, sign_entry, sign_on_plan, sign_report
 from aggregator.feed.reading import (
     abort_of,
@@ -26,10 +27,9 @@ from aggregator.feed.reading import (
     read_federation,
     read_report,
 )
-from aggregator.planning.draft import draft_plan
-from aggregator.planning.inputs import plan_inputs
 from aggregator.publishing.published_round import publish_round
 from aggregator.report.files import ReportFiles, report_with_page, whole_files, write_report_files
+from aggregator.steps.drafting import drafted
 from aggregator.steps.held_judgement import close_on_held, decide_on_held, listed_and_held
 from aggregator.steps.relaying import list_of
 from aggregator.upkeep.disk_pruning import prune_workspace
@@ -76,7 +76,7 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
         )
     require_ledger(c)
     attempt = earlier.plan.record.attempt + 1 if earlier else 1
-    return sign_entry(c, feed, draft_plan(c.settings, plan_inputs(c, feed), round_number, attempt))
+    return sign_entry(c, feed, drafted(c, feed, round_number, attempt))
 
 
 def unreported_abort(c: Coordinator) -> Verified[RoundPlan] | None:
@@ -133,7 +133,8 @@ def merge_round(
     # Imports torch: seconds, which a step that merges nothing need not wait for.
     from aggregator.steps.merging import merge_admitted
 
-    candidate = merge_admitted(c, seen.attempt, close, on_module, merge_modules)
+    readers = readers_of(seen.plan.record, seen.attempt.membership.record)
+    candidate = merge_admitted(c, seen.attempt, close, on_module, merge_modules, readers)
     return sign_on_plan(c, seen.feed, seen.plan, candidate)
 
 

@@ -3,7 +3,8 @@
 The adapters have the shape of a rank-16 LoRA on 32 layers of 4096 x 4096 (4 modules a layer, 256
 tensors, 17 million parameters); their values are random, seeded and the same for all. Three clocks:
 (a) decode and merge, (b) from storage, (c) a round without training; see the modules that run them.
-Besides them, what a poll asks of storage at 10, 50 and 200 silos and at rounds 2 and 100.
+Besides them, what encrypted adapters cost, and what a poll asks of storage at 10, 50 and 200 silos
+and at rounds 2 and 100.
 Every measurement runs in a process of its own, one after the other, and is a median; peak memory is
 that of the aggregating process. Random adapters have a flat spectrum, the hardest case for the
 default rule; trained ones are quicker. Writes `.consortia/bench/merge.json`, flat.
@@ -55,6 +56,7 @@ def main() -> None:
     clocks += [partial(clock, console, silos, runs) for clock in (from_storage, rounds)]
     clocks.append(partial(_ours, "best_error", ["--directory", str(ADAPTERS)]))
     clocks.append(partial(compression, console, runs))
+    clocks.append(partial(encryption, console, silos, runs))
     clocks.append(partial(requests, console, REQUESTS[:2] if quick else REQUESTS))
     figures: Figures = {}
     for clock in clocks:
@@ -131,6 +133,15 @@ def compression(console: Console, runs: int) -> Figures:
     names = ("first_compress", "compress", "gate", "decode")
     rows = {n: {k: found[f"{n}_{k}"] for k in ("seconds", "mb_per_s")} for n in names}
     _show(console, "int8, MB of float32 per second of a core", rows)
+    return found
+
+
+def encryption(console: Console, silos: int, runs: int) -> Figures:
+    """What encrypted adapters cost, as ratios of CPU time."""
+    arguments = ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", str(runs)]
+    found = _ours("encrypted", arguments)
+    for what, ratio in found.items():
+        console.print(f"{what}, {silos} silos: {ratio:.2f}")
     return found
 
 

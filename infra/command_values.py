@@ -90,6 +90,12 @@ def public_key(text: str) -> str:
     return _value("PublicKeyHex", key, expected)
 
 
+def recipient(text: str) -> str:
+    """age X25519 recipient, as it is printed by init and key."""
+    expected = "age1 and 58 letters and digits, a recipient copied from where it was printed"
+    return _value("Recipient", text.strip().lower(), expected)
+
+
 def key_or_fingerprint(text: str) -> str:
     """A public key or the fingerprint of one, with or without its spaces."""
     digits = "".join(text.split()).lower()

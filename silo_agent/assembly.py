@@ -8,6 +8,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.bucket_layout import inbox_bucket, plans_bucket
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.clock import SystemClock
+from infra.encryption.identities import load_identities
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import load_key
 from infra.storage.config import s3_settings
@@ -59,6 +60,7 @@ def assemble_silo(home: Path) -> Silo:
         trainer=DeepSpeedTrainer(config, gate.splits, clock, kill_switch.is_on),
         clock=clock,
         is_stopped=kill_switch.is_on,
+        identities=load_identities(config.path(config.keys.identity)),
         metrics=chosen_metrics(config, partial(rank_memory, os.getpid())),
     )
 

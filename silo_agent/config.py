@@ -46,9 +46,10 @@ class TrustSection(TomlTable):
 
 
 class KeysSection(TomlTable):
-    """Private keys of the silo; neither ever leaves it."""
+    """Private keys of the silo; none ever leaves it. `identity` opens what is encrypted for it."""
 
     signing: Path = Path("keys/signing-key.pem")
+    identity: Path = Path("keys/identity.txt")
     findings: Path = Path("keys/findings.key")
 
 

@@ -172,7 +172,7 @@ def _published_adapter(report: RoundReport, adapter: Path | None) -> Finding:
     if report.published_adapter is None:
         return "fail", "the report says that no adapter is in force"
     found = artifact_of_file(adapter)
-    if found != report.published_adapter:
+    if found != report.published_adapter.plain:
         other = f"the file has digest {found.digest[:12]}, not the reported one"
         if report.merge.rule == "shared_a":
             other += ", which is of factors A alone: an institution's own adapter is in no report"

@@ -18,11 +18,12 @@ from aggregator.contribution.coalition_merge import MergedFiles, merge_coalition
 from aggregator.contribution.coalitions import Coalition
 from aggregator.contribution.plan import ContributionPlan, OnMeasured, batches
 from aggregator.coordinator import Coordinator
+from aggregator.evidence.storing import readers_of, store
 from aggregator.feed.claims import sign_on_plan
 from aggregator.feed.reading import own_records
-from aggregator.upkeep.disk_pruning import workspace_in_use
+from aggregator.upkeep.disk_pruning import prune_opened, workspace_in_use
 from data_contracts.errors import FederationOperatorError
-from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
+from data_contracts.protocol.artifact import ArtifactRef, StoredBytes, artifact_of_file
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import ContributionRequest
 from data_contracts.protocol.records.contribution_request import (
@@ -35,6 +36,7 @@ from infra.disk.durable_files import write_durably
 LEAST_MEASURING = 2
 """The mean of one silo would be that silo's own losses."""
 
+ANY_BYTES = StoredBytes(digest="0" * 64, size=2**53 - 1)
 ANY_REF = ArtifactRef(digest="0" * 64, size=2**53 - 1)
 
 
@@ -62,6 +64,7 @@ def make_request(
     _require_fits(c, closed, wanted, answer_within)
     with workspace_in_use(c):
         parts = _stored(c, closed, wanted, on_merged)
+    prune_opened(c, closed.feed)
     request = _request(c, closed, parts, answer_within)
     return sign_on_plan(c, closed.feed, closed.plan, request)
 
@@ -114,9 +117,11 @@ def _require_fits(
     c: Coordinator, closed: ClosedRound, wanted: ContributionPlan, answer_within: timedelta
 ) -> None:
     """Judged by references that are made up, since the real ones are not known yet."""
+    is_encrypted = closed.plan.record.encryption is not None
+    ref = ANY_REF.model_copy(update={"ciphertext": ANY_BYTES if is_encrypted else None})
     try:
         drafted = [
-            CoalitionAdapter(members=_digits(closed, each), adapter=ANY_REF, residual=ANY_REF)
+            CoalitionAdapter(members=_digits(closed, each), adapter=ref, residual=ref)
             for each in wanted.coalitions
         ]
         _request(c, closed, drafted, answer_within)
@@ -158,7 +163,7 @@ def _stored(
             c, closed.plan.record, closed.close.record, batch, directory / "merged"
         )
         for each in batch:
-            known[each] = _store(c, _digits(closed, each), merged[each])
+            known[each] = _store(c, closed, _digits(closed, each), merged[each])
             write_durably(journal[each], known[each].model_dump_json().encode())
         shutil.rmtree(directory / "merged", ignore_errors=True)
         if on_merged:
@@ -166,13 +171,13 @@ def _stored(
     return [known[each] for each in coalitions]
 
 
-def _store(c: Coordinator, members: str, files: MergedFiles) -> CoalitionAdapter:
+def _store(
+    c: Coordinator, closed: ClosedRound, members: str, files: MergedFiles
+) -> CoalitionAdapter:
+    readers = readers_of(closed.plan.record, closed.attempt.membership.record)
+
     def put(path: Path | None) -> ArtifactRef | None:
-        if path is None:
-            return None
-        ref = artifact_of_file(path)
-        c.plans.put_blob(path, ref)
-        return ref
+        return None if path is None else store(c, path, artifact_of_file(path), readers)
 
     return CoalitionAdapter(
         members=members, adapter=put(files.adapter), residual=put(files.residual)

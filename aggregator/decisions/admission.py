@@ -74,7 +74,7 @@ def _held(
     cases: Sequence[Case], outcomes: Sequence[Admitted | Rejected | Refused | str]
 ) -> tuple[EvidenceRef, ...]:
     """Every record that was judged, and the adapters that were let in, silo by silo."""
-    adapters = {o.silo: o.adapter.digest for o in outcomes if isinstance(o, Admitted)}
+    adapters = {o.silo: o.adapter.stored.digest for o in outcomes if isinstance(o, Admitted)}
     held: list[EvidenceRef] = []
     for own in (case.records for case in cases):
         held += [own.reference(verified) for verified in own.judged()]

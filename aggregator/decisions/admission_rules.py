@@ -12,6 +12,7 @@ from datetime import datetime
 from aggregator.attempt import SiloRecords
 from aggregator.decisions.binding import binding_fault
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
+from data_contracts.protocol.artifact import ciphertext_limit
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, ShareBook, Submission, Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
@@ -143,10 +144,32 @@ def _tokens(submitted: Submitted) -> str | None:
 
 
 def _too_large(submitted: Submitted) -> str | None:
-    size, plan = submitted.submission.record.adapter.size, submitted.case.plan.record
-    # Every masked file has the same size, which the gate asks for.
-    is_bounded = plan.masking is None
-    return "adapter.too_large" if is_bounded and size > plan.max_adapter_bytes else None
+    plan = submitted.case.plan.record
+    if plan.masking is not None:
+        # Every masked file has the same size, which the gate asks for.
+        return None
+    too_large = is_too_large(submitted.submission.record, plan.max_adapter_bytes)
+    return "adapter.too_large" if too_large else None
+
+
+def is_too_large(submission: Submission, limit: int) -> bool:
+    """Whether the blob has more than `limit` plain bytes, or what lies in storage more than such a
+    blob can take."""
+    ref = submission.adapter
+    return ref.size > limit or ref.stored.size > ciphertext_limit(limit)
+
+
+def _stored_otherwise(submitted: Submitted) -> str | None:
+    """A blob is encrypted where the plan asks for it, and nowhere else."""
+    return encryption_fault(submitted.case.plan.record, submitted.submission.record)
+
+
+def encryption_fault(plan: RoundPlan, submission: Submission) -> str | None:
+    """The rule by which a submission is stored otherwise than its plan asks for, or None."""
+    parts = {submission.adapter.ciphertext is not None, submission.sealed_key is not None}
+    if parts == {plan.encryption is not None}:
+        return None
+    return "adapter.not_encrypted" if plan.encryption is not None else "adapter.encrypted"
 
 
 def _adapter_fault(submitted: Submitted) -> str | None:
@@ -175,5 +198,6 @@ SUBMISSION_RULES: tuple[Callable[[Submitted], str | None], ...] = (
     _steps,
     _tokens,
     _too_large,
+    _stored_otherwise,
     _adapter_fault,
 )

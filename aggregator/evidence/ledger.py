@@ -17,7 +17,8 @@ from typing import Any
 from aggregator.attempt import SiloRecords
 from aggregator.coordinator import Coordinator
 from aggregator.decisions.interruption import ERASED
-from aggregator.evidence.spool import spool, spool_path
+from aggregator.evidence.opening import submitted_blob
+from aggregator.evidence.spool import own_blob, spool_blob, spool_path
 from aggregator.evidence.transfers import several_at_a_time
 from data_contracts.errors import (
     FederationOperatorError,
@@ -27,14 +28,22 @@ from data_contracts.errors import (
 )
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import (
+    RoundId,
     attempt_of,
+    attempt_of_record,
     blob_key,
     ledger_slot,
     record_key,
     round_slot,
 )
-from data_contracts.protocol.envelope import Verified, max_document_bytes, verify
-from data_contracts.protocol.records import RECORD_TYPES, Close, RoundPlan
+from data_contracts.protocol.envelope import (
+    Verified,
+    max_document_bytes,
+    unverified_record,
+    verify,
+)
+from data_contracts.protocol.records import RECORD_TYPES, Close, RoundPlan, Submission
+from data_contracts.protocol.records.close import Admitted
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
 from infra.storage.object_store import (
     AccessDeniedError,
@@ -55,13 +64,15 @@ class ErasedAdapterError(UnusableMergeError):
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One thing to keep: its reference, and the envelope or the blob that was judged.
+    """One thing to keep: its reference, and the envelope or the blob that was judged, as it lies
+    in storage where it is encrypted.
 
     A reference without a version is to whatever lies in its place now, if it is that.
     """
 
     ref: EvidenceRef
     content: bytes | ArtifactRef
+    is_ciphertext: bool = False
 
     @property
     def silo(self) -> str:
@@ -106,17 +117,21 @@ def held_records(
     return {silo: SiloRecords.found(silo, records) for silo, records in found.items()}
 
 
-def spool_admitted(c: Coordinator, close: Close) -> list[Path]:
+def spool_admitted(c: Coordinator, plan: RoundPlan, close: Close) -> list[Path]:
     """The admitted adapters as they are kept, on local disk, in the order of `close.admitted`.
 
     Whole objects, because small ranged reads are slow. Raises ErasedAdapterError where one is gone.
     """
     held = {ref.silo: ref for ref in close.held if ref.kind == LOCAL_ADAPTER}
 
-    def fetch(silo: str, adapter: ArtifactRef) -> Path:
-        ref = held[silo]
+    def fetch(admitted: Admitted) -> Path:
+        silo, ref = admitted.silo, held[admitted.silo]
         try:
-            return spool(c, _bucket(c, ref), adapter, ref.version)
+            if plan.encryption is None:
+                blob = own_blob(c, admitted.adapter)
+            else:
+                blob = submitted_blob(c, plan, _held_submission(c, close, admitted))
+            return spool_blob(c, _bucket(c, ref), blob, ref.version)
         except UntrustedInputError as error:
             raise ErasedAdapterError(
                 f"adapter of {silo}",
@@ -125,7 +140,33 @@ def spool_admitted(c: Coordinator, close: Close) -> list[Path]:
                 action="go on without it: the round is tried again, contributions are not measured",
             ) from None
 
-    return several_at_a_time(lambda a: fetch(a.silo, a.adapter), close.admitted)
+    return several_at_a_time(fetch, close.admitted)
+
+
+def _held_submission(c: Coordinator, close: Close, admitted: Admitted) -> Submission:
+    """As it is kept; its digest is the one that the coordinator signed."""
+    named = (ref for ref in close.held if ref.digest == admitted.submission_digest)
+    ref = next(ref for ref in named if ref.silo == admitted.silo)
+    slot = _slot_of(attempt_of_record(close), admitted.silo, ref)
+    limit = max_document_bytes(Submission)
+    key = record_key(slot, ref.digest)
+    data = c.seen.read_version(_bucket(c, ref), key, ref.version, limit)
+    if data is None:
+        raise UntrustedInputError(
+            f"submission of {admitted.silo}",
+            expected="the record that the close holds",
+            found="none",
+            action="bring the version back, if it was not erased on purpose",
+            rule="blob.missing",
+        )
+    return unverified_record(data, Submission)
+
+
+def _slot_of(attempt: RoundId, silo: str, ref: EvidenceRef) -> str:
+    """Of a silo's record, in its inbox or among the copies."""
+    if ref.version is None:
+        return ledger_slot(attempt, silo, ref.kind)
+    return round_slot(attempt, ref.kind)
 
 
 def _bucket(c: Coordinator, ref: EvidenceRef) -> Bucket:
@@ -143,9 +184,23 @@ def _ledger_key(plan: Verified[RoundPlan], silo: str, ref: EvidenceRef) -> str:
     return record_key(ledger_slot(attempt_of(plan), silo, ref.kind), ref.digest)
 
 
-def _copy(c: Coordinator, plan: Verified[RoundPlan], exhibit: Exhibit) -> EvidenceRef:
+def _fetched(c: Coordinator, exhibit: Exhibit, stored: ArtifactRef) -> bool:
+    """Whether a ciphertext is on this disk as it lies in its inbox: what was kept is what it holds.
+
+    It is under its own digest, which the silo signed, so it is what was judged.
+    """
+    try:
+        c.inbox(exhibit.silo).download_blob(stored, spool_path(c, stored), exhibit.ref.version)
+    except UntrustedInputError:
+        return False
+    return True
+
+
+def _copy(c: Coordinator, plan: Verified[RoundPlan], exhibit: Exhibit) -> EvidenceRef | None:
     """The very bytes that were judged: meanwhile the silo could have put others in their place."""
     if isinstance(exhibit.content, ArtifactRef):
+        if exhibit.is_ciphertext and not _fetched(c, exhibit, exhibit.content):
+            return None
         c.ledger.put_blob(spool_path(c, exhibit.content), exhibit.content)
     else:
         key = _ledger_key(plan, exhibit.silo, exhibit.ref)

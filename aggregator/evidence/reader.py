@@ -6,23 +6,21 @@ from pathlib import Path
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.coordinator import Coordinator
+from aggregator.decisions.admission_rules import encryption_fault, is_too_large
 from aggregator.decisions.carried_agreement import is_agreed
 from aggregator.evidence.ledger import held_records
 from aggregator.evidence.likeness import likenesses, require_change
-from aggregator.evidence.spool import spool, spool_submitted
+from aggregator.evidence.opening import submitted_blob
+from aggregator.evidence.sources import local_adapter, remembered, starting_source
+from aggregator.evidence.spool import spool_blob, spool_submitted
 from aggregator.evidence.transfers import several_at_a_time
 from aggregator.feed.reading import abort_of, own_records
-from data_contracts.adapters.adapter_format import open_adapter
-from data_contracts.adapters.block_quantisation import SCHEMES
 from data_contracts.adapters.change_sketch import Sketcher
-from data_contracts.adapters.quantised_format import open_quantised
-from data_contracts.adapters.remembered_start import RememberedStart
-from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.adapters.submission_gate import check_submission
 from data_contracts.confidential.payload import masked_size, require_masked
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import attempt_of, blob_key, status_prefix
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
@@ -43,7 +41,6 @@ from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.trusted_feed import TrustedFeed
 from infra.disk.blob_files import refused_blob
-from infra.processes.worker_threads import default_workers
 from infra.records.attempt_reader import SILO_TYPES
 from infra.records.record_store import read_records
 from infra.storage.object_store import UNREADABLE, is_unreadable_alone
@@ -181,7 +178,7 @@ def gated(c: Coordinator, attempt: Attempt) -> list[SiloRecords]:
         if own.submission is None:
             return own
         fault, version = _gated(c, plan, own.silo, own.submission, start)
-        found = {} if fault else {own.submission.record.adapter.digest: version}
+        found = {} if fault else {own.submission.record.adapter.stored.digest: version}
         return replace(own, adapter_fault=fault, versions=dict(own.versions) | found)
 
     judged_silos = several_at_a_time(judged, attempt.cohort())
@@ -205,7 +202,8 @@ def _likenesses(
     }
 
     def source(silo: str) -> AdapterSource:
-        path = spool(c, c.inbox(silo), submitted[silo].record.adapter)
+        blob = submitted_blob(c, plan.record, submitted[silo].record)
+        path = spool_blob(c, c.inbox(silo), blob)
         return local_adapter(plan.record, silo, path, starting)
 
     return likenesses(sketches, source, starting)
@@ -229,30 +227,6 @@ def _start(c: Coordinator, plan: Verified[RoundPlan]) -> Sketcher:
     return c.arrivals.start(plan.digest, lambda: remembered(starting_source(c, plan.record)))
 
 
-def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
-    """The adapter that silos of the plan start from, in the run's layout."""
-    if plan.starting_adapter is None:
-        return InitialAdapter(plan.exchanged)
-    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.exchanged)
-
-
-def remembered(starting: AdapterSource) -> RememberedStart:
-    """For the adapters of all silos, each of which is held against what it started from."""
-    return RememberedStart(starting, default_workers() + 1)
-
-
-def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSource) -> AdapterSource:
-    """A submitted file in the layout that the plan gives its silo, decoded module by module.
-
-    `starting` is what the plan's silos start from. Raises UntrustedInputError when the header of
-    the file does not pass the gate.
-    """
-    layout = plan.exchanged_of(silo)
-    if plan.compression == "none":
-        return open_adapter(path, layout)
-    return open_quantised(path, layout, SCHEMES[plan.compression], starting)
-
-
 def _gated(
     c: Coordinator,
     plan: Verified[RoundPlan],
@@ -264,14 +238,17 @@ def _gated(
 
     Size is checked before bytes.
     """
-    ref, key = submission.record.adapter, (plan.digest, submission.digest, silo)
+    key = (plan.digest, submission.digest, silo)
 
     def gate() -> tuple[str | None, str | None]:
         masked = plan.record.masking is not None
-        if ref.size > (masked_size(plan.record) if masked else plan.record.max_adapter_bytes):
+        limit = masked_size(plan.record) if masked else plan.record.max_adapter_bytes
+        if is_too_large(submission.record, limit):
             return "adapter.too_large", None
+        if fault := encryption_fault(plan.record, submission.record):
+            return fault, None
         try:
-            path, version = _submitted(c, silo, ref)
+            path, version = _submitted(c, plan.record, submission.record)
             if masked:
                 require_masked(path, plan, silo)
                 return None, version
@@ -287,10 +264,10 @@ def _gated(
     return c.arrivals.gated(key, gate)
 
 
-def _submitted(c: Coordinator, silo: str, ref: ArtifactRef) -> tuple[Path, str | None]:
-    inbox = c.inbox(silo)
+def _submitted(c: Coordinator, plan: RoundPlan, submission: Submission) -> tuple[Path, str | None]:
+    inbox, ref = c.inbox(submission.silo), submission.adapter.stored
     try:
-        return spool_submitted(c, inbox, ref)
+        return spool_submitted(c, inbox, submitted_blob(c, plan, submission))
     except UNREADABLE as error:
         if not is_unreadable_alone(inbox, blob_key(ref.digest)):
             raise

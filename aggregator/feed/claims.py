@@ -25,7 +25,7 @@ def sign_on_plan(
 ) -> Verified[RoundRecordT]:
     """Sign a record on a plan with the key that planned, and put it or find the earlier one."""
     require_fed(c, feed, plan)
-    key = _signing_key(c, feed.membership_of(plan).record)
+    key = signing_key(c, feed.membership_of(plan).record)
     return _claimed(c, plan, seal(record, key), {key.public_key_hex})
 
 
@@ -35,7 +35,7 @@ def sign_report(
     """As `sign_on_plan`; where that key was revoked or is lost, with the one in force."""
     keys, planned = feed.report_keys(plan), feed.membership_of(plan).record.coordinator_key
     key = _own_key(c, planned) if planned in keys else None
-    key = key or _signing_key(c, feed.membership.record)
+    key = key or signing_key(c, feed.membership.record)
     return _claimed(c, plan, seal(report, key), keys)
 
 
@@ -49,7 +49,7 @@ def sign_entry(c: Coordinator, feed: TrustedFeed, record: EntryT) -> Verified[En
         return feed.next_entry(envelope)
 
     number, record_type = feed.head.number + 1, type(record)
-    sealed = seal(record, _signing_key(c, feed.membership.record))
+    sealed = seal(record, signing_key(c, feed.membership.record))
     entry = Verified[RoundPlan | Abort](sealed.record, sealed.digest, sealed.envelope)
     epoch = feed.governing(number).digest
     winner = narrowed(claim_record(c.plans, feed_slot(number), entry, counts, epoch), record_type)
@@ -74,7 +74,7 @@ def require_fed(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) ->
         )
 
 
-def _signing_key(c: Coordinator, membership: Membership) -> SigningKey:
+def signing_key(c: Coordinator, membership: Membership) -> SigningKey:
     """The coordinator's key that `membership` names; an earlier one finishes its attempt."""
     public_key = membership.coordinator_key
     if (key := _own_key(c, public_key)) is not None:

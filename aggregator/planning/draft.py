@@ -40,8 +40,7 @@ def draft_plan(
     Every later record of the attempt fits where the plan does: their rows are for its silos and
     modules, and lie in tables that take more of them than a plan does.
     """
-    members = set(inputs.membership.record.silos_of_round(round_number))
-    cohort = tuple(sorted(members & inputs.contract_digests.keys()))
+    cohort = cohort_of(inputs, round_number)
     require_possible(settings, inputs, cohort)
     masking = masking_terms(settings, len(cohort), inputs.now)
     submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
@@ -79,6 +78,7 @@ def draft_plan(
         program=program_version(),
         masking=masking,
         counted_copies=_counted_copies(settings, cohort),
+        encryption=inputs.encryption,
         max_adapter_bytes=adapter_bytes_limit(exchanged_layout(settings.merge.rule, inputs.layout)),
         quorum=settings.round.quorum if masking is None else masking.threshold,
         submit_by=submit_by,
@@ -89,6 +89,12 @@ def draft_plan(
     require_fits(plan)
     require_usual_numbers(plan)
     return plan
+
+
+def cohort_of(inputs: PlanInputs, round_number: int) -> tuple[str, ...]:
+    """The members of a round whose contract is in force, sorted."""
+    members = set(inputs.membership.record.silos_of_round(round_number))
+    return tuple(sorted(members & inputs.contract_digests.keys()))
 
 
 def _contracts(inputs: PlanInputs, cohort: tuple[str, ...]) -> tuple[ContractPin, ...]:

@@ -16,6 +16,7 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
+from data_contracts.protocol.records.plan_terms import AdapterEncryption
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
@@ -29,7 +30,10 @@ log = logging.getLogger("consortia")
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """What a plan is made of besides the settings; `task_so_far` is what the run has learned."""
+    """What a plan is made of besides the settings; `task_so_far` is what the run has learned.
+
+    `encryption` is made for the attempt by whoever keeps its identity.
+    """
 
     membership: Verified[Membership]
     head: FeedPosition
@@ -40,6 +44,7 @@ class PlanInputs:
     prompt_date: str | None
     now: datetime
     task_so_far: FamilyTask | None = None
+    encryption: AdapterEncryption | None = None
 
 
 def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:

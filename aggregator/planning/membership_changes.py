@@ -46,11 +46,16 @@ def next_membership(
 
 
 def with_silo(
-    silo: str, public_key: str, first_round: int | None = None, name: str | None = None
+    silo: str,
+    public_key: str,
+    first_round: int | None = None,
+    name: str | None = None,
+    recipient: str | None = None,
 ) -> Change:
     """A silo that joins, from the next plan or a later round on, or a member's new key or name.
 
-    `name` is the institution's; None leaves it as it is.
+    `name` is the institution's, `recipient` what adapters for it are encrypted to; None leaves
+    either as it is.
     """
     require_usable(public_key, f"public key of {silo}")
 
@@ -58,12 +63,19 @@ def with_silo(
         known = next((m for m in current.silos if m.silo == silo), None)
         if known is None:
             begins = first_round or 1
-            wanted = Member(silo=silo, public_key=public_key, first_round=begins, name=name)
+            wanted = Member(
+                silo=silo,
+                public_key=public_key,
+                first_round=begins,
+                name=name,
+                recipient=recipient,
+            )
         else:
             called = {"name": name} if name is not None else {}
             again = {"last_round": None} if known.last_round is not None else {}
             begin = {"first_round": first_round} if first_round is not None else {}
-            wanted = known.model_copy(update={"public_key": public_key, **again, **begin, **called})
+            changed = {"public_key": public_key, **_reached(recipient)}
+            wanted = known.model_copy(update={**changed, **again, **begin, **called})
         return {} if wanted == known else {"silos": _with(current, wanted)}
 
     return change
@@ -92,6 +104,13 @@ def with_coordinator_key(public_key: str) -> Change:
     require_usable(public_key, "public key of the coordinator")
     return lambda current: (
         {} if current.coordinator_key == public_key else {"coordinator_key": public_key}
+    )
+
+
+def with_coordinator_recipient(recipient: str) -> Change:
+    """What is encrypted for the coordinator from the next plan on."""
+    return lambda current: (
+        {} if current.coordinator_recipient == recipient else {"coordinator_recipient": recipient}
     )
 
 
@@ -124,20 +143,25 @@ def with_root_keys(
     return change
 
 
-def with_silo_key(silo: str, public_key: str) -> Change:
-    """A new key for a member; the old one finishes the attempt under way."""
-    require_usable(public_key, f"public key of {silo}")
+def with_silo_key(silo: str, public_key: str | None = None, recipient: str | None = None) -> Change:
+    """A member's new key, new recipient, or both; the old ones finish the attempt under way."""
+    if public_key is not None:
+        require_usable(public_key, f"public key of {silo}")
 
     def change(current: Membership) -> dict[str, Any]:
         member = _member(current, silo)
-        wanted = member.model_copy(update={"public_key": public_key})
+        signs = {"public_key": public_key} if public_key is not None else {}
+        wanted = member.model_copy(update={**signs, **_reached(recipient)})
         return {} if wanted == member else {"silos": _with(current, wanted)}
 
     return change
 
 
-def revoking_silo(silo: str, new_key: str | None = None) -> Change:
-    """A silo's key counts no more, at once; the silo goes on with `new_key`, or leaves."""
+def revoking_silo(silo: str, new_key: str | None = None, recipient: str | None = None) -> Change:
+    """A silo's key counts no more, at once; the silo goes on with `new_key`, or leaves.
+
+    `recipient` is a new one, where the old identity may be in other hands as well.
+    """
     if new_key is not None:
         require_usable(new_key, f"public key of {silo}")
 
@@ -147,7 +171,8 @@ def revoking_silo(silo: str, new_key: str | None = None) -> Change:
         if new_key is None:
             silos = tuple(m for m in current.silos if m.silo != silo)
         else:
-            silos = _with(current, member.model_copy(update={"public_key": new_key}))
+            changed = {"public_key": new_key, **_reached(recipient)}
+            silos = _with(current, member.model_copy(update=changed))
         return {"silos": silos, "revokes": revoked}
 
     return change
@@ -168,10 +193,11 @@ def revoking_key(public_key: str, last: Revocation | None = None) -> Change:
     )
 
 
-def revoking_coordinator(new_key: str, last: Revocation) -> Change:
-    """The coordinator's key counts no more, but for what `last` says."""
+def revoking_coordinator(new_key: str, last: Revocation, recipient: str | None = None) -> Change:
+    """The coordinator's key counts no more, but for what `last` says; `recipient` is a new one."""
     require_usable(new_key, "public key of the coordinator")
-    return lambda current: {"coordinator_key": new_key, "revokes": (last,)}
+    reached = {"coordinator_recipient": recipient} if recipient is not None else {}
+    return lambda current: {"coordinator_key": new_key, "revokes": (last,), **reached}
 
 
 def require_usable(public_key: str, what: str) -> None:
@@ -183,6 +209,11 @@ def require_usable(public_key: str, what: str) -> None:
     fault = key_fault(public_key)
     if fault is not None:
         raise _unusable_key(what, fault)
+
+
+def _reached(recipient: str | None) -> dict[str, str]:
+    """The field that a new recipient changes; None leaves the one that is there."""
+    return {} if recipient is None else {"recipient": recipient}
 
 
 def _with(current: Membership, member: Member) -> tuple[Member, ...]:

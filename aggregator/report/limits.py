@@ -34,11 +34,15 @@ UNCHECKED: tuple[tuple[str, str], ...] = (
     ),
 )
 
-_READABLE = (
+READABLE = (
     "Confidentiality of the institutions' adapters towards the coordinator and whoever runs the "
     "storage: both could read them."
 )
-_MASKED = (
+ENCRYPTED = (
+    "Confidentiality of the institutions' adapters towards the coordinator, which could read them; "
+    "in storage they were encrypted."
+)
+MASKED = (
     "What an institution's change was: behind masks its size is its own word, a copy or a harmful "
     "change cannot be seen, and only the losses on held-out data stand in its way. What can be "
     "learned from the sum, and from the sums of several rounds, is no secret."
@@ -47,7 +51,7 @@ NOT_COVERED: tuple[str, ...] = (
     "What the base model was trained on before this federation.",
     "Whether single records can be drawn out of the adapter again: it was trained without "
     "differential privacy.",
-    _READABLE,
+    READABLE,
     "An institution that sends a harmful but well-formed adapter within the spread of the others.",
     "Personal data that no pattern, checksum or context gives away, such as a rare name alone.",
     "How good the model's answers are: the losses compare its predictions with held-out answers "
@@ -57,8 +61,9 @@ NOT_COVERED: tuple[str, ...] = (
 )
 
 
-def not_covered(trust_mode: TrustMode) -> tuple[str, ...]:
-    """What a report of a round in this mode says nothing about."""
-    if trust_mode == "auditable":
-        return NOT_COVERED
-    return tuple(_MASKED if sentence == _READABLE else sentence for sentence in NOT_COVERED)
+def not_covered(trust_mode: TrustMode, *, is_encrypted: bool) -> tuple[str, ...]:
+    """What a report of a round in this mode says nothing about, where adapters were encrypted in
+    storage or not."""
+    visible = ENCRYPTED if is_encrypted else READABLE
+    instead = MASKED if trust_mode == "confidential" else visible
+    return tuple(instead if it is READABLE else it for it in NOT_COVERED)

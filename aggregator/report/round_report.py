@@ -52,6 +52,7 @@ def build_report(attempt: Attempt, issued_at: datetime) -> RoundReport:
         error=candidate.error if candidate else None,
         error_interval=candidate.error_interval if candidate else None,
         step=candidate.step if candidate else None,
+        adapter_encryption=plan.encryption.method if plan.encryption else None,
         silos=silo_summaries(attempt),
         evidence=tuple(ref for ref, _ in attempt.evidence()),
     )

@@ -56,6 +56,16 @@ from infra.storage.config import StorageSection
 SETTINGS_NAME = "federation.toml"
 
 
+class EncryptedStorageSection(StorageSection):
+    """The storage, and whether adapters lie in it encrypted; see docs/storage.md.
+
+    "age": to the cohort and the coordinator, by the recipients that the membership names. None:
+    whoever runs the storage can read them, and silos have to say that they trust it.
+    """
+
+    encryption: Literal["age"] | None = None
+
+
 class PrefectSection(TomlTable):
     """Prefect API of the coordinator; `auth` is a file holding user:password."""
 
@@ -210,7 +220,7 @@ class FederationSettings(TomlTable):
     purpose: Line
     use: Use = "research"
     trust_mode: TrustMode = "auditable"
-    storage: StorageSection
+    storage: EncryptedStorageSection
     prefect: PrefectSection
     base_model: BaseModelSection
     task: TaskSection = TaskSection()

@@ -38,9 +38,10 @@ def close_on_held(
         if not due or not reached_quorum(close, plan.record):
             return close
         content = _envelopes(silos) | {
-            (a.silo, a.adapter.digest): a.adapter for a in close.admitted
+            (a.silo, a.adapter.stored.digest): a.adapter.stored for a in close.admitted
         }
-        kept = keep(c, plan, [Exhibit(ref, content[_name(ref)]) for ref in due])
+        is_encrypted = plan.record.encryption is not None
+        kept = keep(c, plan, [Exhibit(ref, content[_name(ref)], is_encrypted) for ref in due])
         done |= {_name(ref) for ref in kept}
         lost = {ref.silo for ref in due if _name(ref) not in done}
         silos = [_after(own, kept, is_lost=own.silo in lost) for own in silos]

@@ -10,8 +10,9 @@ from decimal import Decimal
 from aggregator.attempt import Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.evidence.ledger import spool_admitted
-from aggregator.evidence.reader import local_adapter, remembered, starting_source
+from aggregator.evidence.sources import local_adapter, remembered, starting_source
 from aggregator.evidence.spool import spool, spool_own
+from aggregator.evidence.storing import Readers, coordinator_alone, store
 from aggregator.merge.adapter_merge import (
     AdapterMerge,
     ModuleMerger,
@@ -58,7 +59,7 @@ def merge_inputs(
 def _admitted(
     c: Coordinator, plan: RoundPlan, close: Close, starting: AdapterSource
 ) -> list[LocalAdapter]:
-    paths = spool_admitted(c, close)
+    paths = spool_admitted(c, plan, close)
     held_against = remembered(starting)
     return [
         LocalAdapter(
@@ -76,19 +77,29 @@ def merge_admitted(
     close: Verified[Close],
     on_module: ModuleProgress | None = None,
     merge_modules: ModuleMerger | None = None,
+    readers: Readers = None,
 ) -> Candidate:
-    """Merge what `close` admitted, store the results as blobs, and draw up the candidate."""
+    """Merge what `close` admitted, store the results as blobs, and draw up the candidate.
+
+    `readers` may read it in storage; none, where the plan does not encrypt.
+    """
     plan, unmasked = attempt.plan, unmask(c, attempt)
+    if (readers is None) is not (plan.record.encryption is None):
+        raise ValueError("a plan that encrypts has readers, and no other one")
     directory = c.workspace / CANDIDATES
     into = directory / f"{close.digest}.safetensors"
     state_file = directory / f"{close.digest}.state"
     defence = defended(merge_inputs(c, plan.record, close.record, unmasked))
     defence = replace(defence, inputs=stepped(defence.inputs))
     merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
-    c.plans.put_blob(into, merged.adapter)
-    spool_own(c, into, merged.adapter)
-    if (state := merged.residual or merged.server_state) is not None:
-        c.plans.put_blob(state_file, state)
+    adapter = store(c, into, merged.adapter, readers)
+    spool_own(c, into, adapter)
+    merged = replace(merged, adapter=adapter)
+    if merged.residual is not None:
+        merged = replace(merged, residual=store(c, state_file, merged.residual, readers))
+    elif merged.server_state is not None:
+        alone = None if readers is None else coordinator_alone(plan.record)
+        merged = replace(merged, server_state=store(c, state_file, merged.server_state, alone))
     candidate = _candidate(c, plan, close, defence, merged)
     return candidate if unmasked is None else _of_masked(candidate, unmasked)
 

@@ -11,7 +11,7 @@ from aggregator.attempt import UNMASKING_KINDS, Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.decisions.opening import NOT_OPENED, usable_shares
 from aggregator.evidence.ledger import Exhibit, keep, spool_admitted
-from aggregator.evidence.reader import starting_source
+from aggregator.evidence.sources import starting_source
 from aggregator.merge.merge_inputs import LocalAdapter
 from aggregator.unmasking.masked_sum import masked_sum
 from aggregator.unmasking.opening_seeds import opening_seeds
@@ -106,5 +106,7 @@ def _files(c: Coordinator, plan: Verified[RoundPlan], close: Close) -> dict[Mask
     greatest = plan.record.greatest_weight
     return {
         open_masked(path, binding, admitted.silo, entries): Fraction(admitted.weight, greatest)
-        for admitted, path in zip(close.admitted, spool_admitted(c, close), strict=True)
+        for admitted, path in zip(
+            close.admitted, spool_admitted(c, plan.record, close), strict=True
+        )
     }

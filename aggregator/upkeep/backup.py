@@ -8,8 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from aggregator.coordinator import (
+    ATTEMPT_KEYS,
     CONTRACTS_DIRECTORY,
+    COORDINATOR_IDENTITY,
     COORDINATOR_KEY,
+    DESTROYED_KEYS,
     FEED_DIRECTORY,
     MEMBERSHIP_NAME,
     REPORTS_DIRECTORY,
@@ -25,6 +28,7 @@ from infra.backup.home_backup import Backup, Kept, back_up_home, files_below, ke
 from infra.backup.home_restore import Home, Restored, is_empty, require_home, restore_home
 from infra.backup.manifest import Manifest, Owner
 from infra.disk.file_lock import held_alone
+from infra.encryption.identities import identity_files
 from infra.records.kept_feed import MEMBERS_DIRECTORY, STATE_NAME, feed_files, higher_feed
 from infra.signing_keys import load_key
 
@@ -67,6 +71,8 @@ def kept_files(settings: FederationSettings) -> Kept:
     reported = files_below(home / REPORTS_DIRECTORY)
     first = home / COORDINATOR_KEY
     own = sorted(first.parent.glob(f"{first.stem}*{first.suffix}"))
+    own += [*identity_files(home / COORDINATOR_IDENTITY), *files_below(home / ATTEMPT_KEYS)]
+    own += files_below(home / DESTROYED_KEYS)
     named = (storage.credentials, storage.ca_bundle, prefect.auth, prefect.ca_bundle)
     secret = [*own, *(settings.path(path) for path in named if path is not None)]
     kept = kept_in(home, [*seen, *agreed, *reported, home / SETTINGS_NAME, *secret])

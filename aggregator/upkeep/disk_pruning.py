@@ -3,7 +3,8 @@
 What lies there can be fetched or made again, so this costs no evidence. Guaranteed: nothing goes
 while the newest attempt of the run has no report, or while a command measures contributions; what
 the next round starts from stays, and all that the last `keep_rounds` rounds used, for measuring
-contributions to them without fetching it. Keys, feed, reports, contracts and the published folder
+contributions to them without fetching it; but for what silos sent encrypted, which goes
+opened as it is with the report. Keys, feed, reports, contracts and the published folder
 are never looked at, no link is followed, and names that this program does not give stay.
 """
 
@@ -14,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from aggregator.coordinator import CANDIDATES, CONTRIBUTIONS, Coordinator
-from aggregator.evidence.spool import SPOOL
+from aggregator.evidence.spool import OPENED, SPOOL
 from aggregator.feed.reading import attempts_back, newest_attempt, own_records, read_report
 from aggregator.planning.starting_point import starting_point
 from aggregator.upkeep.storage_needs import merged_from_and_into
@@ -55,6 +56,15 @@ def prune_workspace(c: Coordinator, feed: TrustedFeed) -> Removed:
         return remove_all(surplus(c, feed)) if try_lock(file) else Removed()
 
 
+def prune_opened(c: Coordinator, feed: TrustedFeed) -> Removed:
+    """Remove what was opened once more of a round that is reported, unless somebody reads it."""
+    newest = newest_attempt(c, feed)
+    if newest is None or read_report(c, feed, newest.plan) is None:
+        return Removed()
+    with (c.workspace / IN_USE_NAME).open("a") as file:
+        return remove_all(_opened(c)) if try_lock(file) else Removed()
+
+
 def surplus(c: Coordinator, feed: TrustedFeed) -> list[Path]:
     """What would be removed now."""
     newest = newest_attempt(c, feed)
@@ -67,14 +77,15 @@ def surplus(c: Coordinator, feed: TrustedFeed) -> list[Path]:
     for attempt in kept:
         digests.update(_used(c, feed, attempt.plan))
     plans = {c.contributions_to(attempt.plan.digest).name for attempt in kept}
-    found = [*_blobs(c, digests), *_candidates(c), *_contributions(c, plans), *_leftovers(c)]
+    found = [*_opened(c), *_blobs(c, digests), *_candidates(c)]
+    found += [*_contributions(c, plans), *_leftovers(c)]
     return [path for path in found if leads_through_no_link(c.settings.home, path)]
 
 
 def _used(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> Iterator[str]:
     """Digests of what a round started from, admitted and merged."""
     records = own_records(c, feed, plan)
-    yield from merged_from_and_into(plan.record, records)
+    yield from (ref.digest for ref in merged_from_and_into(plan.record, records))
     if (close := records.found(Close)) is not None:
         yield from (admitted.adapter.digest for admitted in close.record.admitted)
 
@@ -84,6 +95,12 @@ def _blobs(c: Coordinator, kept: set[str]) -> Iterator[Path]:
         match = _BLOB.fullmatch(path.name)
         if match is not None and match["digest"] not in kept and is_own_file(path):
             yield path
+
+
+def _opened(c: Coordinator) -> list[Path]:
+    """What silos sent encrypted, opened for a merge: nobody's to read once that is reported."""
+    found = own_entries(c.workspace / OPENED)
+    return [path for path in found if _CONTRIBUTIONS.fullmatch(path.name) and not path.is_symlink()]
 
 
 def _candidates(c: Coordinator) -> list[Path]:

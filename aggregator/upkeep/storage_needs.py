@@ -36,7 +36,8 @@ CLOCK_SLACK = timedelta(days=1)
 class StorageNeeds:
     """Until when what is needed: by attempt (`RoundId.path`), and by digest of a blob.
 
-    `plan_blobs` are the coordinator's, `held_blobs` those that silos submitted. What no record
+    `plan_blobs` are the coordinator's, `held_blobs` those that silos submitted, each by the bytes
+    that lie there. What no record
     names may go only if it was last written before `unnamed_before`, and not while a round
     `is_under_way`.
     """
@@ -100,24 +101,27 @@ def _unnamed_before(plans: list[FedPlan], now: datetime) -> datetime:
 
 def _add_blobs(needs: StorageNeeds, fed: FedPlan, records: AttemptReading) -> None:
     until = fed.needed_until
-    _need(needs.plan_blobs, merged_from_and_into(fed.plan.record, records), until)
+    used = merged_from_and_into(fed.plan.record, records)
+    _need(needs.plan_blobs, (ref.stored.digest for ref in used), until)
     if (request := records.found(ContributionRequest)) is not None:
         parts = request.record.coalitions
         refs = [ref for part in parts for ref in (part.adapter, part.residual)]
-        _need(needs.plan_blobs, (ref.digest for ref in refs if ref), request.record.answer_by)
+        _need(
+            needs.plan_blobs, (ref.stored.digest for ref in refs if ref), request.record.answer_by
+        )
     if (close := records.found(Close)) is not None:
         held = (ref.digest for ref in close.record.held if ref.kind == LOCAL_ADAPTER)
         _need(needs.held_blobs, held, until)
 
 
-def merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[str]:
-    """Digests of the coordinator's blobs that a merge used, and of those that it made."""
+def merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[ArtifactRef]:
+    """The coordinator's blobs that a merge used, and those that it made."""
     refs: list[ArtifactRef | None] = [plan.starting_adapter, plan.starting_residual]
     refs += [plan.earlier_adapter, plan.server_state]
     if (candidate := records.found(Candidate)) is not None:
         made = candidate.record
         refs += [made.adapter, made.residual, made.server_state]
-    return [ref.digest for ref in refs if ref is not None]
+    return [ref for ref in refs if ref is not None]
 
 
 def _need(blobs: dict[str, datetime], digests: Iterable[str], until: datetime) -> None:

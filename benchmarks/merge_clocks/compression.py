@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from aggregator.evidence.reader import remembered
+from aggregator.evidence.sources import remembered
 from benchmarks.merge_clocks.samples import bench_layout
 from benchmarks.peers.adapters import Adapter, adapter_megabytes, silo_adapter
 from data_contracts.adapters.adapter_format import open_adapter

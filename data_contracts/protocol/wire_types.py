@@ -22,6 +22,7 @@ from pydantic import (
 
 from data_contracts.limits import MAX_COUNT, MAX_ROUND
 from data_contracts.protocol.public_keys import key_fault
+from data_contracts.protocol.recipients import RECIPIENT_PATTERN, recipient_fault
 from data_contracts.shown_text import is_visible
 
 INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -106,6 +107,13 @@ def _usable_key(public_key_hex: str) -> str:
     return public_key_hex
 
 
+def _usable_recipient(recipient: str) -> str:
+    fault = recipient_fault(recipient)
+    if fault is not None:
+        raise ValueError(f"expected an age X25519 recipient, found {fault}")
+    return recipient
+
+
 def _instant_from_wire(value: Any) -> Any:
     """Whole seconds of UTC, so that what is sealed equals what is read back; naive is refused."""
     if isinstance(value, datetime) and value.tzinfo is not None:
@@ -152,6 +160,12 @@ SiloId = Annotated[Name, AfterValidator(_no_role)]
 PublicKeyHex = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_usable_key)
 ]
+Recipient = Annotated[
+    str, StringConstraints(pattern=RECIPIENT_PATTERN), AfterValidator(_usable_recipient)
+]
+"""The public half of an age identity, age1...: what is encrypted to it, its holder can read."""
+SealedText = Annotated[str, StringConstraints(max_length=8192, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+"""A short text that is encrypted to somebody, an age file in base64."""
 DecimalString = Annotated[
     Decimal,
     Field(allow_inf_nan=False),

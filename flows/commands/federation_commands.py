@@ -78,6 +78,7 @@ def federation_add_silo(
     name: given.InstitutionName = None,
     stack: given.Stack = None,
     from_round: given.FromRound = None,
+    recipient: given.SiloRecipient = None,
     root_key: given.RootKeys = None,
 ) -> None:
     """Add a silo, or replace its key, contract or name; prints what to hand over."""
@@ -87,7 +88,7 @@ def federation_add_silo(
 
     home = home.resolve()
     storage = attach_storage(stack) if stack else None
-    joining = Joining(silo, public_key, contract, name, from_round)
+    joining = Joining(silo, public_key, contract, name, from_round, recipient)
     hand_over, outcome = add_silo(home, joining, storage, root_key or ())
     _tell(outcome, home)
     say(console, *after_add_silo(home, silo, hand_over))
@@ -120,6 +121,8 @@ def federation_rotate_key(
     coordinator: given.NewCoordinatorKey = False,
     silo: given.RotatedSilo = None,
     public_key: given.NewSiloKey = None,
+    recipient: given.SiloRecipient = None,
+    coordinator_recipient: given.NewCoordinatorRecipient = False,
     add_root: given.AddRoot = None,
     remove_root: given.RemoveRoot = None,
     threshold: given.Threshold = None,
@@ -128,18 +131,25 @@ def federation_rotate_key(
     """Replace a key in good order: what the old one has begun, it finishes."""
     from aggregator.coordinator import load_coordinator
     from aggregator.planning.membership_changes import with_root_keys, with_silo_key
-    from flows.federation.coordinator_keys import rotate_coordinator_key
+    from flows.federation.coordinator_keys import (
+        rotate_coordinator_key,
+        rotate_coordinator_recipient,
+    )
 
     roots = bool(add_root or remove_root or threshold)
-    if [coordinator, bool(silo), roots].count(True) != 1 or bool(silo) != bool(public_key):
+    of_silo = bool(public_key or recipient)
+    which = [coordinator, coordinator_recipient, bool(silo), roots]
+    if which.count(True) != 1 or bool(silo) != of_silo:
         raise typer.BadParameter(
-            "give one of --coordinator, --silo with --public-key, or --add-root, --remove-root "
-            "and --threshold"
+            "give one of --coordinator, --coordinator-recipient, --silo with --public-key, "
+            "--recipient or both, or --add-root, --remove-root and --threshold"
         )
     if coordinator:
         _tell(rotate_coordinator_key(load_coordinator(home), root_key or ()), home)
-    elif silo and public_key:
-        _change(home, with_silo_key(silo, public_key), root_key)
+    elif coordinator_recipient:
+        _tell(rotate_coordinator_recipient(load_coordinator(home), root_key or ()), home)
+    elif silo:
+        _change(home, with_silo_key(silo, public_key, recipient), root_key)
     else:
         _change(home, with_root_keys(add_root or (), remove_root or (), threshold), root_key)
 
@@ -153,6 +163,7 @@ def federation_revoke(
     decision: given.GenuineDecision = None,
     silo: given.RevokedSilo = None,
     public_key: given.KeyAfterRevocation = None,
+    recipient: given.SiloRecipient = None,
     earlier: given.EarlierKey = None,
     root_key: given.RootKeys = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -173,8 +184,10 @@ def federation_revoke(
         )
     if bool(close) != bool(decision):
         raise typer.BadParameter("give --close and --decision together, or neither")
+    if recipient and not (silo and public_key):
+        raise typer.BadParameter("--recipient goes with --silo and --public-key")
     if silo:
-        _change(home, revoking_silo(silo, public_key), root_key)
+        _change(home, revoking_silo(silo, public_key, recipient), root_key)
         return
     c, named = load_coordinator(home), (close, decision) if close and decision else None
     earlier = named_key(c, earlier) if earlier else ""

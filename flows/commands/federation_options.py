@@ -64,6 +64,13 @@ Silo = Annotated[str, Option(parser=values.silo_id, help="Id of the silo.")]
 PublicKey = Annotated[
     str, Option(parser=values.public_key, help="As printed by `silo-agent init`.")
 ]
+SiloRecipient = Annotated[
+    str | None,
+    Option(
+        parser=values.recipient,
+        help="age recipient that adapters for the silo are encrypted to, as printed with its key.",
+    ),
+]
 ContractFile = Annotated[
     Path, Option(parser=values.existing_file, help="The silo's data contract (ODCS YAML).")
 ]
@@ -84,8 +91,16 @@ LeavingRound = Annotated[
 NewCoordinatorKey = Annotated[
     bool, Option("--coordinator", help="A new key for the coordinator, made here.")
 ]
+NewCoordinatorRecipient = Annotated[
+    bool,
+    Option(
+        "--coordinator-recipient",
+        help="A new age identity for the coordinator, or its first one, made here.",
+    ),
+]
 RotatedSilo = Annotated[
-    str | None, Option(parser=values.silo_id, help="The silo that --public-key belongs to.")
+    str | None,
+    Option(parser=values.silo_id, help="The silo that --public-key and --recipient belong to."),
 ]
 NewSiloKey = Annotated[str | None, Option(parser=values.public_key, help="The silo's new key.")]
 AddRoot = Annotated[

@@ -16,14 +16,15 @@ def after_init(
     root_key = home / "keys" / "root-key.pem"
     init = ("--silo", "NAME", "--federation", federation, "--endpoint-url", endpoint_url)
     agreed = ("--purpose", purpose, "--model", "MODEL-FOLDER", "--model-licence", "LICENCE")
-    add = ("--home", home, "--silo", "NAME", "--public-key", "KEY", "--contract", "FILE")
+    add = ("--home", home, "--silo", "NAME", "--public-key", "KEY", "--recipient", "AGE")
+    filed = ("--contract", "FILE")
     return [
-        "Next, each institution makes its agent's home, and sends you its public key and contract:",
+        "Next, each institution makes its agent's home, and sends you key, recipient and contract:",
         command("silo-agent", "init", "--home", "NAME", *init, *agreed),
         "The base model has to be the same at every institution; its digest is printed by",
         command("silo-agent", "check", "--model", model),
         "Add each institution; this prints what to hand over and how the contract is signed:",
-        command("consortia", "federation", "add-silo", *add, *own_stack),
+        command("consortia", "federation", "add-silo", *add, *filed, *own_stack),
         f"When all are added, move {root_key} offline. Then serve rounds and ask for one:",
         command("consortia", "deploy", "--home", home),
         command("consortia", "round", "start", "--home", home),

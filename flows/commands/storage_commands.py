@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from data_contracts.limits import MAX_ROUND
 from flows.commands.federation_options import HERE, Home, Stack
 from infra import command_values as values
 from infra.terminal import plain_console, say
@@ -14,6 +15,12 @@ from infra.terminal import plain_console, say
 if TYPE_CHECKING:
     from aggregator.upkeep.storage_check import StorageCheck
 
+PastRound = Annotated[
+    int, typer.Option("--round", min=1, max=MAX_ROUND, help="A round that is over.")
+]
+PastRun = Annotated[
+    str | None, typer.Option(parser=values.run_id, help="Its run; default: that of the settings.")
+]
 storage_app = typer.Typer(no_args_is_help=True, help="What the storage promises, needs and holds.")
 console = plain_console()
 
@@ -77,6 +84,7 @@ def storage_usage_command(home: Home = HERE) -> None:
     from aggregator.coordinator import load_coordinator
     from aggregator.feed.reading import read_federation
     from aggregator.upkeep.disk_pruning import surplus
+    from aggregator.upkeep.shredding import destroyed_keys
     from aggregator.upkeep.storage_room import storage_usage
     from flows.commands.bucket_display import show_buckets
     from flows.federation.storage_pruning import COORDINATOR_DISK, coordinators_view
@@ -88,6 +96,12 @@ def storage_usage_command(home: Home = HERE) -> None:
     show_disk(console, c.settings.home, COORDINATOR_DISK, goes)
     tally = storage_usage(c, coordinators_view(c))
     show_buckets(console, tally)
+    for record in destroyed_keys(c, read_federation(c)):
+        say(
+            console,
+            f"{record.run} round {record.round} attempt {record.attempt}: its identity was "
+            f"destroyed on {record.issued_at:%Y-%m-%d}; what silos sent in it opens no more",
+        )
     say(
         console, "Earlier versions are not counted here; `consortia storage prune` counts them too."
     )
@@ -124,6 +138,68 @@ def storage_prune_command(
     word = "removed" if yes else "would be removed (with --yes)"
     say(console, f"{word}: in storage {unneeded_text(tally)}")
     say(console, f"{word}: on this disk {goes.files:,} files, {size_text(goes.size)}")
+
+
+@storage_app.command("shred")
+def storage_shred_command(
+    round_number: PastRound,
+    home: Home = HERE,
+    run: PastRun = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Destroy them; else only say which.")] = False,
+) -> None:
+    """Destroy the identities of a round's attempts: nobody opens its silos' adapters any more."""
+    from aggregator.coordinator import load_coordinator
+    from aggregator.feed.reading import read_federation
+    from aggregator.upkeep.shredding import encrypted_attempts, shred_round
+
+    c = load_coordinator(home)
+    run, feed = run or c.settings.run, read_federation(c)
+    if not yes:
+        for plan, recipient in encrypted_attempts(c, feed, run, round_number):
+            say(console, f"attempt {plan.record.attempt}: {recipient}")
+        say(console, "would be destroyed (with --yes), for good.")
+        return
+    done = shred_round(c, feed, run, round_number)
+    for record in done.records:
+        found = "destroyed" if record.was_here else "not here any more"
+        say(console, f"attempt {record.attempt}: {record.recipient} {found}")
+    say(
+        console,
+        f"What silos sent in round {round_number} of {run} cannot be opened from this home; "
+        f"{done.files} plain files of it were removed.",
+        "Backups of the home from before still hold the identities: remove those too. A disk that",
+        "copies on write, or a flash disk, may keep what was overwritten until it needs the room.",
+    )
+
+
+@storage_app.command("open")
+def storage_open_command(
+    round_number: PastRound,
+    into: Annotated[
+        Path, typer.Option(parser=values.directory, help="New folder for the plain adapters.")
+    ],
+    home: Home = HERE,
+    run: PastRun = None,
+    identity: Annotated[
+        list[Path] | None,
+        typer.Option(
+            parser=values.existing_file,
+            help="File of an age identity that is not in keys/; once for each.",
+        ),
+    ] = None,
+) -> None:
+    """Write the local adapters of a past round as plain files, verified, for an auditor."""
+    from aggregator.coordinator import load_coordinator
+    from aggregator.feed.reading import read_federation
+    from aggregator.upkeep.opened_evidence import open_evidence
+    from infra.encryption.identities import load_identity
+
+    c = load_coordinator(home)
+    place = (run or c.settings.run, round_number)
+    given = tuple(load_identity(path) for path in identity or ())
+    for opened in open_evidence(c, read_federation(c), place, into, given):
+        say(console, f"{opened.silo:<24} {opened.adapter.digest}  {opened.path}")
+    say(console, "These are adapters of single institutions: remove the folder when you are done.")
 
 
 def tell_untried(check: "StorageCheck") -> None:

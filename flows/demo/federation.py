@@ -23,6 +23,7 @@ from flows.federation.contract_signing import sign_on_both_sides
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
 from infra.disk.toml_text import toml_string
+from infra.encryption.identities import load_identity
 from infra.signing_keys import load_key
 from infra.stack.seaweedfs import RunningStorage
 
@@ -45,7 +46,7 @@ version = 1
 take_part = true
 purposes = [{purpose}]
 trust_modes = ["auditable"]
-trust_storage_with_deltas = true # the demo's storage is on this machine
+trust_storage_with_deltas = false # the federation encrypts adapters
 
 [limits]
 max_local_steps = 20
@@ -136,7 +137,9 @@ def _set_up_silo(
     contract = paths.home / "agreed-contracts" / f"{silo}.yaml"
     write_durably(contract, contract_bytes(silo))
     public_key = load_key(home / "keys" / "signing-key.pem").public_key_hex
-    joining = Joining(silo, public_key, contract, silo.replace("-", " ").title())
+    recipient = load_identity(home / "keys" / "identity.txt").recipient
+    name = silo.replace("-", " ").title()
+    joining = Joining(silo, public_key, contract, name, recipient=recipient)
     hand_over, _ = add_silo(paths.home, joining, storage)
     credentials = (hand_over / "storage-credentials.toml").read_bytes()
     write_durably(home / "keys" / "storage-credentials.toml", credentials)

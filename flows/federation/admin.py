@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aggregator.coordinator import (
     CONTRACTS_DIRECTORY,
+    COORDINATOR_IDENTITY,
     COORDINATOR_KEY,
     MEMBERSHIP_NAME,
     Coordinator,
@@ -33,6 +34,7 @@ from flows.federation.templates import FEDERATION_TEMPLATE
 from infra.clock import SystemClock
 from infra.disk.durable_files import write_durably
 from infra.disk.toml_text import toml_string
+from infra.encryption.identities import ensure_identity
 from infra.signing_keys import ensure_key
 from infra.stack.local_stack import RunningStorage, add_federation
 from infra.stack.local_stack import add_silo as add_silo_to_storage
@@ -133,6 +135,7 @@ class Joining:
     contract: Path
     name: str | None = None
     first_round: int | None = None
+    recipient: str | None = None
 
 
 def add_silo(
@@ -148,7 +151,9 @@ def add_silo(
     hand_over = home / HAND_OVER / silo
     contract_bytes = read_limited(contract)
     parse_contract(contract_bytes, str(contract))
-    change = with_silo(silo, joining.public_key, joining.first_round, joining.name)
+    change = with_silo(
+        silo, joining.public_key, joining.first_round, joining.name, joining.recipient
+    )
     if storage is not None:
         credential = add_silo_to_storage(storage, c.settings.federation, silo)
         write_credentials(hand_over / "storage-credentials.toml", credential)
@@ -196,7 +201,9 @@ def describe(home: Path) -> list[tuple[str, str]]:
     rows += [(f"root key ({needed})", fingerprint(key)) for key in membership.root_keys]
     rows.append(("coordinator", fingerprint(membership.coordinator_key)))
     rows += [(_rounds_of(m), fingerprint(m.public_key)) for m in membership.silos]
-    return rows
+    reached = [("the coordinator", membership.coordinator_recipient)]
+    reached += [(m.silo, m.recipient) for m in membership.silos]
+    return rows + [(f"encrypted for {who}", r) for who, r in reached if r is not None]
 
 
 def _newest_entry(feed: TrustedFeed) -> str:
@@ -226,6 +233,7 @@ def write_credentials(path: Path, settings: S3Settings) -> None:
 def _sign_first_membership(home: Path, federation: str) -> None:
     """Keys of an init that failed half way are used again."""
     root, coordinator = ensure_key(home / ROOT_KEY), ensure_key(home / COORDINATOR_KEY)
+    identity = ensure_identity(home / COORDINATOR_IDENTITY)
     now = SystemClock().now()
     membership = Membership(
         federation=federation,
@@ -236,6 +244,7 @@ def _sign_first_membership(home: Path, federation: str) -> None:
         root_keys=(root.public_key_hex,),
         root_threshold=1,
         coordinator_key=coordinator.public_key_hex,
+        coordinator_recipient=identity.recipient,
         silos=(),
     )
     write_durably(home / MEMBERSHIP_NAME, seal(membership, root).envelope)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aggregator.coordinator import COORDINATOR_KEY, Coordinator
+from aggregator.coordinator import COORDINATOR_IDENTITY, COORDINATOR_KEY, Coordinator
 from aggregator.feed.reading import entry_at, own_records
 from aggregator.planning.membership_changes import (
     revoking_coordinator,
     revoking_key,
     with_coordinator_key,
+    with_coordinator_recipient,
 )
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.dsse import fingerprint
@@ -19,6 +20,7 @@ from data_contracts.protocol.records import Close, Decision, RoundPlan
 from data_contracts.protocol.records.membership import Revocation
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from flows.federation.membership_signing import Draft, Published, change_membership
+from infra.encryption.identities import rotate_identity
 from infra.signing_keys import SigningKey, create_key
 
 
@@ -46,6 +48,13 @@ def rotate_coordinator_key(c: Coordinator, root_keys: Sequence[Path] = ()) -> Pu
     """A new key for the coordinator, beside the old one, which finishes what it has begun."""
     change = with_coordinator_key(_new_key(c).public_key_hex)
     return change_membership(c, change, root_keys=root_keys)
+
+
+def rotate_coordinator_recipient(
+    c: Coordinator, root_keys: Sequence[Path] = ()
+) -> Published | Draft:
+    """A new age identity for the coordinator, its first one too; earlier ones stay in `keys/`."""
+    return change_membership(c, with_coordinator_recipient(_new_recipient(c)), root_keys=root_keys)
 
 
 def genuine_until(c: Coordinator, last_entry: int, named: tuple[str, str] | None = None) -> Genuine:
@@ -99,9 +108,14 @@ def last_entry_of(c: Coordinator, public_key: str) -> int | None:
 def revoke_coordinator_key(
     c: Coordinator, genuine: Genuine, root_keys: Sequence[Path] = ()
 ) -> Published | Draft:
-    """A new key for the coordinator; of the old one counts what is `genuine`, and nothing else."""
-    old = c.feed.refresh_as_far_as_it_is_clear().membership.record.coordinator_key
-    change = revoking_coordinator(_new_key(c).public_key_hex, genuine.of(old))
+    """A new key for the coordinator; of the old one counts what is `genuine`, and nothing else.
+
+    Whoever has the key may have the identity beside it, so that is replaced as well.
+    """
+    old = c.feed.refresh_as_far_as_it_is_clear().membership.record
+    recipient = None if old.coordinator_recipient is None else _new_recipient(c)
+    last = genuine.of(old.coordinator_key)
+    change = revoking_coordinator(_new_key(c).public_key_hex, last, recipient)
     return change_membership(c, change, after=genuine.after, root_keys=root_keys)
 
 
@@ -120,6 +134,10 @@ def _new_key(c: Coordinator) -> SigningKey:
     """Never one that lay there before: that may have been stolen with the others."""
     name = f"{COORDINATOR_KEY.stem}-{c.clock.now():%Y%m%d%H%M%S}-{secrets.token_hex(4)}"
     return create_key(c.settings.path(COORDINATOR_KEY).with_name(name + COORDINATOR_KEY.suffix))
+
+
+def _new_recipient(c: Coordinator) -> str:
+    return rotate_identity(c.settings.path(COORDINATOR_IDENTITY)).recipient
 
 
 def _decided(

@@ -13,6 +13,7 @@ trust_mode = "auditable"      # the aggregator sees each adapter; "confidential"
 [storage]
 endpoint_url = {endpoint_url}
 credentials = "keys/storage-credentials.toml" # its owner may replace it while processes run
+encryption = "age"            # whoever runs it reads no adapter; without the line, all of them
 {more_storage}{plain}allow_plain_http = true    # where the network below is encrypted
 
 [prefect]

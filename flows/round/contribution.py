@@ -30,7 +30,7 @@ from aggregator.contribution.plan import (
 from aggregator.contribution.result import Contributions, contributions_of, write_contributions
 from aggregator.contribution.values import SequenceLosses
 from aggregator.coordinator import Coordinator
-from aggregator.upkeep.disk_pruning import workspace_in_use
+from aggregator.upkeep.disk_pruning import prune_opened, workspace_in_use
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
 from data_contracts.protocol.records import RoundPlan
@@ -72,6 +72,7 @@ def contributions(
     journal = LossJournal(directory / "losses", wanted)
     with workspace_in_use(c):
         losses = measured(wanted, journal, measure, on_measured)
+    prune_opened(c, closed.feed)
     found = contributions_of(wanted, losses)
     write_contributions(c, round_number, found)
     return found

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from data_contracts.errors import StorageError
 from data_contracts.protocol.artifact import ArtifactRef
+from infra.disk.blob_files import Opener
 
 MAX_LISTED_KEYS = 100_000
 
@@ -91,7 +92,9 @@ class Bucket(Protocol):
     """What the product needs of a bucket; all methods raise StorageError on faults.
 
     A blob that is absent or is not what its reference says raises UntrustedInputError instead
-    (rules `blob.missing`, `blob.size`, `blob.digest`), because whoever wrote it has to answer.
+    (`blob.missing`, `blob.size`, `blob.digest`, `blob.unopened`), because whoever wrote it has to
+    answer. A blob is named by the reference of what lies in storage (`ArtifactRef.stored`); only
+    `download_blob` takes any, and opens what is encrypted.
     """
 
     @property
@@ -118,10 +121,13 @@ class Bucket(Protocol):
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`."""
 
-    def download_blob(self, ref: ArtifactRef, path: Path, version: str | None = None) -> str | None:
+    def download_blob(
+        self, ref: ArtifactRef, path: Path, version: str | None = None, opened: Opener | None = None
+    ) -> str | None:
         """Blob into `path` by way of a temporary file; digest and size verified, then renamed.
 
-        Returns the version that was read: all of it, of one version.
+        `opened` opens what is encrypted, on its way. Returns the version that was read: all of it,
+        of one version.
         """
 
     def verify_blob(self, ref: ArtifactRef, version: str | None) -> None:

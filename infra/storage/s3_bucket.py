@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from data_contracts.errors import StorageError
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.protocol.bucket_layout import blob_key
-from infra.disk.blob_files import checked_chunks, read_whole, receive_blob, refused_blob
+from infra.disk.blob_files import Opener, checked_chunks, read_whole, receive_blob, refused_blob
 from infra.storage.object_store import (
     MAX_LISTED_KEYS,
     BoundExceededError,
@@ -143,10 +143,12 @@ class S3Bucket:
         """See `Bucket.get_range`."""
         return b"".join(self.stream(key, start, length))
 
-    def download_blob(self, ref: ArtifactRef, path: Path, version: str | None = None) -> str | None:
+    def download_blob(
+        self, ref: ArtifactRef, path: Path, version: str | None = None, opened: Opener | None = None
+    ) -> str | None:
         """See `Bucket.download_blob`."""
-        found = self._blob_version(ref, version)
-        receive_blob(self._blob_chunks(ref, found.version), ref, path)
+        found = self._blob_version(ref.stored, version)
+        receive_blob(self._blob_chunks(ref.stored, found.version), ref, path, opened)
         return found.version
 
     def verify_blob(self, ref: ArtifactRef, version: str | None) -> None:

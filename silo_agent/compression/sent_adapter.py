@@ -97,12 +97,15 @@ class SentAdapters:
         close = self._read(submission, Close, signers.coordinator_keys)
         candidate = self._read(submission, Candidate, signers.coordinator_keys)
         admitted = close is not None and self.silo in {item.silo for item in close.admitted}
-        published = candidate is not None and candidate.adapter == plan.starting_adapter
+        # A plan may name the same adapter as another ciphertext, for other readers.
+        start = plan.starting_adapter
+        merged_into = candidate.adapter.plain if candidate is not None else None
+        published = merged_into is not None and start is not None and merged_into == start.plain
         return RoundBefore(submitted=submission.adapter.digest, merged=admitted and published)
 
     def _is_compressed(self, submission: Submission) -> bool:
         """A file that is gone counts as compressed: then its residual has to be there."""
-        path = self.outbox.adapter(submission.adapter)
+        path = self.outbox.adapter(submission.adapter.plain)
         if not path.exists():
             return True
         header, _ = read_header(path, path.stat().st_size, HEADER_LIMIT)

@@ -9,6 +9,7 @@ none when this is over. What was measured before a kill is in the loss book.
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import CoalitionLosses, ContributionRequest, Verdict
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.wire_types import decimal_from_float
-from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.personal.own_factors import OWN_FACTORS, measured_with
 from silo_agent.release.doors import TOO_LATE
 from silo_agent.release.release import DoorClosedError
@@ -90,7 +90,8 @@ def _require_answerable(silo: Silo, attempt: OwnAttempt, request: Request) -> No
 def _measured(
     silo: Silo, attempt: OwnAttempt, verdict: Verdict, batch: Sequence[CoalitionAdapter]
 ) -> tuple[Loss, ...]:
-    known, plan = GlobalAdapters(_directory(silo), silo.plans), attempt.plan.record
+    known = replace(silo.adapters, home=_directory(silo))
+    plan = attempt.plan.record
     home, with_own = silo.config.home, _directory(silo) / OWN_FACTORS
     adapters = [
         measured_with(home, plan, known.coalition(plan, part), with_own / f"{place}.safetensors")

@@ -1,7 +1,8 @@
 """Adapters of the run as they reach a silo: by digest from the plans bucket, then the gate.
 
-What was fetched once is kept under its digest. An adapter of the rule `residual` comes with its
-residual, a second adapter of the plan's `residual_layout`; both are checked before either is used.
+What was fetched once is kept under its digest, opened on its way where it is encrypted. An adapter
+of the rule `residual` comes with its residual, a second adapter of the plan's `residual_layout`;
+both are checked before either is used.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
 from data_contracts.protocol.records import Candidate, RoundPlan
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
+from infra.encryption.encrypted_files import opener
+from infra.encryption.identities import Identities
 from infra.storage.object_store import Bucket
 from silo_agent.collaborators import GlobalAdapter
 
@@ -20,10 +23,11 @@ GLOBAL_ADAPTERS = "global-adapters"
 
 @dataclass(frozen=True)
 class GlobalAdapters:
-    """The coordinator's adapters on this silo's disk."""
+    """The coordinator's adapters on this silo's disk; `identities` open what is encrypted."""
 
     home: Path
     plans: Bucket
+    identities: Identities = ()
 
     def starting(self, plan: RoundPlan) -> GlobalAdapter:
         """What the round starts from; without a path it is the base model."""
@@ -70,7 +74,7 @@ class GlobalAdapters:
 
     def _blob(self, ref: ArtifactRef) -> Path:
         path = self.kept(self.home, ref)
-        if not path.exists() or artifact_of_file(path) != ref:
+        if not path.exists() or artifact_of_file(path) != ref.plain:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.plans.download_blob(ref, path)
+            self.plans.download_blob(ref, path, opened=opener(self.identities))
         return path

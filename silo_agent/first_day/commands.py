@@ -7,6 +7,7 @@ import typer
 
 from data_contracts.protocol.dsse import fingerprint
 from infra import command_values as values
+from infra.encryption.identities import Identity, load_identity, rotate_identity
 from infra.signing_keys import SigningKey, load_key
 from infra.terminal import COMMAND_INDENT, plain_console, say
 from silo_agent.command_options import HERE, Home
@@ -52,6 +53,17 @@ Ranks = Annotated[int, typer.Option(min=1, max=MAX_RANKS, help="Training process
 PlainHttp = Annotated[
     bool, typer.Option("--allow-plain-http", help="Where the network below is encrypted.")
 ]
+ShowRecipient = Annotated[
+    bool, typer.Option("--recipient", help="The age recipient that adapters are encrypted to.")
+]
+NewRecipient = Annotated[
+    bool,
+    typer.Option(
+        "--new-recipient",
+        help="Make a new age identity, or the first one, and print its recipient; "
+        "earlier ones stay, for adapters that were encrypted to them.",
+    ),
+]
 HandOver = Annotated[
     Path,
     typer.Argument(
@@ -88,12 +100,14 @@ def init(
     _say_made(*create_home(home, new))
 
 
-def _say_made(config: SiloConfig, key: SigningKey) -> None:
+def _say_made(config: SiloConfig, key: SigningKey, identity: Identity) -> None:
     from silo_agent.first_day.next_steps import CHECKLIST_NAME, check_command
 
     say(console, f"public key   {key.public_key_hex}")
     say(console, f"fingerprint  {fingerprint(key.public_key_hex)}")
-    say(console, "Give the public key to the federation operator and compare the fingerprint.")
+    say(console, f"recipient    {identity.recipient}")
+    say(console, "Give public key and recipient to the federation operator, and compare the")
+    say(console, "fingerprint.")
     say(console, f"Next: data, contract and policy, step by step in {config.home / CHECKLIST_NAME}")
     say(console, "What is there and what is missing is said by")
     say(console, COMMAND_INDENT + check_command(config))
@@ -106,10 +120,18 @@ def _local_model(path: Path, name: str | None, licence: str) -> LocalModel:
     return LocalModel(name or path.name, licence, model_digest(path), path)
 
 
-def key(home: Home = HERE) -> None:
-    """Print the public key that the federation operator adds this silo with."""
+def key(
+    home: Home = HERE, recipient: ShowRecipient = False, new_recipient: NewRecipient = False
+) -> None:
+    """Print the public key that the federation operator adds this silo with, or the recipient."""
     config = load_config(home)
-    say(console, load_key(config.path(config.keys.signing)).public_key_hex)
+    identity = config.path(config.keys.identity)
+    if new_recipient:
+        say(console, rotate_identity(identity).recipient)
+    elif recipient:
+        say(console, load_identity(identity).recipient)
+    else:
+        say(console, load_key(config.path(config.keys.signing)).public_key_hex)
 
 
 def accept(folder: HandOver, home: Home = HERE) -> None:

@@ -15,6 +15,7 @@ from data_contracts.protocol.membership_chain import follow_membership
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.disk.durable_files import write_durably
+from infra.encryption.identities import load_identities, recipients_of
 from infra.signing_keys import load_key
 from infra.storage.config import read_credentials
 from silo_agent.config import SiloConfig
@@ -35,6 +36,7 @@ def accept_hand_over(config: SiloConfig, folder: Path) -> Membership:
     """
     offered = load_trust_anchor(folder / MEMBERSHIP)
     _require_for_us(config, offered.record)
+    _require_recipient_held(config, offered.record)
     target = config.path(config.trust.membership)
     pinned = load_trust_anchor(target) if target.exists() else None
     if pinned is not None:
@@ -88,6 +90,17 @@ def _require_for_us(config: SiloConfig, offered: Membership) -> None:
             expected=f"one of {config.federation} that names {config.silo} with the key {own}",
             found=found,
             action="send the federation operator this public key, who adds the silo with it",
+        )
+
+
+def _require_recipient_held(config: SiloConfig, offered: Membership) -> None:
+    named, path = offered.recipient_of(config.silo), config.path(config.keys.identity)
+    if named is not None and named not in recipients_of(load_identities(path)):
+        raise SiloOperatorError(
+            "membership that was handed over",
+            expected=f"a recipient of {config.silo} that {path.parent} has the identity of",
+            found=named,
+            action="send the federation operator what `silo-agent key --recipient` prints",
         )
 
 

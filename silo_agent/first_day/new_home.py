@@ -11,6 +11,7 @@ from pathlib import Path
 from data_contracts.errors import SiloOperatorError
 from infra.clock import SystemClock
 from infra.disk.durable_files import write_durably
+from infra.encryption.identities import Identity, ensure_identity
 from infra.signing_keys import SigningKey, ensure_key
 from silo_agent.config import (
     CONFIG_NAME,
@@ -39,7 +40,7 @@ class NewSilo:
     allow_plain_http: bool = False
 
 
-def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey]:
+def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey, Identity]:
     """Write everything; an init that was interrupted goes on. SiloOperatorError if there is one."""
     require_new(home)
     text = config_text(
@@ -53,7 +54,7 @@ def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey]:
     parse_config(text.encode(), home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys, data = KeysSection(), DataSection()
-    key = ensure_key(home / keys.signing)
+    key, identity = ensure_key(home / keys.signing), ensure_identity(home / keys.identity)
     (home / data.root).mkdir(exist_ok=True, mode=0o700)
     _write_new(home / keys.findings, secrets.token_bytes(32))
     _write_new(home / "policy.toml", policy_text(new.purpose, new.model).encode())
@@ -61,8 +62,8 @@ def create_home(home: Path, new: NewSilo) -> tuple[SiloConfig, SigningKey]:
     _write_new(home / data.contract, contract.encode())
     write_durably(home / CONFIG_NAME, text.encode())
     config = load_config(home)
-    _write_new(home / CHECKLIST_NAME, checklist(config, key).encode())
-    return config, key
+    _write_new(home / CHECKLIST_NAME, checklist(config, key, identity).encode())
+    return config, key, identity
 
 
 def require_new(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.protocol.dsse import fingerprint
+from infra.encryption.identities import Identity
 from infra.signing_keys import SigningKey
 from infra.terminal import command_line
 from silo_agent.config import CONFIG_NAME, SiloConfig
@@ -36,7 +37,7 @@ def hand_over_command(config: SiloConfig) -> str:
     return command_line("silo-agent", "accept", "HAND-OVER-FOLDER", "--home", config.home)
 
 
-def checklist(config: SiloConfig, key: SigningKey) -> str:
+def checklist(config: SiloConfig, key: SigningKey, identity: Identity) -> str:
     """The text of `NEXT-STEPS.md`."""
     contract = config.path(config.data.contract)
     return _CHECKLIST.format(
@@ -45,6 +46,7 @@ def checklist(config: SiloConfig, key: SigningKey) -> str:
         home=config.home,
         config=config.home / CONFIG_NAME,
         public_key=key.public_key_hex,
+        recipient=identity.recipient,
         fingerprint=fingerprint(key.public_key_hex),
         data=config.path(config.data.root) / DATA_FILE,
         contract=contract,
@@ -73,11 +75,12 @@ In this order; what is there and what is missing is said at any time by
 
           {lint}
 
-- [ ] **To the federation operator**: the contract, and this public key, whose fingerprint you
-      compare by telephone:
+- [ ] **To the federation operator**: the contract, this public key, whose fingerprint you compare
+      by telephone, and this recipient, which adapters for you are encrypted to:
 
           public key   {public_key}
           fingerprint  {fingerprint}
+          recipient    {recipient}
 
 - [ ] **From the federation operator**: a folder with `membership.json`, `storage-credentials.toml`
       and `contract.agreement.json`. This puts them to {membership}, {credentials} and {agreement}
@@ -91,7 +94,8 @@ In this order; what is there and what is missing is said at any time by
 
 - [ ] **Policy.** Read {policy}. Your own decision: `purposes`, the `[[models]]` on your disk (their
       digest is printed by `silo-agent check --model PATH`), the limits, and when all is read
-      `trust_storage_with_deltas = true` and `take_part = true`.
+      `take_part = true`. `trust_storage_with_deltas = true` is needed only where the federation
+      does not encrypt adapters: then whoever runs the storage can read them.
 - [ ] **Machine.** `device`, `ranks` and the rest of {config}.
 - [ ] **Check and run.** The first command ends with exit code 0 when a round can be run:
 

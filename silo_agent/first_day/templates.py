@@ -103,7 +103,7 @@ take_part = false # set to true when you have read the rest
 purposes = [{purposes}] # exact texts, for example ["clinical coding assistant, research"]
 # "auditable": the aggregator sees this silo's adapter; "confidential": only a sum of several
 trust_modes = ["auditable"]
-# Adapters are not yet encrypted: whoever runs the storage could read them.
+# Only where the federation does not encrypt adapters: then whoever runs the storage can read them.
 trust_storage_with_deltas = false
 # true lets every other silo read this silo's adapter alone, to measure what each contributed
 share_individual_delta = false
@@ -159,7 +159,8 @@ class LocalModel:
 def policy_text(purpose: str, model: LocalModel | None) -> str:
     """The policy as it begins: it may name a purpose and a model, and still takes part in nothing.
 
-    `take_part` and `trust_storage_with_deltas` are for a person to set, in the file.
+    `take_part` is for a person to set, in the file; so is `trust_storage_with_deltas`, where the
+    federation does not encrypt.
     """
     models = _NO_MODEL
     if model is not None:

@@ -13,6 +13,7 @@ from data_contracts.errors import SiloOperatorError
 from infra.backup.home_backup import Backup, Kept, back_up_home, files_below, kept_in
 from infra.backup.home_restore import Home, Restored, is_empty, require_home, restore_home
 from infra.backup.manifest import Manifest, Owner
+from infra.encryption.identities import identity_files
 from infra.records.kept_feed import MEMBERS_DIRECTORY, STATE_NAME, feed_files, higher_feed
 from infra.signing_keys import load_key
 from silo_agent.assembly import FEED
@@ -58,6 +59,7 @@ def kept_files(config: SiloConfig) -> Kept:
     for own in (PERSONAL, OWN_FACTORS):
         carried += [*files_below(home / own, "*.json"), *files_below(home / own)]
     secret = [signing, *sorted(signing.parent.glob(f"{signing.stem}*{signing.suffix}"))]
+    secret += identity_files(config.path(keys.identity))
     named = (keys.findings, storage.credentials, storage.ca_bundle, data.database)
     secret += [config.path(path) for path in named if path is not None]
     return kept_in(home, [*seen, *agreed, *carried, *secret])

@@ -36,7 +36,8 @@ from silo_agent.masking.kept_secrets import MASKING
 from silo_agent.personal.job import DIRECTORY as PERSONAL_WORK
 from silo_agent.personal.kept import PERSONAL
 from silo_agent.personal.own_factors import OWN_FACTORS
-from silo_agent.release.outbox import OUTBOX
+from silo_agent.release.outbox import OUTBOX, SEALED_NOTE
+from silo_agent.release.sealing import read_note
 from silo_agent.training.jobs import SILO_ONLY, WORK
 from silo_agent.training.run_files import RunFiles
 
@@ -129,11 +130,18 @@ def _checkpoints(disk: SiloDisk, run: str, kept: dict[Path, int]) -> Iterator[Pa
 
 
 def _unnamed_blobs(outbox: Path, going: set[Path]) -> list[Path]:
-    """Adapters that no submission in the outbox names; all stay where one cannot be read."""
+    """Adapters that no submission in the outbox names, made or about to be; all stay where one
+    cannot be read."""
     named: set[str] = set()
-    for path in _submissions(outbox, going):
+    for attempt in _attempts(outbox, going):
+        if (note := read_note(attempt / SEALED_NOTE)) is not None:
+            named |= {note.adapter.digest, note.adapter.stored.digest}
+        path = attempt / f"{Submission.kind}.json"
+        if not path.exists():
+            continue
         try:
-            named.add(unverified_record(path.read_bytes(), Submission).adapter.digest)
+            adapter = unverified_record(path.read_bytes(), Submission).adapter
+            named |= {adapter.digest, adapter.stored.digest}
         except (OSError, UntrustedInputError):
             return []
     blobs = (outbox / blob_key("0" * 64)).parent
@@ -141,14 +149,11 @@ def _unnamed_blobs(outbox: Path, going: set[Path]) -> list[Path]:
     return [path for path in found if path.name not in named and is_own_file(path)]
 
 
-def _submissions(outbox: Path, going: set[Path]) -> Iterator[Path]:
-    """Every submission of the outbox but for those of rounds that go: run, round, attempt, file."""
+def _attempts(outbox: Path, going: set[Path]) -> Iterator[Path]:
+    """Every attempt of the outbox but for those of rounds that go: run, round, attempt."""
     runs = own_entries(outbox / "rounds")
     rounds = (each for run in runs for each in own_entries(run) if each not in going)
-    for attempt in (each for round_ in rounds for each in own_entries(round_)):
-        path = attempt / f"{Submission.kind}.json"
-        if is_own_directory(attempt) and path.exists():
-            yield path
+    yield from (a for round_ in rounds for a in own_entries(round_) if is_own_directory(a))
 
 
 def _global_adapters(disk: SiloDisk) -> Iterator[Path]:

@@ -53,7 +53,7 @@ class Limits(TomlTable):
 
 
 class Policy(TomlTable):
-    """The policy file. `trust_storage_with_deltas` must be true: blobs are not yet encrypted.
+    """The policy file. `trust_storage_with_deltas` must be true for plans that do not encrypt.
 
     `share_individual_delta` lets the other silos read this silo's adapter by itself.
     `compliance_retention` allows plans under which nobody, for no reason, can erase what this silo

@@ -14,13 +14,16 @@ from decimal import Decimal
 
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.licences.duo import judge_duo
-from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import Membership, RoundPlan
-from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import FORMS_OF
 from data_contracts.protocol.records.plan_bounds import outside_bounds
-from data_contracts.protocol.records.training_recipe import LEAST_STEPS_TO_SHARE_A
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_questions import (
+    base_model_allowed,
+    layouts_of,
+    model_licence_allowed,
+    trainable,
+)
 from silo_agent.policy.policy_file import Policy, PolicyFile
 
 
@@ -38,8 +41,9 @@ class PlanContext:
 
     `goes_back`: the feed had come as far in the plan's run before it. `has_revealed`: this silo has
     helped to open a masked sum of the plan's round, in another attempt: the difference of two sums
-    over different silos is what one of them sent. `lacks` says in numbers why
-    this silo's machine cannot do the plan, by rule; empty where it can.
+    over different silos is what one of them sent. `lacks` says in numbers why this silo's machine
+    cannot do the plan, by rule; empty where it can. `recipients` are those that this silo has the
+    identities of.
     """
 
     silo: str
@@ -50,6 +54,7 @@ class PlanContext:
     goes_back: bool = False
     has_revealed: bool = False
     lacks: Mapping[str, str] = field(default_factory=dict)
+    recipients: frozenset[str] = frozenset()
 
 
 RESOURCES, LEAST_STEPS, RANKS = "policy.resources", "policy.least_steps", "policy.ranks"
@@ -106,7 +111,14 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.storage_trust",
         "The silo does not trust storage with readable adapters.",
-        lambda p, s, c: s.trust_storage_with_deltas or p.masking is not None,
+        lambda p, s, c: (
+            p.encryption is not None or s.trust_storage_with_deltas or p.masking is not None
+        ),
+    ),
+    (
+        "policy.recipients",
+        "The plan encrypts to others than its membership names, or to no identity of this silo.",
+        lambda p, s, c: p.encryption is None or _readable(p, c),
     ),
     (
         "policy.retention",
@@ -182,12 +194,12 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.base_model",
         "The silo does not allow the plan's base model.",
-        lambda p, s, c: _base_model_allowed(p, s),
+        lambda p, s, c: base_model_allowed(p, s),
     ),
     (
         "policy.model_licence",
         "The base model's licence does not allow the plan's use.",
-        lambda p, s, c: _model_licence_allowed(p, s),
+        lambda p, s, c: model_licence_allowed(p, s),
     ),
     (
         FAMILY_MODEL,
@@ -217,14 +229,14 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.rank",
         "The plan's adapter rank is higher than the silo allows.",
-        lambda p, s, c: all(layout.rank <= s.limits.max_rank for layout in _layouts(p, c.silo)),
+        lambda p, s, c: all(layout.rank <= s.limits.max_rank for layout in layouts_of(p, c.silo)),
     ),
     (
         "policy.adapter_bytes",
         "The plan's adapter is larger than the silo releases.",
         lambda p, s, c: all(
             adapter_bytes_limit(layout) <= s.limits.max_adapter_bytes
-            for layout in (p.exchanged_of(c.silo), *_layouts(p, c.silo)[1:])
+            for layout in (p.exchanged_of(c.silo), *layouts_of(p, c.silo)[1:])
         ),
     ),
     (
@@ -245,7 +257,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "plan.trainable",
         "The plan's recipe leads away from where it starts, or cannot leave it.",
-        lambda p, s, c: _trainable(p),
+        lambda p, s, c: trainable(p),
     ),
     (
         "plan.numbers",
@@ -259,30 +271,10 @@ def _with_numbers(rule: str, reason: str, context: PlanContext) -> str:
     return f"{reason} {context.lacks.get(rule, '')}".rstrip()
 
 
-def _trainable(plan: RoundPlan) -> bool:
-    """A negative proximal weight pushes away from the start without end; A alone cannot learn from
-    the seed, where B is zero and so is A's gradient. For the same reason one step of a silo that
-    has no B yet moves nothing of the A that it would send."""
-    stuck = plan.recipe.trained_factors == "a" and plan.starting_adapter is None
-    stuck = stuck or (plan.shares_a and plan.recipe.fewest_steps < LEAST_STEPS_TO_SHARE_A)
-    return plan.recipe.proximal_mu >= 0 and not stuck
-
-
-def _layouts(plan: RoundPlan, silo: str) -> tuple[AdapterLayout, ...]:
-    """What the silo trains, and the residual that it has to load beside it."""
-    residual = plan.residual_layout
-    return (plan.layout_of(silo),) if residual is None else (plan.layout_of(silo), residual)
-
-
-def _base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:
-    model = policy.model(plan.base_model.digest)
-    return model is not None and model.licence == plan.base_model.licence
-
-
-def _model_licence_allowed(plan: RoundPlan, policy: Policy) -> bool:
-    """Both have to accept terms that ask for it: whoever makes the plan, and this silo."""
-    model, base = policy.model(plan.base_model.digest), plan.base_model
-    if model is None:
+def _readable(plan: RoundPlan, context: PlanContext) -> bool:
+    """The coordinator of the membership, and nobody else, reads what this silo sends; and this silo
+    reads what it is sent."""
+    members, encryption = context.membership, plan.encryption
+    if encryption is None or members.coordinator_recipient != encryption.coordinator_recipient:
         return False
-    acceptances = (base.licence_acceptance, model.licence_acceptance)
-    return all(judge_model(base.licence, plan.use, who).allowed for who in acceptances)
+    return members.recipient_of(context.silo) in context.recipients

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import Parties
-from data_contracts.errors import SiloOperatorError
+from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.bucket_layout import plans_bucket
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from data_contracts.protocol.trusted_feed import TrustedFeed
+from infra.encryption.identities import Identity, load_identities, recipients_of
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey, load_key
 from infra.storage.config import read_credentials, s3_settings
@@ -42,6 +43,7 @@ class Facts:
     promises: Look[str] | None
     feed: Look[TrustedFeed] | None
     contract: Look[DataContract]
+    identities: Look[tuple[Identity, ...]] = ()
 
     @property
     def membership(self) -> Membership | None:
@@ -49,6 +51,12 @@ class Facts:
         if isinstance(self.feed, TrustedFeed):
             return self.feed.membership.record
         return self.pinned.record if isinstance(self.pinned, Verified) else None
+
+    @property
+    def recipients(self) -> frozenset[str]:
+        """Those whose identities are here and can be read."""
+        held = self.identities
+        return frozenset() if isinstance(held, ConsortiaError) else recipients_of(held)
 
     @property
     def plan(self) -> RoundPlan | None:
@@ -95,6 +103,7 @@ def look(config: SiloConfig, now: datetime, *, storage: bool) -> Facts:
         if reached and isinstance(pinned, Verified)
         else None,
         contract=tried(lambda: load_contract(config.path(config.data.contract))),
+        identities=tried(lambda: load_identities(config.path(config.keys.identity))),
     )
 
 

@@ -31,6 +31,7 @@ def papers(facts: Facts) -> list[Item]:
         _version(facts),
         _keys(facts),
         _membership(facts),
+        *_recipient(facts),
         _credential(facts),
         *_storage(facts),
         _contract(facts),
@@ -103,6 +104,23 @@ def _named(facts: Facts, membership: Membership) -> Item:
     return there(name, detail)
 
 
+def _recipient(facts: Facts) -> list[Item]:
+    """Whether what is encrypted for this silo can be read here; nothing where nobody encrypts."""
+    name, membership = "recipient", facts.membership
+    named = membership.recipient_of(facts.config.silo) if membership is not None else None
+    if membership is None or (named is None and membership.coordinator_recipient is None):
+        return []
+    if isinstance(facts.identities, ConsortiaError):
+        return [of_fault(name, facts.identities)]
+    step = "send the federation operator what `silo-agent key --recipient` prints"
+    if named is None:
+        detail = f"number {membership.number} names none: no plan encrypts to this silo"
+        return [Item(name, "warning", detail, step)]
+    if named not in facts.recipients:
+        return [wrong(name, f"no identity here is that of {named}", f"restore it, or {step}")]
+    return [there(name, named)]
+
+
 def _credential(facts: Facts) -> Item:
     storage = facts.config.storage
     path, is_file = facts.config.path(storage.credentials), storage.credential_source == "file"
@@ -158,16 +176,29 @@ def _policy(facts: Facts) -> Item:
     if policy is None:
         found = facts.policy.problem or "nothing"
         return wrong("policy", found, f"correct {path}; until then every plan is refused")
-    unset = [line for line, is_set in _decisions(policy) if not is_set]
+    unset = [line for line, is_set in _decisions(policy, _may_encrypt(facts)) if not is_set]
     if unset:
         return wrong("policy", f"without {' and '.join(unset)}", f"read {path}, then set that")
     return there("policy", f"takes part, {path}")
 
 
-def _decisions(policy: Policy) -> list[tuple[str, bool]]:
+def _may_encrypt(facts: Facts) -> bool:
+    """Whether the membership has what plans need that encrypt adapters."""
+    membership = facts.membership
+    if membership is None or membership.coordinator_recipient is None:
+        return False
+    return membership.recipient_of(facts.config.silo) is not None
+
+
+def _decisions(policy: Policy, may_encrypt: bool) -> list[tuple[str, bool]]:
     return [
         ("take_part = true", policy.take_part),
-        ("trust_storage_with_deltas = true", policy.trust_storage_with_deltas),
+        (
+            "trust_storage_with_deltas = true",
+            policy.trust_storage_with_deltas
+            or may_encrypt
+            or policy.trust_modes == ("confidential",),
+        ),
     ]
 
 
@@ -212,6 +243,7 @@ def _plan(facts: Facts) -> list[Item]:
         contract=terms if signed else None,
         now=facts.now,
         lacks=lacks(plan, facts.policy, facts.config),
+        recipients=facts.recipients,
     )
     refusal, name = judge_plan(plan, facts.policy, context), f"round {plan.round}"
     if refusal is None:

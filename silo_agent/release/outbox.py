@@ -44,6 +44,9 @@ RoundRecordT = TypeVar("RoundRecordT", bound=RoundRecord)
 OUTBOX = "outbox"
 """Directory of the silo's home for everything that leaves."""
 
+SEALED_NOTE = "submission.sealed"
+"""Beside an attempt's submission, where its adapter is encrypted."""
+
 RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
     Acceptance,
     Refusal,
@@ -174,8 +177,12 @@ class Outbox:
         made = (unverified_record(path.read_bytes(), RevealedShares) for path in found)
         return any(record.plan_digest != other_than for record in made)
 
+    def sealed_note(self, round_id: RoundId) -> Path:
+        """Where it is kept what an attempt's submission says of an encrypted adapter."""
+        return self._path(round_id, Submission.kind).with_name(SEALED_NOTE)
+
     def adapter(self, ref: ArtifactRef) -> Path:
-        """Where an adapter that was released is kept, if it still is."""
+        """Where an adapter that was released is kept, or its ciphertext, if it still is."""
         return self.directory / blob_key(ref.digest)
 
     def _path_of(self, record: RoundRecord) -> Path:

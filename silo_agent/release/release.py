@@ -2,9 +2,9 @@
 
 Guaranteed for everything that leaves: the kill switch was off, its door was open by what was in
 force at that moment, the contract's egress was applied, the record was signed by the silo's key,
-and the bytes were first written to the local outbox and synced, blob before record. A retry sends
-those very bytes, if their door is still open. Nothing else in this package holds the inbox for
-writing.
+and the bytes were first written to the local outbox and synced, blob before record, encrypted where
+the plan asks for it. A retry sends those very bytes, if their door is still open. Nothing else in
+this package holds the inbox for writing.
 """
 
 import logging
@@ -46,6 +46,7 @@ from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import NO_CONTRACT, Grounds, objection
 from silo_agent.release.egress import leaving, leaving_memory
 from silo_agent.release.outbox import RELEASED_TYPES, Outbox, Released
+from silo_agent.release.sealing import Sealing
 
 log = logging.getLogger("silo-agent")
 
@@ -91,9 +92,14 @@ class Release:
         self._clock = clock
         self._is_stopped = is_stopped
 
-    def about(self, plan: Verified[RoundPlan], parties: Parties) -> "PlanRelease":
-        """The way out for what is said about one plan, on the contract that `parties` sign."""
-        return PlanRelease(self, plan, parties)
+    def about(
+        self, plan: Verified[RoundPlan], parties: Parties, coordinator_recipient: str | None = None
+    ) -> "PlanRelease":
+        """The way out for what is said about one plan, on the contract that `parties` sign.
+
+        `coordinator_recipient` is that of the plan's membership, for a plan that encrypts.
+        """
+        return PlanRelease(self, plan, parties, Sealing(plan, parties.silo, coordinator_recipient))
 
     def read_back(self, silo: str, keys: Collection[str]) -> list[SiloRecord]:
         """What this silo has signed with any of `keys` in its newest rounds, as its inbox has it.
@@ -118,7 +124,8 @@ class Release:
         self._require_running(record.kind)
         self._require_first(verified)
         if isinstance(record, Submission):
-            self._inbox.put_blob(self.outbox.adapter(record.adapter), record.adapter)
+            stored = record.adapter.stored
+            self._inbox.put_blob(self.outbox.adapter(stored), stored)
         write_record(self._inbox, _slot(record), verified)
         self.outbox.confirm(verified)
 
@@ -150,6 +157,7 @@ class PlanRelease:
     release: Release
     plan: Verified[RoundPlan]
     parties: Parties
+    sealing: Sealing
 
     def require_open(self, kind: type[SiloRecord]) -> ContractTerms:
         """The contract in force, if what is in force lets this kind out; raises DoorClosedError."""
@@ -180,9 +188,7 @@ class PlanRelease:
         may_leave = self._may_leave(record)
         kept = outbox.read(attempt_of_record(record), type(record))
         if kept is None:
-            if isinstance(may_leave, Submission):
-                self._keep_adapter(may_leave.adapter, adapter)
-            kept = outbox.signed(may_leave)
+            kept = outbox.signed(self._with_adapter(may_leave, adapter))
             outbox.keep(kept)
         self.release._send(kept)
         return kept
@@ -236,6 +242,13 @@ class PlanRelease:
                 found="none",
                 action="run the data gate again; nothing was sent",
             )
+
+    def _with_adapter(self, record: SiloRecordT, adapter: Path | None) -> SiloRecordT:
+        """The record once all that it names is in the outbox, as it will lie in storage."""
+        if not isinstance(record, Submission):
+            return record
+        self._keep_adapter(record.adapter, adapter)
+        return record.model_copy(update=self.sealing.told(record, self.release.outbox))
 
     def _keep_adapter(self, ref: ArtifactRef, adapter: Path | None) -> None:
         if adapter is None or self.release.digests.artifact(adapter) != ref:

@@ -6,6 +6,7 @@ from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.dsse import to_base64
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import Acceptance, Refusal, RoundPlan
+from infra.encryption.identities import recipients_of
 from silo_agent.policy.rules import PlanContext, PolicyRefusal, judge_plan
 from silo_agent.release.doors import not_shared
 from silo_agent.silo import Silo
@@ -29,6 +30,7 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
             plan.record.run, plan.record.round, other_than=plan.digest
         ),
         lacks=lacks(plan.record, policy, silo.config),
+        recipients=recipients_of(silo.identities),
     )
     refusal = judge_plan(plan.record, policy, context)
     if refusal is not None:

@@ -10,7 +10,6 @@ from data_contracts.protocol.records.evaluation import RightShares
 from data_contracts.protocol.records.model_family import LossWords
 from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.collaborators import EvaluatedAdapters, HeldoutLosses, Right
-from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.personal.own_factors import begun_with, measured_with
 from silo_agent.release.doors import EVALUATION_FAILED, refusal_for
 from silo_agent.release.outbox import Released
@@ -29,7 +28,7 @@ def evaluate(
     """Measure base model, starting adapter and candidate, and release the losses."""
     attempt.out.require_open(Evaluation)
     plan, home = attempt.plan.record, silo.config.home
-    known = GlobalAdapters(home, silo.plans)
+    known = silo.adapters
     adapters = EvaluatedAdapters(
         begun_with(home, plan, known.starting(plan)),
         measured_with(home, plan, known.candidate(plan, candidate.record)),

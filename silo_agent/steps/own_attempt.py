@@ -51,7 +51,8 @@ class OwnAttempt:
 
 def own_attempt(silo: Silo, feed: FeedView, plan: Verified[RoundPlan]) -> OwnAttempt:
     """What the silo has done about a plan so far; UntrustedInputError for a foreign outbox."""
-    out = silo.release.about(plan, feed.parties(silo.name))
+    recipient = feed.membership_of(plan).coordinator_recipient
+    out = silo.release.about(plan, feed.parties(silo.name), recipient)
     return OwnAttempt(
         plan=plan,
         feed=feed,

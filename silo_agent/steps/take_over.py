@@ -7,7 +7,6 @@ it is idle. A silo that was away then gets the A with the next plan, which start
 import logging
 
 from silo_agent.federation.coordinator_view import read_coordinator
-from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.personal.own_factors import OwnFactors
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import OwnAttempt
@@ -29,8 +28,7 @@ def take_over(silo: Silo, attempt: OwnAttempt) -> None:
     silo.personal.decided.add(attempt.plan.digest)
     if coordinator.decision.record.outcome != "published":
         return
-    known = GlobalAdapters(silo.config.home, silo.plans)
-    shared = known.candidate(plan, coordinator.candidate.record).path
+    shared = silo.adapters.candidate(plan, coordinator.candidate.record).path
     if shared is not None:
         factors.keep_shared(plan.round, shared)
         log.info(

@@ -11,7 +11,6 @@ from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.config import TrainingSection
 from silo_agent.federation.coordinator_view import CoordinatorView
-from silo_agent.federation.global_adapters import GlobalAdapters
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
@@ -37,7 +36,7 @@ def train(
         return Step.WAITING
     attempt.out.require_open(Submission)
     place = None if plan.masking is None else own_place(silo, attempt, coordinator)
-    home, shared = silo.config.home, GlobalAdapters(silo.config.home, silo.plans).starting(plan)
+    home, shared = silo.config.home, silo.adapters.starting(plan)
     tell_begun(home, plan, shared)
     starting = begun_with(home, plan, shared)
     try:

@@ -610,11 +610,11 @@ class TestWhatIsReadBack:
     def test_an_adapter_by_its_own_version_wherever_the_close_lists_it(
         self, federation: SimulatedFederation
     ) -> None:
-        close = closed(federation, submitted(federation))
-        c = federation.coordinator()
+        plan = submitted(federation)
+        close, c = closed(federation, plan), federation.coordinator()
         for order in (close.held, close.held[::-1]):
             shutil.rmtree(c.workspace)
-            paths = spool_admitted(c, close.model_copy(update={"held": order}))
+            paths = spool_admitted(c, plan.record, close.model_copy(update={"held": order}))
             assert [path.stem for path in paths] == [a.adapter.digest for a in close.admitted]
 
     @pytest.mark.parametrize("kind", ["acceptance", "verdict", "submission"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from botocore.exceptions import ClientError
@@ -30,9 +31,14 @@ pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 
 def made(
-    storage: RunningStorage, tmp_path: Path, model: Path, ledger: LedgerSection
+    storage: RunningStorage,
+    tmp_path: Path,
+    model: Path,
+    ledger: LedgerSection,
+    encryption: Literal["age"] | None = None,
 ) -> StoredFederation:
-    federation = StoredFederation(tmp_path / "federation", model, ledger=ledger)
+    home = tmp_path / "federation"
+    federation = StoredFederation(home, model, ledger=ledger, encryption=encryption)
     federation.use(storage)
     for silo in SILOS:
         federation.add_silo(silo)
@@ -87,7 +93,8 @@ def in_inbox(federation: StoredFederation, silo: str, kind: str) -> tuple[S3Buck
 def test_a_round_rests_on_the_versions_that_were_judged(
     object_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:
-    federation = made(object_storage, tmp_path, tiny_model, LedgerSection())
+    """With encrypted adapters: what is judged, locked and fetched again is the ciphertext."""
+    federation = made(object_storage, tmp_path, tiny_model, LedgerSection(), "age")
     plan = submitted(federation)
     own, adapter_key, judged = in_inbox(federation, "silo-a", LOCAL_ADAPTER)
     gone, verdict_key, removed = in_inbox(federation, "silo-b", "verdict")

@@ -13,6 +13,7 @@ from aggregator.planning.inputs import PlanInputs
 from aggregator.planning.starting_point import StartingPoint
 from aggregator.settings.federation import (
     BaseModelSection,
+    EncryptedStorageSection,
     FederationSettings,
     PrefectSection,
     RecipeSection,
@@ -31,7 +32,6 @@ from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.training_recipe import trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
-from infra.storage.config import StorageSection
 from tests.aggregator.federation_samples import (
     COHORT,
     START,
@@ -64,7 +64,7 @@ def settings(**changes: Any) -> FederationSettings:
         "federation": "oncology",
         "run": "run-one",
         "purpose": "testing",
-        "storage": StorageSection(endpoint_url="http://127.0.0.1:1"),
+        "storage": EncryptedStorageSection(endpoint_url="http://127.0.0.1:1"),
         "prefect": PrefectSection(api_url="http://127.0.0.1:1/api"),
         "base_model": BaseModelSection(name="tiny", licence="Apache-2.0", path=Path("model")),
         "recipe": RecipeSection(

@@ -13,15 +13,19 @@ from pydantic import ValidationError
 from aggregator.attempt import RECORD_FIELDS, Attempt, SiloRecords
 from aggregator.audit.claim import Claim
 from aggregator.audit.report_audit import audit, holds
+from aggregator.publishing.model_card import card_records, render_card
 from aggregator.report.bundle import Bundle, bundle_of
 from aggregator.report.compliance_page.page import RENDERER
+from aggregator.report.limits import ENCRYPTED, READABLE
 from aggregator.report.round_report import build_report
+from data_contracts.protocol.artifact import ArtifactRef, StoredBytes
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import earlier_after
+from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Close, Decision, Evaluation, Membership, RoundReport
 from data_contracts.protocol.records.membership import Revocation
 from data_contracts.protocol.records.merge_spec import MergeSpec
-from data_contracts.protocol.records.plan_terms import Retention
+from data_contracts.protocol.records.plan_terms import AdapterEncryption, Retention
 from data_contracts.protocol.records.round_report import InheritedLicence, PageRef
 from tests.aggregator.federation_samples import (
     COHORT,
@@ -36,6 +40,8 @@ from tests.aggregator.federation_samples import (
 )
 
 FED = federation()
+ROUND_RECIPIENT = "age1nat7cejv8tka8a3tuy0gnxl4e6vgdjxjwhkv3qurtg3muynhaf8qxymw3e"
+OWN_RECIPIENT = "age19ajldxcml5enzu3agdpycjrh6942lus6vc5qkmwrg995pjry7eaqe68wvx"
 
 
 def clean_evidence(fed: Federation = FED) -> Attempt:
@@ -148,6 +154,7 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         "retention": Retention(mode="compliance", days=1),
         "error_interval": Decimal("0.001"),
         "step": Decimal("1.5"),
+        "adapter_encryption": "age",
         "page": PageRef(renderer=RENDERER, digest=digest("another page")),
         "base_model": honest.base_model.model_copy(update={"name": "another"}),
     }
@@ -157,6 +164,62 @@ def test_every_field_of_the_report_is_computed_again(field: str) -> None:
         return
     forged = seal(honest.model_copy(update={field: value}), key("coordinator"))
     assert not holds(audit(Bundle(forged.envelope, BUNDLE.evidence), FED.membership))
+
+
+def test_encrypted_adapters_are_audited_without_a_key_and_told(tmp_path: Path) -> None:
+    fed = federation(
+        encryption=AdapterEncryption(
+            round_recipient=ROUND_RECIPIENT, coordinator_recipient=OWN_RECIPIENT
+        ),
+        starting_adapter=_encrypted("start"),
+    )
+
+    def silo(name: str, **changes: Any) -> SiloRecords:
+        fields = {"adapter": _encrypted(name), "sealed_key": "c2VhbGVk"}
+        verdict = fed.verdict(name)
+        return fed.silo(name, submission=fed.submission(name, verdict, **fields | changes))
+
+    attempt = fed.finished([silo(name) for name in COHORT])
+    assert attempt.close is not None
+    held = {ref.digest for ref in attempt.close.record.held if ref.kind == "adapter"}
+    assert held == {_encrypted(name).stored.digest for name in COHORT}
+    bundle = fed.bundle(attempt)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(b"adapter of candidate")
+    assert holds(audit(bundle, fed.membership, path))
+    text = fed.page_text(attempt)
+    assert "in storage adapters are encrypted (age), and whoever runs it reads none" in text
+    assert ENCRYPTED in text and READABLE not in text
+    plain_text = FED.page_text(CLEAN)
+    assert "and whoever runs the storage, can see each" in plain_text and READABLE in plain_text
+    card = render_card(card_records(bundle), None).decode()
+    assert "| age files, which whoever ran the storage could not read |" in card
+    # Nobody gets in with a blob that lies there otherwise than the plan says.
+    for changes in ({"sealed_key": None}, {"adapter": adapter_ref("bank-a")}):
+        others = [silo(name) for name in COHORT if name != "bank-a"]
+        left_out = fed.finished([silo("bank-a", **changes), *others])
+        assert left_out.close is not None
+        (rejected,) = left_out.close.record.rejected
+        assert (rejected.silo, rejected.rule) == ("bank-a", "adapter.not_encrypted")
+        assert holds(audit(fed.bundle(left_out), fed.membership))
+    sent = FED.submission("bank-a", FED.verdict("bank-a"), adapter=_encrypted("bank-a"))
+    close = FED.close([FED.silo("bank-a", submission=sent), *map(FED.silo, COHORT[1:])])
+    assert [item.rule for item in close.record.rejected] == ["adapter.encrypted"]
+
+
+def test_what_a_plan_starts_from_is_stored_as_it_says() -> None:
+    encryption = AdapterEncryption(
+        round_recipient=ROUND_RECIPIENT, coordinator_recipient=OWN_RECIPIENT
+    )
+    for changes in ({"encryption": encryption}, {"starting_adapter": _encrypted("start")}):
+        with pytest.raises(ValidationError, match="encrypted where its encryption says so"):
+            federation(**changes)
+    assert b"encryption" not in canonical_bytes(FED.plan.record)
+
+
+def _encrypted(name: str) -> ArtifactRef:
+    stored = StoredBytes(digest=digest(f"ciphertext of {name}"), size=300)
+    return adapter_ref(name).model_copy(update={"ciphertext": stored})
 
 
 def _licensed_as(expression: str) -> InheritedLicence:

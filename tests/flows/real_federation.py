@@ -23,6 +23,7 @@ from flows.federation.admin import FederationTerms, Joining, add_silo, init_fede
 from flows.federation.contract_signing import sign_on_both_sides
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
+from infra.encryption.identities import load_identity
 from infra.processes.local_processes import LocalProcess, start_process
 from infra.signing_keys import load_key
 from infra.stack.attached_storage import remember_storage
@@ -92,7 +93,7 @@ version = 1
 take_part = true
 purposes = ["{purpose}"]
 trust_modes = ["auditable"]
-trust_storage_with_deltas = true
+trust_storage_with_deltas = false
 [limits]
 max_local_steps = 1000
 max_sequences_per_step = 8
@@ -218,7 +219,9 @@ class RealFederation:
         contract = home / "contract.yaml"
         contract.write_text(CONTRACT.format(silo=silo, purpose=PURPOSE))
         key = load_key(home / "keys" / "signing-key.pem").public_key_hex
-        hand_over, _ = add_silo(self.home, Joining(silo, key, contract), self.storage)
+        recipient = load_identity(home / "keys" / "identity.txt").recipient
+        joining = Joining(silo, key, contract, recipient=recipient)
+        hand_over, _ = add_silo(self.home, joining, self.storage)
         credentials = (hand_over / "storage-credentials.toml").read_bytes()
         write_durably(home / "keys" / "storage-credentials.toml", credentials)
         write_durably(home / "membership.json", (hand_over / "membership.json").read_bytes())

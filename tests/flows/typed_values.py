@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra import command_values as values
+from infra.encryption.identities import new_identity
 from infra.signing_keys import create_key
 from silo_agent.first_day.commands import device_name
 from tests.data_contracts.dataset.contract_samples import CONTRACT
@@ -74,6 +75,12 @@ MISTAKES: dict[Parser | type, tuple[str, ...]] = {
     values.hub_id: (*HOSTILE, TRAVERSAL, "no-organisation", "a/b/c", "/b", "a/", "a b/c", ".a/b"),
     values.model_licence: (*HOSTILE, "Apache 2.0", "Apache2.0", "none", 'MIT"', "x" * 81),
     values.public_key: (*NOT_HEX, "00" * 32, "ff" * 32, "02" + "00" * 31),
+    values.recipient: (
+        *NOT_HEX,
+        "age1" + "q" * 58,
+        f"age1{'q' * 52}5cu47z",
+        "AGE-SECRET-KEY-1" + "Q" * 58,
+    ),
     values.key_or_fingerprint: NOT_HEX,
     values.digest: NOT_HEX,
     values.endpoint_url: NO_ADDRESS,
@@ -113,6 +120,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[Parser | type, str]:
         values.hub_id: "organisation/model",
         values.model_licence: "Apache-2.0",
         values.public_key: key,
+        values.recipient: new_identity().recipient,
         values.endpoint_url: "http://127.0.0.1:9",
         values.directory: str(place / "nothing-there"),
         values.existing_directory: str(place),

@@ -14,6 +14,7 @@ from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from infra.disk.durable_files import write_durably
+from infra.encryption.identities import load_identity, new_identity, rotate_identity
 from infra.signing_keys import create_key
 from silo_agent.config import load_config
 from silo_agent.first_day.hand_over import accept_hand_over
@@ -112,3 +113,20 @@ def test_an_agreement_in_force_is_kept_and_a_lost_one_is_taken(silo: ReadySilo) 
     write_durably(folder / "contract.agreement.json", whole)
     accept_hand_over(load_config(silo.home), folder)
     assert agreement.read_bytes() == whole
+
+
+def test_a_recipient_that_this_silo_has_no_identity_of_is_refused(silo: ReadySilo) -> None:
+    config, before = load_config(silo.home), everything(silo)
+    pinned = load_trust_anchor(silo.home / "membership.json").record
+
+    def naming(recipient: str) -> Path:
+        silos = tuple(m.model_copy(update={"recipient": recipient}) for m in pinned.silos)
+        return handed(silo, next_version(silo, silos=silos), silo.root)
+
+    with pytest.raises(SiloOperatorError, match="silo-agent key --recipient"):
+        accept_hand_over(config, naming(new_identity().recipient))
+    assert everything(silo) == before
+    path = config.path(config.keys.identity)
+    first = load_identity(path).recipient
+    rotate_identity(path)
+    assert accept_hand_over(config, naming(first)).recipient_of(config.silo) == first

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import SiloOperatorError
+from data_contracts.protocol.records import Membership
 from infra.disk.model_files import model_digest
+from infra.encryption.identities import load_identity, new_identity
 from infra.signing_keys import create_key
-from silo_agent.readiness.checklist import refusals
+from silo_agent.readiness.checklist import Item, refusals
 from tests.printed_commands import printed_commands, require_pasteable
 from tests.silo_agent.ready_silo import NOW, PURPOSE, ReadySilo
 
@@ -217,6 +219,33 @@ def test_a_membership_of_others_is_not_taken(silo: ReadySilo, tmp_path: Path) ->
     with pytest.raises(SiloOperatorError, match="other root keys"):
         silo.be_handed_over(silo.membership())
     assert (silo.home / "membership.json").read_bytes() == before
+
+
+def test_what_is_encrypted_for_this_silo_can_be_read_here(silo: ReadySilo) -> None:
+    assert "recipient" not in silo.items()
+    named = {"coordinator_recipient": new_identity().recipient}
+
+    def members(recipient: str | None) -> Membership:
+        plain = silo.membership()
+        silos = tuple(m.model_copy(update={"recipient": recipient}) for m in plain.silos)
+        return plain.model_copy(update={**named, "silos": silos})
+
+    def looked() -> Item:
+        return silo.items()["recipient"]
+
+    path = silo.home / "keys" / "identity.txt"
+    (silo.home / "membership.json").unlink()
+    silo.be_handed_over(members(None))
+    assert looked().state == "warning" and "key --recipient" in looked().next_step
+    silo.edit("policy.toml", "with_deltas = true", "with_deltas = false")
+    assert "trust_storage_with_deltas" in silo.items()["policy"].detail
+    (silo.home / "membership.json").unlink()
+    silo.be_handed_over(members(load_identity(path).recipient))
+    assert looked().state == "there" and silo.items()["policy"].state == "there"
+    path.chmod(0o644)
+    assert looked().state == "wrong" and "chmod 600" in looked().next_step
+    path.unlink()
+    assert looked().state == "wrong" and "no identity here" in looked().detail
 
 
 def test_what_was_handed_over_is_private(silo: ReadySilo) -> None:

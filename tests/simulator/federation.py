@@ -9,15 +9,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from aggregator.coordinator import CONTRACTS_DIRECTORY, FEED_DIRECTORY, Coordinator
+from aggregator.coordinator import (
+    CONTRACTS_DIRECTORY,
+    COORDINATOR_IDENTITY,
+    FEED_DIRECTORY,
+    Coordinator,
+)
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.federated_round import advance, open_round
 from aggregator.settings.federation import (
     BaseModelSection,
     CopiesSection,
+    EncryptedStorageSection,
     FederationSettings,
     LedgerSection,
     PrefectSection,
@@ -43,10 +49,10 @@ from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.trusted_feed import FeedPosition
 from infra.disk.durable_files import write_durably
 from infra.disk.model_files import model_digest
+from infra.encryption.identities import ensure_identity, load_identities
 from infra.records.feed_reader import FeedReader
 from infra.records.record_store import write_record
 from infra.signing_keys import SigningKey, create_key
-from infra.storage.config import StorageSection
 from tests.simulator.contract import PURPOSE, SimulatedContract, file_contract
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.memory_bucket import InMemoryBucket
@@ -100,6 +106,7 @@ class SimulatedFederation:
     masking: MaskingSection | None = None
     steps: int = 2
     least_steps: int | None = None
+    encryption: Literal["age"] | None = None
 
     def __post_init__(self) -> None:
         self.root = create_key(self.directory / "keys" / "root.pem")
@@ -176,16 +183,24 @@ class SimulatedFederation:
                 root_keys=(self.root.public_key_hex,),
                 root_threshold=1,
                 coordinator_key=self.key.public_key_hex,
-                silos=tuple(
-                    Member(silo=silo.name, public_key=silo.key.public_key_hex)
-                    for silo in self.silos.values()
-                ),
+                coordinator_recipient=self.recipient(self.settings.path(COORDINATOR_IDENTITY)),
+                silos=tuple(self.member(silo) for silo in self.silos),
             ),
             self.root,
         )
         write_record(self.plans, membership_slot(1), membership)
         self.membership = membership
         self.memberships = [membership]
+
+    def member(self, silo: str) -> Member:
+        """As a membership names a silo now."""
+        own = self.silos[silo]
+        recipient = self.recipient(own.identity)
+        return Member(silo=silo, public_key=own.key.public_key_hex, recipient=recipient)
+
+    def recipient(self, path: Path) -> str | None:
+        """Of the identity in `path`, made where there is none; None in a federation without."""
+        return None if self.encryption is None else ensure_identity(path).recipient
 
     def change(self, **fields: Any) -> Verified[Membership]:
         """Sign and store the next membership, which begins after the newest entry of the feed."""
@@ -225,7 +240,7 @@ class SimulatedFederation:
         )
         self.silos[silo].key = new
         members = tuple(
-            Member(silo=m.silo, public_key=new.public_key_hex) if m.silo == silo else m
+            m.model_copy(update={"public_key": new.public_key_hex}) if m.silo == silo else m
             for m in current.record.silos
         )
         self.change(silos=members, **fields)
@@ -242,6 +257,7 @@ class SimulatedFederation:
             ledger=self.bucket(ledger_bucket(FEDERATION)),
             inbox=self.inbox,
             clock=self.clock,
+            identities=load_identities(self.settings.path(COORDINATOR_IDENTITY)),
         )
 
     def look(self, plan: Verified[RoundPlan]) -> Look:
@@ -290,7 +306,9 @@ class SimulatedFederation:
             federation=FEDERATION,
             run=RUN,
             purpose=PURPOSE,
-            storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
+            storage=EncryptedStorageSection(
+                endpoint_url="http://127.0.0.1:1", encryption=self.encryption
+            ),
             prefect=PrefectSection(api_url="http://127.0.0.1:1/api"),
             base_model=BaseModelSection(name="tiny", licence=LICENCE, path=self.model_dir),
             recipe=RecipeSection(

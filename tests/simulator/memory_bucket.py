@@ -16,7 +16,7 @@ from typing import Any
 from data_contracts.errors import StorageError
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
 from data_contracts.protocol.bucket_layout import blob_key
-from infra.disk.blob_files import checked_chunks, read_parts, receive_blob, refused_blob
+from infra.disk.blob_files import Opener, checked_chunks, read_parts, receive_blob, refused_blob
 from infra.storage.bucket_contents import StoredVersion
 from infra.storage.object_store import (
     MAX_LISTED_KEYS,
@@ -217,11 +217,13 @@ class InMemoryBucket:
             )
         return data[start : start + length]
 
-    def download_blob(self, ref: ArtifactRef, path: Path, version: str | None = None) -> str | None:
+    def download_blob(
+        self, ref: ArtifactRef, path: Path, version: str | None = None, opened: Opener | None = None
+    ) -> str | None:
         """See `Bucket.download_blob`."""
-        self._enter("download_blob", blob_key(ref.digest))
-        newest, data = self._blob(ref, version)
-        receive_blob(_chunks(data), ref, path)
+        self._enter("download_blob", blob_key(ref.stored.digest))
+        newest, data = self._blob(ref.stored, version)
+        receive_blob(_chunks(data), ref, path, opened)
         return newest
 
     def verify_blob(self, ref: ArtifactRef, version: str | None) -> None:

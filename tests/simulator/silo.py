@@ -24,6 +24,7 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership, RoundPlan, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from infra.disk.durable_files import write_durably
+from infra.encryption.identities import load_identities
 from infra.records.feed_reader import FeedReader
 from infra.signing_keys import SigningKey
 from infra.storage.config import StorageSection
@@ -393,7 +394,13 @@ class SimulatedSilo:
             trainer=self._trainer(),
             clock=self.clock,
             is_stopped=switch.is_on,
+            identities=load_identities(self.identity),
         )
+
+    @property
+    def identity(self) -> Path:
+        """The file of this silo's age identity."""
+        return self.home / "keys" / "identity.txt"
 
     def act(self, federation: str, pinned: Verified[Membership]) -> Step | None:
         """One step of a freshly started agent: nothing it needs may live in memory only."""

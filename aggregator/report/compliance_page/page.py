@@ -106,7 +106,9 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
             leaves=[name for name, _ in LEAVES] + ["adapter"],
             file_name=f"{report_stem(report)}.html",
             unchecked=UNCHECKED,
-            not_covered=not_covered(report.trust_mode),
+            not_covered=not_covered(
+                report.trust_mode, is_encrypted=report.adapter_encryption is not None
+            ),
             merges=MERGES,
             bundle_element_id=BUNDLE_ELEMENT_ID,
         )

@@ -59,7 +59,8 @@ class Close(RoundRecord):
     """Every silo of the cohort is in exactly one of the four lists.
 
     `held` is all that was judged, as the ledger keeps it: every record that was read, and the
-    adapters of the admitted. `alike`: the copies among what would have counted; None without any.
+    adapters of the admitted, by the bytes that lie in storage. `alike`: the copies among what would
+    have counted; None without any.
     """
 
     kind: ClassVar[str] = "close"
@@ -82,7 +83,7 @@ class Close(RoundRecord):
     @model_validator(mode="after")
     def _holds_what_it_rests_on(self) -> "Close":
         held = {(ref.silo, ref.digest) for ref in self.held}
-        named = {(a.silo, a.adapter.digest) for a in self.admitted}
+        named = {(a.silo, a.adapter.stored.digest) for a in self.admitted}
         named |= {(a.silo, a.submission_digest) for a in self.admitted}
         named |= {(a.silo, a.verdict_digest) for a in self.admitted}
         named |= {(r.silo, r.record_digest) for r in self.refused}

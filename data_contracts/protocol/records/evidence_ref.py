@@ -7,7 +7,8 @@ LOCAL_ADAPTER = "adapter"
 
 
 class EvidenceRef(Part):
-    """A record by its envelope's digest, or a blob by its own; the coordinator's has no `silo`.
+    """A record by its envelope's digest, or a blob by that of what lies in storage (of an encrypted
+    one the ciphertext's); the coordinator's has no `silo`.
 
     `version` is the version in the silo's inbox that the coordinator has locked. None where a
     storage has no versions, and a copy lies in the ledger bucket; and for the coordinator's own.

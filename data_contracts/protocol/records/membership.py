@@ -21,6 +21,7 @@ from data_contracts.protocol.wire_types import (
     InstitutionName,
     Part,
     PublicKeyHex,
+    Recipient,
     RoundNumber,
     SiloId,
 )
@@ -34,7 +35,8 @@ class Member(Part):
     """A silo and the Ed25519 public key that its records must be signed with.
 
     It takes part in rounds `first_round` to `last_round`, both included; None is no end. `name` is
-    the institution's, for people who read a report.
+    the institution's, for people who read a report. `recipient` is what adapters for this silo are
+    encrypted to, where the federation encrypts them.
     """
 
     silo: SiloId
@@ -42,6 +44,7 @@ class Member(Part):
     first_round: RoundNumber = 1
     last_round: RoundNumber | None = None
     name: InstitutionName | None = None
+    recipient: Annotated[Recipient | None, Field(exclude_if=lambda value: value is None)] = None
 
     def takes_part(self, round_number: int) -> bool:
         """Whether a plan of this round may name the silo."""
@@ -76,7 +79,9 @@ class Membership(Record):
     """One version of the federation's members and root keys.
 
     It governs the feed after the entry `after_feed_number` (0: from its beginning), whose digest it
-    names. `retired_root_keys` were root keys of the version before and sign this one last.
+    names. `coordinator_recipient` is what adapters for the coordinator are encrypted to, where the
+    federation encrypts them. `retired_root_keys` were root keys of the version before and sign this
+    one last.
     `earlier` are the versions before this one, newest first, and `revoked` all keys that this or an
     earlier one revoked, oldest first: who holds one version knows what became of the others.
     """
@@ -84,6 +89,7 @@ class Membership(Record):
     kind: ClassVar[str] = "membership"
     max_payload_bytes: ClassVar[int] = 1024 * 1024
     max_signatures: ClassVar[int] = 2 * MAX_ROOT_KEYS
+    added_fields: ClassVar[tuple[str, ...]] = ("coordinator_recipient",)
 
     number: Annotated[int, Field(ge=1, le=999_999)]
     previous_digest: Digest | None
@@ -93,6 +99,7 @@ class Membership(Record):
     root_threshold: Annotated[int, Field(ge=1, le=MAX_ROOT_KEYS)]
     retired_root_keys: Annotated[tuple[PublicKeyHex, ...], Field(max_length=MAX_ROOT_KEYS)] = ()
     coordinator_key: PublicKeyHex
+    coordinator_recipient: Recipient | None = None
     silos: tuple[Member, ...]
     after_feed_number: Count = 0
     after_feed_digest: Digest | None = None
@@ -109,6 +116,10 @@ class Membership(Record):
         keys = [member.public_key for member in self.silos] + [self.coordinator_key]
         if len(set(names)) != len(names) or len(set(keys)) != len(keys):
             raise ValueError("silos and keys must be distinct")
+        given = [m.recipient for m in self.silos] + [self.coordinator_recipient]
+        recipients = [recipient for recipient in given if recipient is not None]
+        if len(set(recipients)) != len(recipients):
+            raise ValueError("recipients must be distinct")
         called = [self.name_of(name) for name in names]
         if len({name.casefold() for name in called}) != len(called):
             raise ValueError("names of institutions must be distinct")
@@ -161,6 +172,10 @@ class Membership(Record):
     def key_of(self, silo: str) -> str | None:
         """Public key of `silo`, or None when it is not a member."""
         return next((m.public_key for m in self.silos if m.silo == silo), None)
+
+    def recipient_of(self, silo: str) -> str | None:
+        """What adapters for `silo` are encrypted to; None where the membership names nothing."""
+        return next((m.recipient for m in self.silos if m.silo == silo), None)
 
     def name_of(self, silo: str) -> str:
         """What people call the institution: its name, or the id of the silo."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_contracts.protocol.wire_types import DecimalString, Digest, Line, Part, SiloId
+from data_contracts.protocol.wire_types import DecimalString, Digest, Line, Part, Recipient, SiloId
 
 
 class PublicationRule(Part):
@@ -28,6 +28,19 @@ class Retention(Part):
 
     mode: Literal["governance", "compliance"] = "governance"
     days: Annotated[int, Field(ge=1, le=36_500)] = 365
+
+
+class AdapterEncryption(Part):
+    """Adapters lie in storage as age files (https://age-encryption.org/v1).
+
+    A silo encrypts its own so that it takes two to open it: the identity of this attempt alone
+    (`round_recipient`), and the coordinator's, as the plan's membership names it. The coordinator
+    encrypts its own to the cohort and itself.
+    """
+
+    method: Literal["age"] = "age"
+    round_recipient: Recipient
+    coordinator_recipient: Recipient
 
 
 class ContractPin(Part):

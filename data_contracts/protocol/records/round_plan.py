@@ -19,6 +19,7 @@ from data_contracts.protocol.records.merge_spec import (
 )
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.plan_terms import (
+    AdapterEncryption,
     ContractPin,
     CountedCopy,
     PublicationRule,
@@ -85,6 +86,7 @@ class RoundPlan(Record):
     `counted_copies`: what a person decided about silos whose changes are the same.
     `task`: what is learned where that is not what a causal model does with text.
     `masking`: in confidential mode, how the sum of silos' changes is had without any one of them.
+    `encryption`: how adapters lie in storage; None: readable by whoever runs it.
     """
 
     kind: ClassVar[str] = "round-plan"
@@ -95,6 +97,7 @@ class RoundPlan(Record):
         "counted_copies",
         "task",
         "masking",
+        "encryption",
     )
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
@@ -136,6 +139,7 @@ class RoundPlan(Record):
     counted_copies: (
         Annotated[tuple[CountedCopy, ...], Field(min_length=1, max_length=MAX_COHORT)] | None
     ) = None
+    encryption: AdapterEncryption | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RoundPlan":
@@ -150,6 +154,14 @@ class RoundPlan(Record):
             raise ValueError("counted_copies must name silos of the cohort, each at most once")
         if not self.issued_at < self.submit_by < self.evaluate_by <= self.expires_at:
             raise ValueError("expected issued_at < submit_by < evaluate_by <= expires_at")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_from_what_can_be_read(self) -> "RoundPlan":
+        begun = (self.starting_adapter, self.starting_residual)
+        refs = [ref for ref in (*begun, self.earlier_adapter, self.server_state) if ref is not None]
+        if any((ref.ciphertext is None) is not (self.encryption is None) for ref in refs):
+            raise ValueError("what a plan starts from is encrypted where its encryption says so")
         return self
 
     @model_validator(mode="after")

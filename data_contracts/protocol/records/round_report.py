@@ -92,12 +92,13 @@ class RoundReport(RoundRecord):
     """Compliance report of one attempt. `page` is the page that its signer made of it.
 
     `merge` is the plan's; `discarded_energy`, `error`, `error_interval` and `step` are the
-    candidate's, see `candidate.ModuleExactness` and `candidate.Candidate`.
+    candidate's, see `candidate.ModuleExactness` and `candidate.Candidate`. `adapter_encryption`:
+    how adapters lay in storage, see `plan_terms.AdapterEncryption`; None: readable there.
     """
 
     kind: ClassVar[str] = "round-report"
     table_fields: ClassVar[tuple[str, ...]] = ("silos", "evidence")
-    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval")
+    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval", "adapter_encryption")
 
     outcome: Literal["published", "held", "aborted"]
     rule: RuleId
@@ -115,6 +116,7 @@ class RoundReport(RoundRecord):
     error: DecimalString | None = None
     error_interval: DecimalString | None = None
     step: DecimalString | None = None
+    adapter_encryption: Literal["age"] | None = None
     silos: tuple[SiloSummary, ...]
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=8000)]
     page: PageRef | None = None

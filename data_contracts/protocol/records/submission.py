@@ -4,7 +4,13 @@ from typing import ClassVar, Literal
 
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.round_record import SiloRecord
-from data_contracts.protocol.wire_types import Count, DecimalString, Digest, PositiveCount
+from data_contracts.protocol.wire_types import (
+    Count,
+    DecimalString,
+    Digest,
+    PositiveCount,
+    SealedText,
+)
 
 QuantisedWeights = Literal["8-bit", "4-bit"]
 
@@ -16,11 +22,12 @@ class Submission(SiloRecord):
     so, from its `least_steps` on. Nobody but the silo can tell whether it did them.
     `base_weights` says that the silo held the frozen base model quantised while it trained; None:
     in full. The adapter is of the same form either way. `book_digest`: in confidential mode
-    `adapter` is a masked file, under pads between the silos of this share book.
+    `adapter` is a masked file, under pads between the silos of this share book. `sealed_key` is
+    what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`.
     """
 
     kind: ClassVar[str] = "submission"
-    added_fields: ClassVar[tuple[str, ...]] = ("base_weights", "book_digest")
+    added_fields: ClassVar[tuple[str, ...]] = ("base_weights", "book_digest", "sealed_key")
 
     verdict_digest: Digest
     adapter: ArtifactRef
@@ -31,3 +38,4 @@ class Submission(SiloRecord):
     training_seconds: Count
     base_weights: QuantisedWeights | None = None
     book_digest: Digest | None = None
+    sealed_key: SealedText | None = None

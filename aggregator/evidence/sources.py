@@ -1,0 +1,37 @@
+"""An attempt's adapters as sources of tensors: what it starts from, and what silos submitted."""
+
+from pathlib import Path
+
+from aggregator.coordinator import Coordinator
+from aggregator.evidence.spool import spool
+from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.block_quantisation import SCHEMES
+from data_contracts.adapters.quantised_format import open_quantised
+from data_contracts.adapters.remembered_start import RememberedStart
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.protocol.records import RoundPlan
+from infra.processes.worker_threads import default_workers
+
+
+def starting_source(c: Coordinator, plan: RoundPlan) -> AdapterSource:
+    """The adapter that silos of the plan start from, in the run's layout."""
+    if plan.starting_adapter is None:
+        return InitialAdapter(plan.exchanged)
+    return open_adapter(spool(c, c.plans, plan.starting_adapter), plan.exchanged)
+
+
+def remembered(starting: AdapterSource) -> RememberedStart:
+    """For the adapters of all silos, each of which is held against what it started from."""
+    return RememberedStart(starting, default_workers() + 1)
+
+
+def local_adapter(plan: RoundPlan, silo: str, path: Path, starting: AdapterSource) -> AdapterSource:
+    """A submitted file in the layout that the plan gives its silo, decoded module by module.
+
+    `starting` is what the plan's silos start from. Raises UntrustedInputError when the header of
+    the file does not pass the gate.
+    """
+    layout = plan.exchanged_of(silo)
+    if plan.compression == "none":
+        return open_adapter(path, layout)
+    return open_quantised(path, layout, SCHEMES[plan.compression], starting)
