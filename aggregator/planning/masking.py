@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from aggregator.planning.feasibility import impossible
-from aggregator.settings.federation import FederationSettings
+from aggregator.settings.federation import FederationSettings, RoundSection
 from aggregator.settings.masking import MaskingSection
 from data_contracts.protocol.records.masking_terms import (
     LEAST_MASKED_SILOS,
@@ -11,6 +11,9 @@ from data_contracts.protocol.records.masking_terms import (
     least_threshold,
     masking_fault,
 )
+
+KEY_SHARE, SEALING_SHARE = 0.25, 0.125
+"""Of the time to submit, where nothing is set: for the check of the data and keys, for shares."""
 
 
 def masking_terms(settings: FederationSettings, silos: int, now: datetime) -> MaskingTerms | None:
@@ -42,13 +45,16 @@ def masking_terms(settings: FederationSettings, silos: int, now: datetime) -> Ma
             "trust_mode to auditable; docs/privacy.md says what each mode can do",
         )
     _require_plain(settings)
-    return _terms(section, threshold, settings.round.submit_minutes, now)
+    return _terms(section, threshold, settings.round, now)
 
 
 def _terms(
-    section: MaskingSection, threshold: int, submit_minutes: float, now: datetime
+    section: MaskingSection, threshold: int, round_: RoundSection, now: datetime
 ) -> MaskingTerms:
-    shares_after = section.key_minutes + section.share_minutes
+    submit_minutes = round_.submit_minutes
+    key_minutes = section.key_minutes or submit_minutes * KEY_SHARE
+    shares_after = key_minutes + (section.share_minutes or submit_minutes * SEALING_SHARE)
+    reveal_minutes = section.reveal_minutes or round_.evaluate_minutes
     if shares_after >= submit_minutes:
         raise impossible(
             "round.submit_minutes above masking.key_minutes and masking.share_minutes together, "
@@ -56,9 +62,9 @@ def _terms(
             f"{submit_minutes:g} and {shares_after:g}",
             "raise round.submit_minutes, or lower the two",
         )
-    keys_by = now + timedelta(minutes=section.key_minutes)
+    keys_by = now + timedelta(minutes=key_minutes)
     shares_by = now + timedelta(minutes=shares_after)
-    reveal_by = now + timedelta(minutes=submit_minutes + section.reveal_minutes)
+    reveal_by = now + timedelta(minutes=submit_minutes + reveal_minutes)
     return MaskingTerms(
         threshold=threshold,
         keys_by=keys_by.replace(microsecond=0),

@@ -17,13 +17,14 @@ class MaskingSection(TomlTable):
     """See `data_contracts.protocol.records.masking_terms.MaskingTerms`.
 
     `threshold` None: the fewest that are allowed, more than two thirds of the cohort, or the quorum
-    of `[round]` where that is more. `key_minutes` are from the plan, `share_minutes` from there on,
-    `reveal_minutes` from the deadline for submissions on.
+    of `[round]` where that is more. `key_minutes` are from the plan, and the check of the data is
+    among them; None: a quarter of `round.submit_minutes`. `share_minutes` follow; None: an eighth.
+    `reveal_minutes` are from the deadline for submissions on; None: `round.evaluate_minutes`.
     """
 
     threshold: Annotated[int, Field(ge=2, le=MOST_MASKED_SILOS)] | None = None
-    key_minutes: Minutes = 60
-    share_minutes: Minutes = 60
-    reveal_minutes: Minutes = 60
+    key_minutes: Minutes | None = None
+    share_minutes: Minutes | None = None
+    reveal_minutes: Minutes | None = None
     largest_change: Annotated[Positive, Field(le=1_000_000)] = Decimal("1")
     clip_norm: Annotated[Positive, Field(le=1_000_000)] | None = None

@@ -35,7 +35,7 @@ class Confidential(RealFederation):
         text = settings.read_text()
         text = re.sub(r"(?m)^(rule|compression) = .*\n(\s+#.*\n)*", "", text)
         text = text.replace('trust_mode = "auditable"', 'trust_mode = "confidential"')
-        text = text.replace("[publication]", "[masking]\nkey_minutes = 5\n\n[publication]", 1)
+        text = text.replace("[publication]", "[masking]\nthreshold = 3\n\n[publication]", 1)
         settings.write_text(text)
         for silo in SILOS:
             policy = self.silo_home(silo) / "policy.toml"
