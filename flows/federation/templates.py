@@ -70,7 +70,7 @@ compression = "int8"          # or int4, "none": of the silos' adapters, with er
 
 # [masking]                   # with trust_mode = "confidential"
 # threshold = 4               # silos that a sum needs; otherwise more than two thirds of them
-# key_minutes = 15            # of submit_minutes for the check of data and keys; otherwise a quarter
+# key_minutes = 15            # for the check of data, and keys; otherwise a quarter of the time
 # share_minutes = 7.5         # after them for sealed shares, otherwise an eighth; then silos train
 # reveal_minutes = 30         # after submit_minutes; otherwise evaluate_minutes
 # largest_change = "1"        # of an entry of an adapter; what is larger is cut

@@ -1,6 +1,7 @@
 """Rounds in confidential mode: real agents, the coordinator's steps, masks, drop-outs and lies."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,11 +42,12 @@ def masked(
     make: MakeFederation,
     rule: MergeRule = "average",
     silos: dict[str, Behaviour] = FIVE,
+    **more: Any,
 ) -> SimulatedFederation:
     section = MaskingSection(
         key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=LARGEST
     )
-    fields = {"masking": section, "merge": MergeSection(rule=rule)}
+    fields = {"masking": section, "merge": MergeSection(rule=rule), **more}
     return make(fields, **silos)
 
 
@@ -112,6 +114,26 @@ def test_two_rounds_of_every_linear_rule(make_federation: MakeFederation, rule: 
         attempt = attempt_in(federation, plan)
         assert attempt.candidate is not None, [s.faults for s in federation.silos.values()]
         assert attempt.candidate.record.error is None
+
+
+def test_masked_files_are_encrypted_as_adapters_are(make_federation: MakeFederation) -> None:
+    federation = masked(make_federation, silos=FOUR, encryption="age")
+    for number in (1, 2):
+        plan = federation.open(number)
+        federation.play(plan)
+        attempt = attempt_in(federation, plan)
+        assert attempt.decision is not None, [s.faults for s in federation.silos.values()]
+        assert attempt.decision.record.outcome == "published"
+        for own in attempt.cohort():
+            assert own.submission is not None
+            assert own.submission.record.adapter.ciphertext is not None
+            assert own.submission.record.sealed_key is not None
+    stored = [data for b in federation.storage.values() for data in b.objects.values()]
+    assert not any(b"CSMASK" in data for data in stored)
+    c = federation.coordinator()
+    bundle = read_bundle(c.reports / "run-1-round-0002.json")
+    claims = audit(bundle, federation.pinned)
+    assert [claim for claim in claims if claim.outcome == "fail"] == []
 
 
 def secret_files(federation: SimulatedFederation) -> list[Path]:
