@@ -32,8 +32,8 @@ def readers_of(plan: RoundPlan, membership: Membership) -> Readers:
 
 def coordinator_alone(plan: RoundPlan) -> frozenset[str]:
     """Readers of what no silo needs, where the plan encrypts."""
-    encryption = plan.encryption
-    return frozenset() if encryption is None else frozenset({encryption.coordinator_recipient})
+    found = plan.encryption
+    return frozenset() if found is None else frozenset({found.coordinator_recipient})
 
 
 def store(c: Coordinator, path: Path, ref: ArtifactRef, readers: Readers) -> ArtifactRef:

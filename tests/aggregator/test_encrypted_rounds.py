@@ -407,8 +407,9 @@ class TestGate:
         encryption = plan.record.encryption
         assert encryption is not None
         of_round, of_coordinator = encryption.round_recipient, encryption.coordinator_recipient
-        mine = {"silo": "silo-b", "plan_digest": plan.digest}
-        unusable = SealedKey.model_construct(**mine, identity="AGE-SECRET-KEY-1" + "Q" * 58)
+        unusable = SealedKey(
+            silo="silo-b", plan_digest=plan.digest, identity="AGE-SECRET-KEY-1" + "Q" * 58
+        )
         elsewhere = SealedKey(silo="silo-b", plan_digest="0" * 64, identity=new_identity().secret)
         for inner, rule in (
             (b"{}", "blob.sealed_key"),

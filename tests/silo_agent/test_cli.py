@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.protocol.dsse import fingerprint
+from infra.encryption.identities import load_identities, load_identity
 from infra.signing_keys import create_key, load_key
 from silo_agent.config import load_config
 from silo_agent.policy.policy_file import read_policy
@@ -61,6 +62,19 @@ def test_a_new_silo_has_private_keys_and_refuses_everything(home: Path) -> None:
     assert (home / "keys" / "findings.key").stat().st_mode & 0o077 == 0
     assert load_config(home).silo == "north"
     assert read_policy(home / "policy.toml").policy is None, "the template names no purpose yet"
+
+
+def test_the_recipient_is_printed_and_replaced(home: Path) -> None:
+    path = home / "keys" / "identity.txt"
+    before = load_identity(path).recipient
+    assert path.stat().st_mode & 0o077 == 0
+    assert before in (home / "NEXT-STEPS.md").read_text()
+    assert silo_agent("key", "--recipient", "--home", str(home)).stdout.strip() == before
+    new = silo_agent("key", "--new-recipient", "--home", str(home)).stdout.strip()
+    assert new == load_identity(path).recipient != before
+    assert {each.recipient for each in load_identities(path)} == {before, new}
+    key = load_key(home / "keys" / "signing-key.pem").public_key_hex
+    assert silo_agent("key", "--home", str(home)).stdout.strip() == key
 
 
 def test_init_does_not_overwrite(home: Path) -> None:
