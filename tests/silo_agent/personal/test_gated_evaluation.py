@@ -61,8 +61,13 @@ def evaluation(job: TrainingJob, *adapters: EvaluatedAdapter, **sets: Path) -> E
 
 
 def losses(job: EvaluationJob) -> Callable[[str, str], float]:
+    """By the names of an adapter and a held-out set."""
     result = evaluate(job, ProgressWriter(None))
-    return lambda adapter, heldout="home": result.loss(adapter, heldout).nats
+
+    def of(adapter: str, heldout: str) -> float:
+        return result.loss(adapter, heldout).nats
+
+    return of
 
 
 @pytest.fixture
