@@ -15,7 +15,7 @@ from data_contracts.errors import SiloOperatorError
 from infra import command_values as values
 from infra.clock import SystemClock
 from infra.storage.probe import require_promises
-from infra.terminal import command_line, plain_console, run_command_line, say
+from infra.terminal import plain_console, run_command_line, say
 from silo_agent.assembly import assemble_silo, own_inbox
 from silo_agent.command_options import HERE, Home
 from silo_agent.config import SiloConfig, load_config
@@ -28,6 +28,7 @@ from silo_agent.home.commands import home_app
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.metrics.chosen import require_metrics
 from silo_agent.personal.commands import export
+from silo_agent.personalise_command import personalise
 from silo_agent.readiness.base_model import judged_model
 from silo_agent.readiness.checklist import refusals
 from silo_agent.readiness.display import show_items
@@ -43,7 +44,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = plain_console()
 log = logging.getLogger("silo-agent")
 
-for elsewhere in (init, key, accept, plan, export):
+for elsewhere in (init, key, accept, plan, personalise, export):
     app.command()(elsewhere)
 
 STOP_WAIT_SECONDS = 60
@@ -116,7 +117,7 @@ def run(
     config = load_config(home)
     if clear_stop:
         KillSwitch(config.home).turn_off()
-    _require_switch_off(config)
+    KillSwitch(config.home).require_off()
     require_metrics(config.metrics, with_port=running_agent(config.home) is None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     silo = assemble_silo(home)
@@ -125,17 +126,6 @@ def run(
         require_promises(found)
     log.info("agent of %s in %s: waiting for plans; Ctrl-C ends it", config.silo, config.federation)
     run_agent(silo, once=once)
-
-
-def _require_switch_off(config: SiloConfig) -> None:
-    if KillSwitch(config.home).is_on():
-        clear = command_line("silo-agent", "run", "--clear-stop", "--home", config.home)
-        raise SiloOperatorError(
-            "kill switch",
-            expected="off",
-            found=f"{config.home}/STOP",
-            action=f"run `{clear}` when the silo may take part again",
-        )
 
 
 def _log_handler() -> logging.Handler:

@@ -63,14 +63,28 @@ class EvaluatedAdapters:
     candidate: GlobalAdapter
 
 
+@dataclass(frozen=True)
+class PersonalWork:
+    """The training of a personal adapter beside or from `starting`, on the records that the data
+    gate's `findings` (a digest) allow.
+
+    `make` makes its job of that of the round, and of the moment by which the last step has to be
+    over; all of it, measuring included, is done in `seconds`.
+    """
+
+    starting: GlobalAdapter
+    findings: str
+    seconds: int
+    make: Callable[[TrainingJob, datetime], TrainingJob]
+
+
 class Trainer(Protocol):
     """What the agent needs of training; the real one starts DeepSpeed ranks in a child.
 
-    The agent has fetched and checked every adapter that it hands in. `train_personal` does what
-    `make` makes of the round's own job and of the moment by which the last step has to be over.
-    `measure` gives one loss for each adapter, in their order. What stays in memory between two
-    calls is given back by `give_back_idle`, which the agent calls often, when it was long enough or
-    is needed elsewhere, and by `close` in any case.
+    The agent has fetched and checked every adapter that it hands in. `measure` gives one loss for
+    each adapter, in their order. What stays in memory between two calls is given back by
+    `give_back_idle`, which the agent calls often, when it was long enough or is needed elsewhere,
+    and by `close` in any case.
     """
 
     def train(
@@ -84,9 +98,7 @@ class Trainer(Protocol):
     def train_personal(
         self,
         plan: RoundPlan,
-        verdict: Verdict,
-        starting: GlobalAdapter,
-        make: Callable[[TrainingJob, datetime], TrainingJob],
+        work: PersonalWork,
         report: StatusReporter,
     ) -> TrainingResult: ...
 

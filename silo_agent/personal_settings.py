@@ -18,7 +18,8 @@ class PersonalSection(TomlTable):
     """Off where nothing is said; then nothing of it costs anything.
 
     `pull` is called `lambda` in the file: of `ditto` alone. `share_loss`: the held-out loss of the
-    personal adapter is told with the other losses, where the contract lets losses out.
+    personal adapter is told with the other losses, where the contract lets losses out. Without
+    `every_round` one is made only when somebody asks for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -26,6 +27,7 @@ class PersonalSection(TomlTable):
     method: Literal["off", "dual", "ditto"] = "off"
     pull: Annotated[Decimal, Field(alias="lambda", gt=0, le=MAX_PULL)] = Decimal("0.01")
     share_loss: bool = True
+    every_round: bool = True
 
     @property
     def is_on(self) -> bool:

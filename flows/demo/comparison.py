@@ -1,10 +1,11 @@
-"""What federation is worth: silo-only adapters on everybody's data, which only a demo can measure.
+"""What federation is worth: silo-only and personal adapters on everybody's data, which only a demo
+can measure.
 
 In a real federation no institution's adapter or held-out text reaches another, so nobody could
 fill this table. Here one machine plays all three, and its driver may look.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +17,8 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, RoundReport
 from flows.demo.federation import HELDOUT_SEQUENCES
 from flows.demo.layout import DemoPaths
+from flows.demo.personal import own_adapter
+from silo_agent.personal.kept import PersonalAdapter
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet
 from silo_agent.training.processes.launch import run_evaluation
 from silo_agent.training.results import Progress
@@ -23,11 +26,13 @@ from silo_agent.training.results import Progress
 
 @dataclass(frozen=True)
 class Comparison:
-    """Held-out losses in nats per answer token; `silo_only[trained][evaluated]` by silo."""
+    """Held-out losses in nats per answer token; `silo_only[trained][evaluated]` by silo, as is
+    `personal`: of the published adapter with the personal one beside it, by its gate."""
 
     base: dict[str, float]
     published: dict[str, float]
     silo_only: dict[str, dict[str, float]]
+    personal: dict[str, dict[str, float]]
 
     @property
     def base_mean(self) -> float:
@@ -45,6 +50,16 @@ class Comparison:
         return _mean(_mean(row.values()) for row in self.silo_only.values())
 
     @property
+    def at_home(self) -> dict[str, float]:
+        """With each silo's own personal adapter."""
+        return {silo: losses[silo] for silo, losses in self.personal.items()}
+
+    @property
+    def at_home_mean(self) -> float:
+        """Mean over the silos, each with its own personal adapter."""
+        return _mean(self.at_home.values())
+
+    @property
     def federation_pays(self) -> bool:
         """Whether the global adapter beats the base model and the silo-only adapters' mean."""
         return self.published_mean < min(self.base_mean, self.silo_only_mean)
@@ -53,18 +68,24 @@ class Comparison:
 def compare(
     c: Coordinator, paths: DemoPaths, model_dir: Path, on_progress: Callable[[Progress], None]
 ) -> Comparison:
-    """Base and global losses as the silos signed them; the silo-only table measured here."""
-    plan, report = _last_report(c, paths)
+    """Base and global losses as the silos signed them; the other rows measured here.
+
+    Raises FederationOperatorError where a personal adapter is missing.
+    """
+    plan, report = last_report(c, paths)
     losses = {silo.silo: silo.losses for silo in report.record.silos if silo.losses is not None}
     silos = sorted(losses)
+    alone = [
+        EvaluatedAdapter(name=f"only {silo}", path=_silo_only(paths, plan.record, silo))
+        for silo in silos
+    ]
+    own = {silo: own_adapter(paths, plan.record, silo) for silo in silos}
     result = run_evaluation(
         EvaluationJob(
             model_dir=model_dir,
             layout=plan.record.layout,
-            adapters=tuple(
-                EvaluatedAdapter(name=silo, path=_silo_only(paths, plan.record, silo))
-                for silo in silos
-            ),
+            residual_layout=plan.record.layout,
+            adapters=(*alone, *through_gates(own)),
             heldout=tuple(
                 HeldoutSet(name=silo, records=paths.silo(silo) / "work/splits/heldout.jsonl")
                 for silo in silos
@@ -76,16 +97,38 @@ def compare(
         ),
         on_progress=on_progress,
     )
+
+    def measured(prefix: str) -> dict[str, dict[str, float]]:
+        return {
+            one: {seen: result.loss(f"{prefix} {one}", seen).nats for seen in silos}
+            for one in silos
+        }
+
     return Comparison(
         base={silo: float(entry.base) for silo, entry in losses.items()},
         published={silo: float(entry.candidate) for silo, entry in losses.items()},
-        silo_only={
-            trained: {seen: result.loss(trained, seen).nats for seen in silos} for trained in silos
-        },
+        silo_only=measured("only"),
+        personal=measured("own"),
     )
 
 
-def _last_report(
+def through_gates(own: Mapping[str, PersonalAdapter]) -> Iterator[EvaluatedAdapter]:
+    """Personal adapters of silos, each beside what it was trained beside and by its gate.
+
+    What is the same beside several is named by one file, so that it is measured once.
+    """
+    beside = {kept.facts.beside_digest: kept.beside for kept in own.values()}
+    for silo, kept in own.items():
+        yield EvaluatedAdapter(
+            name=f"own {silo}",
+            path=kept.trained,
+            residual=beside[kept.facts.beside_digest],
+            layout=kept.facts.layout,
+            gate=kept.facts.measures.gate,
+        )
+
+
+def last_report(
     c: Coordinator, paths: DemoPaths
 ) -> tuple[Verified[RoundPlan], Verified[RoundReport]]:
     """The newest plan and its report, which every silo has measured."""

@@ -1,8 +1,8 @@
 """`make demo`: the main job on one machine, every part real.
 
 In order: texts and base model, storage and Prefect, federation and silos, agents, the Prefect
-deployment, two rounds, the comparison. Each step finds what an earlier, interrupted demo left and
-goes on from there. Whatever happens, every process it started is stopped, unless it is to be kept.
+deployment, two rounds, personal adapters, the comparison. Each step goes on from what an
+interrupted demo left. Whatever happens, every process is stopped, unless it is to be kept.
 """
 
 import os
@@ -22,11 +22,12 @@ from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.feed.reading import next_round, read_federation
 from data_contracts.errors import FederationOperatorError, StorageError
 from flows.demo.base_model import prepare_base_model
-from flows.demo.comparison import Comparison, compare
+from flows.demo.comparison import Comparison, compare, last_report
 from flows.demo.federation import set_up_federation
 from flows.demo.institutions import INSTITUTIONS
 from flows.demo.layout import DemoPaths, clear_finished, demo_ports, only_demo
 from flows.demo.packages import ALL_WHEELS
+from flows.demo.personal import STEPS, make_own_adapter
 from flows.demo.summary import print_summary
 from flows.deployment.prefect_settings import use_prefect_of
 from flows.round.watch import describe_silo, render_round, view_round
@@ -65,16 +66,26 @@ def run_demo(state: Path, *, keep: bool, console: Console) -> None:
         agents = _start_agents(paths, console, keep=keep)
         runner = _start_runner(paths, prefect, console, keep=keep)
         _run_rounds(c, [runner, *agents], console)
-        try:
+        _make_own_adapters(c, paths, agents, console)
+        if keep:
+            _start_agents(paths, console, keep=keep)
+        with _decided(paths):
             comparison = _compare(c, paths, model_dir, console)
             print_summary(c, comparison, console, seconds=time.monotonic() - started)
             _require_gain(comparison)
-        except FederationOperatorError:
-            paths.complete.touch()  # What was decided stays so: the next demo has to start over.
-            raise
         paths.complete.touch()
         if keep:
             _print_how_to_stop(paths, prefect, auth, console)
+
+
+@contextmanager
+def _decided(paths: DemoPaths) -> Iterator[None]:
+    """What was decided stays so: after a fault in it the next demo has to start over."""
+    try:
+        yield
+    except FederationOperatorError:
+        paths.complete.touch()
+        raise
 
 
 @contextmanager
@@ -138,6 +149,19 @@ def _start_agents(paths: DemoPaths, console: Console, *, keep: bool) -> list[Loc
                 start_process(f"agent-{silo}", command, paths.stack, env=_plain_env(), keep=keep)
             )
     return agents
+
+
+def _make_own_adapters(
+    c: Coordinator, paths: DemoPaths, agents: list[LocalProcess], console: Console
+) -> None:
+    """After the last round, so that they are beside the adapter that it published."""
+    with _decided(paths):
+        plan = last_report(c, paths)[0].record
+    with demo_step(console, f"personal adapters beside the published one, {STEPS} steps each"):
+        for agent in agents:
+            agent.stop()
+        for silo in INSTITUTIONS:
+            make_own_adapter(paths, plan, silo, _plain_env())
 
 
 def _start_runner(
@@ -213,7 +237,7 @@ def _shown(console: Console) -> Iterator[_Shown]:
 
 
 def _compare(c: Coordinator, paths: DemoPaths, model_dir: Path, console: Console) -> Comparison:
-    with console.status("comparing silo-only adapters on every silo's data") as status:
+    with console.status("comparing all adapters on every silo's data") as status:
 
         def show(progress: Progress) -> None:
             left = f", {progress.eta_seconds:.0f} s left" if progress.eta_seconds else ""

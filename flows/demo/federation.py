@@ -38,6 +38,10 @@ SILO_SETTINGS = """
 [agent]
 poll_seconds = 2
 status_seconds = 2
+
+[personal]
+method = "dual"
+every_round = false
 """
 
 POLICY = """\

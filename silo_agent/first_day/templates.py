@@ -54,6 +54,7 @@ silo_only_baseline = true  # also train an adapter that never leaves, for compar
 # method = "dual"          # beside the federation's; "ditto": pulled towards it; "off"
 # lambda = 0.01            # of "ditto": how hard it is pulled
 # share_loss = true        # its held-out loss leaves with the others, if the contract lets them
+# every_round = true       # false: only when `silo-agent personalise` is run
 
 # [training.nodes]         # ranks on machines that all see this directory; docs/many-nodes.md
 # launcher = "hosts"       # or "slurm", "kubernetes"

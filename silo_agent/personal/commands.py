@@ -26,10 +26,9 @@ def export(personal: Folder, home: Home = HERE) -> None:
     run. Nothing is sent anywhere.
 
     In a run with the rule shared_a that is the A of all with this silo's own B."""
-    from silo_agent.personal.export import export_own, export_personal
-    from silo_agent.personal.kept import newest_of_all
-    from silo_agent.personal.own_factors import newest_own
-    from silo_agent.personal.told import losses_words
+    from silo_agent.personal.export import export_own, export_personal, newest_exported
+    from silo_agent.personal.own_factors import OwnAdapter
+    from silo_agent.personal.told import losses_words, made_for_words, own_words
 
     config = load_config(home)
     into = personal.expanduser().absolute()
@@ -40,28 +39,24 @@ def export(personal: Folder, home: Home = HERE) -> None:
             found=f"{into}",
             action="name another folder",
         )
-    adapter, own = newest_of_all(config.home), newest_own(config.home)
-    if own is not None and adapter is not None:
-        own, adapter = (
-            (own, None) if own.facts.issued_at >= adapter.facts.issued_at else (None, adapter)
-        )
-    if adapter is None and own is None:
+    adapter = newest_exported(config.home)
+    if adapter is None:
         raise SiloOperatorError(
             "personal adapter",
             expected="one that a round of this silo has made",
             found="none yet",
             action='set method = "dual" or "ditto" under [personal] in silo-agent.toml and take '
-            "part in a round; one is made after each submission. In a run with the rule shared_a "
-            "take part in a round that is published, and have the agent look once after that",
+            "part in a round; one is made after each submission, or by `silo-agent personalise`. "
+            "In a run with the rule shared_a take part in a round that is published, and have the "
+            "agent look once after that",
         )
     try:
-        if own is not None:
-            export_own(own, into)
-            words = f"round {own.round} of {own.facts.run}: the A of all with this silo's own B"
-        elif adapter is not None:
+        if isinstance(adapter, OwnAdapter):
+            export_own(adapter, into)
+            words = own_words(adapter)
+        else:
             export_personal(adapter, into)
-            facts = adapter.facts
-            words = f"round {facts.round} of {facts.run}: {losses_words(facts)}"
+            words = f"{made_for_words(adapter.facts)}: {losses_words(adapter.facts)}"
     except OSError as error:
         raise SiloOperatorError(
             "export of the personal adapter",

@@ -29,8 +29,8 @@ from data_contracts.protocol.records.model_family import ModelFamily
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 from silo_agent.personal.joined import JoinedAdapter
-from silo_agent.personal.kept import PersonalAdapter
-from silo_agent.personal.own_factors import OwnAdapter
+from silo_agent.personal.kept import PersonalAdapter, newest_of_all
+from silo_agent.personal.own_factors import OwnAdapter, newest_own
 from silo_agent.personal.readme import own_readme, readme
 from silo_agent.training.adapter_file import write_adapter
 
@@ -39,6 +39,15 @@ WHAT_THE_GATE_TAKES = (
     "a prompt where the cosine of its last hidden state (last layer, last token; with the adapter "
     "in global/, or the base model alone where there is none) with `centre` is at least `threshold`"
 )
+
+
+def newest_exported(home: Path) -> PersonalAdapter | OwnAdapter | None:
+    """What is exported where nothing else is said: of a personal adapter and of A of all with this
+    silo's own B the one of the later plan."""
+    adapter, own = newest_of_all(home), newest_own(home)
+    if adapter is None or own is None:
+        return adapter or own
+    return own if own.facts.issued_at >= adapter.facts.issued_at else adapter
 
 
 def export_personal(adapter: PersonalAdapter, into: Path) -> None:

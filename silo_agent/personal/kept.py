@@ -27,6 +27,9 @@ PERSONAL = "personal"
 """Directory of the home, with one for each run below."""
 TRAINED, FROZEN, FACTS = ".safetensors", ".beside.safetensors", ".json"
 
+MadeFor = Literal["starting", "published"]
+"""Which adapter of a round a personal one is made for."""
+
 log = logging.getLogger("silo-agent")
 
 
@@ -48,7 +51,8 @@ class PersonalFacts(JobValue):
 
     `digest` is that of what was trained, `beside_digest` that of the federation's part that acts
     with it, of layout `beside_layout`; both are None where nothing does. `global_digest` is that of
-    the adapter that the round started from. `heldout_digest` and `heldout_sequences` say what the
+    the federation's adapter that it was made for: what the round started from, or with
+    `made_for` "published" what it published. `heldout_digest` and `heldout_sequences` say what the
     losses are of, `compared` what those of the others were, once the round had them.
     """
 
@@ -73,6 +77,7 @@ class PersonalFacts(JobValue):
     measures: PersonalMeasures
     task: FamilyTask = CAUSAL_TASK
     compared: Compared | None = None
+    made_for: MadeFor = "starting"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask, Mod
 from data_contracts.protocol.records.round_plan import ANY_DAY
 from silo_agent.personal.kept import PersonalAdapter, PersonalFacts
 from silo_agent.personal.own_factors import OwnAdapter
-from silo_agent.personal.told import losses_words
+from silo_agent.personal.told import losses_words, made_for_words
 
 _PAGE = """\
 # A personal adapter
@@ -15,7 +15,7 @@ _PAGE = """\
 Made by one institution for itself, from its own records. It was never part of what the federation
 exchanges. Whoever has it can learn something of those records: keep it where they may be.
 
-Round {round} of {run}, {words}.
+Made in {made}: {words}.
 Trained on and measured with {base_model} in {precision}, files with digest
 `{digest}`. What it was made of is in `provenance.json`.
 
@@ -135,8 +135,7 @@ def readme(adapter: PersonalAdapter) -> str:
         "" if facts.prompt_date == ANY_DAY else f", on the day {facts.prompt_date} where it asks"
     )
     page = _PAGE.format(
-        round=facts.round,
-        run=facts.run,
+        made=made_for_words(facts),
         words=losses_words(facts),
         base_model=facts.base_model.name,
         digest=facts.base_model.digest,

@@ -1,6 +1,7 @@
 """What the people of the silo are told of a personal adapter, in words."""
 
 from silo_agent.personal.kept import Compared, PersonalFacts
+from silo_agent.personal.own_factors import OwnAdapter
 
 
 def losses_words(facts: PersonalFacts) -> str:
@@ -16,6 +17,18 @@ def losses_words(facts: PersonalFacts) -> str:
             f"{measures.own.nats:.4f}, on none {measures.frozen_alone.nats:.4f}"
         )
     return words
+
+
+def made_for_words(facts: PersonalFacts) -> str:
+    """Of which round it is, and for which adapter of it."""
+    words = f"round {facts.round} of {facts.run}"
+    return f"{words}, for what it published" if facts.made_for == "published" else words
+
+
+def own_words(own: OwnAdapter) -> str:
+    """Of which rounds the A of all and this silo's own B are."""
+    words = f"round {own.round} of {own.facts.run}: the A of all with this silo's own B"
+    return words if own.facts.round == own.round else f"{words} of round {own.facts.round}"
 
 
 def compared_words(personal: float, others: Compared) -> str:
@@ -34,4 +47,4 @@ def status_words(facts: PersonalFacts) -> str:
         if facts.compared is None
         else compared_words(facts.measures.used.nats, facts.compared)
     )
-    return f"round {facts.round} of {facts.run}: {words}"
+    return f"{made_for_words(facts)}: {words}"

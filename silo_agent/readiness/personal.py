@@ -31,10 +31,14 @@ def personal(facts: Facts) -> list[Item]:
                 "silo's own B with the A of all is its adapter",
             )
         ]
-    detail = f"{section.method}, while the others are waited for: the time of a training again"
+    when = "while the others are waited for: the time of a training again"
+    if not section.every_round:
+        when = "only when `silo-agent personalise` is run"
+    detail = f"{section.method}, {when}"
     if plan is not None:
         detail += _costs(facts, plan)
-    told = "is told with the other losses" if section.share_loss else "stays here"
+    is_told = section.share_loss and section.every_round
+    told = "is told with the other losses" if is_told else "stays here"
     return [there(NAME, f"{detail}; its loss {told}, the adapter never leaves")]
 
 

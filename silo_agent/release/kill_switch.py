@@ -6,6 +6,9 @@ can turn it off.
 
 from pathlib import Path
 
+from data_contracts.errors import SiloOperatorError
+from infra.terminal import command_line
+
 SWITCH_NAME = "STOP"
 
 
@@ -13,7 +16,7 @@ class KillSwitch:
     """On while the file exists, or while the home directory cannot be looked into."""
 
     def __init__(self, home: Path) -> None:
-        self._path = home / SWITCH_NAME
+        self._home, self._path = home, home / SWITCH_NAME
 
     def is_on(self) -> bool:
         """Whether the silo operator has stopped the agent."""
@@ -21,6 +24,17 @@ class KillSwitch:
             return self._path.exists()
         except OSError:
             return True
+
+    def require_off(self) -> None:
+        """Raise SiloOperatorError where it is on."""
+        if self.is_on():
+            clear = command_line("silo-agent", "run", "--clear-stop", "--home", self._home)
+            raise SiloOperatorError(
+                "kill switch",
+                expected="off",
+                found=f"{self._path}",
+                action=f"run `{clear}` when the silo may take part again",
+            )
 
     def turn_on(self) -> None:
         """Stop the agent; takes effect within a second, also in the middle of training."""

@@ -5,7 +5,6 @@ contents included, so that a checkpoint or a result is reused for exactly the sa
 other.
 """
 
-import hashlib
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,10 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from data_contracts.errors import SiloOperatorError
-from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
-from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
+from data_contracts.protocol.records.model_family import CAUSAL, CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import ANY_DAY
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.wire_types import Day
@@ -28,8 +25,10 @@ from silo_agent.training.engine_spec import (
     Offload,
     Precision,
 )
+from silo_agent.training.fingerprint import fingerprint_of
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.personal_part import PersonalPart
+from silo_agent.training.prompt_gate import PromptGate
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -207,7 +206,7 @@ class TrainingJob(JobValue):
         alone = self.silo_only.previous_adapter
         adapters = (self.starting_adapter, self.starting_residual, alone, centre)
         files = [self.train_records, self.heldout_records]
-        return _fingerprint(described, files + [path for path in adapters if path is not None])
+        return fingerprint_of(described, files + [path for path in adapters if path is not None])
 
 
 class EvaluatedAdapter(JobValue):
@@ -215,12 +214,15 @@ class EvaluatedAdapter(JobValue):
 
     `residual` is the frozen second adapter that it was published with. `layout` is that of `path`
     where it is narrower than the job's; None means the job's.
+    With a `gate` it is a personal adapter, and `residual` what it was trained beside: on prompts
+    that the gate takes both act, on others `residual` alone.
     """
 
     name: str
     path: Path | None
     residual: Path | None = None
     layout: AdapterLayout | None = None
+    gate: Annotated[PromptGate | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class HeldoutSet(JobValue):
@@ -274,28 +276,20 @@ class EvaluationJob(JobValue):
         _require_layout(self.residual_layout, *(adapter.residual for adapter in self.adapters))
         return self
 
+    @model_validator(mode="after")
+    def _gates_have_prompts_and_an_adapter(self) -> Self:
+        gated = [adapter for adapter in self.adapters if adapter.gate is not None]
+        if gated and (self.task.family != CAUSAL or any(each.path is None for each in gated)):
+            raise ValueError(f"expected gates beside adapters of {CAUSAL} models alone")
+        return self
+
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         adapters = [path for each in self.adapters for path in (each.path, each.residual) if path]
         described = self.model_dump_json(exclude={"threads", "engine", "shards_dir"})
-        return _fingerprint(described, [*adapters, *(h.records for h in self.heldout)])
+        return fingerprint_of(described, [*adapters, *(h.records for h in self.heldout)])
 
 
 def _require_layout(layout: AdapterLayout | None, *residuals: Path | None) -> None:
     if layout is None and any(residual is not None for residual in residuals):
         raise ValueError("expected residual_layout, the layout of the residual that is named")
-
-
-def _fingerprint(described: str, files: list[Path]) -> str:
-    digest = hashlib.sha256(described.encode())
-    for path in files:
-        try:
-            digest.update(artifact_of_file(path).digest.encode())
-        except OSError as error:
-            raise SiloOperatorError(
-                f"file of a training job, {path}",
-                expected="a readable file",
-                found=error.strerror or str(error),
-                action="run the data gate and fetch the round's adapters again",
-            ) from error
-    return digest.hexdigest()

@@ -1,8 +1,9 @@
 """Losses that were already measured, so that no forward pass runs twice.
 
 A loss depends on the base model, the precision in which the device measures, the bytes of adapter
-and residual, their layouts, the held-out records, how many sequences of which length are taken from
-them in which order, and the date that a chat template writes; that is the key.
+and residual, their layouts, the gate between them where there is one, the held-out records, how
+many sequences of which length are taken from them in which order, and the date that a chat template
+writes; that is the key.
 Sums of single records are kept beside the losses, for the newest such choice of records alone:
 they say something about each record, so they go when other records are measured.
 """
@@ -100,7 +101,9 @@ class LossBook:
         stabilised = "rs" if layout.use_rslora else ""
         digest = artifact_of_file(adapter.path).digest if adapter.path else "base"
         residual = f"+{artifact_of_file(adapter.residual).digest}" if adapter.residual else ""
-        return f"{self._prefix}:{layout.alpha}/{layout.rank}{stabilised}:{digest}{residual}"
+        gate = adapter.gate.model_dump_json().encode() if adapter.gate else None
+        mixed = f"?{digest_of_bytes(gate)}" if gate else ""
+        return f"{self._prefix}:{layout.alpha}/{layout.rank}{stabilised}:{digest}{residual}{mixed}"
 
     def _losses(self) -> dict[str, Entry]:
         try:

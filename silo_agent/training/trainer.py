@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from silo_agent.collaborators import (
     EvaluatedAdapters,
     GlobalAdapter,
     HeldoutLosses,
+    PersonalWork,
     Right,
 )
 from silo_agent.config import SiloConfig
@@ -84,24 +85,17 @@ class DeepSpeedTrainer:
         return result
 
     def train_personal(
-        self,
-        plan: RoundPlan,
-        verdict: Verdict,
-        starting: GlobalAdapter,
-        make: Callable[[TrainingJob, datetime], TrainingJob],
-        report: StatusReporter,
+        self, plan: RoundPlan, work: PersonalWork, report: StatusReporter
     ) -> TrainingResult:
-        """What `make` makes of the round's own job; losses are due in twice the time for it."""
-        splits, now = self.splits(verdict.findings_digest), self.clock.now()
-        half = (plan.evaluate_by - now).total_seconds() / 2
-        seconds = max(1, min(self.config.training.time_limit_seconds, round(half)))
+        """What is made of the round's own job; a result or checkpoint of just that is reused."""
+        splits = self.splits(work.findings)
         # A third is for measuring: without that nothing of the steps is kept.
-        end = ends_by(now, max(1, seconds * 2 // 3))
-        job = make(LocalJobs(self.config, plan).training(starting, splits), end)
+        end = ends_by(self.clock.now(), max(1, work.seconds * 2 // 3))
+        job = work.make(LocalJobs(self.config, plan).training(work.starting, splits), end)
         choice = personal_choice(job.model_dir, plan, self.config)
         fits = {name: getattr(choice, name) for name in _CHOSEN}
         job = job.model_copy(update=fits)
-        return self._in_processes(partial(run_training, job), seconds, report)
+        return self._in_processes(partial(run_training, job), work.seconds, report)
 
     def evaluate(
         self, plan: RoundPlan, verdict: Verdict, adapters: EvaluatedAdapters, report: StatusReporter

@@ -11,8 +11,9 @@ from data_contracts.protocol.records.status import Phase, Status
 from data_contracts.shown_text import size_text
 from infra.backup.home_restore import is_restored
 from silo_agent.loop import running_agent
-from silo_agent.personal.kept import PersonalFacts, newest_of_all
-from silo_agent.personal.told import status_words
+from silo_agent.personal.export import newest_exported
+from silo_agent.personal.own_factors import OwnAdapter
+from silo_agent.personal.told import own_words, status_words
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.status_reporter import STATUS_NAME
 from silo_agent.training.precision import measured_words
@@ -35,7 +36,7 @@ class AgentView:
     `pid` is None when it does not run, and `since` is when it was started. `ranks` is the resident
     memory of each rank, in bytes. `status` is what was said last; None where nothing was said yet,
     or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words, and
-    `personal` is the newest personal adapter, where there is one.
+    `adapter` what is told of the newest adapter of this silo's own, where there is one.
     """
 
     pid: int | None
@@ -47,7 +48,7 @@ class AgentView:
     is_unreadable: bool
     ranks: tuple[int, ...]
     measured: str | None = None
-    personal: PersonalFacts | None = None
+    adapter: str | None = None
 
     @property
     def working(self) -> Status | None:
@@ -82,11 +83,13 @@ class AgentView:
         return f"{held}, idle" if self.are_idle else held
 
 
-def view_agent(home: Path) -> AgentView:
-    """Look at the agent of `home`; whatever its files hold, this does not fail."""
+def view_agent(home: Path, *, with_adapter: bool = True) -> AgentView:
+    """Look at the agent of `home`; whatever its files hold, this does not fail.
+
+    Its own adapter is files that are read, so whoever looks every second leaves it out.
+    """
     pid = running_agent(home)
     status, is_unreadable = _status(home / STATUS_NAME)
-    personal = newest_of_all(home)
     return AgentView(
         pid=pid,
         since=_started(pid) if pid else None,
@@ -97,8 +100,16 @@ def view_agent(home: Path) -> AgentView:
         is_unreadable=is_unreadable,
         ranks=rank_memory(pid) if pid else (),
         measured=measured_words(home),
-        personal=personal.facts if personal is not None else None,
+        adapter=_own_adapter(home) if with_adapter else None,
     )
+
+
+def _own_adapter(home: Path) -> str | None:
+    """The one that `silo-agent export --personal` would write."""
+    found = newest_exported(home)
+    if isinstance(found, OwnAdapter):
+        return own_words(found)
+    return status_words(found.facts) if found is not None else None
 
 
 def _started(pid: int) -> datetime | None:
@@ -135,8 +146,8 @@ def said_lines(view: AgentView) -> list[str]:
         lines.append(f"last    {view.said}, at {view.status.issued_at:%Y-%m-%d %H:%M:%S} UTC")
     elif view.is_unreadable:
         lines.append(f"last    {view.said}")
-    if view.personal is not None:
-        lines.append(f"own     {status_words(view.personal)}")
+    if view.adapter is not None:
+        lines.append(f"own     {view.adapter}")
     return lines
 
 

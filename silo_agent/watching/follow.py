@@ -31,7 +31,7 @@ def follow_agent(home: Path, console: Console, clock: Clock) -> None:
 def _on_screen(home: Path, console: Console, clock: Clock) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            table = render_agent(view_agent(home), clock.now(), console.width)
+            table = render_agent(view_agent(home, with_adapter=False), clock.now(), console.width)
             live.update(table, refresh=True)
             clock.sleep(WATCH_SECONDS)
 
@@ -39,7 +39,7 @@ def _on_screen(home: Path, console: Console, clock: Clock) -> None:
 def _in_lines(home: Path, console: Console, clock: Clock) -> None:
     last = None
     while True:
-        view = view_agent(home)
+        view = view_agent(home, with_adapter=False)
         if (change := _what_counts(view)) != last:
             say(console, _line(view))
         last = change

@@ -11,6 +11,7 @@ from data_contracts.protocol.records import RoundPlan
 from silo_agent.training.job import EvaluatedAdapter
 from silo_agent.training.loss import Loss, mean_loss
 from silo_agent.training.loss_book import LOSSES_NAME, SUMS_NAME, LossBook
+from silo_agent.training.prompt_gate import PromptGate
 from tests.aggregator.federation_samples import federation
 
 PLAN = federation().plan.record
@@ -80,6 +81,16 @@ def test_a_mean_alone_is_a_loss_but_not_its_records(
     book.put(other, Loss(nats=2.5, tokens=7))
     assert book.get(other) == Loss(nats=2.5, tokens=7)
     assert book.without_records([BASE, candidate, other]) == (other,)
+
+
+def test_the_gate_is_part_of_what_was_measured(candidate: EvaluatedAdapter, book: LossBook) -> None:
+    """The same files act on other prompts with another gate, and on all without one."""
+    gates = [PromptGate(centre=(1.0,), threshold=threshold) for threshold in (None, 0.5, 0.6)]
+    for nats, gate in enumerate(gates, start=1):
+        book.put(candidate.model_copy(update={"gate": gate}), Loss(nats=nats, tokens=7))
+    found = [book.get(candidate.model_copy(update={"gate": gate})) for gate in gates]
+    assert [loss and loss.nats for loss in found] == [1, 2, 3]
+    assert book.get(candidate) == of_records(CANDIDATE_SUMS)
 
 
 def _changed_plan(**changes: Any) -> RoundPlan:

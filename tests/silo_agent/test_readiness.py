@@ -337,6 +337,10 @@ def test_what_a_personal_adapter_costs_is_told(silo: ReadySilo) -> None:
     assert item.state == "there"
     assert item.detail.startswith("dual, while the others are waited for")
     assert "is told with the other losses" in item.detail
+    silo.edit("silo-agent.toml", "# every_round = true", "every_round = false")
+    item = silo.items()["personal adapter"]
+    assert item.detail.startswith("dual, only when `silo-agent personalise` is run")
+    assert "its loss stays here" in item.detail
 
 
 def test_a_setting_that_limits_the_steps_is_told(silo: ReadySilo) -> None:

@@ -34,6 +34,7 @@ from silo_agent.collaborators import (
     EvaluatedAdapters,
     GlobalAdapter,
     HeldoutLosses,
+    PersonalWork,
 )
 from silo_agent.config import AgentSection, SiloConfig, TrainingSection
 from silo_agent.gate.outcome import GateOutcome
@@ -143,9 +144,7 @@ class SimulatedTrainer:
     def train_personal(
         self,
         plan: RoundPlan,
-        verdict: Verdict,
-        starting: GlobalAdapter,
-        make: Callable[[TrainingJob, datetime], TrainingJob],
+        work: PersonalWork,
         report: StatusReporter,
     ) -> TrainingResult:
         """As local training, with losses that are half of everybody's; `while_personal` first."""
@@ -160,13 +159,13 @@ class SimulatedTrainer:
             layout=plan.layout_of(self.silo),
             recipe=plan.recipe,
             round=plan.round,
-            starting_adapter=starting.path,
+            starting_adapter=work.starting.path,
             train_records=records,
             heldout_records=records,
             output_dir=directory,
             heldout_sequences=self.training.heldout_sequences,
         )
-        job = make(federated, plan.evaluate_by)
+        job = work.make(federated, plan.evaluate_by)
         files = RunFiles(job.output_dir)
         files.prepare()
         tensors = self._tensors(plan, None)
@@ -176,8 +175,8 @@ class SimulatedTrainer:
         used = Loss(nats=BASE_LOSS / 2, tokens=100)
         return TrainingResult(
             adapter=files.adapter,
-            tokens=plan.recipe.tokens_per_round,
-            steps=plan.recipe.local_steps,
+            tokens=job.recipe.tokens_per_round,
+            steps=job.recipe.local_steps,
             resumed_from_step=0,
             first_step_loss=BASE_LOSS,
             last_step_loss=BASE_LOSS / 2,

@@ -9,22 +9,26 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.processes.exit_codes import end_process
 from infra.processes.heavy_imports import collector_paused
 from infra.processes.parent_pipe import end_with_parent
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob
 from silo_agent.training.loss import HeldoutSums, Loss, RecordSums, of_records
+from silo_agent.training.prompt_gate import PromptGate
 from silo_agent.training.results import EvaluationResult, HeldoutLoss, Progress
 from silo_agent.training.run_files import ProgressWriter, RunFiles, exit_code_of, write_result
 
 if TYPE_CHECKING:
+    import torch
+
     from silo_agent.training.ranks.conversation import ChatTokenizer
+    from silo_agent.training.ranks.gated_measures import Alone
     from silo_agent.training.ranks.packed_sequence import PackedSequence
     from silo_agent.training.ranks.packing import PackedSequences, PackingRule
     from silo_agent.training.ranks.shard_cache import ShardCache
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 WORST_LOSS = 1e6
 """Nats per token that stand for a loss that is not finite."""
+WITHOUT = EvaluatedAdapter(name="without", path=None)
+"""In the place of a personal adapter: a B of zero."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,6 +73,8 @@ class MeasuredModel(Protocol):
     def put(self, tensors: "NamedTensors", adapter: str = ...) -> None: ...
 
     def heldout(self, sequences: Sequence["PackedSequence"]) -> HeldoutSums: ...
+
+    def measured_model(self) -> "tuple[Any, torch.device]": ...
 
 
 def evaluate(job: EvaluationJob, progress: ProgressWriter) -> EvaluationResult:
@@ -106,10 +114,10 @@ def measure(
     losses: list[HeldoutLoss] = []
     rule = packing_rule(job, family, tokenizer, together=model.may_pack)
     sets = _packed_sets(job, cache, rule)
+    sums = _Sums(job, model, sets)
     for adapter in job.adapters:
-        _exchange(model, job, adapter)
-        for name, sequences in sets.items():
-            found = model.heldout(sequences)
+        for name, found in sums.of(adapter):
+            sequences = sets[name]
             by_sequence = _by_sequence(found.conversations, sequences)
             measured = _Measured(by_sequence, sequences.records, found.right)
             losses.append(_heldout_loss(job, adapter, name, measured))
@@ -121,6 +129,37 @@ def measure(
             )
             progress.report(done)
     return tuple(losses)
+
+
+class _Sums:
+    """Sums of an adapter on every held-out set; what is measured without a personal adapter is
+    measured once for all that were trained beside the same."""
+
+    def __init__(
+        self, job: EvaluationJob, model: MeasuredModel, sets: "dict[str, PackedSequences]"
+    ) -> None:
+        self._job, self._model, self._sets = job, model, sets
+        self._alone: dict[tuple[Path | None, str], Alone] = {}
+
+    def of(self, adapter: EvaluatedAdapter) -> Iterator[tuple[str, HeldoutSums]]:
+        """The name of each set, with the sums of its conversations."""
+        _exchange(self._model, self._job, adapter)
+        for name, sequences in self._sets.items():
+            if adapter.gate is None:
+                yield name, self._model.heldout(sequences)
+            else:
+                yield name, HeldoutSums(self._gated(adapter, adapter.gate, name))
+
+    def _gated(self, adapter: EvaluatedAdapter, gate: PromptGate, name: str) -> RecordSums:
+        from silo_agent.training.ranks.gated_measures import BothWays
+
+        def put(is_in: bool) -> None:
+            _put(self._model, self._job, adapter if is_in else WITHOUT)
+
+        both, sequences, beside = BothWays(self._model, put), self._sets[name], adapter.residual
+        if (beside, name) not in self._alone:
+            self._alone[beside, name] = both.alone(sequences)
+        return both.mixed(sequences, self._alone[beside, name], gate)
 
 
 def _packed_sets(
@@ -145,14 +184,21 @@ def _exchange(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapte
     What has no file has a B of zero, as the initial adapter has: it leaves the base model.
     """
     from silo_agent.training.ranks.lora_model import RESIDUAL_NAME
+    from silo_agent.training.ranks.starting_tensors import starting_tensors
+
+    _put(model, job, adapter)
+    if job.residual_layout is not None:
+        model.put(starting_tensors(job.residual_layout, adapter.residual), RESIDUAL_NAME)
+
+
+def _put(model: MeasuredModel, job: EvaluationJob, adapter: EvaluatedAdapter) -> None:
+    """Put `adapter` into the model, and leave the residual as it is."""
     from silo_agent.training.ranks.starting_tensors import starting_tensors, widened_tensors
 
     if adapter.path is None or adapter.layout is None:
         model.put(starting_tensors(job.layout, adapter.path))
     else:
         model.put(widened_tensors(job.layout, adapter.layout, adapter.path))
-    if job.residual_layout is not None:
-        model.put(starting_tensors(job.residual_layout, adapter.residual), RESIDUAL_NAME)
 
 
 def _by_sequence(

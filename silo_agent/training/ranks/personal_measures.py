@@ -1,16 +1,14 @@
 """What the ranks do for a personal adapter beyond any training: the records that are set aside for
 its gate, and its losses.
 
-Engine and adapter are those of the training that was done. Without the personal adapter its B is
-zero, so what acts beside it is measured on the same model.
+Engine and adapter are those of the training that was done.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,14 +18,13 @@ from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.protocol.records.model_family import CAUSAL
 from infra.base_model.context import context_tokens
 from silo_agent.training.job import TrainingJob
-from silo_agent.training.loss import HeldoutSums, Loss, RecordSums
+from silo_agent.training.loss import Loss
 from silo_agent.training.personal_part import PersonalMeasures
-from silo_agent.training.prompt_gate import Measured, chosen_gate, likeness
-from silo_agent.training.ranks.conversation import IGNORED
+from silo_agent.training.prompt_gate import chosen_gate, likeness
+from silo_agent.training.ranks.gated_measures import BothWays, Measuring
 from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.packing import PackingRule, pack_heldout
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
-from silo_agent.training.ranks.token_logits import prompt_states
 from silo_agent.training.ranks.token_shard import Fit, Places, TokenShard
 
 SET_ASIDE_OF_256 = 26
@@ -65,17 +62,13 @@ class PartOfShard(TokenShard):
         return self._whole.cut(int(self._chosen[place]), room)
 
 
-class Trained(Protocol):
+class Trained(Measuring, Protocol):
     """An engine as far as it measures."""
 
     @property
     def may_pack(self) -> bool: ...
 
     def put(self, tensors: NamedTensors, adapter: str = ...) -> None: ...
-
-    def heldout(self, sequences: Sequence[PackedSequence]) -> HeldoutSums: ...
-
-    def measured_model(self) -> tuple[Any, torch.device]: ...
 
 
 def centre_of(job: TrainingJob, device: torch.device) -> dict[str, torch.Tensor] | None:
@@ -107,7 +100,11 @@ def personal_measures(
     heldout: Sequence[PackedSequence],
 ) -> PersonalMeasures:
     """What the adapter in a file is worth on held-out records; collective."""
-    measuring = _Measuring(engine, job, adapter)
+
+    def put(is_in: bool) -> None:
+        engine.put(starting_tensors(job.layout, adapter if is_in else None))
+
+    measuring = BothWays(engine, put)
     if not isinstance(trained_on, PartOfShard):
         own = Loss.of(measuring.answers(heldout, with_it=True)).without_records()
         return PersonalMeasures(own=own, used=own)
@@ -127,49 +124,6 @@ def personal_measures(
         chosen_for=found.share(gate),
         set_aside=len(rest),
     )
-
-
-def prompt_ends(sequence: PackedSequence) -> list[int]:
-    """Place of the last token before the first answer token of each record; its own first token
-    where an answer begins at once."""
-    borders = [*sequence.record_starts, len(sequence.labels)]
-    told = (
-        next((place for place in range(a, b) if sequence.labels[place] != IGNORED), b)
-        for a, b in pairwise(borders)
-    )
-    return [max(a, first - 1) for a, first in zip(borders, told, strict=False)]
-
-
-class _Measuring:
-    """Records with the personal adapter and without it."""
-
-    def __init__(self, engine: Trained, job: TrainingJob, adapter: Path) -> None:
-        self._engine, self._job, self._adapter = engine, job, adapter
-
-    def of(self, sequences: Sequence[PackedSequence], centre: Sequence[float]) -> Measured:
-        """Losses of answers, and likenesses of prompts."""
-        with_it = self.answers(sequences, with_it=True)
-        without = self.answers(sequences, with_it=False)
-        likenesses = [likeness(state, centre) for state in self.states(sequences)]
-        return Measured(without, with_it, likenesses)
-
-    def states(self, sequences: Sequence[PackedSequence]) -> list[list[float]]:
-        """Of the prompts of all records, without the adapter; each rank computes all of them."""
-        self._put(with_it=False)
-        model, device = self._engine.measured_model()
-        found: list[list[float]] = []
-        for sequence in sequences:
-            found += prompt_states(model, sequence, prompt_ends(sequence), device).tolist()
-        return found
-
-    def answers(self, sequences: Sequence[PackedSequence], *, with_it: bool) -> RecordSums:
-        """Sums of answers; the adapter stays in the model or out of it."""
-        self._put(with_it=with_it)
-        return self._engine.heldout(sequences).conversations
-
-    def _put(self, *, with_it: bool) -> None:
-        path = self._adapter if with_it else None
-        self._engine.put(starting_tensors(self._job.layout, path))
 
 
 def _aside(job: TrainingJob, shard: TokenShard) -> NDArray[np.bool_] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -43,3 +44,7 @@ class PlainModel:
                 [self._family.measured(self._model, each, self._device) for each in sequences]
             )
         return self._family.scores(measured).sums(counts)
+
+    def measured_model(self) -> tuple[Any, torch.device]:
+        """The model as it measures, and where it is."""
+        return self._model, self._device

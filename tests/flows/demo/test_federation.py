@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from aggregator.settings.federation import parse_settings
-from flows.demo.federation import without_schedule
+from flows.demo.federation import SILO_SETTINGS, without_schedule
 from flows.federation.admin import FederationTerms, settings_text
+from silo_agent.config import parse_config
 
 TERMS = FederationTerms(
     federation="demo",
@@ -25,3 +26,10 @@ def test_no_round_begins_by_itself() -> None:
     assert parse_settings(changed.encode(), Path()).schedule.cron is None
     assert without_schedule(changed) == changed
     assert len(text.splitlines()) == len(changed.splitlines()) + 1
+
+
+def test_rounds_make_no_personal_adapter_and_a_command_does() -> None:
+    names = 'silo = "north"\nfederation = "demo"\n'
+    text = f'{names}[storage]\nendpoint_url = "{TERMS.endpoint_url}"\n{SILO_SETTINGS}'
+    personal = parse_config(text.encode(), Path("/home")).personal
+    assert (personal.method, personal.every_round) == ("dual", False)

@@ -14,13 +14,9 @@ from silo_agent.personal.joined import JoinedAdapter
 from silo_agent.training.personal_part import PersonalPart
 from silo_agent.training.prompt_gate import Measured, PromptGate, chosen_gate, likeness
 from silo_agent.training.ranks.conversation import Conversation
+from silo_agent.training.ranks.gated_measures import prompts_of
 from silo_agent.training.ranks.packed_sequence import PackedSequence
-from silo_agent.training.ranks.personal_measures import (
-    PartOfShard,
-    is_set_aside,
-    prompt_ends,
-    trained_part,
-)
+from silo_agent.training.ranks.personal_measures import PartOfShard, is_set_aside, trained_part
 from silo_agent.training.ranks.token_shard import open_shard, write_shard
 from tests.silo_agent.training.tiny_jobs import TinySilo, drawn_adapter
 from tests.tiny_model import tiny_adapter_layout
@@ -79,12 +75,14 @@ class TestGate:
         assert PromptGate.model_validate_json(gate.model_dump_json()) == gate
 
 
-def test_the_last_token_of_each_prompt_is_found() -> None:
+def test_a_prompt_ends_before_its_first_answer_token() -> None:
     sequence = PackedSequence()
     sequence.append([5, 6, 7, 8], [-100, -100, 7, 8])
     sequence.append([9, 10, 11, 12, 13], [-100, 10, -100, 12, 13])
     sequence.append([14, 15], [14, 15])
-    assert prompt_ends(sequence) == [1, 4, 9]
+    prompts = prompts_of(sequence)
+    assert prompts.token_ids == [5, 6, 9, 14], "of an answer that begins at once its first token"
+    assert prompts.positions == [0, 1, 0, 0] and not prompts.answer_tokens
 
 
 def drawn(layout: AdapterLayout, path: Path) -> AdapterFile:

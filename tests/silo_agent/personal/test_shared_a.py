@@ -33,6 +33,7 @@ from silo_agent.home.disk_rule import SeenRounds
 from silo_agent.personal.own_factors import OWN_FACTORS, OwnFactors, newest_own
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.run_files import RunFiles
+from silo_agent.watching.agent_view import said_lines, view_agent
 from tests.aggregator.test_heads_in_rounds import opened_with_heads
 from tests.simulator.disk import files_below, names_in, play_rounds
 from tests.simulator.federation import FEDERATION, RUN, SimulatedFederation
@@ -232,6 +233,19 @@ def test_own_factors_are_for_their_owner_and_in_the_backup(
         assert np.array_equal(restored[name], b)
 
 
+def test_status_names_the_round_of_an_older_b(played: SimulatedFederation, tmp_path: Path) -> None:
+    """Of a silo that measured round 2 and did not train in it; without an A there is no adapter."""
+    shutil.copytree(played.silos["silo-a"].home / OWN_FACTORS, tmp_path / OWN_FACTORS)
+    below = tmp_path / OWN_FACTORS / RUN
+    (below / "round-0002.json").unlink()
+    assert said_lines(view_agent(tmp_path))[-1].endswith(
+        "round 2 of run-1: the A of all with this silo's own B of round 1"
+    )
+    for path in below.glob("*.a.safetensors"):
+        path.unlink()
+    assert not any(line.startswith("own ") for line in said_lines(view_agent(tmp_path)))
+
+
 def test_a_damaged_b_is_none(played: SimulatedFederation, tmp_path: Path) -> None:
     shutil.copytree(played.silos["silo-a"].home / OWN_FACTORS, tmp_path / OWN_FACTORS)
     path = tmp_path / OWN_FACTORS / RUN / "round-0002.b.safetensors"
@@ -252,6 +266,8 @@ def test_export_writes_a_of_all_with_the_own_b(played: SimulatedFederation, tmp_
     ran = CliRunner().invoke(app, ["export", "--personal", str(into), "--home", str(home)])
     assert ran.exit_code == 0, ran.output
     assert "round 2 of run-1: the A of all with this silo's own B" in ran.output
+    (said,) = (line for line in said_lines(view_agent(home)) if line.startswith("own "))
+    assert said == "own     round 2 of run-1: the A of all with this silo's own B"
     work = silo.home / "work" / RUN / "round-0002" / OWN_FACTORS
     exported, measured = (
         load_file(path)

@@ -14,7 +14,9 @@ from data_contracts.errors import (
     SiloOperatorError,
     UntrustedInputError,
 )
+from data_contracts.protocol.records.model_family import FamilyTask
 from silo_agent.training.job import EvaluatedAdapter, EvaluationJob, HeldoutSet, TrainingJob
+from silo_agent.training.prompt_gate import PromptGate
 from silo_agent.training.results import (
     EvaluationResult,
     HeldoutLoss,
@@ -46,6 +48,30 @@ def test_ranks_must_divide_the_sequences_of_a_step(silo: TinySilo) -> None:
     with pytest.raises(ValidationError, match="to be a multiple of ranks"):
         silo.job("any", ranks=3)
     assert silo.job("any", ranks=2).engine.sequences_per_rank == 2
+
+
+def test_a_gate_is_for_an_adapter_of_a_causal_model(tmp_path: Path) -> None:
+    gate = PromptGate(centre=(1.0, 0.5), threshold=0.25)
+    gated = EvaluatedAdapter(name="own", path=tmp_path / "own", gate=gate)
+    heldout = HeldoutSet(name="home", records=tmp_path / "heldout")
+    fields: dict[str, Any] = {
+        "model_dir": tmp_path,
+        "layout": tiny_adapter_layout(),
+        "adapters": (gated,),
+        "heldout": (heldout,),
+        "sequence_length": 96,
+        "heldout_sequences": 8,
+        "output_dir": tmp_path,
+    }
+    job = EvaluationJob(**fields)
+    assert EvaluationJob.model_validate_json(job.model_dump_json()) == job
+    assert "gate" not in EvaluatedAdapter(name="all", path=None).model_dump_json()
+    for changes in (
+        {"adapters": (gated.model_copy(update={"path": None}),)},
+        {"task": FamilyTask(family="masked-lm")},
+    ):
+        with pytest.raises(ValidationError, match="expected gates beside adapters of causal-lm"):
+            EvaluationJob(**(fields | changes))
 
 
 def test_fingerprint_covers_recipe_and_data_but_not_threads(silo: TinySilo, tmp_path: Path) -> None:
