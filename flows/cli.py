@@ -92,11 +92,20 @@ def demo(
         Path, typer.Option(parser=values.directory, help="Everything the demo writes.")
     ] = Path(".consortia"),
     keep: Annotated[bool, typer.Option(help="Leave storage, Prefect and agents up.")] = False,
+    mode: Annotated[
+        str,
+        typer.Option(
+            parser=values.trust_mode,
+            metavar="MODE",
+            help="auditable, or confidential: five institutions, of which one drops out.",
+        ),
+    ] = "auditable",
 ) -> None:
     """Three institutions, two rounds, one machine: the whole product in a few minutes."""
     from flows.demo.driver import run_demo
+    from flows.demo.scenario import SCENARIOS
 
-    run_demo(state.resolve(), keep=keep, console=console)
+    run_demo(state.resolve(), keep=keep, console=console, scenario=SCENARIOS[mode])
 
 
 def main() -> None:

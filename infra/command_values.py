@@ -25,6 +25,13 @@ _KEY_DIGITS = 64
 _NAME = "2 to 24 lower-case letters, digits and -, a letter first"
 
 
+def trust_mode(text: str) -> str:
+    """`auditable` or `confidential`."""
+    from data_contracts.protocol.records.round_plan import TrustMode
+
+    return str(parsed(TrustMode, text, "auditable or confidential"))
+
+
 def federation_id(text: str) -> str:
     """Id of a federation."""
     return _value("FederationId", text, f"{_NAME}, and no -inbox in it")

@@ -66,7 +66,12 @@ class Comparison:
 
 
 def compare(
-    c: Coordinator, paths: DemoPaths, model_dir: Path, on_progress: Callable[[Progress], None]
+    c: Coordinator,
+    paths: DemoPaths,
+    model_dir: Path,
+    on_progress: Callable[[Progress], None],
+    *,
+    with_own: bool = True,
 ) -> Comparison:
     """Base and global losses as the silos signed them; the other rows measured here.
 
@@ -79,7 +84,7 @@ def compare(
         EvaluatedAdapter(name=f"only {silo}", path=_silo_only(paths, plan.record, silo))
         for silo in silos
     ]
-    own = {silo: own_adapter(paths, plan.record, silo) for silo in silos}
+    own = {silo: own_adapter(paths, plan.record, silo) for silo in silos if with_own}
     result = run_evaluation(
         EvaluationJob(
             model_dir=model_dir,
@@ -98,17 +103,17 @@ def compare(
         on_progress=on_progress,
     )
 
-    def measured(prefix: str) -> dict[str, dict[str, float]]:
+    def measured(prefix: str, trained: Iterable[str]) -> dict[str, dict[str, float]]:
         return {
             one: {seen: result.loss(f"{prefix} {one}", seen).nats for seen in silos}
-            for one in silos
+            for one in trained
         }
 
     return Comparison(
         base={silo: float(entry.base) for silo, entry in losses.items()},
         published={silo: float(entry.candidate) for silo, entry in losses.items()},
-        silo_only=measured("only"),
-        personal=measured("own"),
+        silo_only=measured("only", silos),
+        personal=measured("own", own),
     )
 
 
@@ -152,7 +157,10 @@ def _what_became_of(report: RoundReport) -> str:
 
 
 def _silo_only(paths: DemoPaths, plan: RoundPlan, silo: str) -> Path:
-    return paths.silo(silo) / "silo-only" / plan.run / f"round-{plan.round:04d}.safetensors"
+    """Of the round, or where the silo dropped out before it trained in it, of the one before."""
+    kept = sorted((paths.silo(silo) / "silo-only" / plan.run).glob("round-*.safetensors"))
+    wanted = f"round-{plan.round:04d}.safetensors"
+    return next((path for path in reversed(kept) if path.name <= wanted), Path(wanted))
 
 
 def _mean(values: Iterable[float]) -> float:

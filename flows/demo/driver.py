@@ -15,22 +15,22 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from aggregator.coordinator import Coordinator, load_coordinator
 from aggregator.feed.reading import next_round, read_federation
-from data_contracts.errors import FederationOperatorError, StorageError
+from data_contracts.errors import FederationOperatorError
 from flows.demo.base_model import prepare_base_model
 from flows.demo.comparison import Comparison, compare, last_report
-from flows.demo.federation import set_up_federation
-from flows.demo.institutions import INSTITUTIONS
+from flows.demo.drop_out import DropOut
+from flows.demo.federation import PrefectAccess, set_up_federation
 from flows.demo.layout import DemoPaths, clear_finished, demo_ports, only_demo
 from flows.demo.packages import ALL_WHEELS
 from flows.demo.personal import STEPS, make_own_adapter
+from flows.demo.scenario import AUDITABLE, Scenario
+from flows.demo.shown import shown
 from flows.demo.summary import print_summary
 from flows.deployment.prefect_settings import use_prefect_of
-from flows.round.watch import describe_silo, render_round, view_round
 from infra.processes.local_processes import LocalProcess, start_process
 from infra.stack.local_stack import (
     RunningPrefect,
@@ -46,12 +46,11 @@ from silo_agent.training.results import Progress
 ROUNDS = 2
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 WATCH_SECONDS = 2.0
-LINE_EVERY_SECONDS = 15.0
 
 
-def run_demo(state: Path, *, keep: bool, console: Console) -> None:
+def run_demo(state: Path, *, keep: bool, console: Console, scenario: Scenario = AUDITABLE) -> None:
     """Run the demo with everything below `state`; raises when the rounds do not succeed."""
-    paths = DemoPaths(state)
+    paths = DemoPaths(state, scenario.directory)
     started = time.monotonic()
     with only_demo(paths), _processes_stopped(paths, console, keep=keep):
         stop_recorded(paths.stack)
@@ -60,17 +59,21 @@ def run_demo(state: Path, *, keep: bool, console: Console) -> None:
         wheels, model_dir = _inputs(paths, console)
         storage, prefect = _services(paths, console, keep=keep)
         auth = ensure_auth_string(auth_path(paths.stack))
-        with demo_step(console, "federation of three institutions"):
-            set_up_federation(paths, model_dir, wheels, storage, prefect.api_url, auth)
+        count = len(scenario.institutions)
+        with demo_step(console, f"federation of {count} institutions, {scenario.trust_mode} mode"):
+            access = PrefectAccess(prefect.api_url, auth)
+            set_up_federation(paths, scenario, model_dir, wheels, storage, access)
         c = load_coordinator(paths.home)
-        agents = _start_agents(paths, console, keep=keep)
+        agents = _start_agents(paths, scenario, console, keep=keep)
         runner = _start_runner(paths, prefect, console, keep=keep)
-        _run_rounds(c, [runner, *agents], console)
-        _make_own_adapters(c, paths, agents, console)
-        if keep:
-            _start_agents(paths, console, keep=keep)
+        drop_out = _drop_out(paths, scenario, agents, keep=keep)
+        _run_rounds(c, [runner, *agents.values()], drop_out, console)
+        if scenario.makes_own:
+            _make_own_adapters(c, paths, agents, console)
+            if keep:
+                _start_agents(paths, scenario, console, keep=keep)
         with _decided(paths):
-            comparison = _compare(c, paths, model_dir, console)
+            comparison = _compare(c, paths, model_dir, console, scenario)
             print_summary(c, comparison, console, seconds=time.monotonic() - started)
             _require_gain(comparison)
         paths.complete.touch()
@@ -139,28 +142,38 @@ def _services(
         return start_stack(paths.stack, ports.s3, ports.prefect, keep=keep)
 
 
-def _start_agents(paths: DemoPaths, console: Console, *, keep: bool) -> list[LocalProcess]:
-    agents = []
-    with demo_step(console, f"agents of {', '.join(INSTITUTIONS)}"):
-        for silo in INSTITUTIONS:
-            command = [sys.executable, "-m", "silo_agent.cli", "run", "--clear-stop"]
-            command += ["--home", str(paths.silo(silo))]
-            agents.append(
-                start_process(f"agent-{silo}", command, paths.stack, env=_plain_env(), keep=keep)
-            )
-    return agents
+def _start_agents(
+    paths: DemoPaths, scenario: Scenario, console: Console, *, keep: bool
+) -> dict[str, LocalProcess]:
+    with demo_step(console, f"agents of {', '.join(scenario.institutions)}"):
+        return {silo: _start_agent(paths, silo, keep=keep) for silo in scenario.institutions}
+
+
+def _start_agent(paths: DemoPaths, silo: str, *, keep: bool) -> LocalProcess:
+    command = [sys.executable, "-m", "silo_agent.cli", "run", "--clear-stop"]
+    command += ["--home", str(paths.silo(silo))]
+    return start_process(f"agent-{silo}", command, paths.stack, env=_plain_env(), keep=keep)
+
+
+def _drop_out(
+    paths: DemoPaths, scenario: Scenario, agents: dict[str, LocalProcess], *, keep: bool
+) -> DropOut | None:
+    silo = scenario.dropping
+    if silo is None:
+        return None
+    return DropOut(silo, ROUNDS, agents[silo], lambda: _start_agent(paths, silo, keep=keep))
 
 
 def _make_own_adapters(
-    c: Coordinator, paths: DemoPaths, agents: list[LocalProcess], console: Console
+    c: Coordinator, paths: DemoPaths, agents: dict[str, LocalProcess], console: Console
 ) -> None:
     """After the last round, so that they are beside the adapter that it published."""
     with _decided(paths):
         plan = last_report(c, paths)[0].record
     with demo_step(console, f"personal adapters beside the published one, {STEPS} steps each"):
-        for agent in agents:
+        for agent in agents.values():
             agent.stop()
-        for silo in INSTITUTIONS:
+        for silo in agents:
             make_own_adapter(paths, plan, silo, _plain_env())
 
 
@@ -173,7 +186,12 @@ def _start_runner(
         return start_process("deployment-runner", command, paths.stack, env=env, keep=keep)
 
 
-def _run_rounds(c: Coordinator, processes: list[LocalProcess], console: Console) -> None:
+def _run_rounds(
+    c: Coordinator,
+    processes: list[LocalProcess],
+    drop_out: DropOut | None,
+    console: Console,
+) -> None:
     """Ask Prefect for the rounds and follow them until both are decided and reported."""
     if next_round(c, read_federation(c)) > ROUNDS and _reports_exist(c):
         console.print("both rounds were already done")
@@ -183,67 +201,30 @@ def _run_rounds(c: Coordinator, processes: list[LocalProcess], console: Console)
 
     flow_run = FlowRun.request(c.settings, ROUNDS)
     say(console, f"two rounds as a Prefect deployment, flow run {flow_run.id}")
-    with _shown(console) as show:
+    with shown(console) as show:
         while not flow_run.is_finished():
             show(c)
+            if drop_out is not None:
+                drop_out.watch(c, console)
             for process in processes:
-                _require_running(process)
+                # Of one that drops out another agent is started, if any.
+                if drop_out is None or process.name != drop_out.agent.name:
+                    _require_running(process)
             time.sleep(WATCH_SECONDS)
         show(c)
     flow_run.require_success()
 
 
-class _Shown:
-    """Shows a round: as a live table in a terminal, as lines elsewhere."""
-
-    def __init__(self, console: Console, live: Live | None) -> None:
-        self._console, self._live = console, live
-        self._seen: dict[str, str] = {}
-        self._last_line = 0.0
-
-    def __call__(self, c: Coordinator) -> None:
-        try:
-            view = view_round(c)
-        except StorageError:
-            return  # A display that misses one look must not end what it shows.
-        if view.plan is None or view.stage is None:
-            return
-        title = f"round {view.plan.record.round}: {view.stage.value}"
-        if self._seen.get("stage") != title:
-            self._seen["stage"] = title
-            say(self._console, title)
-        if self._live is not None:
-            self._live.update(render_round(view))
-            return
-        now = time.monotonic()
-        for silo in view.silos:
-            text = describe_silo(silo)
-            if text == self._seen.get(f"{silo.silo} text"):
-                continue
-            changed = self._seen.get(silo.silo) != silo.doing
-            if changed or now - self._last_line > LINE_EVERY_SECONDS:
-                self._seen |= {silo.silo: silo.doing, f"{silo.silo} text": text}
-                self._last_line = now
-                say(self._console, f"  {text}")
-
-
-@contextmanager
-def _shown(console: Console) -> Iterator[_Shown]:
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
-            yield _Shown(console, live)
-    else:
-        yield _Shown(console, None)
-
-
-def _compare(c: Coordinator, paths: DemoPaths, model_dir: Path, console: Console) -> Comparison:
+def _compare(
+    c: Coordinator, paths: DemoPaths, model_dir: Path, console: Console, scenario: Scenario
+) -> Comparison:
     with console.status("comparing all adapters on every silo's data") as status:
 
         def show(progress: Progress) -> None:
             left = f", {progress.eta_seconds:.0f} s left" if progress.eta_seconds else ""
             status.update(f"comparing: loss {progress.step} of {progress.steps}{left}")
 
-        return compare(c, paths, model_dir, show)
+        return compare(c, paths, model_dir, show, with_own=scenario.makes_own)
 
 
 def _require_gain(comparison: Comparison) -> None:

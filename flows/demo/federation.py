@@ -3,21 +3,22 @@
 Every step looks first whether it was done, so that an interrupted demo goes on.
 """
 
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY
 from aggregator.settings.federation import SETTINGS_NAME
 from data_contracts.errors import FederationOperatorError
 from flows.demo.base_model import MODEL_HUB_ID, MODEL_NAME
-from flows.demo.institutions import CONTRACT_FILE, INSTITUTIONS, contract_bytes, write_institution
+from flows.demo.institutions import CONTRACT_FILE, contract_bytes, write_institution
 from flows.demo.layout import DemoPaths
 from flows.demo.packages import BANK_WHEEL
 from flows.demo.rights_holder import hand_over as give_registry
 from flows.demo.rights_holder import write_registry
+from flows.demo.scenario import Scenario
 from flows.federation.admin import FederationTerms, Joining, add_silo, init_federation
 from flows.federation.contract_signing import sign_on_both_sides
 from infra.disk.durable_files import write_durably
@@ -49,7 +50,7 @@ POLICY = """\
 version = 1
 take_part = true
 purposes = [{purpose}]
-trust_modes = ["auditable"]
+trust_modes = ["auditable", "confidential"]
 trust_storage_with_deltas = false # the federation encrypts adapters
 
 [limits]
@@ -70,16 +71,24 @@ path = {path}
 """
 
 
+@dataclass(frozen=True)
+class PrefectAccess:
+    """Address of the Prefect API, and user:password."""
+
+    api_url: str
+    auth: str
+
+
 def set_up_federation(
     paths: DemoPaths,
+    scenario: Scenario,
     model_dir: Path,
     wheels: Mapping[str, Path],
     storage: RunningStorage,
-    prefect_api_url: str,
-    prefect_auth: str,
+    prefect: PrefectAccess,
 ) -> None:
-    """Create the federation and its three silos, or go on where that stopped."""
-    write_durably(paths.home / "keys" / "prefect-auth", prefect_auth.encode())
+    """Create the federation and its silos, or go on where that stopped."""
+    write_durably(paths.home / "keys" / "prefect-auth", prefect.auth.encode())
     if not (paths.home / SETTINGS_NAME).exists():
         init_federation(
             paths.home,
@@ -90,29 +99,18 @@ def set_up_federation(
                 model_name=MODEL_NAME,
                 model_licence=MODEL_LICENCE,
                 model_path=model_dir,
-                prefect_api_url=prefect_api_url,
+                prefect_api_url=prefect.api_url,
                 endpoint_url=storage.endpoint_url,
                 model_hub_id=MODEL_HUB_ID,
             ),
             storage,
         )
-    _start_no_round_by_itself(paths.home / SETTINGS_NAME)
+    scenario.adapt(paths.home / SETTINGS_NAME)
     write_registry(FEDERATION, wheels[BANK_WHEEL.name], paths.rights_holder)
     digest = model_digest(model_dir, paths.home / "model-digests.json")
-    for silo in INSTITUTIONS:
+    for silo in scenario.institutions:
         if not (paths.silo(silo) / IS_SET_UP).exists():
             _set_up_silo(paths, silo, model_dir, digest, wheels, storage)
-
-
-def _start_no_round_by_itself(settings: Path) -> None:
-    """A demo that runs at two in the morning would have one round more than it shows."""
-    text = settings.read_text(encoding="utf-8")
-    write_durably(settings, without_schedule(text).encode())
-
-
-def without_schedule(settings: str) -> str:
-    """The text of `federation.toml` without its cron line."""
-    return re.sub(r"(?m)^cron = .*\n", "", settings)
 
 
 def _set_up_silo(

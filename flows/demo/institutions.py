@@ -1,9 +1,9 @@
 """The demo's three institutions: real reference texts, each with its own data contract.
 
-Two hospitals hold chapters of the ICD-10-CM tabular list that do not overlap, a bank holds its
-handbook. The texts are public, so anyone may look at what a silo would hide. The contracts are the
-files in `contracts/`, copied byte for byte, so their digests are the same on every machine.
-Same wheels, same bytes.
+Two hospitals (four in the confidential demo) hold chapters of the ICD-10-CM tabular list that do
+not overlap, a bank holds its handbook. The texts are public, so anyone may look at what a silo
+would hide. The contracts are the files in `contracts/`, copied byte for byte, so their digests are
+the same on every machine. Same wheels, same bytes.
 """
 
 import gzip
@@ -22,10 +22,18 @@ from flows.demo.packages import BANK_WHEEL, ICD_WHEEL
 DATA_FILE = "records.jsonl"
 CONTRACT_FILE = "contract.yaml"
 BANK = "harbor-bank"
-HOSPITAL_CHAPTERS = {"north-hospital": 9, "south-hospital": 2}
-"""Chapter of ICD-10-CM, counted from 1: circulatory system, neoplasms."""
+HOSPITAL_CHAPTERS = {
+    "north-hospital": 9,
+    "south-hospital": 2,
+    "east-hospital": 10,
+    "west-hospital": 11,
+}
+"""Chapter of ICD-10-CM, counted from 1: circulatory system, neoplasms, respiratory and digestive
+system."""
 
-INSTITUTIONS = (*HOSPITAL_CHAPTERS, BANK)
+INSTITUTIONS = ("north-hospital", "south-hospital", BANK)
+MORE_HOSPITALS = ("east-hospital", "west-hospital")
+"""That the confidential demo has besides."""
 BANK_ANSWER_WORDS = 120
 
 _ICD_MEMBER = "simple_icd_10_cm/data/icd10c-tabular-April-1-2026.xml"
@@ -86,7 +94,7 @@ def _records(name: str, wheels: Mapping[str, Path]) -> list[_Record]:
         return list(_bank_records(_member(wheels[BANK_WHEEL.name], _BANK_MEMBER)))
     raise FederationOperatorError(
         "demo institution",
-        expected="one of " + ", ".join(INSTITUTIONS),
+        expected="one of " + ", ".join((*INSTITUTIONS, *MORE_HOSPITALS)),
         found=ascii(name)[:60],
         action="choose one of these names",
     )

@@ -18,11 +18,12 @@ class DemoPaths:
     """Paths of one demo; models and wheels outlive it, the rest starts over when it is complete."""
 
     state: Path
+    directory: str = "demo"
 
     @property
     def home(self) -> Path:
         """The federation operator's home directory."""
-        return self.state / "demo"
+        return self.state / self.directory
 
     @property
     def models(self) -> Path:

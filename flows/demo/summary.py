@@ -15,7 +15,7 @@ from infra.terminal import command_line, say
 SIGNED = "Base and global were measured and signed by the silos."
 ALONE = (
     "The rows `only ...` are silo-only adapters, trained for as many local steps and never merged; "
-    "this demo, which plays all three silos, measured them on everybody's text. In a real "
+    "this demo, which plays all silos, measured them on everybody's text. In a real "
     "federation no institution's adapter or text reaches another."
 )
 BESIDE = (
@@ -34,10 +34,10 @@ def print_summary(
         console,
         f"mean over {len(comparison.base)} institutions, nats per answer token: "
         f"base {comparison.base_mean:.4f}, silo-only {comparison.silo_only_mean:.4f}, "
-        f"global {comparison.published_mean:.4f}, "
-        f"global + personal {comparison.at_home_mean:.4f}",
+        f"global {comparison.published_mean:.4f}"
+        + (f", global + personal {comparison.at_home_mean:.4f}" if comparison.personal else ""),
     )
-    for words in (SIGNED, ALONE, BESIDE):
+    for words in (SIGNED, ALONE, *((BESIDE,) if comparison.personal else ())):
         console.print(words, style="dim")
     _print_paths(c, console)
     say(console, f"done in {seconds:.0f} s")
@@ -59,9 +59,10 @@ def print_table(comparison: Comparison, console: Console) -> None:
     for trained in silos:
         table.add_row(f"only {trained}", *_row(comparison.silo_only[trained], silos))
     table.add_row("global (federated)", *_row(comparison.published, silos), style="bold")
-    for owner in silos:
+    for owner in comparison.personal:
         table.add_row(f"+ {owner}", *_row(comparison.personal[owner], silos))
-    table.add_row("global + personal", *_row(comparison.at_home, silos), style="bold")
+    if comparison.personal:
+        table.add_row("global + personal", *_row(comparison.at_home, silos), style="bold")
     console.print()
     console.print(table)
 

@@ -92,6 +92,7 @@ MISTAKES: dict[Parser | type, tuple[str, ...]] = {
     values.existing_file: NO_FILE,
     values.file_to_write: (*HOSTILE, "directory", "pipe", "/dev/null", "file/below"),
     values.model_directory: (*NO_DIRECTORY, "absent", "directory", "pickled", "/"),
+    values.trust_mode: (*HOSTILE, "open", "Auditable", "auditable,confidential", "0"),
     device_name: (*HOSTILE, "gpu", "cuda:0", "cpu,cuda", "0"),
     int: (*NO_NUMBER, "99999999999999999999"),
 }
