@@ -55,11 +55,6 @@ class Comparison:
         return {silo: losses[silo] for silo, losses in self.personal.items()}
 
     @property
-    def at_home_mean(self) -> float:
-        """Mean over the silos, each with its own personal adapter."""
-        return _mean(self.at_home.values())
-
-    @property
     def federation_pays(self) -> bool:
         """Whether the global adapter beats the base model and the silo-only adapters' mean."""
         return self.published_mean < min(self.base_mean, self.silo_only_mean)

@@ -25,10 +25,10 @@ BANK = "harbor-bank"
 HOSPITAL_CHAPTERS = {
     "north-hospital": 9,
     "south-hospital": 2,
-    "east-hospital": 10,
+    "east-hospital": 13,
     "west-hospital": 11,
 }
-"""Chapter of ICD-10-CM, counted from 1: circulatory system, neoplasms, respiratory and digestive
+"""Chapter of ICD-10-CM, counted from 1: circulatory system, neoplasms, musculoskeletal and digestive
 system."""
 
 INSTITUTIONS = ("north-hospital", "south-hospital", BANK)

@@ -34,8 +34,7 @@ def print_summary(
         console,
         f"mean over {len(comparison.base)} institutions, nats per answer token: "
         f"base {comparison.base_mean:.4f}, silo-only {comparison.silo_only_mean:.4f}, "
-        f"global {comparison.published_mean:.4f}"
-        + (f", global + personal {comparison.at_home_mean:.4f}" if comparison.personal else ""),
+        f"global {comparison.published_mean:.4f}",
     )
     for words in (SIGNED, ALONE, *((BESIDE,) if comparison.personal else ())):
         console.print(words, style="dim")

@@ -13,6 +13,7 @@ from aggregator.planning.inputs import PlanInputs
 from aggregator.planning.starting_point import StartingPoint
 from aggregator.settings.federation import (
     BaseModelSection,
+    CopiesSection,
     EncryptedStorageSection,
     FederationSettings,
     PrefectSection,
@@ -20,6 +21,7 @@ from aggregator.settings.federation import (
     RoundSection,
     TaskSection,
 )
+from aggregator.settings.masking import MaskingSection
 from aggregator.settings.merge import MergeSection
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.envelope import Verified
@@ -175,7 +177,6 @@ def test_the_optimizer_of_a_merge_that_names_none(
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"trust_mode": "confidential"}, "confidential"),
         ({"silos": ()}, "no member of this round with a contract"),
         ({"silos": ("bank-z",)}, "no member of this round with a contract"),
         ({"silos": COHORT[:1]}, "a quorum of at most 1"),
@@ -369,3 +370,103 @@ def test_a_run_learns_one_thing(before: FamilyTask, now: FamilyTask, found: str)
 def test_a_task_that_is_none_is_refused_when_settings_are_read(section: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TaskSection.model_validate(section)
+
+
+FIVE = tuple(f"bank-{letter}" for letter in "abcde")
+MANY = tuple(f"bank-{number}" for number in range(51))
+MASKED: dict[str, Any] = {"trust_mode": "confidential", "silos": FIVE, "members": FIVE}
+
+
+def test_a_confidential_plan_sums_more_than_two_thirds_and_leaves_time_for_training() -> None:
+    plan = drafted(**MASKED)
+    terms = plan.masking
+    assert terms is not None
+    assert (plan.trust_mode, plan.merge.rule, plan.compression) == (
+        "confidential",
+        "average",
+        "none",
+    )
+    assert terms.threshold == plan.quorum == 4
+    assert START < terms.keys_by < terms.shares_by < plan.submit_by < terms.reveal_by
+    assert plan.submit_by - terms.shares_by > (plan.submit_by - START) / 2
+    assert terms.reveal_by < plan.evaluate_by
+
+
+@pytest.mark.parametrize(
+    ("silos", "quorum", "asked", "threshold"),
+    [
+        (3, 2, None, 3),
+        (4, 2, None, 3),
+        (5, 5, None, 5),
+        (6, 2, 6, 6),
+        (7, 6, 5, 6),
+        (50, 2, None, 34),
+    ],
+)
+def test_the_threshold_is_the_larger_of_what_is_asked(
+    silos: int, quorum: int, asked: int | None, threshold: int
+) -> None:
+    names = MANY[:silos]
+    round_ = RoundSection(quorum=quorum, evaluation_quorum=2)
+    fields = {"masking": MaskingSection(threshold=asked), "round": round_}
+    plan = drafted(**MASKED | {"silos": names, "members": names} | fields)
+    assert plan.masking is not None
+    assert plan.masking.threshold == plan.quorum == threshold
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"silos": FIVE[:2]}, "at least 3 silos in confidential mode.*; found 2"),
+        ({"silos": MANY, "members": MANY}, "at most 50 silos.*; found 51"),
+        ({"masking": MaskingSection(threshold=3)}, "a threshold from 4.*; found 3"),
+        ({"masking": MaskingSection(threshold=6)}, "to 5, in confidential mode; found 6"),
+        ({"round": RoundSection(quorum=6, evaluation_quorum=2)}, "found 6"),
+        ({"merge": merge(rule="stack_truncate")}, "linear in what silos send.*stack_truncate"),
+        ({"merge": merge(rule="residual", residual_rank=4)}, "linear.*residual"),
+        (
+            {
+                "merge": merge(rule="frozen_a", robust=MEDIAN),
+                "round": RoundSection(quorum=5, evaluation_quorum=2),
+            },
+            "no defence.*median",
+        ),
+        ({"merge": merge(rule="shared_a", optimizer={"name": "fedexp"})}, "fedexp"),
+        ({"merge": merge(compression="int4")}, "int32.*int4"),
+        ({"merge": merge(error="exact")}, "no error of the merge"),
+        ({"copies": CopiesSection(counted={"bank-a": "Seen by A. Person."})}, "no counted copies"),
+        (
+            {"masking": MaskingSection(key_minutes=500, share_minutes=300)},
+            "submit_minutes above.*720 and 800",
+        ),
+    ],
+)
+def test_what_masks_cannot_give_is_not_planned(changes: dict[str, Any], found: str) -> None:
+    with pytest.raises(FederationOperatorError, match=found):
+        drafted(**MASKED | changes)
+
+
+def test_masking_is_of_confidential_mode_alone() -> None:
+    with pytest.raises(ValidationError, match="masking goes with trust_mode"):
+        settings(masking=MaskingSection())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"masking": None},
+        {"trust_mode": "auditable"},
+        {"quorum": 3},
+        {"compression": "int8"},
+        {"merge_error": "exact"},
+        {"cohort": FIVE[:3], "contracts": ()},
+    ],
+)
+def test_no_record_promises_what_masks_cannot_give(changes: dict[str, Any]) -> None:
+    """Whoever signs it: a silo does not read such a plan."""
+    fields = dict(drafted(**MASKED)) | changes
+    if "cohort" in changes:
+        pins = drafted(**MASKED).contracts
+        fields["contracts"] = tuple(pin for pin in pins if pin.silo in changes["cohort"])
+    with pytest.raises(ValidationError):
+        RoundPlan.model_validate(fields)

@@ -11,6 +11,7 @@ import pytest
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import SiloLayout
+from data_contracts.protocol.records.masking_terms import MaskingTerms
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import (
     FedAdam,
@@ -373,11 +374,41 @@ def test_a_missing_policy_refuses_and_says_what_to_do(tmp_path: Path) -> None:
         require_policy(missing)
 
 
-def test_confidential_plans_are_refused_even_where_the_policy_lists_them(tmp_path: Path) -> None:
+MASKING = MaskingTerms(
+    threshold=3,
+    keys_by=PLAN.issued_at + timedelta(minutes=1),
+    shares_by=PLAN.issued_at + timedelta(minutes=2),
+    reveal_by=PLAN.submit_by + timedelta(minutes=1),
+)
+CONFIDENTIAL = PLAN.model_copy(update={"trust_mode": "confidential", "masking": MASKING})
+
+
+def confidential_policy(tmp_path: Path, limit: str = "") -> PolicyFile:
     path = tmp_path / "policy.toml"
-    path.write_text(POLICY.format(**EXACT).replace('["auditable"]', '["confidential"]'))
-    confidential = PLAN.model_copy(update={"trust_mode": "confidential"})
-    assert decided_by(confidential, read_policy(path), context()) == "policy.trust_mode"
+    text = POLICY.format(**EXACT).replace('["auditable"]', '["confidential"]')
+    text = text.replace("trust_storage_with_deltas = true", "trust_storage_with_deltas = false")
+    path.write_text(text.replace("[limits]\n", f"[limits]\n{limit}\n"))
+    return read_policy(path)
+
+
+def test_a_confidential_plan_needs_a_policy_that_lists_it_and_no_trust_in_storage(
+    tmp_path: Path,
+) -> None:
+    assert decided_by(CONFIDENTIAL, confidential_policy(tmp_path), context()) is None
+    assert decided_by(PLAN, confidential_policy(tmp_path), context()) == "policy.trust_mode"
+    assert decided_by(CONFIDENTIAL, policy(tmp_path), context()) == "policy.trust_mode"
+
+
+@pytest.mark.parametrize(("least", "rule"), [(3, None), (4, "policy.min_summed_silos")])
+def test_a_silo_has_a_least_sum_of_its_own(tmp_path: Path, least: int, rule: str | None) -> None:
+    own = confidential_policy(tmp_path, f"min_summed_silos = {least}")
+    assert decided_by(CONFIDENTIAL, own, context()) == rule
+
+
+def test_a_silo_that_opened_a_sum_of_the_round_opens_no_other(tmp_path: Path) -> None:
+    again = context(has_revealed=True)
+    assert decided_by(CONFIDENTIAL, confidential_policy(tmp_path), again) == "plan.second_sum"
+    assert decided_by(PLAN, policy(tmp_path), again) is None
 
 
 def test_limits_are_on_the_layout_that_this_silo_trains(tmp_path: Path) -> None:

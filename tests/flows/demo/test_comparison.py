@@ -120,4 +120,3 @@ def test_the_table_has_a_row_for_each_pair_and_one_for_home() -> None:
     assert ["+", "north-hospital", "2.0000", "2.0000", "2.0000", "2.0000"] in rows
     assert ["+", "south-hospital", "2.0000", "2.0000", "3.0000", "2.3333"] in rows
     assert ["global", "+", "personal", "1.0000", "2.0000", "3.0000", "2.0000"] in rows
-    assert comparison.at_home_mean == 2.0
