@@ -28,8 +28,8 @@ HOSPITAL_CHAPTERS = {
     "east-hospital": 13,
     "west-hospital": 11,
 }
-"""Chapter of ICD-10-CM, counted from 1: circulatory system, neoplasms, musculoskeletal and digestive
-system."""
+"""Chapter of ICD-10-CM, counted from 1: circulatory system, neoplasms, musculoskeletal system,
+digestive system."""
 
 INSTITUTIONS = ("north-hospital", "south-hospital", BANK)
 MORE_HOSPITALS = ("east-hospital", "west-hospital")
