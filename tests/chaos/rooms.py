@@ -24,6 +24,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "aggregator/decisions/*.py",
         "aggregator/evidence/*.py",
     ),
+    "masks": (
+        "aggregator/unmasking/*.py",
+        "data_contracts/confidential/*.py",
+        "data_contracts/masking/*.py",
+        "data_contracts/protocol/relayed.py",
+        "silo_agent/masking/*.py",
+    ),
     "policy": ("silo_agent/policy/*.py",),
     "marks": ("silo_agent/federation/*.py", "infra/records/feed_reach.py"),
     "release": (
@@ -71,7 +78,8 @@ FAR: tuple[str, ...] = (
     *(
         f"tests/aggregator/test_{name}.py"
         for name in (
-            *("arrivals", "coordinator", "copies_in_rounds", "kept_versions", "ledger"),
+            *("arrivals", "confidential_rounds", "coordinator", "copies_in_rounds"),
+            *("dishonest_masks", "encrypted_rounds", "kept_versions", "ledger"),
             *("memberships_in_rounds", "mixed_versions", "restored_coordinator"),
         )
     ),
@@ -79,6 +87,7 @@ FAR: tuple[str, ...] = (
         f"tests/silo_agent/test_{name}.py"
         for name in (*("agent_doors", "agent_evaluation", "coalition_measuring", "restored_silo"),)
     ),
+    "tests/silo_agent/personal",
 )
 """Whole rounds in memory, for the guards that the near ones do not miss."""
 PASSED_OVER: tuple[str, ...] = (
