@@ -125,6 +125,7 @@ max_adapter_bytes = 1_000_000_000
 min_cohort_silos = 3
 max_retention_days = 400
 # min_summed_silos = 4 # in confidential mode; otherwise more than two thirds of the cohort
+# max_sums_per_start = 1 # in confidential mode: after a round that was held, too; docs/privacy.md
 
 {models}"""
 

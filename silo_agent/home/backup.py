@@ -22,6 +22,7 @@ from silo_agent.config import CONFIG_NAME, SiloConfig, load_config
 from silo_agent.federation.marks import CLOCK_NAME, higher_clock
 from silo_agent.gate.contract_gate import BASELINE_NAME
 from silo_agent.loop import only_agent
+from silo_agent.masking.opened_sums import OPENED_SUMS
 from silo_agent.personal.kept import PERSONAL
 from silo_agent.personal.own_factors import OWN_FACTORS
 from silo_agent.release.kill_switch import SWITCH_NAME
@@ -56,7 +57,7 @@ def kept_files(config: SiloConfig) -> Kept:
     agreed += files_below(config.path(data.registries))
     agreed += [config.path(config.policy), home / CONFIG_NAME]
     carried = [*files_below(home / STATE_DIRECTORY, "*.json"), *files_below(home / STATE_DIRECTORY)]
-    for own in (PERSONAL, OWN_FACTORS):
+    for own in (PERSONAL, OWN_FACTORS, OPENED_SUMS):
         carried += [*files_below(home / own, "*.json"), *files_below(home / own)]
     secret = [signing, *sorted(signing.parent.glob(f"{signing.stem}*{signing.suffix}"))]
     secret += identity_files(config.path(keys.identity))

@@ -36,7 +36,9 @@ class Limits(TomlTable):
     """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy.
 
     `min_summed_silos`: of how many silos' changes a sum has to be in confidential mode; None: as
-    many as the plan says, which are more than two thirds of its cohort.
+    many as the plan says, which are more than two thirds of its cohort. `max_sums_per_start`: how
+    many sums it helps to open that start from the same adapter; None: any number, as after a round
+    that was held.
     Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
     it one. The run's adapter, which it only evaluates, may be larger.
     """
@@ -50,6 +52,7 @@ class Limits(TomlTable):
     min_cohort_silos: PositiveCount
     max_retention_days: PositiveCount
     min_summed_silos: PositiveCount | None = None
+    max_sums_per_start: PositiveCount | None = None
 
 
 class Policy(TomlTable):

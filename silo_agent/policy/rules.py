@@ -39,9 +39,10 @@ class PolicyRefusal:
 class PlanContext:
     """What the rules look at besides the plan and the policy.
 
-    `goes_back`: the feed had come as far in the plan's run before it. `has_revealed`: this silo has
-    helped to open a masked sum of the plan's round, in another attempt: the difference of two sums
-    over different silos is what one of them sent. `lacks` says in numbers why this silo's machine
+    `goes_back`: the feed had come as far in the plan's run before it. `is_second_sum`: this silo
+    has helped to open a masked sum of the plan's round or of the same training in another attempt,
+    and the difference of two sums over different silos is what one of them sent; `sums_opened`: how
+    many from the plan's start. `lacks` says in numbers why this silo's machine
     cannot do the plan, by rule; empty where it can. `recipients` are those that this silo has the
     identities of.
     """
@@ -52,7 +53,8 @@ class PlanContext:
     contract: ContractTerms | None
     now: datetime
     goes_back: bool = False
-    has_revealed: bool = False
+    is_second_sum: bool = False
+    sums_opened: int = 0
     lacks: Mapping[str, str] = field(default_factory=dict)
     recipients: frozenset[str] = frozenset()
 
@@ -105,8 +107,13 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ),
     (
         "plan.second_sum",
-        "The silo has revealed shares in another attempt of this round.",
-        lambda p, s, c: not (p.masking is not None and c.has_revealed),
+        "The silo has helped to open another sum of this round, or of the same training.",
+        lambda p, s, c: p.masking is None or not c.is_second_sum,
+    ),
+    (
+        "policy.sums_per_start",
+        "The silo has helped to open as many sums from this start as it allows.",
+        lambda p, s, c: p.masking is None or c.sums_opened < (s.limits.max_sums_per_start or 10**9),
     ),
     (
         "policy.storage_trust",

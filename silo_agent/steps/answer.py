@@ -4,9 +4,11 @@ import logging
 
 from data_contracts.errors import ConsortiaError
 from data_contracts.protocol.dsse import to_base64
+from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import Acceptance, Refusal, RoundPlan
 from infra.encryption.identities import recipients_of
+from silo_agent.masking.opened_sums import OpenedSums
 from silo_agent.policy.rules import PlanContext, PolicyRefusal, judge_plan
 from silo_agent.release.doors import not_shared
 from silo_agent.silo import Silo
@@ -26,9 +28,8 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
         contract=silo.release.in_force.contract(attempt.out.parties),
         now=silo.clock.now(),
         goes_back=attempt.feed.goes_back,
-        has_revealed=silo.release.outbox.has_revealed(
-            plan.record.run, plan.record.round, other_than=plan.digest
-        ),
+        sums_opened=_sums_opened(silo, plan),
+        is_second_sum=_is_second_sum(silo, plan),
         lacks=lacks(plan.record, policy, silo.config),
         recipients=recipients_of(silo.identities),
     )
@@ -49,6 +50,20 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
     _tell_versions(plan.record)
     log.info("round %d accepted under the silo's policy", plan.record.round)
     return Step.ACCEPTED
+
+
+def _sums_opened(silo: Silo, plan: Verified[RoundPlan]) -> int:
+    """How many sums from the plan's start this silo has helped to open."""
+    return len(OpenedSums.of(silo.config.home, plan).others()) if plan.record.masking else 0
+
+
+def _is_second_sum(silo: Silo, plan: Verified[RoundPlan]) -> bool:
+    """Whether it would be the second one of a round, or of the same training."""
+    record = plan.record
+    if record.masking is None:
+        return False
+    revealed = silo.release.outbox.has_revealed(record.run, record.round, other_than=plan.digest)
+    return revealed or OpenedSums.of(silo.config.home, plan).has_second()
 
 
 def refuse(silo: Silo, attempt: OwnAttempt, refusal: PolicyRefusal) -> Step:

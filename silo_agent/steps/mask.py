@@ -29,6 +29,7 @@ from data_contracts.protocol.records.sealed_shares import SealedShare
 from silo_agent.federation.coordinator_view import CoordinatorView
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.lists import MaskedAttempt, contradiction
+from silo_agent.masking.opened_sums import OpenedSums
 from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import SECRETS_LOST
 from silo_agent.silo import Silo
@@ -207,6 +208,7 @@ def _reveal(
     masked_attempt(silo, attempt).require_agreed(close, countersigned, own)
     group = group_of(plan, roster, attempt.feed.membership_of(plan))
     settled = held.settled(group, {item.silo for item in close.record.admitted})
+    OpenedSums.of(silo.config.home, plan).note()
     kept.keep_held(settled)
     attempt.out.record(
         RevealedShares.on(

@@ -309,6 +309,19 @@ def test_a_second_sum_of_a_round_is_refused(federation: SimulatedFederation) -> 
     assert refusals(federation, again) == {"plan.second_sum"}
 
 
+@pytest.mark.parametrize("seed", [0, 1], ids=["the same training", "in another order"])
+def test_the_same_training_under_another_run(federation: SimulatedFederation, seed: int) -> None:
+    plan = federation.open(1)
+    federation.play(plan)
+    recipe = federation.settings.recipe
+    recipe = recipe.model_copy(update={"seed": recipe.seed + seed})
+    federation.settings = federation.settings.model_copy(update={"run": "run-2", "recipe": recipe})
+    again = federation.open(1)
+    assert again.record.starting_adapter is None
+    federation.silos_act(2)
+    assert refusals(federation, again) == (set() if seed else {"plan.second_sum"})
+
+
 def replaced(
     federation: SimulatedFederation,
     plan: Verified[RoundPlan],

@@ -405,8 +405,18 @@ def test_a_silo_has_a_least_sum_of_its_own(tmp_path: Path, least: int, rule: str
     assert decided_by(CONFIDENTIAL, own, context()) == rule
 
 
+@pytest.mark.parametrize(("opened", "rule"), [(0, None), (1, None), (2, "policy.sums_per_start")])
+def test_a_silo_opens_so_many_sums_from_one_start(
+    tmp_path: Path, opened: int, rule: str | None
+) -> None:
+    own = confidential_policy(tmp_path, "max_sums_per_start = 2")
+    assert decided_by(CONFIDENTIAL, own, context(sums_opened=opened)) == rule
+    unlimited = confidential_policy(tmp_path)
+    assert decided_by(CONFIDENTIAL, unlimited, context(sums_opened=opened)) is None
+
+
 def test_a_silo_that_opened_a_sum_of_the_round_opens_no_other(tmp_path: Path) -> None:
-    again = context(has_revealed=True)
+    again = context(is_second_sum=True)
     assert decided_by(CONFIDENTIAL, confidential_policy(tmp_path), again) == "plan.second_sum"
     assert decided_by(PLAN, policy(tmp_path), again) is None
 
