@@ -18,8 +18,8 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(READY) ## three institutions, two rounds, one machine (KEEP=1 leaves it running; MODE=confidential: five, of which one drops out)
-	@$(BIN)/consortia demo $(if $(filter 1,$(KEEP)),--keep) $(if $(MODE),--mode $(MODE))
+demo: $(READY) ## three institutions, two rounds, one machine (KEEP=1 leaves it running; PERSONAL=1: adapters of their own; MODE=confidential: five, of which one drops out)
+	@$(BIN)/consortia demo $(if $(filter 1,$(KEEP)),--keep) $(if $(MODE),--mode $(MODE)) $(if $(filter 1,$(PERSONAL)),--personal)
 
 demo-stop: $(READY) ## stop a demo that was kept running
 	@$(BIN)/consortia stack stop --state .consortia/demo/stack

@@ -3,6 +3,7 @@
 Prefect is imported only by the commands that need it, after its environment is set.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -100,12 +101,16 @@ def demo(
             help="auditable, or confidential: five institutions, of which one drops out.",
         ),
     ] = "auditable",
+    personal: Annotated[
+        bool, typer.Option(help="Then each institution makes an adapter of its own: minutes more.")
+    ] = False,
 ) -> None:
     """Three institutions, two rounds, one machine: the whole product in a few minutes."""
     from flows.demo.driver import run_demo
     from flows.demo.scenario import SCENARIOS
 
-    run_demo(state.resolve(), keep=keep, console=console, scenario=SCENARIOS[mode])
+    scenario = replace(SCENARIOS[mode], makes_own=personal)
+    run_demo(state.resolve(), keep=keep, console=console, scenario=scenario)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """`make demo`: the main job on one machine, every part real.
 
 In order: texts and base model, storage and Prefect, federation and silos, agents, the Prefect
-deployment, two rounds, personal adapters, the comparison. Each step goes on from what an
-interrupted demo left. Whatever happens, every process is stopped, unless it is to be kept.
+deployment, two rounds, personal adapters where they are asked for, the comparison. Each step goes
+on from what an interrupted demo left. Whatever happens, every process is stopped, unless it is to
+be kept.
 """
 
 import os

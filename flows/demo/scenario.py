@@ -25,7 +25,7 @@ class Scenario:
     directory: str
     institutions: tuple[str, ...]
     dropping: str | None
-    makes_own: bool
+    makes_own: bool = False
 
     def adapt(self, settings: Path) -> None:
         """The lines of `federation.toml` that its operator changes for this mode."""
@@ -35,13 +35,12 @@ class Scenario:
         write_durably(settings, without_schedule(text).encode())
 
 
-AUDITABLE = Scenario("auditable", "demo", INSTITUTIONS, None, makes_own=True)
+AUDITABLE = Scenario("auditable", "demo", INSTITUTIONS, None)
 CONFIDENTIAL = Scenario(
     "confidential",
     "demo-confidential",
     (*INSTITUTIONS, *MORE_HOSPITALS),
     "west-hospital",
-    makes_own=False,
 )
 SCENARIOS: dict[str, Scenario] = {"auditable": AUDITABLE, "confidential": CONFIDENTIAL}
 
