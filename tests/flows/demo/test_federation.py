@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from aggregator.settings.federation import parse_settings
-from flows.demo.federation import SILO_SETTINGS, without_schedule
+from flows.demo.federation import SILO_SETTINGS
+from flows.demo.scenario import THRESHOLD, confidential, without_schedule
 from flows.federation.admin import FederationTerms, settings_text
 from silo_agent.config import parse_config
 
@@ -33,3 +34,13 @@ def test_rounds_make_no_personal_adapter_and_a_command_does() -> None:
     text = f'{names}[storage]\nendpoint_url = "{TERMS.endpoint_url}"\n{SILO_SETTINGS}'
     personal = parse_config(text.encode(), Path("/home")).personal
     assert (personal.method, personal.every_round) == ("dual", False)
+
+
+def test_the_confidential_demo_changes_what_its_operator_would() -> None:
+    text = confidential(settings_text(TERMS))
+    settings = parse_settings(text.encode(), Path())
+    assert settings.trust_mode == "confidential"
+    assert settings.masking is not None
+    assert settings.masking.threshold == THRESHOLD
+    assert (settings.merge.rule, settings.merge.compression) == ("average", "none")
+    assert confidential(text) == text
