@@ -108,7 +108,8 @@ class SiloRecords:
     def has_declined(self) -> bool:
         """Whether it takes part no more: a refusal, a failed contract, or two records in a slot."""
         failed = self.verdict is not None and not self.verdict.record.passed
-        return failed or self.equivocated or self.refusal is not None
+        refused = self.refusal is not None or self.late_refusal is not None
+        return failed or self.equivocated or refused
 
     def only(self, counts: Callable[[Verified[Any]], bool]) -> "SiloRecords":
         """Without the records that do not count."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aggregator.coordinator import Coordinator
 from aggregator.decisions.admission import reached_quorum
 from aggregator.decisions.copies import said_of_copies
-from aggregator.decisions.exchange import TOO_FEW, exchange_of
+from aggregator.decisions.exchange import TOO_FEW, exchange_of, said_of_masks
 from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
@@ -23,6 +23,7 @@ from aggregator.feed.claims import require_fed, sign_entry, sign_on_plan, sign_r
 from aggregator.feed.reading import (
     abort_of,
     attempts_back,
+    is_spent,
     newest_attempt,
     read_federation,
     read_report,
@@ -74,6 +75,13 @@ def open_round(c: Coordinator, round_number: int) -> Verified[RoundPlan]:
             action="go on with the next round, or begin a run: a new name under run in "
             "federation.toml",
         )
+    if earlier is not None and is_spent(c, feed, earlier):
+        raise FederationOperatorError(
+            f"round {round_number} of {c.settings.run}",
+            expected="a round in which no silo has revealed shares",
+            found="one in which they may have, and silos open no other sum of it",
+            action=f"go on with round {round_number + 1}",
+        )
     require_ledger(c)
     attempt = earlier.plan.record.attempt + 1 if earlier else 1
     return sign_entry(c, feed, drafted(c, feed, round_number, attempt))
@@ -98,7 +106,7 @@ def relay_masks(c: Coordinator, seen: Look) -> Verified[RoundRecord] | Verified[
     if due.record is None or len(due.said) < due.needed:
         lack = f"; waited for {', '.join(due.owing)}" if due.owing else ""
         reason = f"{len(due.said)} silos gave {due.what} by {due.by:%Y-%m-%d %H:%M} UTC{lack}; "
-        reason += f"{due.needed} are needed."
+        reason += f"{due.needed} are needed.{said_of_masks(attempt)}"
         return abort_round(c, seen.plan, TOO_FEW, reason[:MAX_REASON])
     return sign_on_plan(c, seen.feed, seen.plan, list_of(attempt, due, c.clock.now()))
 

@@ -106,6 +106,8 @@ def _next_step(silo: Silo, attempt: OwnAttempt) -> Step:
     if done.verdict is None:
         return check_data(silo, attempt)
     has_evaluated = done.evaluation is not None
+    if has_evaluated:
+        KeptSecrets.of(silo.config.home, attempt.plan).erase()
     if not done.verdict.record.passed or (has_evaluated and not done.may_be_asked):
         return Step.FINISHED
     coordinator = read_coordinator(silo, attempt.plan, attempt.feed)

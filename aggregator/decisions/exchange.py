@@ -13,11 +13,12 @@ from typing import Any
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.decisions.opening import lacking, usable_shares
-from data_contracts.confidential.attempt import advertised_keys
+from data_contracts.confidential.attempt import advertised_keys, terms_of
 from data_contracts.errors import UntrustedInputError
 from data_contracts.masking.derivation import require_usable
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
+    Countersignature,
     CountersignedClose,
     MaskRoster,
     RoundRecord,
@@ -66,17 +67,19 @@ def exchange_of(attempt: Attempt) -> Exchange | None:
         return _before_training(attempt, terms)
     admitted = [attempt.of(item.silo) for item in attempt.close.record.admitted]
     if attempt.countersigned is None:
-        on_close = attempt.close.digest
         said = [
-            (own, own.countersignature if _is_on(own.countersignature, on_close) else None)
+            (own, own.countersignature)
             for own in admitted
+            if own.countersignature is None or _is_on(own.countersignature, attempt)
         ]
         what = "countersignatures of the close record"
-        return _enough(_exchange(what, terms.reveal_by, said, terms, CountersignedClose))
+        by = _after(attempt.close, attempt)
+        return _enough(_exchange(what, by, said, terms, CountersignedClose))
     if not lacking(attempt, usable_shares(attempt)):
         return None
     revealed = [(own, own.revealed_shares) for own in admitted]
-    return _exchange("revealed shares", terms.reveal_by, revealed, terms, None)
+    by = _after(attempt.countersigned, attempt)
+    return _exchange("revealed shares", by, revealed, terms, None)
 
 
 def _before_training(attempt: Attempt, terms: MaskingTerms) -> Exchange | None:
@@ -150,5 +153,32 @@ def _is_for(sealed: SealedShares, roster_digest: str, holders: Sequence[str]) ->
     return sealed.roster_digest == roster_digest and named == sorted(holders)
 
 
-def _is_on(word: Verified[Any] | None, close_digest: str) -> bool:
-    return word is not None and word.record.close_digest == close_digest
+def _is_on(word: Verified[Countersignature], attempt: Attempt) -> bool:
+    """Whether a silo has seen the close record and the share book that the others were shown."""
+    close = attempt.close.digest if attempt.close else None
+    book = attempt.book.digest if attempt.book else None
+    return (word.record.close_digest, word.record.book_digest) == (close, book)
+
+
+def _after(signed: Verified[Any], attempt: Attempt) -> datetime:
+    """By when silos have to answer what the coordinator signed: the plan's deadline, or as long
+    after that as the plan gives, where it came late; never later than the evaluations."""
+    plan, terms = attempt.plan.record, terms_of(attempt.plan.record)
+    given = terms.reveal_by - plan.submit_by
+    return min(max(terms.reveal_by, signed.record.issued_at + given), plan.evaluate_by)
+
+
+def said_of_masks(attempt: Attempt) -> str:
+    """Sentences on why there are too few, for an abort: which silos' keys no group can have, what
+    silos refused because of another, and that a round whose shares are out is over."""
+    unfit = sorted(_with_unfit_keys(attempt))
+    said = f" Keys of {', '.join(unfit)} cannot be used." if unfit else ""
+    refused = [own.refusal.record for own in attempt.cohort() if own.refusal is not None]
+    because = Counter(record.reason for record in refused if record.rule.startswith("masking."))
+    for reason, silos in because.most_common(1):
+        said += f" {silos} refused: {reason}"
+    if attempt.countersigned is not None:
+        said += (
+            " Shares may be out, so silos open no other sum of this round: the next one follows."
+        )
+    return said

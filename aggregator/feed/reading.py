@@ -10,7 +10,7 @@ from aggregator.feed.catching_up import catch_up
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, round_slot
 from data_contracts.protocol.envelope import Verified, narrowed, verify
-from data_contracts.protocol.records import Abort, RoundPlan, RoundReport
+from data_contracts.protocol.records import Abort, CountersignedClose, RoundPlan, RoundReport
 from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, TrustedFeed
 from infra.records.attempt_reader import read_coordinator_records
 from infra.records.record_store import (
@@ -94,12 +94,23 @@ def entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEnt
 
 
 def next_round(c: Coordinator, feed: TrustedFeed) -> int:
-    """The unfinished round of the run, else the one after the last; an aborted one comes again."""
+    """The unfinished round of the run, else the one after the last; an aborted one comes again,
+    unless it is one in confidential mode that was aborted after shares may have been revealed."""
     newest = newest_attempt(c, feed)
     if newest is None:
         return 1
-    finished = newest.abort is None and read_report(c, feed, newest.plan) is not None
-    return newest.plan.record.round + (1 if finished else 0)
+    if newest.abort is None:
+        is_over = read_report(c, feed, newest.plan) is not None
+    else:
+        is_over = is_spent(c, feed, newest)
+    return newest.plan.record.round + (1 if is_over else 0)
+
+
+def is_spent(c: Coordinator, feed: TrustedFeed, attempt: FedAttempt) -> bool:
+    """Whether silos may have revealed shares in an attempt: they open no other sum of its round."""
+    if attempt.plan.record.masking is None:
+        return False
+    return own_records(c, feed, attempt.plan).found(CountersignedClose) is not None
 
 
 def own_records(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> AttemptReading:

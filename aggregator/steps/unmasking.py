@@ -93,7 +93,7 @@ def _seeds(attempt: Attempt, opened_by: tuple[EvidenceRef, ...]) -> RebuiltSeeds
         return opening_seeds(on_held)
     except ConsortiaError as error:
         raise NotOpenedError(
-            "sum of masked changes",
+            f"sum of masked changes, {error.problem}",
             expected=error.expected,
             found=error.found,
             action="go on with the next round; silos open one sum of a round at most",

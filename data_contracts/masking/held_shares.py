@@ -110,7 +110,8 @@ class HeldShares:
                 "held shares of a confidential round",
                 expected="a file as this agent writes it",
                 found="another one",
-                action="leave this attempt, whose shares are lost; the next has new ones",
+                action="remove it below masking/ in the home and start the agent again: it "
+                "leaves this attempt, and the next has new ones",
             ) from None
 
 

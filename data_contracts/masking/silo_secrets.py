@@ -54,7 +54,8 @@ class SiloSecrets:
                 "secrets of a confidential round",
                 expected=f"a file of {size} bytes as this agent writes it",
                 found=f"another one, of {len(raw)} bytes",
-                action="leave this attempt, whose secrets are lost; the next has new ones",
+                action="remove it below masking/ in the home and start the agent again: it "
+                "leaves this attempt, and the next has new ones",
             )
         start = len(MAGIC)
         middle, end = start + SEED_BYTES, start + 2 * SEED_BYTES

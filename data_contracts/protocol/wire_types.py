@@ -49,8 +49,8 @@ RelayedText = Annotated[
 ]
 """As `SignedText`, of a record whose size grows with the number of silos."""
 PublicX25519Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-SealedHex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){17,256}$")]
-"""What one party has sealed for another, in hex."""
+SealedHex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{120}$")]
+"""The 60 bytes of a box of shares that one silo has sealed for another, in hex."""
 ProgramVersion = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}[a-z0-9.+-]{0,20}$")
 ]

@@ -61,6 +61,7 @@ max_learning_rate = 0.005
 max_rank = 16
 max_adapter_bytes = 50_000_000
 min_cohort_silos = 3
+min_summed_silos = 4 # in confidential mode
 max_retention_days = 400
 
 [[models]]

@@ -63,9 +63,12 @@ def stop_waiting(c: Coordinator) -> str:
 def _pass_on_now(c: Coordinator, seen: Look) -> str:
     due = exchange_of(seen.attempt)
     if due is None or due.record is None:
-        # The shares that open a sum: fewer than it needs open nothing.
-        _require_enough("revealed shares", len(due.said) if due else 0, due.needed if due else 1)
-        return "the sum is open"
+        raise FederationOperatorError(
+            "round",
+            expected="silos' words that can be passed on",
+            found="one that waits for the shares that open its sum",
+            action="wait until their time is over, or end it with `consortia round abort`",
+        )
     _require_enough(due.what, len(due.said), due.needed)
     relay_masks(c, seen)
     number = seen.plan.record.round

@@ -52,6 +52,8 @@ def read_coordinator(silo: Silo, plan: Verified[RoundPlan], feed: FeedView) -> C
     if decision and (candidate is None or decision.record.candidate_digest != candidate.digest):
         raise _unbound("decision", "the candidate")
     _require_bound(request, close)
+    if request is not None and plan.record.masking is not None:
+        raise _unbound("contribution request", "a plan in auditable mode")
     roster, book = reading.found(MaskRoster), reading.found(ShareBook)
     if book and (roster is None or book.record.roster_digest != roster.digest):
         raise _unbound("share book", "the roster of mask keys")

@@ -124,7 +124,7 @@ max_rank = 64
 max_adapter_bytes = 1_000_000_000
 min_cohort_silos = 3
 max_retention_days = 400
-# min_summed_silos = 4 # in confidential mode; otherwise more than two thirds of the cohort
+# min_summed_silos = 4 # confidential mode needs it: how many changes there are in a sum at least
 # max_sums_per_start = 1 # in confidential mode: after a round that was held, too; docs/privacy.md
 
 {models}"""

@@ -6,9 +6,9 @@ It fails closed: an empty, unreadable or unset policy is none, and refuses every
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import TrustMode
@@ -35,10 +35,10 @@ class AllowedModel(TomlTable):
 class Limits(TomlTable):
     """Caps on what a plan may ask. All are inclusive; a missing cap is an unreadable policy.
 
-    `min_summed_silos`: of how many silos' changes a sum has to be in confidential mode; None: as
-    many as the plan says, which are more than two thirds of its cohort. `max_sums_per_start`: how
-    many sums it helps to open that start from the same adapter; None: any number, as after a round
-    that was held.
+    `min_summed_silos`: of how many silos' changes a sum has to be in confidential mode, which
+    needs it: a plan asks for more than two thirds of its cohort, which the coordinator picks.
+    `max_sums_per_start`: how many sums it helps to open that start from the same adapter; None: any
+    number, as after a round that was held.
     Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
     it one. The run's adapter, which it only evaluates, may be larger.
     """
@@ -76,6 +76,12 @@ class Policy(TomlTable):
     show_memory: bool = False
     limits: Limits
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _says_what_a_sum_is(self) -> Self:
+        if "confidential" in self.trust_modes and self.limits.min_summed_silos is None:
+            raise ValueError("confidential mode needs limits.min_summed_silos")
+        return self
 
     def model(self, digest: str) -> AllowedModel | None:
         """The allowed model with this digest."""

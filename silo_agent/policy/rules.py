@@ -102,7 +102,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "policy.min_summed_silos",
         "The plan's sum is of fewer silos than the silo allows.",
         lambda p, s, c: (
-            p.masking is None or p.masking.threshold >= (s.limits.min_summed_silos or 0)
+            p.masking is None
+            or (
+                s.limits.min_summed_silos is not None
+                and p.masking.threshold >= s.limits.min_summed_silos
+            )
         ),
     ),
     (

@@ -7,6 +7,7 @@ nothing of it can be opened then: fewer than the threshold of others never do.
 """
 
 import logging
+from functools import lru_cache
 
 from data_contracts.confidential.attempt import binding_of, group_of, terms_of
 from data_contracts.errors import UntrustedInputError
@@ -44,6 +45,11 @@ def mask_step(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> 
     other: with training once there is a share book, and after the sum with the evaluation."""
     if attempt.plan.record.masking is None:
         return None
+    kept = KeptSecrets.of(silo.config.home, attempt.plan)
+    if coordinator.candidate is not None or silo.clock.now() >= attempt.plan.record.expires_at:
+        # Nothing is opened any more, or all of it is.
+        kept.erase()
+        return None
     try:
         return _due(silo, attempt, coordinator)
     except UntrustedInputError as error:
@@ -51,7 +57,7 @@ def mask_step(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> 
             refusal = PolicyRefusal(error.rule, f"Masks cannot be had: {error.problem}."[:300])
             return refuse_fault(silo, attempt, error, refusal)
         # What was sent stays under its pads.
-        log.error("nothing is revealed: %s", error)
+        _say_once(f"nothing is revealed: {error}")
         return Step.WAITING
 
 
@@ -70,10 +76,16 @@ def _due(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> Step 
         return None
     if coordinator.book is None or coordinator.roster is None:
         raise contradiction("share book", "the one that the close record rests on", "none")
+    if KeptSecrets.of(silo.config.home, attempt.plan).held() is None:
+        _say_once(
+            f"round {attempt.plan.record.round}: nothing is countersigned or revealed, because the "
+            "others' shares are not in this home any more"
+        )
+        return Step.WAITING
     if done.countersignature is None:
         return _countersign(silo, attempt, close, coordinator.book)
     if coordinator.countersigned is None:
-        return Step.WAITING if coordinator.candidate is None else None
+        return Step.WAITING
     return _reveal(silo, attempt, close, coordinator.countersigned, coordinator.roster)
 
 
@@ -92,7 +104,7 @@ def _before_close(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView)
     if coordinator.book is None:
         return Step.WAITING
     if silo.name not in {entry.silo for entry in coordinator.book.record.shares}:
-        return Step.WAITING
+        return _left_out(attempt, "the share book")
     kept = KeptSecrets.of(silo.config.home, attempt.plan)
     if done.submission is None and kept.secrets() is None:
         return refuse(silo, attempt, SECRETS_LOST)
@@ -122,7 +134,7 @@ def _offer_keys(silo: Silo, attempt: OwnAttempt) -> Step:
 def _seal_shares(silo: Silo, attempt: OwnAttempt, roster: Verified[MaskRoster]) -> Step:
     plan, name = attempt.plan, silo.name
     if name not in {entry.silo for entry in roster.record.keys}:
-        return Step.WAITING
+        return _left_out(attempt, "the roster of mask keys")
     secrets = KeptSecrets.of(silo.config.home, plan).secrets()
     if secrets is None:
         return refuse(silo, attempt, SECRETS_LOST)
@@ -203,7 +215,6 @@ def _reveal(
     kept = KeptSecrets.of(silo.config.home, plan)
     held = kept.held()
     if own is None or held is None:
-        log.error("nothing is revealed: the shares of this attempt are not there any more")
         return Step.WAITING
     masked_attempt(silo, attempt).require_agreed(close, countersigned, own)
     group = group_of(plan, roster, attempt.feed.membership_of(plan))
@@ -232,3 +243,15 @@ def masked_attempt(silo: Silo, attempt: OwnAttempt) -> MaskedAttempt:
     """How this silo reads the coordinator's lists."""
     plan = attempt.plan
     return MaskedAttempt(plan, attempt.feed.membership_of(plan), silo.name)
+
+
+def _left_out(attempt: OwnAttempt, of_what: str) -> Step:
+    """Too late, most likely: the silo takes part again with the evaluation."""
+    number = attempt.plan.record.round
+    _say_once(f"round {number}: this silo is not in {of_what}, so nothing of it is summed")
+    return Step.WAITING
+
+
+@lru_cache(maxsize=64)
+def _say_once(line: str) -> None:
+    log.warning("%s", line)

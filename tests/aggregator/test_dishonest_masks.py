@@ -1,5 +1,6 @@
 """What a coordinator or a silo that lies gets in confidential mode: nothing."""
 
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,8 +10,12 @@ import pytest
 from aggregator.attempt import Attempt
 from aggregator.audit.report_audit import MASKED_SUM, audit
 from aggregator.federated_round import abort_round, advance
+from aggregator.feed.claims import sign_entry
+from aggregator.feed.reading import next_round, read_federation
 from aggregator.report.files import read_bundle
 from aggregator.settings.masking import MaskingSection
+from aggregator.steps.drafting import drafted
+from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.bucket_layout import attempt_of, record_key, round_slot
 from data_contracts.protocol.envelope import Verified, seal, verify
 from data_contracts.protocol.records import (
@@ -29,7 +34,7 @@ from data_contracts.protocol.records import (
 )
 from data_contracts.protocol.relayed import relay
 from infra.signing_keys import create_key
-from tests.simulator.federation import SimulatedFederation
+from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
 from tests.simulator.memory_bucket import InMemoryBucket
 from tests.simulator.silo import Behaviour
@@ -296,14 +301,16 @@ def test_countersignatures_that_are_too_few_or_somebody_else_s(
 
 
 def test_a_second_sum_of_a_round_is_refused(federation: SimulatedFederation) -> None:
-    """The difference of two sums over different silos is what one of them sent."""
+    """The difference of two sums over different silos is what one of them sent. No coordinator of
+    ours plans such an attempt."""
     plan = federation.open(1)
     until(federation, plan, RevealedShares)
     c = federation.coordinator()
     abort_round(c, plan, "operator.abort", "Once more, without silo-e.")
     advance(c, plan)
     federation.silos["silo-e"].behaviour = Behaviour.ABSENT
-    again = federation.open(1)
+    feed = read_federation(c)
+    again = sign_entry(c, feed, drafted(c, feed, 1, 2))
     assert again.record.attempt == 2
     federation.silos_act(2)
     assert refusals(federation, again) == {"plan.second_sum"}
@@ -386,3 +393,111 @@ def test_a_share_that_was_not_given(
     claims = {claim.name: claim.outcome for claim in audit(bundle, federation.pinned)}
     assert "fail" not in claims.values()
     assert claims[MASKED_SUM] == "pass"
+
+
+def test_one_silo_that_was_shown_another_book_costs_its_own_word_alone(
+    federation: SimulatedFederation,
+) -> None:
+    plan = federation.open(1)
+    until(federation, plan, Submission)
+    while attempt_in(federation, plan).close is None:
+        advance(federation.coordinator(), plan)
+    until(federation, plan, Countersignature)
+    word = read_word(federation, plan, "silo-b", Countersignature)
+    other = word.record.model_copy(update={"book_digest": "0" * 64})
+    slot = round_slot(attempt_of(plan), Countersignature.kind)
+    objects = federation.inbox("silo-b").objects
+    forged = seal(other, federation.silos["silo-b"].key)
+    del objects[record_key(slot, word.digest)]
+    objects[record_key(slot, forged.digest)] = forged.envelope
+    federation.play(plan)
+    attempt = attempt_in(federation, plan)
+    assert attempt.decision is not None
+    assert attempt.decision.record.outcome == "published"
+
+
+def test_after_shares_are_out_an_aborted_round_is_followed_by_the_next(
+    federation: SimulatedFederation,
+) -> None:
+    plan = federation.open(1)
+    until(federation, plan, RevealedShares)
+    c = federation.coordinator()
+    assert next_round(c, read_federation(c)) == 1
+    abort_round(c, plan, "operator.abort", "The merge machine is gone.")
+    assert next_round(c, read_federation(c)) == 2
+    with pytest.raises(FederationOperatorError, match="go on with round 2"):
+        federation.open(1)
+    following = federation.open(2)
+    federation.play(following)
+    decision = attempt_in(federation, following).decision
+    assert decision is not None
+    assert decision.record.outcome == "published"
+
+
+def test_an_abort_before_that_is_tried_again(federation: SimulatedFederation) -> None:
+    plan = federation.open(1)
+    until(federation, plan, Submission)
+    abort_round(federation.coordinator(), plan, "operator.abort", "Once more.")
+    again = federation.open(1)
+    assert again.record.attempt == 2
+    federation.play(again)
+    decision = attempt_in(federation, again).decision
+    assert decision is not None
+    assert decision.record.outcome == "published"
+
+
+def test_a_silo_without_its_shares_countersigns_nothing(federation: SimulatedFederation) -> None:
+    """Else the others would reveal on a word that its silo cannot keep."""
+    plan = federation.open(1)
+    until(federation, plan, Submission)
+    shutil.rmtree(federation.silos["silo-c"].home / "masking")
+    federation.play(plan)
+    attempt = attempt_in(federation, plan)
+    assert attempt.of("silo-c").countersignature is None
+    assert attempt.decision is not None
+    assert attempt.decision.record.outcome == "published"
+    assert attempt.of("silo-c").evaluation is not None
+
+
+def test_whose_secret_is_wrong_is_said(federation: SimulatedFederation) -> None:
+    """A silo that commits to another self seed than it shares out: the sum cannot be opened."""
+    plan = federation.open(1)
+    until(federation, plan, MaskKeys)
+    while attempt_in(federation, plan).roster is None:
+        advance(federation.coordinator(), plan)
+    federation.silos["silo-d"].act(FEDERATION, federation.pinned)
+    word = read_word(federation, plan, "silo-d", SealedShares)
+    own = federation.silos["silo-d"]
+    wrong = seal(word.record.model_copy(update={"self_seed": "1" * 64}), own.key)
+    slot = round_slot(attempt_of(plan), SealedShares.kind)
+    objects = federation.inbox("silo-d").objects
+    del objects[record_key(slot, word.digest)]
+    objects[record_key(slot, wrong.digest)] = wrong.envelope
+    outbox = own.home / "outbox" / f"{slot.rstrip('/')}.json"
+    outbox.write_bytes(wrong.envelope)
+    federation.play(plan)
+    abort = attempt_in(federation, plan).abort
+    assert abort is not None
+    assert abort.record.rule == "masking.not_opened"
+    assert "silo-d" in abort.record.reason
+
+
+def test_secrets_go_with_the_attempt(federation: SimulatedFederation) -> None:
+    """Also of a silo that dropped out, came back and evaluated."""
+    plan = federation.open(1)
+    away = federation.silos["silo-e"]
+    for _ in range(HONEST_STEPS):
+        if SealedShares.kind in away.kinds():
+            away.behaviour = Behaviour.ABSENT
+        federation.silos_act()
+        attempt = attempt_in(federation, plan)
+        if attempt.close is not None:
+            break
+        if away.behaviour is Behaviour.ABSENT:
+            federation.clock.sleep(200)
+        advance(federation.coordinator(), plan)
+    assert any((away.home / "masking").rglob("secrets.bin"))
+    away.behaviour = Behaviour.HONEST
+    federation.play(plan)
+    assert attempt_in(federation, plan).of("silo-e").evaluation is not None
+    assert not any(path.is_file() for path in (away.home / "masking").rglob("*"))

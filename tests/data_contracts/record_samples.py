@@ -297,7 +297,7 @@ ALL: tuple[Record, ...] = (
         roster_digest=D0,
         self_seed=D1,
         shares=(
-            SealedShare(holder="bank-a", box="00" * 48, mask_commitment=D0, self_commitment=D1),
+            SealedShare(holder="bank-a", box="00" * 60, mask_commitment=D0, self_commitment=D1),
         ),
     ),
     ShareBook(**PLACE, roster_digest=D0, shares=(RelayedRecord(silo="bank-a", envelope="eyJ9"),)),

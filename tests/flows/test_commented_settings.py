@@ -24,7 +24,10 @@ FEDERATION = settings_text(
 )
 AGENT = config_text("north", "oncology", ADDRESS, device="cpu", ranks=1)
 SHOWS_MEMORY = "show_memory = true"
+SUMS = ("min_summed_silos = 4", "max_sums_per_start = 1")
 POLICY = policy_text("research", None).replace(f"# {SHOWS_MEMORY}", SHOWS_MEMORY)
+for _line in SUMS:
+    POLICY = POLICY.replace(f"# {_line}", _line)
 """Without a model none of its settings is in force, so both come together."""
 WITH_MODEL = policy_text("research", LocalModel("m", "MIT", "0" * 64, Path("/m")))
 
@@ -33,6 +36,7 @@ BESIDE = {
     "residual_rank": ('rule = "stack_truncate"', 'rule = "residual"'),
     "[training.nodes]": ("ranks = 1 ", "ranks = 2 "),
     "[[models]]": ('"..."', f'"{"0" * 64}"'),
+    "[masking]": ('trust_mode = "auditable"', 'trust_mode = "confidential"'),
     "[merge.robust]": ("quorum = 2   ", "quorum = 5   "),
 }
 """What the comment of a setting says has to be changed with it."""

@@ -40,6 +40,7 @@ class Confidential(RealFederation):
         for silo in SILOS:
             policy = self.silo_home(silo) / "policy.toml"
             changed = policy.read_text().replace("auditable", "confidential")
+            changed = changed.replace("[limits]", "[limits]\nmin_summed_silos = 3")
             policy.write_text(changed.replace("max_rank = 4", "max_rank = 8"))
 
     def attempt(self) -> Attempt | None:

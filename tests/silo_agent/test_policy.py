@@ -383,11 +383,12 @@ MASKING = MaskingTerms(
 CONFIDENTIAL = PLAN.model_copy(update={"trust_mode": "confidential", "masking": MASKING})
 
 
-def confidential_policy(tmp_path: Path, limit: str = "") -> PolicyFile:
+def confidential_policy(tmp_path: Path, limit: str = "", least: str = "3") -> PolicyFile:
     path = tmp_path / "policy.toml"
     text = POLICY.format(**EXACT).replace('["auditable"]', '["confidential"]')
     text = text.replace("trust_storage_with_deltas = true", "trust_storage_with_deltas = false")
-    path.write_text(text.replace("[limits]\n", f"[limits]\n{limit}\n"))
+    least = f"min_summed_silos = {least}" if least else ""
+    path.write_text(text.replace("[limits]\n", f"[limits]\n{least}\n{limit}\n"))
     return read_policy(path)
 
 
@@ -401,8 +402,15 @@ def test_a_confidential_plan_needs_a_policy_that_lists_it_and_no_trust_in_storag
 
 @pytest.mark.parametrize(("least", "rule"), [(3, None), (4, "policy.min_summed_silos")])
 def test_a_silo_has_a_least_sum_of_its_own(tmp_path: Path, least: int, rule: str | None) -> None:
-    own = confidential_policy(tmp_path, f"min_summed_silos = {least}")
+    own = confidential_policy(tmp_path, least=f"{least}")
     assert decided_by(CONFIDENTIAL, own, context()) == rule
+
+
+def test_confidential_mode_needs_a_least_sum(tmp_path: Path) -> None:
+    """Two thirds of a cohort that the coordinator picks may be two of its friends and this silo."""
+    own = confidential_policy(tmp_path, least="")
+    assert "confidential mode needs limits.min_summed_silos" in (own.problem or "")
+    assert decided_by(CONFIDENTIAL, own, context()) == "policy.unreadable"
 
 
 @pytest.mark.parametrize(("opened", "rule"), [(0, None), (1, None), (2, "policy.sums_per_start")])

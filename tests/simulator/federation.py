@@ -80,6 +80,7 @@ max_learning_rate = 0.01
 max_rank = 16
 max_adapter_bytes = 10_000_000
 min_cohort_silos = 2
+min_summed_silos = 3
 max_retention_days = 400
 [[models]]
 name = "tiny"

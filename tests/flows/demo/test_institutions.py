@@ -12,6 +12,7 @@ from data_contracts.errors import FederationOperatorError
 from flows.demo.federation import FEDERATION
 from flows.demo.institutions import (
     INSTITUTIONS,
+    MORE_HOSPITALS,
     contract_bytes,
     write_institution,
 )
@@ -54,7 +55,7 @@ def gate_of(home: Path, guide: str = GUIDE_TEXT) -> GateOutcome:
     return ContractGate(config, FakeClock(NOW)).check()
 
 
-@pytest.mark.parametrize("name", INSTITUTIONS)
+@pytest.mark.parametrize("name", (*INSTITUTIONS, *MORE_HOSPITALS))
 def test_contract_is_usable_and_shares_the_purpose(name: str) -> None:
     contract = parse_contract(contract_bytes(name), name)
     assert contract.purposes == ("Question answering over reference texts",)
@@ -125,14 +126,14 @@ def test_bank_answers_are_the_beginning_of_each_document(tmp_path: Path) -> None
 
 def test_unknown_name_and_damaged_wheel(tmp_path: Path) -> None:
     with pytest.raises(FederationOperatorError, match="expected one of north-hospital"):
-        write_institution("west-hospital", {}, tmp_path)
+        write_institution("other-hospital", {}, tmp_path)
     wheel = build_wheel(tmp_path, "inspect_evals", "0.26.0", {})
     with pytest.raises(FederationOperatorError, match="expected a wheel with inspect_evals/tau2"):
         write_institution("harbor-bank", {"inspect-evals": wheel}, tmp_path / "bank")
 
 
 def test_contracts_name_the_demos_rights_holder() -> None:
-    for name in INSTITUTIONS:
+    for name in (*INSTITUTIONS, *MORE_HOSPITALS):
         (trusted,) = parse_contract(contract_bytes(name), name).terms.copyright.registries
         assert (trusted.name, trusted.signer) == (REGISTRY, signing_key().public_key_hex)
 
