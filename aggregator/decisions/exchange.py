@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from aggregator.attempt import Attempt, SiloRecords
 from aggregator.decisions.opening import lacking, usable_shares
@@ -164,8 +164,8 @@ def _after(signed: Verified[Any], attempt: Attempt) -> datetime:
     """By when silos have to answer what the coordinator signed: the plan's deadline, or as long
     after that as the plan gives, where it came late; never later than the evaluations."""
     plan, terms = attempt.plan.record, terms_of(attempt.plan.record)
-    given = terms.reveal_by - plan.submit_by
-    return min(max(terms.reveal_by, signed.record.issued_at + given), plan.evaluate_by)
+    given, signed_at = terms.reveal_by - plan.submit_by, cast(datetime, signed.record.issued_at)
+    return min(max(terms.reveal_by, signed_at + given), plan.evaluate_by)
 
 
 def said_of_masks(attempt: Attempt) -> str:
