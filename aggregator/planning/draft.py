@@ -43,7 +43,7 @@ def draft_plan(
     members = set(inputs.membership.record.silos_of_round(round_number))
     cohort = tuple(sorted(members & inputs.contract_digests.keys()))
     require_possible(settings, inputs, cohort)
-    masking = masking_terms(settings, len(cohort), inputs.now)
+    masking = masking_terms(settings, cohort, inputs.layout.rank, inputs.now)
     submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
     membership, head, starting = inputs.membership, inputs.head, inputs.starting
     plan = RoundPlan(

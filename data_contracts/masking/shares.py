@@ -1,10 +1,10 @@
 """Seeds in shares, of which `threshold` rebuild one and fewer say nothing (Shamir 1979).
 
 Over GF(2^128), split by PyCryptodome: a seed of 16 bytes is one element, a share too. The scheme
-itself notices nothing: a wrong share gives another seed. So whoever shares a seed out shows a commitment
-of each share. A share that is handed in is checked alone and at once, and a wrong one is the fault
-of who handed it in. What good shares give is held against what its owner showed of the seed itself:
-then a difference is the owner's fault.
+itself notices nothing: a wrong share gives another seed. So whoever shares a seed out shows a
+commitment of each share. A share that is handed in is checked alone and at once, and a wrong one is
+the fault of who handed it in. What good shares give is held against what its owner showed of the
+seed itself: then a difference is the owner's fault.
 """
 
 import hmac

@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
+from data_contracts.confidential.payload import masked_size
 from data_contracts.licences.duo import judge_duo
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import Membership, RoundPlan
@@ -222,10 +223,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.adapter_bytes",
         "The plan's adapter is larger than the silo releases.",
-        lambda p, s, c: all(
-            adapter_bytes_limit(layout) <= s.limits.max_adapter_bytes
-            for layout in (p.exchanged_of(c.silo), *_layouts(p, c.silo)[1:])
-        ),
+        lambda p, s, c: _most_bytes(p, c.silo) <= s.limits.max_adapter_bytes,
     ),
     (
         LEAST_STEPS,
@@ -266,6 +264,13 @@ def _trainable(plan: RoundPlan) -> bool:
     stuck = plan.recipe.trained_factors == "a" and plan.starting_adapter is None
     stuck = stuck or (plan.shares_a and plan.recipe.fewest_steps < LEAST_STEPS_TO_SHARE_A)
     return plan.recipe.proximal_mu >= 0 and not stuck
+
+
+def _most_bytes(plan: RoundPlan, silo: str) -> int:
+    """Of the largest file that the silo releases or takes; images may be larger than adapters."""
+    layouts = (plan.exchanged_of(silo), *_layouts(plan, silo)[1:])
+    masked = 0 if plan.masking is None else masked_size(plan)
+    return max(masked, *map(adapter_bytes_limit, layouts))
 
 
 def _layouts(plan: RoundPlan, silo: str) -> tuple[AdapterLayout, ...]:
