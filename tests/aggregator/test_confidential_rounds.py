@@ -14,7 +14,7 @@ from aggregator.federated_round import advance
 from aggregator.report.files import read_bundle
 from aggregator.settings.federation import AdapterSection, SiloAdapterSection
 from aggregator.settings.masking import MaskingSection
-from aggregator.settings.merge import MergeSection
+from aggregator.settings.merge import MergeSection, OptimizerSection
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.protocol.envelope import Verified
@@ -51,7 +51,9 @@ def masked(
     section = MaskingSection(
         key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=largest
     )
-    fields = {"masking": section, "merge": MergeSection(rule=rule)} | fields
+    plain = OptimizerSection(name="fedavg") if rule == "average" else None
+    merge = MergeSection(rule=rule, optimizer=plain)
+    fields = {"masking": section, "merge": merge} | fields
     return make(fields, **silos)
 
 
@@ -118,6 +120,33 @@ def test_two_rounds_of_every_linear_rule(make_federation: MakeFederation, rule: 
         attempt = attempt_in(federation, plan)
         assert attempt.candidate is not None, [s.faults for s in federation.silos.values()]
         assert attempt.candidate.record.error is None
+
+
+def test_two_rounds_of_the_default_carry_the_change_of_the_averages_on(
+    make_federation: MakeFederation,
+) -> None:
+    """The product of averaged factors and the heavy ball; as near as the best of the rank is."""
+    federation = masked(make_federation, silos=FOUR, merge=MergeSection())
+    c, starts, found = federation.coordinator(), [], None
+    for number in (1, 2):
+        plan = federation.open(number)
+        federation.play(plan)
+        candidate = attempt_in(federation, plan).candidate
+        assert candidate is not None, [s.faults for s in federation.silos.values()]
+        record = plan.record
+        assert (record.merge.rule, record.merge.optimizer) == ("average", HeavyBall())
+        assert candidate.record.error is None
+        start = InitialAdapter(record.layout) if found is None else found
+        starts.append(start)
+        found = open_adapter(spool(c, c.plans, candidate.record.adapter), record.layout)
+        for target in record.layout.targets:
+            locals_ = [local_source(federation, record, name).module(target) for name in "abcd"]
+            a, b = (np.mean([own[i].astype(float) for own in locals_], axis=0) for i in (0, 1))
+            carried = product(start, target) - product(starts[0], target)
+            wanted = record.layout.scaling * b @ a + 0.3 * carried
+            best = np.linalg.norm(np.linalg.svd(wanted)[1][record.layout.rank :])
+            off = np.linalg.norm(product(found, target) - wanted)
+            assert off < (1 + 1e-3) * best + 1e-4 * np.linalg.norm(wanted)
 
 
 OWN_RANKS = {
