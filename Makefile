@@ -76,8 +76,9 @@ bench-precision: $(READY) ## what quantised base weights cost a CPU (needs bitsa
 bench-denoising: $(READY) ## likeness of silos and spread of losses by what is drawn (needs diffusers); writes .consortia/bench/denoising.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.denoising
 
-bench-privacy: $(READY) ## masked sums of 16 silos beside the plain average and Flower's SecAgg+ (QUICK=1: of 4); writes .consortia/bench/privacy.json
+bench-privacy: $(READY) ## masked sums of 16 silos beside the plain average and Flower's SecAgg+ (QUICK=1: of 4), and the error of sketches; writes .consortia/bench/privacy.json and sketch.json
 	@$(BIN)/python -m benchmarks.privacy $(if $(filter 1,$(QUICK)),--quick)
+	@$(BIN)/python -m benchmarks.privacy.sketch
 
 bench-data: $(READY) ## records to tokens to micro-batches, time and memory (RECORDS=n, QUICK=1: others); writes .consortia/bench/data.json
 	@$(BIN)/python -m benchmarks.data_path $(if $(filter 1,$(QUICK)),--quick) $(if $(RECORDS),--records $(RECORDS))

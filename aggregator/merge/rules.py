@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from aggregator.merge.exactness import NOT_MEASURED, Norms, column_squares, probe_vectors
+from aggregator.merge.factor_mean import factor_mean, missed_by_mean
 from aggregator.merge.factor_sources import CentredSource, PaddedSource, PairSource
-from aggregator.merge.gram import inner_product, squared_norm
-from aggregator.merge.merge_inputs import MergeInputs
+from aggregator.merge.gram import squared_norm
+from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.merge.server_optimizer import initial_state, server_step
 from aggregator.merge.truncation import (
     LoraPair,
@@ -28,10 +29,10 @@ from aggregator.merge.truncation import (
 from aggregator.merge.weighted_sum import DenseMatrix, Float64Array, Summand, WeightedSum
 from aggregator.merge.whole_tensor import merged_tensor
 from aggregator.robust.by_coordinates import combined
-from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
+from data_contracts.adapters.starting_adapter import Float32Array
 from data_contracts.adapters.whole_tensors import as_vector
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
-from data_contracts.protocol.records.merge_spec import MergeRule, StatefulOptimizer
+from data_contracts.protocol.records.merge_spec import FedAvg, MergeRule, StatefulOptimizer
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,28 @@ def stack_truncate(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     return _of_pair(truncated(total, rank, scaling, inputs.seed, _probes(inputs, target)))
 
 
+def sketch(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """`stack_truncate` of the one adapter that masked images of all products gave."""
+    return stack_truncate(inputs, target)
+
+
 def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
-    """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A)."""
+    """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A).
+
+    Under a heavy ball the product of the averages takes the place of the sum of products.
+    """
     shares = [(PaddedSource(a.source, inputs.layout), float(w)) for a, w in inputs.shares(target)]
     probes = _probes(inputs, target) if inputs.is_measured else None
-    mean, images = _mean(inputs, target, shares, probes)
+    mean, images = factor_mean(inputs, target, shares, probes)
+    if inputs.merge.optimizer != FedAvg():
+        return _carried_on(inputs, target, mean)
 
     def measure() -> Norms:
         merged = WeightedSum(target, [Summand.uniform(target, mean, 1.0)])
         if probes is not None:
             missed = column_squares(images - merged.times(probes))
             return Norms.probed(column_squares(images), missed, is_cut=False)
-        return _missed_by_mean(merged, target, mean, shares)
+        return missed_by_mean(merged, target, mean, shares)
 
     return _Merge(mean.a, mean.b, measure)
 
@@ -118,7 +129,7 @@ def residual(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """`average`, and what it misses, with the residual so far, cut to the residual's rank."""
     shares = [(a.source, float(w)) for a, w in inputs.shares(target)]
     probes = _probes(inputs, target)
-    mean, images = _mean(inputs, target, shares, probes)
+    mean, images = factor_mean(inputs, target, shares, probes)
     missed = [Summand.uniform(target, CentredSource(source, mean), w) for source, w in shares]
     before = [Summand.uniform(target, inputs.residual, 1.0)] if inputs.residual is not None else []
     rank = inputs.merge.residual_rank or inputs.layout.rank
@@ -149,6 +160,7 @@ RULES: dict[MergeRule, Rule] = {
     "residual": residual,
     "zero_pad": zero_pad,
     "shared_a": shared_a,
+    "sketch": sketch,
 }
 
 
@@ -208,6 +220,25 @@ def _optimized(inputs: MergeInputs, target: AdapterTarget, optimizer: StatefulOp
     return replace(_of_pair(pair), state=tuple(float32(part) for part in state))
 
 
+def _carried_on(inputs: MergeInputs, target: AdapterTarget, mean: PairSource) -> _Merge:
+    """What the optimizer makes of the product of averaged factors, cut to the adapter's rank."""
+    rank, scaling, probes = inputs.layout.rank, inputs.layout.scaling, _probes(inputs, target)
+    alone = replace(inputs, locals=(LocalAdapter(mean, digest="", weight=1),))
+    total = WeightedSum(target, alone.product_summands(target))
+    pair = truncated(total, rank, scaling, inputs.seed, None)
+
+    def measure() -> Norms:
+        merged = Summand.uniform(target, PairSource(inputs.layout, pair.a, pair.b), -1.0)
+        true_sum = inputs.product_summands(target)
+        sums = [WeightedSum(target, part) for part in (true_sum, [*true_sum, merged])]
+        if probes is not None:
+            squares = [column_squares(part.times(probes)) for part in sums]
+            return Norms.probed(*squares, is_cut=False)
+        return Norms.exact(*map(squared_norm, sums), pair.discarded_norm)
+
+    return _Merge(pair.a, pair.b, measure)
+
+
 def _of_pair(pair: LoraPair) -> _Merge:
     def measure() -> Norms:
         if pair.beyond is None:
@@ -228,40 +259,6 @@ def _exact(inputs: MergeInputs, target: AdapterTarget, a: Float32Array, b: Float
     """A pair that is the true sum itself."""
     product = WeightedSum(target, [Summand.uniform(target, PairSource(inputs.layout, a, b), 1.0)])
     return _Merge(a, b, lambda: Norms.exact(squared_norm(product), 0.0, 0.0))
-
-
-def _mean(
-    inputs: MergeInputs,
-    target: AdapterTarget,
-    shares: Sequence[tuple[AdapterSource, float]],
-    probes: torch.Tensor | None,
-) -> tuple[PairSource, torch.Tensor]:
-    """Means of A and of B, and the weighted sum of products times `probes`, source by source."""
-    a = torch.zeros(inputs.layout.rank, target.in_features)
-    b = torch.zeros(target.out_features, inputs.layout.rank)
-    images = torch.zeros(target.out_features, 0 if probes is None else probes.shape[1])
-    for source, weight in shares:
-        own_a, own_b = map(torch.from_numpy, source.module(target))
-        a.add_(own_a, alpha=weight)
-        b.add_(own_b, alpha=weight)
-        if probes is not None:
-            images.addmm_(own_b, own_a @ probes, alpha=weight * source.layout.scaling)
-    return PairSource(inputs.layout, float32(a), float32(b)), images
-
-
-def _missed_by_mean(
-    merged: WeightedSum,
-    target: AdapterTarget,
-    mean: PairSource,
-    shares: Sequence[tuple[AdapterSource, float]],
-) -> Norms:
-    """What averaging factors misses is the sum of the products of their deviations."""
-    missed = WeightedSum(
-        target, [Summand.uniform(target, CentredSource(source, mean), w) for source, w in shares]
-    )
-    error = squared_norm(missed)
-    true_sum = squared_norm(merged) + 2 * inner_product(merged, missed) + error
-    return Norms.exact(true_sum, error, 0.0)
 
 
 def _shared_factors(

@@ -42,7 +42,7 @@ def draft_plan(
     """
     cohort = cohort_of(inputs, round_number)
     require_possible(settings, inputs, cohort)
-    masking = masking_terms(settings, len(cohort), inputs.now)
+    masking = masking_terms(settings, cohort, inputs.layout.rank, inputs.now)
     submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
     membership, head, starting = inputs.membership, inputs.head, inputs.starting
     plan = RoundPlan(

@@ -11,19 +11,24 @@ from data_contracts.protocol.records.masking_terms import (
     least_threshold,
     masking_fault,
 )
+from data_contracts.protocol.records.sketch_width import sketch_fault
 
 KEY_SHARE, SEALING_SHARE = 0.25, 0.125
 """Of the time to submit, where nothing is set: for the check of the data and keys, for shares."""
 
 
-def masking_terms(settings: FederationSettings, silos: int, now: datetime) -> MaskingTerms | None:
-    """For a cohort of so many silos; None in auditable mode.
+def masking_terms(
+    settings: FederationSettings, cohort: tuple[str, ...], rank: int, now: datetime
+) -> MaskingTerms | None:
+    """For a cohort and a run of that rank; None in auditable mode.
 
     Raises FederationOperatorError for what masks cannot give, and for a threshold that protects
     nobody or cannot be reached.
     """
     if settings.trust_mode != "confidential":
+        _require_seen(settings)
         return None
+    silos = len(cohort)
     section = settings.masking or MaskingSection()
     if silos < LEAST_MASKED_SILOS:
         raise impossible(
@@ -45,6 +50,7 @@ def masking_terms(settings: FederationSettings, silos: int, now: datetime) -> Ma
             "trust_mode to auditable; docs/privacy.md says what each mode can do",
         )
     _require_plain(settings)
+    _require_wide(settings, cohort, rank)
     return _terms(section, threshold, settings.round, now)
 
 
@@ -78,7 +84,14 @@ def _terms(
 def _require_plain(settings: FederationSettings) -> None:
     """What asks for one silo's adapter, or for another file than all others'."""
     asked = {
-        "one layout for all silos": ("silo_adapters", bool(settings.silo_adapters)),
+        "one layout for all silos, unless merge.rule is sketch": (
+            "silo_adapters",
+            bool(settings.silo_adapters) and settings.merge.rule != "sketch",
+        ),
+        "the same modules at all silos: a sum needs all of its silos": (
+            "target_modules in silo_adapters",
+            any(own.target_modules for own in settings.silo_adapters.values()),
+        ),
         'compression = "none", since masked entries are int32': (
             f"merge.compression = {settings.merge.compression}",
             settings.merge.compression != "none",
@@ -99,3 +112,22 @@ def _require_plain(settings: FederationSettings) -> None:
                 found,
                 "remove it from federation.toml, or set trust_mode to auditable",
             )
+
+
+def _require_wide(settings: FederationSettings, cohort: tuple[str, ...], rank: int) -> None:
+    if settings.merge.rule != "sketch":
+        return
+    own = settings.silo_adapters
+    ranks = [own[silo].rank if silo in own else rank for silo in cohort]
+    fault = sketch_fault(settings.merge.sketch_width, rank, ranks)
+    if fault is not None:
+        raise impossible(*fault, "raise merge.sketch_width, or remove it: then it is the least")
+
+
+def _require_seen(settings: FederationSettings) -> None:
+    if settings.merge.rule == "sketch":
+        raise impossible(
+            "the rule stack_truncate in auditable mode, of which sketch is what masks leave",
+            "sketch",
+            "set merge.rule to stack_truncate, or trust_mode to confidential",
+        )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from aggregator.settings.masking import MASKED_MERGE, MaskingSection
+from aggregator.settings.masking import MaskingSection, masked_merge
 from aggregator.settings.merge import MergeSection
 from aggregator.settings.schedule import CronLine, TimeZone
 from aggregator.settings.values import (
@@ -245,7 +245,7 @@ class FederationSettings(TomlTable):
             return data
         merge = data.get("merge", {})
         given = merge if isinstance(merge, dict) else merge.model_dump(exclude_unset=True)
-        return data | {"merge": MASKED_MERGE | given}
+        return data | {"merge": masked_merge(given)}
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

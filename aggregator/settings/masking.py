@@ -1,5 +1,6 @@
 """Confidential mode in `federation.toml`: how many silos a sum needs, and time between words."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated
 
@@ -9,8 +10,14 @@ from aggregator.settings.values import Minutes, Positive
 from data_contracts.protocol.records.masking_terms import MOST_MASKED_SILOS
 from infra.disk.toml_files import TomlTable
 
-MASKED_MERGE = {"rule": "average", "compression": "none"}
-"""[merge] in confidential mode, as far as it is not set."""
+MASKED_RULE = "average"
+
+
+def masked_merge(given: Mapping[str, object]) -> dict[str, object]:
+    """[merge] in confidential mode where `given` is set; see docs/decisions/0045."""
+    merge: dict[str, object] = {"rule": MASKED_RULE, "compression": "none"} | dict(given)
+    ball = {"name": "heavy_ball"} if merge["rule"] == "average" else None
+    return {"optimizer": ball} | merge
 
 
 class MaskingSection(TomlTable):

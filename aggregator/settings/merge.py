@@ -46,7 +46,8 @@ class MergeSection(TomlTable):
     """How rounds merge; see `data_contracts.protocol.records.merge_spec`.
 
     Without `optimizer` it is `heavy_ball` where the rule and the defence go with one, and `fedavg`
-    elsewhere. `rank_weights` is for silos with ranks of their own. `error`: above 8 silos the error
+    elsewhere. `sketch_width` is for the rule `sketch`; without it it is the least that is allowed.
+    `rank_weights` is for silos with ranks of their own. `error`: above 8 silos the error
     of a merge is estimated from random probes, unless it is to be exact. `compression` is that of
     the local adapters on their way from the silos; `docs/decisions/0016-compressed-differences.md`
     says why int8 is the default.
@@ -58,6 +59,7 @@ class MergeSection(TomlTable):
     optimizer: OptimizerSection | None = None
     robust: RobustSection | None = None
     residual_rank: int | None = None
+    sketch_width: Annotated[int, Field(ge=1)] | None = None
     rank_weights: Literal["trained"] | None = None
     error: Literal["estimated", "exact"] = "estimated"
     compression: Compression = "int8"
@@ -84,4 +86,5 @@ class MergeSection(TomlTable):
     def _optimizer(self) -> ServerOptimizer:
         """The default; see `docs/decisions/0017-the-default-merge.md`."""
         centred = self.robust is not None and self.robust.rule == "centred_clipping"
-        return HeavyBall() if self.rule == "stack_truncate" and not centred else FedAvg()
+        carries = self.rule in {"stack_truncate", "sketch"} and not centred
+        return HeavyBall() if carries else FedAvg()

@@ -16,9 +16,10 @@ from aggregator.merge.merge_inputs import LocalAdapter
 from aggregator.unmasking.masked_sum import masked_sum
 from aggregator.unmasking.opening_seeds import opening_seeds
 from aggregator.unmasking.unmasked_adapter import write_unmasked
+from aggregator.unmasking.unsketched_adapter import write_unsketched
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.confidential.attempt import binding_of, group_of
-from data_contracts.confidential.payload import fixed_point_of, payload_of
+from data_contracts.confidential.payload import factors_of, fixed_point_of, payload_of, sketch_of
 from data_contracts.errors import ConsortiaError, UnusableMergeError
 from data_contracts.masking.masked_file import MaskedFile, open_masked
 from data_contracts.masking.rebuilt_seeds import RebuiltSeeds
@@ -55,19 +56,19 @@ def unmask(c: Coordinator, attempt: Attempt) -> Unmasked | None:
         raise ValueError("expected a closed attempt with a roster of mask keys")
     opened_by = _kept(c, attempt)
     seeds = _seeds(attempt, opened_by)
-    total = masked_sum(
-        group_of(plan, roster, attempt.membership.record),
-        payload_of(plan.record),
-        fixed_point_of(plan.record),
-        _files(c, plan, close.record),
-        seeds,
-    )
+    group, point = group_of(plan, roster, attempt.membership.record), fixed_point_of(plan.record)
+    files, starting = _files(c, plan, close.record), starting_source(c, plan.record)
     path = c.workspace / CANDIDATES / f"{close.digest}.mean.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    starting = starting_source(c, plan.record)
-    written = write_unmasked(path, total, starting, default_workers())
-    source = open_adapter(path, plan.record.exchanged)
-    return Unmasked(LocalAdapter(source, written.adapter.digest, weight=1), opened_by)
+    if plan.record.is_sketched:
+        images = masked_sum(group, sketch_of(plan.record), point, files, seeds)
+        found = write_unsketched(path, images, starting, default_workers())
+        layout, adapter = found.layout, found.adapter
+    else:
+        total = masked_sum(group, factors_of(plan.record), point, files, seeds)
+        adapter = write_unmasked(path, total, starting, default_workers()).adapter
+        layout = plan.record.exchanged
+    return Unmasked(LocalAdapter(open_adapter(path, layout), adapter.digest, weight=1), opened_by)
 
 
 def _kept(c: Coordinator, attempt: Attempt) -> tuple[EvidenceRef, ...]:

@@ -8,6 +8,7 @@ and the result is the same bits for any number of threads.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -16,16 +17,18 @@ from data_contracts.masking.fixed_point import FixedPoint, Float64Array
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.masked_file import MaskedFile
 from data_contracts.masking.pads import PIECE_ENTRIES, Pad, UInt32Array, add_pads
-from data_contracts.masking.payload import Payload
+from data_contracts.masking.pieces import MaskedNumbers
 from data_contracts.masking.rebuilt_seeds import RebuiltSeeds, pads_left
 from infra.processes.worker_threads import in_order
 
+Numbers = TypeVar("Numbers", bound=MaskedNumbers)
+
 
 @dataclass(frozen=True)
-class MaskedSum:
+class MaskedSum(Generic[Numbers]):
     """Made by `masked_sum`. `factors` is the sum of the survivors' factors."""
 
-    payload: Payload
+    payload: Numbers
     fixed_point: FixedPoint
     files: tuple[MaskedFile, ...]
     factors: Fraction
@@ -34,9 +37,10 @@ class MaskedSum:
     def plain(self, first: int) -> UInt32Array:
         """The sum of the survivors' unmasked entries of one piece, modulo 2^32."""
         count = min(PIECE_ENTRIES, self.payload.entries - first)
-        total: UInt32Array = np.zeros(count, dtype="<u4")
+        total: UInt32Array = np.empty(count, dtype="<u4")
         entries: UInt32Array = np.empty(count, dtype="<u4")
-        for file in self.files:
+        self.files[0].read_into(total, first)
+        for file in self.files[1:]:
             file.read_into(entries, first)
             np.add(total, entries, out=total)
         add_pads(total, first, self.pads)
@@ -65,11 +69,11 @@ class MaskedSum:
 
 def masked_sum(
     group: MaskGroup,
-    payload: Payload,
+    payload: Numbers,
     fixed_point: FixedPoint,
     survivors: Mapping[MaskedFile, Fraction],
     seeds: RebuiltSeeds,
-) -> MaskedSum:
+) -> MaskedSum[Numbers]:
     """The sum of the files of `survivors`, each with the silo's factor.
 
     Raises FederationOperatorError, before anything is read, where files and seeds are not those of

@@ -52,7 +52,8 @@ def main() -> None:
     settings, entrants = Settings(), contenders(Settings())
     if quick:
         settings = replace(settings, seeds=(0,), alphas=(None, 0.1), learning_rates=(1e-2,))
-        entrants = tuple(c for c in entrants if c.name in QUICK_ENTRANTS)
+        if options.entrants is None:
+            entrants = tuple(c for c in entrants if c.name in QUICK_ENTRANTS)
     baselines = BASELINES
     if options.rounds:
         entrants, baselines = (entrants[0], *in_fewer_rounds(settings)), ()

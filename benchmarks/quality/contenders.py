@@ -72,6 +72,8 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
         Contender("fedexp_0.3", _merge("stack_truncate", FedExP(momentum=Decimal("0.3")))),
         Contender(UNIFORM, stacked()),
         Contender("stack_truncate_rank_8", stacked(), ranks=(max(mixed),)),
+        Contender("sketch", MergeSection(rule="sketch").spec(_NO_CAP)),
+        Contender("average_heavy_ball", _merge("average", HeavyBall())),
         *(Contender(rule, _merge(rule)) for rule in _UNIFORM_RULES),
         Contender("residual", _merge("residual", residual_rank=settings.residual_rank)),
         Contender(MIXED, stacked(), ranks=mixed),

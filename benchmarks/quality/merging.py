@@ -16,12 +16,16 @@ from aggregator.merge.adapter_merge import merge_adapters, merge_on_threads
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.merge.server_state import ServerState, open_server_state
 from aggregator.merge.step_size import stepped
-from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
+from aggregator.unmasking.unsketched_adapter import beside, start_and_change
+from data_contracts.adapters.adapter_format import AdapterFile, Float32Array, open_adapter
 from data_contracts.adapters.block_quantisation import SCHEMES, SchemeName
 from data_contracts.adapters.quantised_format import open_quantised
-from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
-from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
+from data_contracts.masking.fixed_point import Float64Array
+from data_contracts.masking.sketch import Images, SketchedChange, SketchPayload
+from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import MergeSpec
+from data_contracts.protocol.records.sketch_width import least_sketch_width
 from data_contracts.protocol.records.training_recipe import TrainedFactors, trained_factors
 from silo_agent.compression.error_feedback import (
     CarriedError,
@@ -62,6 +66,8 @@ def merged(
 ) -> GlobalState:
     """The next state from local adapters with their tokens; files go to `directory`."""
     layout = start.adapter.layout
+    if merge.rule == "sketch":
+        locals_ = [(_unsketched(locals_, start.adapter, round_number), 1)]
     given = MergeInputs(
         layout=layout,
         merge=merge,
@@ -85,6 +91,41 @@ def merged(
         return state
     changes = {"rank": merge.residual_rank, "alpha": merge.residual_rank}
     return replace(state, residual=open_adapter(state_file, layout.model_copy(update=changes)))
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """The start, and beside it the mean change that images gave, as `unsketched_adapter` has it."""
+
+    layout: AdapterLayout
+    payload: SketchPayload
+    starting: AdapterSource
+    changes: dict[str, tuple[Float64Array, Float64Array]]
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """A (ranks x in) and B (out x ranks)."""
+        return start_and_change(self.payload, self.starting, target, self.changes[target.module])
+
+
+def _unsketched(
+    locals_: Sequence[tuple[AdapterSource, int]], start: AdapterSource, round_number: int
+) -> AdapterSource:
+    """What the coordinator rebuilds of the sum of images: without masks, which take nothing away
+    but the rounding of the fixed point."""
+    layout, total = start.layout, sum(tokens for _, tokens in locals_)
+    width = least_sketch_width(layout.rank, [source.layout.rank for source, _ in locals_])
+    payload = SketchPayload(layout, width, round_number)
+    changes: dict[str, tuple[Float64Array, Float64Array]] = {}
+    for target in layout.targets:
+        (out, k), (wider, into) = payload.shapes(target)
+        columns, rows = np.zeros((out, k)), np.zeros((wider, into))
+        for source, tokens in locals_:
+            change = SketchedChange(payload, source, narrowed(start, source.layout))
+            images = change.images(target)
+            columns += images.columns * (tokens / total)
+            rows += images.rows * (tokens / total)
+        changes[target.module] = payload.rebuilt(target, Images(columns, rows))
+    return _Beside(beside(payload), payload, start, changes)
 
 
 class Compressor:

@@ -116,8 +116,11 @@ def drawn_a(generator: np.random.Generator, in_features: int, count: int) -> Flo
     That is Kaiming uniform with a = sqrt(5), PEFT's default for A (He et al. 2015).
     """
     bound = np.float32(1.0 / np.sqrt(in_features))
-    drawn = generator.random(count, dtype=np.float32)
-    return ((drawn * 2 - 1) * bound).astype(np.float32)
+    drawn: Float32Array = generator.random(count, dtype=np.float32)
+    drawn *= 2
+    drawn -= 1
+    drawn *= bound
+    return drawn
 
 
 def _is_initial(layout: AdapterLayout, target: AdapterTarget, b: Float32Array) -> bool:

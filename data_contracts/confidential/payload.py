@@ -6,6 +6,8 @@ from data_contracts.confidential.attempt import binding_of, terms_of
 from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.masked_file import masked_bytes, open_masked
 from data_contracts.masking.payload import Payload
+from data_contracts.masking.pieces import MaskedNumbers
+from data_contracts.masking.sketch import SketchPayload
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan
 
@@ -15,9 +17,19 @@ def fixed_point_of(plan: RoundPlan) -> FixedPoint:
     return FixedPoint(len(plan.cohort), terms_of(plan).largest_change)
 
 
-def payload_of(plan: RoundPlan) -> Payload:
-    """Which numbers of an adapter a plan's silos mask."""
+def payload_of(plan: RoundPlan) -> MaskedNumbers:
+    """Which numbers a plan's silos mask."""
+    return sketch_of(plan) if plan.is_sketched else factors_of(plan)
+
+
+def factors_of(plan: RoundPlan) -> Payload:
+    """The numbers of adapters, under every rule but `sketch`."""
     return Payload(plan.exchanged, plan.recipe.trained_factors)
+
+
+def sketch_of(plan: RoundPlan) -> SketchPayload:
+    """The images of products, under the rule `sketch`; others in every round."""
+    return SketchPayload(plan.layout, plan.sketch_width, plan.recipe.seed)
 
 
 def require_masked(path: Path, plan: Verified[RoundPlan], silo: str) -> None:

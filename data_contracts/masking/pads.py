@@ -1,9 +1,9 @@
 """Pads: streams of uint32 that a silo adds to its numbers, and that somebody can take away again.
 
-A pad is the keystream of ChaCha20 under a key of its own, read as little-endian uint32: entry k is
-bytes 4k to 4k + 3. So any part of it can be made alone, in any order and by any number of threads.
-Key and nonce serve for one pad only, and no position of a pad is used twice, because its payload is
-masked once (`silo_secrets`) and cannot be longer than the counter of 32 bits reaches.
+A pad is the keystream of AES-256 in counter mode under a key of its own, from a counter of zero,
+read as little-endian uint32: entry k is bytes 4k to 4k + 3. So any part of it can be made alone, in
+any order and by any number of threads. A key serves for one pad only, and no position of a pad is
+used twice, because its payload is masked once (`silo_secrets`).
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.masking.derivation import derived_key, exchanged
@@ -23,11 +24,12 @@ from data_contracts.masking.silo_secrets import AdvertisedKeys, SiloSecrets, mas
 UInt32Array = npt.NDArray[np.uint32]
 
 ENTRY_BYTES = 4
-BLOCK_BYTES = 64
+BLOCK_BYTES = 16
 PIECE_ENTRIES = 1 << 18
 """Made at a time: 1 MiB, so that numbers and pad stay in the cache."""
-MOST_ENTRIES = (1 << 32) * BLOCK_BYTES // ENTRY_BYTES
-"""256 GiB: behind it the counter of ChaCha20 (RFC 8439) would start again."""
+MOST_ENTRIES = (1 << 34) * BLOCK_BYTES // ENTRY_BYTES
+"""256 GiB. Blocks of one key never repeat, and those of chance do; over 2^34 blocks of 128 bits
+that tells a pad from chance with a probability of 2^-61."""
 
 _ZEROS = bytes(PIECE_ENTRIES * ENTRY_BYTES)
 
@@ -103,7 +105,7 @@ def _pieces(first: int, count: int) -> Iterable[tuple[int, int]]:
     if first < 0 or first + count > MOST_ENTRIES:
         raise FederationOperatorError(
             "payload of a confidential round",
-            expected=f"at most {MOST_ENTRIES} numbers, for which a pad does not repeat",
+            expected=f"at most {MOST_ENTRIES} numbers, for which a pad looks random",
             found=f"{first + count}",
             action="plan a smaller adapter",
         )
@@ -116,7 +118,6 @@ def _pieces(first: int, count: int) -> Iterable[tuple[int, int]]:
 def _keystream_into(out: UInt32Array, key: bytes, first: int) -> None:
     """Fill `out`, which lies within one piece."""
     block, skipped = divmod(first * ENTRY_BYTES, BLOCK_BYTES)
-    # The first word is the counter; the words behind it are the nonce, which is zero.
-    encryptor = Cipher(ChaCha20(key, block.to_bytes(16, "little")), mode=None).encryptor()
+    encryptor = Cipher(AES256(key), CTR(block.to_bytes(BLOCK_BYTES, "big"))).encryptor()
     encryptor.update(_ZEROS[:skipped])
     encryptor.update_into(memoryview(_ZEROS)[: out.nbytes], out.data.cast("B"))

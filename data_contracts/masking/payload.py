@@ -16,12 +16,18 @@ from functools import cached_property
 
 import numpy as np
 
-from data_contracts.adapters.adapter_format import Float32Array, expected_shapes_of
+from data_contracts.adapters.adapter_format import expected_shapes_of
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.adapters.whole_tensors import stored
-from data_contracts.errors import FederationOperatorError, SiloOperatorError
-from data_contracts.masking.fixed_point import BLOCK_ENTRIES, FixedPoint, Float64Array
-from data_contracts.masking.pads import MOST_ENTRIES, PIECE_ENTRIES
+from data_contracts.masking.fixed_point import FixedPoint, Float64Array
+from data_contracts.masking.pieces import (
+    difference,
+    in_pieces,
+    require_finite,
+    require_short,
+    unfit_adapter,
+    unfit_plan,
+)
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 
@@ -46,9 +52,8 @@ class Payload:
         """Raises FederationOperatorError for more entries than a pad has, or unclear extras."""
         names = {extra.name for extra in self.extras}
         if len(names) != len(self.extras) or any(not e.largest > 0 for e in self.extras):
-            raise _unfit_plan("extra numbers with names of their own and a range", "others")
-        if self.entries > MOST_ENTRIES:
-            raise _unfit_plan(f"at most {MOST_ENTRIES} numbers", f"{self.entries}")
+            raise unfit_plan("extra numbers with names of their own and a range", "others")
+        require_short(self.entries)
 
     @cached_property
     def tensor_entries(self) -> int:
@@ -96,33 +101,24 @@ class Change:
     ) -> Iterator[tuple[int, Float64Array]]:
         """Every number times `kept`, the extra ones as they are, and where each piece begins.
 
-        Pieces have `PIECE_ENTRIES` but for the last one. Extra numbers come scaled to the range of
+        See `pieces.MaskedChange`. Extra numbers come scaled to the range of
         the others; in place of the last entry, which is no number of that range, comes 0. Raises
         SiloOperatorError for a number that is not finite, and where the local adapter moved what
         the round does not train.
         """
-        piece, filled, first = _empty_piece(), 0, 0
-        for part in self._parts(fixed_point, kept):
-            while len(part):
-                taken = part[: PIECE_ENTRIES - filled]
-                piece[filled : filled + len(taken)] = taken
-                filled, part = filled + len(taken), part[len(taken) :]
-                if filled == PIECE_ENTRIES:
-                    yield first, piece
-                    piece, filled, first = _empty_piece(), 0, first + PIECE_ENTRIES
-        if filled:
-            yield first, piece[:filled]
+        return in_pieces(self._parts(fixed_point, kept))
 
     def _parts(self, fixed_point: FixedPoint, kept: float) -> Iterator[Float64Array]:
         for part in self._differences():
-            part *= kept
+            if kept != 1:
+                part *= kept
             yield part
         if set(self.extras) != {extra.name for extra in self.payload.extras}:
             raise ValueError("expected a value for each extra number of the payload")
         for extra in self.payload.extras:
             scale = float(Fraction(fixed_point.largest) / Fraction(extra.largest))
             value = np.array([self.extras[extra.name] * scale])
-            _require_finite(value, f"extra number {extra.name}")
+            require_finite(value, f"extra number {extra.name}")
             yield value
         yield np.zeros(1)
 
@@ -132,10 +128,10 @@ class Change:
             tensors = zip(stored(target, *own), stored(target, *start), strict=True)
             for is_in, (local, starting) in zip(self.payload.masked(target), tensors, strict=True):
                 if is_in:
-                    yield from _difference(target, local, starting)
+                    yield from difference(target, local, starting)
                 elif not np.array_equal(local, starting):
                     frozen = "a factor that the recipe left frozen"
-                    raise _unfit_adapter(target.module, frozen, "one that moved")
+                    raise unfit_adapter(target.module, frozen, "one that moved")
 
 
 def extra_values(
@@ -146,42 +142,3 @@ def extra_values(
         extra.name: float(mean) * float(Fraction(extra.largest) / Fraction(fixed_point.largest))
         for extra, mean in zip(payload.extras, means, strict=False)
     }
-
-
-def _difference(
-    target: AdapterTarget, local: Float32Array, starting: Float32Array
-) -> Iterator[Float64Array]:
-    own, start = local.reshape(-1), starting.reshape(-1)
-    for at in range(0, len(own), BLOCK_ENTRIES):
-        until = at + BLOCK_ENTRIES
-        part: Float64Array = np.subtract(own[at:until], start[at:until], dtype=np.float64)
-        _require_finite(part, target.module)
-        yield part
-
-
-def _require_finite(values: Float64Array, what: str) -> None:
-    # NaN wins in min and max.
-    if not math.isfinite(float(values.max()) - float(values.min())):
-        raise _unfit_adapter(what, "finite values", "NaN or infinity")
-
-
-def _empty_piece() -> Float64Array:
-    return np.empty(PIECE_ENTRIES)
-
-
-def _unfit_adapter(what: str, expected: str, found: str) -> SiloOperatorError:
-    return SiloOperatorError(
-        f"{what} in the local adapter",
-        expected=expected,
-        found=found,
-        action="look into the training log; if the loss rose, ask for a lower learning rate",
-    )
-
-
-def _unfit_plan(expected: str, found: str) -> FederationOperatorError:
-    return FederationOperatorError(
-        "payload of a confidential round",
-        expected=expected,
-        found=found,
-        action="plan a smaller adapter, or other extra numbers",
-    )

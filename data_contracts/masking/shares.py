@@ -1,10 +1,10 @@
 """Seeds in shares, of which `threshold` rebuild one and fewer say nothing (Shamir 1979).
 
-Over GF(2^128), by PyCryptodome: a seed of 16 bytes is one element, a share too. The scheme itself
-notices nothing: a wrong share gives another seed. So whoever shares a seed out shows a commitment
-of each share. A share that is handed in is checked alone and at once, and a wrong one is the fault
-of who handed it in. What good shares give is held against what its owner showed of the seed itself:
-then a difference is the owner's fault.
+Over GF(2^128), split by PyCryptodome: a seed of 16 bytes is one element, a share too. The scheme
+itself notices nothing: a wrong share gives another seed. So whoever shares a seed out shows a
+commitment of each share. A share that is handed in is checked alone and at once, and a wrong one is
+the fault of who handed it in. What good shares give is held against what its owner showed of the
+seed itself: then a difference is the owner's fault.
 """
 
 import hmac
@@ -16,6 +16,7 @@ from Crypto.Protocol.SecretSharing import Shamir
 
 from data_contracts.errors import FederationOperatorError
 from data_contracts.masking.derivation import commitment, public_bytes, unfit
+from data_contracts.masking.interpolation import combined
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.silo_secrets import (
     SEED_BYTES,
@@ -164,7 +165,7 @@ def _combined(
             found=f"{len(by_place)}",
             action="end this attempt and plan the next; fewer silos cannot unmask a sum",
         )
-    return Shamir.combine(sorted(by_place.items())[: group.threshold], ssss=False)
+    return combined(sorted(by_place.items())[: group.threshold])
 
 
 def _bad_commitments(owner: str, group: MaskGroup) -> Exception:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from data_contracts.masking.fixed_point import FixedPoint, Float64Array
 from data_contracts.masking.mask_group import MaskGroup
 from data_contracts.masking.pads import Pad, UInt32Array, add_pads, keystream, pads_of
-from data_contracts.masking.payload import Payload
+from data_contracts.masking.pieces import MaskedNumbers
 from data_contracts.masking.silo_secrets import SiloSecrets
 
 
@@ -61,7 +61,7 @@ class OwnPlace:
     group: MaskGroup
     sharing: tuple[str, ...]
 
-    def mask(self, terms: MaskTerms, payload: Payload) -> SiloMask:
+    def mask(self, terms: MaskTerms, payload: MaskedNumbers) -> SiloMask:
         """Raises ValueError where the silo did not share its own seeds out."""
         if self.silo not in self.sharing:
             raise ValueError(f"expected {self.silo} among those who shared their seeds out")

@@ -58,12 +58,13 @@ poll_seconds = 2
 rule = "stack_truncate"       # or average, frozen_a, alternating, fedsvd, residual, zero_pad
                               # or shared_a: silos share A and keep B, so each has an adapter of
                               # its own and nothing is published (docs/personal.md); 2 local_steps
+                              # or sketch, in confidential mode; there average is the default
 compression = "int8"          # or int4, "none": of the silos' adapters, with error feedback
 # error = "exact"             # how far merges are off, in full; estimated above 8 silos otherwise
 # dask_scheduler = "tls://..." # merge on a Dask cluster; pip install consortia[dask]
 # residual_rank = 16          # with rule = "residual"
 # rank_weights = "trained"    # with [silo_adapters]: a rank is averaged over silos that train it
-# [merge.optimizer]           # with rule = "stack_truncate" or "shared_a"
+# [merge.optimizer]           # with rule = "stack_truncate", "sketch" or "shared_a"
 # name = "heavy_ball"         # or fedexp, fedavg, fedavgm, fedadam, diloco
 # [merge.robust]
 # tolerated_silos = 1         # clip, mix, geometric median; needs a quorum of 5

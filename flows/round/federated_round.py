@@ -177,9 +177,8 @@ def follow_silo(run: RoundRun, silo: str, goal: Stage) -> str:
     c, plan, progress = run.c, run.plan, SiloProgress(run.plan, silo)
 
     def shown() -> str | None:
-        feed = run.feed.read()
-        outcome = silo_outcome(c, feed, plan, silo, goal)
-        status = read_status(c, feed, plan, silo) if outcome is None else None
+        outcome = silo_outcome(run.feed, plan, silo, goal)
+        status = read_status(c, run.feed.read(), plan, silo) if outcome is None else None
         if status is not None:
             progress.show(status)
         return outcome

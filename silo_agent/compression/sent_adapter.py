@@ -20,7 +20,6 @@ from data_contracts.adapters.tensor_layout import read_header
 from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.bucket_layout import attempt_of_record
 from data_contracts.protocol.records import Candidate, Close, RoundPlan, RoundRecord, Submission
-from data_contracts.protocol.records.merge_spec import REBASING_RULES
 from infra.processes.worker_threads import default_workers
 from infra.records.record_store import Found, read_record
 from infra.storage.object_store import Bucket
@@ -68,7 +67,7 @@ class SentAdapters:
         feedback = ErrorFeedback(self.home / STATE_DIRECTORY, plan.run)
         carry, carried = self._carry(feedback, plan, signers)
         sent = local.with_name(f"{local.stem}-{plan.compression}{local.suffix}")
-        files = feedback.files(plan.round, sent, plan.merge.rule in REBASING_RULES)
+        files = feedback.files(plan.round, sent, plan.merge.is_rebasing)
         trained = plan.recipe.trained_factors
         round_ = LocalRound(open_adapter(local, layout), start, scheme, trained)
         compressed = compress(round_, carried, files)

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_contracts.masking.fixed_point import Float64Array
 from data_contracts.masking.masked_file import masked_header, open_masked
 from data_contracts.masking.pads import UInt32Array
-from data_contracts.masking.payload import Change
+from data_contracts.masking.pieces import MaskedChange
 from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
 from data_contracts.protocol.artifact import ArtifactRef, artifact_of_file
 from infra.processes.worker_threads import in_order
@@ -30,13 +30,13 @@ class MaskedAdapter:
 
 
 def write_masked(
-    path: Path, change: Change, place: OwnPlace, terms: MaskTerms, workers: int
+    path: Path, change: MaskedChange, place: OwnPlace, terms: MaskTerms, workers: int
 ) -> MaskedAdapter:
     """Write the masked file of `place.silo`; where there is one already, that is what is sent.
 
     The second would show its difference to the first to whoever has both. Raises SiloOperatorError
-    for an adapter that cannot be masked (see `Change.pieces`) or a disk that refuses; then there is
-    no file.
+    for an adapter that cannot be masked (see `MaskedChange.pieces`) or a disk that refuses; then
+    there is no file.
     """
     binding, silo, count = place.group.binding, place.silo, change.payload.entries
     if path.exists():

@@ -5,11 +5,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
-from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.confidential.attempt import terms_of
-from data_contracts.confidential.payload import fixed_point_of, payload_of
+from data_contracts.confidential.payload import factors_of, fixed_point_of, sketch_of
 from data_contracts.masking.payload import Change
+from data_contracts.masking.pieces import MaskedChange
 from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
+from data_contracts.masking.sketch import SketchedChange
 from data_contracts.protocol.records import RoundPlan
 from infra.processes.worker_threads import default_workers
 from silo_agent.masking.masked_adapter import MaskedAdapter, write_masked
@@ -20,16 +22,22 @@ log = logging.getLogger("silo-agent")
 def mask_local(
     plan: RoundPlan, place: OwnPlace, local: Path, starting: Path | None, tokens: int, into: Path
 ) -> None:
-    """Mask the trained adapter `local` of a plan's exchanged layout, whole or not at all.
+    """Mask the trained adapter `local` in the silo's exchanged layout, whole or not at all.
 
     `starting` is the run's adapter that the round started from, None for the plan's seed. The same
     inputs give the same bytes. Raises SiloOperatorError for an adapter that cannot be masked.
     """
-    payload = payload_of(plan)
-    change = Change(payload, open_adapter(local, plan.exchanged), _starting(plan, starting), {})
+    change = _change(plan, open_adapter(local, plan.exchanged_of(place.silo)), starting)
     factor = Fraction(plan.weight_of(tokens), plan.greatest_weight)
     terms = MaskTerms(fixed_point_of(plan), factor, terms_of(plan).clip_norm)
-    _tell(plan, payload.entries, write_masked(into, change, place, terms, default_workers()))
+    _tell(plan, change.payload.entries, write_masked(into, change, place, terms, default_workers()))
+
+
+def _change(plan: RoundPlan, local: AdapterSource, starting: Path | None) -> MaskedChange:
+    start = _starting(plan, starting)
+    if plan.is_sketched:
+        return SketchedChange(sketch_of(plan), local, narrowed(start, local.layout))
+    return Change(factors_of(plan), local, start, {})
 
 
 def _starting(plan: RoundPlan, path: Path | None) -> AdapterSource:

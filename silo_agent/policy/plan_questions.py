@@ -1,5 +1,7 @@
 """What rules ask of a plan that takes more than a line; each a pure function."""
 
+from data_contracts.adapters.adapter_format import adapter_bytes_limit
+from data_contracts.confidential.payload import masked_size
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
@@ -20,6 +22,13 @@ def layouts_of(plan: RoundPlan, silo: str) -> tuple[AdapterLayout, ...]:
     """What the silo trains, and the residual that it has to load beside it."""
     residual = plan.residual_layout
     return (plan.layout_of(silo),) if residual is None else (plan.layout_of(silo), residual)
+
+
+def most_bytes(plan: RoundPlan, silo: str) -> int:
+    """Of the largest file that the silo releases or takes; images may be larger than adapters."""
+    layouts = (plan.exchanged_of(silo), *layouts_of(plan, silo)[1:])
+    masked = 0 if plan.masking is None else masked_size(plan)
+    return max(masked, *map(adapter_bytes_limit, layouts))
 
 
 def base_model_allowed(plan: RoundPlan, policy: Policy) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from data_contracts.adapters.adapter_format import adapter_bytes_limit
 from data_contracts.licences.duo import judge_duo
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.model_family import FORMS_OF
@@ -22,6 +21,7 @@ from silo_agent.policy.plan_questions import (
     base_model_allowed,
     layouts_of,
     model_licence_allowed,
+    most_bytes,
     trainable,
 )
 from silo_agent.policy.policy_file import Policy, PolicyFile
@@ -245,10 +245,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     (
         "policy.adapter_bytes",
         "The plan's adapter is larger than the silo releases.",
-        lambda p, s, c: all(
-            adapter_bytes_limit(layout) <= s.limits.max_adapter_bytes
-            for layout in (p.exchanged_of(c.silo), *layouts_of(p, c.silo)[1:])
-        ),
+        lambda p, s, c: most_bytes(p, c.silo) <= s.limits.max_adapter_bytes,
     ),
     (
         LEAST_STEPS,

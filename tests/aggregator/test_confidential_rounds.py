@@ -12,9 +12,11 @@ from aggregator.decisions.stage import Stage
 from aggregator.evidence.spool import spool
 from aggregator.federated_round import advance
 from aggregator.report.files import read_bundle
+from aggregator.settings.federation import AdapterSection, SiloAdapterSection
 from aggregator.settings.masking import MaskingSection
-from aggregator.settings.merge import MergeSection
+from aggregator.settings.merge import MergeSection, OptimizerSection
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import (
     Countersignature,
@@ -24,7 +26,8 @@ from data_contracts.protocol.records import (
     SealedShares,
     Submission,
 )
-from data_contracts.protocol.records.merge_spec import MergeRule
+from data_contracts.protocol.records.adapter_layout import AdapterTarget
+from data_contracts.protocol.records.merge_spec import HeavyBall, MergeRule
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
@@ -42,12 +45,15 @@ def masked(
     make: MakeFederation,
     rule: MergeRule = "average",
     silos: dict[str, Behaviour] = FIVE,
-    **more: Any,
+    largest: int = LARGEST,
+    **fields: Any,
 ) -> SimulatedFederation:
     section = MaskingSection(
-        key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=LARGEST
+        key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=largest
     )
-    fields = {"masking": section, "merge": MergeSection(rule=rule), **more}
+    plain = OptimizerSection(name="fedavg") if rule == "average" else None
+    merge = MergeSection(rule=rule, optimizer=plain)
+    fields = {"masking": section, "merge": merge} | fields
     return make(fields, **silos)
 
 
@@ -134,6 +140,88 @@ def test_masked_files_are_encrypted_as_adapters_are(make_federation: MakeFederat
     bundle = read_bundle(c.reports / "run-1-round-0002.json")
     claims = audit(bundle, federation.pinned)
     assert [claim for claim in claims if claim.outcome == "fail"] == []
+
+
+def test_two_rounds_of_the_default_carry_the_change_of_the_averages_on(
+    make_federation: MakeFederation,
+) -> None:
+    """The product of averaged factors and the heavy ball; as near as the best of the rank is."""
+    federation = masked(make_federation, silos=FOUR, merge=MergeSection())
+    c, starts, found = federation.coordinator(), [], None
+    for number in (1, 2):
+        plan = federation.open(number)
+        federation.play(plan)
+        candidate = attempt_in(federation, plan).candidate
+        assert candidate is not None, [s.faults for s in federation.silos.values()]
+        record = plan.record
+        assert (record.merge.rule, record.merge.optimizer) == ("average", HeavyBall())
+        assert candidate.record.error is None
+        start = InitialAdapter(record.layout) if found is None else found
+        starts.append(start)
+        found = open_adapter(spool(c, c.plans, candidate.record.adapter), record.layout)
+        for target in record.layout.targets:
+            locals_ = [local_source(federation, record, name).module(target) for name in "abcd"]
+            a, b = (np.mean([own[i].astype(float) for own in locals_], axis=0) for i in (0, 1))
+            carried = product(start, target) - product(starts[0], target)
+            wanted = record.layout.scaling * b @ a + 0.3 * carried
+            best = np.linalg.norm(np.linalg.svd(wanted)[1][record.layout.rank :])
+            off = np.linalg.norm(product(found, target) - wanted)
+            assert off < (1 + 1e-3) * best + 1e-4 * np.linalg.norm(wanted)
+
+
+OWN_RANKS = {
+    "silo-a": SiloAdapterSection(rank=1, alpha=8),
+    "silo-c": SiloAdapterSection(rank=2, alpha=3),
+}
+
+
+@pytest.mark.parametrize("own_ranks", [{}, OWN_RANKS], ids=["one layout", "own ranks"])
+def test_two_rounds_of_sketches_are_the_sum_of_products_cut_to_the_rank(
+    make_federation: MakeFederation, own_ranks: dict[str, SiloAdapterSection]
+) -> None:
+    """With the heavy ball; as near as the best adapter of the rank is."""
+    adapter = AdapterSection(rank=2, alpha=4)
+    federation = masked(
+        make_federation, "sketch", FOUR, 300, adapter=adapter, silo_adapters=own_ranks
+    )
+    c, starts, found = federation.coordinator(), [], None
+    for number in (1, 2):
+        plan = federation.open(number)
+        federation.play(plan)
+        attempt = attempt_in(federation, plan)
+        assert attempt.candidate is not None, [s.faults for s in federation.silos.values()]
+        record, candidate = plan.record, attempt.candidate.record
+        assert record.merge.optimizer == HeavyBall()
+        assert candidate.error is None
+        assert record.sketch_width == (9 if own_ranks else 10)
+        start = InitialAdapter(record.layout) if found is None else found
+        starts.append(start)
+        found = open_adapter(spool(c, c.plans, candidate.adapter), record.layout)
+        for target in record.layout.targets:
+            changes = [
+                product(local, target) - product(narrowed(start, local.layout), target)
+                for local in (local_source(federation, record, name) for name in "abcd")
+            ]
+            carried = product(start, target) - product(starts[0], target)
+            wanted = product(start, target) + np.mean(changes, axis=0) + 0.3 * carried
+            best = np.linalg.norm(np.linalg.svd(wanted)[1][record.layout.rank :])
+            assert np.linalg.norm(product(found, target) - wanted) < (1 + 1e-4) * best
+        bundle = read_bundle(c.reports / f"run-1-round-{number:04d}.json")
+        claims = {claim.name: claim for claim in audit(bundle, federation.pinned)}
+        assert [claim for claim in claims.values() if claim.outcome == "fail"] == []
+        assert claims[MASKED_SUM].outcome == "pass"
+
+
+def local_source(federation: SimulatedFederation, plan: RoundPlan, name: str) -> AdapterSource:
+    """What a silo trained, in its own layout."""
+    home = federation.silos[f"silo-{name}"].home
+    path = RunFiles(home / "work" / plan.run / f"round-{plan.round:04d}").adapter
+    return open_adapter(path, plan.layout_of(f"silo-{name}"))
+
+
+def product(source: AdapterSource, target: AdapterTarget) -> np.ndarray:
+    a, b = source.module(target)
+    return source.layout.scaling_of(target) * (b.astype(np.float64) @ a)
 
 
 def secret_files(federation: SimulatedFederation) -> list[Path]:

@@ -32,6 +32,7 @@ from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
 from data_contracts.protocol.records.training_recipe import trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition
 from tests.aggregator.federation_samples import (
@@ -54,6 +55,8 @@ CLIPPED = {"tolerated_silos": 1, "rule": "mean", "mixing": "none"}
 MEDIAN = {"tolerated_silos": 1, "rule": "median", "clip": "none", "mixing": "none"}
 CENTRED = {"tolerated_silos": 1, "rule": "centred_clipping"}
 NARROW = {"bank-a": {"rank": 1, "alpha": 1}}
+NAMED = {"rank": 1, "alpha": 1, "target_modules": ("q_proj",)}
+ALL = tuple(target.module for target in FED.plan.record.layout.targets)
 THREE = RoundSection(quorum=3, evaluation_quorum=2)
 
 
@@ -223,6 +226,82 @@ def test_a_silo_names_modules_and_trains_every_whole_tensor_with_them() -> None:
     only = {"bank-a": {"rank": 1, "alpha": 1, "target_modules": ("classifier.q_proj",)}}
     with pytest.raises(FederationOperatorError, match="modules of the run"):
         drafted(targets=targets, silo_adapters=only, merge=merge(rule="stack_truncate"))
+
+
+MASKED: dict[str, Any] = {
+    "trust_mode": "confidential",
+    "round": RoundSection(quorum=2, evaluation_quorum=2, submit_minutes=300),
+}
+SKETCH = {"rule": "sketch", "compression": "none"}
+RANK = FED.plan.record.layout.rank
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"merge": merge(**SKETCH, sketch_width=7)}, "least 8, with which a merge is exact.*7"),
+        (
+            {"merge": merge(**SKETCH, sketch_width=6), "silo_adapters": NARROW},
+            "at least 7, .*start together are 7, the run's rank is 2.; found 6",
+        ),
+        (
+            {"merge": merge(**SKETCH), "silo_adapters": {"bank-a": NAMED}},
+            "the same modules at all silos.*target_modules",
+        ),
+        (
+            {"merge": merge(rule="stack_truncate", compression="none")},
+            "linear in what silos send.*found stack_truncate",
+        ),
+        ({"merge": merge(rule="sketch", compression="int8")}, 'compression = "none"'),
+    ],
+)
+def test_what_masks_or_sketches_cannot_keep_is_not_planned(
+    changes: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(FederationOperatorError, match=found):
+        drafted(**MASKED | changes)
+
+
+def test_the_width_of_a_sketch_is_the_least_or_what_was_asked_for() -> None:
+    plan = drafted(**MASKED, merge=merge(**SKETCH))
+    assert (plan.merge.sketch_width, plan.sketch_width) == (None, (len(COHORT) + 1) * RANK)
+    assert "sketch_width" not in plan.merge.model_dump()
+    plan = drafted(**MASKED, merge=merge(**SKETCH, sketch_width=40), silo_adapters=NARROW)
+    assert plan.sketch_width == 40
+    assert plan.layout_of("bank-a").rank == 1
+    assert least_sketch_width(16, [16] * 10) == 11 * 16
+    assert least_sketch_width(16, [16] * 50) == 12 * 16
+    assert "within a tenth of the best" in str(sketch_fault(191, 16, [16] * 50))
+    assert sketch_fault(192, 16, [16] * 50) is None
+
+
+def test_a_sketch_is_for_confidential_mode_alone() -> None:
+    with pytest.raises(FederationOperatorError, match=r"stack_truncate in auditable mode.*sketch"):
+        drafted(merge=merge(**SKETCH))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"merge": {"sketch_width": 3}}, "a sketch_width of at least 8"),
+        (
+            {"silo_layouts": ({"silo": "bank-a", "rank": 1, "alpha": 1, "modules": ALL},)},
+            "same mod",
+        ),
+        ({"trust_mode": "auditable", "masking": None}, "stack_truncate of what masks hide"),
+        ({"compression": "int8"}, "not compressed"),
+    ],
+)
+def test_a_silo_takes_no_sketched_plan_that_its_own_checks_refuse(
+    changes: dict[str, Any], said: str
+) -> None:
+    """Whatever a coordinator signs."""
+    plan = drafted(**MASKED, merge=merge(**SKETCH)).model_dump()
+    assert RoundPlan.model_validate(plan).is_sketched
+    if "merge" in changes:
+        changes = {"merge": plan["merge"] | changes["merge"]}
+    with pytest.raises(ValidationError, match=said):
+        RoundPlan.model_validate(plan | changes)
 
 
 def test_a_plan_says_what_its_rule_trains_and_where_the_round_starts() -> None:

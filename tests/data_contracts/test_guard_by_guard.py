@@ -328,7 +328,8 @@ SPECS: list[tuple[str, Callable[[], Any]]] = [
     ("residual_rank goes with", lambda: _spec(rule="residual")),
     ("under which a factor is shared", lambda: _spec(robust=ENTRY)),
     ("merges products or B alone", lambda: _spec(rule="average", robust=ROBUST)),
-    ("it needs stack_truncate", lambda: _spec(rule="average", optimizer=HeavyBall())),
+    ("it needs stack_truncate", lambda: _spec(rule="zero_pad", optimizer=HeavyBall())),
+    ("sketch_width goes with", lambda: _spec(sketch_width=8)),
     ("it needs fedavg", lambda: _spec(robust=CENTRED, optimizer=HeavyBall())),
     ("they need stack_truncate", lambda: _spec(rule="zero_pad", rank_weights="trained")),
 ]

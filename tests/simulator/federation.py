@@ -21,6 +21,7 @@ from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.federated_round import advance, open_round
 from aggregator.settings.federation import (
+    AdapterSection,
     BaseModelSection,
     CopiesSection,
     EncryptedStorageSection,
@@ -101,6 +102,7 @@ class SimulatedFederation:
     silos: dict[str, SimulatedSilo] = field(default_factory=dict)
     quorum: int = 2
     merge: MergeSection = field(default_factory=MergeSection)
+    adapter: AdapterSection = field(default_factory=AdapterSection)
     silo_adapters: dict[str, SiloAdapterSection] = field(default_factory=dict)
     ledger: LedgerSection = field(default_factory=LedgerSection)
     copies: CopiesSection = field(default_factory=CopiesSection)
@@ -325,6 +327,7 @@ class SimulatedFederation:
             merge=self.merge,
             trust_mode="auditable" if self.masking is None else "confidential",
             masking=self.masking,
+            adapter=self.adapter,
             silo_adapters=self.silo_adapters,
             ledger=self.ledger,
             copies=self.copies,

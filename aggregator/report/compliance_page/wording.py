@@ -75,6 +75,7 @@ MERGES: dict[MergeRule, str] = {
     "fedsvd": "the weighted average of the trained factor, both factors turned afterwards",
     "residual": "the weighted averages of both factors, and what they miss beside them",
     "zero_pad": "the weighted averages of both factors, smaller ones filled up with zeros",
+    "sketch": "the weighted sum of all changes, cut to the agreed rank",
     "shared_a": "the weighted average of the factor A, which is all that institutions send; each "
     "keeps its own factor B, and with it the only adapter that a model can load",
 }

@@ -20,6 +20,7 @@ MergeRule = Literal[
     "residual",
     "zero_pad",
     "shared_a",
+    "sketch",
 ]
 """`stack_truncate`: the weighted sum of products, cut to the adapter's rank.
 `average`: A and B averaged separately (FedIT, Zhang et al. 2024).
@@ -31,12 +32,14 @@ MergeRule = Literal[
 al. 2024).
 `zero_pad`: lower ranks padded with zeros, then `average` (HetLoRA, Cho et al. 2024); a baseline.
 `shared_a`: silos train both factors, send A alone, which is averaged, and keep B (FedSA-LoRA, Guo
-et al. 2024, arXiv:2410.01463)."""
+et al. 2024, arXiv:2410.01463).
+`sketch`: `stack_truncate` in confidential mode, from sums of thin images of each product (Tropp
+et al. 2017)."""
 
-REBASING_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "fedsvd"})
+REBASING_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "fedsvd", "sketch"})
 """Rules whose new factors are not combinations of the silos' factors."""
 
-MIXED_RANK_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "zero_pad"})
+MIXED_RANK_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "zero_pad", "sketch"})
 """Rules under which silos may train different ranks."""
 
 SHARED_FACTOR_RULES: frozenset[MergeRule] = frozenset(
@@ -50,12 +53,12 @@ PRODUCT_RULES: frozenset[MergeRule] = frozenset(
 )
 """Rules that compute a weighted sum of the silos' deltas, so a defence can choose the weights."""
 
-OPTIMIZED_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "shared_a"})
+OPTIMIZED_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "shared_a", "sketch"})
 """Rules whose whole change, of products or of the tensors themselves, a server optimizer steps on.
 They are those that carry on the last change."""
 
 MASKED_RULES: frozenset[MergeRule] = frozenset(
-    {"average", "frozen_a", "alternating", "fedsvd", "shared_a"}
+    {"average", "frozen_a", "alternating", "fedsvd", "shared_a", "sketch"}
 )
 """Rules that are linear in what silos send, so that the weighted sum of it is enough."""
 
@@ -185,6 +188,7 @@ class MergeSpec(Part):
     `residual_rank` is the rank of the published residual of the rule `residual`. `rank_weights`
     says whose tokens a rank of the product is weighted by: without it those of all silos that train
     the module, with `trained` those of the silos whose own rank reaches that far (raFLoRA 2026).
+    `sketch_width` is that of the rule `sketch`; None: the least that the plan may have.
     """
 
     rule: MergeRule
@@ -192,6 +196,9 @@ class MergeSpec(Part):
     optimizer: ServerOptimizer = FedAvg()
     robust: RobustSpec | None = None
     residual_rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+    sketch_width: Annotated[
+        int | None, Field(ge=1, le=65_536, exclude_if=lambda value: value is None)
+    ] = None
     rank_weights: Annotated[
         Literal["trained"] | None, Field(exclude_if=lambda value: value is None)
     ] = None
@@ -204,16 +211,26 @@ class MergeSpec(Part):
             raise ValueError(f"{self.robust.rule} needs a rule under which a factor is shared")
         if self.robust and not self.robust.by_coordinates and self.rule not in PRODUCT_RULES:
             raise ValueError("a defence on products needs a rule that merges products or B alone")
-        if self.optimizer != FedAvg() and self.rule not in OPTIMIZED_RULES:
+        carries_mean = self.rule == "average" and isinstance(self.optimizer, HeavyBall)
+        if self.optimizer != FedAvg() and self.rule not in OPTIMIZED_RULES and not carries_mean:
             raise ValueError(
                 "a server optimizer acts on products, or on shared factors alone: it needs "
-                "stack_truncate or shared_a"
+                "stack_truncate, sketch or shared_a, and heavy_ball goes with average too"
             )
         if self.robust and self.robust.rule == "centred_clipping" and self.optimizer != FedAvg():
             raise ValueError("centred_clipping carries the merged delta: it needs fedavg at rate 1")
+        if self.sketch_width is not None and self.rule != "sketch":
+            raise ValueError("sketch_width goes with the rule sketch and with no other")
         if self.rank_weights and self.rule != "stack_truncate":
             raise ValueError("rank_weights are those of stacked products: they need stack_truncate")
         return self
+
+    @property
+    def is_rebasing(self) -> bool:
+        """Whether the new factors are not combinations of the silos' factors."""
+        return self.rule in REBASING_RULES or (
+            self.rule == "average" and self.optimizer != FedAvg()
+        )
 
     @property
     def carries_change(self) -> bool:

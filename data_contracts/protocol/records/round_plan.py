@@ -25,6 +25,7 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
+from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
 from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
@@ -201,12 +202,16 @@ class RoundPlan(Record):
         if (terms is None) == (self.trust_mode == "confidential"):
             raise ValueError("masking goes with the trust mode confidential and with no other")
         if terms is None:
+            if self.is_sketched:
+                raise ValueError("the rule sketch is stack_truncate of what masks hide")
             return self
-        fault = masking_fault(self.merge, silos, terms.threshold)
+        fault = masking_fault(self.merge, silos, terms.threshold) or self._sketch_fault()
         if fault is not None:
             raise ValueError(f"expected {fault[0]}, found {fault[1]}")
-        if self.silo_layouts or self.compression != "none" or self.merge_error is not None:
-            raise ValueError("masked changes are of one layout, not compressed, and not compared")
+        if self.compression != "none" or self.merge_error is not None:
+            raise ValueError("masked changes are not compressed, and not compared")
+        if any(own.modules for own in self.silo_layouts):
+            raise ValueError("masked changes are of the same modules: a sum needs all its silos")
         if self.counted_copies is not None:
             raise ValueError("behind masks no copy can be seen, so none can be let count")
         if self.quorum < terms.threshold:
@@ -252,6 +257,24 @@ class RoundPlan(Record):
     def shares_a(self) -> bool:
         """Whether silos send A alone and each keeps its B, so that no adapter for others exists."""
         return self.merge.rule == "shared_a"
+
+    @property
+    def is_sketched(self) -> bool:
+        """Whether silos send images of their products, from which that of the sum is rebuilt."""
+        return self.merge.rule == "sketch"
+
+    @property
+    def sketch_width(self) -> int:
+        """Columns of an image under the rule `sketch`; that of the merge, or the least."""
+        ranks = self._silo_ranks
+        return self.merge.sketch_width or least_sketch_width(self.layout.rank, ranks)
+
+    @property
+    def _silo_ranks(self) -> list[int]:
+        return [self.layout_of(silo).rank for silo in self.cohort]
+
+    def _sketch_fault(self) -> tuple[str, str] | None:
+        return sketch_fault(self.merge.sketch_width, self.layout.rank, self._silo_ranks)
 
     @property
     def exchanged(self) -> AdapterLayout:

@@ -59,7 +59,7 @@ class Round:
     seeds: RebuiltSeeds
 
     @property
-    def total(self) -> MaskedSum:
+    def total(self) -> MaskedSum[Payload]:
         survivors = {file: FACTORS[silo] for silo, file in self.files.items()}
         return masked_sum(SILOS.group, self.payload, POINT, survivors, self.seeds)
 
