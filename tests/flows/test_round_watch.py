@@ -16,10 +16,13 @@ from rich.console import Console
 from aggregator.decisions.stage import Stage
 from aggregator.federated_round import advance
 from aggregator.feed.reading import read_federation, read_report
+from aggregator.settings.masking import MaskingSection
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
 from data_contracts.protocol.records import Status
 from data_contracts.protocol.records.status import Phase
 from flows.round.operations import stop_waiting
+from flows.round.recent_feed import RecentFeed
+from flows.round.silo_outcome import silo_outcome
 from flows.round.watch import RoundView, render_round, view_round
 from silo_agent import loop
 from silo_agent.federation.feed import refresh_feed
@@ -204,11 +207,35 @@ def waits(federation: SimulatedFederation, stage: Stage, then: int = 3) -> None:
     raise AssertionError(f"never {stage}")
 
 
+def outcome_of(federation: SimulatedFederation, goal: Stage) -> str | None:
+    """Why a running flow waits for silo-c no more."""
+    recent = RecentFeed(federation.coordinator())
+    return silo_outcome(recent, federation.open(), "silo-c", goal)
+
+
+def test_the_wait_for_mask_keys_too(make_federation: MakeFederation) -> None:
+    silos = dict.fromkeys("abd", Behaviour.HONEST)
+    fields = {"masking": MaskingSection(threshold=3)}
+    federation = make_federation(fields, **silos, c=Behaviour.ABSENT)
+    waits(federation, Stage.EXCHANGING)
+    assert outcome_of(federation, Stage.RELAYING) is None
+    said = stop_waiting(federation.coordinator())
+    assert said == "passed on mask keys of round 1 without those of silo-c"
+    assert outcome_of(federation, Stage.RELAYING) == "left out of the mask keys"
+    plan = federation.open()
+    federation.play(plan)
+    attempt = federation.look(plan).attempt
+    assert attempt.close is not None
+    assert len(attempt.close.record.admitted) == 3
+
+
 def test_the_wait_for_a_silent_silo_can_be_ended(federation: SimulatedFederation) -> None:
     waits(federation, Stage.COLLECTING)
+    plan = federation.open()
+    assert outcome_of(federation, Stage.CLOSING) is None
     said = stop_waiting(federation.coordinator())
     assert said == "closed round 1 without silo-c"
-    plan = federation.open()
+    assert outcome_of(federation, Stage.CLOSING) == "the round was closed without it"
     before = federation.clock.now()
     federation.play(plan)
     assert federation.clock.now() - before < timedelta(minutes=10)
@@ -225,7 +252,9 @@ def test_the_wait_for_an_evaluation_too(make_federation: MakeFederation) -> None
         a=Behaviour.HONEST, b=Behaviour.HONEST, c=Behaviour.SILENT_EVALUATOR
     )
     waits(federation, Stage.EVALUATING)
+    assert outcome_of(federation, Stage.DECIDING) is None
     assert stop_waiting(federation.coordinator()) == "decided round 1 without silo-c"
+    assert outcome_of(federation, Stage.DECIDING) == "the round was decided without it"
     assert advance(federation.coordinator(), federation.open()) is Stage.REPORTING
 
 
