@@ -232,9 +232,10 @@ def _carried_on(inputs: MergeInputs, target: AdapterTarget, mean: PairSource) ->
         true_sum = inputs.product_summands(target)
         sums = [WeightedSum(target, part) for part in (true_sum, [*true_sum, merged])]
         if probes is not None:
-            squares = [column_squares(part.times(probes)) for part in sums]
-            return Norms.probed(*squares, is_cut=False)
-        return Norms.exact(*map(squared_norm, sums), pair.discarded_norm)
+            of_sum, of_error = (column_squares(part.times(probes)) for part in sums)
+            return Norms.probed(of_sum, of_error, is_cut=False)
+        whole, error = (squared_norm(part) for part in sums)
+        return Norms.exact(whole, error, pair.discarded_norm)
 
     return _Merge(pair.a, pair.b, measure)
 

@@ -34,6 +34,7 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a slice in under 3 minutes")
+    parser.add_argument("--seeds", type=int, default=1, help="with --quick: how many of them")
     parser.add_argument(
         "--entrants", help="names, after the default, to run again beside figures that are kept"
     )
@@ -51,7 +52,12 @@ def main() -> None:
     console = Console(width=max(Console().width, TABLE_WIDTH))
     settings, entrants = Settings(), contenders(Settings())
     if quick:
-        settings = replace(settings, seeds=(0,), alphas=(None, 0.1), learning_rates=(1e-2,))
+        settings = replace(
+            settings,
+            seeds=settings.seeds[: options.seeds],
+            alphas=(None, 0.1),
+            learning_rates=(1e-2,),
+        )
         if options.entrants is None:
             entrants = tuple(c for c in entrants if c.name in QUICK_ENTRANTS)
     baselines = BASELINES

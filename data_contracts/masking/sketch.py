@@ -113,7 +113,8 @@ class SketchPayload:
         named = f"consortia sketch 1\n{self.seed}\n{side}\n{target.module}"
         words = keystream(hashlib.sha256(named.encode()).digest(), 0, -(-size * images // 32))
         bits = np.unpackbits(words.view(np.uint8), count=size * images).reshape(size, images)
-        return (2.0 * bits - 1) / math.sqrt(size)
+        signs: Float64Array = np.where(bits, 1.0, -1.0)
+        return signs / math.sqrt(size)
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ def test_two_rounds_of_the_default_carry_the_change_of_the_averages_on(
 ) -> None:
     """The product of averaged factors and the heavy ball; as near as the best of the rank is."""
     federation = masked(make_federation, silos=FOUR, merge=MergeSection())
-    c, starts, found = federation.coordinator(), [], None
+    c, found = federation.coordinator(), None
+    starts: list[AdapterSource] = []
     for number in (1, 2):
         plan = federation.open(number)
         federation.play(plan)
@@ -184,7 +185,8 @@ def test_two_rounds_of_sketches_are_the_sum_of_products_cut_to_the_rank(
     federation = masked(
         make_federation, "sketch", FOUR, 300, adapter=adapter, silo_adapters=own_ranks
     )
-    c, starts, found = federation.coordinator(), [], None
+    c, found = federation.coordinator(), None
+    starts: list[AdapterSource] = []
     for number in (1, 2):
         plan = federation.open(number)
         federation.play(plan)

@@ -76,7 +76,7 @@ def test_a_sum_of_changes_is_rebuilt_exactly_from_the_sum_of_their_images(
 ) -> None:
     payload = SketchPayload(LAYOUT, 3 * 2 + 2, seed=5)
     changes = [change_of(payload, n, layout) for n, layout in enumerate(layouts)]
-    found = split(payload, sum(numbers_of(change) for change, _ in changes))
+    found = split(payload, np.sum([numbers_of(change) for change, _ in changes], axis=0))
     for target in LAYOUT.targets:
         wanted = sum(
             product(local, target) - product(change.starting, target) for change, local in changes
@@ -89,7 +89,7 @@ def test_below_the_rank_of_the_sum_it_is_near_and_not_exact() -> None:
     the width, times the two oversamplings."""
     payload = SketchPayload(LAYOUT, 6, seed=5)
     changes = [change_of(payload, n) for n in range(8)]
-    found = split(payload, sum(numbers_of(change) for change, _ in changes))["up"]
+    found = split(payload, np.sum([numbers_of(change) for change, _ in changes], axis=0))["up"]
     wanted = sum(product(local, UP) - product(change.starting, UP) for change, local in changes)
     values = np.linalg.svd(wanted)[1]
     error, best = np.linalg.norm(found - wanted), np.linalg.norm(values[6:])
