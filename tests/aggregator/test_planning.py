@@ -453,11 +453,11 @@ def test_a_task_that_is_none_is_refused_when_settings_are_read(section: dict[str
 
 FIVE = tuple(f"bank-{letter}" for letter in "abcde")
 MANY = tuple(f"bank-{number}" for number in range(51))
-MASKED: dict[str, Any] = {"trust_mode": "confidential", "silos": FIVE, "members": FIVE}
+OF_FIVE: dict[str, Any] = {"trust_mode": "confidential", "silos": FIVE, "members": FIVE}
 
 
 def test_a_confidential_plan_sums_more_than_two_thirds_and_leaves_time_for_training() -> None:
-    plan = drafted(**MASKED)
+    plan = drafted(**OF_FIVE)
     terms = plan.masking
     assert terms is not None
     assert (plan.trust_mode, plan.merge.rule, plan.compression) == (
@@ -488,7 +488,7 @@ def test_the_threshold_is_the_larger_of_what_is_asked(
     names = MANY[:silos]
     round_ = RoundSection(quorum=quorum, evaluation_quorum=2)
     fields = {"masking": MaskingSection(threshold=asked), "round": round_}
-    plan = drafted(**MASKED | {"silos": names, "members": names} | fields)
+    plan = drafted(**OF_FIVE | {"silos": names, "members": names} | fields)
     assert plan.masking is not None
     assert plan.masking.threshold == plan.quorum == threshold
 
@@ -522,7 +522,7 @@ def test_the_threshold_is_the_larger_of_what_is_asked(
 )
 def test_what_masks_cannot_give_is_not_planned(changes: dict[str, Any], found: str) -> None:
     with pytest.raises(FederationOperatorError, match=found):
-        drafted(**MASKED | changes)
+        drafted(**OF_FIVE | changes)
 
 
 def test_masking_is_of_confidential_mode_alone() -> None:
@@ -543,9 +543,9 @@ def test_masking_is_of_confidential_mode_alone() -> None:
 )
 def test_no_record_promises_what_masks_cannot_give(changes: dict[str, Any]) -> None:
     """Whoever signs it: a silo does not read such a plan."""
-    fields = dict(drafted(**MASKED)) | changes
+    fields = dict(drafted(**OF_FIVE)) | changes
     if "cohort" in changes:
-        pins = drafted(**MASKED).contracts
+        pins = drafted(**OF_FIVE).contracts
         fields["contracts"] = tuple(pin for pin in pins if pin.silo in changes["cohort"])
     with pytest.raises(ValidationError):
         RoundPlan.model_validate(fields)
