@@ -29,7 +29,7 @@ from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 from data_contracts.protocol.records.membership import Member
-from data_contracts.protocol.records.merge_spec import FedAvg, HeavyBall, ServerOptimizer
+from data_contracts.protocol.records.merge_spec import FedAvg, FedAvgM, HeavyBall, ServerOptimizer
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
@@ -273,6 +273,26 @@ def test_the_width_of_a_sketch_is_the_least_or_what_was_asked_for() -> None:
     assert least_sketch_width(16, [16] * 50) == 12 * 16
     assert "within a tenth of the best" in str(sketch_fault(191, 16, [16] * 50))
     assert sketch_fault(192, 16, [16] * 50) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "rule", "optimizer"),
+    [
+        ({}, "average", HeavyBall()),
+        ({"rule": "average"}, "average", HeavyBall()),
+        ({"optimizer": {"name": "fedavg"}}, "average", FedAvg()),
+        ({"rule": "fedsvd"}, "fedsvd", FedAvg()),
+        ({"rule": "shared_a"}, "shared_a", FedAvg()),
+        ({"rule": "sketch"}, "sketch", HeavyBall()),
+        ({"rule": "sketch", "optimizer": {"name": "fedavgm"}}, "sketch", FedAvgM()),
+    ],
+)
+def test_the_merge_of_confidential_mode_as_far_as_it_is_not_set(
+    given: dict[str, Any], rule: str, optimizer: ServerOptimizer
+) -> None:
+    plan = drafted(**MASKED, merge=given)
+    assert (plan.merge.rule, plan.merge.optimizer) == (rule, optimizer)
+    assert plan.compression == "none"
 
 
 def test_a_sketch_is_for_confidential_mode_alone() -> None:
