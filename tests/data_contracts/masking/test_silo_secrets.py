@@ -1,5 +1,6 @@
 """Secrets of an attempt: drawn, kept in one value, and what follows from them for one purpose."""
 
+import itertools
 from collections.abc import Callable
 from itertools import combinations
 from typing import get_args
@@ -102,7 +103,9 @@ OTHER = public_bytes(X25519PrivateKey.generate())
 
 
 @pytest.mark.parametrize(
-    "key", [*SMALL_ORDER, b"", OTHER[:31], OTHER + b"\0", in_a_second_spelling(OTHER)]
+    "key",
+    [*SMALL_ORDER, b"", OTHER[:31], OTHER + b"\0", in_a_second_spelling(OTHER)],
+    ids=itertools.count(),
 )
 def test_a_key_of_small_order_or_another_length_is_refused_by_name(key: bytes) -> None:
     with pytest.raises(UntrustedInputError, match="public key of silo-07") as told:
@@ -111,7 +114,7 @@ def test_a_key_of_small_order_or_another_length_is_refused_by_name(key: bytes) -
 
 
 @pytest.mark.parametrize("which", ["mask_key", "sealing_key"])
-@pytest.mark.parametrize("key", SMALL_ORDER)
+@pytest.mark.parametrize("key", SMALL_ORDER, ids=itertools.count())
 def test_nobody_forms_a_group_with_such_a_key(which: str, key: bytes) -> None:
     keys = list(silos_of(3).group.members)
     both = {"mask_key": keys[1].mask_key, "sealing_key": keys[1].sealing_key, which: key}
