@@ -178,6 +178,7 @@ def test_what_does_not_go_together_is_refused(old: str, new: str, says: str) -> 
 def test_what_the_files_propose_in_comments_can_be_taken() -> None:
     text = uncommented(founded())
     text = re.sub(r"residual_rank = .*\n", "", text).replace("quorum = 2", "quorum = 5")
+    text = text.replace('trust_mode = "auditable"', 'trust_mode = "confidential"')
     settings = tomllib.loads(text)
     assert settings["storage"]["allow_plain_http"] is True
     assert settings["merge"]["robust"] == {"tolerated_silos": 1}
