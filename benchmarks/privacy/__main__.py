@@ -6,7 +6,7 @@ its own, one after the other. What is compared is arithmetic: a silo's masking f
 adapter to what it sends, and the coordinator's unmasking from what was sent to the mean, with the
 shares that rebuild the seeds; no network, no signatures, no training. Ours reads and writes files,
 Flower's holds everything in memory. Flower's server has one thread, ours one a core, so all seconds
-are of CPU time. Writes `.consortia/bench/privacy.json`, flat.
+are of CPU time. Beside it what encrypted storage costs a merge. Writes `.consortia/bench/privacy.json`, flat.
 """
 
 import argparse
@@ -50,12 +50,19 @@ def main() -> None:
     )
     script = Path("benchmarks/peers/flower/secagg.py")
     flower = _run([str(environment_python("flower")), str(script), *options])
-    figures = _figures(silos, dropped, ours, flower)
+    stored = [sys.executable, "-m", "benchmarks.merge_clocks.encrypted"]
+    stored += ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", "1" if quick else "3"]
+    encrypted = _run(stored)
+    figures = _figures(silos, dropped, ours, flower) | encrypted
     OUTPUT.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=1) + "\n")
     console = Console()
     console.print(machine("all"))
     title = f"{silos} silos, threshold {threshold}, 17 million parameters"
     _show(console, title, dropped, ours, flower)
+    console.print(
+        f"encrypted in storage: a merge takes {encrypted['encrypted_merge_ratio']:.2f} times as long, "
+        f"the arrival of an adapter {encrypted['encrypted_arrival_ratio']:.2f} times"
+    )
     console.print(f"written {OUTPUT}")
 
 
