@@ -6,7 +6,8 @@ its own, one after the other. What is compared is arithmetic: a silo's masking f
 adapter to what it sends, and the coordinator's unmasking from what was sent to the mean, with the
 shares that rebuild the seeds; no network, no signatures, no training. Ours reads and writes files,
 Flower's holds everything in memory. Flower's server has one thread, ours one a core, so all seconds
-are of CPU time. Beside it what encrypted storage costs a merge. Writes `.consortia/bench/privacy.json`, flat.
+are of CPU time. Beside it what encrypted storage costs a merge. Writes, flat,
+`.consortia/bench/privacy.json`.
 """
 
 import argparse
@@ -60,8 +61,9 @@ def main() -> None:
     title = f"{silos} silos, threshold {threshold}, 17 million parameters"
     _show(console, title, dropped, ours, flower)
     console.print(
-        f"encrypted in storage: a merge takes {encrypted['encrypted_merge_ratio']:.2f} times as long, "
-        f"the arrival of an adapter {encrypted['encrypted_arrival_ratio']:.2f} times"
+        "encrypted in storage: a merge takes "
+        f"{encrypted['encrypted_merge_ratio']:.2f} times as long, the arrival of an adapter "
+        f"{encrypted['encrypted_arrival_ratio']:.2f} times"
     )
     console.print(f"written {OUTPUT}")
 
