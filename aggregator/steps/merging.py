@@ -4,8 +4,10 @@ Every source is what the close holds, whose bytes passed the gate when the round
 layouts, compression and the merge rule are those of the signed plan.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 from aggregator.attempt import Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
@@ -37,8 +39,10 @@ def merge_inputs(
     c: Coordinator, plan: RoundPlan, close: Close, unmasked: Unmasked | None = None
 ) -> MergeInputs:
     """The sources of a merge, spooled and verified; of a masked plan the mean alone."""
+    # First, so that what is gone of a silo is what is said.
+    paths = spool_admitted(c, plan, close) if unmasked is None else []
     starting = starting_source(c, plan)
-    locals_ = _admitted(c, plan, close, starting) if unmasked is None else [unmasked.local]
+    locals_ = _admitted(plan, close, paths, starting) if unmasked is None else [unmasked.local]
     return MergeInputs(
         layout=plan.exchanged,
         merge=plan.merge,
@@ -57,9 +61,8 @@ def merge_inputs(
 
 
 def _admitted(
-    c: Coordinator, plan: RoundPlan, close: Close, starting: AdapterSource
+    plan: RoundPlan, close: Close, paths: Sequence[Path], starting: AdapterSource
 ) -> list[LocalAdapter]:
-    paths = spool_admitted(c, plan, close)
     held_against = remembered(starting)
     return [
         LocalAdapter(

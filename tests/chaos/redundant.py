@@ -72,8 +72,8 @@ REDUNDANT: dict[str, Redundant] = {
         )
         for number in range(2, 7)
     },
-    f"{_RULES}::_model_licence_allowed::model is None": Redundant(
-        (f"{_RULES}::_base_model_allowed::model is not None",),
+    "silo_agent/policy/plan_questions.py::model_licence_allowed::model is None": Redundant(
+        ("silo_agent/policy/plan_questions.py::base_model_allowed::model is not None",),
         "the rule stands by itself, and the one about the base model has refused already",
     ),
     f"{_RELEASE}::PlanRelease.require_open::contract is None": Redundant(

@@ -152,7 +152,7 @@ def test_one_key_counts_once_however_it_is_named() -> None:
 
 def membership_signed_by(*numbers: int) -> bytes:
     """Signatures in the order given, as an envelope can be made without `seal`."""
-    payload = rfc8785.dumps(MEMBERSHIP.model_dump(mode="json"))
+    payload = canonical_bytes(MEMBERSHIP)
     signers = [KEYS[number] for number in numbers]
     return envelope_of(payload, Membership.payload_type(), *signers)
 

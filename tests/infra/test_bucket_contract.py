@@ -102,19 +102,6 @@ def test_listing_has_every_page(bucket: Bucket, key: str) -> None:
     assert bucket.list_keys(prefix, after=f"{prefix}~") == []
 
 
-def test_a_blob_that_is_encrypted_is_refused_by_name(
-    bucket: Bucket, key: str, tmp_path: Path
-) -> None:
-    """The records have a place for it; this release has no key."""
-    (tmp_path / "blob").write_bytes(key.encode())
-    plain = artifact_of_file(tmp_path / "blob")
-    bucket.put_blob(tmp_path / "blob", plain)
-    encrypted = plain.model_copy(update={"ciphertext": "0" * 64})
-    for use in (bucket.put_blob, lambda path, ref: bucket.download_blob(ref, path)):
-        with pytest.raises(UntrustedInputError, match="encrypted"):
-            use(tmp_path / "blob", encrypted)
-
-
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
 def test_a_blob_travels_whole(bucket: Bucket, tmp_path: Path, size: int) -> None:
     source, target = tmp_path / "source", tmp_path / "deep" / "target"

@@ -8,7 +8,11 @@ import pytest
 
 from data_contracts.protocol.records import (
     CoalitionLosses,
+    Countersignature,
     Evaluation,
+    MaskKeys,
+    RevealedShares,
+    SealedShares,
     SiloRecord,
     Status,
     Submission,
@@ -118,7 +122,15 @@ def test_a_contract_that_is_gone_says_nothing_of_the_one_that_came() -> None:
 
 PASS = FED.verdict(SILO).record
 FAIL = FED.verdict(SILO, passed=False).record
-KINDS: tuple[type[SiloRecord], ...] = (Verdict, Submission, Evaluation, CoalitionLosses, Status)
+MASKS: tuple[type[SiloRecord], ...] = (MaskKeys, SealedShares, Countersignature, RevealedShares)
+KINDS: tuple[type[SiloRecord], ...] = (
+    Verdict,
+    *MASKS,
+    Submission,
+    Evaluation,
+    CoalitionLosses,
+    Status,
+)
 
 
 def test_whatever_leaves_is_an_answer_to_the_plan_or_has_a_door() -> None:
@@ -165,3 +177,11 @@ def test_only_losses_of_coalitions_ask_whether_the_policy_shares(policy: PolicyF
     told = {kind: asked(PASS, terms(), kind, policy) for kind in KINDS}
     assert told.pop(CoalitionLosses) == NOT_SHARED
     assert set(told.values()) == {None}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_words_about_masks_leave_by_the_door_of_the_adapter(kind: type[SiloRecord]) -> None:
+    assert asked(PASS, terms(egress=("losses",)), kind) == asked(
+        PASS, terms(egress=("losses",)), Submission
+    )
+    assert asked(None, terms(), kind) == asked(None, terms(), Submission)

@@ -347,7 +347,7 @@ def test_a_plan_one_second_before_its_deadline_is_not_expired(tmp_path: Path) ->
             "trust_storage_with_deltas = true",
             "trust_storage_with_deltas = false",
         ),
-        ("policy.trust_mode", '["auditable"]', '["confidential"]'),
+        ("policy.unreadable", '["auditable"]', '["confidential"]'),
         ("policy.unreadable", "max_rank", "max_rnak"),
         ("policy.unreadable", "version = 1", "version = 2"),
         ("policy.unreadable", "take_part = true", ""),

@@ -56,7 +56,7 @@ def test_no_two_draws_are_alike_and_none_is_shown() -> None:
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw + b"x", lambda raw: b""])
 def test_a_file_that_is_another_is_said(change: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(SiloOperatorError, match="leave this attempt") as told:
+    with pytest.raises(SiloOperatorError, match="leaves this attempt") as told:
         SiloSecrets.from_bytes(change(SiloSecrets.drawn().to_bytes()))
     assert "secrets of a confidential round: expected a file of" in str(told.value)
 
