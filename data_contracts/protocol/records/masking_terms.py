@@ -1,5 +1,6 @@
 """What a plan in confidential mode says of masks: how many silos a sum needs, and by when."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from data_contracts.protocol.wire_types import DecimalString, Instant, Part
 LEAST_MASKED_SILOS, MOST_MASKED_SILOS = 3, 50
 """Of two silos each knows the other's part of their sum; every silo seals a share for every other
 one, so their number is bounded."""
-INT32_MAX = 2**31 - 1
 
 
 def least_threshold(silos: int) -> int:
@@ -45,10 +45,11 @@ class MaskingTerms(Part):
             raise ValueError("expected keys_by < shares_by < reveal_by")
         return self
 
-
-def largest_integer(silos: int) -> int:
-    """What an entry of one of so many silos may be at most, so that their sum stays an int32."""
-    return INT32_MAX // silos
+    def lies_within(self, issued_at: datetime, submit_by: datetime, evaluate_by: datetime) -> bool:
+        """Whether keys and shares are due before the submissions of a plan, and what opens its sum
+        between these and the evaluations."""
+        before = issued_at < self.keys_by < self.shares_by < submit_by
+        return before and submit_by < self.reveal_by < evaluate_by
 
 
 def masking_fault(merge: MergeSpec, silos: int, threshold: int) -> tuple[str, str] | None:

@@ -201,25 +201,20 @@ class RoundPlan(Record):
         terms, silos = self.masking, len(self.cohort)
         if (terms is None) == (self.trust_mode == "confidential"):
             raise ValueError("masking goes with the trust mode confidential and with no other")
+        if terms is None and self.is_sketched:
+            raise ValueError("the rule sketch is stack_truncate of what masks hide")
         if terms is None:
-            if self.is_sketched:
-                raise ValueError("the rule sketch is stack_truncate of what masks hide")
             return self
-        fault = masking_fault(self.merge, silos, terms.threshold) or self._sketch_fault()
-        if fault is not None:
+        if fault := masking_fault(self.merge, silos, terms.threshold) or self._sketch_fault():
             raise ValueError(f"expected {fault[0]}, found {fault[1]}")
-        if self.compression != "none" or self.merge_error is not None:
-            raise ValueError("masked changes are not compressed, and not compared")
+        if self.compression != "none" or self.merge_error or self.counted_copies is not None:
+            raise ValueError("masked changes are not compressed, not compared, and no copy is seen")
         if any(own.modules for own in self.silo_layouts):
             raise ValueError("masked changes are of the same modules: a sum needs all its silos")
-        if self.counted_copies is not None:
-            raise ValueError("behind masks no copy can be seen, so none can be let count")
         if self.quorum < terms.threshold:
             raise ValueError("the quorum must be at least the threshold of masking")
-        if not self.issued_at < terms.keys_by < terms.shares_by < self.submit_by:
-            raise ValueError("expected issued_at < keys_by < shares_by < submit_by")
-        if not self.submit_by < terms.reveal_by < self.evaluate_by:
-            raise ValueError("expected submit_by < reveal_by < evaluate_by")
+        if not terms.lies_within(self.issued_at, self.submit_by, self.evaluate_by):
+            raise ValueError("expected the deadlines of masks between those of the plan")
         return self
 
     @property
