@@ -1,7 +1,6 @@
 """What one flow run reads of the coordinator's own bucket: its followers share one reading."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Generic, TypeVar
@@ -16,14 +15,18 @@ from infra.records.record_store import AttemptReading
 T = TypeVar("T")
 
 
-@dataclass
 class _Recent(Generic[T]):
-    """What was read within half a poll."""
+    """What was read within half a poll.
 
-    _lock: Lock = field(default_factory=Lock, repr=False)
-    _last: tuple[datetime, T] | None = field(default=None, repr=False)
+    No dataclass: Prefect looks for futures in whatever a task is given, field by field.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._last: tuple[datetime, T] | None = None
 
     def read(self, c: Coordinator, now_read: Callable[[], T]) -> T:
+        """Read it, or take what was read just now."""
         fresh = timedelta(seconds=c.settings.round.poll_seconds / 2)
         with self._lock:
             now = c.clock.now()
@@ -33,14 +36,14 @@ class _Recent(Generic[T]):
             return self._last[1]
 
 
-@dataclass
 class RecentFeed:
     """What storage said within half a poll, so that a poll of many silos reads the feed once, and
     once what the coordinator has signed about a plan."""
 
-    c: Coordinator
-    _feed: _Recent[TrustedFeed] = field(default_factory=_Recent, init=False, repr=False)
-    _own: _Recent[AttemptReading] = field(default_factory=_Recent, init=False, repr=False)
+    def __init__(self, c: Coordinator) -> None:
+        self.c = c
+        self._feed = _Recent[TrustedFeed]()
+        self._own = _Recent[AttemptReading]()
 
     def read(self) -> TrustedFeed:
         """Read it, or take what was read just now; whoever asks meanwhile waits for that one."""
