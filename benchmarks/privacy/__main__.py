@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from benchmarks.peers.environments import environment_python
-from data_contracts.masking.mask_group import safe_threshold
+from data_contracts.protocol.records.masking_terms import least_threshold
 
 OUTPUT = Path(".consortia/bench/privacy.json")
 ADAPTERS = Path(".consortia/bench/adapters")
@@ -36,7 +36,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     silos, dropped = (4, (1,)) if quick else (16, (1, 5))
     ADAPTERS.mkdir(parents=True, exist_ok=True)
-    threshold = safe_threshold(silos)
+    threshold = least_threshold(silos)
     options = ["--silos", str(silos), "--threshold", str(threshold), "--dropped"]
     options += [str(count) for count in dropped]
     ours = _run(

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.errors import FederationOperatorError
-from data_contracts.masking.mask_group import FEWEST_SILOS, MOST_SILOS
+from data_contracts.masking.mask_group import FEWEST_SILOS
 from data_contracts.masking.pads import UInt32Array
+from data_contracts.protocol.records.masking_terms import MOST_MASKED_SILOS
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -39,8 +40,10 @@ class FixedPoint:
 
     def __post_init__(self) -> None:
         """Raises FederationOperatorError for another number of silos, or a range of nothing."""
-        if not FEWEST_SILOS <= self.silos <= MOST_SILOS:
-            raise _unfit_plan(f"{FEWEST_SILOS} to {MOST_SILOS} silos to sum", f"{self.silos}")
+        if not FEWEST_SILOS <= self.silos <= MOST_MASKED_SILOS:
+            raise _unfit_plan(
+                f"{FEWEST_SILOS} to {MOST_MASKED_SILOS} silos to sum", f"{self.silos}"
+            )
         if not (self.largest.is_finite() and self.largest > 0):
             raise _unfit_plan("a largest change above 0", f"{self.largest}")
 

@@ -6,19 +6,9 @@ from dataclasses import dataclass
 from data_contracts.errors import FederationOperatorError
 from data_contracts.masking.derivation import require_usable, unfit
 from data_contracts.masking.silo_secrets import AdvertisedKeys
+from data_contracts.protocol.records.masking_terms import MOST_MASKED_SILOS
 
 FEWEST_SILOS = 2
-MOST_SILOS = 50
-"""Every silo has a pad and a sealed share with every other: work grows with the square."""
-
-
-def safe_threshold(silos: int) -> int:
-    """floor(2 silos / 3) + 1: enough where the coordinator lies about who dropped out.
-
-    Two sets of so many silos share more than a third of all, so at least one that is honest
-    wherever fewer than a third collude with the coordinator (Bonawitz et al. 2017, section 6.2).
-    """
-    return 2 * silos // 3 + 1
 
 
 @dataclass(frozen=True)
@@ -59,9 +49,9 @@ def mask_group(binding: bytes, threshold: int, keys: Iterable[AdvertisedKeys]) -
     """
     members = tuple(sorted(keys, key=lambda keys: keys.silo))
     count = len(members)
-    if not FEWEST_SILOS <= count <= MOST_SILOS:
+    if not FEWEST_SILOS <= count <= MOST_MASKED_SILOS:
         found = f"{count} with keys"
-        raise _unfit_plan(f"{FEWEST_SILOS} to {MOST_SILOS} silos that mask together", found)
+        raise _unfit_plan(f"{FEWEST_SILOS} to {MOST_MASKED_SILOS} silos that mask together", found)
     if not count // 2 < threshold <= count:
         expected = f"a threshold above half of {count} silos and of at most all"
         raise _unfit_plan(expected, f"{threshold}")

@@ -6,11 +6,12 @@ from functools import cache
 import numpy as np
 
 from data_contracts.masking.held_shares import HeldShares
-from data_contracts.masking.mask_group import MaskGroup, mask_group, safe_threshold
+from data_contracts.masking.mask_group import MaskGroup, mask_group
 from data_contracts.masking.pads import UInt32Array, add_pads, pads_of
 from data_contracts.masking.sealed_shares import opened, sealed
 from data_contracts.masking.shares import ShareCommitments, share_out
 from data_contracts.masking.silo_secrets import SiloSecrets
+from data_contracts.protocol.records.masking_terms import least_threshold
 
 BINDING = b"fed-one, run-one, round 1, attempt 1, plan 00"
 OTHER_BINDING = b"fed-one, run-one, round 1, attempt 2, plan 00"
@@ -52,7 +53,7 @@ def silos_of(count: int, binding: bytes = BINDING, threshold: int | None = None)
     names = names_of(count)
     secrets = {silo: SiloSecrets.drawn() for silo in names}
     keys = [secrets[silo].advertised(binding, silo) for silo in reversed(names)]
-    group = mask_group(binding, threshold or safe_threshold(count), keys)
+    group = mask_group(binding, threshold or least_threshold(count), keys)
     shown, boxes, own = {}, {}, {}
     for owner in names:
         pairs, shown[owner] = share_out(secrets[owner], group, owner)

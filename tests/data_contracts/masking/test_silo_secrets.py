@@ -17,8 +17,9 @@ from data_contracts.masking.derivation import (
     exchanged,
     public_bytes,
 )
-from data_contracts.masking.mask_group import MOST_SILOS, mask_group, safe_threshold
+from data_contracts.masking.mask_group import mask_group
 from data_contracts.masking.silo_secrets import AdvertisedKeys, SiloSecrets, mask_key
+from data_contracts.protocol.records.masking_terms import MOST_MASKED_SILOS, least_threshold
 from tests.data_contracts.masking.mask_samples import BINDING, OTHER_BINDING, names_of, silos_of
 
 SMALL_ORDER = tuple(
@@ -154,7 +155,7 @@ def test_a_threshold_that_protects_nobody_is_refused(count: int, threshold: int)
         mask_group(BINDING, threshold, silos_of(count).group.members)
 
 
-@pytest.mark.parametrize("count", [0, 1, MOST_SILOS + 1])
+@pytest.mark.parametrize("count", [0, 1, MOST_MASKED_SILOS + 1])
 def test_a_group_that_is_too_small_or_too_large_is_refused(count: int) -> None:
     secrets = [SiloSecrets.drawn() for _ in range(count)]
     keys = [own.advertised(BINDING, f"silo-{n:02d}") for n, own in enumerate(secrets)]
@@ -162,9 +163,9 @@ def test_a_group_that_is_too_small_or_too_large_is_refused(count: int) -> None:
         mask_group(BINDING, count, keys)
 
 
-@pytest.mark.parametrize("count", range(2, MOST_SILOS + 1))
-def test_two_sets_at_the_safe_threshold_share_more_than_a_third(count: int) -> None:
-    threshold = safe_threshold(count)
+@pytest.mark.parametrize("count", range(2, MOST_MASKED_SILOS + 1))
+def test_two_sets_at_the_least_threshold_share_more_than_a_third(count: int) -> None:
+    threshold = least_threshold(count)
     assert count // 2 < threshold <= count
     common = 2 * threshold - count
     assert 3 * common > count
