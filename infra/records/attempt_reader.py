@@ -20,6 +20,7 @@ from data_contracts.protocol.records import (
     RoundRecord,
     SealedShares,
     ShareBook,
+    SiloRecord,
     Submission,
     Verdict,
 )
@@ -27,7 +28,7 @@ from infra.records.record_store import AttemptReading, read_records
 from infra.records.seen import SeenEnvelopes
 from infra.storage.object_store import Bucket
 
-SILO_TYPES: tuple[type[RoundRecord], ...] = (
+SILO_TYPES: tuple[type[SiloRecord], ...] = (
     Acceptance,
     Refusal,
     Verdict,

@@ -34,6 +34,7 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from infra.disk.durable_files import write_durably
+from infra.records.attempt_reader import SILO_TYPES
 from infra.signing_keys import SigningKey
 
 log = logging.getLogger("silo-agent")
@@ -47,18 +48,7 @@ OUTBOX = "outbox"
 SEALED_NOTE = "submission.sealed"
 """Beside an attempt's submission, where its adapter is encrypted."""
 
-RELEASED_TYPES: tuple[type[SiloRecord], ...] = (
-    Acceptance,
-    Refusal,
-    Verdict,
-    MaskKeys,
-    SealedShares,
-    Submission,
-    Countersignature,
-    RevealedShares,
-    Evaluation,
-    CoalitionLosses,
-)
+RELEASED_TYPES: tuple[type[SiloRecord], ...] = (*SILO_TYPES, CoalitionLosses)
 
 
 @dataclass(frozen=True)
