@@ -232,7 +232,7 @@ def test_a_coordinator_killed_in_the_merge_resumes_with_the_same_bytes(
 
     inputs = merge_inputs(reader.coordinator(), plan.record, close.record)
     again = merge_adapters(inputs, tmp_path / "again.safetensors")
-    assert again.adapter == candidate.record.adapter
+    assert again.adapter.plain == candidate.record.adapter.plain
     reader.consortia("round", "abort", "--home", "fed", "--reason", "A test.")
 
 

@@ -1,0 +1,67 @@
+"""Differential privacy at the silo: what a plan asks for, and what a silo says that it gives.
+
+Each step of a private training draws every unit with the same probability, cuts each unit's
+gradient to a norm, sums, and adds Gaussian noise once (Abadi et al. 2016). Neighbouring data sets
+differ by one unit: a record, or all records of a subject.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from data_contracts.protocol.wire_types import Count, DecimalString, Part, PositiveCount, RuleId
+
+PrivacyUnit = Literal["record", "subject"]
+
+ClippingNorm = Annotated[DecimalString, Field(gt=0, le=1_000_000)]
+NoiseMultiplier = Annotated[DecimalString, Field(gt=0, le=1_000)]
+SamplingRate = Annotated[DecimalString, Field(gt=0, le=1)]
+Epsilon = Annotated[DecimalString, Field(gt=0, le=1_000)]
+Delta = Annotated[DecimalString, Field(gt=0, lt=1)]
+
+
+class PrivacyTerms(Part):
+    """What silos do in every step of a private plan.
+
+    `clipping_norm`: L2 norm, over all trained tensors together, that a unit's gradient is cut to.
+    `noise_multiplier`: standard deviation of the noise on the sum of a step, in clipping norms.
+    `records_per_unit`: at most so many records of a subject that is drawn are used in that step;
+    their gradients are averaged. A unit's own loss is the mean over what its records ask.
+    How many units a step draws on average is the recipe's `sequences_per_step`.
+    """
+
+    unit: PrivacyUnit
+    clipping_norm: ClippingNorm
+    noise_multiplier: NoiseMultiplier
+    records_per_unit: PositiveCount = 1
+
+
+class PrivacyStatement(Part):
+    """What a silo signs of one private training, charged before anything of it leaves.
+
+    `population`: of units, as its data contract names it. `sampling_rate`: of each unit in each
+    step. `epsilon` is that of this training alone, `epsilon_lifetime` of all that was charged to
+    the population so far, this one included; both at `delta`, rounded up. `entries`: how many
+    trainings that were; `ledger_digest`: of the ledger's last line, which names all before it.
+    """
+
+    population: RuleId
+    unit: PrivacyUnit
+    sampling_rate: SamplingRate
+    noise_multiplier: NoiseMultiplier
+    steps: PositiveCount
+    epsilon: Epsilon
+    epsilon_lifetime: Epsilon
+    epsilon_budget: Epsilon
+    delta: Delta
+    entries: Count
+    ledger_digest: str
+
+
+def rate_of(expected_units: int, units: int) -> Decimal:
+    """The rate at which a step draws `expected_units` of `units` on average, or slightly more:
+    rounded up to three places, so that it does not tell the exact number of units."""
+    rate = Decimal(expected_units) / Decimal(units)
+    digits = rate.adjusted() - 2
+    return min(Decimal(1), rate.quantize(Decimal(1).scaleb(digits), rounding="ROUND_CEILING"))
