@@ -58,8 +58,8 @@ poll_seconds = 2
 rule = "stack_truncate"       # or average, frozen_a, alternating, fedsvd, residual, zero_pad
                               # or shared_a: silos share A and keep B, so each has an adapter of
                               # its own and nothing is published (docs/personal.md); 2 local_steps
-                              # or sketch, in confidential mode; there average is the default
-compression = "int8"          # or int4, "none": of the silos' adapters, with error feedback
+                              # or sketch, in confidential mode; without the line average there
+compression = "int8"          # or int4, "none": of silos' adapters; confidential mode: no line
 # error = "exact"             # how far merges are off, in full; estimated above 8 silos otherwise
 # dask_scheduler = "tls://..." # merge on a Dask cluster; pip install consortia[dask]
 # residual_rank = 16          # with rule = "residual"
