@@ -24,8 +24,9 @@ from silo_agent.personal.joined import joined_file, joined_layout
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.engine_spec import PINNED
-from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.personal_part import PersonalPart
+from silo_agent.training.silo_only import SiloOnlyBaseline
 
 DIRECTORY = "personal"
 """Below the directory of a round's work, with which it goes."""
@@ -80,6 +81,8 @@ def personal_job(
         "measure_local": False,
         "silo_only": SiloOnlyBaseline(),
         "personal": PersonalPart(centre=centre, is_mixed=is_dual),
+        # It never leaves.
+        "private": None,
     }
     return federated.model_copy(update=changes)
 

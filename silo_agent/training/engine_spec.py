@@ -47,7 +47,8 @@ class EngineSpec(BaseModel):
     `residual_layout` None means that no residual acts beside the adapter; `sequences_per_rank` are
     those of one step, of which `micro_batch` at a time go through the model. `offload` goes with
     stage 3; `offload_dir` is where "nvme" writes. `precision` is that of all numbers but those of
-    the optimizer; quantised `base_weights` go with stages 1 and 2.
+    the optimizer; quantised `base_weights` go with stages 1 and 2. A `private` one is given
+    gradients, at stage 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +70,7 @@ class EngineSpec(BaseModel):
     precision: Precision = "float32"
     base_weights: BaseWeights = "full"
     task: Annotated[FamilyTask, Field(exclude_if=lambda value: value == CAUSAL_TASK)] = CAUSAL_TASK
+    private: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
 
     @property
     def held(self) -> HeldAs:
@@ -97,7 +99,12 @@ class EngineSpec(BaseModel):
 
     @property
     def backward_passes(self) -> int:
-        """Those of one step on one rank; the last may have fewer sequences than the others."""
+        """Those of one step on one rank; the last may have fewer sequences than the others.
+
+        Of a private one there is one, of the gradient that was made before.
+        """
+        if self.private:
+            return 1
         return math.ceil(self.sequences_per_rank / self.micro_batch)
 
     def measures_as(self, other: "EngineSpec") -> bool:

@@ -28,8 +28,9 @@ from silo_agent.training.engine_spec import (
 from silo_agent.training.fingerprint import fingerprint_of
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.personal_part import PersonalPart
-from silo_agent.training.private_part import PrivatePart
+from silo_agent.training.private_part import PrivatePart, require_private
 from silo_agent.training.prompt_gate import PromptGate
+from silo_agent.training.silo_only import SiloOnlyBaseline
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -47,16 +48,6 @@ _NOT_DECISIVE = {
 }
 """Fields of a job that change neither what a step does nor what a retry may reuse: how many steps a
 result has is asked of the result."""
-
-
-class SiloOnlyBaseline(JobValue):
-    """The adapter that this silo would have without the federation, trained for comparison.
-
-    `previous_adapter` is the newest silo-only adapter of the run; None starts from the seed.
-    """
-
-    enabled: bool = False
-    previous_adapter: Path | None = None
 
 
 class TrainingJob(JobValue):
@@ -137,6 +128,12 @@ class TrainingJob(JobValue):
         return self
 
     @model_validator(mode="after")
+    def _private_steps_can_be_private(self) -> Self:
+        if self.private is not None:
+            require_private(self)
+        return self
+
+    @model_validator(mode="after")
     def _residual_has_a_layout(self) -> Self:
         _require_layout(self.residual_layout, self.starting_residual)
         return self
@@ -200,16 +197,18 @@ class TrainingJob(JobValue):
             precision=self.precision,
             base_weights=self.base_weights,
             task=self.task,
+            private=self.private is not None,
         )
 
     def fingerprint(self) -> str:
         """SHA-256 over the job and the bytes of every data and adapter file that it names."""
         described = self.model_dump_json(exclude=_NOT_DECISIVE)
         centre = self.personal.centre if self.personal else None
+        units = self.private.units if self.private else None
         alone = self.silo_only.previous_adapter
-        adapters = (self.starting_adapter, self.starting_residual, alone, centre)
+        others = (self.starting_adapter, self.starting_residual, alone, centre, units)
         files = [self.train_records, self.heldout_records]
-        return fingerprint_of(described, files + [path for path in adapters if path is not None])
+        return fingerprint_of(described, files + [path for path in others if path is not None])
 
 
 class EvaluatedAdapter(JobValue):

@@ -26,7 +26,6 @@ from silo_agent.training.job import (
     EvaluatedAdapter,
     EvaluationJob,
     HeldoutSet,
-    SiloOnlyBaseline,
     TrainingJob,
 )
 from silo_agent.training.layout import of_layout, own_layout, rest_file, starting_file
@@ -34,6 +33,7 @@ from silo_agent.training.loss_book import LossBook
 from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
 from silo_agent.training.own_steps import own_recipe
 from silo_agent.training.precision import held_as
+from silo_agent.training.silo_only import SiloOnlyBaseline
 
 HELDOUT = "heldout"
 WORK, SILO_ONLY = "work", "silo-only"

@@ -2,12 +2,20 @@
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from data_contracts.protocol.records.model_family import ModelFamily
 from data_contracts.protocol.records.privacy_terms import PrivacyUnit
 from silo_agent.training.job_value import JobValue
+
+if TYPE_CHECKING:
+    from silo_agent.training.job import TrainingJob
+
+
+NO_SUM: tuple[ModelFamily, ...] = ("dual-encoder",)
+"""Families whose loss compares records with each other."""
 
 
 class PrivatePart(JobValue):
@@ -28,3 +36,38 @@ class PrivatePart(JobValue):
     records_per_unit: Annotated[int, Field(ge=1)] = 1
     secret: Path
     units: Path | None = None
+
+
+def require_private(job: "TrainingJob") -> None:
+    """Raises ValueError for what would not be private, or not be what a plan says that it is."""
+    for is_asked, what, why in _refusals(job):
+        if is_asked:
+            raise ValueError(f"a private training cannot have {what}: {why}")
+
+
+def _refusals(job: "TrainingJob") -> list[tuple[bool, str, str]]:
+    parts = "gradients of the data are taken apart there before they are cut and noised"
+    merged = "how a private adapter does is told of the merged one alone"
+    compared = "it would be trained on the same records without privacy"
+    return [
+        (job.zero_stage != 1, f"zero_stage {job.zero_stage}, only 1", parts),
+        (job.offload != "none", f"offload {job.offload}", parts),
+        (
+            job.task.family in NO_SUM,
+            f"the family {job.task.family}",
+            "its contrastive loss is no sum over records, so no record has a gradient of its own",
+        ),
+        (
+            job.recipe.proximal_mu != 0,
+            f"a proximal term of {job.recipe.proximal_mu}",
+            "its gradient is none of a unit's, and would be left out",
+        ),
+        (
+            job.base_weights == "8-bit" and job.device == "cuda",
+            "8-bit base_weights on cuda",
+            "how a record's numbers are rounded there depends on the records beside it",
+        ),
+        (job.personal is not None, "a personal part", compared),
+        (job.silo_only.enabled, "a silo-only baseline", compared),
+        (job.measure_local, "measure_local", merged),
+    ]

@@ -35,7 +35,8 @@ class PackingCounts(JobValue):
 
 class TrainingResult(JobValue):
     """What training produced. `first_step_loss` and `last_step_loss` are on the training records,
-    in nats per answer token; `base`, `starting`, `local` and `silo_only` are held-out losses, None
+    in nats per answer token, and None of a private job: they would tell of the records what its
+    adapter does not. `base`, `starting`, `local` and `silo_only` are held-out losses, None
     where the job did not ask for them, the first two with their records.
 
     `tokens` counts the tokens processed in training, without the padding of a micro-batch, which is
@@ -50,8 +51,8 @@ class TrainingResult(JobValue):
     tokens: int
     steps: int
     resumed_from_step: int
-    first_step_loss: float
-    last_step_loss: float
+    first_step_loss: float | None
+    last_step_loss: float | None
     seconds: float
     tokens_per_second: float
     peak_rss_bytes_per_rank: int

@@ -146,8 +146,9 @@ class StepMeter:
         self._tokens = 0
         self._start = time.monotonic()
 
-    def after(self, step: int, loss: float, tokens: int) -> Progress:
-        """Progress after `step` (counted from 1), which processed `tokens`."""
+    def after(self, step: int, loss: float | None, tokens: int) -> Progress:
+        """Progress after `step` (counted from 1), which processed `tokens`; a loss of None is that
+        of nothing."""
         self._tokens += tokens
         elapsed = max(time.monotonic() - self._start, 1e-6)
         per_step = elapsed / max(step - self._first, 1)

@@ -20,14 +20,15 @@ MARKER_NAME = "complete.json"
 class ResumePoint:
     """What a checkpoint knows besides tensors. `step` counts finished steps.
 
-    Held-out losses are those from before training, None where the job did not ask for them.
+    Losses of steps are None in a private job. Held-out losses are those from before training, None
+    where the job did not ask for them.
     """
 
     step: int
     tokens: int
     seconds: float
-    first_step_loss: float
-    last_step_loss: float
+    first_step_loss: float | None
+    last_step_loss: float | None
     base: Loss | None
     starting: Loss | None
 

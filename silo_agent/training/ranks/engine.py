@@ -11,7 +11,7 @@ float32 values of the parameters, moments and step of the optimizer, and all cou
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from itertools import accumulate
@@ -30,6 +30,8 @@ from silo_agent.training.loss import HeldoutSums
 from silo_agent.training.ranks.base_model import together
 from silo_agent.training.ranks.checkpoints import ResumePoint, mark_complete, newest_complete
 from silo_agent.training.ranks.devices import loading_device
+from silo_agent.training.ranks.engine_state import optimizer_steps, reset, whole_value
+from silo_agent.training.ranks.families.family import Family
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
@@ -46,28 +48,11 @@ from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.quantised import compute_as_in_training
 from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
-from silo_agent.training.ranks.zero_settings import leave_stage_3, zero_settings
-
-NEVER = 10**9
-
-
-def deepspeed_config(spec: EngineSpec) -> dict[str, Any]:
-    """The whole DeepSpeed configuration; the learning rate is set before each step."""
-    optimizer = {
-        "lr": 0.0,
-        "weight_decay": float(spec.weight_decay),
-        # PyTorch's AdamW: DeepSpeed's own would be compiled at first use.
-        "torch_adam": True,
-    }
-    return {
-        "train_micro_batch_size_per_gpu": min(spec.micro_batch, spec.sequences_per_rank),
-        "gradient_accumulation_steps": spec.backward_passes,
-        "gradient_clipping": float(spec.max_gradient_norm),
-        "optimizer": {"type": "AdamW", "params": optimizer},
-        "zero_optimization": zero_settings(spec),
-        "bf16": {"enabled": spec.precision == "bfloat16"},
-        "steps_per_print": NEVER,
-    }
+from silo_agent.training.ranks.zero_settings import (
+    deepspeed_config,
+    leave_stage_3,
+    stage_3_config,
+)
 
 
 class LoraEngine:
@@ -79,7 +64,7 @@ class LoraEngine:
         self._family = family_of(spec.task)
         self._family.load_beside(spec.model_dir, self._device)
         config = deepspeed_config(spec)
-        self._stage_3_config = _stage_3_config(config) if spec.zero_stage == 3 else None
+        self._stage_3_config = stage_3_config(config) if spec.zero_stage == 3 else None
         model = load_lora_model(
             spec.model_dir,
             spec.layout,
@@ -95,7 +80,7 @@ class LoraEngine:
         self._engine, *_ = deepspeed.initialize(
             model=model, model_parameters=trainable, config=config
         )
-        self._first_steps = _optimizer_steps(self._optimizer)
+        self._first_steps = optimizer_steps(self._optimizer)
         self._job: TrainingJob | None = None
         self._proximal: ProximalTerm | None = None
 
@@ -113,7 +98,7 @@ class LoraEngine:
             residual = starting_tensors(self.spec.residual_layout, job.starting_residual)
             self.put(residual, RESIDUAL_NAME)
         self._engine.optimizer.refresh_fp32_params()
-        _reset(self._optimizer, self._first_steps)
+        reset(self._optimizer, self._first_steps)
         self._engine.global_steps = self._engine.global_samples = 0
         self._engine.micro_steps = self._engine.skipped_steps = 0
         self._job = job
@@ -174,6 +159,24 @@ class LoraEngine:
             )
         return mean
 
+    def in_training(self) -> tuple[Any, Family, torch.device]:
+        """The model as it trains, its family, and where it is, for gradients that are not made by
+        the engine; forward passes are collective at stage 3."""
+        self._engine.train()
+        return self._engine.module, self._family, self._device
+
+    def step_along(self, index: int, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Step `index` with gradients of the trained tensors, the same on every rank.
+
+        They take the way of all gradients, through DeepSpeed: they are those of a product.
+        """
+        self._engine.train()
+        self._set_learning_rate(index)
+        trained = trained_parameters(self._engine.module)
+        products = [(p * gradients[name].to(p.dtype)).sum() for name, p in trained.items()]
+        self._engine.backward(torch.stack(products).sum(), scale_wrt_gas=False)
+        self._engine.step()
+
     def heldout(self, sequences: Sequence[PackedSequence], *, adapter: bool = True) -> HeldoutSums:
         """Sums of held-out records under the adapter as it is now, or the base model alone."""
         ranks = self.spec.ranks
@@ -210,7 +213,7 @@ class LoraEngine:
             job = self._running
             tensors.update(starting_tensors(job.layout, job.starting_adapter))
         for name, parameter in trained_parameters(self._engine.module).items():
-            tensors[name] = _whole(parameter).cpu().numpy()
+            tensors[name] = whole_value(parameter).cpu().numpy()
         return tensors
 
     def save_checkpoint(self, directory: Path, point: ResumePoint, fingerprint: str) -> None:
@@ -270,30 +273,4 @@ class LoraEngine:
             return None
         parameters = trained_parameters(self._engine.module)
         centre = centre_of(job, self._device)
-        return ProximalTerm(parameters, mu, self.spec.backward_passes, _whole, centre)
-
-
-def _stage_3_config(config: dict[str, Any]) -> Any:
-    """Tells `from_pretrained` to partition while loading; works as long as it is referenced."""
-    from transformers.integrations import HfDeepSpeedConfig
-
-    return HfDeepSpeedConfig(config)
-
-
-def _optimizer_steps(optimizer: torch.optim.Optimizer) -> float:
-    """Steps that an optimizer counts before its first one: DeepSpeed may have made some."""
-    return max((float(state["step"]) for state in optimizer.state.values()), default=0.0)
-
-
-def _reset(optimizer: torch.optim.Optimizer, steps: float) -> None:
-    """Moments become zero in place, because DeepSpeed holds views of them."""
-    for state in optimizer.state.values():
-        for value in state.values():
-            value.zero_()
-        state["step"].fill_(steps)
-
-
-def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """The optimizer's float32 value of a parameter, put together from all ranks."""
-    full: torch.Tensor = deepspeed.utils.safe_get_full_fp32_param(parameter)
-    return full.detach().float()
+        return ProximalTerm(parameters, mu, self.spec.backward_passes, whole_value, centre)

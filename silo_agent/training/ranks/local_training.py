@@ -26,6 +26,7 @@ from silo_agent.training.ranks.packing import PackingRule
 from silo_agent.training.ranks.personal_measures import personal_measures
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, of_first_rank, peak_rss_bytes
 from silo_agent.training.ranks.starting_tensors import starting_tensors
+from silo_agent.training.ranks.training_steps import StepDone, training_steps
 from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import (
     ProgressWriter,
@@ -152,34 +153,39 @@ def _before_training(round_: _Round, part: _Part, engine: LoraEngine) -> ResumeP
         starting = _measured(round_, engine)
     if part.measures_before and job.measure_base:
         base = starting if same else _measured(round_, engine, adapter=False)
-    return ResumePoint(0, 0, 0.0, 0.0, 0.0, base, starting)
+    return ResumePoint(0, 0, 0.0, None, None, base, starting)
 
 
 def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) -> ResumePoint:
     job = part.job
-    steps, size = job.recipe.local_steps, job.recipe.sequences_per_step
+    steps = job.recipe.local_steps
     meter, longest = StepMeter(part.name, point.step, steps), _step_seconds(point)
-    for index in range(point.step, steps):
-        if _is_time_over(job, index, longest):
-            break
-        began = time.monotonic()
-        sequences = round_.packed.train[index * size : (index + 1) * size]
-        loss = engine.step(index, sequences)
-        tokens = sum(len(sequence.token_ids) for sequence in sequences)
-        seconds = time.monotonic() - began
-        point = replace(
-            point,
-            step=index + 1,
-            tokens=point.tokens + tokens,
-            seconds=point.seconds + seconds,
-            first_step_loss=point.first_step_loss if index else loss,
-            last_step_loss=loss,
-        )
-        round_.progress.report(meter.after(index + 1, loss, tokens))
-        if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
-            engine.save_checkpoint(_checkpoints(part), point, round_.fingerprint)
-        longest = max(longest, time.monotonic() - began)
+    packed, whole = round_.packed.train, round_.shards.train
+    with training_steps(engine, job, round_.fingerprint, packed, whole, round_.rule) as step:
+        for index in range(point.step, steps):
+            if _is_time_over(job, index, longest):
+                break
+            began = time.monotonic()
+            done = step(index)
+            point = _after(point, job, done, time.monotonic() - began)
+            round_.progress.report(meter.after(index + 1, done.loss, done.tokens))
+            if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
+                engine.save_checkpoint(_checkpoints(part), point, round_.fingerprint)
+            longest = max(longest, time.monotonic() - began)
     return point
+
+
+def _after(point: ResumePoint, job: TrainingJob, done: StepDone, seconds: float) -> ResumePoint:
+    # What a private step has seen goes no further than the progress that is shown in the silo.
+    loss = done.loss if job.private is None else None
+    return replace(
+        point,
+        step=point.step + 1,
+        tokens=point.tokens + done.tokens,
+        seconds=point.seconds + seconds,
+        first_step_loss=point.first_step_loss if point.step else loss,
+        last_step_loss=loss,
+    )
 
 
 def _step_seconds(point: ResumePoint) -> float:

@@ -11,6 +11,7 @@ from silo_agent.training.ranks.families.family import Family, Telling
 from silo_agent.training.ranks.packing import (
     PackedSequences,
     PackingRule,
+    count_all,
     pack_heldout,
     pack_training,
 )
@@ -77,15 +78,9 @@ def shards_of(job: TrainingJob, cache: ShardCache) -> Shards:
 
 
 def packed(job: TrainingJob, shards: Shards, rule: PackingRule) -> Packed:
-    """The sequences of all its steps, and of its held-out records."""
-    recipe = job.recipe
-    train, counts = pack_training(
-        shards.train,
-        rule,
-        count=recipe.local_steps * recipe.sequences_per_step,
-        seed=recipe.seed,
-        round_number=job.round,
-    )
+    """The sequences of all its steps, and of its held-out records; steps of a private job make
+    their own."""
+    train, counts = _training(job, shards.train, rule)
     heldout = pack_heldout(
         shards.heldout,
         rule,
@@ -94,3 +89,18 @@ def packed(job: TrainingJob, shards: Shards, rule: PackingRule) -> Packed:
         seed=job.layout.seed,
     )
     return Packed(train, heldout, counts)
+
+
+def _training(
+    job: TrainingJob, shard: TokenShard, rule: PackingRule
+) -> tuple[PackedSequences, PackingCounts]:
+    recipe = job.recipe
+    if job.private is not None:
+        return PackedSequences(shard, rule, (), (0, job.round)), count_all(shard, rule)
+    return pack_training(
+        shard,
+        rule,
+        count=recipe.local_steps * recipe.sequences_per_step,
+        seed=recipe.seed,
+        round_number=job.round,
+    )

@@ -130,6 +130,15 @@ def pack_heldout(shard: TokenShard, rule: PackingRule, *, limit: int, seed: int)
     return PackedSequences(shard, rule, chosen, (seed, 0))
 
 
+def count_all(shard: TokenShard, rule: PackingRule) -> PackingCounts:
+    """What of a shard can be trained on, each conversation once; raises as packing does where
+    nothing can."""
+    packer = _Packer(shard, rule)
+    for _ in packer.sequences((0, 0), wrap=False):
+        pass
+    return packer.counts()
+
+
 class _Packer:
     """First-fit packing with a few open sequences, counting what did not fit."""
 

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told of ZeRO: the stage, and at stage 3 what leaves memory when."""
+"""What DeepSpeed is told: the optimizer, and of ZeRO the stage and what leaves memory when."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,28 @@ from deepspeed.runtime.zero.partition_parameters import (
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from silo_agent.training.engine_spec import EngineSpec
+
+NEVER = 10**9
+
+
+def deepspeed_config(spec: EngineSpec) -> dict[str, Any]:
+    """The whole DeepSpeed configuration; the learning rate is set before each step."""
+    optimizer = {
+        "lr": 0.0,
+        "weight_decay": float(spec.weight_decay),
+        # PyTorch's AdamW: DeepSpeed's own would be compiled at first use.
+        "torch_adam": True,
+    }
+    return {
+        "train_micro_batch_size_per_gpu": min(spec.micro_batch, spec.sequences_per_rank),
+        "gradient_accumulation_steps": spec.backward_passes,
+        # Of a private step nothing but the gradients of single units is cut.
+        "gradient_clipping": 0.0 if spec.private else float(spec.max_gradient_norm),
+        "optimizer": {"type": "AdamW", "params": optimizer},
+        "zero_optimization": zero_settings(spec),
+        "bf16": {"enabled": spec.precision == "bfloat16"},
+        "steps_per_print": NEVER,
+    }
 
 
 def zero_settings(spec: EngineSpec) -> dict[str, Any]:
@@ -30,6 +52,13 @@ def zero_settings(spec: EngineSpec) -> dict[str, Any]:
         # Of an adapter's optimizer there is little: only the base model goes to the disk.
         zero["offload_param"] = {"device": "nvme", "nvme_path": str(spec.offload_dir)}
     return zero
+
+
+def stage_3_config(config: dict[str, Any]) -> Any:
+    """Tells `from_pretrained` to partition while loading; works as long as it is referenced."""
+    from transformers.integrations import HfDeepSpeedConfig
+
+    return HfDeepSpeedConfig(config)
 
 
 def leave_stage_3() -> None:

@@ -16,9 +16,10 @@ from data_contracts.protocol.records.model_family import CAUSAL_TASK
 from data_contracts.protocol.records.round_plan import ANY_DAY
 from data_contracts.protocol.records.training_recipe import TrainedFactors, TrainingRecipe
 from silo_agent.training.adapter_file import write_adapter
-from silo_agent.training.job import SiloOnlyBaseline, TrainingJob
+from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
 from silo_agent.training.processes.machine_launch import FORKED
+from silo_agent.training.silo_only import SiloOnlyBaseline
 from tests.tiny_model import VOCABULARY, make_tiny_model, tiny_adapter_layout, write_records
 
 STEPS, RECIPE_STEPS, SECOND_STEPS = 8, 6, 24
