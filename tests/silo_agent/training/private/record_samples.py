@@ -5,7 +5,6 @@ Models have random adapters, so that no gradient is zero because B is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +173,3 @@ def drawn_secret(path: Path, byte: int = 7) -> Path:
     """A file as of a silo's secret."""
     path.write_bytes(bytes([byte]) * 32)
     return path
-
-
-def decimal(value: float) -> Decimal:
-    """As settings have it."""
-    return Decimal(str(value))

@@ -86,7 +86,7 @@ def test_inputs_that_do_not_say_whose_they_are_are_refused_by_the_layer_s_name()
         row.append([1] * length, [1] * length)
     places = RecordPlaces([row, row], CPU)
     flat = torch.zeros(20, 3)
-    with pytest.raises(FederationOperatorError, match="model.layers.1.fc1"):
+    with pytest.raises(FederationOperatorError, match=r"model\.layers\.1\.fc1"):
         places.gradients("model.layers.1.fc1", flat, flat, lambda inputs, _: inputs)
 
 
