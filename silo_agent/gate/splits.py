@@ -11,12 +11,14 @@ import os
 import shutil
 import sqlite3
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import rfc8785
 
 from data_contracts.dataset.examples import Example
@@ -25,12 +27,13 @@ from data_contracts.dataset.forms.form import Form
 from data_contracts.dataset.sources.data_source import DataUnavailableError
 from data_contracts.errors import DataStewardError, SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
-from infra.disk.durable_files import write_durably
+from infra.disk.durable_files import private_file, write_durably
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.gate.silo_data import SiloData
 
 TRAIN_FILE = "train.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
+UNITS_FILE = "train.units"
 MADE_FOR_FILE = "made-for.json"
 STAGING = ".splits"
 LINES_VERSION = 1
@@ -46,6 +49,12 @@ class Splits:
 
     train: Path
     heldout: Path
+
+    @property
+    def units(self) -> Path:
+        """Which training records are of one subject: for each its subject's number, little-endian
+        uint32, counted from 0 in the order in which subjects come first. Nothing of their names."""
+        return self.train.with_name(UNITS_FILE)
 
     @property
     def shards(self) -> Path:
@@ -65,8 +74,8 @@ def forget_unused_splits(into: Path, retention: timedelta) -> None:
 def write_splits(
     outcome: GateOutcome, findings: Path, data: SiloData, into: Path, keyed: Keyed
 ) -> Splits:
-    """Write train.jsonl and heldout.jsonl (a line of its form for each record, mode 0600) into
-    `into`.
+    """Write train.jsonl, train.units and heldout.jsonl (a line of its form for each record, mode
+    0600) into `into`.
 
     Records keep the order of the data. `keyed` is by the key of the findings: a picture is named
     with the digest of the bytes that were checked, and no other. Raises DataStewardError, and
@@ -82,7 +91,7 @@ def write_splits(
         _remove(files.shards)
         staging.mkdir(parents=True, mode=0o700)
         _write(outcome, _checked(data, findings, keyed), data, staging)
-        for name in (TRAIN_FILE, HELD_OUT_FILE):
+        for name in (TRAIN_FILE, HELD_OUT_FILE, UNITS_FILE):
             (staging / name).replace(into / name)
         made_for = _made_for(outcome, files, data)
         write_durably(into / MADE_FOR_FILE, made_for)
@@ -115,7 +124,8 @@ def _were_made_for(outcome: GateOutcome, files: Splits, into: Path, data: SiloDa
 
 def _made_for(outcome: GateOutcome, files: Splits, data: SiloData) -> bytes:
     """What the files were written from and what they are, as the marker keeps it."""
-    digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
+    paths = (files.train, files.heldout, files.units)
+    digests = [artifact_of_file(path).digest for path in paths]
     # Prompts with answers are marked as they were before there were other forms.
     form = data.source.record_form
     of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name, LINES_VERSION]
@@ -127,15 +137,21 @@ def _made_for(outcome: GateOutcome, files: Splits, data: SiloData) -> bytes:
 def _write(outcome: GateOutcome, records: "_Checked", data: SiloData, staging: Path) -> None:
     if data.content_digest() != outcome.content_digest:
         raise _changed("other content than what was checked")
+    units = array("I")
     with _private(staging / TRAIN_FILE) as train, _private(staging / HELD_OUT_FILE) as heldout:
         files = {"train": train, "heldout": heldout}
         written = {"train": 0, "heldout": 0}
+        subjects: dict[str, int] = {}
         for record, split in records:
             files[split].write(_line(data.source.record_form, record))
             written[split] += 1
+            if split == "train":
+                units.append(subjects.setdefault(record.subject, len(subjects)))
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
+    with private_file(staging / UNITS_FILE) as file:
+        file.write(np.array(units, "<u4").tobytes())
     if data.content_digest() != outcome.content_digest:
         raise _changed("content that changed while it was read")
     if written != {"train": outcome.train_records, "heldout": outcome.heldout_records}:

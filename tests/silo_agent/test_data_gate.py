@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,7 +157,36 @@ def test_splits_hold_prompt_and_answer_only(silo: SampleSilo) -> None:
     silo.gate.splits(outcome.findings_digest)
     assert files.train.stat().st_mtime_ns == before, "the same outcome writes nothing again"
     names = sorted(p.name for p in (silo.home / SPLITS_DIRECTORY).iterdir())
-    assert names == ["heldout.jsonl", "made-for.json", "train.jsonl"]
+    assert names == ["heldout.jsonl", "made-for.json", "train.jsonl", "train.units"]
+
+
+def test_units_say_which_training_records_are_of_one_subject(silo: SampleSilo) -> None:
+    rows = [dict(row, subject=f"Jane Roe {n // 3 % 7}") for n, row in enumerate(sample_records())]
+    silo.write_records(rows)
+    outcome = silo.check()
+    files = silo.gate.splits(outcome.findings_digest)
+    subjects = [row["subject"] for row in rows if split_of(row["subject"]) == "train"]
+    order = list(dict.fromkeys(subjects))
+    held = files.units.read_bytes()
+    assert len(held) == 4 * outcome.train_records
+    assert [*struct.unpack(f"<{outcome.train_records}I", held)] == [*map(order.index, subjects)]
+    assert 1 < len(order) < len(subjects)
+    assert files.units.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_splits_without_the_units_that_they_were_made_with_are_made_anew(
+    is_there: bool, silo: SampleSilo
+) -> None:
+    silo.write_records(list(sample_records()))
+    found = silo.check().findings_digest
+    files = silo.gate.splits(found)
+    train, units = files.train.read_bytes(), files.units.read_bytes()
+    files.units.unlink()
+    if is_there:
+        files.units.write_bytes(units[:-4] + b"\xff" * 4)
+    assert silo.gate.splits(found).units.read_bytes() == units
+    assert files.train.read_bytes() == train
 
 
 def test_tokens_of_records_go_with_the_records(silo: SampleSilo) -> None:

@@ -91,7 +91,8 @@ def test_files_that_are_marked_without_their_form_are_made_anew(tmp_path: Path) 
     files = silo.gate.splits(found)
     marker = files.train.with_name("made-for.json")
     whole = marker.read_bytes()
-    digests = [artifact_of_file(path).digest for path in (files.train, files.heldout)]
+    paths = (files.train, files.heldout, files.units)
+    digests = [artifact_of_file(path).digest for path in paths]
     others: list[list[str | int]] = [[], ["classification", 1], ["text", 0]]
     for other in others:
         marker.write_bytes(rfc8785.dumps([found, *digests, *other]))
@@ -161,6 +162,6 @@ def test_the_files_of_prompts_and_answers_are_marked_as_ever(tmp_path: Path) -> 
     outcome = silo.check()
     files = silo.gate.splits(outcome.findings_digest)
     marker = json.loads(files.train.with_name("made-for.json").read_bytes())
-    assert len(marker) == 3 and marker[0] == outcome.findings_digest
+    assert len(marker) == 4 and marker[0] == outcome.findings_digest
     line = json.loads(files.train.read_text().splitlines()[0])
     assert list(line) == ["prompt", "answer"]

@@ -2,9 +2,7 @@
 middle of the first of them, and one that goes on from what it left."""
 
 import shutil
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 
 from data_contracts.adapters.adapter_format import check_adapter
 from data_contracts.adapters.starting_adapter import tensors_of
+from data_contracts.errors import ConsortiaError, SiloOperatorError
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.private_part import PrivatePart
 from silo_agent.training.processes.launch import TrainingInterruptedError, run_training
@@ -72,8 +71,9 @@ def silo(tmp_path_factory: pytest.TempPathFactory) -> TinySilo:
 
 
 @pytest.fixture(scope="module")
-def jobs(silo: TinySilo) -> Iterator[Jobs]:
-    """That two ranks have done one after the other, on one engine where they can."""
+def done(silo: TinySilo) -> tuple[Jobs, ConsortiaError]:
+    """Jobs that two ranks did one after the other, on one engine where they can; and what ended the
+    ranks then, because the secret of one more job is not there."""
     exact = {"clipping_norm": OPEN, "noise_multiplier": Decimal(0), "sampling_rate": Decimal(1)}
     subjects = {"unit": "subject", "units": silo.root / "train.units", "records_per_unit": 3}
     made = (
@@ -84,13 +84,15 @@ def jobs(silo: TinySilo) -> Iterator[Jobs]:
         private_job(silo, "empty", job={}, sampling_rate=Decimal("0.000000001")),
         private_job(silo, "half", job={"precision": "bfloat16", "gradient_checkpointing": True}),
     )
-    ranks = ResidentRanks(silo.root, KEEP_SECONDS)
-    try:
-        error = train_in_shared_ranks(made, ranks)
-        assert error is None, error
-    finally:
-        ranks.end()
-    yield {job.output_dir.name: job for job in made}
+    without = private_job(silo, "no-secret", job={}, secret=silo.root / "none")
+    error = train_in_shared_ranks((*made, without), ResidentRanks(silo.root, KEEP_SECONDS))
+    assert error is not None
+    return {job.output_dir.name: job for job in made}, error
+
+
+@pytest.fixture(scope="module")
+def jobs(done: tuple[Jobs, ConsortiaError]) -> Jobs:
+    return done[0]
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +194,8 @@ def test_the_secret_is_in_no_file_of_the_work(jobs: Jobs, silo: TinySilo) -> Non
         assert secret not in held and secret.hex().encode() not in held
 
 
-def test_a_missing_secret_is_said_before_a_step(jobs: Jobs, silo: TinySilo) -> None:
-    job = private_job(silo, "no-secret", job={"ranks": 1}, secret=silo.root / "none")
-    with pytest.raises(Exception, match="32 random bytes"):
-        run_training(job)
-    assert jobs
-    assert not list(Path(job.output_dir).glob("*.safetensors"))
+def test_a_missing_secret_is_said_to_the_silo_s_operator(
+    done: tuple[Jobs, ConsortiaError],
+) -> None:
+    assert isinstance(done[1], SiloOperatorError)
+    assert "32 random bytes" in done[1].expected
