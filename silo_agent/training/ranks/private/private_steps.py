@@ -8,15 +8,18 @@ All that is drawn follows from the silo's secret, the job's fingerprint and the 
 (`secret_numbers`), never from a plan's seed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
+from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.private_part import PrivatePart
-from silo_agent.training.ranks.engine import LoraEngine
+from silo_agent.training.ranks.families.family import Family
 from silo_agent.training.ranks.lora_model import trained_parameters
 from silo_agent.training.ranks.packing import PackingRule
 from silo_agent.training.ranks.private.clipping import ClippedSum
@@ -27,6 +30,17 @@ from silo_agent.training.ranks.private.record_gradients import RecordGradients
 from silo_agent.training.ranks.private.record_places import RecordPlaces
 from silo_agent.training.ranks.private.secret_numbers import SecretNumbers
 from silo_agent.training.ranks.token_shard import TokenShard
+
+
+class Stepped(Protocol):
+    """An engine, `LoraEngine` in the ranks, as far as it is given gradients."""
+
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    def in_training(self) -> tuple[Any, Family, torch.device]: ...
+
+    def step_along(self, index: int, gradients: Mapping[str, torch.Tensor]) -> None: ...
 
 
 @dataclass
@@ -47,7 +61,7 @@ class PrivateSteps:
 
     def __init__(
         self,
-        engine: LoraEngine,
+        engine: Stepped,
         job: TrainingJob,
         private: PrivatePart,
         fingerprint: str,
