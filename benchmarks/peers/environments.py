@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = Path(".consortia/bench/peers")
-PEERS = ("flower", "nvflare")
+PEERS = ("flower", "nvflare", "opacus")
 MARKER = "requirements.sha256"
 
 

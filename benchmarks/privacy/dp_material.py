@@ -21,7 +21,7 @@ SHORTEST, MEDIAN, LONGEST = 24, 110, 500
 
 @dataclass(frozen=True)
 class Settings:
-    """`units`: records of a step on average; `beside`: rows of a pass where records are padded."""
+    """`units`: records of a private step on average; `sequences`: those of a plain one."""
 
     hidden: int
     inner: int
@@ -31,12 +31,12 @@ class Settings:
     vocabulary: int
     length: int
     units: int
-    beside: int
+    sequences: int
     rank: int = 8
     clipping_norm: float = 1.0
     noise_multiplier: float = 1.0
     learning_rate: float = 1e-3
-    steps: int = 3
+    steps: int = 4
     """The first is not counted."""
 
     @property

@@ -1,6 +1,7 @@
-"""Steps of the product in this process, its only rank: `dp_ours.py FOLDER WAY`, plain or private.
+"""Steps of the product in this process, its only rank: `dp_ours.py FOLDER`.
 
-Prints one line of JSON: tokens, and seconds of CPU time of the steps but for the first.
+Plain and private steps by turns, on an engine each. Prints one line of JSON: tokens by second of
+CPU time of every step but the first of each.
 """
 
 import json
@@ -8,6 +9,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,23 +22,20 @@ from silo_agent.training.job import TrainingJob
 from silo_agent.training.private_part import PrivatePart
 
 
-def main(folder: Path, way: str) -> None:
+def main(folder: Path) -> None:
     """Train and print."""
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "HF_HUB_OFFLINE": "1"}
     from silo_agent.training.processes.rank_processes import RENDEZVOUS_VARIABLE
 
     with tempfile.TemporaryDirectory(prefix="bench-private-") as name:
         os.environ[RENDEZVOUS_VARIABLE] = str(Path(name) / "rendezvous")
-        sys.stdout.write(json.dumps(_trained(folder, way, Path(name))) + "\n")
+        sys.stdout.write(json.dumps(_trained(folder, Path(name))) + "\n")
 
 
-def _trained(folder: Path, way: str, work: Path) -> dict[str, float]:
+def _trained(folder: Path, work: Path) -> dict[str, list[float]]:
     from silo_agent.training.ranks.conversation import Conversation
-    from silo_agent.training.ranks.engine import LoraEngine
-    from silo_agent.training.ranks.packing import PackingRule, pack_training
     from silo_agent.training.ranks.process_group import join_ranks
     from silo_agent.training.ranks.token_shard import open_shard, write_shard
-    from silo_agent.training.ranks.training_steps import training_steps
 
     settings = json.loads((folder / "settings.json").read_text())
     records = [Conversation(*each) for each in json.loads((folder / "records.json").read_text())]
@@ -43,25 +43,35 @@ def _trained(folder: Path, way: str, work: Path) -> dict[str, float]:
     shard = open_shard(work / "tokens", bytes(32), work / "tokens")
     if shard is None:
         raise SystemExit("the tokens that were written cannot be read")
-    job, rule = _job(folder, way, work, settings), PackingRule(settings["length"])
     join_ranks("cpu", 1)
-    engine = LoraEngine(job.engine)
+    jobs = {way: _job(folder, way, work, settings) for way in ("plain", "private")}
+    rates: dict[str, list[float]] = {way: [] for way in jobs}
+    with ExitStack() as stack:
+        ways = {way: stack.enter_context(_steps(job, shard)) for way, job in jobs.items()}
+        for index in range(settings["steps"]):
+            for way, step in ways.items():
+                began = time.process_time()
+                done = step(index)
+                rates[way].append(done.tokens / (time.process_time() - began))
+    return {way: found[1:] for way, found in rates.items()}
+
+
+@contextmanager
+def _steps(job: TrainingJob, shard: Any) -> Iterator[Callable[[int], Any]]:
+    from silo_agent.training.ranks.engine import LoraEngine
+    from silo_agent.training.ranks.packing import PackingRule, pack_training
+    from silo_agent.training.ranks.training_steps import training_steps
+
+    engine, recipe = LoraEngine(job.engine), job.recipe
     engine.begin(job)
-    recipe = job.recipe
+    rule = PackingRule(recipe.sequence_length)
     count = recipe.local_steps * recipe.sequences_per_step
     train, _ = pack_training(shard, rule, count=count, seed=1, round_number=1)
-    tokens, seconds = 0, 0.0
     with training_steps(engine, job, "f" * 64, train, shard, rule) as step:
-        for index in range(recipe.local_steps):
-            began = time.process_time()
-            done = step(index)
-            if index:
-                seconds += time.process_time() - began
-                tokens += done.tokens
+        yield step
     moved = [array for name, array in engine.adapter().items() if ".lora_B." in name]
     if not all(array.any() for array in moved):
         raise SystemExit("weights that have not moved")
-    return {"tokens": tokens, "seconds": seconds}
 
 
 def _job(folder: Path, way: str, work: Path, settings: dict[str, Any]) -> TrainingJob:
@@ -81,7 +91,7 @@ def _job(folder: Path, way: str, work: Path, settings: dict[str, Any]) -> Traini
         layout=AdapterLayout(rank=rank, alpha=2 * rank, seed=1, targets=targets),
         recipe=TrainingRecipe(
             local_steps=settings["steps"],
-            sequences_per_step=settings["beside"],
+            sequences_per_step=settings["sequences"],
             sequence_length=settings["length"],
             learning_rate=Decimal(str(settings["learning_rate"])),
             warmup_steps=0,
@@ -101,4 +111,4 @@ def _job(folder: Path, way: str, work: Path, settings: dict[str, Any]) -> Traini
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

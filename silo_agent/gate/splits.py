@@ -150,8 +150,8 @@ def _write(outcome: GateOutcome, records: "_Checked", data: SiloData, staging: P
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    with private_file(staging / UNITS_FILE) as file:
-        file.write(np.array(units, "<u4").tobytes())
+    with private_file(staging / UNITS_FILE) as of_units:
+        of_units.write(np.array(units, "<u4").tobytes())
     if data.content_digest() != outcome.content_digest:
         raise _changed("content that changed while it was read")
     if written != {"train": outcome.train_records, "heldout": outcome.heldout_records}:

@@ -14,6 +14,7 @@ import pytest
 from aggregator.decisions.stage import Stage
 from aggregator.feed.reading import read_federation, read_report
 from tests.data_contracts.dataset.forms.form_samples import CHAT, PLAIN, chat_record, record
+from tests.silo_agent.training.shared_ranks import told
 from tests.silo_agent.training_silo import TrainingSilo, add_training_silo
 from tests.simulator.fake_clock import FakeClock
 from tests.simulator.federation import SimulatedFederation
@@ -63,7 +64,7 @@ def test_silos_of_different_forms_train_and_are_merged(federation: SimulatedFede
         silo = federation.silos[summary.silo]
         assert isinstance(silo, TrainingSilo)
         result = silo.result()
-        assert 0 < result.last_step_loss < result.first_step_loss
+        assert 0 < told(result.last_step_loss) < told(result.first_step_loss)
         assert summary.losses is not None and summary.losses.candidate > 0
     chat, text = (silo.result().packing for silo in federation.silos.values())  # type: ignore[attr-defined]
     assert chat.continued == 0 and text.continued > 0

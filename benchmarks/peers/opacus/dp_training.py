@@ -3,8 +3,8 @@
 As its documentation has it: `PrivacyEngine.make_private` with Poisson sampling, physical batches by
 `BatchMemoryManager`. Records are padded to the longest of a batch, since Opacus knows one record a
 row; the output layer is computed where a label counts, as the product does. Prints one line of
-JSON: tokens that are no padding, and seconds of CPU time of the steps but for the first. Raises
-where a weight has not moved: with newer versions of PEFT none does.
+JSON: tokens that are no padding by second of CPU time, of every step but the first. Raises where a
+weight has not moved: with newer versions of PEFT none does.
 """
 
 import json
@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 IGNORED = -100
+BESIDE = 4
+"""Records that go through the model at a time."""
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -86,19 +88,19 @@ def main(folder: Path) -> None:
         poisson_sampling=True,
     )
     starts = [p.detach().clone() for p in trained]
-    tokens, seconds = _steps(wrapped, optimizer, loader, settings)
+    rates = _steps(wrapped, optimizer, loader, settings["steps"])
     pairs = zip(trained, starts, strict=True)
     if not all(bool((after != before).any()) for after, before in pairs):
         raise SystemExit("weights that have not moved")
-    sys.stdout.write(json.dumps({"tokens": tokens, "seconds": seconds}) + "\n")
+    sys.stdout.write(json.dumps({"opacus": rates[1:]}) + "\n")
 
 
-def _steps(model: Any, optimizer: Any, loader: Any, settings: dict[str, Any]) -> tuple[int, float]:
-    done, tokens, seconds = 0, 0, 0.0
+def _steps(model: Any, optimizer: Any, loader: Any, steps: int) -> list[float]:
+    rates: list[float] = []
     with BatchMemoryManager(
-        data_loader=loader, max_physical_batch_size=settings["beside"], optimizer=optimizer
+        data_loader=loader, max_physical_batch_size=BESIDE, optimizer=optimizer
     ) as batches:
-        began = time.process_time()
+        tokens, began = 0, time.process_time()
         for ids, labels, mask in batches:
             if len(ids):
                 mean_loss(model, ids, labels, mask).backward()
@@ -107,13 +109,11 @@ def _steps(model: Any, optimizer: Any, loader: Any, settings: dict[str, Any]) ->
             tokens += int(mask.sum())
             if optimizer._is_last_step_skipped:
                 continue
-            done += 1
-            if done == 1:
-                tokens, began = 0, time.process_time()
-            if done == settings["steps"]:
-                seconds = time.process_time() - began
+            rates.append(tokens / (time.process_time() - began))
+            tokens, began = 0, time.process_time()
+            if len(rates) == steps:
                 break
-    return tokens, seconds
+    return rates
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ def finished(job: TrainingJob) -> TrainingResult:
     return run_training(job, should_stop=lambda: True)
 
 
+def told(loss: float | None) -> float:
+    """A loss of steps, which every job has that is not private."""
+    assert loss is not None
+    return loss
+
+
 def train_in_one_rank(jobs: Sequence[TrainingJob], root: Path) -> None:
     """Do jobs in one plain process, which is their only rank; of the last a fault is expected."""
     directory = root / "orders"

@@ -22,6 +22,7 @@ from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.resident_ranks import ResidentRanks
 from silo_agent.training.quantisation import require_bitsandbytes
 from silo_agent.training.results import EvaluationResult, TrainingResult
+from tests.silo_agent.training.shared_ranks import told
 from tests.silo_agent.training.tiny_jobs import TinySilo, drawn_adapter
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout
 
@@ -162,8 +163,9 @@ def test_quantised_ranks_learn_and_say_how_weights_were_held(
     }
     for name in ("eight", "four"):
         result = results[name]
-        assert result.first_step_loss - result.last_step_loss > 0.7
-        assert 1e-4 < abs(result.last_step_loss - results["full"].last_step_loss) < 0.1
+        first, last = told(result.first_step_loss), told(result.last_step_loss)
+        assert first - last > 0.7
+        assert 1e-4 < abs(last - told(results["full"].last_step_loss)) < 0.1
         assert result.packing.together, "conversations are kept apart in what trains"
     again = trained["eight-again"]
     assert isinstance(again, TrainingResult)

@@ -29,7 +29,7 @@ class ClippedSum:
         sizes = [shape.numel() for shape in shapes.values()]
         self.values = torch.zeros(sum(sizes), device=device)
         self._shapes, self._norm = shapes, norm
-        self._sums = dict(zip(shapes, self.values.split(sizes), strict=True))
+        self._sums = dict(zip(shapes, torch.split(self.values, sizes), strict=True))
         self._kept: dict[str, torch.Tensor] = {}
         self._kept_parts: list[Part] = []
 

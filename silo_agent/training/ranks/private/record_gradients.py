@@ -85,7 +85,7 @@ class RecordGradients:
         """Forward hook of a layer."""
         if self._places is None or not torch.is_grad_enabled():
             return None
-        found: torch.Tensor = _Watched.apply(
+        found: torch.Tensor = _Watched.apply(  # type: ignore[no-untyped-call]
             output, inputs[0].detach(), self._anchor, partial(self._add, name, tensors)
         )
         return found
@@ -106,7 +106,7 @@ class _Watched(torch.autograd.Function):
     """The output of a layer as it is; its gradient and the layer's inputs are handed on."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         output: torch.Tensor,
         inputs: torch.Tensor,

@@ -65,8 +65,8 @@ class RecordPlaces:
             return combined(*pair)
         if self._is_row or inputs.dim() != 3 or inputs.shape[:2] != (self._rows, self._length):
             raise _not_told_apart(layer, tuple(inputs.shape))
-        flat = [each.flatten(0, 1) for each in (inputs, deltas)]
-        return torch.cat([_combined(*flat, alike, combined) for alike in self._alike])
+        inputs, deltas = inputs.flatten(0, 1), deltas.flatten(0, 1)
+        return torch.cat([_combined(inputs, deltas, alike, combined) for alike in self._alike])
 
     def _take(self, spans: list[tuple[int, int]], device: torch.device) -> None:
         """Spans: first token among those of all rows, and number of tokens, of each record."""
