@@ -38,6 +38,8 @@ from tests.silo_agent.training.private.record_samples import drawn_secret
 from tests.silo_agent.training.tiny_jobs import shard_of, tiny_recipe
 from tests.tiny_model import make_tiny_model, tiny_adapter_layout
 
+pytestmark = pytest.mark.long
+
 CANARIES, GUESSES, STEPS, RATE = 128, 80, 12, 0.5
 EPSILON, DELTA, MULTIPLIER = 2.0, 1e-5, 4.2
 

@@ -77,7 +77,7 @@ def test_an_engine_of_private_jobs_is_given_one_gradient_a_step(tmp_path: Path) 
     assert (plain.backward_passes, private.backward_passes) == (2, 1)
     assert plain != private
     assert private.measures_as(plain), "held-out losses are those of the same model"
-    assert "private" not in plain.model_dump_json(), "engines are described as ever"
+    assert "private" not in plain.model_dump(), "engines are described as ever"
 
 
 def test_a_job_is_bound_to_the_units_of_its_records_and_not_to_its_secret_s_bytes(
