@@ -27,7 +27,7 @@ from silo_agent.training.ranks.personal_measures import personal_measures
 from silo_agent.training.ranks.process_group import gpu_memory_bytes, of_first_rank, peak_rss_bytes
 from silo_agent.training.ranks.starting_tensors import starting_tensors
 from silo_agent.training.ranks.training_steps import StepDone, training_steps
-from silo_agent.training.results import PackingCounts, TrainingResult
+from silo_agent.training.results import PackingCounts, Progress, TrainingResult
 from silo_agent.training.run_files import (
     ProgressWriter,
     RunFiles,
@@ -168,7 +168,7 @@ def _steps(round_: _Round, part: _Part, engine: LoraEngine, point: ResumePoint) 
             began = time.monotonic()
             done = step(index)
             point = _after(point, job, done, time.monotonic() - began)
-            round_.progress.report(meter.after(index + 1, done.loss, done.tokens))
+            round_.progress.report(_shown(job, meter.after(index + 1, done.loss, done.tokens)))
             if job.checkpoint_every_steps and (index + 1) % job.checkpoint_every_steps == 0:
                 engine.save_checkpoint(_checkpoints(part), point, round_.fingerprint)
             longest = max(longest, time.monotonic() - began)
@@ -186,6 +186,13 @@ def _after(point: ResumePoint, job: TrainingJob, done: StepDone, seconds: float)
         first_step_loss=point.first_step_loss if point.step else loss,
         last_step_loss=loss,
     )
+
+
+def _shown(job: TrainingJob, progress: Progress) -> Progress:
+    """Tokens by second are in the status that leaves: of private steps they would tell how much was
+    drawn."""
+    hidden = {"tokens_per_second": None} if job.private is not None else {}
+    return progress.model_copy(update=hidden)
 
 
 def _step_seconds(point: ResumePoint) -> float:

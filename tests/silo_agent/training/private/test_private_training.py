@@ -20,7 +20,7 @@ from silo_agent.training.ranks.lora_model import trained_parameters
 from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.token_logits import answer_nll
 from silo_agent.training.results import Progress, TrainingResult
-from silo_agent.training.run_files import RunFiles
+from silo_agent.training.run_files import ProgressReader, RunFiles
 from tests.silo_agent.training.plain_torch import CPU, plain_model
 from tests.silo_agent.training.private.record_samples import drawn_secret
 from tests.silo_agent.training.shared_ranks import KEEP_SECONDS, finished, train_in_shared_ranks
@@ -183,6 +183,15 @@ def test_a_result_tells_nothing_of_the_losses_on_the_records(name: str, jobs: Jo
     assert result.tokens > 0
     assert (result.first_step_loss, result.last_step_loss) == (None, None)
     assert (result.local, result.silo_only) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["exact", "subjects"])
+def test_what_is_shown_of_steps_tells_no_tokens(name: str, jobs: Jobs) -> None:
+    """The status, which leaves, has how many are trained by second."""
+    shown = ProgressReader(RunFiles(jobs[name].output_dir).progress).new()
+    assert [each.step for each in shown if each.steps] == [*range(1, STEPS + 1)]
+    assert all(each.tokens_per_second is None for each in shown)
+    assert any(each.loss is not None for each in shown), "which stays in the silo"
 
 
 def test_the_secret_is_in_no_file_of_the_work(jobs: Jobs, silo: TinySilo) -> None:
