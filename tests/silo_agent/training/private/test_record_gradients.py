@@ -29,7 +29,7 @@ def by_hooks(found: Sample) -> tuple[float, list[dict[str, torch.Tensor]]]:
     return loss.item(), own
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_by_hooks_are_those_of_every_record_alone(
     kind: str, checkpointing: bool, tmp_path: Path
