@@ -17,7 +17,9 @@ PrivacyUnit = Literal["record", "subject"]
 ClippingNorm = Annotated[DecimalString, Field(gt=0, le=1_000_000)]
 NoiseMultiplier = Annotated[DecimalString, Field(gt=0, le=1_000)]
 SamplingRate = Annotated[DecimalString, Field(gt=0, le=1)]
-Epsilon = Annotated[DecimalString, Field(gt=0, le=1_000)]
+MOST_EPSILON = 1_000
+"""Above it a number says nothing: the odds of a guess may change by e to that power."""
+Epsilon = Annotated[DecimalString, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[DecimalString, Field(gt=0, lt=1)]
 
 
