@@ -33,6 +33,7 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
@@ -43,7 +44,6 @@ from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
 from data_contracts.protocol.records.revealed_shares import RevealedShare
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.round_report import (
     InheritedLicence,
     SiloLosses,

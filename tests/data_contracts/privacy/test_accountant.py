@@ -91,7 +91,7 @@ def test_whoever_accounts_for_nothing_does_not_load_the_library() -> None:
         "import sys, data_contracts.privacy.accountant as a; from decimal import Decimal as D;"
         "a.epsilon_of([], D('0.1')); print('dp_accounting' in sys.modules)"
     )
-    found = subprocess.run(  # noqa: S603
+    found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert found.stdout == "False\n"
