@@ -16,8 +16,9 @@ from silo_agent.config import CONFIG_NAME
 from silo_agent.first_day.next_steps import hand_over_command, lint_command, sign_command
 from silo_agent.gate.contract_gate import MIN_KEY_BYTES
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_context import PlanContext
 from silo_agent.policy.policy_file import Policy
-from silo_agent.policy.rules import PlanContext, judge_plan
+from silo_agent.policy.rules import judge_plan
 from silo_agent.readiness.checklist import Item, days_left, missing, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
 from silo_agent.release.kill_switch import KillSwitch
