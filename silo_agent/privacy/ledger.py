@@ -8,7 +8,6 @@ caller reads in outbox and storage. The secret of a training lies in a file of i
 from the charge until the adapter is out.
 """
 
-import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,10 +43,12 @@ PRIVATE_DIRECTORY = 0o700
 
 
 class Mark(Part):
-    """How far the ledger had come: its lines, and the digest of the last one."""
+    """How far the ledger had come: its lines, the digest of the last one, and the last charge of
+    each population, which says its total."""
 
     lines: PositiveCount
     digest: Digest
+    last: tuple[Charged, ...] = ()
 
 
 class NotTrainedError(SiloOperatorError):
@@ -86,7 +87,7 @@ class PrivacyLedger:
                 found = f"no charge for a statement about {statement.population}, which it signed"
                 raise put_back(self.home, found)
         if mark is None or mark.lines < len(lines.lines):
-            self._mark(lines)
+            self.mark(lines)
         return lines
 
     def charge(self, lines: LedgerLines, charged: Charged) -> tuple[Line, Charged]:
@@ -143,7 +144,7 @@ class PrivacyLedger:
         write_durably(self.path, written)
         self.path.parent.chmod(PRIVATE_DIRECTORY)
         after = LedgerLines.read(written)
-        self._mark(after)
+        self.mark(after)
         return after
 
     def _charge_again(
@@ -172,9 +173,13 @@ class PrivacyLedger:
         except (OSError, BrokenChainError) as error:
             raise put_back(self.home, str(error)) from None
 
-    def _mark(self, lines: LedgerLines) -> None:
+    def mark(self, lines: LedgerLines) -> None:
+        """Write down how far the ledger has come."""
         if lines.lines:
-            mark = Mark(lines=len(lines.lines), digest=lines.lines[-1].digest)
+            last = {each.population: each for _, each in lines.charges()}
+            mark = Mark(
+                lines=len(lines.lines), digest=lines.lines[-1].digest, last=tuple(last.values())
+            )
             write_durably(self.home / MARK_NAME, mark.model_dump_json().encode())
 
     def _new_secret(self) -> str:
@@ -218,7 +223,7 @@ def within(budget: Decimal, lines: LedgerLines, charged: Charged) -> Decimal | N
 def read_mark(home: Path) -> Mark | None:
     """How far the ledger had come; SiloOperatorError where that cannot be read."""
     try:
-        return Mark.model_validate(json.loads((home / MARK_NAME).read_bytes()))
+        return Mark.model_validate_json((home / MARK_NAME).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -105,7 +105,7 @@ class SimulatedTrainer:
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
     training: TrainingSection = field(default_factory=TrainingSection, init=False)
     while_personal: Callable[[], None] = field(default=lambda: None, init=False)
-    secret: bytes | None = field(default=None, init=False)
+    secrets: list[bytes | None] = field(default_factory=list, init=False)
 
     def train(
         self,
@@ -126,7 +126,7 @@ class SimulatedTrainer:
         path.unlink(missing_ok=True)
         save_file(self._tensors(plan, starting.path), path)
         self._leave(plan, files)
-        self.secret = _secret_of(self.directory.parent, plan, verdict)
+        self.secrets.append(_secret_of(self.directory.parent, plan, verdict))
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
         hasty = self.behaviour is Behaviour.HASTY
@@ -354,7 +354,8 @@ class SimulatedGate:
 
 @dataclass
 class SimulatedSilo:
-    """One silo with its home, inbox and behaviour; `asked`: how often of gate and trainer."""
+    """One silo with its home, inbox and behaviour; `asked`: how often of gate and trainer;
+    `secrets`: what the noise of each of its private trainings was drawn from."""
 
     name: str
     home: Path
@@ -372,6 +373,7 @@ class SimulatedSilo:
     trainings: int = 0
     remembered: list[str] = field(default_factory=list)
     units: tuple[int, int | None] = (80, 40)
+    secrets: list[bytes | None] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
@@ -440,7 +442,7 @@ class SimulatedSilo:
         trainer = SimulatedTrainer(
             self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
         )
-        trainer.training = self.training
+        trainer.training, trainer.secrets = self.training, self.secrets
         trainer.while_personal = self.while_personal
         return trainer
 

@@ -36,13 +36,14 @@ def charged(lines: LedgerLines, plan: int, **changes: Any) -> Charged:
         epsilon_lifetime=Decimal("1"),
         epsilon_budget=Decimal("8"),
         delta=Decimal("0.00001"),
-        entries=1 + sum(1 for _ in lines.charges("ward")),
+        entries=1,
         units=1000,
-    )
-    steps, delta = made.private_steps, made.delta
+    ).model_copy(update=changes)
+    steps, delta, population = made.private_steps, made.delta, made.population
     real = {
         "epsilon": epsilon_of([steps], delta),
-        "epsilon_lifetime": lifetime_of(lines, "ward", delta, steps),
+        "epsilon_lifetime": lifetime_of(lines, population, delta, steps),
+        "entries": 1 + sum(1 for _ in lines.charges(population)),
     }
     return made.model_copy(update=real | changes)
 
