@@ -80,19 +80,6 @@ def charge_of(lines: LedgerLines, asked: Asked, now: datetime) -> Charged:
     )
 
 
-def rounds_left(lines: LedgerLines, asked: Asked, most: int = 10_000) -> int:
-    """How many rounds such as this the budget still holds, up to `most`."""
-    fitting, above = 0, most + 1
-    while above - fitting > 1:
-        middle = (fitting + above) // 2
-        total = _total(lines, asked, times=middle)
-        if total is not None and total <= asked.budget.epsilon:
-            fitting = middle
-        else:
-            above = middle
-    return fitting
-
-
 def known_units(lines: LedgerLines, population: str, unit: str) -> int | None:
     """How many there were at the last charge; None where nothing was charged yet."""
     found = [
@@ -109,11 +96,9 @@ def _was_charged_by_records(lines: LedgerLines, budget: PrivacyBudget) -> bool:
     return budget.unit == "subject" and "record" in units
 
 
-def _total(lines: LedgerLines, asked: Asked, times: int = 1) -> Decimal | None:
+def _total(lines: LedgerLines, asked: Asked) -> Decimal | None:
     """None where it is above every number."""
-    steps = asked.steps
-    more = PrivateSteps(steps.sampling_rate, steps.noise_multiplier, steps.steps * times)
     try:
-        return lifetime_of(lines, asked.budget.population, asked.budget.delta, more)
+        return lifetime_of(lines, asked.budget.population, asked.budget.delta, asked.steps)
     except NoGuaranteeError:
         return None
