@@ -134,9 +134,7 @@ class PrivacyLedger:
 
     def close(self, plan: str, submission: str | None, now: datetime) -> None:
         """Nothing is trained on a plan's charges any more; their secrets go. Does so once."""
-        if not self.path.exists():
-            return
-        lines = self._lines()
+        lines = self.peek()
         for line, charged in lines.open_charges():
             if charged.plan_digest == plan:
                 ended = Closed(at=now, charge=line.number, submission=submission)
@@ -145,13 +143,17 @@ class PrivacyLedger:
 
     def append(self, lines: LedgerLines, entry: Charged | Begun | Closed) -> LedgerLines:
         """Write an entry behind `lines`, which are all there is; then the mark."""
+        after = self.write(lines, entry)
+        self.mark(after)
+        return after
+
+    def write(self, lines: LedgerLines, entry: Charged | Begun | Closed) -> LedgerLines:
+        """As `append`, but for the mark."""
         data = self.path.read_bytes() if lines.lines else b""
         written = data + lines.line_of(entry)
         write_durably(self.path, written)
         self.path.parent.chmod(PRIVATE_DIRECTORY)
-        after = LedgerLines.read(written)
-        self.mark(after)
-        return after
+        return LedgerLines.read(written)
 
     def _charge_again(
         self, lines: LedgerLines, charged: Charged, now: datetime

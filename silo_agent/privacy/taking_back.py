@@ -38,6 +38,7 @@ def take_back(ledger: PrivacyLedger, verdicts: Iterable[Verdict], now: datetime)
     before = sum(1 for _ in lines.charges())
     for each in (*told, *(mark.last if mark else ())):
         lines = _with(ledger, lines, each)
+    # Last, because what it says now may be all that is known of some of them.
     ledger.mark(lines)
     made = sum(1 for _ in lines.charges()) - before
     if made:
@@ -48,13 +49,13 @@ def take_back(ledger: PrivacyLedger, verdicts: Iterable[Verdict], now: datetime)
 def _with(ledger: PrivacyLedger, lines: LedgerLines, known: Charged) -> LedgerLines:
     """The ledger with at least as many charges, and as large a total, as `known` says."""
     if not _has(lines, known):
-        lines = ledger.append(lines, _counted(lines, known))
+        lines = ledger.write(lines, _counted(lines, known))
     again = known.model_copy(update={"findings_digest": None, "told": None, "secret": None})
     for _ in range(MOST_COUNTED):
         charges = [each for _, each in lines.charges(known.population)]
         if len(charges) >= known.entries and _total(lines, known) >= known.epsilon_lifetime:
             break
-        lines = ledger.append(lines, _counted(lines, again))
+        lines = ledger.write(lines, _counted(lines, again))
     return lines
 
 

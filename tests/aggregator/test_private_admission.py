@@ -133,7 +133,7 @@ def test_an_auditor_computes_the_statements_again() -> None:
 
 
 def test_an_auditor_finds_an_understated_epsilon_that_was_let_in() -> None:
-    """A coordinator that lets it in has to say so in its close record, and the report in its own."""
+    """A coordinator that lets it in has to say so in its close record."""
     attempt, low = finished(), private_silo(COHORT[0], changed(epsilon=Decimal("0.001")))
     close, honest = attempt.close, attempt.of(COHORT[0])
     assert close is not None

@@ -278,3 +278,21 @@ def test_populations_do_not_share_a_total(tmp_path: Path) -> None:
     alone = lifetime_of(lines, "clinic", found[0].delta)
     assert alone == found[0].epsilon
     assert lifetime_of(lines, "ward", found[0].delta) > alone
+
+
+def test_closing_does_not_hide_that_a_ledger_was_put_back(tmp_path: Path) -> None:
+    ledger = written(tmp_path, 1)
+    older = ledger.path.read_bytes()
+    lines = ledger.read()
+    ledger.charge(lines, charged(lines, 2))
+    ledger.path.write_bytes(older)
+    mark = (tmp_path / MARK_NAME).read_bytes()
+    for plan in (1, 2):
+        with pytest.raises(SiloOperatorError, match="an older state"):
+            ledger.close(digest(plan), digest(77), NOW)
+    assert (tmp_path / MARK_NAME).read_bytes() == mark
+
+
+def test_closing_in_a_home_without_a_ledger_writes_none(tmp_path: Path) -> None:
+    PrivacyLedger(tmp_path).close(digest(1), None, NOW)
+    assert list(tmp_path.iterdir()) == []

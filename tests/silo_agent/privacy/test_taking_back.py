@@ -3,10 +3,16 @@
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from data_contracts.protocol.records import Verdict
+from infra.storage.config import StorageSection
+from silo_agent.config import SiloConfig
+from silo_agent.home.backup import kept_files
 from silo_agent.privacy.ledger import MARK_NAME, PRIVACY, PrivacyLedger, lifetime_of
-from silo_agent.privacy.ledger_lines import Charged, statement_of
+from silo_agent.privacy.ledger_lines import Charged, LedgerLines, statement_of
 from silo_agent.privacy.taking_back import take_back
 from tests.silo_agent.privacy.ledger_samples import (
     FINDINGS,
@@ -124,3 +130,37 @@ def test_other_populations_are_left_alone(tmp_path: Path) -> None:
     signed = verdicts_of(written(tmp_path / "newest", 2))
     take_back(ledger, signed[1:], LATER)
     assert len([each for each in charges(ledger) if each.population == "clinic"]) == 1
+
+
+class _Full(PrivacyLedger):
+    """A disk that is full after so many lines."""
+
+    def write(self, lines: LedgerLines, entry: Any) -> LedgerLines:
+        if len(lines.lines) >= 2:
+            raise OSError("full")
+        return super().write(lines, entry)
+
+
+def test_taking_back_that_ends_in_the_middle_loses_no_total(tmp_path: Path) -> None:
+    ledger = written(tmp_path, 3)
+    before = total(ledger)
+    ledger.path.unlink()
+    with pytest.raises(OSError, match="full"):
+        take_back(_Full(tmp_path), [], LATER)
+    take_back(ledger, [], LATER)
+    assert total(ledger) >= before
+    assert len(charges(ledger)) >= 3
+
+
+def test_a_backup_has_ledger_and_mark_and_no_secret(tmp_path: Path) -> None:
+    ledger = written(tmp_path, 1)
+    config = SiloConfig(
+        silo="bank-a",
+        federation="oncology",
+        storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
+        home=tmp_path,
+    )
+    kept = {path.relative_to(tmp_path).as_posix() for path in kept_files(config).inside}
+    assert {"privacy/ledger.jsonl", "privacy-mark.json"} <= kept
+    assert not any("secrets" in path for path in kept)
+    assert ledger.path.exists()
