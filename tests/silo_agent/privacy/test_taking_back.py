@@ -160,7 +160,7 @@ def test_a_backup_has_ledger_and_mark_and_no_secret(tmp_path: Path) -> None:
         storage=StorageSection(endpoint_url="http://127.0.0.1:1"),
         home=tmp_path,
     )
-    kept = {path.relative_to(tmp_path).as_posix() for path in kept_files(config).inside}
+    kept = {path.relative_to(tmp_path).as_posix() for path in kept_files(config).paths}
     assert {"privacy/ledger.jsonl", "privacy-mark.json"} <= kept
     assert not any("secrets" in path for path in kept)
     assert ledger.path.exists()
