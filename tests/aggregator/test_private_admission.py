@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.attempt import Attempt, SiloRecords
 from aggregator.audit.report_audit import PRIVACY, audit
 from aggregator.decisions.admission import judge
 from aggregator.publishing.model_card import card_records, render_card
@@ -15,9 +16,7 @@ from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records.privacy_terms import PrivacyStatement, PrivacyTerms
 from tests.aggregator.federation_samples import (
     COHORT,
-    Attempt,
     Federation,
-    SiloRecords,
     digest,
     federation,
     key,
