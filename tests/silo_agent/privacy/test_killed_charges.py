@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from data_contracts.errors import SiloOperatorError
 from infra.backup.home_restore import require_reading
+from silo_agent.loop import run_agent
 from silo_agent.privacy.ledger import PRIVACY, SECRETS, PrivacyLedger
 from silo_agent.privacy.ledger_lines import Charged, LedgerLines
 from tests.aggregator.test_private_rounds import budget, private
@@ -174,6 +176,21 @@ def test_a_home_that_was_put_back_trains_nothing_and_says_so(
     assert charges(silo) == []
     assert any("no charge for a statement about of-silo-a" in each for each in silo.faults)
     assert any("catch-up" in each for each in silo.faults)
+
+
+def test_an_agent_does_not_start_on_a_ledger_that_was_put_back(
+    make_federation: MakeFederation,
+) -> None:
+    federation = private(make_federation)
+    silo = federation.silos["silo-a"]
+    federation.play(federation.open(1))
+    PrivacyLedger(silo.home).path.unlink()
+    with pytest.raises(SiloOperatorError, match="it never gets shorter"):
+        run_agent(silo.agent(FEDERATION, federation.pinned))
+    require_reading(silo.home, federation.clock.now())
+    silo.act(FEDERATION, federation.pinned)
+    assert len(charges(silo)) == 1, "made again of its mark and of what was signed"
+    assert silo.faults == []
 
 
 def test_catching_up_takes_back_what_was_signed_and_the_round_goes_on(
