@@ -308,7 +308,7 @@ class SimulatedGate:
     behaviour: Behaviour
     expires_at: datetime
     remembered: list[str]
-    units: tuple[int, int | None] = (80, 40)
+    units: tuple[int, int | None] = field(default=(80, 40), kw_only=True)
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
@@ -406,7 +406,7 @@ class SimulatedSilo:
                 self.behaviour,
                 self.clock.now() + self.verdict_validity,
                 self.remembered,
-                self.units,
+                units=self.units,
                 asked=self.asked,
             ),
             trainer=self._trainer(),
