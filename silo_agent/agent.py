@@ -26,6 +26,7 @@ from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.release.release import DoorClosedError
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import answer, refuse
+from silo_agent.steps.charge import settle
 from silo_agent.steps.check import check_data
 from silo_agent.steps.evaluate import compare_with_close, evaluate
 from silo_agent.steps.mask import mask_step
@@ -98,6 +99,7 @@ def advance(silo: Silo, attempt: OwnAttempt) -> Step:
 
 def _next_step(silo: Silo, attempt: OwnAttempt) -> Step:
     done = attempt.done
+    settle(silo, attempt)
     if attempt.feed.aborted or done.refusal is not None:
         KeptSecrets.of(silo.config.home, attempt.plan).erase()
         return Step.FINISHED

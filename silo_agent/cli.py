@@ -29,6 +29,7 @@ from silo_agent.loop import run_agent, running_agent
 from silo_agent.metrics.chosen import require_metrics
 from silo_agent.personal.commands import export
 from silo_agent.personalise_command import personalise
+from silo_agent.privacy_command import privacy
 from silo_agent.readiness.base_model import judged_model
 from silo_agent.readiness.checklist import refusals
 from silo_agent.readiness.display import show_items
@@ -44,7 +45,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = plain_console()
 log = logging.getLogger("silo-agent")
 
-for elsewhere in (init, key, accept, plan, personalise, export):
+for elsewhere in (init, key, accept, plan, personalise, export, privacy):
     app.command()(elsewhere)
 
 STOP_WAIT_SECONDS = 60

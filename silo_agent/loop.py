@@ -19,6 +19,7 @@ from infra.disk.durable_files import write_durably
 from infra.disk.file_lock import held_alone, is_held
 from silo_agent.agent import poll_once
 from silo_agent.federation.feed import refresh_feed
+from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.release.release import ReleaseForbiddenError
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
@@ -36,9 +37,14 @@ BACK_OFF_FACTOR = 2.0
 
 
 def run_agent(silo: Silo, *, once: bool = False) -> None:
-    """Take part in rounds until the kill switch is on; with `once`, until one round is over."""
+    """Take part in rounds until the kill switch is on; with `once`, until one round is over.
+
+    Raises SiloOperatorError at once for a privacy ledger that was changed or put back.
+    """
     home = silo.config.home
     with only_agent(home), silo.metrics, _told_when_it_stops(silo), closing(silo.trainer):
+        if not is_restored(home):
+            PrivacyLedger(home).read()
         wait, last_fault, day = silo.config.agent.poll_seconds, "", None
         while not silo.is_stopped():
             day = _forget_daily(silo, day)

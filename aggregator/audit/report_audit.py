@@ -14,6 +14,7 @@ from aggregator.audit.candidate_audit import unplanned
 from aggregator.audit.claim import Claim, Finding
 from aggregator.audit.masking_audit import masked_sum
 from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS, page_claims
+from aggregator.audit.privacy_audit import private_statements
 from aggregator.audit.references import references
 from aggregator.audit.signed_evidence import SIGNATURES, SignedEvidence, verified_evidence
 from aggregator.decisions.admission import judged_again
@@ -29,6 +30,7 @@ from data_contracts.protocol.records import Membership, Record, RoundReport
 
 PUBLISHED_ADAPTER = "published adapter"
 MASKED_SUM = "masked sum opened as agreed"
+PRIVACY = "differential privacy as charged"
 UNCHECKABLE = tuple(Claim(name, "not checked", why) for name, why in UNCHECKED)
 
 
@@ -56,6 +58,8 @@ def audit(
     findings = dict(FINDINGS)
     if signed.attempt.plan.record.masking is not None:
         findings = {MASKED_SUM: masked_sum} | findings
+    if signed.attempt.plan.record.privacy is not None:
+        findings = {PRIVACY: private_statements} | findings
     claims += [Claim(name, *finding(signed)) for name, finding in findings.items()]
     report, follows = signed.report.record, claims[-1].outcome == "pass"
     return (

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from aggregator.attempt import SiloRecords
 from aggregator.decisions.binding import binding_fault
+from aggregator.decisions.privacy_rules import privacy_fault
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.artifact import ciphertext_limit
 from data_contracts.protocol.envelope import Verified
@@ -143,6 +144,11 @@ def _tokens(submitted: Submitted) -> str | None:
     return "submission.too_many_tokens" if beyond else None
 
 
+def _private(submitted: Submitted) -> str | None:
+    plan, verdict = submitted.case.plan.record, submitted.verdict.record
+    return privacy_fault(plan, verdict, submitted.submission.record)
+
+
 def _too_large(submitted: Submitted) -> str | None:
     plan = submitted.case.plan.record
     if plan.masking is not None:
@@ -197,6 +203,7 @@ SUBMISSION_RULES: tuple[Callable[[Submitted], str | None], ...] = (
     _late,
     _steps,
     _tokens,
+    _private,
     _too_large,
     _stored_otherwise,
     _adapter_fault,

@@ -13,6 +13,7 @@ from aggregator.planning.feasibility import (
 )
 from aggregator.planning.inputs import PlanInputs
 from aggregator.planning.masking import masking_terms
+from aggregator.planning.privacy import privacy_terms
 from aggregator.planning.starting_point import StartingPoint
 from aggregator.settings.federation import FederationSettings, RoundSection
 from data_contracts.adapters.adapter_format import adapter_bytes_limit
@@ -45,6 +46,7 @@ def draft_plan(
     masking = masking_terms(settings, cohort, inputs.layout.rank, inputs.now)
     submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
     membership, head, starting = inputs.membership, inputs.head, inputs.starting
+    recipe = _recipe(settings, round_number, starting)
     plan = RoundPlan(
         federation=settings.federation,
         issued_at=inputs.now,
@@ -67,7 +69,7 @@ def draft_plan(
         server_state=starting.server_state,
         layout=inputs.layout,
         silo_layouts=_silo_layouts(settings, inputs.layout, cohort),
-        recipe=_recipe(settings, round_number, starting),
+        recipe=recipe,
         prompt_date=inputs.prompt_date,
         task=None if settings.task.learned == CAUSAL_TASK else settings.task.learned,
         merge=settings.merge_spec,
@@ -77,6 +79,7 @@ def draft_plan(
         retention=Retention(mode=settings.ledger.mode, days=settings.ledger.days),
         program=program_version(),
         masking=masking,
+        privacy=privacy_terms(settings, recipe),
         counted_copies=_counted_copies(settings, cohort),
         encryption=inputs.encryption,
         max_adapter_bytes=adapter_bytes_limit(exchanged_layout(settings.merge.rule, inputs.layout)),

@@ -10,9 +10,10 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import FamilyTask
 from data_contracts.protocol.records.plan_bounds import outside_bounds
-from data_contracts.protocol.records.round_plan import MAX_COHORT, BaseModelRef
+from data_contracts.protocol.records.round_plan import MAX_COHORT
 from data_contracts.protocol.records.training_recipe import LEAST_STEPS_TO_SHARE_A
 
 

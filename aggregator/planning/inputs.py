@@ -15,9 +15,9 @@ from data_contracts.errors import ConsortiaError, DataStewardError, FederationOp
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
 from data_contracts.protocol.records.plan_terms import AdapterEncryption
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound

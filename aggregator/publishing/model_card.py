@@ -25,6 +25,7 @@ from aggregator.report.round_report import outcome_counts
 from data_contracts.errors import FederationOperatorError
 from data_contracts.licences.adapter_licence import NO_LICENCE
 from data_contracts.licences.hub_licence import hub_licence
+from data_contracts.privacy.assumptions import ASSUMPTIONS
 from data_contracts.protocol.envelope import document_digest, unverified_record
 from data_contracts.protocol.records import (
     Candidate,
@@ -119,6 +120,8 @@ def render_card(records: CardRecords, prompt: PromptFormat | None) -> bytes:
         unchecked=UNCHECKED,
         prompt=prompt,
         classes=records.plan.learned.classes or (),
+        epsilon=_largest_epsilon(report),
+        assumptions=ASSUMPTIONS,
         placeholders=(PROMPT, ANSWER, TODAY),
     )
     return card.encode()
@@ -158,6 +161,16 @@ def loss_rows(losses: Mapping[str, SiloLosses], *, is_first: bool) -> list[Adapt
         right = _mean(shares) if len(shares) == len(losses) else None
         rows.append(AdapterLoss(adapter, _mean(list(by_silo.values())), by_silo, right))
     return rows
+
+
+def _largest_epsilon(report: RoundReport) -> tuple[str, str, str]:
+    """Of institutions that contributed: of the round, of all so far, and the largest delta."""
+    said = [s.privacy for s in report.silos if s.outcome == "admitted" and s.privacy is not None]
+    return (
+        str(max((each.epsilon for each in said), default=Decimal())),
+        str(max((each.epsilon_lifetime for each in said), default=Decimal())),
+        f"{max((each.delta for each in said), default=Decimal()):f}",
+    )
 
 
 def _mean(values: Sequence[Decimal]) -> Decimal:

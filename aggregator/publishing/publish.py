@@ -20,8 +20,8 @@ from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.diffusers_file import DIFFUSERS_NAME, write_for_diffusers
 from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import CAUSAL, DENOISING, ModelFamily
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 
 CARD_NAME = "README.md"

@@ -47,10 +47,17 @@ MASKED = (
     "change cannot be seen, and only the losses on held-out data stand in its way. What can be "
     "learned from the sum, and from the sums of several rounds, is no secret."
 )
+NOT_PRIVATE = (
+    "Whether single records can be drawn out of the adapter again: it was trained without "
+    "differential privacy."
+)
+PRIVATE = (
+    "Whether the noise was added, how many units an institution has, and what it had spent before: "
+    "that is its own word. What differential privacy covers, and what not, is said above."
+)
 NOT_COVERED: tuple[str, ...] = (
     "What the base model was trained on before this federation.",
-    "Whether single records can be drawn out of the adapter again: it was trained without "
-    "differential privacy.",
+    NOT_PRIVATE,
     READABLE,
     "An institution that sends a harmful but well-formed adapter within the spread of the others.",
     "Personal data that no pattern, checksum or context gives away, such as a rare name alone.",
@@ -61,9 +68,12 @@ NOT_COVERED: tuple[str, ...] = (
 )
 
 
-def not_covered(trust_mode: TrustMode, *, is_encrypted: bool) -> tuple[str, ...]:
+def not_covered(
+    trust_mode: TrustMode, *, is_encrypted: bool, is_private: bool = False
+) -> tuple[str, ...]:
     """What a report of a round in this mode says nothing about, where adapters were encrypted in
-    storage or not."""
+    storage or not, and trained with differential privacy or not."""
     visible = ENCRYPTED if is_encrypted else READABLE
     instead = MASKED if trust_mode == "confidential" else visible
-    return tuple(instead if it is READABLE else it for it in NOT_COVERED)
+    replaced = {READABLE: instead, NOT_PRIVATE: PRIVATE if is_private else NOT_PRIVATE}
+    return tuple(replaced.get(it, it) for it in NOT_COVERED)

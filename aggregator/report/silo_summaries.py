@@ -71,6 +71,7 @@ def _summary(
         weight_share=share,
         influence=_influence(attempt.candidate, silo),
         losses=_losses(attempt.of(silo).evaluation),
+        privacy=verdict.privacy if verdict else None,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aggregator.settings.masking import MaskingSection, masked_merge
 from aggregator.settings.merge import MergeSection
+from aggregator.settings.privacy import PrivacySection
 from aggregator.settings.schedule import CronLine, TimeZone
 from aggregator.settings.values import (
     Alpha,
@@ -229,6 +230,7 @@ class FederationSettings(TomlTable):
     round: RoundSection
     merge: MergeSection = MergeSection()
     masking: MaskingSection | None = None
+    privacy: PrivacySection | None = None
     silo_adapters: dict[SiloId, SiloAdapterSection] = Field(default_factory=dict)
     publication: PublicationSection = PublicationSection()
     ledger: LedgerSection = LedgerSection()

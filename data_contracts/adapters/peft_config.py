@@ -1,8 +1,8 @@
 """What plain PEFT asks of a folder with an adapter: two files, one of them made of a layout."""
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import CAUSAL, ModelFamily
-from data_contracts.protocol.records.round_plan import BaseModelRef
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"

@@ -26,6 +26,7 @@ def round_start(
     ] = None,
 ) -> None:
     """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
+    from aggregator.planning.privacy import example_cost
     from aggregator.settings.federation import load_settings
     from flows.deployment.prefect_settings import use_prefect_of
     from flows.round.operations import require_place_for_copies
@@ -37,10 +38,11 @@ def round_start(
     from flows.deployment.deployments import start_rounds
     from flows.round.waiting import next_round_number
 
+    cost = example_cost(settings)
     number = next_round_number(home)
     run = start_rounds(settings, until_round)
     say(console, f"flow run {run}")
-    say(console, *after_round_start(settings, number, run))
+    say(console, *([] if cost is None else [cost]), *after_round_start(settings, number, run))
 
 
 @round_app.command("status")

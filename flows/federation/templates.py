@@ -76,6 +76,12 @@ compression = "int8"          # or int4, "none": of silos' adapters; confidentia
 # reveal_minutes = 30         # after submit_minutes; otherwise evaluate_minutes
 # largest_change = "1"        # of an entry of an adapter; what is larger is cut
 
+# [privacy]                   # differentially private training; see docs/privacy.md
+# unit = "subject"            # all records of a subject, or "record"; contracts say fl.privacy
+# clipping_norm = "1"         # of the gradient of a unit, over all that is trained
+# noise_multiplier = "1"      # standard deviation of the noise of a step, in clipping norms
+# records_per_unit = 4        # of a subject that is drawn in a step, at the most
+
 # [silo_adapters.north]       # a silo whose machine takes less than the whole
 # rank = 4
 # alpha = 8

@@ -115,6 +115,9 @@ compliance_retention = false
 may_be_named = false
 # show_memory = true # statuses say how much memory ranks hold; the coordinator needs this release
 
+# [privacy]
+# required = true # plans without differential privacy are refused, whatever the contract says
+
 [limits]
 max_local_steps = 1000
 max_sequences_per_step = 256

@@ -159,10 +159,19 @@ def _look(check: DataCheck, key: OutcomeKey, progress: Progress) -> Looked:
         heldout_records=findings.heldout_records,
         records=findings.records,
         escalated=findings.escalated,
+        train_subjects=_subjects(contract, findings),
         content_digest=key.content_digest,
         key=key.digest,
     )
     return Looked(outcome, findings.path, findings.profile.model_dump_json().encode())
+
+
+def _subjects(contract: DataContract, findings: "Findings") -> int | None:
+    """Pictures without a subject of their own stand for one each, so subjects that none shares are
+    not known to be people."""
+    found = findings.train_subjects
+    stated = contract.source.format != "image-text" or found < findings.train_records
+    return found if stated else None
 
 
 def _few_licences(licence_ids: dict[str, int]) -> RuleOutcome:

@@ -21,6 +21,7 @@ import rfc8785
 from pydantic import ValidationError
 
 from data_contracts.protocol.artifact import digest_of_bytes
+from data_contracts.protocol.records.privacy_terms import PrivacyUnit
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from data_contracts.protocol.wire_types import Count, Digest, Instant, Part
 from infra.disk.durable_files import write_durably
@@ -39,6 +40,7 @@ class GateOutcome(Part):
 
     `key` names the kept outcome, whose findings table says which records may be trained on; it is
     None when nothing was looked at. `escalated` counts records that needed the slow recognisers.
+    `train_subjects`: subjects of the training records; None where the data name none.
     """
 
     passed: bool
@@ -52,8 +54,13 @@ class GateOutcome(Part):
     heldout_records: Count
     records: Count = 0
     escalated: Count = 0
+    train_subjects: Count | None = None
     content_digest: Digest | None = None
     key: Digest | None = None
+
+    def units(self, unit: PrivacyUnit) -> int | None:
+        """How many units of differential privacy are trained on; None where that is unknown."""
+        return self.train_records if unit == "record" else self.train_subjects
 
     def with_preconditions(self, held: Sequence[RuleOutcome]) -> "GateOutcome":
         """The same outcome with what was checked before it in front."""

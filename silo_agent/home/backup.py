@@ -25,6 +25,13 @@ from silo_agent.loop import only_agent
 from silo_agent.masking.opened_sums import OPENED_SUMS
 from silo_agent.personal.kept import PERSONAL
 from silo_agent.personal.own_factors import OWN_FACTORS
+from silo_agent.privacy.ledger import (
+    LEDGER_NAME,
+    MARK_NAME,
+    PRIVACY,
+    higher_mark,
+    longer_ledger,
+)
 from silo_agent.release.kill_switch import SWITCH_NAME
 
 
@@ -53,6 +60,8 @@ def kept_files(config: SiloConfig) -> Kept:
     home, data, keys, storage = config.home, config.data, config.keys, config.storage
     signing, contract = config.path(keys.signing), config.path(data.contract)
     seen = [*feed_files(home / FEED), home / CLOCK_NAME, home / SWITCH_NAME, home / BASELINE_NAME]
+    # The mark before the ledger, which may have grown by then. Secrets of noise are in no backup.
+    seen += [home / MARK_NAME, home / PRIVACY / LEDGER_NAME]
     agreed = [config.path(config.trust.membership), contract, agreement_path(contract)]
     agreed += files_below(config.path(data.registries))
     agreed += [config.path(config.policy), home / CONFIG_NAME]
@@ -73,7 +82,12 @@ def _home(directory: Path, owner: Owner | None) -> Home:
         role="silo",
         owner=owner,
         check=_check,
-        higher={f"{feed}/{STATE_NAME}": higher_feed, CLOCK_NAME: higher_clock},
+        higher={
+            f"{feed}/{STATE_NAME}": higher_feed,
+            CLOCK_NAME: higher_clock,
+            MARK_NAME: higher_mark,
+            f"{PRIVACY}/{LEDGER_NAME}": longer_ledger,
+        },
         equal=(f"{feed}/{MEMBERS_DIRECTORY}/",),
         whole=(f"{STATE_DIRECTORY}/", f"{PERSONAL}/", f"{OWN_FACTORS}/"),
     )

@@ -25,8 +25,8 @@ from data_contracts.adapters.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_
 from data_contracts.adapters.starting_adapter import AdapterSource, tensors_of
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import ModelFamily
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.disk.durable_files import sync_directory, write_durably
 from silo_agent.personal.joined import JoinedAdapter
 from silo_agent.personal.kept import PersonalAdapter, newest_of_all

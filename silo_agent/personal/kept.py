@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.wire_types import Day
 from infra.disk.durable_files import keep_durably, write_durably
 from silo_agent.training.engine_spec import Precision

@@ -22,8 +22,8 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import FamilyTask
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.wire_types import Day
 from infra.disk.durable_files import keep_durably, write_durably
 from silo_agent.collaborators import GlobalAdapter

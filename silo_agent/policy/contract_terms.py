@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from data_contracts.dataset.contract import DataContract
+from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.protocol.records.licence_terms import LicenceTerms
 
@@ -23,6 +24,7 @@ class ContractTerms:
     form: str = "instruction"
     classes: frozenset[str] = frozenset()
     agreement: bytes = b""
+    privacy: PrivacyBudget | None = None
 
     @classmethod
     def of(cls, contract: DataContract, agreement: bytes = b"") -> "ContractTerms":
@@ -41,4 +43,5 @@ class ContractTerms:
             form=contract.source.record_form.name,
             classes=frozenset(word for _, word in contract.source.classes),
             agreement=agreement,
+            privacy=terms.privacy,
         )

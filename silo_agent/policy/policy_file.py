@@ -55,6 +55,12 @@ class Limits(TomlTable):
     max_sums_per_start: PositiveCount | None = None
 
 
+class PrivacyRules(TomlTable):
+    """`required`: plans without differential privacy are refused, whatever the contract says."""
+
+    required: bool = False
+
+
 class Policy(TomlTable):
     """The policy file. `trust_storage_with_deltas` must be true for plans that do not encrypt.
 
@@ -74,6 +80,7 @@ class Policy(TomlTable):
     compliance_retention: bool = False
     may_be_named: bool = False
     show_memory: bool = False
+    privacy: PrivacyRules = PrivacyRules()
     limits: Limits
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 

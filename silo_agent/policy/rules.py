@@ -7,16 +7,13 @@ numbers, what is asked and what there is: memory of a training process (`policy.
 (`policy.least_steps`), sequences of a step and processes (`policy.ranks`).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
 
 from data_contracts.licences.duo import judge_duo
-from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.model_family import FORMS_OF
 from data_contracts.protocol.records.plan_bounds import outside_bounds
-from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_context import PlanContext, PolicyRefusal, Rule
 from silo_agent.policy.plan_questions import (
     base_model_allowed,
     layouts_of,
@@ -24,45 +21,11 @@ from silo_agent.policy.plan_questions import (
     most_bytes,
     trainable,
 )
-from silo_agent.policy.policy_file import Policy, PolicyFile
-
-
-@dataclass(frozen=True)
-class PolicyRefusal:
-    """The deciding rule and its fixed sentence."""
-
-    rule: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class PlanContext:
-    """What the rules look at besides the plan and the policy.
-
-    `goes_back`: the feed had come as far in the plan's run before it. `is_second_sum`: this silo
-    has helped to open a masked sum of the plan's round or of the same training in another attempt,
-    and the difference of two sums over different silos is what one of them sent; `sums_opened`: how
-    many from the plan's start. `lacks` says in numbers why this silo's machine
-    cannot do the plan, by rule; empty where it can. `recipients` are those that this silo has the
-    identities of.
-    """
-
-    silo: str
-    federation: str
-    membership: Membership
-    contract: ContractTerms | None
-    now: datetime
-    goes_back: bool = False
-    is_second_sum: bool = False
-    sums_opened: int = 0
-    lacks: Mapping[str, str] = field(default_factory=dict)
-    recipients: frozenset[str] = frozenset()
-
+from silo_agent.policy.policy_file import PolicyFile
+from silo_agent.policy.privacy_rules import PRIVACY_RULES
 
 RESOURCES, LEAST_STEPS, RANKS = "policy.resources", "policy.least_steps", "policy.ranks"
 FAMILY_MODEL = "policy.family_model"
-
-Rule = Callable[[RoundPlan, Policy, PlanContext], bool]
 
 
 def judge_plan(plan: RoundPlan, file: PolicyFile, context: PlanContext) -> PolicyRefusal | None:
@@ -189,6 +152,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "The silo's data contract lets no adapter out.",
         lambda p, s, c: c.contract is not None and "local-adapter" in c.contract.egress,
     ),
+    *PRIVACY_RULES,
     (
         "policy.family",
         "The plan's family of models is not trained on records of the silo's data contract.",

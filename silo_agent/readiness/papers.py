@@ -9,19 +9,23 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.protocol.dsse import fingerprint
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.program_version import is_later, program_version
-from data_contracts.protocol.records import Membership
+from data_contracts.protocol.records import Membership, RoundPlan
 from infra.signing_keys import SigningKey
 from infra.terminal import command_line
 from silo_agent.config import CONFIG_NAME
 from silo_agent.first_day.next_steps import hand_over_command, lint_command, sign_command
 from silo_agent.gate.contract_gate import MIN_KEY_BYTES
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_context import PlanContext
 from silo_agent.policy.policy_file import Policy
-from silo_agent.policy.rules import PlanContext, judge_plan
+from silo_agent.policy.privacy_rules import STAGE
+from silo_agent.policy.rules import judge_plan
 from silo_agent.readiness.checklist import Item, days_left, missing, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
+from silo_agent.readiness.privacy import privacy
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.training.capacity import lacks
+from silo_agent.training.private_stage import is_private_stage
 
 
 def papers(facts: Facts) -> list[Item]:
@@ -38,6 +42,7 @@ def papers(facts: Facts) -> list[Item]:
         _agreement(facts),
         _policy(facts),
         _purpose(facts),
+        *privacy(facts),
         *_plan(facts),
         *_kill_switch(facts),
     ]
@@ -244,11 +249,18 @@ def _plan(facts: Facts) -> list[Item]:
         now=facts.now,
         lacks=lacks(plan, facts.policy, facts.config),
         recipients=facts.recipients,
+        objections=_objections(plan, facts),
     )
     refusal, name = judge_plan(plan, facts.policy, context), f"round {plan.round}"
     if refusal is None:
         return [there(name, "its plan is one that the policy accepts")]
     return [wrong(name, f"{refusal.rule}: {refusal.reason}", "correct what the rule names")]
+
+
+def _objections(plan: RoundPlan, facts: Facts) -> frozenset[str]:
+    """Of the settings alone; what the ledger says is an item of its own."""
+    is_off = plan.privacy is not None and not is_private_stage(facts.config.training)
+    return frozenset({STAGE.rule}) if is_off else frozenset()
 
 
 def _kill_switch(facts: Facts) -> list[Item]:

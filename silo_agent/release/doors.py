@@ -25,8 +25,8 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.policy.policy_file import PolicyFile
-from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.restarts import CheckDiedError, ProcessDiedError
 
 NO_CONTRACT = PolicyRefusal(

@@ -157,6 +157,11 @@ class Outbox:
         made = [verify(path.read_bytes(), Submission, keys).record for path in found]
         return max(made, key=lambda record: (record.attempt, record.issued_at), default=None)
 
+    def verdicts(self) -> list[Verdict]:
+        """Every one that is kept. Of this silo's own disk; its key may have been rotated since."""
+        found = sorted(self.directory.rglob(f"{Verdict.kind}.json"))
+        return [unverified_record(path.read_bytes(), Verdict) for path in found]
+
     def has_revealed(self, run: str, round_number: int, other_than: str) -> bool:
         """Whether shares were revealed in any attempt of a round but that of the plan with the
         digest `other_than`."""

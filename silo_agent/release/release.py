@@ -33,6 +33,7 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
+from data_contracts.protocol.records.privacy_terms import PrivacyStatement
 from infra.clock import Clock
 from infra.disk.durable_files import keep_durably
 from infra.disk.file_digests import FileDigests
@@ -42,7 +43,7 @@ from infra.storage.object_store import Bucket
 from infra.terminal import command_line
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.in_force import InForce
-from silo_agent.policy.rules import PolicyRefusal
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.release.doors import NO_CONTRACT, Grounds, objection
 from silo_agent.release.egress import leaving, leaving_memory
 from silo_agent.release.outbox import RELEASED_TYPES, Outbox, Released
@@ -109,6 +110,14 @@ class Release:
         found = newest_records(self._inbox, RELEASED_TYPES, keys, silo)
         self.outbox.put_back(found)
         return [v.record for v in found if isinstance(v.record, SiloRecord)]
+
+    def signed_privacy(self, silo: str, keys: Collection[str]) -> list[PrivacyStatement]:
+        """What this silo has signed of private trainings, in the outbox and in its newest rounds in
+        storage. Raises StorageError."""
+        stored = newest_records(self._inbox, (Verdict,), keys, silo)
+        signed = [*self.outbox.verdicts(), *(v.record for v in stored)]
+        verdicts = [record for record in signed if isinstance(record, Verdict)]
+        return [verdict.privacy for verdict in verdicts if verdict.privacy is not None]
 
     def _require_running(self, kind: str) -> None:
         if self._is_stopped():

@@ -84,7 +84,9 @@ class StatusReporter:
         )
 
     def _status(self, moment: Moment) -> Status:
-        readings, since = moment.readings, moment.at - self._plan.record.issued_at
+        # How fast private steps are says how much was drawn.
+        readings = NO_READINGS if self._plan.record.privacy else moment.readings
+        since = moment.at - self._plan.record.issued_at
         return Status.on(
             self._plan,
             moment.at,

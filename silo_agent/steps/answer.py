@@ -9,9 +9,11 @@ from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records import Acceptance, Refusal, RoundPlan
 from infra.encryption.identities import recipients_of
 from silo_agent.masking.opened_sums import OpenedSums
-from silo_agent.policy.rules import PlanContext, PolicyRefusal, judge_plan
+from silo_agent.policy.plan_context import PlanContext, PolicyRefusal
+from silo_agent.policy.rules import judge_plan
 from silo_agent.release.doors import not_shared
 from silo_agent.silo import Silo
+from silo_agent.steps.charge import objections
 from silo_agent.steps.own_attempt import OwnAttempt, Step
 from silo_agent.training.capacity import lacks
 
@@ -21,17 +23,19 @@ log = logging.getLogger("silo-agent")
 def answer(silo: Silo, attempt: OwnAttempt) -> Step:
     """Accept or refuse the plan."""
     policy, plan = silo.release.in_force.policy(), attempt.plan
+    contract = silo.release.in_force.contract(attempt.out.parties)
     context = PlanContext(
         silo=silo.name,
         federation=silo.config.federation,
         membership=attempt.feed.membership_of(plan),
-        contract=silo.release.in_force.contract(attempt.out.parties),
+        contract=contract,
         now=silo.clock.now(),
         goes_back=attempt.feed.goes_back,
         sums_opened=_sums_opened(silo, plan),
         is_second_sum=_is_second_sum(silo, plan),
         lacks=lacks(plan.record, policy, silo.config),
         recipients=recipients_of(silo.identities),
+        objections=objections(silo, attempt, contract),
     )
     refusal = judge_plan(plan.record, policy, context)
     if refusal is not None:
@@ -43,7 +47,7 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
             silo=silo.name,
             policy_digest=policy.digest or "",
             shares_individual_delta=not_shared(policy) is None,
-            agreement=to_base64(context.contract.agreement) if context.contract else None,
+            agreement=to_base64(contract.agreement) if contract else None,
             program=program_version(),
         ),
     )

@@ -6,10 +6,12 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records import Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.release.doors import CHECK_FAILED, NOT_EVALUABLE
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
-from silo_agent.steps.answer import refuse_fault
+from silo_agent.steps.answer import refuse, refuse_fault
+from silo_agent.steps.charge import charge
 from silo_agent.steps.own_attempt import OwnAttempt, Step
 
 log = logging.getLogger("silo-agent")
@@ -17,7 +19,7 @@ log = logging.getLogger("silo-agent")
 
 def check_data(silo: Silo, attempt: OwnAttempt) -> Step:
     """Judge the data, unless the contract that the plan names is gone."""
-    attempt.out.require_open(Verdict)
+    contract = attempt.out.require_open(Verdict)
     attempt.report.show("checking_data")
     try:
         outcome = silo.gate.check(
@@ -27,7 +29,11 @@ def check_data(silo: Silo, attempt: OwnAttempt) -> Step:
         return refuse_fault(silo, attempt, error, NOT_EVALUABLE)
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, CHECK_FAILED)
-    attempt.out.record(_verdict(silo, attempt, outcome))
+    charged = charge(silo, attempt, contract, outcome)
+    if isinstance(charged, PolicyRefusal):
+        return refuse(silo, attempt, charged)
+    verdict = _verdict(silo, attempt, outcome)
+    attempt.out.record(verdict.model_copy(update={"privacy": charged}))
     log.log(
         logging.INFO if outcome.passed else logging.WARNING,
         "data contract %s: %s",

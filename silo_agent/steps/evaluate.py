@@ -1,6 +1,7 @@
 """The candidate on this silo's held-out records, and what follows from the close record."""
 
 import logging
+from dataclasses import replace
 from decimal import Decimal
 
 from data_contracts.errors import DataStewardError
@@ -42,6 +43,9 @@ def evaluate(
         # What this silo trained still counts: the round was closed before.
         return refuse_fault(silo, attempt, error, refusal_for(error, EVALUATION_FAILED))
     personal = compare_personal(silo, plan, losses)
+    if plan.privacy is not None:
+        # Both were trained on the records without noise.
+        personal, losses = None, replace(losses, silo_only=None)
     attempt.out.record(_evaluation(silo, attempt, candidate.digest, losses, personal))
     attempt.report.show("done")
     _tell(plan.round, losses, plan.learned.loss)

@@ -31,7 +31,7 @@ from silo_agent.federation.coordinator_view import CoordinatorView
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.lists import MaskedAttempt, contradiction
 from silo_agent.masking.opened_sums import OpenedSums
-from silo_agent.policy.rules import PolicyRefusal
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.release.doors import SECRETS_LOST
 from silo_agent.silo import Silo
 from silo_agent.steps.answer import refuse, refuse_fault

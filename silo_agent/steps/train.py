@@ -1,6 +1,7 @@
 """Local training, and the submission of what it made."""
 
 import logging
+from decimal import Decimal
 from pathlib import Path
 
 from data_contracts.errors import DataStewardError
@@ -14,6 +15,7 @@ from silo_agent.federation.coordinator_view import CoordinatorView
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
+from silo_agent.privacy.ledger import NotTrainedError
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
@@ -45,13 +47,15 @@ def train(
         return refuse_fault(silo, attempt, error, DATA_UNUSABLE)
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
+    except NotTrainedError as error:
+        return refuse_fault(silo, attempt, error, error.refusal)
     leaves = released(home, plan, local.adapter)
     if place is None:
         sent_adapters = SentAdapters(home, silo.name, silo.release.outbox, silo.plans)
         sent = sent_adapters.file(plan, leaves, shared.path, attempt.feed.ever(silo.name))
     else:
         sent = KeptSecrets.of(home, attempt.plan).masked
-        mask_local(plan, place, leaves, shared.path, local.tokens, sent)
+        mask_local(plan, place, leaves, shared.path, told_tokens(plan, local), sent)
     attempt.report.show("releasing", step=local.steps, steps=local.steps)
     book = coordinator.book.digest if place is not None and coordinator.book else None
     submission = _submission(silo, attempt, local, sent, verdict.digest)
@@ -64,6 +68,17 @@ def train(
 
 
 def _tell(plan: RoundPlan, local: TrainingResult) -> None:
+    if plan.privacy is not None:
+        text = "round %d: local adapter of %d private steps released; its losses are not measured"
+        log.info(text, plan.round, local.steps)
+    else:
+        _tell_losses(plan, local)
+    if not local.packing.together and plan.learned == CAUSAL_TASK:
+        _tell_apart(plan.round)
+    _tell_packing(plan.round, local.packing)
+
+
+def _tell_losses(plan: RoundPlan, local: TrainingResult) -> None:
     log.info(
         "round %d: local adapter released after %d training steps on %d tokens; training loss "
         "%.4f %s in the first step, %.4f in the last",
@@ -74,9 +89,6 @@ def _tell(plan: RoundPlan, local: TrainingResult) -> None:
         plan.learned.loss.unit,
         local.last_step_loss,
     )
-    if not local.packing.together and plan.learned == CAUSAL_TASK:
-        _tell_apart(plan.round)
-    _tell_packing(plan.round, local.packing)
 
 
 def _tell_fewer(training: TrainingSection, plan: RoundPlan, steps: int) -> None:
@@ -152,19 +164,31 @@ def _left_out(packing: PackingCounts) -> list[tuple[int, str]]:
     return [(count, why) for count, why in told if count]
 
 
+def told_tokens(plan: RoundPlan, local: TrainingResult) -> int:
+    """What the silo counts for; of a private training as many as the plan has, since how many were
+    drawn says something about the records."""
+    return plan.recipe.tokens_per_round if plan.privacy else local.tokens
+
+
+def _told(plan: RoundPlan, loss: float | None) -> Decimal | None:
+    """Losses of private steps stay here."""
+    return None if plan.privacy or loss is None else decimal_from_float(loss)
+
+
 def _submission(
     silo: Silo, attempt: OwnAttempt, local: TrainingResult, sent: Path, verdict_digest: str
 ) -> Submission:
+    plan = attempt.plan.record
     return Submission.on(
         attempt.plan,
         silo.clock.now(),
         silo=silo.name,
         verdict_digest=verdict_digest,
         adapter=silo.release.digests.artifact(sent),
-        tokens=local.tokens,
+        tokens=told_tokens(plan, local),
         steps=local.steps,
-        first_step_loss=decimal_from_float(local.first_step_loss),
-        last_step_loss=decimal_from_float(local.last_step_loss),
-        training_seconds=round(local.seconds),
+        first_step_loss=_told(plan, local.first_step_loss),
+        last_step_loss=_told(plan, local.last_step_loss),
+        training_seconds=0 if plan.privacy else round(local.seconds),
         base_weights=None if local.base_weights == "full" else local.base_weights,
     )

@@ -33,6 +33,7 @@ from silo_agent.training.loss_book import LossBook
 from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
 from silo_agent.training.own_steps import own_recipe
 from silo_agent.training.precision import held_as
+from silo_agent.training.private_part import PrivatePart
 from silo_agent.training.silo_only import SiloOnlyBaseline
 
 HELDOUT = "heldout"
@@ -56,8 +57,11 @@ class LocalJobs:
         """The layout that this silo trains."""
         return self.plan.layout_of(self.config.silo)
 
-    def training(self, starting: GlobalAdapter, splits: Splits) -> TrainingJob:
-        """Local training from `starting`; losses that are known already are not asked for."""
+    def training(
+        self, starting: GlobalAdapter, splits: Splits, private: PrivatePart | None = None
+    ) -> TrainingJob:
+        """Local training from `starting`; losses that are known already are not asked for, and of
+        a private training no silo-only baseline."""
         training, plan = self.config.training, self.plan
         model_dir = self._model_dir(splits.train)
         choice, held = chosen_for(model_dir, plan, self.config), held_as(self.config)
@@ -98,10 +102,13 @@ class LocalJobs:
             and own_layout(plan, silo) is None
             and bool(book.without_records([measured("starting", starting)])),
             measure_local=False,
-            silo_only=SiloOnlyBaseline(
+            silo_only=SiloOnlyBaseline()
+            if private is not None
+            else SiloOnlyBaseline(
                 enabled=training.silo_only_baseline,
                 previous_adapter=self._silo_only_before(),
             ),
+            private=private,
         )
 
     def evaluation(
@@ -154,7 +161,10 @@ class LocalJobs:
         ).for_measuring
 
     def silo_only(self) -> EvaluatedAdapter | None:
-        """This round's silo-only adapter, if there is one in the silo's layout."""
+        """This round's silo-only adapter, if there is one in the silo's layout; of a private round
+        none is measured."""
+        if self.plan.privacy is not None:
+            return None
         path = of_layout(self.silo_only_path(self.plan.round), self.layout)
         if path is None:
             return None

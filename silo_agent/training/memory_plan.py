@@ -24,6 +24,7 @@ from silo_agent.training.memory_room import Room, gigabytes, room_of
 from silo_agent.training.offload import require_offload
 from silo_agent.training.own_steps import own_recipe
 from silo_agent.training.precision import held_as
+from silo_agent.training.private_stage import in_private_stage
 from silo_agent.training.quantisation import require_quantisation
 from silo_agent.training.rank_work import Choice, Work
 
@@ -164,7 +165,7 @@ def _held(config: SiloConfig) -> HeldAs:
 
 def memory_plan(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> MemoryPlan:
     """How `plan` is trained here; SiloOperatorError where the model does not say its shape."""
-    training = config.training
+    training = _section(plan, config)
     return MemoryPlan(
         model_shape(model_dir),
         work_of(plan, config.silo, training, _held(config), config.personal),
@@ -183,7 +184,7 @@ def chosen_for(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
     """What the ranks are started with. Where nothing is left open nothing is asked; where nothing
     fits it is what takes least, for plans that were accepted before the settings were changed.
     Raises SiloOperatorError where the machine lacks what `offload` or `base_weights` needs."""
-    training = config.training
+    training = _section(plan, config)
     require_offload(training.offload)
     require_quantisation(training)
     if "auto" not in (training.zero_stage, training.micro_batch, training.gradient_checkpointing):
@@ -195,7 +196,7 @@ def chosen_for(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
 def personal_choice(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Choice:
     """What the ranks are started with for the personal adapter, which never changes how the
     federation's is trained. Raises SiloOperatorError where nothing fits."""
-    training, federated = config.training, chosen_for(model_dir, plan, config)
+    training, federated = _section(plan, config), chosen_for(model_dir, plan, config)
     try:
         planned = memory_plan(model_dir, plan, config)
     except ConsortiaError:
@@ -210,6 +211,11 @@ def personal_choice(model_dir: Path, plan: RoundPlan, config: SiloConfig) -> Cho
         )
     open_ = (training.zero_stage, training.micro_batch, training.gradient_checkpointing)
     return planned.shown.choice if "auto" in open_ else federated
+
+
+def _section(plan: RoundPlan, config: SiloConfig) -> TrainingSection:
+    """The settings, as far as the plan leaves them open."""
+    return config.training if plan.privacy is None else in_private_stage(config.training)
 
 
 def _federated(config: SiloConfig) -> SiloConfig:

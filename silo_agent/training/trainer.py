@@ -41,6 +41,7 @@ from silo_agent.training.memory_plan import personal_choice
 from silo_agent.training.nodes.chosen import chosen_launcher
 from silo_agent.training.own_steps import ends_by
 from silo_agent.training.precision import held_words
+from silo_agent.training.private_job import private_part, with_secret
 from silo_agent.training.processes.launch import run_evaluation, run_training
 from silo_agent.training.processes.machine_launch import GroupShape
 from silo_agent.training.processes.resident_ranks import ResidentRanks
@@ -76,7 +77,9 @@ class DeepSpeedTrainer:
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
         seconds = self._seconds_left(plan)
         end = ends_by(self.clock.now(), seconds)
-        job = jobs.training(starting, splits).model_copy(update={"end_by": end})
+        private = private_part(self.config.home, plan, verdict, splits)
+        job = jobs.training(starting, splits, private).model_copy(update={"end_by": end})
+        job = with_secret(self.config.home, verdict, job, self.clock.now())
         log.info("round %d trains in %s", plan.round, held_words(self.config))
         result = self._in_processes(partial(run_training, job), seconds, report)
         if result.micro_batch < job.micro_batch:

@@ -14,6 +14,7 @@ from silo_agent.loop import running_agent
 from silo_agent.personal.export import newest_exported
 from silo_agent.personal.own_factors import OwnAdapter
 from silo_agent.personal.told import own_words, status_words
+from silo_agent.privacy.spent import charged_words
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.status_reporter import STATUS_NAME
 from silo_agent.training.precision import measured_words
@@ -36,7 +37,8 @@ class AgentView:
     `pid` is None when it does not run, and `since` is when it was started. `ranks` is the resident
     memory of each rank, in bytes. `status` is what was said last; None where nothing was said yet,
     or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words, and
-    `adapter` what is told of the newest adapter of this silo's own, where there is one.
+    `adapter` what is told of the newest adapter of this silo's own, where there is one. `privacy`:
+    what was charged last, where anything was.
     """
 
     pid: int | None
@@ -49,6 +51,7 @@ class AgentView:
     ranks: tuple[int, ...]
     measured: str | None = None
     adapter: str | None = None
+    privacy: str | None = None
 
     @property
     def working(self) -> Status | None:
@@ -101,6 +104,7 @@ def view_agent(home: Path, *, with_adapter: bool = True) -> AgentView:
         ranks=rank_memory(pid) if pid else (),
         measured=measured_words(home),
         adapter=_own_adapter(home) if with_adapter else None,
+        privacy=charged_words(home),
     )
 
 
@@ -148,6 +152,8 @@ def said_lines(view: AgentView) -> list[str]:
         lines.append(f"last    {view.said}")
     if view.adapter is not None:
         lines.append(f"own     {view.adapter}")
+    if view.privacy is not None:
+        lines.append(f"privacy {view.privacy}")
     return lines
 
 

@@ -36,11 +36,11 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from infra.signing_keys import SigningKey

@@ -17,9 +17,9 @@ from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import artifact_of_bytes
 from data_contracts.protocol.envelope import document_digest, seal
 from data_contracts.protocol.records import Evaluation
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.merge_spec import MergeSpec, RobustSpec
 from data_contracts.protocol.records.plan_terms import PublicationRule
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.round_report import SiloLosses
 from data_contracts.protocol.records.verdict import LicenceCount
 from infra.base_model.chat_template import Turn

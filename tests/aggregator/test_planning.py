@@ -28,10 +28,10 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.payload import canonical_bytes
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import FedAvg, FedAvgM, HeavyBall, ServerOptimizer
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
 from data_contracts.protocol.records.training_recipe import trained_factors
 from data_contracts.protocol.trusted_feed import FeedPosition

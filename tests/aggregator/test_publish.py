@@ -13,7 +13,7 @@ from aggregator.publishing.publish import PeftAdapter, write_published
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.adapters.peft_config import peft_config
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
-from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from tests.aggregator.adapter_samples import dense, inputs_of, layout_with, write_adapter
 
 BASE = BaseModelRef(name="tiny-llama", digest="0" * 64, licence="Apache-2.0")

@@ -12,8 +12,8 @@ from data_contracts.adapters.adapter_format import expected_shapes, open_adapter
 from data_contracts.adapters.diffusers_file import DIFFUSERS_NAME, write_for_diffusers
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import FamilyTask
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from infra.base_model.linear_modules import linear_modules
 from tests.aggregator.adapter_samples import write_adapter, write_tensors
 from tests.tiny_pipelines import CHANNELS, LATENT_SIDE, make_tiny_pipeline

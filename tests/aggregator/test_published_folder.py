@@ -17,7 +17,7 @@ from aggregator.federated_round import finish_latest_report, report_round
 from aggregator.settings.federation import BaseModelSection, PublicationSection
 from aggregator.settings.merge import MergeSection
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from infra.disk.durable_files import write_durably
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.fixtures import MakeFederation

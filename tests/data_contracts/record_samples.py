@@ -33,6 +33,7 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
@@ -42,8 +43,8 @@ from data_contracts.protocol.records.mask_keys import RelayedRecord
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
+from data_contracts.protocol.records.privacy_terms import PrivacyStatement
 from data_contracts.protocol.records.revealed_shares import RevealedShare
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.round_report import (
     InheritedLicence,
     SiloLosses,
@@ -81,6 +82,20 @@ OWN_LICENCE = LicenceTerms(
 COMMON: dict[str, Any] = {"federation": "oncology", "issued_at": NOW}
 PLACE: dict[str, Any] = COMMON | {"run": "run-one", "round": 2, "attempt": 1, "plan_digest": D1}
 AT_SILO: dict[str, Any] = PLACE | {"silo": "bank-a"}
+
+STATEMENT = PrivacyStatement(
+    population="ward-patients",
+    unit="subject",
+    sampling_rate=Decimal("0.008"),
+    noise_multiplier=Decimal("1.1"),
+    steps=5,
+    epsilon=Decimal("0.312"),
+    epsilon_lifetime=Decimal("1.204"),
+    epsilon_budget=Decimal("8"),
+    delta=Decimal("0.00001"),
+    entries=4,
+    ledger_digest=D2,
+)
 
 PLAN = RoundPlan(
     **COMMON,
@@ -155,6 +170,7 @@ REPORT = RoundReport(
             tokens=100,
             weight_share=Decimal("1.000000"),
             losses=SiloLosses(base=LOSS, starting=LOSS, candidate=LOSS, silo_only=None),
+            privacy=STATEMENT,
         ),
     ),
     evidence=(
@@ -212,6 +228,7 @@ ALL: tuple[Record, ...] = (
         licences=(LICENCE,),
         registered_licences=(OWN_LICENCE,),
         expires_at=NOW + timedelta(days=1),
+        privacy=STATEMENT,
     ),
     Submission(
         **AT_SILO,

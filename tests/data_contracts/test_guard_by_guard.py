@@ -32,6 +32,7 @@ from data_contracts.protocol.envelope import (
 from data_contracts.protocol.payload import MAX_TABLE_BYTES, canonical_bytes, table_bytes
 from data_contracts.protocol.records import Acceptance, Close, Membership, Record
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.membership import EarlierMembership, Member
 from data_contracts.protocol.records.merge_spec import (
     FedExP,
@@ -39,7 +40,7 @@ from data_contracts.protocol.records.merge_spec import (
     MergeSpec,
     RobustSpec,
 )
-from data_contracts.protocol.records.round_plan import BaseModelRef, RoundPlan
+from data_contracts.protocol.records.round_plan import RoundPlan
 from data_contracts.protocol.strict_json import parse_strict
 from tests.data_contracts.quantised_samples import A_NAME as CODED
 from tests.data_contracts.quantised_samples import LAYOUT as CODED_LAYOUT

@@ -13,6 +13,9 @@ from data_contracts.protocol.envelope import seal, verify
 from data_contracts.protocol.payload import canonical_bytes, table_bytes
 from data_contracts.protocol.records import RECORD_TYPES, Evaluation, Membership, RoundPlan
 from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
+from data_contracts.protocol.records.model_family import FamilyTask
+from data_contracts.protocol.records.plan_terms import CountedCopy
+from data_contracts.protocol.records.privacy_terms import PrivacyTerms, rate_of
 from data_contracts.protocol.wire_types import decimal_from_float
 from infra.signing_keys import SigningKey
 from tests.data_contracts.record_samples import PLAN, SAMPLES
@@ -229,3 +232,48 @@ def test_a_member_takes_part_from_its_first_to_its_last_round() -> None:
 def test_memberships_that_contradict_themselves(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Membership(**{**dict(SAMPLES["membership"]), **changes})
+
+
+PRIVACY = PrivacyTerms(unit="record", clipping_norm=Decimal("1"), noise_multiplier=Decimal("1"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": PLAN.recipe.model_copy(update={"least_steps": 2})}, "no least_steps"),
+        (
+            {"recipe": PLAN.recipe.model_copy(update={"proximal_mu": Decimal("0.1")})},
+            "a proximal_mu of 0",
+        ),
+        ({"task": FamilyTask(family="dual-encoder")}, "dual-encoder"),
+        ({"counted_copies": (CountedCopy(silo="bank-a", decision="known"),)}, "no counted copies"),
+    ],
+    ids=["least-steps", "proximal", "pairs", "copies"],
+)
+def test_plans_that_cannot_be_private(changes: dict[str, Any], message: str) -> None:
+    fields = {name: getattr(PLAN, name) for name in type(PLAN).model_fields}
+    RoundPlan(**fields | changes)
+    with pytest.raises(ValidationError, match=message):
+        RoundPlan(**fields | {"privacy": PRIVACY} | changes)
+
+
+def test_a_private_plan_round_trips_and_a_plain_one_does_not_speak_of_it() -> None:
+    private = RoundPlan(
+        **{n: getattr(PLAN, n) for n in type(PLAN).model_fields} | {"privacy": PRIVACY}
+    )
+    sealed = seal(private, SIGNER)
+    assert verify(sealed.envelope, RoundPlan, [SIGNER.public_key_hex]) == sealed
+    assert b"privacy" in canonical_bytes(private)
+    assert b"privacy" not in canonical_bytes(PLAN)
+
+
+@pytest.mark.parametrize("noise", ["0", "0.001", "1000.1", "-1", "NaN"])
+def test_noise_that_hides_nothing_or_overflows_is_no_term(noise: str) -> None:
+    with pytest.raises(ValidationError, match="noise_multiplier"):
+        PrivacyTerms.model_validate(PRIVACY.model_dump() | {"noise_multiplier": noise})
+
+
+def test_a_rate_tells_the_number_of_units_to_three_digits_at_most() -> None:
+    assert rate_of(8, 1001) == rate_of(8, 1000) == Decimal("0.008")
+    assert rate_of(8, 999) == Decimal("0.00801")
+    assert rate_of(8, 3) == 1

@@ -40,7 +40,7 @@ from data_contracts.adapters.whole_tensors import (
 )
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
-from data_contracts.protocol.records.round_plan import BaseModelRef
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 from tests.data_contracts.record_samples import PLAN
 from tests.data_contracts.whole_samples import (

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from PIL import Image
 
 from data_contracts.dataset.contract import DataContract, load_contract, parse_contract
+from data_contracts.dataset.contract.closed_terms import Terms
 from data_contracts.dataset.contract.data_section import FILE_FORMATS, SQL_FORMAT, read_source
 from data_contracts.dataset.contract.quality_rules import ALLOWED_TYPES, read_rules
 from data_contracts.dataset.contract.strict_yaml import load_yaml
-from data_contracts.dataset.contract.terms import EGRESS, PREFIX, DataTerms, Terms, read_terms
+from data_contracts.dataset.contract.terms import EGRESS, PREFIX, DataTerms, read_terms
 from data_contracts.dataset.copyright.registry_builder import RegistryTerms, build_registry
 from data_contracts.dataset.forms import TRAINED_FORMS
 from data_contracts.dataset.image_hashes import hash_image

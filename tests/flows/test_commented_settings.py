@@ -25,8 +25,9 @@ FEDERATION = settings_text(
 AGENT = config_text("north", "oncology", ADDRESS, device="cpu", ranks=1)
 SHOWS_MEMORY = "show_memory = true"
 SUMS = ("min_summed_silos = 4", "max_sums_per_start = 1")
+PRIVACY = ("[privacy]", "required = true")
 POLICY = policy_text("research", None).replace(f"# {SHOWS_MEMORY}", SHOWS_MEMORY)
-for _line in SUMS:
+for _line in (*SUMS, *PRIVACY):
     POLICY = POLICY.replace(f"# {_line}", _line)
 """Without a model none of its settings is in force, so both come together."""
 WITH_MODEL = policy_text("research", LocalModel("m", "MIT", "0" * 64, Path("/m")))

@@ -11,10 +11,10 @@ from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import earlier_after
 from data_contracts.protocol.records import Abort, Acceptance, Membership, RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import ContractPin, PublicationRule
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from infra.signing_keys import SigningKey
 

@@ -49,6 +49,23 @@ def test_good_data_passes(silo: SampleSilo) -> None:
     assert silo.check() == outcome
 
 
+def test_records_and_subjects_of_the_training_split_are_counted(silo: SampleSilo) -> None:
+    records = list(sample_records())
+    for n, record in enumerate(records):
+        record["subject"] = f"subject-{n // 2}"
+    silo.write_records(records)
+    outcome = silo.check()
+    assert outcome.key is not None
+    table = silo.gate.findings(outcome)
+    assert table is not None
+    with sqlite3.connect(table) as connection:
+        query = "SELECT subject_id FROM findings WHERE usable AND split = 'train'"
+        used = [row[0] for row in connection.execute(query)]
+    assert outcome.units("record") == len(used) == outcome.train_records
+    assert outcome.units("subject") == len(set(used)) == outcome.train_subjects
+    assert 0 < len(set(used)) < len(used)
+
+
 def test_why_there_is_no_contract_is_logged_once_per_change(
     silo: SampleSilo, caplog: pytest.LogCaptureFixture
 ) -> None:

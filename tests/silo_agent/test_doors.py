@@ -19,8 +19,8 @@ from data_contracts.protocol.records import (
     Verdict,
 )
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.policy.policy_file import Policy, PolicyFile
-from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.release.doors import NO_CONTRACT, NOT_SHARED, Grounds, objection
 from silo_agent.release.outbox import RELEASED_TYPES
 from silo_agent.release.release import ANSWERS

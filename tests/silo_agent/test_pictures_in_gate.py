@@ -105,6 +105,17 @@ def test_files_name_the_pictures_where_they_are_now(tmp_path: Path) -> None:
     assert new == old.replace(f"{tmp_path}/data/", f"{tmp_path}/elsewhere/")
 
 
+def test_pictures_without_a_subject_of_their_own_count_as_no_subjects(tmp_path: Path) -> None:
+    """Each stands for one in the check, which says nothing about people."""
+    outcome = silo_with(tmp_path / "without", rows()).check()
+    assert (outcome.units("record"), outcome.units("subject")) == (outcome.train_records, None)
+    listed = [row | {"subject": f"person-{n // 2}"} for n, row in enumerate(rows())]
+    column = mapped("{name: subject, logicalType: string}")
+    named = silo_with(tmp_path / "named", listed, column).check()
+    assert named.passed, failing(named)
+    assert named.units("subject") == named.train_records // 2
+
+
 def test_a_picture_that_was_changed_is_not_written_down(tmp_path: Path) -> None:
     silo = silo_with(tmp_path, rows())
     outcome = silo.check()

@@ -24,13 +24,14 @@ from data_contracts.protocol.records.model_family import FamilyTask
 from data_contracts.protocol.records.plan_terms import Retention
 from silo_agent.first_day.templates import policy_text
 from silo_agent.policy.contract_terms import ContractTerms
+from silo_agent.policy.plan_context import PlanContext
 from silo_agent.policy.policy_file import (
     MAX_POLICY_BYTES,
     PolicyFile,
     read_policy,
     require_policy,
 )
-from silo_agent.policy.rules import PlanContext, judge_plan
+from silo_agent.policy.rules import judge_plan
 from tests.aggregator.federation_samples import federation, key, membership
 
 FED = federation()

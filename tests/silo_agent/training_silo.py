@@ -62,6 +62,7 @@ def add_training_silo(
     write_durably(silo.home / "contract.yaml", silo.contract.data)
     terms = ContractTerms.of(load_contract(silo.home / "contract.yaml"))
     silo.contract.form, silo.contract.classes = terms.form, terms.classes
+    silo.contract.privacy = terms.privacy
     write_durably(silo.home / "keys" / "findings.key", b"k" * 32)
     write_lines(silo.home / "data" / "sets" / file, rows)
     federation.silos[name] = silo

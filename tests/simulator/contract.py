@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from data_contracts.dataset.contract.agreement import Parties, agreement_path
+from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.dsse import Signer
@@ -39,6 +40,7 @@ class SimulatedContract:
     registered_licences: tuple[LicenceTerms, ...] = ()
     form: str = "instruction"
     classes: frozenset[str] = frozenset()
+    privacy: PrivacyBudget | None = None
 
     @property
     def digest(self) -> str:
@@ -61,6 +63,7 @@ class SimulatedContract:
             form=self.form,
             classes=self.classes,
             agreement=self.agreed,
+            privacy=self.privacy,
         )
 
     def agreement(self, federation: str, now: datetime) -> ContractAgreement:

@@ -34,6 +34,7 @@ from aggregator.settings.federation import (
 )
 from aggregator.settings.masking import MaskingSection
 from aggregator.settings.merge import MergeSection
+from aggregator.settings.privacy import PrivacySection
 from data_contracts.dataset.contract.agreement import agreement_path
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.bucket_layout import (
@@ -110,6 +111,7 @@ class SimulatedFederation:
     steps: int = 2
     least_steps: int | None = None
     encryption: Literal["age"] | None = None
+    privacy: PrivacySection | None = None
 
     def __post_init__(self) -> None:
         self.root = create_key(self.directory / "keys" / "root.pem")
@@ -327,6 +329,7 @@ class SimulatedFederation:
             merge=self.merge,
             trust_mode="auditable" if self.masking is None else "confidential",
             masking=self.masking,
+            privacy=self.privacy,
             adapter=self.adapter,
             silo_adapters=self.silo_adapters,
             ledger=self.ledger,

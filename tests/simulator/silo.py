@@ -42,6 +42,7 @@ from silo_agent.metrics.readings import Readings
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.in_force import InForce
 from silo_agent.policy.policy_file import read_policy
+from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.release.outbox import Outbox
 from silo_agent.release.release import Release
@@ -104,6 +105,7 @@ class SimulatedTrainer:
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
     training: TrainingSection = field(default_factory=TrainingSection, init=False)
     while_personal: Callable[[], None] = field(default=lambda: None, init=False)
+    secrets: list[bytes | None] = field(default_factory=list, init=False)
 
     def train(
         self,
@@ -124,6 +126,7 @@ class SimulatedTrainer:
         path.unlink(missing_ok=True)
         save_file(self._tensors(plan, starting.path), path)
         self._leave(plan, files)
+        self.secrets.append(_secret_of(self.directory.parent, plan, verdict))
         self.while_training()
         boasting = self.behaviour is Behaviour.BOASTING
         hasty = self.behaviour is Behaviour.HASTY
@@ -270,6 +273,15 @@ class SimulatedTrainer:
         return tensors
 
 
+def _secret_of(home: Path, plan: RoundPlan, verdict: Verdict) -> bytes | None:
+    """What the noise of a private training is drawn from, of the only job that there is."""
+    if plan.privacy is None:
+        return None
+    digests = verdict.plan_digest, verdict.findings_digest
+    job = digest_of_bytes(f"job of round {plan.round}".encode())
+    return PrivacyLedger(home).secret_for(*digests, job, verdict.issued_at).read_bytes()
+
+
 def _rewritten(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same product but for noise of 2 %: ranks in another order, one twice as long."""
     noise = np.random.default_rng(1)
@@ -289,12 +301,14 @@ def _drawn(text: str) -> int:
 
 @dataclass
 class SimulatedGate:
-    """A data gate with a fixed answer; satisfies `DataGate`."""
+    """A data gate with a fixed answer; satisfies `DataGate`. `units`: training records, and their
+    subjects."""
 
     contract: SimulatedContract
     behaviour: Behaviour
     expires_at: datetime
     remembered: list[str]
+    units: tuple[int, int | None] = field(default=(80, 40), kw_only=True)
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def check(self, progress: Callable[[int], None] = lambda records: None) -> GateOutcome:
@@ -309,7 +323,8 @@ class SimulatedGate:
             contract_digest=self.contract.digest,
             expires_at=self.expires_at,
             operator_notes=(),
-            train_records=80,
+            train_records=self.units[0],
+            train_subjects=self.units[1],
             heldout_records=HELDOUT_RECORDS,
         )
 
@@ -339,7 +354,8 @@ class SimulatedGate:
 
 @dataclass
 class SimulatedSilo:
-    """One silo with its home, inbox and behaviour; `asked`: how often of gate and trainer."""
+    """One silo with its home, inbox and behaviour; `asked`: how often of gate and trainer;
+    `secrets`: what the noise of each of its private trainings was drawn from."""
 
     name: str
     home: Path
@@ -356,6 +372,8 @@ class SimulatedSilo:
     while_personal: Callable[[], None] = lambda: None
     trainings: int = 0
     remembered: list[str] = field(default_factory=list)
+    units: tuple[int, int | None] = (80, 40)
+    secrets: list[bytes | None] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
@@ -388,6 +406,7 @@ class SimulatedSilo:
                 self.behaviour,
                 self.clock.now() + self.verdict_validity,
                 self.remembered,
+                units=self.units,
                 asked=self.asked,
             ),
             trainer=self._trainer(),
@@ -423,7 +442,7 @@ class SimulatedSilo:
         trainer = SimulatedTrainer(
             self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
         )
-        trainer.training = self.training
+        trainer.training, trainer.secrets = self.training, self.secrets
         trainer.while_personal = self.while_personal
         return trainer
 

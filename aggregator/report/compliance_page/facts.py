@@ -7,6 +7,7 @@ like the report, are a pure function of the evidence.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,7 @@ from data_contracts.protocol.records import (
 )
 from data_contracts.protocol.records.close import Likeness
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.privacy_terms import PrivacyStatement
 
 Evidence = Sequence[tuple[EvidenceRef, bytes]]
 
@@ -71,6 +73,19 @@ class PageFacts:
     def mean_loss(self) -> LossRow | None:
         """The mean that decides."""
         return mean_row(self.losses) if self.losses else None
+
+    @property
+    def charged(self) -> list[tuple[Institution, PrivacyStatement]]:
+        """What each private training was charged, as the institution signed it."""
+        return [(own, own.summary.privacy) for own in self.institutions if own.summary.privacy]
+
+    @property
+    def largest_epsilon(self) -> tuple[Decimal, Decimal] | None:
+        """Of this round and of all so far, over institutions that contributed; None without one."""
+        counted = [s for own, s in self.charged if own.summary.outcome == "admitted"]
+        if not counted:
+            return None
+        return max(s.epsilon for s in counted), max(s.epsilon_lifetime for s in counted)
 
     @property
     def copies(self) -> list[str]:

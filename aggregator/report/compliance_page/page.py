@@ -30,6 +30,7 @@ from aggregator.report.limits import UNCHECKED, not_covered
 from aggregator.report.round_report import outcome_counts
 from data_contracts.dataset.suite.rule_sentences import sentence
 from data_contracts.errors import UntrustedInputError
+from data_contracts.privacy.assumptions import ASSUMPTIONS
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.records import RoundReport
 from data_contracts.protocol.records.round_report import PageRef
@@ -107,8 +108,11 @@ def render(report: RoundReport, evidence: Evidence) -> bytes:
             file_name=f"{report_stem(report)}.html",
             unchecked=UNCHECKED,
             not_covered=not_covered(
-                report.trust_mode, is_encrypted=report.adapter_encryption is not None
+                report.trust_mode,
+                is_encrypted=report.adapter_encryption is not None,
+                is_private=facts.plan.privacy is not None,
             ),
+            assumptions=ASSUMPTIONS,
             merges=MERGES,
             bundle_element_id=BUNDLE_ELEMENT_ID,
         )

@@ -58,12 +58,19 @@ REJECTIONS = {
     "least.",
     "submission.too_many_steps": "It says that it did more steps than the plan has.",
     "submission.too_many_tokens": "It says that it trained on more than its steps can hold.",
+    "privacy.missing": "It does not say what its training was charged, as a private plan asks.",
+    "privacy.not_planned": "It speaks of differential privacy, which the plan does not ask for.",
+    "privacy.other_terms": "It trained with another unit, other noise or other steps than planned.",
+    "privacy.over_budget": "By its own word it has spent more than its privacy budget.",
+    "privacy.understated": "Its training reveals more than it says, computed from what it says.",
+    "privacy.told_more": "It told losses or tokens of its training, which a private plan keeps in.",
     "adapter.too_large": "Its adapter is larger than the plan allows.",
     "free_rider.copied": "Its adapter is a copy, of another institution's or of the start.",
 }
 _REJECTION_KINDS = {
     "binding.": "A record of it belongs to another round, plan or institution.",
     "adapter.": "Its adapter is not of the form, or not within the bounds, that the plan asks for.",
+    "privacy.": "What it says of its private training is not what the plan asks for.",
     "masking.": "Its masked change is not of the form that the plan asks for.",
     "blob.": "Its adapter in storage is not the one that it signed, or cannot be read.",
 }

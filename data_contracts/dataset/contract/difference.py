@@ -7,6 +7,7 @@ rather than too little.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from data_contracts.dataset.contract.document import DataContract
@@ -44,6 +45,9 @@ _MORE_LOOSENS = {
 _FEWER_LOOSENS = {"copyright.registries", "personalData.kinds"}
 _TRUE_TIGHTENS = {"optOut.evidenceRequired", "personalData.safeHarbor"}
 _PRESENCE_TIGHTENS = {"packageLicence", "balance", "balance.maxMajorityPerMille", "images.registry"}
+_NUMBER_LOOSENS = {"privacy.epsilon", "privacy.delta"}
+"""As `_HIGHER_LOOSENS`, of decimals that are written as text. A budget that comes allows private
+plans, and one that goes allows plain ones: either loosens."""
 _NEITHER = {"id", "version"}
 
 
@@ -105,6 +109,10 @@ def _effect(path: str, before: Any, after: Any) -> Effect:
     if before is None or after is None:
         tightens = before is None and path in _PRESENCE_TIGHTENS
         return "tightens" if tightens else "loosens"
+    if path == "privacy.unit":
+        return "tightens" if after == "subject" else "loosens"
+    if path in _NUMBER_LOOSENS:
+        return "loosens" if Decimal(after) > Decimal(before) else "tightens"
     if path in _TRUE_TIGHTENS:
         return "tightens" if after else "loosens"
     if path in _HIGHER_LOOSENS:

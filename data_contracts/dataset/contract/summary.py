@@ -1,6 +1,7 @@
 """A contract in words, term by term, for the person who signs it."""
 
 from data_contracts.dataset.contract.document import DataContract
+from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from data_contracts.dataset.contract.terms import (
     CopyrightPolicy,
     PersonalDataPolicy,
@@ -58,6 +59,7 @@ def summary(contract: DataContract) -> list[tuple[str, str]]:
         ("drift", f"population stability index at most {terms.drift.max_psi_thousandths / 1000}"),
         ("retention", f"{terms.retention.days} days"),
         ("may leave the silo", ", ".join(terms.egress.allow)),
+        ("differential privacy", _privacy(terms.privacy)),
         *[(rule.rule, f"{rule.severity}: {rule.type} on {rule.column}") for rule in contract.rules],
     ]
 
@@ -112,6 +114,16 @@ def _copyright(policy: CopyrightPolicy) -> str:
 
 def _personal_data(policy: PersonalDataPolicy) -> str:
     return f"in at most {policy.max_records_per_mille} of 1000 records: {', '.join(policy.kinds)}"
+
+
+def _privacy(budget: PrivacyBudget | None) -> str:
+    if budget is None:
+        return "no budget: plans that ask for it are refused"
+    unit = "one record" if budget.unit == "record" else "all records of one subject"
+    return (
+        f"of {unit} in {budget.population}: epsilon {budget.epsilon} at delta "
+        f"{budget.delta:f} for all trainings together"
+    )
 
 
 def _attestation(contract: DataContract) -> str:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
 )
 from pydantic.alias_generators import to_camel
 
+from data_contracts.dataset.contract.closed_terms import Terms
+from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
 from data_contracts.dataset.forms import TRAINED_FORMS
 from data_contracts.dataset.personal_data.kinds import DEFAULT_KINDS, KINDS
@@ -25,7 +26,6 @@ from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
 from data_contracts.protocol.wire_types import (
     Instant,
     LicenceId,
-    Part,
     PositiveCount,
     PublicKeyHex,
     Text,
@@ -82,14 +82,6 @@ def _classes(stated: Any) -> Any:
 FormName = Annotated[str, BeforeValidator(_known_form)]
 ClassWord = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_plain)]
 Classes = Annotated[dict[str, ClassWord], BeforeValidator(_classes), Field(max_length=MAX_CLASSES)]
-
-
-class Terms(Part):
-    """A part of the terms, written in camelCase as ODCS writes its keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=False
-    )
 
 
 class RegisteredLicence(Terms):
@@ -235,6 +227,7 @@ class DataTerms(Terms):
     images: ImagePolicy = ImagePolicy()
     retention: RetentionPolicy = RetentionPolicy()
     egress: EgressPolicy = EgressPolicy()
+    privacy: PrivacyBudget | None = None
 
     def attested(self) -> frozenset[str]:
         """DUO codes and Safe Harbor letters that somebody vouches for."""

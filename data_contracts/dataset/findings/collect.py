@@ -42,6 +42,7 @@ class Findings:
     records: int
     train_records: int
     heldout_records: int
+    train_subjects: int
     unreadable: int
     escalated: int
     licence_ids: dict[str, int]
@@ -91,6 +92,7 @@ def collect_findings(
             records=_count(store, "1"),
             train_records=_count(store, "usable AND split = 'train'"),
             heldout_records=_count(store, "usable AND split = 'heldout'"),
+            train_subjects=_train_subjects(store),
             unreadable=_count(store, "NOT readable"),
             escalated=checks.personal_data.escalated,
             licence_ids=dict(sorted(licence_ids.items())),
@@ -143,6 +145,11 @@ def _repeated_ids(store: FindingsStore) -> str | None:
     first = int(store.scalar(f"SELECT MIN(row) FROM {TABLE} WHERE same_id_as IS NOT NULL"))  # noqa: S608
     other = int(store.scalar(f"SELECT same_id_as FROM {TABLE} WHERE row = {first}"))  # noqa: S608
     return f"ids that an earlier record has: {repeated}, first row {first} that of row {other}"
+
+
+def _train_subjects(store: FindingsStore) -> int:
+    query = "SELECT COUNT(DISTINCT usable_subject) FROM "
+    return int(store.scalar(f"{query}{TABLE} WHERE usable AND split = 'train'"))
 
 
 def _count(store: FindingsStore, condition: str) -> int:

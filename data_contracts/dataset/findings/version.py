@@ -7,7 +7,7 @@ import rfc8785
 
 from data_contracts.protocol.artifact import digest_of_bytes
 
-FINDINGS_VERSION = 8
+FINDINGS_VERSION = 9
 """Raised whenever the same data would give other findings, so that no old outcome is used."""
 
 _LIBRARIES = (

@@ -10,14 +10,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_contracts.protocol.wire_types import Count, DecimalString, Part, PositiveCount, RuleId
+from data_contracts.protocol.records.model_family import FamilyTask, ModelFamily
+from data_contracts.protocol.records.training_recipe import TrainingRecipe
+from data_contracts.protocol.wire_types import (
+    Count,
+    DecimalString,
+    Digest,
+    Part,
+    PositiveCount,
+    RuleId,
+)
 
 PrivacyUnit = Literal["record", "subject"]
+JOINT_LOSSES: frozenset[ModelFamily] = frozenset({"dual-encoder"})
+"""Families in which every record of a batch is told apart from the others, so that one record moves
+the gradients of all."""
 
 ClippingNorm = Annotated[DecimalString, Field(gt=0, le=1_000_000)]
-NoiseMultiplier = Annotated[DecimalString, Field(gt=0, le=1_000)]
+NoiseMultiplier = Annotated[DecimalString, Field(ge=Decimal("0.01"), le=1_000)]
 SamplingRate = Annotated[DecimalString, Field(gt=0, le=1)]
-Epsilon = Annotated[DecimalString, Field(gt=0, le=1_000)]
+MOST_EPSILON = 1_000
+"""Above it a number says nothing: the odds of a guess may change by e to that power."""
+Epsilon = Annotated[DecimalString, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[DecimalString, Field(gt=0, lt=1)]
 
 
@@ -40,6 +54,8 @@ class PrivacyTerms(Part):
 class PrivacyStatement(Part):
     """What a silo signs of one private training, charged before anything of it leaves.
 
+    What it covers and what it does not is `data_contracts.privacy.assumptions`.
+
     `population`: of units, as its data contract names it. `sampling_rate`: of each unit in each
     step. `epsilon` is that of this training alone, `epsilon_lifetime` of all that was charged to
     the population so far, this one included; both at `delta`, rounded up. `entries`: how many
@@ -56,7 +72,7 @@ class PrivacyStatement(Part):
     epsilon_budget: Epsilon
     delta: Delta
     entries: Count
-    ledger_digest: str
+    ledger_digest: Digest
 
 
 def rate_of(expected_units: int, units: int) -> Decimal:
@@ -65,3 +81,22 @@ def rate_of(expected_units: int, units: int) -> Decimal:
     rate = Decimal(expected_units) / Decimal(units)
     digits = rate.adjusted() - 2
     return min(Decimal(1), rate.quantize(Decimal(1).scaleb(digits), rounding="ROUND_CEILING"))
+
+
+def private_fault(
+    recipe: TrainingRecipe, task: FamilyTask, *, has_copies: bool
+) -> tuple[str, str] | None:
+    """What is expected and what is found where no training by `recipe` can be private."""
+    if recipe.least_steps is not None:
+        return "no least_steps: a number of steps that is known afterwards is not charged before", (
+            str(recipe.least_steps)
+        )
+    if recipe.proximal_mu != 0:
+        return "a proximal_mu of 0: what is clipped and hidden are gradients of single records", (
+            str(recipe.proximal_mu)
+        )
+    if task.family in JOINT_LOSSES:
+        return "a family whose loss is a sum over records", f"{task.family}, whose is of pairs"
+    if has_copies:
+        return "no counted copies: silos with the same records would share one budget", "some"
+    return None

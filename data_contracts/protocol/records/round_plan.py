@@ -7,16 +7,10 @@ from pydantic import Field, model_validator
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLayout
 from data_contracts.protocol.records.base import Record
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.licence_terms import Use
-from data_contracts.protocol.records.masking_terms import (
-    MaskingTerms,
-    masking_fault,
-)
-from data_contracts.protocol.records.merge_spec import (
-    MIXED_RANK_RULES,
-    MergeRule,
-    MergeSpec,
-)
+from data_contracts.protocol.records.masking_terms import MaskingTerms, masking_fault
+from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES, MergeRule, MergeSpec
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.plan_terms import (
     AdapterEncryption,
@@ -25,17 +19,14 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
+from data_contracts.protocol.records.privacy_terms import PrivacyTerms, private_fault
 from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
 from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
     Day,
     Digest,
-    HubCommit,
-    HubId,
     Instant,
-    LicenceId,
-    Part,
     PositiveCount,
     ProgramVersion,
     RoundNumber,
@@ -53,28 +44,6 @@ ANY_DAY = "2026-01-01"
 """Where no template is known to write a date, so that nothing is measured anew for another day."""
 
 
-class BaseModelRef(Part):
-    """The frozen base model: a name for people, the digest of its files for machines.
-
-    `licence_acceptance` says who accepted terms that ask for it; see `licences.model_licence`.
-    `hub_id` and `hub_revision` say where a user of the published adapter can have the model; what
-    is trained on are the files of the digest, wherever they came from.
-    """
-
-    name: Text
-    digest: Digest
-    licence: LicenceId
-    licence_acceptance: Text | None = None
-    hub_id: HubId | None = None
-    hub_revision: HubCommit | None = None
-
-    @model_validator(mode="after")
-    def _revision_is_of_a_repository(self) -> "BaseModelRef":
-        if self.hub_revision is not None and self.hub_id is None:
-            raise ValueError("hub_revision goes with a hub_id")
-        return self
-
-
 class RoundPlan(Record):
     """What the coordinator asks of a cohort in one attempt of one round.
 
@@ -88,6 +57,7 @@ class RoundPlan(Record):
     `task`: what is learned where that is not what a causal model does with text.
     `masking`: in confidential mode, how the sum of silos' changes is had without any one of them.
     `encryption`: how adapters lie in storage; None: readable by whoever runs it.
+    `privacy`: differentially private training at every silo; None: plain training.
     """
 
     kind: ClassVar[str] = "round-plan"
@@ -99,6 +69,7 @@ class RoundPlan(Record):
         "task",
         "masking",
         "encryption",
+        "privacy",
     )
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
@@ -141,6 +112,7 @@ class RoundPlan(Record):
         Annotated[tuple[CountedCopy, ...], Field(min_length=1, max_length=MAX_COHORT)] | None
     ) = None
     encryption: AdapterEncryption | None = None
+    privacy: PrivacyTerms | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RoundPlan":
@@ -215,6 +187,13 @@ class RoundPlan(Record):
             raise ValueError("the quorum must be at least the threshold of masking")
         if not terms.lies_within(self.issued_at, self.submit_by, self.evaluate_by):
             raise ValueError("expected the deadlines of masks between those of the plan")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_private(self) -> "RoundPlan":
+        fault = private_fault(self.recipe, self.learned, has_copies=bool(self.counted_copies))
+        if self.privacy is not None and fault is not None:
+            raise ValueError(f"expected {fault[0]} under privacy, found {fault[1]}")
         return self
 
     @property

@@ -9,13 +9,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.candidate import SiloInfluence
 from data_contracts.protocol.records.evaluation import RightShares
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.merge_spec import MergeSpec
 from data_contracts.protocol.records.plan_terms import Retention
-from data_contracts.protocol.records.round_plan import BaseModelRef, TrustMode
+from data_contracts.protocol.records.privacy_terms import PrivacyStatement
+from data_contracts.protocol.records.round_plan import TrustMode
 from data_contracts.protocol.records.round_record import RoundRecord
 from data_contracts.protocol.records.submission import QuantisedWeights
 from data_contracts.protocol.wire_types import (
@@ -52,6 +54,7 @@ class SiloSummary(Part):
     under a plan that asks everybody for all of them. `base_weights` is there where it says that it
     held the base model quantised while it trained.
     `influence` says what a defence made of it; None where the plan has no defence on products.
+    `privacy`: what its training was charged, as its verdict says; None under a plan without.
     """
 
     silo: SiloId
@@ -67,6 +70,9 @@ class SiloSummary(Part):
     weight_share: DecimalString
     influence: SiloInfluence | None = None
     losses: SiloLosses | None
+    privacy: Annotated[PrivacyStatement | None, Field(exclude_if=lambda value: value is None)] = (
+        None
+    )
 
 
 class InheritedLicence(Part):

@@ -24,6 +24,8 @@ class Submission(SiloRecord):
     in full. The adapter is of the same form either way. `book_digest`: in confidential mode
     `adapter` is a masked file, under pads between the silos of this share book. `sealed_key` is
     what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`.
+    Under a plan with privacy the training losses stay in (None), `tokens` are as many as the plan
+    has, and `training_seconds` are 0: what was drawn is nobody's business.
     """
 
     kind: ClassVar[str] = "submission"
@@ -33,8 +35,8 @@ class Submission(SiloRecord):
     adapter: ArtifactRef
     tokens: PositiveCount
     steps: PositiveCount
-    first_step_loss: DecimalString
-    last_step_loss: DecimalString
+    first_step_loss: DecimalString | None
+    last_step_loss: DecimalString | None
     training_seconds: Count
     base_weights: QuantisedWeights | None = None
     book_digest: Digest | None = None

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from data_contracts.protocol.records.licence_terms import LicenceTerms
+from data_contracts.protocol.records.privacy_terms import PrivacyStatement
 from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import Count, Digest, Instant, LicenceId, Part, RuleId
 
@@ -52,10 +53,12 @@ class Verdict(SiloRecord):
     losses out, so that nobody waits for them in vain. `offered` are the records of the data set,
     and `used` those that may be trained on or held out, or up to 9 fewer: what is left out is
     rounded down to tens, so that no small number follows by subtraction. None where fewer than 10
-    are offered or counts may not leave.
+    are offered or counts may not leave. `privacy`: what the training that the verdict allows was
+    charged, there for a plan that asks for privacy.
     """
 
     kind: ClassVar[str] = "verdict"
+    added_fields: ClassVar[tuple[str, ...]] = ("privacy",)
 
     contract_digest: Digest
     findings_digest: Digest
@@ -67,3 +70,4 @@ class Verdict(SiloRecord):
     offered: Count | None = None
     used: Count | None = None
     expires_at: Instant
+    privacy: PrivacyStatement | None = None

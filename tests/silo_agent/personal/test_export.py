@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from data_contracts.dataset.forms import FORMS
 from data_contracts.dataset.forms.lines import read_lines
 from data_contracts.protocol.artifact import artifact_of_file
-from data_contracts.protocol.records.round_plan import ANY_DAY, BaseModelRef
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
+from data_contracts.protocol.records.round_plan import ANY_DAY
 from silo_agent.cli import app
 from silo_agent.personal.export import export_personal
 from silo_agent.personal.kept import PersonalAdapter, PersonalAdapters, PersonalFacts

@@ -89,6 +89,55 @@ def test_a_rule_that_goes_loosens_and_one_that_comes_tightens() -> None:
     assert [c.effect for c in difference(new, old)] == ["tightens"]
 
 
+BUDGET = """\
+  - property: fl.privacy
+    value: {population: ward, unit: subject, epsilon: "8", delta: "0.00001"}
+"""
+
+
+def budget_changes(old: str, new: str) -> tuple[Change, ...]:
+    before, after = (
+        parse_contract((WHOLE + text).encode(), "contract")
+        for text in (BUDGET, BUDGET.replace(old, new))
+    )
+    return difference(before, after)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "effect"),
+    [
+        ('"8"', '"10"', "loosens"),
+        ('"8"', '"7.5"', "tightens"),
+        ("0.00001", "0.0001", "loosens"),
+        ("0.00001", "0.000001", "tightens"),
+        ("ward", "clinic", "loosens"),
+        ("subject", "record", "loosens"),
+    ],
+)
+def test_a_budget_that_grows_or_is_another_populations_loosens(
+    old: str, new: str, effect: str
+) -> None:
+    assert [change.effect for change in budget_changes(old, new)] == [effect]
+
+
+def test_a_budget_that_comes_or_goes_loosens() -> None:
+    """Then private plans are allowed that were not, or plain ones."""
+    without = parse_contract(WHOLE.encode(), "contract")
+    having = parse_contract((WHOLE + BUDGET).encode(), "contract")
+    for found in (difference(without, having), difference(having, without)):
+        assert {change.effect for change in found} == {"loosens"}
+
+
+def test_the_summary_says_what_the_budget_is_of() -> None:
+    said = dict(summary(parse_contract((WHOLE + BUDGET).encode(), "contract")))
+    assert said["differential privacy"] == (
+        "of all records of one subject in ward: epsilon 8 at delta 0.00001 for all trainings "
+        "together"
+    )
+    plain = dict(summary(parse_contract(WHOLE.encode(), "contract")))
+    assert plain["differential privacy"].startswith("no budget")
+
+
 def test_comments_and_versions_change_nothing() -> None:
     assert changes(("id: sample", "id: sample # a comment")) == ()
     assert [c.effect for c in changes(("version: 1.0.0", "version: 1.0.1"))] == ["neither"]

@@ -1,6 +1,7 @@
 """The federation's terms: every policy, its default, and where an error points."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 
@@ -76,6 +77,16 @@ def test_every_policy_is_read() -> None:
     assert terms.licence_terms[0].terms().licence == "LicenseRef-Own"
 
 
+PRIVACY = "{population: ward, unit: subject, epsilon: '8', delta: '0.00001'}"
+
+
+def test_a_privacy_budget_is_read_as_written() -> None:
+    budget = parse_contract(term("fl.privacy", PRIVACY), "c.yaml").terms.privacy
+    assert budget is not None
+    assert (budget.population, budget.unit) == ("ward", "subject")
+    assert (budget.epsilon, budget.delta) == (Decimal("8"), Decimal("0.00001"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "path"),
     [
@@ -95,6 +106,13 @@ def test_every_policy_is_read() -> None:
         ("fl.personalData", "{maxRecordsPerMille: true}", "[fl.personalData].maxRecordsPerMille"),
         ("fl.personalData", "[]", "[fl.personalData]"),
         ("fl.egress", "{allow: [raw-records]}", "[fl.egress].allow[0]"),
+        ("fl.privacy", PRIVACY.replace("'8'", "'0'"), "[fl.privacy].epsilon"),
+        ("fl.privacy", PRIVACY.replace("'8'", "8"), "[fl.privacy].epsilon"),
+        ("fl.privacy", PRIVACY.replace("'8'", "'1001'"), "[fl.privacy].epsilon"),
+        ("fl.privacy", PRIVACY.replace("0.00001", "0"), "[fl.privacy].delta"),
+        ("fl.privacy", PRIVACY.replace("0.00001", "0.5"), "[fl.privacy].delta"),
+        ("fl.privacy", PRIVACY.replace("subject", "patient"), "[fl.privacy].unit"),
+        ("fl.privacy", PRIVACY.replace("population: ward, ", ""), "[fl.privacy].population"),
         ("fl.egress", "{allow: []}", "[fl.egress].allow"),
         ("fl.retention", "{days: 99999}", "[fl.retention].days"),
         ("fl.uses", "[military]", "[fl.uses][0]"),

@@ -1,0 +1,27 @@
+"""Readiness of differential privacy: the budget, what was spent, a ledger that is whole."""
+
+from data_contracts.dataset.contract import DataContract
+from data_contracts.errors import ConsortiaError
+from silo_agent.privacy.ledger import PrivacyLedger
+from silo_agent.privacy.spent import summary_words
+from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
+from silo_agent.readiness.facts import Facts
+from silo_agent.training.private_stage import is_private_stage
+
+NAME = "privacy"
+
+
+def privacy(facts: Facts) -> list[Item]:
+    """Nothing where neither contract nor ledger speaks of it."""
+    budget = facts.contract.terms.privacy if isinstance(facts.contract, DataContract) else None
+    ledger = PrivacyLedger(facts.config.home)
+    lines = tried(ledger.peek)
+    if isinstance(lines, ConsortiaError):
+        return [of_fault(NAME, lines)]
+    words = summary_words(lines, budget)
+    if words is None:
+        return []
+    if not is_private_stage(facts.config.training):
+        step = 'set zero_stage = "auto" or 1 under [training], without offload'
+        return [wrong(NAME, f"{words}; no training is private as [training] is set", step)]
+    return [there(NAME, words)]
