@@ -14,6 +14,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import TrustMode
 from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, Text
 from infra.disk.toml_files import TomlTable, parse_toml, read_limited, setting_fault
+from silo_agent.policy.leak_check import LeakCheck
 
 MAX_POLICY_BYTES = 64 * 1024
 
@@ -75,6 +76,7 @@ class Policy(TomlTable):
     may_be_named: bool = False
     show_memory: bool = False
     limits: Limits
+    leak_check: LeakCheck = LeakCheck()
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -75,8 +75,11 @@ class DeepSpeedTrainer:
         """One local training; a result or checkpoint of exactly this job is reused."""
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
         seconds = self._seconds_left(plan)
-        end = ends_by(self.clock.now(), seconds)
-        job = jobs.training(starting, splits).model_copy(update={"end_by": end})
+        job = jobs.training(starting, splits)
+        # Of what its steps take, so much more is for the check of what they made.
+        checked = job.leak_check.share_of_training if job.leak_check else 0.0
+        end = ends_by(self.clock.now(), seconds / (1 + checked))
+        job = job.model_copy(update={"end_by": end})
         log.info("round %d trains in %s", plan.round, held_words(self.config))
         result = self._in_processes(partial(run_training, job), seconds, report)
         if result.micro_batch < job.micro_batch:

@@ -38,6 +38,7 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import AgentSection, SiloConfig, TrainingSection
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.leaks.figures import LeakFigures, Membership, Verbatim
 from silo_agent.metrics.readings import Readings
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.in_force import InForce
@@ -67,6 +68,17 @@ CHANGE_ERROR = 0.02
 """Standard error of a change of the loss in nats per token."""
 
 FINDINGS = digest_of_bytes(b"findings")
+FEW_LEAKS = LeakFigures(
+    trained=400,
+    heldout=300,
+    trained_in_all=4000,
+    heldout_in_all=300,
+    is_cut=True,
+    seconds=0.2,
+    membership=Membership(auc=0.52, low=0.48, high=0.56),
+    verbatim=Verbatim(trained=1, of_trained=390, heldout=1, of_heldout=290, chance=0.8),
+)
+"""What an adapter tells of its records that says next to nothing of one."""
 
 
 class Behaviour(Enum):
@@ -103,6 +115,7 @@ class SimulatedTrainer:
     while_training: Callable[[], None]
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
     training: TrainingSection = field(default_factory=TrainingSection, init=False)
+    leaks: LeakFigures | None = field(default=FEW_LEAKS, init=False)
     while_personal: Callable[[], None] = field(default=lambda: None, init=False)
 
     def train(
@@ -139,6 +152,7 @@ class SimulatedTrainer:
             peak_rss_bytes_per_rank=1,
             packing=PackingCounts(conversations=1, truncated=0, skipped=0, passes=1),
             base_weights=self.training.base_weights,
+            leaks=self.leaks,
         )
 
     def train_personal(
@@ -357,6 +371,7 @@ class SimulatedSilo:
     trainings: int = 0
     remembered: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    leaks: LeakFigures | None = field(default=FEW_LEAKS, kw_only=True)
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def agent(self, federation: str, pinned: Verified[Membership]) -> Silo:
@@ -423,7 +438,7 @@ class SimulatedSilo:
         trainer = SimulatedTrainer(
             self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
         )
-        trainer.training = self.training
+        trainer.training, trainer.leaks = self.training, self.leaks
         trainer.while_personal = self.while_personal
         return trainer
 
