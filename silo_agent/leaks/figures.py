@@ -7,7 +7,7 @@ from pydantic import Field
 from silo_agent.training.job_value import JobValue
 
 CONTINUED_TOKENS = 32
-"""So much of an answer comes back where a record is told verbatim (as Carlini et al. 2023 count)."""
+"""So much of an answer comes back where a record is told verbatim (Carlini et al. 2023 take 50)."""
 FEWEST_TOKENS = 8
 """An answer that is shorter says nothing: `yes` comes back without being remembered."""
 

@@ -13,6 +13,7 @@ from silo_agent.config import TrainingSection
 from silo_agent.federation.coordinator_view import CoordinatorView
 from silo_agent.leaks import kept
 from silo_agent.leaks.rules import objection
+from silo_agent.leaks.stated import statement
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
@@ -190,4 +191,5 @@ def _submission(
         last_step_loss=decimal_from_float(local.last_step_loss),
         training_seconds=round(local.seconds),
         base_weights=None if local.base_weights == "full" else local.base_weights,
+        leaks=statement(local.leaks),
     )

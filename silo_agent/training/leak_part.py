@@ -1,4 +1,4 @@
-"""What a job says about the leak check of what it trains; limits are none of the ranks' business."""
+"""What a job says about the leak check of what it trains; ranks know no limits."""
 
 from typing import Annotated
 

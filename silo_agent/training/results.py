@@ -43,9 +43,9 @@ class TrainingResult(JobValue):
     told as it was used: 1 where the model mixes sequences that go through it side by side.
     The silo-only fields are None when the baseline was not asked for or not reached in time, its
     loss also where the training model is not the one that is measured, and `personal` for every job
-    but that of a personal adapter; `leaks` where the job asked for them, with the time that they took,
-    which is no part of `seconds`. The outbox keeps `adapter` under a second name, so it must not
-    be written again in place.
+    but that of a personal adapter; `leaks` where the job asked for them, with the time that they
+    took, which is no part of `seconds`. The outbox keeps `adapter` under a second name, so it must
+    not be written again in place.
     """
 
     adapter: Path

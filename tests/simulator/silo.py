@@ -38,7 +38,7 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import AgentSection, SiloConfig, TrainingSection
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.leaks.figures import LeakFigures, Membership, Verbatim
+from silo_agent.leaks.figures import LeakFigures
 from silo_agent.metrics.readings import Readings
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.in_force import InForce
@@ -58,6 +58,7 @@ from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
+from tests.simulator.leaks import FEW_LEAKS
 
 BASE_LOSS, LOWEST_LOSS = 3.0, 0.5
 SPEED = Readings(tokens_per_second=100.0)
@@ -68,17 +69,6 @@ CHANGE_ERROR = 0.02
 """Standard error of a change of the loss in nats per token."""
 
 FINDINGS = digest_of_bytes(b"findings")
-FEW_LEAKS = LeakFigures(
-    trained=400,
-    heldout=300,
-    trained_in_all=4000,
-    heldout_in_all=300,
-    is_cut=True,
-    seconds=0.2,
-    membership=Membership(auc=0.52, low=0.48, high=0.56),
-    verbatim=Verbatim(trained=1, of_trained=390, heldout=1, of_heldout=290, chance=0.8),
-)
-"""What an adapter tells of its records that says next to nothing of one."""
 
 
 class Behaviour(Enum):

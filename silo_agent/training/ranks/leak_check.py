@@ -61,7 +61,7 @@ def budget_of(part: LeakPart, seconds: float, tokens: int) -> Budget:
 def leak_figures(
     engine: Trained, job: TrainingJob, trained: Side, heldout: Side, budget: Budget
 ) -> LeakFigures:
-    """Figures of the adapter that the engine has trained, which is not in it afterwards; collective.
+    """Figures of the adapter that the engine has trained, and has no more afterwards; collective.
 
     Within the budget: none but counts where it has no time for one sequence of each side.
     """

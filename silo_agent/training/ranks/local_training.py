@@ -7,8 +7,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 from infra.clock import SystemClock
-from silo_agent.training.adapter_file import write_adapter
 from silo_agent.leaks.figures import LeakFigures
+from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss, of_records
 from silo_agent.training.ranks.checkpoints import ResumePoint

@@ -1,20 +1,24 @@
 """A silo whose adapter tells too much: it signs a refusal, and nothing else of it leaves."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
 from aggregator.federated_round import close_round
+from data_contracts.dataset.contract.terms import EGRESS
 from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Close, Refusal, RoundPlan
+from data_contracts.protocol.records import Close, Refusal, RoundPlan, Submission
+from data_contracts.protocol.records.leak_statement import LeakStatement
 from silo_agent.leaks.figures import LeakFigures, Membership, Verbatim
 from silo_agent.leaks.kept import newest, words
 from silo_agent.policy.leak_check import OFF
 from silo_agent.watching.agent_view import said_lines, view_agent
 from tests.simulator.federation import FEDERATION, SimulatedFederation
 from tests.simulator.fixtures import MakeFederation
-from tests.simulator.silo import FEW_LEAKS, Behaviour
+from tests.simulator.leaks import FEW_LEAKS
+from tests.simulator.silo import Behaviour
 
 UNTIL_SUBMISSION = 3
 TELLS_MEMBERS = FEW_LEAKS.model_copy(
@@ -107,6 +111,38 @@ def test_an_adapter_within_the_limits_leaves_and_its_figures_do_not(
     kept = newest(silo.home)
     assert kept is not None
     assert kept.rule is None
+
+
+def sent(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Submission:
+    agent = federation.silos["silo-c"].agent(FEDERATION, federation.pinned)
+    submission = agent.release.outbox.released(attempt_of(plan)).submission
+    assert submission is not None
+    return submission.record
+
+
+def test_figures_leave_only_where_the_contract_names_them(
+    federation: SimulatedFederation,
+) -> None:
+    federation.silos["silo-c"].contract.egress = (*EGRESS, "leak-figures")
+    plan, refusal = round_with(federation, FEW_LEAKS)
+    assert refusal is None
+    assert sent(federation, plan).leaks == LeakStatement(
+        records=300, auc=Decimal("0.52"), auc_low=Decimal("0.48"), repeated=Decimal("0.00")
+    )
+    close = close_round(federation.coordinator(), federation.look(plan)).record
+    assert isinstance(close, Close)
+    assert "silo-c" in {item.silo for item in close.admitted}
+
+
+@pytest.mark.parametrize("trained", [0, 9])
+def test_of_few_records_nothing_leaves_even_then(
+    federation: SimulatedFederation, trained: int
+) -> None:
+    federation.silos["silo-c"].contract.egress = (*EGRESS, "leak-figures")
+    told = Verbatim(trained=0, of_trained=trained, heldout=0, of_heldout=290, chance=1.0)
+    few = FEW_LEAKS.model_copy(update={"trained": trained, "verbatim": told})
+    plan, _ = round_with(federation, few)
+    assert sent(federation, plan).leaks == LeakStatement(records=0)
 
 
 def test_too_few_records_are_a_refusal_unless_the_policy_allows_them(

@@ -12,7 +12,7 @@ from silo_agent.leaks.rules import is_too_few, objection
 from silo_agent.policy.leak_check import FEWEST_RECORDS, OFF, LeakCheck
 from silo_agent.policy.policy_file import read_policy
 from tests.silo_agent.test_policy import EXACT, POLICY
-from tests.simulator.silo import FEW_LEAKS
+from tests.simulator.leaks import FEW_LEAKS
 
 
 def figures(**changes: Any) -> LeakFigures:
