@@ -55,7 +55,9 @@ def main() -> None:
     stored += ["--directory", str(ADAPTERS), "--silos", str(silos), "--runs", "1" if quick else "3"]
     encrypted = _run(stored)
     figures = _figures(silos, dropped, ours, flower) | encrypted
-    OUTPUT.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=1) + "\n")
+    before = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else {}
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    OUTPUT.write_text(json.dumps(before | rounded, indent=1) + "\n")
     console = Console()
     console.print(machine("all"))
     title = f"{silos} silos, threshold {threshold}, 17 million parameters"

@@ -89,7 +89,8 @@ def _evaluation(evaluation: Evaluation, contract: ContractTerms) -> dict[str, An
 
 
 def _submission(submission: Submission, contract: ContractTerms) -> dict[str, Any]:
-    return {} if "leak-figures" in contract.egress else {"leaks": None}
+    may_leave = submission.leaks is None or "leak-figures" in contract.egress
+    return {} if may_leave else {"leaks": None}
 
 
 def _status(status: Status, contract: ContractTerms) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Submission(SiloRecord):
     `base_weights` says that the silo held the frozen base model quantised while it trained; None:
     in full. The adapter is of the same form either way. `book_digest`: in confidential mode
     `adapter` is a masked file, under pads between the silos of this share book. `sealed_key` is
-    what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`. `leaks`: what
-    the silo has measured of the adapter before it left, where its contract lets that out.
+    what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`. `leaks`:
+    what the silo has measured of the adapter before it left, where its contract lets that out.
     """
 
     kind: ClassVar[str] = "submission"
