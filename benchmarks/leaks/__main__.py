@@ -18,6 +18,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -27,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.leaks.attack import Vocabulary, best_share, share_found, span_of_inputs
+from benchmarks.leaks.attack import Scores, Vocabulary, best_share, share_found, span_of_inputs
 from benchmarks.leaks.training import Noise, Silo, Tensors, difference, records_of
 from benchmarks.machine import machine
 from benchmarks.training.material import STATE
@@ -104,18 +105,24 @@ class Bench:
 
     def share(self, key: str, changed: Tensors, hidden: set[int]) -> float:
         """Of `hidden` tokens, found in a submission; kept as a figure."""
-        share, view = best_share(changed, self.vocabulary, hidden - self.known, self.known)
+        wanted = hidden - self.known
+        share, view = best_share(changed, self.vocabulary, wanted, self.known, self.prior)
         self.console.print(f"  {key}: {share:.3f} by {view}", style="dim")
         self.figures[key] = share
         return share
 
-    def guessed(self, hidden: set[int], name: str) -> float:
-        """Without a submission: the most frequent tokens of another silo's texts."""
-        counts = Counter(t for each in self.texts[name].records for t in each.token_ids)
+    @cached_property
+    def prior(self) -> Scores:
+        """How often tokens come in the texts of the other hospital, as a logarithm."""
+        records = self.texts[INSTITUTIONS[1]].records
         scores = np.zeros(len(self.vocabulary.inputs))
-        for token, count in counts.items():
-            scores[token] = count
-        return share_found(scores, hidden - self.known, self.known)
+        for token, count in Counter(t for each in records for t in each.token_ids).items():
+            scores[token] = np.log1p(count)
+        return scores
+
+    def guessed(self, hidden: set[int]) -> float:
+        """Without a submission: the most frequent tokens of another silo's texts."""
+        return share_found(self.prior, hidden - self.known, self.known)
 
     def exact(self, rank: int) -> None:
         """The method where nothing is in its way: the bare gradient of one record, B not zero."""
@@ -165,7 +172,7 @@ def _rows(bench: Bench, steps: Sequence[int]) -> Iterator[None]:
     hidden = {step: texts.tokens(step) for step in steps}
     for step in steps:
         bench.figures[f"rebuilt_distinct_tokens_steps_{step}"] = len(hidden[step] - bench.known)
-        bench.figures[f"guessed_token_share_steps_{step}"] = bench.guessed(hidden[step], other)
+        bench.figures[f"guessed_token_share_steps_{step}"] = bench.guessed(hidden[step])
 
     def row(name: str, changed: Snapshots) -> None:
         for step in steps:

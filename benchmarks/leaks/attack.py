@@ -13,6 +13,9 @@ answers  Columns of what B changed in the last blocks' outputs lie near the rows
          al. 2021, arXiv:2111.00556) on a LoRA factor.
 both     The sum of the two, each in standard deviations.
 
+Each also with what an attacker expects of such texts, the logarithm of how often a token comes in
+other ones of the same field.
+
 DAGER's second stage, which puts tokens in order, needs the exact test and is not tried.
 """
 
@@ -112,11 +115,19 @@ def share_found(scores: Scores, hidden: set[int], known: set[int]) -> float:
 
 
 def best_share(
-    difference: Tensors, vocabulary: Vocabulary, hidden: set[int], known: set[int]
+    difference: Tensors,
+    vocabulary: Vocabulary,
+    hidden: set[int],
+    known: set[int],
+    prior: Scores | None = None,
 ) -> tuple[float, str]:
-    """Of the view that finds most, as an attacker learns on text of its own which one that is."""
-    found = ((share_found(v(difference, vocabulary), hidden, known), n) for n, v in VIEWS.items())
-    return max(found)
+    """Of the view that finds most, as an attacker learns on text of its own which one that is; each
+    also with a `prior` over tokens added to it, in standard deviations."""
+    scores = {name: view(difference, vocabulary) for name, view in VIEWS.items()}
+    if prior is not None:
+        guessed = _standard(prior)
+        scores |= {f"{n} and prior": _standard(s) + guessed for n, s in scores.items()}
+    return max((share_found(s, hidden, known), name) for name, s in scores.items())
 
 
 def _rows(difference: Tensors) -> Array:
