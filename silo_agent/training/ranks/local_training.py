@@ -149,12 +149,10 @@ def _leaks(round_: _Round, engine: LoraEngine, point: ResumePoint) -> LeakFigure
         # What its steps draw, they draw of all.
         places = usable_places(shards.train, rule)
     heldout, most = usable_places(shards.heldout, rule), asked.most_records
-    sides = [
-        side(shard, chosen, rule, most, job.recipe.seed)
-        for shard, chosen in ((shards.train, places), (shards.heldout, heldout))
-    ]
+    trained = side(shards.train, places, rule, most, job.recipe.seed)
+    others = side(shards.heldout, heldout, rule, most, job.recipe.seed)
     budget = budget_of(asked, point.seconds, point.tokens)
-    return leak_figures(engine, job, *sides, budget)
+    return leak_figures(engine, job, trained, others, budget)
 
 
 def _heldout_loss(round_: _Round, name: str, engine: LoraEngine) -> Loss:

@@ -59,13 +59,11 @@ def silo(model: Path, rank: int) -> Silo:
 def later_start(made: Silo) -> Tensors:
     """As in a later round: B is not zero."""
     rng = np.random.default_rng(2)
-    start = made.start(None)
-    return made.start(
-        {
-            n: a if "_A" in n else a + np.float32(0.01) * rng.standard_normal(a.shape).astype("f4")
-            for n, a in start.items()
-        }
-    )
+    tensors = made.start(None)
+    for name, array in tensors.items():
+        if "_B" in name:
+            array += 0.01 * rng.standard_normal(array.shape)
+    return made.start(tensors)
 
 
 def found_in_gradient(material: Material, rank: int) -> float:
