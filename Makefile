@@ -13,7 +13,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test test-long chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu bench-precision bench-families bench-denoising bench-privacy bench-dp
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu bench-precision bench-families bench-denoising bench-privacy bench-dp bench-leaks
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,7 +47,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision bench-families bench-denoising bench-privacy bench-dp ## all measurements, about four hours
+bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision bench-families bench-denoising bench-privacy bench-dp bench-leaks ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
@@ -82,6 +82,9 @@ bench-privacy: $(READY) ## masked sums of 16 silos beside the plain average and 
 
 bench-dp: $(READY) ## private steps beside plain ones and Opacus, on a model of SmolLM2's shape (QUICK=1: a small one); adds to .consortia/bench/privacy.json
 	@$(BIN)/python -m benchmarks.privacy.private_training $(if $(filter 1,$(QUICK)),--quick)
+
+bench-leaks: $(READY) ## which tokens of its records a silo's submission gives away after 1, 5, 20 and 60 steps (QUICK=1: 1 and 5), compressed, private and masked; adds to .consortia/bench/privacy.json
+	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.leaks $(if $(filter 1,$(QUICK)),--quick)
 
 bench-data: $(READY) ## records to tokens to micro-batches, time and memory (RECORDS=n, QUICK=1: others); writes .consortia/bench/data.json
 	@$(BIN)/python -m benchmarks.data_path $(if $(filter 1,$(QUICK)),--quick) $(if $(RECORDS),--records $(RECORDS))

@@ -95,7 +95,8 @@ In this order; what is there and what is missing is said at any time by
 - [ ] **Policy.** Read {policy}. Your own decision: `purposes`, the `[[models]]` on your disk (their
       digest is printed by `silo-agent check --model PATH`), the limits, and when all is read
       `take_part = true`. `trust_storage_with_deltas = true` is needed only where the federation
-      does not encrypt adapters: then whoever runs the storage can read them.
+      does not encrypt adapters: then whoever runs the storage can read them. Rounds that train on
+      fewer than 200 records are refused unless `too_few = "allow"` (docs/privacy.md).
 - [ ] **Machine.** `device`, `ranks` and the rest of {config}.
 - [ ] **Check and run.** The first command ends with exit code 0 when a round can be run:
 

@@ -130,6 +130,12 @@ max_retention_days = 400
 # min_summed_silos = 4 # confidential mode needs it: how many changes there are in a sum at least
 # max_sums_per_start = 1 # in confidential mode: after a round that was held, too; docs/privacy.md
 
+[leak_check] # of every adapter before it leaves, in a fifth of the training's time; docs/privacy.md
+max_auc = 0.7       # how well records that were trained on may be told from held-out ones
+max_verbatim = 0.01 # by how much more of their answers may come back word by word
+too_few = "refuse"  # where fewer than 200 of each could be measured; "allow": limits hold for those
+# off = "adapters leave this silo unchecked"
+
 {models}"""
 
 _NO_MODEL = """\

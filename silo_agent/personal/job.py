@@ -80,6 +80,7 @@ def personal_job(
         "measure_starting": False,
         "measure_local": False,
         "silo_only": SiloOnlyBaseline(),
+        "leak_check": None,
         "personal": PersonalPart(centre=centre, is_mixed=is_dual),
         # It never leaves.
         "private": None,

@@ -14,6 +14,7 @@ from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import TrustMode
 from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, Text
 from infra.disk.toml_files import TomlTable, parse_toml, read_limited, setting_fault
+from silo_agent.policy.leak_check import LeakCheck
 
 MAX_POLICY_BYTES = 64 * 1024
 
@@ -82,6 +83,7 @@ class Policy(TomlTable):
     show_memory: bool = False
     privacy: PrivacyRules = PrivacyRules()
     limits: Limits
+    leak_check: LeakCheck = LeakCheck()
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

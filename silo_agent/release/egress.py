@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from data_contracts.dataset.small_cells import SMALL_CELL, reported_total
-from data_contracts.protocol.records import Evaluation, SiloRecord, Status, Verdict
+from data_contracts.protocol.records import Evaluation, SiloRecord, Status, Submission, Verdict
 from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import PolicyFile
@@ -88,6 +88,11 @@ def _evaluation(evaluation: Evaluation, contract: ContractTerms) -> dict[str, An
     return {} if "rule-counts" in contract.egress else hidden
 
 
+def _submission(submission: Submission, contract: ContractTerms) -> dict[str, Any]:
+    may_leave = submission.leaks is None or "leak-figures" in contract.egress
+    return {} if may_leave else {"leaks": None}
+
+
 def _status(status: Status, contract: ContractTerms) -> dict[str, Any]:
     """While data is checked the step is a number of records."""
     is_count = status.phase == "checking_data" and "rule-counts" not in contract.egress
@@ -96,6 +101,7 @@ def _status(status: Status, contract: ContractTerms) -> dict[str, Any]:
 
 _KEPT_IN: Mapping[type[SiloRecord], Callable[[Any, ContractTerms], dict[str, Any]]] = {
     Verdict: _verdict,
+    Submission: _submission,
     Evaluation: _evaluation,
     Status: _status,
 }

@@ -12,14 +12,19 @@ from data_contracts.protocol.wire_types import decimal_from_float
 from silo_agent.compression.sent_adapter import SentAdapters
 from silo_agent.config import TrainingSection
 from silo_agent.federation.coordinator_view import CoordinatorView
+from silo_agent.leaks import kept
+from silo_agent.leaks.rules import objection
+from silo_agent.leaks.stated import statement
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
+from silo_agent.policy.leak_check import LeakCheck
+from silo_agent.policy.rules import PolicyRefusal
 from silo_agent.privacy.ledger import NotTrainedError
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError
 from silo_agent.silo import Silo
-from silo_agent.steps.answer import refuse_fault
+from silo_agent.steps.answer import refuse, refuse_fault
 from silo_agent.steps.mask import own_place
 from silo_agent.steps.own_attempt import OwnAttempt, Step
 from silo_agent.training.own_steps import steps_here
@@ -49,6 +54,9 @@ def train(
         return refuse_fault(silo, attempt, error, refusal_for(error, TRAINING_FAILED))
     except NotTrainedError as error:
         return refuse_fault(silo, attempt, error, error.refusal)
+    leak = _leak(silo, plan, local)
+    if leak is not None:
+        return refuse(silo, attempt, leak)
     leaves = released(home, plan, local.adapter)
     if place is None:
         sent_adapters = SentAdapters(home, silo.name, silo.release.outbox, silo.plans)
@@ -65,6 +73,22 @@ def train(
     _tell(plan, local)
     _tell_fewer(silo.config.training, plan, local.steps)
     return Step.SUBMITTED
+
+
+def _leak(silo: Silo, plan: RoundPlan, local: TrainingResult) -> PolicyRefusal | None:
+    """Why the adapter stays in; what was measured is kept here and told to this silo's people.
+
+    A policy that has become unreadable meanwhile has the limits of one that says nothing of them.
+    """
+    policy, figures = silo.release.in_force.policy().policy, local.leaks
+    limits = LeakCheck() if policy is None else policy.leak_check
+    refusal = objection(figures, limits)
+    if not limits.is_on:
+        log.warning("round %d: the policy says that %s", plan.round, limits.off)
+    elif figures is not None:
+        check = kept.keep(silo.config.home, plan, silo.clock.now(), figures, limits, refusal)
+        log.info("for the silo operator only: leak check, %s", kept.words(check))
+    return refusal
 
 
 def _tell(plan: RoundPlan, local: TrainingResult) -> None:
@@ -191,4 +215,5 @@ def _submission(
         last_step_loss=_told(plan, local.last_step_loss),
         training_seconds=0 if plan.privacy else round(local.seconds),
         base_weights=None if local.base_weights == "full" else local.base_weights,
+        leaks=statement(local.leaks),
     )

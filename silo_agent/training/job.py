@@ -27,6 +27,7 @@ from silo_agent.training.engine_spec import (
 )
 from silo_agent.training.fingerprint import fingerprint_of
 from silo_agent.training.job_value import JobValue
+from silo_agent.training.leak_part import LeakPart
 from silo_agent.training.personal_part import PersonalPart
 from silo_agent.training.private_part import PrivatePart, require_private
 from silo_agent.training.prompt_gate import PromptGate
@@ -64,7 +65,7 @@ class TrainingJob(JobValue):
     From `least_steps` of the recipe's `local_steps` on training ends when a step more would not be
     over by `end_by`; None: with all of them, whenever. The baseline is given up then.
     `personal` makes it the training of an adapter that never leaves; `private`, a differentially
-    private one.
+    private one. With `leak_check` the ranks measure what the adapter tells of its records.
     """
 
     model_dir: Path
@@ -100,6 +101,7 @@ class TrainingJob(JobValue):
     task: Annotated[FamilyTask, Field(exclude_if=lambda value: value == CAUSAL_TASK)] = CAUSAL_TASK
     personal: Annotated[PersonalPart | None, Field(exclude_if=lambda value: value is None)] = None
     private: Annotated[PrivatePart | None, Field(exclude_if=lambda value: value is None)] = None
+    leak_check: Annotated[LeakPart | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _ranks_share_the_step_evenly(self) -> Self:

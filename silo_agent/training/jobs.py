@@ -20,6 +20,7 @@ from infra.disk.model_files import model_digest
 from silo_agent.collaborators import GlobalAdapter
 from silo_agent.config import SiloConfig
 from silo_agent.gate.splits import SHARDS, Splits
+from silo_agent.policy.leak_check import SHARE_OF_TRAINING
 from silo_agent.policy.policy_file import read_policy, require_policy
 from silo_agent.training.engine_spec import EngineSpec
 from silo_agent.training.job import (
@@ -29,6 +30,7 @@ from silo_agent.training.job import (
     TrainingJob,
 )
 from silo_agent.training.layout import of_layout, own_layout, rest_file, starting_file
+from silo_agent.training.leak_part import LeakPart
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
 from silo_agent.training.own_steps import own_recipe
@@ -109,6 +111,7 @@ class LocalJobs:
                 previous_adapter=self._silo_only_before(),
             ),
             private=private,
+            leak_check=self._leak_check(),
         )
 
     def evaluation(
@@ -216,6 +219,12 @@ class LocalJobs:
             require_sound(path, needs_template=needs_template, family=family)
             _SOUND.add(asked)
         return path
+
+    def _leak_check(self) -> LeakPart | None:
+        """None only where a readable policy says that it is off."""
+        policy = read_policy(self.config.path(self.config.policy)).policy
+        is_on = policy is None or policy.leak_check.is_on
+        return LeakPart(share_of_training=SHARE_OF_TRAINING) if is_on else None
 
     def _offload_dir(self) -> Path | None:
         """Where parameters go that are on a disk while they are not needed."""

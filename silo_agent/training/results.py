@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from silo_agent.leaks.figures import LeakFigures
 from silo_agent.training.engine_spec import BaseWeights
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.loss import Loss, RecordSums
@@ -43,8 +44,9 @@ class TrainingResult(JobValue):
     told as it was used: 1 where the model mixes sequences that go through it side by side.
     The silo-only fields are None when the baseline was not asked for or not reached in time, its
     loss also where the training model is not the one that is measured, and `personal` for every job
-    but that of a personal adapter. The outbox keeps `adapter` under a second name, so it must not
-    be written again in place.
+    but that of a personal adapter; `leaks` where the job asked for them, with the time that they
+    took, which is no part of `seconds`. The outbox keeps `adapter` under a second name, so it must
+    not be written again in place.
     """
 
     adapter: Path
@@ -65,6 +67,7 @@ class TrainingResult(JobValue):
     silo_only: Loss | None = None
     silo_only_adapter: Path | None = None
     personal: PersonalMeasures | None = None
+    leaks: LeakFigures | None = None
 
 
 class HeldoutLoss(Loss):

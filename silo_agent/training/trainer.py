@@ -76,9 +76,12 @@ class DeepSpeedTrainer:
         """One local training; a result or checkpoint of exactly this job is reused."""
         splits, jobs = self.splits(verdict.findings_digest), LocalJobs(self.config, plan)
         seconds = self._seconds_left(plan)
-        end = ends_by(self.clock.now(), seconds)
         private = private_part(self.config.home, plan, verdict, splits)
-        job = jobs.training(starting, splits, private).model_copy(update={"end_by": end})
+        job = jobs.training(starting, splits, private)
+        # Of what its steps take, so much more is for the check of what they made.
+        checked = job.leak_check.share_of_training if job.leak_check else 0.0
+        end = ends_by(self.clock.now(), seconds / (1 + checked))
+        job = job.model_copy(update={"end_by": end})
         job = with_secret(self.config.home, verdict, job, self.clock.now())
         log.info("round %d trains in %s", plan.round, held_words(self.config))
         result = self._in_processes(partial(run_training, job), seconds, report)

@@ -10,6 +10,7 @@ from data_contracts.protocol.program_version import program_version
 from data_contracts.protocol.records.status import Phase, Status
 from data_contracts.shown_text import size_text
 from infra.backup.home_restore import is_restored
+from silo_agent.leaks import kept
 from silo_agent.loop import running_agent
 from silo_agent.personal.export import newest_exported
 from silo_agent.personal.own_factors import OwnAdapter
@@ -37,8 +38,8 @@ class AgentView:
     `pid` is None when it does not run, and `since` is when it was started. `ranks` is the resident
     memory of each rank, in bytes. `status` is what was said last; None where nothing was said yet,
     or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words, and
-    `adapter` what is told of the newest adapter of this silo's own, where there is one. `privacy`:
-    what was charged last, where anything was.
+    `adapter` what is told of the newest adapter of this silo's own, where there is one; `leaks`: of
+    the newest leak check; `privacy`: what was charged last, where anything was.
     """
 
     pid: int | None
@@ -52,6 +53,7 @@ class AgentView:
     measured: str | None = None
     adapter: str | None = None
     privacy: str | None = None
+    leaks: str | None = None
 
     @property
     def working(self) -> Status | None:
@@ -105,7 +107,13 @@ def view_agent(home: Path, *, with_adapter: bool = True) -> AgentView:
         measured=measured_words(home),
         adapter=_own_adapter(home) if with_adapter else None,
         privacy=charged_words(home),
+        leaks=_leaks(home) if with_adapter else None,
     )
+
+
+def _leaks(home: Path) -> str | None:
+    check = kept.newest(home)
+    return kept.words(check) if check is not None else None
 
 
 def _own_adapter(home: Path) -> str | None:
@@ -154,6 +162,8 @@ def said_lines(view: AgentView) -> list[str]:
         lines.append(f"own     {view.adapter}")
     if view.privacy is not None:
         lines.append(f"privacy {view.privacy}")
+    if view.leaks is not None:
+        lines.append(f"leaks   {view.leaks}")
     return lines
 
 

@@ -38,6 +38,7 @@ from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
+from data_contracts.protocol.records.leak_statement import LeakStatement
 from data_contracts.protocol.records.licence_terms import LicenceTerms
 from data_contracts.protocol.records.mask_keys import RelayedRecord
 from data_contracts.protocol.records.membership import Member
@@ -239,6 +240,7 @@ ALL: tuple[Record, ...] = (
         first_step_loss=LOSS,
         last_step_loss=LOSS,
         training_seconds=60,
+        leaks=LeakStatement(records=200, auc=Decimal("0.61"), auc_low=Decimal("0.55")),
     ),
     Close(
         **PLACE,

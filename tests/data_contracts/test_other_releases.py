@@ -20,6 +20,7 @@ from data_contracts.protocol.records import (
     Status,
     Submission,
 )
+from data_contracts.protocol.records.leak_statement import LeakStatement
 from tests.aggregator.federation_samples import federation, key
 from tests.simulator.other_releases import parsed, signed_as
 
@@ -104,6 +105,21 @@ def test_a_submission_says_how_base_weights_were_held_only_where_they_were_quant
         verify(envelope, Submission, {SILO_KEY.public_key_hex})
     _, envelope = signed_as(whole, SILO_KEY, base_weights="full")
     with pytest.raises(UntrustedInputError, match="base_weights"):
+        verify(envelope, Submission, {SILO_KEY.public_key_hex})
+
+
+def test_a_submission_says_what_a_leak_check_found_only_where_it_may() -> None:
+    silent = FED.submission(SILO, FED.verdict(SILO)).record
+    assert "leaks" not in parsed(canonical_bytes(silent))
+    said = LeakStatement(records=200, auc=Decimal("0.61"), auc_low=Decimal("0.55"))
+    _, envelope = signed_as(silent, SILO_KEY, leaks=said.model_dump(mode="json"))
+    found = verify(envelope, Submission, {SILO_KEY.public_key_hex}).record
+    assert found == silent.model_copy(update={"leaks": said})
+    _, envelope = signed_as(silent, SILO_KEY, leaks=None)
+    with pytest.raises(UntrustedInputError, match="one spelling of every value"):
+        verify(envelope, Submission, {SILO_KEY.public_key_hex})
+    _, envelope = signed_as(silent, SILO_KEY, leaks=said.model_dump(mode="json") | {"auc": "1.2"})
+    with pytest.raises(UntrustedInputError, match="auc"):
         verify(envelope, Submission, {SILO_KEY.public_key_hex})
 
 

@@ -12,6 +12,7 @@ from infra.storage.config import StorageSection, s3_settings
 from infra.storage.s3_bucket import S3Bucket
 from silo_agent.config import parse_config
 from silo_agent.first_day.templates import LocalModel, config_text, policy_text
+from silo_agent.policy.leak_check import OFF
 from silo_agent.policy.policy_file import Policy, read_policy, require_policy
 
 ADDRESS = "http://127.0.0.1:9"
@@ -26,8 +27,9 @@ AGENT = config_text("north", "oncology", ADDRESS, device="cpu", ranks=1)
 SHOWS_MEMORY = "show_memory = true"
 SUMS = ("min_summed_silos = 4", "max_sums_per_start = 1")
 PRIVACY = ("[privacy]", "required = true")
+UNCHECKED = f'off = "{OFF}"'
 POLICY = policy_text("research", None).replace(f"# {SHOWS_MEMORY}", SHOWS_MEMORY)
-for _line in (*SUMS, *PRIVACY):
+for _line in (*SUMS, *PRIVACY, UNCHECKED):
     POLICY = POLICY.replace(f"# {_line}", _line)
 """Without a model none of its settings is in force, so both come together."""
 WITH_MODEL = policy_text("research", LocalModel("m", "MIT", "0" * 64, Path("/m")))

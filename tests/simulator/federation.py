@@ -84,6 +84,8 @@ max_adapter_bytes = 10_000_000
 min_cohort_silos = 2
 min_summed_silos = 3
 max_retention_days = 400
+[leak_check]
+too_few = "allow"
 [[models]]
 name = "tiny"
 licence = "Apache-2.0"

@@ -38,6 +38,7 @@ from silo_agent.collaborators import (
 )
 from silo_agent.config import AgentSection, SiloConfig, TrainingSection
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.leaks.figures import LeakFigures
 from silo_agent.metrics.readings import Readings
 from silo_agent.personal_settings import PersonalSection
 from silo_agent.policy.in_force import InForce
@@ -58,6 +59,7 @@ from silo_agent.training.results import PackingCounts, TrainingResult
 from silo_agent.training.run_files import RunFiles
 from tests.simulator.contract import SimulatedContract
 from tests.simulator.fake_clock import FakeClock
+from tests.simulator.leaks import FEW_LEAKS
 
 BASE_LOSS, LOWEST_LOSS = 3.0, 0.5
 SPEED = Readings(tokens_per_second=100.0)
@@ -104,6 +106,7 @@ class SimulatedTrainer:
     while_training: Callable[[], None]
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
     training: TrainingSection = field(default_factory=TrainingSection, init=False)
+    leaks: LeakFigures | None = field(default=FEW_LEAKS, init=False)
     while_personal: Callable[[], None] = field(default=lambda: None, init=False)
     secrets: list[bytes | None] = field(default_factory=list, init=False)
 
@@ -142,6 +145,7 @@ class SimulatedTrainer:
             peak_rss_bytes_per_rank=1,
             packing=PackingCounts(conversations=1, truncated=0, skipped=0, passes=1),
             base_weights=self.training.base_weights,
+            leaks=self.leaks,
         )
 
     def train_personal(
@@ -375,6 +379,7 @@ class SimulatedSilo:
     units: tuple[int, int | None] = (80, 40)
     secrets: list[bytes | None] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    leaks: LeakFigures | None = field(default=FEW_LEAKS, kw_only=True)
     asked: Counter[str] = field(default_factory=Counter, kw_only=True)
 
     def agent(self, federation: str, pinned: Verified[Membership]) -> Silo:
@@ -443,6 +448,7 @@ class SimulatedSilo:
             self.name, self.home / "work", self.behaviour, self._train, asked=self.asked
         )
         trainer.training, trainer.secrets = self.training, self.secrets
+        trainer.leaks = self.leaks
         trainer.while_personal = self.while_personal
         return trainer
 

@@ -34,9 +34,14 @@ from data_contracts.shown_text import is_blank
 
 DEFAULT_MINIMUM_COHORT = 10
 MIN_CLASSES, MAX_CLASSES = 2, 1000
-Egress = Literal["status", "rule-counts", "licence-counts", "local-adapter", "losses"]
+Egress = Literal[
+    "status", "rule-counts", "licence-counts", "local-adapter", "losses", "leak-figures"
+]
 EGRESS: tuple[Egress, ...] = ("status", "rule-counts", "licence-counts", "local-adapter", "losses")
-"""What can leave a silo, in the order in which it does. Outcomes of rules always leave."""
+"""What leaves a silo where nothing is said, in the order in which it does. Outcomes of rules always
+leave."""
+NAMED_EGRESS: tuple[Egress, ...] = ("leak-figures",)
+"""What leaves only where it is named."""
 
 Cohort = Annotated[int, Field(ge=2, le=2**53 - 1)]
 PerMille = Annotated[int, Field(ge=0, le=1000)]
@@ -200,7 +205,9 @@ class RetentionPolicy(Terms):
 class EgressPolicy(Terms):
     """What may leave the silo; what is not named here does not."""
 
-    allow: Annotated[tuple[Egress, ...], Field(min_length=1, max_length=len(EGRESS))] = EGRESS
+    allow: Annotated[
+        tuple[Egress, ...], Field(min_length=1, max_length=len(EGRESS) + len(NAMED_EGRESS))
+    ] = EGRESS
 
 
 class DataTerms(Terms):

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.records.leak_statement import LeakStatement
 from data_contracts.protocol.records.round_record import SiloRecord
 from data_contracts.protocol.wire_types import (
     Count,
@@ -23,13 +24,14 @@ class Submission(SiloRecord):
     `base_weights` says that the silo held the frozen base model quantised while it trained; None:
     in full. The adapter is of the same form either way. `book_digest`: in confidential mode
     `adapter` is a masked file, under pads between the silos of this share book. `sealed_key` is
-    what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`.
+    what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`. `leaks`:
+    what the silo has measured of the adapter before it left, where its contract lets that out.
     Under a plan with privacy the training losses stay in (None), `tokens` are as many as the plan
     has, and `training_seconds` are 0: what was drawn is nobody's business.
     """
 
     kind: ClassVar[str] = "submission"
-    added_fields: ClassVar[tuple[str, ...]] = ("base_weights", "book_digest", "sealed_key")
+    added_fields: ClassVar[tuple[str, ...]] = ("base_weights", "book_digest", "sealed_key", "leaks")
 
     verdict_digest: Digest
     adapter: ArtifactRef
@@ -41,3 +43,4 @@ class Submission(SiloRecord):
     base_weights: QuantisedWeights | None = None
     book_digest: Digest | None = None
     sealed_key: SealedText | None = None
+    leaks: LeakStatement | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from infra.clock import SystemClock
+from silo_agent.leaks.figures import LeakFigures
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import Loss, of_records
@@ -14,6 +15,7 @@ from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.kept_engine import KeptEngine
+from silo_agent.training.ranks.leak_check import budget_of, leak_figures, side, usable_places
 from silo_agent.training.ranks.packed_records import (
     Packed,
     Shards,
@@ -60,6 +62,7 @@ class _Part:
     adapter: Path
     measures_before: bool
     measures_after: bool
+    leaves: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class _Trained:
     resumed_from_step: int
     micro_batch: int
     after: Loss | None
+    leaks: LeakFigures | None = None
 
 
 def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None:
@@ -79,7 +83,7 @@ def train_in_ranks(job: TrainingJob, fingerprint: str, kept: KeptEngine) -> None
     round_ = _round(job, fingerprint, kept)
     result = of_first_rank(lambda: training_result(job, fingerprint))
     if result is None:
-        federated = _Part("training", job, round_.files.adapter, True, job.measure_local)
+        federated = _Part("training", job, round_.files.adapter, True, job.measure_local, True)
         result = _result(round_, _train(round_, federated))
         # Before anything is done for comparison: whatever ends that, this counts.
         _publish(round_, result)
@@ -129,8 +133,27 @@ def _train(round_: _Round, part: _Part) -> _Trained:
     tensors = engine.adapter()
     if dist.get_rank() == 0:
         write_adapter(part.adapter, part.job.layout, tensors)
+    leaks = _leaks(round_, engine, point) if part.leaves else None
     engine.end()
-    return _Trained(round_.packed.counts, point, start.step, engine.spec.micro_batch, after)
+    return _Trained(round_.packed.counts, point, start.step, engine.spec.micro_batch, after, leaks)
+
+
+def _leaks(round_: _Round, engine: LoraEngine, point: ResumePoint) -> LeakFigures | None:
+    """What the adapter in the engine tells, measured beside the training and not in its time."""
+    job, asked = round_.job, round_.job.leak_check
+    if asked is None:
+        return None
+    round_.progress.phase("leak check")
+    shards, rule = round_.shards, round_.rule
+    places = round_.packed.train.first_places(point.step * job.recipe.sequences_per_step)
+    if job.private is not None:
+        # What its steps draw, they draw of all.
+        places = usable_places(shards.train, rule)
+    heldout, most = usable_places(shards.heldout, rule), asked.most_records
+    trained = side(shards.train, places, rule, most, job.recipe.seed)
+    others = side(shards.heldout, heldout, rule, most, job.recipe.seed)
+    budget = budget_of(asked, point.seconds, point.tokens)
+    return leak_figures(engine, job, trained, others, budget)
 
 
 def _heldout_loss(round_: _Round, name: str, engine: LoraEngine) -> Loss:
@@ -230,6 +253,7 @@ def _result(round_: _Round, trained: _Trained) -> TrainingResult:
         base=point.base,
         starting=point.starting,
         local=trained.after,
+        leaks=trained.leaks,
     )
 
 

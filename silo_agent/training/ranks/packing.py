@@ -96,6 +96,10 @@ class PackedSequences(Sequence[PackedSequence]):
         found: list[int] = self._shard.records_of(places).tolist()
         return found
 
+    def first_places(self, count: int) -> Places:
+        """Places in the shard of the conversations of the first `count` sequences, each once."""
+        return np.unique(np.array(self._places[: self._ends[min(count, len(self))]], np.int64))
+
     def _made(self, index: int) -> PackedSequence:
         sequence, rule = PackedSequence(), self._rule
         places = tuple(self._places[self._ends[index] : self._ends[index + 1]])

@@ -42,6 +42,16 @@ def record_nll(model: Any, sequence: PackedSequence, device: torch.device) -> to
     return sums.index_add(0, records.to(device), nats)
 
 
+def answer_guesses(
+    model: Any, sequence: PackedSequence, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each answer token, in order: its nats (float64), whether it is the first guess, and its
+    place in the sequence; the last on the CPU."""
+    logits, labels, places = _answer_logits(model, [sequence], device)
+    nats = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+    return nats, logits.argmax(dim=-1) == labels, places
+
+
 def next_logits(model: Any, sequence: PackedSequence, device: torch.device) -> torch.Tensor:
     """Logits (tokens x vocabulary) of what follows each token, in the model's own precision."""
     return batch_logits(model, [sequence], device)[0]

@@ -1,0 +1,50 @@
+"""Whether a local adapter may leave, by what the leak check has measured of it.
+
+Each rule has a fixed sentence, which is all that leaves; figures and limits stay in the silo. The
+refusal itself tells that a limit was passed, and which.
+"""
+
+from silo_agent.leaks.figures import LeakFigures
+from silo_agent.policy.leak_check import FEWEST_RECORDS, LeakCheck
+from silo_agent.policy.rules import PolicyRefusal
+
+MEMBERSHIP = PolicyRefusal(
+    "release.membership",
+    "The adapter tells records that it was trained on from others better than the silo allows.",
+)
+VERBATIM = PolicyRefusal(
+    "release.verbatim",
+    "The adapter repeats records that it was trained on more often than the silo allows.",
+)
+TOO_FEW = PolicyRefusal(
+    "release.too_few", "Too few records could be measured to say what the adapter tells of them."
+)
+UNCHECKED = PolicyRefusal(
+    "release.unchecked", "What the adapter tells of the silo's records was not measured."
+)
+SURE = 0.01
+"""A difference that chance makes more seldom is one."""
+
+
+def objection(figures: LeakFigures | None, check: LeakCheck) -> PolicyRefusal | None:
+    """Why an adapter with these figures does not leave, or None; without figures it does not, where
+    the check is on."""
+    if not check.is_on:
+        return None
+    if figures is None:
+        return UNCHECKED
+    if figures.membership is not None and figures.membership.low > check.max_auc:
+        return MEMBERSHIP
+    if _repeats(figures, check.max_verbatim):
+        return VERBATIM
+    return TOO_FEW if is_too_few(figures) and check.too_few == "refuse" else None
+
+
+def is_too_few(figures: LeakFigures) -> bool:
+    """Whether figures that pass the limits say little, for want of records or of time."""
+    return figures.fewest < FEWEST_RECORDS or figures.membership is None
+
+
+def _repeats(figures: LeakFigures, limit: float) -> bool:
+    told = figures.verbatim
+    return told is not None and told.excess > limit and told.chance < SURE
