@@ -74,6 +74,8 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
         Contender("stack_truncate_rank_8", stacked(), ranks=(max(mixed),)),
         Contender("sketch", MergeSection(rule="sketch").spec(_NO_CAP)),
         Contender("average_heavy_ball", _merge("average", HeavyBall())),
+        Contender("fed_sb", _merge("fed_sb")),
+        Contender("fed_sb_heavy_ball", _merge("fed_sb", HeavyBall())),
         *(Contender(rule, _merge(rule)) for rule in _UNIFORM_RULES),
         Contender("residual", _merge("residual", residual_rank=settings.residual_rank)),
         Contender(MIXED, stacked(), ranks=mixed),
