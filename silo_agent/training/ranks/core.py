@@ -1,8 +1,8 @@
-"""A core between the two factors of every LoRA pair: the model then computes s B C A instead of s B A.
+"""A core between the two factors of every LoRA pair: the model computes s B C A for s B A.
 
-PEFT sees the modules that it made, with their names and shapes. The core is a parameter of the
-module of A, whose output it multiplies; where it is the identity the model is, to the bit, the one
-without it.
+PEFT sees the modules that it made, with their names and shapes. The core is a linear layer of its
+own inside the module of A, whose output it multiplies; where it is the identity the model is, to
+the bit, the one without it.
 """
 
 from typing import Any
@@ -20,13 +20,14 @@ class CoredLinear(torch.nn.Module):
         super().__init__()
         self.in_features, self.out_features = factor.in_features, factor.out_features
         self.weight = factor.weight
-        self.core = torch.nn.Parameter(
-            torch.eye(factor.out_features, dtype=factor.weight.dtype, device=factor.weight.device)
-        )
+        self.core = torch.nn.Linear(self.out_features, self.out_features, bias=False)
+        self.core.to(self.weight)
+        torch.nn.init.eye_(self.core.weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """C A x for inputs x (..., in)."""
-        return functional.linear(functional.linear(inputs, self.weight), self.core)
+        through: torch.Tensor = self.core(functional.linear(inputs, self.weight))
+        return through
 
 
 def add_cores(model: Any, adapter: str) -> None:
@@ -39,7 +40,7 @@ def add_cores(model: Any, adapter: str) -> None:
 
 def core_parameters(model: Any, adapter: str) -> dict[str, torch.nn.Parameter]:
     """The cores under the names that their changes have in a file; none of a model without them."""
-    ending = f".lora_A.{adapter}.core"
+    ending = f".lora_A.{adapter}.core.weight"
     return {
         name.removesuffix(ending) + CORE_SUFFIX: parameter
         for name, parameter in model.named_parameters()
