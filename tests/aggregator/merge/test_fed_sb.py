@@ -60,7 +60,9 @@ def inputs_of(
     return MergeInputs(LAYOUT, merge, 3, locals_, start)
 
 
-def merged(tmp_path: Path, inputs: MergeInputs, name: str = "merged") -> tuple[AdapterSource, float]:
+def merged(
+    tmp_path: Path, inputs: MergeInputs, name: str = "merged"
+) -> tuple[AdapterSource, float]:
     result = merge_adapters(inputs, tmp_path / name)
     return open_adapter(tmp_path / name, LAYOUT), result.exactness.error
 
