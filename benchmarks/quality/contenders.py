@@ -76,6 +76,7 @@ def contenders(settings: Settings) -> tuple[Contender, ...]:
         Contender("average_heavy_ball", _merge("average", HeavyBall())),
         Contender("fed_sb", _merge("fed_sb")),
         Contender("fed_sb_heavy_ball", _merge("fed_sb", HeavyBall())),
+        Contender("fed_sb_rank_16", _merge("fed_sb", HeavyBall()), ranks=(16,)),
         *(Contender(rule, _merge(rule)) for rule in _UNIFORM_RULES),
         Contender("residual", _merge("residual", residual_rank=settings.residual_rank)),
         Contender(MIXED, stacked(), ranks=mixed),

@@ -69,12 +69,15 @@ def bases_of(source: AdapterSource, target: AdapterTarget) -> Bases:
     rank = source.layout.rank
     rows = _powers(a, 1, SQUARED_ROW_LENGTH)
     columns = _powers(b, 0, target.out_features / rank)
-    is_zero = ~b.any(axis=0)
-    base = np.where(is_zero, _signs(source.layout, target), np.ldexp(b, columns))
-    diagonal = np.where(is_zero, 0.0, np.ldexp(1.0, -(rows + columns)))
+    base = (b * np.ldexp(1.0, columns)).astype(np.float32)
+    diagonal = np.ldexp(1.0, -(rows + columns))
+    unused = ~b.any(axis=0)
+    if unused.any():
+        base[:, unused] = _signs(source.layout, target)[:, unused]
+        diagonal[unused] = 0
     return Bases(
-        a=np.ldexp(a, rows[:, None]).astype(np.float32),
-        b=np.ascontiguousarray(base, dtype=np.float32),
+        a=(a * np.ldexp(1.0, rows)[:, None]).astype(np.float32),
+        b=base,
         core=np.diag(diagonal).astype(np.float32),
         row_powers=rows,
     )
@@ -130,7 +133,7 @@ def _powers(factor: Float32Array, axis: int, squared_length: float) -> IntArray:
     another power, a change would be read as another one.
     """
     _, exponents = np.frexp(np.abs(factor).max(axis=axis, keepdims=True))
-    grid = np.rint(np.ldexp(factor.astype(np.float64), GRID_BITS - exponents)).astype(np.int64)
+    grid = np.rint(factor * np.ldexp(1.0, GRID_BITS - exponents)).astype(np.int64)
     squares = np.square(grid).sum(axis=axis).astype(np.float64)
     shifts = 2 * (np.squeeze(exponents, axis) - GRID_BITS)
     _, found = np.frexp(np.ldexp(squares / squared_length, shifts))

@@ -268,8 +268,7 @@ class RoundPlan(Record):
 
     @property
     def exchanged(self) -> AdapterLayout:
-        """The layout of what a round starts from and merges into: `layout`, or under `shared_a` its
-        factors A alone."""
+        """The layout of what a round starts from and merges into; under `shared_a` A alone."""
         return exchanged_layout(self.merge.rule, self.layout)
 
     @property
