@@ -1,13 +1,19 @@
 """Bases and cores: where they come from, and what the change of a core is as a pair."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.core_bases import UnmovedCores, WithBases, bases_of, core_name
 from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter, tensors_of
+from data_contracts.adapters.submission_gate import check_submission
+from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from tests.data_contracts.record_samples import PLAN
 
 RANK = 4
 LAYOUT = AdapterLayout(
@@ -23,6 +29,7 @@ LAYOUT = AdapterLayout(
     ),
 )
 PAIRS = LAYOUT.pairs
+RECIPE = PLAN.recipe.model_copy(update={"trained_factors": "core"})
 SIZES = np.float32([1e-6, 0.3, 5, 2000])
 """Of the ranks of an adapter, as far apart as they ever are."""
 
@@ -154,3 +161,35 @@ def test_cores_go_without_pairs_and_are_of_the_rank(others: tuple[AdapterTarget,
     targets = tuple(target.model_dump() for target in (PAIRS[0].core(RANK), *others))
     with pytest.raises(ValueError, match="go without pairs"):
         AdapterLayout.model_validate(LAYOUT.model_dump() | {"targets": targets})
+
+
+def sent(path: Path, changes: dict[str, Float32Array]) -> WithBases:
+    """A submitted file of cores, as the coordinator opens it."""
+    save_file(changes, path)
+    return WithBases(START, open_adapter(path, LAYOUT.cores))
+
+
+def test_the_gate_takes_changed_cores_and_no_others(tmp_path: Path) -> None:
+    unmoved = tensors_of(UnmovedCores(START))
+    name = core_name(PAIRS[1])
+    one = np.zeros((RANK, RANK), "f4")
+    one[1, 2] = 1e-3
+    check_submission(sent(tmp_path / "good", unmoved | {name: one}), START, RECIPE)
+    broken = one.copy()
+    broken[0, 0] = np.inf
+    for changes, rule in (
+        ({}, "adapter.unchanged"),
+        ({name: broken}, "adapter.not_finite"),
+        ({name: one * np.float32(1e8)}, "adapter.value_too_large"),
+        ({name: one[:3]}, "adapter.wrong_shape"),
+        ({"base_model.model.m.q.lora_B.weight": one}, "adapter.wrong_names"),
+    ):
+        with pytest.raises(UntrustedInputError) as refused:
+            check_submission(sent(tmp_path / "bad", unmoved | changes), START, RECIPE)
+        assert refused.value.rule == rule
+
+
+def test_factors_that_moved_are_refused_where_cores_are_trained() -> None:
+    with pytest.raises(UntrustedInputError) as refused:
+        check_submission(Drawn(LAYOUT, 2), START, RECIPE)
+    assert refused.value.rule == "adapter.frozen_factor"
