@@ -107,7 +107,8 @@ class Learner:
         beside: AdapterLayout | None,
         trained: TrainedFactors,
     ) -> None:
-        self._beside, cored = beside, "core" if trained == "core" else "both"
+        self._beside = beside
+        cored: TrainedFactors = "core" if trained == "core" else "both"
         self._model: Any = load_lora_model(base, layout, "cpu", residual=beside, trained=cored)
         self._parameters = placed_parameters(self._model)
 

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from data_contracts.adapters.adapter_format import MAX_ABSOLUTE_VALUE
 from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array
+from data_contracts.adapters.tensor_layout import rejected
 from data_contracts.adapters.whole_tensors import generator_of, identity, whole_name
 from data_contracts.protocol.records.adapter_layout import (
     CORE_SUFFIX,
@@ -118,12 +120,20 @@ class WithBases:
         return self.starting.layout
 
     def module(self, target: AdapterTarget, /) -> tuple[Float32Array, Float32Array]:
-        """A (rank x in) and B (out x rank); of a tensor that is trained whole that itself."""
+        """A (rank x in) and B (out x rank); of a tensor that is trained whole that itself.
+
+        Raises UntrustedInputError for a B that no adapter may have, as the gate of adapters does.
+        """
         if target.whole is not None:
             return self.cores.module(target)
         change = self.cores.module(target.core(self.layout.rank))[1]
-        bases = bases_of(self.starting, target)
-        return self.starting.module(target)[0], bases.pair_of(change)
+        with np.errstate(over="ignore", invalid="ignore"):
+            b = bases_of(self.starting, target).pair_of(change)
+        largest = max(float(b.max()), -float(b.min()))
+        if not largest <= MAX_ABSOLUTE_VALUE:
+            limit = f"a product whose B has values of at most {MAX_ABSOLUTE_VALUE:g}"
+            raise rejected(core_name(target), limit, f"{largest:g}", "value_too_large")
+        return self.starting.module(target)[0], b
 
 
 def _powers(factor: Float32Array, axis: int, squared_length: float) -> IntArray:
