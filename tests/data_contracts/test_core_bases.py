@@ -30,7 +30,7 @@ LAYOUT = AdapterLayout(
 )
 PAIRS = LAYOUT.pairs
 RECIPE = PLAN.recipe.model_copy(update={"trained_factors": "core"})
-SIZES = np.float32([1e-6, 0.3, 5, 2000])
+SIZES = np.array([1e-6, 0.3, 5, 2000], dtype=np.float32)
 """Of the ranks of an adapter, as far apart as they ever are."""
 
 

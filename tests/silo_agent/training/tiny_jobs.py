@@ -283,7 +283,8 @@ def recipe_job(
 
 def cored_twice(silo: TinySilo, stage: int, ranks: int) -> tuple[TrainingJob, ...]:
     """A job that trains cores, another from the seed on the same engine, and the first again."""
-    name, held = f"cored-zero-{stage}", {"zero_stage": stage, "ranks": ranks}
+    name = f"cored-zero-{stage}"
+    held: dict[str, Any] = {"zero_stage": stage, "ranks": ranks}
     return (
         recipe_job(silo, name, "core", **held),
         recipe_job(silo, f"{name}-between", "core", **held, starting_adapter=None),
