@@ -64,8 +64,8 @@ def core_name(target: AdapterTarget) -> str:
 def bases_of(source: AdapterSource, target: AdapterTarget) -> Bases:
     """Those of one module that carries a pair, of the adapter that a round starts from.
 
-    A column of b has about the length sqrt(out / rank). Then a step of Adam moves the product as far
-    through the core as through B of a fresh pair, where the gradient lies between the bases.
+    A column of b has about the length sqrt(out / rank). Then a step of Adam moves the product
+    through the core as far as through B of a fresh pair, where the gradient lies between the bases.
     """
     a, b = source.module(target)
     rank = source.layout.rank
