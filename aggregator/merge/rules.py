@@ -80,6 +80,12 @@ def sketch(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     return stack_truncate(inputs, target)
 
 
+def fed_sb(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
+    """`stack_truncate`: in a round of cores between the bases of one adapter the sum of all has
+    its rank, and the cut drops nothing but rounding."""
+    return stack_truncate(inputs, target)
+
+
 def average(inputs: MergeInputs, target: AdapterTarget) -> _Merge:
     """A and B averaged separately; wrong by sum of w_i (B_i - B)(A_i - A).
 
@@ -161,6 +167,7 @@ RULES: dict[MergeRule, Rule] = {
     "zero_pad": zero_pad,
     "shared_a": shared_a,
     "sketch": sketch,
+    "fed_sb": fed_sb,
 }
 
 

@@ -29,7 +29,7 @@ from data_contracts.protocol.records.plan_terms import (
     PublicationRule,
     Retention,
 )
-from data_contracts.protocol.records.round_plan import exchanged_layout
+from data_contracts.protocol.records.sent_layout import exchanged_layout
 from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 
 

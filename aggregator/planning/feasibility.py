@@ -31,6 +31,7 @@ def require_possible(
         )
     _require_defence(settings)
     _require_steps(settings)
+    _require_whole_cores(settings)
     _require_same_run(settings, inputs.starting)
     _require_size(settings, len(cohort))
 
@@ -108,6 +109,19 @@ def _require_steps(settings: FederationSettings) -> None:
             "without a B of its own moves A from the second step on",
             str(fewest),
             "raise recipe.local_steps (and recipe.least_steps) in federation.toml",
+        )
+
+
+def _require_whole_cores(settings: FederationSettings) -> None:
+    """What is carried of a rounding error is between the bases of one round, and the next one has
+    others."""
+    merge = settings.merge
+    if merge.rule == "fed_sb" and merge.compression != "none":
+        raise impossible(
+            'compression = "none" under the rule fed_sb, whose cores are a few hundredths of an '
+            "adapter",
+            merge.compression,
+            "remove merge.compression from federation.toml, or choose another rule",
         )
 
 

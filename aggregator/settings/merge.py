@@ -1,8 +1,8 @@
 """The sections of `federation.toml` about the merge: rule, defence and server optimizer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from aggregator.settings.values import Number
 from data_contracts.errors import FederationOperatorError
@@ -50,7 +50,7 @@ class MergeSection(TomlTable):
     `rank_weights` is for silos with ranks of their own. `error`: above 8 silos the error
     of a merge is estimated from random probes, unless it is to be exact. `compression` is that of
     the local adapters on their way from the silos; `docs/decisions/0016-compressed-differences.md`
-    says why int8 is the default.
+    says why int8 is the default, and the cores of `fed_sb` have none.
     `dask_scheduler` is where modules are merged, instead of on this machine's threads: the address
     of a scheduler ("tls://host:8786"), or "local" for processes of this machine.
     """
@@ -65,6 +65,13 @@ class MergeSection(TomlTable):
     compression: Compression = "int8"
     dask_scheduler: str | None = None
     dask_slice_modules: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cores_are_sent_as_they_are(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("rule") != "fed_sb":
+            return data
+        return {"compression": "none"} | data
 
     def spec(self, weight_cap_tokens: int) -> MergeSpec:
         """As the plan names it; raises FederationOperatorError for what does not go together."""
@@ -86,5 +93,5 @@ class MergeSection(TomlTable):
     def _optimizer(self) -> ServerOptimizer:
         """The default; see `docs/decisions/0017-the-default-merge.md`."""
         centred = self.robust is not None and self.robust.rule == "centred_clipping"
-        carries = self.rule in {"stack_truncate", "sketch"} and not centred
+        carries = self.rule in {"stack_truncate", "sketch", "fed_sb"} and not centred
         return HeavyBall() if carries else FedAvg()

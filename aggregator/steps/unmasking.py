@@ -11,13 +11,15 @@ from aggregator.attempt import UNMASKING_KINDS, Attempt
 from aggregator.coordinator import CANDIDATES, Coordinator
 from aggregator.decisions.opening import NOT_OPENED, usable_shares
 from aggregator.evidence.ledger import Exhibit, keep, spool_admitted
-from aggregator.evidence.sources import starting_source
+from aggregator.evidence.sources import mean_adapter, starting_source
 from aggregator.merge.merge_inputs import LocalAdapter
 from aggregator.unmasking.masked_sum import masked_sum
 from aggregator.unmasking.opening_seeds import opening_seeds
 from aggregator.unmasking.unmasked_adapter import write_unmasked
 from aggregator.unmasking.unsketched_adapter import write_unsketched
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.core_bases import UnmovedCores
+from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.confidential.attempt import binding_of, group_of
 from data_contracts.confidential.payload import factors_of, fixed_point_of, payload_of, sketch_of
 from data_contracts.errors import ConsortiaError, UnusableMergeError
@@ -58,17 +60,19 @@ def unmask(c: Coordinator, attempt: Attempt) -> Unmasked | None:
     seeds = _seeds(attempt, opened_by)
     group, point = group_of(plan, roster, attempt.membership.record), fixed_point_of(plan.record)
     files, starting = _files(c, plan, close.record), starting_source(c, plan.record)
+    local: AdapterSource
     path = c.workspace / CANDIDATES / f"{close.digest}.mean.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     if plan.record.is_sketched:
         images = masked_sum(group, sketch_of(plan.record), point, files, seeds)
         found = write_unsketched(path, images, starting, default_workers())
-        layout, adapter = found.layout, found.adapter
+        local, adapter = open_adapter(path, found.layout), found.adapter
     else:
         total = masked_sum(group, factors_of(plan.record), point, files, seeds)
-        adapter = write_unmasked(path, total, starting, default_workers()).adapter
-        layout = plan.record.exchanged
-    return Unmasked(LocalAdapter(open_adapter(path, layout), adapter.digest, weight=1), opened_by)
+        start = UnmovedCores(starting) if plan.record.sends_cores else starting
+        adapter = write_unmasked(path, total, start, default_workers()).adapter
+        local = mean_adapter(plan.record, path, starting)
+    return Unmasked(LocalAdapter(local, adapter.digest, weight=1), opened_by)
 
 
 def _kept(c: Coordinator, attempt: Attempt) -> tuple[EvidenceRef, ...]:

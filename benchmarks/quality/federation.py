@@ -29,6 +29,7 @@ from data_contracts.adapters.starting_adapter import (
     narrowed,
 )
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ def _rounds(
             training = Training(batches, cell.learning_rate, trained, contender.proximal_mu)
             beside = _beside(state, contender, own)
             beside_layout = None if beside is None else _anonymous(beside.layout)
-            own_learner = learner(base, _anonymous(own), beside_layout)
+            kind: TrainedFactors = "core" if trained == "core" else "both"
+            own_learner = learner(base, _anonymous(own), beside_layout, kind)
             local: AdapterSource = own_learner.train(start, training, settings, beside)
             if compressors:
                 local = compressors[number].sent(local, start, trained, round_number)

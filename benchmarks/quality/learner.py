@@ -18,15 +18,22 @@ from transformers import LlamaForCausalLM
 from benchmarks.quality.base_model import Tokens, next_token_loss
 from benchmarks.quality.settings import Settings
 from data_contracts.adapters.adapter_format import Float32Array, lora_a_name, lora_b_name
+from data_contracts.adapters.core_bases import WithBases
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, tensors_of
-from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from data_contracts.adapters.whole_tensors import identity, whole_name
+from data_contracts.protocol.records.adapter_layout import (
+    CORE_SUFFIX,
+    AdapterLayout,
+    AdapterTarget,
+)
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.training.ranks.lora_model import (
     RESIDUAL_NAME,
-    adapter_parameters,
     load_lora_model,
+    placed_parameters,
     set_adapter,
 )
+from silo_agent.training.ranks.starting_tensors import bases_and_cores, changes_of_cores
 
 _EVALUATED_AT_ONCE = 48
 
@@ -41,6 +48,18 @@ class MemoryAdapter:
     def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
         """A (rank x in) and B (out x rank)."""
         return self.tensors[lora_a_name(target.module)], self.tensors[lora_b_name(target.module)]
+
+
+@dataclass(frozen=True)
+class MemoryCores:
+    """Changes of cores in memory under their file names, as an `AdapterSource`."""
+
+    layout: AdapterLayout
+    tensors: dict[str, Float32Array]
+
+    def module(self, target: AdapterTarget) -> tuple[Float32Array, Float32Array]:
+        """The identity, and the change (rank x rank)."""
+        return identity(target.in_features), self.tensors[whole_name(target.module)]
 
 
 @dataclass(frozen=True)
@@ -65,18 +84,33 @@ def base_targets(base: Path) -> tuple[AdapterTarget, ...]:
 
 
 @lru_cache(maxsize=8)
-def learner(base: Path, layout: AdapterLayout, beside: AdapterLayout | None = None) -> "Learner":
-    """This process's learner for a layout; the seeds of layouts do not matter to it."""
-    return Learner(base, layout, beside)
+def learner(
+    base: Path,
+    layout: AdapterLayout,
+    beside: AdapterLayout | None = None,
+    trained: TrainedFactors = "both",
+) -> "Learner":
+    """This process's learner for a layout; the seeds of layouts do not matter to it.
+
+    For `trained` of "core" one that trains cores, for all else one that trains factors.
+    """
+    return Learner(base, layout, beside, trained)
 
 
 class Learner:
     """One model. `beside` is the layout of a second, frozen adapter."""
 
-    def __init__(self, base: Path, layout: AdapterLayout, beside: AdapterLayout | None) -> None:
+    def __init__(
+        self,
+        base: Path,
+        layout: AdapterLayout,
+        beside: AdapterLayout | None,
+        trained: TrainedFactors,
+    ) -> None:
         self._beside = beside
-        self._model: Any = load_lora_model(base, layout, "cpu", residual=beside)
-        self._parameters = adapter_parameters(self._model)
+        cored: TrainedFactors = "core" if trained == "core" else "both"
+        self._model: Any = load_lora_model(base, layout, "cpu", residual=beside, trained=cored)
+        self._parameters = placed_parameters(self._model)
 
     def train(
         self,
@@ -84,13 +118,19 @@ class Learner:
         training: Training,
         settings: Settings,
         residual: AdapterSource | None = None,
-    ) -> MemoryAdapter:
+    ) -> AdapterSource:
         """The adapter after one AdamW step per batch from `start`; a new optimizer every time."""
+        is_cored = training.trained == "core"
         self._load(start, residual)
+        if is_cored:
+            set_adapter(self._model, bases_and_cores(start))
         self._model.train()
         with _trainable(self._parameters, training.trained) as chosen:
             self._steps(chosen, training, settings)
         arrays = {name: p.detach().numpy().copy() for name, p in self._parameters.items()}
+        if is_cored:
+            changes = changes_of_cores(start, arrays)
+            return WithBases(start, MemoryCores(start.layout.cores, changes))
         return MemoryAdapter(start.layout, arrays)
 
     def topic_losses(
@@ -137,7 +177,7 @@ def _trainable(
     parameters: dict[str, torch.nn.Parameter], trained: TrainedFactors
 ) -> Iterator[list[torch.nn.Parameter]]:
     """Only the factors that are trained ask for gradients."""
-    wanted = {"both": ".lora_", "a": ".lora_A.", "b": ".lora_B."}[trained]
+    wanted = {"both": ".lora_", "a": ".lora_A.", "b": ".lora_B.", "core": CORE_SUFFIX}[trained]
     for name, parameter in parameters.items():
         parameter.requires_grad_(wanted in name)
     try:

@@ -56,7 +56,8 @@ def _says_enough(source: AdapterSource, target: AdapterTarget, recipe: TrainingR
     found = source.checked(target)
     if target.whole is not None:
         return found.is_within
-    keeps_frozen = {"both": True, "b": found.keeps_a, "a": found.keeps_b}[recipe.trained_factors]
+    keeps = {"both": True, "b": found.keeps_a, "a": found.keeps_b, "core": found.keeps_a}
+    keeps_frozen = keeps[recipe.trained_factors]
     return found.is_within and keeps_frozen
 
 
@@ -67,9 +68,9 @@ def _require_frozen(
     b: tuple[Float32Array, Float32Array],
 ) -> None:
     """The factor that is not trained, against its start."""
-    frozen = {"both": None, "b": a, "a": b}[recipe.trained_factors]
+    frozen = {"both": None, "b": a, "a": b, "core": a}[recipe.trained_factors]
     if frozen is not None and not np.array_equal(*frozen):
-        name = "A" if recipe.trained_factors == "b" else "B"
+        name = "B" if recipe.trained_factors == "a" else "A"
         raise _refused(
             f"the starting {name} of {target.module}, which the plan does not train",
             "another",

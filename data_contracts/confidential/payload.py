@@ -23,8 +23,8 @@ def payload_of(plan: RoundPlan) -> MaskedNumbers:
 
 
 def factors_of(plan: RoundPlan) -> Payload:
-    """The numbers of adapters, under every rule but `sketch`."""
-    return Payload(plan.exchanged, plan.recipe.trained_factors)
+    """The numbers of what silos send, under every rule but `sketch`."""
+    return Payload(plan.submitted, plan.recipe.trained_factors)
 
 
 def sketch_of(plan: RoundPlan) -> SketchPayload:

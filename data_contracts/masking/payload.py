@@ -42,7 +42,7 @@ class ExtraNumber:
 
 @dataclass(frozen=True)
 class Payload:
-    """What is masked of an adapter of `layout`, the plan's exchanged one, when `trained` moves."""
+    """What is masked of an adapter of `layout`, the plan's submitted one, when `trained` moves."""
 
     layout: AdapterLayout
     trained: TrainedFactors

@@ -59,12 +59,13 @@ rule = "stack_truncate"       # or average, frozen_a, alternating, fedsvd, resid
                               # or shared_a: silos share A and keep B, so each has an adapter of
                               # its own and nothing is published (docs/personal.md); 2 local_steps
                               # or sketch, in confidential mode; without the line average there
-compression = "int8"          # or int4, "none": of silos' adapters; confidential mode: no line
+                              # or fed_sb: after one round silos train and send small cores alone
+compression = "int8"          # or int4, "none": of silos' adapters; confidential, fed_sb: no line
 # error = "exact"             # how far merges are off, in full; estimated above 8 silos otherwise
 # dask_scheduler = "tls://..." # merge on a Dask cluster; pip install consortia[dask]
 # residual_rank = 16          # with rule = "residual"
 # rank_weights = "trained"    # with [silo_adapters]: a rank is averaged over silos that train it
-# [merge.optimizer]           # with rule = "stack_truncate", "sketch" or "shared_a"
+# [merge.optimizer]           # with rule = "stack_truncate", "sketch", "fed_sb" or "shared_a"
 # name = "heavy_ball"         # or fedexp, fedavg, fedavgm, fedadam, diloco
 # [merge.robust]
 # tolerated_silos = 1         # clip, mix, geometric median; needs a quorum of 5

@@ -58,7 +58,7 @@ class SentAdapters:
         inputs give the same bytes. Where the state of error feedback is not the one that belongs to
         this silo's last submission, nothing is carried, and the log says so.
         """
-        layout = plan.exchanged_of(self.silo)
+        layout = plan.submitted_by(self.silo)
         if plan.compression == "none":
             check_adapter(local, layout)
             return local
@@ -79,7 +79,7 @@ class SentAdapters:
     def _carry(
         self, feedback: ErrorFeedback, plan: RoundPlan, signers: Parties
     ) -> tuple[Carry, CarriedError | None]:
-        before, layout = self._round_before(plan, signers), plan.exchanged_of(self.silo)
+        before, layout = self._round_before(plan, signers), plan.submitted_by(self.silo)
         carry, carried = feedback.open(
             feedback.carried_into(plan.round, layout, _starting_digest(plan), before)
         )

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.core_bases import UnmovedCores
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.confidential.attempt import terms_of
 from data_contracts.confidential.payload import factors_of, fixed_point_of, sketch_of
@@ -27,7 +28,7 @@ def mask_local(
     `starting` is the run's adapter that the round started from, None for the plan's seed. The same
     inputs give the same bytes. Raises SiloOperatorError for an adapter that cannot be masked.
     """
-    change = _change(plan, open_adapter(local, plan.exchanged_of(place.silo)), starting)
+    change = _change(plan, open_adapter(local, plan.submitted_by(place.silo)), starting)
     factor = Fraction(plan.weight_of(tokens), plan.greatest_weight)
     terms = MaskTerms(fixed_point_of(plan), factor, terms_of(plan).clip_norm)
     _tell(plan, change.payload.entries, write_masked(into, change, place, terms, default_workers()))
@@ -37,7 +38,7 @@ def _change(plan: RoundPlan, local: AdapterSource, starting: Path | None) -> Mas
     start = _starting(plan, starting)
     if plan.is_sketched:
         return SketchedChange(sketch_of(plan), local, narrowed(start, local.layout))
-    return Change(factors_of(plan), local, start, {})
+    return Change(factors_of(plan), local, UnmovedCores(start) if plan.sends_cores else start, {})
 
 
 def _starting(plan: RoundPlan, path: Path | None) -> AdapterSource:

@@ -5,6 +5,7 @@ from data_contracts.confidential.payload import masked_size
 from data_contracts.licences.model_licence import judge_model
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
+from data_contracts.protocol.records.sent_layout import exchanged_layout
 from data_contracts.protocol.records.training_recipe import LEAST_STEPS_TO_SHARE_A
 from silo_agent.policy.policy_file import Policy
 
@@ -26,7 +27,8 @@ def layouts_of(plan: RoundPlan, silo: str) -> tuple[AdapterLayout, ...]:
 
 def most_bytes(plan: RoundPlan, silo: str) -> int:
     """Of the largest file that the silo releases or takes; images may be larger than adapters."""
-    layouts = (plan.exchanged_of(silo), *layouts_of(plan, silo)[1:])
+    exchanged = exchanged_layout(plan.merge.rule, plan.layout_of(silo))
+    layouts = (exchanged, *layouts_of(plan, silo)[1:])
     masked = 0 if plan.masking is None else masked_size(plan)
     return max(masked, *map(adapter_bytes_limit, layouts))
 

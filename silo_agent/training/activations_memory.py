@@ -115,7 +115,7 @@ class _Tower:
         if shape.has_residual_dropout:
             kept.append((width, 2))
         kept.append((inner, 3 if shape.is_gated else KEPT_BY[shape.activation]))
-        if self.work.trained != "b" or self.choice.zero_stage == 3:
+        if self.work.trained in ("both", "a") or self.choice.zero_stage == 3:
             kept += lora_inputs(shape, self.pairs)
         kept.append((layout.rank, max(1, len(self.pairs) // shape.layers)))
         return kept

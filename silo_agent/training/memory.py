@@ -99,7 +99,10 @@ def _measuring(shape: ModelShape, work: Work, choice: Choice) -> Estimate:
 
 
 def parameters_of(layout: AdapterLayout, factors: TrainedFactors = "both") -> int:
-    """Numbers in the factors of an adapter and in what is trained whole, whatever factor is."""
+    """Numbers in the factors of an adapter and in what is trained whole, whatever factor is; with
+    `core` in the cores and in what is trained whole."""
+    if factors == "core":
+        return layout.rank**2 * len(layout.pairs) + whole_parameters(layout)
     inputs = sum(target.in_features for target in layout.pairs) * (factors != "b")
     outputs = sum(target.out_features for target in layout.pairs) * (factors != "a")
     return layout.rank * (inputs + outputs) + whole_parameters(layout)
@@ -152,7 +155,9 @@ def _trained(work: Work, choice: Choice) -> int:
     whole PEFT keeps the one of the base model.
     """
     size, trained = work.number_bytes, parameters_of(work.layout, work.trained)
-    frozen = parameters_of(work.layout) - trained + whole_parameters(work.layout)
+    frozen = parameters_of(work.layout) + whole_parameters(work.layout)
+    # A core is beside its bases; what else is trained is a part of the adapter.
+    frozen -= whole_parameters(work.layout) if work.trained == "core" else trained
     if work.residual_layout is not None:
         frozen += parameters_of(work.residual_layout)
     states = 3 * FLOAT32_BYTES * trained // work.ranks

@@ -111,7 +111,7 @@ def test_what_is_published_is_the_mean_and_storage_has_no_silo_s_part(
     assert claims[MASKED_SUM].outcome == "pass"
 
 
-@pytest.mark.parametrize("rule", ["frozen_a", "alternating", "fedsvd", "shared_a"])
+@pytest.mark.parametrize("rule", ["fed_sb", "frozen_a", "alternating", "fedsvd", "shared_a"])
 def test_two_rounds_of_every_linear_rule(make_federation: MakeFederation, rule: MergeRule) -> None:
     federation = masked(make_federation, rule, FOUR)
     for number in (1, 2):

@@ -63,6 +63,7 @@ def report_of(federation: SimulatedFederation, plan: Verified[RoundPlan]) -> Rou
         ("residual", False),
         ("zero_pad", False),
         ("shared_a", True),
+        ("fed_sb", True),
         ("diloco", False),
     ],
 )

@@ -200,6 +200,11 @@ def test_the_optimizer_of_a_merge_that_names_none(
             "one layout for all silos",
         ),
         ({"merge": merge(rule="fedsvd"), "silo_adapters": NARROW}, "zero_pad; found fedsvd"),
+        ({"merge": merge(rule="fed_sb"), "silo_adapters": NARROW}, "zero_pad; found fed_sb"),
+        ({"merge": merge(rule="fed_sb", compression="int8")}, '"none" under the rule fed_sb'),
+        ({"merge": merge(rule="fed_sb", residual_rank=4)}, "residual_rank goes with the rule"),
+        ({"merge": merge(rule="fed_sb", robust=MEDIAN)}, "under which a factor is shared"),
+        ({"merge": merge(rule="fed_sb", rank_weights="trained")}, "they need stack_truncate"),
         ({"silo_adapters": {"bank-a": {"rank": 64, "alpha": 1}}}, "a rank of at most"),
         (
             {"silo_adapters": {"bank-a": {"rank": 1, "alpha": 1, "target_modules": ("x_proj",)}}},
@@ -283,6 +288,7 @@ def test_the_width_of_a_sketch_is_the_least_or_what_was_asked_for() -> None:
         ({"optimizer": {"name": "fedavg"}}, "average", FedAvg()),
         ({"rule": "fedsvd"}, "fedsvd", FedAvg()),
         ({"rule": "shared_a"}, "shared_a", FedAvg()),
+        ({"rule": "fed_sb"}, "fed_sb", HeavyBall()),
         ({"rule": "sketch"}, "sketch", HeavyBall()),
         ({"rule": "sketch", "optimizer": {"name": "fedavgm"}}, "sketch", FedAvgM()),
     ],
@@ -336,6 +342,14 @@ def test_a_plan_says_what_its_rule_trains_and_where_the_round_starts() -> None:
     layouts = drafted(silo_adapters={"bank-a": {"rank": 1, "alpha": 3}})
     assert layouts.layout_of("bank-a").scaling == 3
     assert layouts.layout_of("bank-b") == layouts.layout
+
+
+def test_cores_are_sent_once_there_is_an_adapter_to_take_bases_from() -> None:
+    plan = drafted(merge=merge(rule="fed_sb"))
+    assert (plan.recipe.trained_factors, plan.submitted) == ("both", plan.layout)
+    assert plan.compression == "none"
+    assert trained_factors("fed_sb", 2, is_first=True) == "both"
+    assert trained_factors("fed_sb", 2, is_first=False) == "core"
 
 
 def test_a_contract_of_a_silo_that_is_no_member_plans_nothing() -> None:

@@ -310,6 +310,11 @@ PLANS: list[tuple[str, dict[str, Any]]] = [
     ("a starting residual goes with", {"starting_residual": ADAPTER}),
     ("a server state goes with", {"server_state": ADAPTER}),
     ("what silos train, pairs of factors", {"layout": PLAN.layout.a_alone}),
+    ("what silos train, pairs of factors", {"layout": PLAN.layout.cores}),
+    (
+        "fed_sb goes with compression none",
+        {"merge": MergeSpec(rule="fed_sb", weight_cap_tokens=1), "compression": "int8"},
+    ),
 ]
 
 

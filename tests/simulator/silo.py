@@ -16,7 +16,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data_contracts.adapters.adapter_format import expected_shapes, named_tensors, open_adapter
-from data_contracts.adapters.starting_adapter import InitialAdapter, narrowed
+from data_contracts.adapters.core_bases import UnmovedCores
+from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
@@ -248,9 +249,11 @@ class SimulatedTrainer:
         drawn_by = "silo-a" if borrows else self.silo
         rng = np.random.default_rng(_drawn(f"{drawn_by}:{plan.round}"))
         layout, trained = plan.layout_of(self.silo), plan.recipe.trained_factors
-        start = (
+        start: AdapterSource = (
             InitialAdapter(plan.layout) if starting is None else open_adapter(starting, plan.layout)
         )
+        if trained == "core":
+            layout, start = layout.cores, UnmovedCores(start)
         tensors: dict[str, np.ndarray] = {}
         for target in layout.targets:
             a, b = narrowed(start, layout).module(target)

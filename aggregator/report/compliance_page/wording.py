@@ -83,6 +83,8 @@ MERGES: dict[MergeRule, str] = {
     "residual": "the weighted averages of both factors, and what they miss beside them",
     "zero_pad": "the weighted averages of both factors, smaller ones filled up with zeros",
     "sketch": "the weighted sum of all changes, cut to the agreed rank",
+    "fed_sb": "the weighted sum of all changes: from the second round on of small cores between "
+    "fixed factors, which is all that institutions send then",
     "shared_a": "the weighted average of the factor A, which is all that institutions send; each "
     "keeps its own factor B, and with it the only adapter that a model can load",
 }

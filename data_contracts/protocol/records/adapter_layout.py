@@ -15,12 +15,15 @@ from pydantic import Field, model_validator
 from data_contracts.protocol.wire_types import Count, ModuleName, Part, PositiveCount, SiloId
 
 Whole = Literal["matrix", "vector"]
-Initial = Literal["zeros", "ones", "normal", "lora_a"]
+Initial = Literal["zeros", "ones", "normal", "lora_a", "core"]
 """What a whole tensor starts as; normal: drawn from the seed of the layout; lora_a: a factor A that
-is exchanged by itself, as `starting_adapter.initial_a` draws it for its module."""
+is exchanged by itself, as `starting_adapter.initial_a` draws it for its module; core: zero, since
+of the core between the bases of a module only the change is sent (see `adapters.core_bases`)."""
 
 A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
 """What PEFT appends to the name of a module for its two factors."""
+CORE_SUFFIX = ".lora_core.weight"
+"""And what we append for the core between its bases."""
 
 NORMAL_DEVIATION = 0.02
 """As the models whose heads these are have it (`initializer_range`)."""
@@ -52,12 +55,21 @@ class AdapterTarget(Part):
             raise ValueError("what starts as a factor A is a matrix with the name of one")
         if self.whole is not None and not is_a and self.module.endswith((A_SUFFIX, B_SUFFIX)):
             raise ValueError("a tensor that is trained whole cannot have the name of a factor")
+        if self.is_core != self.module.endswith(CORE_SUFFIX) or (
+            self.is_core and not (self.whole == "matrix" and self.in_features == self.out_features)
+        ):
+            raise ValueError("what is a core has the name of one, and is a square matrix")
         return self
 
     @property
     def is_shared_a(self) -> bool:
         """Whether it is the factor A of a module, exchanged without its B."""
         return self.initial == "lora_a"
+
+    @property
+    def is_core(self) -> bool:
+        """Whether it is the change of a core between the bases of a module."""
+        return self.initial == "core"
 
     def a_alone(self, rank: int) -> "AdapterTarget":
         """The factor A (rank x in_features) of a module that carries a pair, as a whole tensor."""
@@ -67,6 +79,16 @@ class AdapterTarget(Part):
             out_features=rank,
             whole="matrix",
             initial="lora_a",
+        )
+
+    def core(self, rank: int) -> "AdapterTarget":
+        """The change of the core (rank x rank) of a module that carries a pair."""
+        return AdapterTarget(
+            module=f"{self.module}{CORE_SUFFIX}",
+            in_features=rank,
+            out_features=rank,
+            whole="matrix",
+            initial="core",
         )
 
 
@@ -127,15 +149,31 @@ class AdapterLayout(Part):
         targets = tuple(t.a_alone(self.rank) if t.whole is None else t for t in self.targets)
         return self.model_copy(update={"targets": targets})
 
+    @property
+    def has_cores(self) -> bool:
+        """Whether it is what `cores` makes: changes of cores without their bases."""
+        return any(target.is_core for target in self.targets)
+
+    @property
+    def cores(self) -> "AdapterLayout":
+        """The layout of what silos send that train cores: of each pair the change of its core, and
+        what is trained whole as it is, in the same order."""
+        targets = tuple(t.core(self.rank) if t.whole is None else t for t in self.targets)
+        return self.model_copy(update={"targets": targets})
+
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "AdapterLayout":
         if len({target.module for target in self.targets}) != len(self.targets):
             raise ValueError("modules in targets must be distinct")
         shared = [target for target in self.targets if target.is_shared_a]
-        if not self.pairs and not shared:
+        if not self.pairs and not shared and not self.has_cores:
             raise ValueError("expected at least one module that carries a LoRA pair")
         if shared and (self.pairs or any(target.out_features != self.rank for target in shared)):
             raise ValueError("factors A go without pairs, each with as many rows as the rank")
+        cores = [target for target in self.targets if target.is_core]
+        others = self.pairs or shared or any(target.in_features != self.rank for target in cores)
+        if cores and others:
+            raise ValueError("cores go without pairs, each with as many rows as the rank")
         return self
 
 

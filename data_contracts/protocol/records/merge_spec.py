@@ -21,6 +21,7 @@ MergeRule = Literal[
     "zero_pad",
     "shared_a",
     "sketch",
+    "fed_sb",
 ]
 """`stack_truncate`: the weighted sum of products, cut to the adapter's rank.
 `average`: A and B averaged separately (FedIT, Zhang et al. 2024).
@@ -34,9 +35,11 @@ al. 2024).
 `shared_a`: silos train both factors, send A alone, which is averaged, and keep B (FedSA-LoRA, Guo
 et al. 2024, arXiv:2410.01463).
 `sketch`: `stack_truncate` in confidential mode, from sums of thin images of each product (Tropp
-et al. 2017)."""
+et al. 2017).
+`fed_sb`: silos train and send a core between bases that are fixed for the round (Fed-SB, Singhal et
+al. 2025, arXiv:2502.15436), once a first round of whole pairs has made them."""
 
-REBASING_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "fedsvd", "sketch"})
+REBASING_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "fedsvd", "sketch", "fed_sb"})
 """Rules whose new factors are not combinations of the silos' factors."""
 
 MIXED_RANK_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "zero_pad", "sketch"})
@@ -49,16 +52,18 @@ SHARED_FACTOR_RULES: frozenset[MergeRule] = frozenset(
 factor is that of the starting adapter, or A alone is sent."""
 
 PRODUCT_RULES: frozenset[MergeRule] = frozenset(
-    {"stack_truncate", "frozen_a", "alternating", "fedsvd", "shared_a"}
+    {"stack_truncate", "frozen_a", "alternating", "fedsvd", "shared_a", "fed_sb"}
 )
 """Rules that compute a weighted sum of the silos' deltas, so a defence can choose the weights."""
 
-OPTIMIZED_RULES: frozenset[MergeRule] = frozenset({"stack_truncate", "shared_a", "sketch"})
+OPTIMIZED_RULES: frozenset[MergeRule] = frozenset(
+    {"stack_truncate", "shared_a", "sketch", "fed_sb"}
+)
 """Rules whose whole change, of products or of the tensors themselves, a server optimizer steps on.
 They are those that carry on the last change."""
 
 MASKED_RULES: frozenset[MergeRule] = frozenset(
-    {"average", "frozen_a", "alternating", "fedsvd", "shared_a", "sketch"}
+    {"average", "frozen_a", "alternating", "fedsvd", "shared_a", "sketch", "fed_sb"}
 )
 """Rules that are linear in what silos send, so that the weighted sum of it is enough."""
 
@@ -215,7 +220,7 @@ class MergeSpec(Part):
         if self.optimizer != FedAvg() and self.rule not in OPTIMIZED_RULES and not carries_mean:
             raise ValueError(
                 "a server optimizer acts on products, or on shared factors alone: it needs "
-                "stack_truncate, sketch or shared_a, and heavy_ball goes with average too"
+                "stack_truncate, sketch, fed_sb or shared_a, and heavy_ball goes with average too"
             )
         if self.robust and self.robust.rule == "centred_clipping" and self.optimizer != FedAvg():
             raise ValueError("centred_clipping carries the merged delta: it needs fedavg at rate 1")

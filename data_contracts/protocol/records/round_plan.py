@@ -10,7 +10,7 @@ from data_contracts.protocol.records.base import Record
 from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.licence_terms import Use
 from data_contracts.protocol.records.masking_terms import MaskingTerms, masking_fault
-from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES, MergeRule, MergeSpec
+from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES, MergeSpec
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.plan_terms import (
     AdapterEncryption,
@@ -20,6 +20,7 @@ from data_contracts.protocol.records.plan_terms import (
     Retention,
 )
 from data_contracts.protocol.records.privacy_terms import PrivacyTerms, private_fault
+from data_contracts.protocol.records.sent_layout import exchanged_layout, submitted_layout
 from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
 from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 from data_contracts.protocol.wire_types import (
@@ -37,7 +38,6 @@ from data_contracts.protocol.wire_types import (
 
 Compression = Literal["none", "int8", "int4"]
 TrustMode = Literal["auditable", "confidential"]
-
 
 MAX_COHORT = 1000
 ANY_DAY = "2026-01-01"
@@ -153,7 +153,7 @@ class RoundPlan(Record):
         )
         if self.recipe.trained_factors != wanted:
             raise ValueError("trained_factors must be what the merge rule asks for in this round")
-        if self.layout.has_a_alone:
+        if self.layout.has_a_alone or self.layout.has_cores:
             raise ValueError("the layout is that of what silos train, pairs of factors")
         return self
 
@@ -166,6 +166,8 @@ class RoundPlan(Record):
             raise ValueError("a starting residual goes with the rule residual")
         if self.server_state and not self.merge.optimizer_state:
             raise ValueError("a server state goes with an optimizer that keeps one")
+        if self.merge.rule == "fed_sb" and self.compression != "none":
+            raise ValueError("cores are sent as they are: fed_sb goes with compression none")
         return self
 
     @model_validator(mode="after")
@@ -252,13 +254,23 @@ class RoundPlan(Record):
 
     @property
     def exchanged(self) -> AdapterLayout:
-        """The layout of every adapter file that leaves a silo or the coordinator: `layout`, or
-        under `shared_a` its factors A alone."""
+        """The layout of what a round starts from and merges into; under `shared_a` A alone."""
         return exchanged_layout(self.merge.rule, self.layout)
 
-    def exchanged_of(self, silo: str) -> AdapterLayout:
-        """The layout of what `silo` submits."""
-        return exchanged_layout(self.merge.rule, self.layout_of(silo))
+    @property
+    def submitted(self) -> AdapterLayout:
+        """The layout of what silos without one of their own send: `exchanged`, or cores alone."""
+        return submitted_layout(self.merge.rule, self.recipe.trained_factors, self.layout)
+
+    def submitted_by(self, silo: str) -> AdapterLayout:
+        """The layout of what `silo` sends."""
+        trained = self.recipe.trained_factors
+        return submitted_layout(self.merge.rule, trained, self.layout_of(silo))
+
+    @property
+    def sends_cores(self) -> bool:
+        """Whether silos send the change of a core between bases that all know."""
+        return self.recipe.trained_factors == "core"
 
     @property
     def residual_layout(self) -> AdapterLayout | None:
@@ -272,8 +284,3 @@ class RoundPlan(Record):
     def contract_digest_of(self, silo: str) -> str | None:
         """Digest of the contract pinned for `silo`, or None when it is not in the cohort."""
         return next((p.contract_digest for p in self.contracts if p.silo == silo), None)
-
-
-def exchanged_layout(rule: MergeRule, layout: AdapterLayout) -> AdapterLayout:
-    """What is exchanged where silos train `layout`."""
-    return layout.a_alone if rule == "shared_a" else layout

@@ -8,7 +8,7 @@ from pydantic import Field
 from data_contracts.protocol.records.merge_spec import MergeRule
 from data_contracts.protocol.wire_types import Count, DecimalString, Part, PositiveCount
 
-TrainedFactors = Literal["both", "a", "b"]
+TrainedFactors = Literal["both", "a", "b", "core"]
 LEAST_STEPS_TO_SHARE_A = 2
 """A silo whose B is zero has no gradient for A in its first step."""
 
@@ -16,7 +16,8 @@ LEAST_STEPS_TO_SHARE_A = 2
 class TrainingRecipe(Part):
     """How a silo trains. `sequences_per_step` counts over all ranks of the silo.
 
-    `trained_factors` says which factor of each pair is trained; the other stays as it was.
+    `trained_factors` says which factor of each pair is trained; the other stays as it was. With
+    `core` both stay, and a matrix between them is trained.
     `proximal_mu` above 0 adds mu/2 |p - p_start|^2 to the loss (FedProx, Li et al. 2020).
     `least_steps`: a submission counts with so many of the `local_steps`; None: with all of them.
     Step k is the same one however many follow: its sequences, and its learning rate, which rises
@@ -59,6 +60,8 @@ def trained_factors(rule: MergeRule, round_number: int, *, is_first: bool) -> Tr
     """
     if rule in ("frozen_a", "fedsvd"):
         return "b"
+    if rule == "fed_sb":
+        return "both" if is_first else "core"
     if rule == "alternating":
         return "b" if is_first or round_number % 2 else "a"
     return "both"

@@ -36,8 +36,8 @@ from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.lora_model import (
     ADAPTER_NAME,
     RESIDUAL_NAME,
-    adapter_parameters,
     load_lora_model,
+    placed_parameters,
     set_adapter,
     trained_parameters,
     without_adapters,
@@ -47,7 +47,12 @@ from silo_agent.training.ranks.personal_measures import centre_of
 from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.proximal_term import ProximalTerm
 from silo_agent.training.ranks.quantised import compute_as_in_training
-from silo_agent.training.ranks.starting_tensors import NamedTensors, starting_tensors
+from silo_agent.training.ranks.starting_tensors import (
+    NamedTensors,
+    begun_tensors,
+    left_tensors,
+    starting_tensors,
+)
 from silo_agent.training.ranks.zero_settings import (
     deepspeed_config,
     leave_stage_3,
@@ -93,7 +98,7 @@ class LoraEngine:
             raise ValueError("the job is not one of this engine")
         self.end()
         torch.manual_seed(job.recipe.seed % 2**63)
-        self.put(starting_tensors(job.layout, job.starting_adapter))
+        self.put(begun_tensors(job))
         if self.spec.residual_layout is not None:
             residual = starting_tensors(self.spec.residual_layout, job.starting_residual)
             self.put(residual, RESIDUAL_NAME)
@@ -112,7 +117,7 @@ class LoraEngine:
 
     def put(self, tensors: NamedTensors, adapter: str = ADAPTER_NAME) -> None:
         """Put an adapter into the model; training goes on from what `begin` took."""
-        parameters = list(adapter_parameters(self._engine.module, adapter).values())
+        parameters = list(placed_parameters(self._engine.module, adapter).values())
         with together(parameters):
             set_adapter(self._engine.module, tensors, adapter)
 
@@ -204,17 +209,10 @@ class LoraEngine:
         return self._engine.module, self._device
 
     def adapter(self) -> dict[str, Float32Array]:
-        """Every adapter tensor in full and in float32, on every rank.
-
-        A factor that is not trained is taken from the file: the model may round it to bfloat16.
-        """
-        tensors: dict[str, Float32Array] = {}
-        if self.spec.trained != "both":
-            job = self._running
-            tensors.update(starting_tensors(job.layout, job.starting_adapter))
-        for name, parameter in trained_parameters(self._engine.module).items():
-            tensors[name] = whole_value(parameter).cpu().numpy()
-        return tensors
+        """Every tensor of the file that training leaves, in full, in float32, on every rank."""
+        parameters = trained_parameters(self._engine.module)
+        tensors = {name: whole_value(each).cpu().numpy() for name, each in parameters.items()}
+        return tensors if self.spec.trained == "both" else left_tensors(self._running, tensors)
 
     def save_checkpoint(self, directory: Path, point: ResumePoint, fingerprint: str) -> None:
         """Save optimizer and adapter, then the marker that makes it count, then drop older ones."""

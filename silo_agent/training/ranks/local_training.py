@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from data_contracts.protocol.records.sent_layout import trained_layout
 from infra.clock import SystemClock
 from silo_agent.leaks.figures import LeakFigures
 from silo_agent.training.adapter_file import write_adapter
@@ -132,7 +133,8 @@ def _train(round_: _Round, part: _Part) -> _Trained:
         after = _heldout_loss(round_, part.name, engine)
     tensors = engine.adapter()
     if dist.get_rank() == 0:
-        write_adapter(part.adapter, part.job.layout, tensors)
+        trained = part.job.recipe.trained_factors
+        write_adapter(part.adapter, trained_layout(trained, part.job.layout), tensors)
     leaks = _leaks(round_, engine, point) if part.leaves else None
     engine.end()
     return _Trained(round_.packed.counts, point, start.step, engine.spec.micro_batch, after, leaks)

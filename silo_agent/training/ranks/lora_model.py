@@ -23,6 +23,7 @@ from data_contracts.protocol.records.model_family import CAUSAL, CAUSAL_TASK, Fa
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.training.engine_spec import PINNED, Device, HeldAs
 from silo_agent.training.ranks.base_model import together, whole_shape
+from silo_agent.training.ranks.core import add_cores, core_parameters
 from silo_agent.training.ranks.devices import loading_device
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.packed_attention import compute_blocks_only
@@ -32,7 +33,12 @@ ADAPTER_NAME = "default"
 RESIDUAL_NAME = "residual"
 """What the model calls its two adapters; neither name is in an adapter file."""
 
-_FACTORS = {"both": (".lora_A.", ".lora_B."), "a": (".lora_A.",), "b": (".lora_B.",)}
+_FACTORS: dict[TrainedFactors, tuple[str, ...]] = {
+    "both": (".lora_A.", ".lora_B."),
+    "a": (".lora_A.",),
+    "b": (".lora_B.",),
+    "core": (),
+}
 
 
 def load_lora_model(
@@ -51,6 +57,7 @@ def load_lora_model(
 
     Without `held` it is the model that is measured: full, float32 on CPU and bfloat16 on CUDA.
     Only the `trained` factors are trainable, never the residual, which is there if its layout is.
+    Where cores are trained, there is one, the identity, between the factors of every pair.
     Raises SiloOperatorError when the directory holds no model or it cannot be held so, and
     FederationOperatorError when the model lacks modules of a layout.
     """
@@ -83,6 +90,8 @@ def load_lora_model(
     _require_shapes(model, layout, ADAPTER_NAME)
     if residual is not None:
         _require_shapes(model, residual, RESIDUAL_NAME)
+    if trained == "core":
+        add_cores(model, ADAPTER_NAME)
     _train_only(model, trained)
     return model
 
@@ -100,9 +109,14 @@ def adapter_parameters(model: Any, adapter: str = ADAPTER_NAME) -> dict[str, tor
     return found
 
 
+def placed_parameters(model: Any, adapter: str = ADAPTER_NAME) -> dict[str, torch.nn.Parameter]:
+    """Those of `adapter_parameters`, and the cores between them."""
+    return adapter_parameters(model, adapter) | core_parameters(model, adapter)
+
+
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
-    """Those of `adapter_parameters` that training changes."""
-    return {name: p for name, p in adapter_parameters(model).items() if p.requires_grad}
+    """Those of `placed_parameters` that training changes."""
+    return {name: p for name, p in placed_parameters(model).items() if p.requires_grad}
 
 
 @contextmanager
@@ -120,11 +134,17 @@ def without_adapters(model: Any) -> Iterator[None]:
 def set_adapter(
     model: Any, tensors: Iterable[tuple[str, Float32Array]], adapter: str = ADAPTER_NAME
 ) -> None:
-    """Copy adapter tensors into the model; call it before `deepspeed.initialize`."""
-    parameters = adapter_parameters(model, adapter)
+    """Copy adapter tensors into the model, whose parameters are in one piece.
+
+    A core that is not among them becomes the identity.
+    """
+    parameters, cores = placed_parameters(model, adapter), core_parameters(model, adapter)
     with torch.no_grad():
         for name, array in tensors:
             parameters[name].copy_(torch.from_numpy(np.array(array, dtype=np.float32)))
+            cores.pop(name, None)
+        for core in cores.values():
+            core.copy_(torch.eye(len(core)))
 
 
 def _begin_head(base: Any, layout: AdapterLayout) -> None:
@@ -183,6 +203,8 @@ def _train_only(model: Any, factors: TrainedFactors) -> None:
     for name, parameter in adapter_parameters(model).items():
         is_pair = ".lora_A." in name or ".lora_B." in name
         parameter.requires_grad_(not is_pair or any(factor in name for factor in _FACTORS[factors]))
+    for parameter in core_parameters(model, ADAPTER_NAME).values():
+        parameter.requires_grad_(True)
 
 
 def _modules_differ(found: str) -> FederationOperatorError:

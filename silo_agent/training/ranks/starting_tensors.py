@@ -6,8 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.adapters.adapter_format import AdapterFile, named_tensors, open_adapter
-from data_contracts.adapters.starting_adapter import Float32Array, InitialAdapter, tensors_of
+from data_contracts.adapters.core_bases import bases_of, core_name
+from data_contracts.adapters.starting_adapter import (
+    AdapterSource,
+    Float32Array,
+    InitialAdapter,
+)
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
+from silo_agent.training.job import TrainingJob
 
 NamedTensors = Iterator[tuple[str, Float32Array]]
 
@@ -17,11 +23,45 @@ def starting_tensors(layout: AdapterLayout, path: Path | None) -> NamedTensors:
 
     Raises UntrustedInputError when the file is not an adapter of this layout.
     """
-    if path is None:
-        yield from tensors_of(InitialAdapter(layout)).items()
-        return
-    for target, a, b in open_adapter(path, layout).modules():
-        yield from named_tensors(target, a, b).items()
+    source = _source(layout, path)
+    for target in layout.targets:
+        yield from named_tensors(target, *source.module(target)).items()
+
+
+def begun_tensors(job: TrainingJob) -> NamedTensors:
+    """(name, array) of all that a model has when it begins a job; raises as `starting_tensors`."""
+    if job.recipe.trained_factors == "core":
+        return bases_and_cores(_source(job.layout, job.starting_adapter))
+    return starting_tensors(job.layout, job.starting_adapter)
+
+
+def left_tensors(job: TrainingJob, trained: dict[str, Float32Array]) -> dict[str, Float32Array]:
+    """Of a job that leaves a factor as it was, all that its file has, by name.
+
+    What is not trained is taken from the start: the model may round it to bfloat16.
+    """
+    if job.recipe.trained_factors == "core":
+        return changes_of_cores(_source(job.layout, job.starting_adapter), trained)
+    return dict(starting_tensors(job.layout, job.starting_adapter)) | trained
+
+
+def bases_and_cores(source: AdapterSource) -> NamedTensors:
+    """(name, array) of an adapter as bases with the cores between them."""
+    for target in source.layout.targets:
+        if target.whole is not None:
+            yield from named_tensors(target, *source.module(target)).items()
+            continue
+        bases = bases_of(source, target)
+        yield from named_tensors(target, bases.a, bases.b).items()
+        yield core_name(target), bases.core
+
+
+def changes_of_cores(
+    source: AdapterSource, trained: dict[str, Float32Array]
+) -> dict[str, Float32Array]:
+    """`trained` with the changes in place of the cores that began as those of `source`."""
+    begun = {core_name(target): bases_of(source, target).core for target in source.layout.pairs}
+    return trained | {name: trained[name] - core for name, core in begun.items()}
 
 
 def widened_tensors(layout: AdapterLayout, narrow: AdapterLayout, path: Path) -> NamedTensors:
@@ -33,6 +73,10 @@ def widened_tensors(layout: AdapterLayout, narrow: AdapterLayout, path: Path) ->
     adapter = open_adapter(path, narrow)
     for target in layout.targets:
         yield from named_tensors(target, *_widened(adapter, layout, target)).items()
+
+
+def _source(layout: AdapterLayout, path: Path | None) -> AdapterSource:
+    return InitialAdapter(layout) if path is None else open_adapter(path, layout)
 
 
 def _widened(

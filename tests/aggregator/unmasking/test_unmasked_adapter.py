@@ -15,6 +15,7 @@ from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.unmasking.masked_sum import MaskedSum, masked_sum
 from aggregator.unmasking.unmasked_adapter import UnmaskedAdapter, write_unmasked
 from data_contracts.adapters.adapter_format import Float32Array, check_adapter, open_adapter
+from data_contracts.adapters.core_bases import UnmovedCores, WithBases
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, tensors_of
 from data_contracts.errors import FederationOperatorError, UntrustedInputError, UnusableMergeError
 from data_contracts.masking.fixed_point import FixedPoint
@@ -26,7 +27,7 @@ from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
 from data_contracts.protocol.artifact import artifact_of_file
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.merge_spec import MergeRule, MergeSpec
-from data_contracts.protocol.records.round_plan import exchanged_layout
+from data_contracts.protocol.records.sent_layout import exchanged_layout, submitted_layout
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 from silo_agent.masking.masked_adapter import write_masked
 from tests.data_contracts.masking.mask_samples import BINDING, names_of, silos_of
@@ -94,7 +95,7 @@ def round_of(
 ) -> Round:
     start = starting or InitialAdapter(layout)
     payload = Payload(layout, trained, (ExtraNumber("squared", Decimal(10)),))
-    frozen = {"both": "no such name", "a": "lora_B", "b": "lora_A"}[trained]
+    frozen = {"a": "lora_B", "b": "lora_A"}.get(trained, "no such name")
     before = tensors_of(start)
     locals_, files = {}, {}
     for number, silo in enumerate(NAMES):
@@ -110,7 +111,9 @@ def round_of(
     return Round(payload, start, locals_, files, seeds_of(files, gone))
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, LONG], ids=["small", "two pieces"])
+@pytest.mark.parametrize(
+    "layout", [LAYOUT, LAYOUT.cores, LONG], ids=["small", "cores", "two pieces"]
+)
 @pytest.mark.parametrize("gone", [(), ("silo-00",), ("silo-03",)])
 def test_the_sum_is_that_of_what_was_masked_bit_for_bit(
     tmp_path: Path, layout: AdapterLayout, gone: tuple[str, ...]
@@ -177,6 +180,7 @@ RULES: tuple[tuple[MergeRule, TrainedFactors, int], ...] = (
     ("alternating", "a", 2),
     ("fedsvd", "b", 1),
     ("shared_a", "both", 1),
+    ("fed_sb", "core", 2),
 )
 
 
@@ -185,19 +189,28 @@ def test_a_merge_of_the_one_adapter_is_the_merge_of_all(
     tmp_path: Path, rule: MergeRule, trained: TrainedFactors, number: int
 ) -> None:
     layout = exchanged_layout(rule, LAYOUT)
-    start = InMemory(layout, moved(99, layout=layout)) if number > 1 else InitialAdapter(layout)
-    played = round_of(tmp_path, layout, trained, start)
-    write_unmasked(tmp_path / "one", played.total, start, 2)
+    start: AdapterSource = InitialAdapter(layout)
+    if number > 1:
+        start = InMemory(layout, moved(99, layout=layout))
+    sent = submitted_layout(rule, trained, LAYOUT)
+    begun = UnmovedCores(start) if trained == "core" else start
+    played = round_of(tmp_path, sent, trained, begun)
+    write_unmasked(tmp_path / "one", played.total, begun, 2)
     one = [(tmp_path / "one", 1)]
     every = [
         (written(tmp_path / f"{silo}.plain", cut(played, silo)), WEIGHTS[silo])
         for silo in played.files
     ]
     inputs = MergeInputs(layout, MergeSpec(rule=rule, weight_cap_tokens=10**6), number, (), start)
+
+    def opened(path: Path) -> AdapterSource:
+        file = open_adapter(path, sent)
+        return WithBases(start, file) if trained == "core" else file
+
     merged = []
     for name, files in (("of one", one), ("of all", every)):
         locals_ = tuple(
-            LocalAdapter(open_adapter(path, layout), artifact_of_file(path).digest, weight)
+            LocalAdapter(opened(path), artifact_of_file(path).digest, weight)
             for path, weight in files
         )
         merge_adapters(replace(inputs, locals=locals_), tmp_path / name)

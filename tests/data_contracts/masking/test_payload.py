@@ -18,6 +18,7 @@ from data_contracts.protocol.records.adapter_layout import AdapterLayout, Adapte
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 from tests.data_contracts.whole_samples import LAYOUT, START, InMemory, Tensors, moved
 
+FACTORS = [factors for factors in get_args(TrainedFactors) if factors != "core"]
 POINT = FixedPoint(4, Decimal("0.5"))
 LONG = AdapterLayout(
     rank=8,
@@ -42,21 +43,25 @@ def pieces_of(change: Change, kept: float = 1.0) -> np.ndarray:
 def local_of(layout: AdapterLayout, trained: TrainedFactors) -> Tensors:
     """Steps of every tensor that this training moves."""
     all_moved, start = moved(layout=layout), tensors_of(InitialAdapter(layout))
-    frozen = {"both": "no such name", "a": "lora_B", "b": "lora_A"}[trained]
+    frozen = {"a": "lora_B", "b": "lora_A"}.get(trained, "no such name")
     return {n: start[n] if frozen in n else tensor for n, tensor in all_moved.items()}
 
 
 @pytest.mark.parametrize(
     ("layout", "trained"),
-    # Where A alone is sent, both factors are trained.
-    [*product((LAYOUT, LONG), get_args(TrainedFactors)), (LAYOUT.a_alone, "both")],
+    # Where A alone is sent, both factors are trained; where cores are, they are sent alone.
+    [
+        *product((LAYOUT, LONG), FACTORS),
+        (LAYOUT.a_alone, "both"),
+        *product((LAYOUT.cores, LONG.cores), ["core"]),
+    ],
 )
 def test_a_payload_is_what_moved_in_the_order_of_the_layout(
     layout: AdapterLayout, trained: TrainedFactors
 ) -> None:
     local, start = local_of(layout, trained), InitialAdapter(layout)
     starting = tensors_of(start)
-    frozen = {"both": None, "a": "lora_B", "b": "lora_A"}[trained]
+    frozen = {"a": "lora_B", "b": "lora_A"}.get(trained)
     names = [n for n in expected_shapes(layout) if frozen is None or frozen not in n]
     expected = np.concatenate([(local[n].astype(float) - starting[n]).ravel() for n in names])
     payload = Payload(layout, trained)

@@ -5,13 +5,17 @@ what they are compared with.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.utils.parametrize
 
 from data_contracts.adapters.adapter_format import open_adapter
-from data_contracts.adapters.starting_adapter import Float32Array
+from data_contracts.adapters.core_bases import Bases, bases_of, core_name
+from data_contracts.adapters.starting_adapter import AdapterSource, Float32Array, InitialAdapter
+from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.ranks.lora_model import adapter_parameters, load_lora_model, set_adapter
@@ -54,6 +58,44 @@ def train_plainly(job: TrainingJob, **changes: Any) -> PlainTraining:
     torch.set_num_threads(threads)
     adapter = {name: p.detach().numpy().copy() for name, p in parameters.items()}
     return PlainTraining(adapter, base_loss, starting_loss)
+
+
+def train_cores_plainly(job: TrainingJob) -> dict[str, Float32Array]:
+    """The changes of a job's cores, each weight formed as W + s B C A and no LoRA module in it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = load_lora_model(job.model_dir, job.layout, "cpu")
+    _merge_residual(model, job)
+    start = source_of(job.layout, job.starting_adapter)
+    cores = dict[str, torch.nn.Parameter]()
+    for target in job.layout.targets:
+        bases = bases_of(start, target)
+        weight = _WithCore(bases, job.layout.scaling)
+        layer = model.get_submodule(f"base_model.model.{target.module}").base_layer
+        torch.nn.utils.parametrize.register_parametrization(layer, "weight", weight)
+        cores[core_name(target)] = weight.core
+    begun = {name: core.detach().clone() for name, core in cores.items()}
+    _steps(model, job, job.recipe, list(cores.values()))
+    torch.set_num_threads(threads)
+    return {name: (core.detach() - begun[name]).numpy() for name, core in cores.items()}
+
+
+class _WithCore(torch.nn.Module):
+    """W + s B C A of one module."""
+
+    def __init__(self, bases: Bases, scaling: float) -> None:
+        super().__init__()
+        self.core = torch.nn.Parameter(torch.from_numpy(bases.core))
+        self.a, self.b = torch.from_numpy(bases.a), torch.from_numpy(bases.b)
+        self.scaling = scaling
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.scaling * (self.b @ self.core @ self.a)
+
+
+def source_of(layout: AdapterLayout, path: Path | None) -> AdapterSource:
+    """The adapter in a file, or that of the seed."""
+    return InitialAdapter(layout) if path is None else open_adapter(path, layout)
 
 
 def plain_model(job: TrainingJob) -> Any:

@@ -142,6 +142,7 @@ def test_where_only_b_is_trained_inputs_are_kept_at_stage_3_alone() -> None:
     inputs = LAYERS * LENGTH * FLOAT32_BYTES * HIDDEN
     assert kept() - kept(trained="b") == inputs
     assert kept(Choice(3)) - kept(Choice(3), trained="b") == 0
+    assert kept(trained="core") == kept(trained="b"), "and where cores are"
 
 
 def test_activations_grow_with_the_micro_batch_and_faster_with_the_length() -> None:
@@ -205,6 +206,7 @@ def test_each_stage_partitions_more() -> None:
 
 def test_optimizer_states_follow_what_is_trained() -> None:
     assert parameters_of(QUERY_AND_VALUE) == LAYERS * 2 * RANK * 2 * HIDDEN
+    assert parameters_of(QUERY_AND_VALUE, "core") == LAYERS * 2 * RANK**2
     halves = [parameters_of(layout("mlp.down_proj"), factor) for factor in ("a", "b")]
     assert halves == [LAYERS * RANK * INNER, LAYERS * RANK * HIDDEN]
     both, half = (
@@ -212,6 +214,10 @@ def test_optimizer_states_follow_what_is_trained() -> None:
         for factors in ("both", "a")
     )
     assert half < both
+    cores, ranks = parameters_of(QUERY_AND_VALUE, "core"), work().ranks
+    found = part(estimate(SHAPE, work(trained="core"), STAGE_2), "adapter")
+    alone = FLOAT32_BYTES * (2 * cores + (3 * cores + cores) // ranks)
+    assert found == alone + FLOAT32_BYTES * parameters_of(QUERY_AND_VALUE), "beside their bases"
     beside = estimate(SHAPE, work(residual_layout=QUERY_AND_VALUE), Choice())
     assert part(beside, "adapter") == both + FLOAT32_BYTES * parameters_of(QUERY_AND_VALUE)
 

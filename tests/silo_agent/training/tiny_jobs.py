@@ -282,6 +282,17 @@ def recipe_job(
     return silo.job(name, **{**fields, **changes})
 
 
+def cored_twice(silo: TinySilo, stage: int, ranks: int) -> tuple[TrainingJob, ...]:
+    """A job that trains cores, another from the seed on the same engine, and the first again."""
+    name = f"cored-zero-{stage}"
+    held: dict[str, Any] = {"zero_stage": stage, "ranks": ranks}
+    return (
+        recipe_job(silo, name, "core", **held),
+        recipe_job(silo, f"{name}-between", "core", **held, starting_adapter=None),
+        recipe_job(silo, f"{name}-again", "core", **held),
+    )
+
+
 def job_processes(agent: psutil.Process) -> list[psutil.Process]:
     """The launcher, then the ranks that it has started, of the one training below `agent`."""
     launchers = [child for child in agent.children() if FORKED in _command(child)]
