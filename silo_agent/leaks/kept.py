@@ -13,7 +13,7 @@ from infra.disk.durable_files import write_durably
 from silo_agent.leaks.figures import LeakFigures
 from silo_agent.leaks.rules import is_too_few
 from silo_agent.policy.leak_check import FEWEST_RECORDS, LeakCheck
-from silo_agent.policy.rules import PolicyRefusal
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.training.job_value import JobValue
 from silo_agent.training.jobs import WORK
 

@@ -6,7 +6,7 @@ refusal itself tells that a limit was passed, and which.
 
 from silo_agent.leaks.figures import LeakFigures
 from silo_agent.policy.leak_check import FEWEST_RECORDS, LeakCheck
-from silo_agent.policy.rules import PolicyRefusal
+from silo_agent.policy.plan_context import PolicyRefusal
 
 MEMBERSHIP = PolicyRefusal(
     "release.membership",

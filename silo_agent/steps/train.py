@@ -19,7 +19,7 @@ from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
 from silo_agent.policy.leak_check import LeakCheck
-from silo_agent.policy.rules import PolicyRefusal
+from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.privacy.ledger import NotTrainedError
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
 from silo_agent.restarts import ProcessDiedError

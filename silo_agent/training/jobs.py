@@ -160,6 +160,7 @@ class LocalJobs:
             offload_dir=self._offload_dir(),
             precision=held.precision,
             base_weights=held.base_weights,
+            private=self.plan.privacy is not None,
             task=self.plan.learned,
         ).for_measuring
 

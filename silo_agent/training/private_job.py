@@ -36,16 +36,8 @@ def private_part(
         expected_units=plan.recipe.sequences_per_step,
         records_per_unit=terms.records_per_unit,
         secret=NO_SECRET,
-        units=_units(splits) if terms.unit == "subject" else None,
+        units=splits.units if terms.unit == "subject" else None,
     )
-
-
-def _units(splits: Splits) -> Path:
-    """Without it every record would pass for a subject of its own."""
-    units: Path | None = getattr(splits, "units", None)
-    if units is None:
-        raise ValueError("expected splits that say which records are of one subject")
-    return units
 
 
 def with_secret(home: Path, verdict: Verdict, job: TrainingJob, now: datetime) -> TrainingJob:

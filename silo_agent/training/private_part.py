@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from data_contracts.protocol.records.model_family import ModelFamily
-from data_contracts.protocol.records.privacy_terms import PrivacyUnit
+from data_contracts.protocol.records.privacy_terms import JOINT_LOSSES, PrivacyUnit
 from silo_agent.training.job_value import JobValue
 
 if TYPE_CHECKING:
     from silo_agent.training.job import TrainingJob
-
-
-NO_SUM: tuple[ModelFamily, ...] = ("dual-encoder",)
-"""Families whose loss compares records with each other."""
 
 
 class PrivatePart(JobValue):
@@ -53,7 +48,7 @@ def _refusals(job: "TrainingJob") -> list[tuple[bool, str, str]]:
         (job.zero_stage != 1, f"zero_stage {job.zero_stage}, only 1", parts),
         (job.offload != "none", f"offload {job.offload}", parts),
         (
-            job.task.family in NO_SUM,
+            job.task.family in JOINT_LOSSES,
             f"the family {job.task.family}",
             "its contrastive loss is no sum over records, so no record has a gradient of its own",
         ),

@@ -19,8 +19,8 @@ from data_contracts.adapters.adapter_format import check_adapter, open_adapter
 from data_contracts.adapters.core_bases import UnmovedCores, WithBases, core_name
 from data_contracts.adapters.starting_adapter import Float32Array, tensors_of
 from data_contracts.errors import UntrustedInputError
+from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.merge_spec import FedAvg, MergeSpec
-from data_contracts.protocol.records.round_plan import BaseModelRef
 from silo_agent.training.adapter_file import write_adapter
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.ranks.lora_model import (
