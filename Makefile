@@ -67,8 +67,8 @@ bench-models: $(READY) ## which architectures keep packed conversations apart; w
 bench-memory: $(READY) ## estimated and measured memory of six models at all stages (QUICK=1: at stage 2); writes .consortia/bench/memory.json
 	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.memory $(if $(filter 1,$(QUICK)),--quick)
 
-bench-families: $(READY) ## every family as a federation of three silos against base, local and central training, and personal adapters (QUICK=1: short); writes .consortia/bench/families.json
-	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.families $(if $(filter 1,$(QUICK)),--quick)
+bench-families: $(READY) ## every family as a federation of three silos against base, local and central training, and personal adapters (QUICK=1: short; ONLY=causal,masked: those); writes .consortia/bench/families.json
+	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.families $(if $(filter 1,$(QUICK)),--quick) $(if $(ONLY),--only $(ONLY))
 
 bench-precision: $(READY) ## what quantised base weights cost a CPU (needs bitsandbytes); writes .consortia/bench/precision.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.precision
