@@ -52,8 +52,8 @@ bench: bench-merge bench-quality bench-attacks bench-contracts bench-models benc
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
 
-bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again; QUICK=1: two, or those, at one rate and SEEDS=n of the seeds; ROUNDS=1: in 2 and 4 rounds; RANKS=1: rank collapse; LIKENESS=1: silos and copies); writes .consortia/bench/quality.json
-	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 1,$(ROUNDS)),--rounds) $(if $(filter 1,$(RANKS)),--ranks) $(if $(filter 1,$(LIKENESS)),--likeness) $(if $(ENTRANTS),--entrants $(ENTRANTS))
+bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: those again; QUICK=1: two, or those, at one rate and SEEDS=n of the seeds; ROUNDS=1: in 2 and 4 rounds; RANKS=1: rank collapse; LIKENESS=1: silos and copies; PRIVATE=1: under differential privacy); writes .consortia/bench/quality.json
+	@$(BIN)/python -m benchmarks.quality $(if $(filter 1,$(QUICK)),--quick) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 1,$(ROUNDS)),--rounds) $(if $(filter 1,$(RANKS)),--ranks) $(if $(filter 1,$(LIKENESS)),--likeness) $(if $(filter 1,$(PRIVATE)),--private) $(if $(ENTRANTS),--entrants $(ENTRANTS))
 
 bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json
 	@$(BIN)/python -m benchmarks.attacks $(if $(filter 1,$(QUICK)),--quick)

@@ -38,6 +38,8 @@ _NO_CAP = 2**40
 MIXED, UNIFORM = "stack_truncate_mixed_ranks", "stack_truncate"
 """Silos of several ranks, and of the run's own rank everywhere."""
 _IN_FEWER_ROUNDS = (DEFAULT, UNIFORM, "average", "fedexp", "fedexp_0.3", "heavy_ball_rate_1.5")
+EPSILONS, TUNED_EPSILON = (1, 3, 8), 3
+PRIVATE_RULES: tuple[MergeRule, ...] = ("frozen_a", "fedsvd")
 _UNIFORM_RULES: tuple[MergeRule, ...] = ("average", "frozen_a", "alternating", "fedsvd")
 
 
@@ -46,7 +48,8 @@ class Contender:
     """A way to federate. `ranks` are those of the silos, in turn; None is the run's own rank.
 
     `rounds` is how many rounds the steps are cut into; None is what the settings say. With
-    `part_alone` a silo of lower rank trains without what its rank leaves out.
+    `part_alone` a silo of lower rank trains without what its rank leaves out. `epsilon`: of all
+    rounds together, where silos train with differential privacy.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Contender:
     tuned_as: str | None = None
     rounds: int | None = None
     part_alone: bool = False
+    epsilon: int | None = None
 
 
 def contenders(settings: Settings) -> tuple[Contender, ...]:
@@ -100,6 +104,21 @@ def in_fewer_rounds(settings: Settings) -> tuple[Contender, ...]:
         for rounds in settings.fewer_rounds
         for entrant in contenders(settings)
         if entrant.name in _IN_FEWER_ROUNDS
+    )
+
+
+def private_contenders() -> tuple[Contender, ...]:
+    """Rules under which one factor alone is trained: a product of two noisy factors would have the
+    square of the noise in it (Sun et al. 2024). Tuned at the epsilon in the middle."""
+    return tuple(
+        Contender(
+            f"{rule}_epsilon_{epsilon}",
+            _merge(rule),
+            epsilon=epsilon,
+            tuned_as=None if epsilon == TUNED_EPSILON else f"{rule}_epsilon_{TUNED_EPSILON}",
+        )
+        for rule in PRIVATE_RULES
+        for epsilon in EPSILONS
     )
 
 

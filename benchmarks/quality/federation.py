@@ -21,6 +21,7 @@ from benchmarks.quality.contenders import Baseline, Contender
 from benchmarks.quality.learner import Training, base_targets, learner
 from benchmarks.quality.merging import Compressor, GlobalState, merged
 from benchmarks.quality.partition import SiloData, partitioned
+from benchmarks.quality.private_training import Noise, drawn_batches, noise_of
 from benchmarks.quality.settings import Settings
 from data_contracts.adapters.starting_adapter import (
     AdapterSource,
@@ -142,9 +143,10 @@ def _rounds(
         locals_: list[tuple[AdapterSource, int]] = []
         trained = state.trained(contender.merge, round_number)
         for number, (silo, own) in enumerate(zip(silos, own_specs, strict=True)):
-            batches = _round_batches(silo, settings, round_number)
+            place = (cell.seed, round_number, number)
+            batches, noise = _to_train_on(silo, settings, contender, place)
             start = narrowed(state.adapter, own)
-            training = Training(batches, cell.learning_rate, trained, contender.proximal_mu)
+            training = Training(batches, cell.learning_rate, trained, contender.proximal_mu, noise)
             beside = _beside(state, contender, own)
             beside_layout = None if beside is None else _anonymous(beside.layout)
             kind: TrainedFactors = "core" if trained == "core" else "both"
@@ -152,7 +154,8 @@ def _rounds(
             local: AdapterSource = own_learner.train(start, training, settings, beside)
             if compressors:
                 local = compressors[number].sent(local, start, trained, round_number)
-            locals_.append((local, batches.size))
+            # Of a private training how much was drawn stays in the silo: all count the same.
+            locals_.append((local, 1 if noise else sum(batch.size for batch in batches)))
         began = state.adapter
         state = merged(locals_, state, contender.merge, round_number, directory)
         yield began, [source for source, _ in locals_], state
@@ -217,6 +220,16 @@ def _compressors(contender: Contender, silos: int, directory: Path) -> list[Comp
     if scheme == "none":
         return []
     return [Compressor(scheme, directory / f"silo-{number}") for number in range(silos)]
+
+
+def _to_train_on(
+    silo: SiloData, settings: Settings, contender: Contender, place: tuple[int, int, int]
+) -> tuple[Sequence[Tokens], Noise | None]:
+    """A round's batches, and the noise of its steps; `place`: seed, round and silo."""
+    if contender.epsilon is None:
+        return _round_batches(silo, settings, place[1]), None
+    noise = noise_of(contender.epsilon, silo.sequences, settings, place)
+    return drawn_batches(silo.sequences, settings, place), noise
 
 
 def _round_batches(silo: SiloData, settings: Settings, round_number: int) -> Tokens:

@@ -4,7 +4,7 @@ PEFT's modules, plain PyTorch AdamW, one thread. A learner is kept for the life 
 every use starts from factors that are copied in, so nothing of an earlier job is left over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from benchmarks.quality.base_model import Tokens, next_token_loss
+from benchmarks.quality.private_training import Noise, PrivateGradients
 from benchmarks.quality.settings import Settings
 from data_contracts.adapters.adapter_format import Float32Array, lora_a_name, lora_b_name
 from data_contracts.adapters.core_bases import WithBases
@@ -64,12 +65,13 @@ class MemoryCores:
 
 @dataclass(frozen=True)
 class Training:
-    """Steps from `first_step` on, at one learning rate; batches are (steps, sequences, length)."""
+    """One step for each batch (sequences, length), at one learning rate; with `noise` private."""
 
-    batches: Tokens
+    batches: Sequence[Tokens]
     learning_rate: float
     trained: TrainedFactors = "both"
     proximal_mu: float = 0.0
+    noise: Noise | None = None
 
 
 @lru_cache(maxsize=8)
@@ -153,17 +155,35 @@ class Learner:
         optimizer = torch.optim.AdamW(
             chosen, lr=training.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
+        with self._gradients(chosen, training, settings) as put:
+            for step, batch in enumerate(training.batches):
+                share = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+                optimizer.param_groups[0]["lr"] = training.learning_rate * share
+                put(batch)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    @contextmanager
+    def _gradients(
+        self, chosen: list[torch.nn.Parameter], training: Training, settings: Settings
+    ) -> Iterator[Callable[[Tokens], None]]:
+        """What puts a step's gradient where the optimizer looks for it."""
+        if training.noise is not None:
+            trained = {name: p for name, p in self._parameters.items() if p.requires_grad}
+            private = PrivateGradients(self._model, trained, training.noise)
+            yield private.put
+            private.end()
+            return
         anchors = [p.detach().clone() for p in chosen] if training.proximal_mu else []
-        for step, batch in enumerate(training.batches):
-            share = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-            optimizer.param_groups[0]["lr"] = training.learning_rate * share
+
+        def put(batch: Tokens) -> None:
             torch.autograd.backward(next_token_loss(self._model, torch.from_numpy(batch)))
             for parameter, anchor in zip(chosen, anchors, strict=False):
                 if parameter.grad is not None:  # the gradient of mu/2 |p - p_start|^2
                     parameter.grad.add_(parameter.detach() - anchor, alpha=training.proximal_mu)
             torch.nn.utils.clip_grad_norm_(chosen, settings.max_gradient_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+
+        yield put
 
     def _load(self, adapter: AdapterSource, residual: AdapterSource | None) -> None:
         set_adapter(self._model, tensors_of(adapter).items())

@@ -38,6 +38,7 @@ class TopicShares:
 class Settings:
     """One run of the bake-off. A silo trains `rounds * local_steps` steps in all.
 
+    Where training is differentially private, a step draws `private_sequences` on average.
     `fewer_rounds` are other ways to cut those steps into rounds. Nothing is chosen on `seeds`.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     rounds: int = 8
     local_steps: int = 10
     sequences_per_step: int = 8
+    private_sequences: int = 32
     warmup_steps: int = 1
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0

@@ -22,8 +22,9 @@ def render(bake_off: BakeOff) -> Table:
     table.add_column(f"merge error, {last}", justify="right")
     contenders = [contender.name for contender in bake_off.entrants]
     best = [_best(bake_off, contenders, alpha) for alpha in bake_off.settings.alphas]
+    last_baseline = bake_off.baselines[-1] if bake_off.baselines else None
     for name in (*bake_off.baselines, *contenders):
-        table.add_row(name, *_cells(bake_off, name, best), end_section=name == BASELINES[-1])
+        table.add_row(name, *_cells(bake_off, name, best), end_section=name == last_baseline)
     return table
 
 
@@ -70,8 +71,10 @@ def tell_mixed_ranks(quality: Path, merge: Path) -> None:
 
 def _compared(bake_off: BakeOff) -> dict[str, float]:
     """The losses that promises compare, of those that ran."""
-    values = {"iid_federated_loss": _mean(bake_off, DEFAULT)}
-    if bake_off.baselines:
+    values = {}
+    if any(contender.name == DEFAULT for contender in bake_off.entrants):
+        values["iid_federated_loss"] = _mean(bake_off, DEFAULT)
+    if "centralised" in bake_off.baselines:
         pooled = ("centralised", "centralised_small_batches")
         values["iid_centralised_loss"] = _mean(bake_off, "centralised")
         values["iid_best_centralised_loss"] = min(_mean(bake_off, name) for name in pooled)
