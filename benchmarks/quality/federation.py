@@ -188,7 +188,8 @@ def _baseline(
         case "centralised_small_batches":
             runs = [np.stack(batches, axis=1).reshape(-1, *batches[0].shape[1:])]
     own = learner(base, _anonymous(start.layout))
-    return [Trained(own.train(start, Training(run, cell.learning_rate), settings)) for run in runs]
+    trainings = [Training(tuple(run), cell.learning_rate) for run in runs]
+    return [Trained(own.train(start, training, settings)) for training in trainings]
 
 
 def _measured(
@@ -227,7 +228,7 @@ def _to_train_on(
 ) -> tuple[Sequence[Tokens], Noise | None]:
     """A round's batches, and the noise of its steps; `place`: seed, round and silo."""
     if contender.epsilon is None:
-        return _round_batches(silo, settings, place[1]), None
+        return tuple(_round_batches(silo, settings, place[1])), None
     noise = noise_of(contender.epsilon, silo.sequences, settings, place)
     return drawn_batches(silo.sequences, settings, place), noise
 
