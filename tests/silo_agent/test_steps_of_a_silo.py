@@ -75,9 +75,9 @@ def silo(tmp_path: Path) -> StoppedSilo:
 @pytest.mark.parametrize(
     ("settings", "seconds"),
     [
-        ({}, HOUR - 300),
-        ({"time_limit_seconds": 600}, 540),
-        ({"time_limit_seconds": HOUR + 1}, 3300),
+        ({}, 2700),
+        ({"time_limit_seconds": 600}, 450),
+        ({"time_limit_seconds": HOUR + 1}, 2700),
     ],
 )
 def test_where_a_plan_lets_silos_do_fewer_steps_the_time_ends_training(
@@ -92,7 +92,7 @@ def test_where_it_does_not_the_time_ends_what_follows_the_last_step(silo: Stoppe
     recipe = PLAN.recipe.model_copy(update={"least_steps": None})
     job = silo.job(PLAN.model_copy(update={"recipe": recipe}))
     assert (job.least_steps, job.fewest_steps, job.recipe) == (None, 10, recipe)
-    assert job.end_by == START + timedelta(seconds=HOUR - 300)
+    assert job.end_by == START + timedelta(seconds=HOUR / 1.2 - 300)
     assert not job.is_time_over(9, 1.0, job.end_by + timedelta(days=1))
     assert job.is_time_over(10, 1.0, job.end_by)
 
