@@ -103,7 +103,9 @@ def _logs(federation: Confidential) -> str:
 
 
 def test_an_auditor_verifies_what_was_opened(federation: Confidential) -> None:
-    page = next((federation.home / "reports").glob("*round-0001.html"))
+    # The report is signed before its page is made.
+    pages = federation.home / "reports"
+    page = wait_for("page", lambda: next(pages.glob("*round-0001.html"), None), 60, ())
     trust = federation.silo_home("silo-a") / "membership.json"
     said = federation.consortia("report", "verify", str(page), "--trust", str(trust))
     assert "masked sum opened as agreed" in said
