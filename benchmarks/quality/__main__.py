@@ -64,6 +64,9 @@ def _chosen(
     settings, entrants, baselines = Settings(), contenders(Settings()), BASELINES
     if options.private:
         private = replace(settings, rounds=4, alphas=(None,), tuning_alpha=None)
+        if options.quick:
+            seeds = settings.seeds[: options.seeds]
+            private = replace(private, seeds=seeds, learning_rates=(2e-2,))
         return private, private_contenders(), ("base",)
     if options.quick:
         settings = replace(
