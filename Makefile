@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-# Each of two test processes has one core: threads that wait for each other would only get in the way.
-TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Each of two test processes has one core: threads that wait for each other would only get in the way,
+# and where a child has two, they must not spin while they wait.
+TWO_PROCESSES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 
 # What the caller's shell has set for another Python must not reach this one; and children that may
@@ -68,7 +69,7 @@ bench-memory: $(READY) ## estimated and measured memory of six models at all sta
 	@$(TWO_PROCESSES) $(BIN)/python -m benchmarks.memory $(if $(filter 1,$(QUICK)),--quick)
 
 bench-families: $(READY) ## every family as a federation of three silos against base, local and central training, and personal adapters (QUICK=1: short; ONLY=causal,masked: those); writes .consortia/bench/families.json
-	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.families $(if $(filter 1,$(QUICK)),--quick) $(if $(ONLY),--only $(ONLY))
+	@OMP_WAIT_POLICY=passive DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.families $(if $(filter 1,$(QUICK)),--quick) $(if $(ONLY),--only $(ONLY))
 
 bench-precision: $(READY) ## what quantised base weights cost a CPU (needs bitsandbytes); writes .consortia/bench/precision.json
 	@DS_ACCELERATOR=cpu $(BIN)/python -m benchmarks.precision
