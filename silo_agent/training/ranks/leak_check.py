@@ -20,10 +20,12 @@ from silo_agent.leaks.statistics import auc, chance_of_as_many
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.leak_part import LeakPart
 from silo_agent.training.loss import of_records
+from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.leak_measuring import Budget, Found, Measuring, Trained
+from silo_agent.training.ranks.packed_records import Packed, Shards
 from silo_agent.training.ranks.packing import PackedSequences, PackingRule, pack_heldout
 from silo_agent.training.ranks.personal_measures import PartOfShard
-from silo_agent.training.ranks.starting_tensors import starting_tensors
+from silo_agent.training.ranks.starting_tensors import begun_tensors
 from silo_agent.training.ranks.token_shard import Places, TokenShard
 
 EVERY_SEQUENCE = 10**9
@@ -58,6 +60,30 @@ def budget_of(part: LeakPart, seconds: float, tokens: int) -> Budget:
     return Budget(part.share_of_training * seconds, seconds / max(1, tokens))
 
 
+def checked_leaks(
+    engine: Trained,
+    job: TrainingJob,
+    shards: Shards,
+    packed: Packed,
+    rule: PackingRule,
+    spent: ResumePoint,
+) -> LeakFigures | None:
+    """Figures of the adapter in the engine, beside its training and not in its time; None where
+    the job asks for none."""
+    asked = job.leak_check
+    if asked is None:
+        return None
+    places = packed.train.first_places(spent.step * job.recipe.sequences_per_step)
+    if job.private is not None:
+        # What its steps draw, they draw of all.
+        places = usable_places(shards.train, rule)
+    heldout, most = usable_places(shards.heldout, rule), asked.most_records
+    trained = side(shards.train, places, rule, most, job.recipe.seed)
+    others = side(shards.heldout, heldout, rule, most, job.recipe.seed)
+    budget = budget_of(asked, spent.seconds, spent.tokens)
+    return leak_figures(engine, job, trained, others, budget)
+
+
 def leak_figures(
     engine: Trained, job: TrainingJob, trained: Side, heldout: Side, budget: Budget
 ) -> LeakFigures:
@@ -68,7 +94,7 @@ def leak_figures(
     began, measuring = time.monotonic(), Measuring(engine, job)
     sides = (trained.sequences, heldout.sequences)
     after = measuring.until(sides, budget)
-    engine.put(starting_tensors(job.layout, job.starting_adapter))
+    engine.put(begun_tensors(job))
     before = [measuring.of(found.sequences) for found in after]
     scores = [_scores(measuring, *each) for each in zip(sides, before, after, strict=True)]
     told = [_told(*each) for each in zip(sides, after, strict=True)]

@@ -16,7 +16,7 @@ from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.engine import LoraEngine
 from silo_agent.training.ranks.families.registry import family_of
 from silo_agent.training.ranks.kept_engine import KeptEngine
-from silo_agent.training.ranks.leak_check import budget_of, leak_figures, side, usable_places
+from silo_agent.training.ranks.leak_check import checked_leaks
 from silo_agent.training.ranks.packed_records import (
     Packed,
     Shards,
@@ -135,27 +135,15 @@ def _train(round_: _Round, part: _Part) -> _Trained:
     if dist.get_rank() == 0:
         trained = part.job.recipe.trained_factors
         write_adapter(part.adapter, trained_layout(trained, part.job.layout), tensors)
-    leaks = _leaks(round_, engine, point) if part.leaves else None
+    asks = part.leaves and part.job.leak_check is not None
+    leaks = _leaks(round_, engine, point) if asks else None
     engine.end()
     return _Trained(round_.packed.counts, point, start.step, engine.spec.micro_batch, after, leaks)
 
 
 def _leaks(round_: _Round, engine: LoraEngine, point: ResumePoint) -> LeakFigures | None:
-    """What the adapter in the engine tells, measured beside the training and not in its time."""
-    job, asked = round_.job, round_.job.leak_check
-    if asked is None:
-        return None
     round_.progress.phase("leak check")
-    shards, rule = round_.shards, round_.rule
-    places = round_.packed.train.first_places(point.step * job.recipe.sequences_per_step)
-    if job.private is not None:
-        # What its steps draw, they draw of all.
-        places = usable_places(shards.train, rule)
-    heldout, most = usable_places(shards.heldout, rule), asked.most_records
-    trained = side(shards.train, places, rule, most, job.recipe.seed)
-    others = side(shards.heldout, heldout, rule, most, job.recipe.seed)
-    budget = budget_of(asked, point.seconds, point.tokens)
-    return leak_figures(engine, job, trained, others, budget)
+    return checked_leaks(engine, round_.job, round_.shards, round_.packed, round_.rule, point)
 
 
 def _heldout_loss(round_: _Round, name: str, engine: LoraEngine) -> Loss:
