@@ -59,7 +59,12 @@ def jobs(silo: TinySilo) -> dict[str, TrainingJob]:
     few = secrets(root / "few-secrets.jsonl", FEW, 1)
     many = secrets(root / "many-secrets.jsonl", MANY, 3)
     gentle = tiny_recipe(16).model_copy(update={"learning_rate": Decimal("0.002")})
+    of_cores = recipe.model_copy(update={"trained_factors": "core"})
     return {
+        # Of a core too the start is what it began as, so that the two losses differ.
+        "cores": silo.job("cores", train_records=few, recipe=of_cores, **options).model_copy(
+            update={"leak_check": LeakPart(share_of_training=2.0)}
+        ),
         # With time for all, however slow the machine is.
         "by heart": silo.job("by-heart", train_records=few, recipe=recipe, **options).model_copy(
             update={"leak_check": LeakPart(share_of_training=2.0)}
@@ -125,3 +130,11 @@ def test_what_is_trained_is_the_same_without_a_check(results: dict[str, Training
     assert not_asked.leaks is None
     assert asked.adapter.read_bytes() == not_asked.adapter.read_bytes()
     assert asked.local == not_asked.local
+
+
+def test_a_core_is_held_against_the_core_that_it_began_as(
+    results: dict[str, TrainingResult],
+) -> None:
+    leaks = results["cores"].leaks
+    assert leaks is not None and leaks.membership is not None
+    assert leaks.membership.auc > 0.6, leaks
