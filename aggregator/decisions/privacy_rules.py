@@ -24,8 +24,9 @@ def privacy_fault(plan: RoundPlan, verdict: Verdict, submission: Submission) -> 
 def _told_more(plan: RoundPlan, submission: Submission) -> bool:
     """Whether it says what depends on what was drawn, which is not in its epsilon."""
     losses = (submission.first_step_loss, submission.last_step_loss)
-    tokens = submission.tokens
-    return any(loss is not None for loss in losses) or tokens != plan.recipe.tokens_per_round
+    told = (*losses, submission.leaks)
+    is_told = any(figure is not None for figure in told)
+    return is_told or submission.tokens != plan.recipe.tokens_per_round
 
 
 def _statement_fault(

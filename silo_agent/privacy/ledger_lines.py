@@ -16,12 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from data_contracts.privacy.accountant import PrivateSteps
 from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.records.privacy_terms import (
-    Delta,
-    Epsilon,
-    NoiseMultiplier,
+    ChargedSteps,
     PrivacyStatement,
-    PrivacyUnit,
-    SamplingRate,
 )
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
@@ -30,14 +26,13 @@ from data_contracts.protocol.wire_types import (
     Part,
     PositiveCount,
     RoundNumber,
-    RuleId,
     RunId,
 )
 
 SecretName = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class Charged(Part):
+class Charged(ChargedSteps):
     """A training was charged; the fields of its statement, and what it was charged for.
 
     `units` were trained on, exactly: it stays here. `secret` names the file of its noise; None for
@@ -52,16 +47,6 @@ class Charged(Part):
     attempt: AttemptNumber
     plan_digest: Digest
     findings_digest: Digest | None = None
-    population: RuleId
-    unit: PrivacyUnit
-    sampling_rate: SamplingRate
-    noise_multiplier: NoiseMultiplier
-    steps: PositiveCount
-    epsilon: Epsilon
-    epsilon_lifetime: Epsilon
-    epsilon_budget: Epsilon
-    delta: Delta
-    entries: PositiveCount
     units: PositiveCount | None = None
     secret: SecretName | None = None
     told: Digest | None = None
@@ -191,7 +176,7 @@ class LedgerLines:
 
 def statement_of(line: Line, charged: Charged) -> PrivacyStatement:
     """What the silo signs of a charge."""
-    fields = PrivacyStatement.model_fields.keys() - {"ledger_digest"}
+    fields = ChargedSteps.model_fields
     return PrivacyStatement(
         **{name: getattr(charged, name) for name in fields}, ledger_digest=line.digest
     )

@@ -215,5 +215,5 @@ def _submission(
         last_step_loss=_told(plan, local.last_step_loss),
         training_seconds=0 if plan.privacy else round(local.seconds),
         base_weights=None if local.base_weights == "full" else local.base_weights,
-        leaks=statement(local.leaks),
+        leaks=None if plan.privacy else statement(local.leaks),
     )

@@ -13,6 +13,7 @@ from aggregator.publishing.model_card import card_records, render_card
 from data_contracts.privacy.accountant import PrivateSteps, epsilon_of
 from data_contracts.privacy.assumptions import ASSUMPTIONS
 from data_contracts.protocol.envelope import seal
+from data_contracts.protocol.records.leak_statement import LeakStatement
 from data_contracts.protocol.records.privacy_terms import PrivacyStatement, PrivacyTerms
 from tests.aggregator.federation_samples import (
     COHORT,
@@ -108,6 +109,7 @@ def test_no_statement_under_a_private_plan_and_none_under_a_plain_one() -> None:
         {"first_step_loss": Decimal("2")},
         {"last_step_loss": Decimal("2")},
         {"tokens": TOLD["tokens"] - 1},
+        {"leaks": LeakStatement(records=200, auc=Decimal("0.61"), auc_low=Decimal("0.55"))},
     ],
     ids=lambda told: next(iter(told)),
 )

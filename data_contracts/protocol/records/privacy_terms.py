@@ -13,7 +13,6 @@ from pydantic import Field
 from data_contracts.protocol.records.model_family import FamilyTask, ModelFamily
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from data_contracts.protocol.wire_types import (
-    Count,
     DecimalString,
     Digest,
     Part,
@@ -51,16 +50,8 @@ class PrivacyTerms(Part):
     records_per_unit: PositiveCount = 1
 
 
-class PrivacyStatement(Part):
-    """What a silo signs of one private training, charged before anything of it leaves.
-
-    What it covers and what it does not is `data_contracts.privacy.assumptions`.
-
-    `population`: of units, as its data contract names it. `sampling_rate`: of each unit in each
-    step. `epsilon` is that of this training alone, `epsilon_lifetime` of all that was charged to
-    the population so far, this one included; both at `delta`, rounded up. `entries`: how many
-    trainings that were; `ledger_digest`: of the ledger's last line, which names all before it.
-    """
+class ChargedSteps(Part):
+    """What a private training was charged: its steps, and what they and all before them reveal."""
 
     population: RuleId
     unit: PrivacyUnit
@@ -71,7 +62,20 @@ class PrivacyStatement(Part):
     epsilon_lifetime: Epsilon
     epsilon_budget: Epsilon
     delta: Delta
-    entries: Count
+    entries: PositiveCount
+
+
+class PrivacyStatement(ChargedSteps):
+    """What a silo signs of one private training, charged before anything of it leaves.
+
+    What it covers and what it does not is `data_contracts.privacy.assumptions`.
+
+    `population`: of units, as its data contract names it. `sampling_rate`: of each unit in each
+    step. `epsilon` is that of this training alone, `epsilon_lifetime` of all that was charged to
+    the population so far, this one included; both at `delta`, rounded up. `entries`: how many
+    trainings that were; `ledger_digest`: of the ledger's last line, which names all before it.
+    """
+
     ledger_digest: Digest
 
 

@@ -26,8 +26,8 @@ class Submission(SiloRecord):
     `adapter` is a masked file, under pads between the silos of this share book. `sealed_key` is
     what opens the blob where the plan asks for encryption; see `sealed_key.SealedKey`. `leaks`:
     what the silo has measured of the adapter before it left, where its contract lets that out.
-    Under a plan with privacy the training losses stay in (None), `tokens` are as many as the plan
-    has, and `training_seconds` are 0: what was drawn is nobody's business.
+    Under a plan with privacy training losses and `leaks` stay in (None), `tokens` are as many as
+    the plan has, and `training_seconds` are 0: what was drawn is nobody's business.
     """
 
     kind: ClassVar[str] = "submission"
