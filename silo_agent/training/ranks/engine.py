@@ -66,8 +66,9 @@ class LoraEngine:
     def __init__(self, spec: EngineSpec) -> None:
         self.spec, self._rank = spec, dist.get_rank()
         self._device = loading_device(spec.device)
-        self._family = family_of(spec.task)
-        self._family.load_beside(spec.model_dir, self._device)
+        self.family: Family = family_of(spec.task)
+        """With what it has loaded beside the model: another of the same task has nothing."""
+        self.family.load_beside(spec.model_dir, self._device)
         config = deepspeed_config(spec)
         self._stage_3_config = stage_3_config(config) if spec.zero_stage == 3 else None
         model = load_lora_model(
@@ -80,7 +81,7 @@ class LoraEngine:
             task=spec.task,
         )
         if spec.gradient_checkpointing:
-            self._family.recompute(model, partitioned=spec.zero_stage == 3)
+            self.family.recompute(model, partitioned=spec.zero_stage == 3)
         trainable = list(trained_parameters(model).values())
         self._engine, *_ = deepspeed.initialize(
             model=model, model_parameters=trainable, config=config
@@ -124,13 +125,13 @@ class LoraEngine:
     @cached_property
     def may_pack(self) -> bool:
         """Whether conversations may share a sequence, asked once; see `packing_check`."""
-        return self._family.may_pack(self._asked, self._device)
+        return self.family.may_pack(self._asked, self._device)
 
     @cached_property
     def may_batch(self) -> bool:
         """Whether sequences may go through the model side by side, asked once as `may_pack` is."""
         together = self.may_pack
-        return self._family.may_batch(self._asked, self._device, together=together)
+        return self.family.may_batch(self._asked, self._device, together=together)
 
     def step(self, index: int, sequences: Sequence[PackedSequence]) -> float:
         """Train on one step's sequences (of all ranks); returns its mean loss, of what is asked.
@@ -146,7 +147,7 @@ class LoraEngine:
             self._proximal.begin_step()
         own = sequences[self._rank :: ranks]
         size = self.spec.micro_batch
-        summed_loss = self._family.step_loss(self._engine, own, size, self._device)
+        summed_loss = self.family.step_loss(self._engine, own, size, self._device)
         for micro_batch in micro_batches(own, size):
             loss = summed_loss(micro_batch)
             # DeepSpeed averages gradients over the ranks; times `ranks` makes it the sum.
@@ -164,11 +165,11 @@ class LoraEngine:
             )
         return mean
 
-    def in_training(self) -> tuple[Any, Family, torch.device]:
-        """The model as it trains, its family, and where it is, for gradients that are not made by
-        the engine; forward passes are collective at stage 3."""
+    def in_training(self) -> tuple[Any, torch.device]:
+        """The model as it trains, and where it is, for gradients that are not made by the engine;
+        forward passes are collective at stage 3."""
         self._engine.train()
-        return self._engine.module, self._family, self._device
+        return self._engine.module, self._device
 
     def step_along(self, index: int, gradients: Mapping[str, torch.Tensor]) -> None:
         """Step `index` with gradients of the trained tensors, the same on every rank.
@@ -195,13 +196,13 @@ class LoraEngine:
             for start in range(0, len(sequences), ranks):
                 position = start + self._rank
                 own = sequences[min(position, len(sequences) - 1)]
-                measured = self._family.measured(module, own, self._device)
+                measured = self.family.measured(module, own, self._device)
                 if not start:
                     found = measured.new_zeros(len(counts), measured.shape[1])
                 if position < len(sequences):
                     found[places[position] : places[position + 1]] = measured
         dist.all_reduce(found)
-        return self._family.scores(found).sums(counts)
+        return self.family.scores(found).sums(counts)
 
     def measured_model(self) -> tuple[Any, torch.device]:
         """The model as it measures, and where it is; forward passes are collective at stage 3."""

@@ -14,7 +14,7 @@ from data_contracts.protocol.records.model_family import CAUSAL
 from silo_agent.leaks.figures import CONTINUED_TOKENS
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.loss import RecordSums
-from silo_agent.training.ranks.families.registry import family_of
+from silo_agent.training.ranks.families.family import Family
 from silo_agent.training.ranks.packed_sequence import PackedSequence
 from silo_agent.training.ranks.process_group import of_first_rank
 from silo_agent.training.ranks.starting_tensors import NamedTensors
@@ -28,6 +28,9 @@ FIRST_PASS_SHARE = 0.45
 
 class Trained(Protocol):
     """An engine as far as it is measured on."""
+
+    @property
+    def family(self) -> Family: ...
 
     def measured_model(self) -> tuple[Any, torch.device]: ...
 
@@ -56,7 +59,7 @@ class Measuring:
     """Sequences through the model as it is at the moment, shared out over the ranks."""
 
     def __init__(self, engine: Trained, job: TrainingJob) -> None:
-        self._engine, self._family = engine, family_of(job.task)
+        self._engine, self._family = engine, engine.family
         self._guesses = job.task.family == CAUSAL
         self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
 

@@ -38,7 +38,10 @@ class Stepped(Protocol):
     @property
     def spec(self) -> EngineSpec: ...
 
-    def in_training(self) -> tuple[Any, Family, torch.device]: ...
+    @property
+    def family(self) -> Family: ...
+
+    def in_training(self) -> tuple[Any, torch.device]: ...
 
     def step_along(self, index: int, gradients: Mapping[str, torch.Tensor]) -> None: ...
 
@@ -72,7 +75,8 @@ class PrivateSteps:
         self._numbers = SecretNumbers(private.secret, fingerprint)
         self._population = Population(shard, rule.room, private)
         self._shard, self._rule, self._round = shard, rule, job.round
-        self._model, self._family, self._device = engine.in_training()
+        self._family = engine.family
+        self._model, self._device = engine.in_training()
         trained = trained_parameters(self._model)
         self._gradients = RecordGradients(self._model, trained, self._device)
 

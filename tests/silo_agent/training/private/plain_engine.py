@@ -23,15 +23,15 @@ class PlainEngine:
         self.spec, self._rate = job.engine, float(job.recipe.learning_rate)
         self.model = load_lora_model(job.model_dir, job.layout, "cpu", task=job.task)
         set_adapter(self.model, starting_tensors(job.layout, job.starting_adapter))
-        self._family = family_of(job.task)
+        self.family: Family = family_of(job.task)
         self._optimizer = torch.optim.AdamW(
             trained_parameters(self.model).values(), lr=self._rate, weight_decay=0.0
         )
 
-    def in_training(self) -> tuple[Any, Family, torch.device]:
+    def in_training(self) -> tuple[Any, torch.device]:
         """As `LoraEngine`."""
         self.model.train()
-        return self.model, self._family, CPU
+        return self.model, CPU
 
     def step_along(self, index: int, gradients: Mapping[str, torch.Tensor]) -> None:
         """As `LoraEngine`, without warm-up."""

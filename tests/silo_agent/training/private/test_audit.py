@@ -73,12 +73,12 @@ class WatchedEngine(PlainEngine):
         super().step_along(index, gradients)
 
     def _own_gradients(self) -> torch.Tensor:
-        model, family, _ = self.in_training()
+        model, _ = self.in_training()
         hooks = RecordGradients(model, trained_parameters(model), CPU)
         found = []
         for start in range(0, len(self._canaries), 16):
             some = self._canaries[start : start + 16]
-            compute = partial(family.batch_loss, model, some, CPU)
+            compute = partial(self.family.batch_loss, model, some, CPU)
             _, gradients = hooks.of(RecordPlaces(some, CPU), compute)
             rows = [gradients[name].flatten(1) for name in trained_parameters(model)]
             found.append(torch.cat(rows, 1))
