@@ -1,10 +1,11 @@
 """Masked sums of the adapters that `make bench-merge` merges, in a process of its own.
 
 Seconds are of one core: CPU time of the process, all threads together. Masking: from a silo's
-adapter file and the seed of its start to its masked file, with one thread. Unmasking: from the
-survivors' masked files, with the shares that they hand out, to the adapter file that a merge takes.
-Beside it the plain average of the same adapters, from their files to the merged one, without its
-error. Every drop-out shared its seeds out before. Prints one line of JSON.
+adapter file and the seed of its start to its masked file on disk, with one thread; and, as the peer
+does it, from arrays in memory to arrays in memory. Unmasking: from the survivors' masked files,
+with the shares that they hand out, to the adapter file that a merge takes. Beside it the plain
+average of the same adapters, from their files to the merged one, without its error. Every drop-out
+shared its seeds out before. Prints one line of JSON.
 """
 
 import argparse
@@ -28,11 +29,13 @@ from aggregator.unmasking.unmasked_adapter import write_unmasked
 from benchmarks.merge_clocks.samples import adapter_files, bench_layout, inputs_of
 from benchmarks.peers.adapters import ExpectedMean, silo_adapter, silo_weight
 from data_contracts.adapters.adapter_format import open_adapter
+from data_contracts.adapters.remembered_start import RememberedStart
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.held_shares import HeldShares
 from data_contracts.masking.mask_group import MaskGroup, mask_group
 from data_contracts.masking.masked_file import open_masked
+from data_contracts.masking.pads import UInt32Array
 from data_contracts.masking.payload import Change, Payload
 from data_contracts.masking.rebuilt_seeds import rebuilt_seeds
 from data_contracts.masking.shares import Share, ShareCommitments, share_out
@@ -82,6 +85,10 @@ def main() -> None:
         ]
         figures = {
             "mask_seconds": statistics.median(seconds),
+            "mask_arrays_seconds": statistics.median(
+                _timed(in_memory(silos, silo, adapter))[0]
+                for silo, adapter in zip(silos.group.silos, adapters, strict=True)
+            ),
             "bytes_per_silo": (folder / silos.group.silos[0]).stat().st_size,
         }
         for dropped in (0, *options.dropped):
@@ -122,6 +129,25 @@ def mask(silos: Federation, silo: str, adapter: Path, into: Path) -> None:
     change = Change(silos.payload, open_adapter(adapter, layout), InitialAdapter(layout), {})
     place = OwnPlace(silo, silos.secrets[silo], silos.group, silos.group.silos)
     write_masked(into, change, place, MaskTerms(silos.point, silos.factor(silo)), 1)
+
+
+def in_memory(silos: Federation, silo: str, adapter: Path) -> Callable[[], object]:
+    """The same, of arrays that are in memory before it begins, as its masked arrays are then."""
+    layout = silos.payload.layout
+    every = len(layout.targets)
+    local = RememberedStart(open_adapter(adapter, layout), every)
+    start = RememberedStart(InitialAdapter(layout), every)
+    for source in (local, start):
+        for target in layout.targets:
+            source.module(target)
+
+    def masked() -> list[UInt32Array]:
+        place = OwnPlace(silo, silos.secrets[silo], silos.group, silos.group.silos)
+        own = place.mask(MaskTerms(silos.point, silos.factor(silo)), silos.payload)
+        pieces = Change(silos.payload, local, start, {}).pieces(silos.point)
+        return [own.masked(*piece)[0] for piece in pieces]
+
+    return masked
 
 
 def unmask(silos: Federation, survivors: tuple[str, ...], folder: Path) -> None:

@@ -73,9 +73,13 @@ class FixedPoint:
         steps = out.view("<i4")
         for at in range(0, len(values), BLOCK_ENTRIES):
             part = slice(at, at + BLOCK_ENTRIES)
-            clipped += self._cut(values[part])
+            farthest, outside = self._cut(values[part])
             self._round(values[part], scale, bits[part])
+            # A factor of 1 at the very end of the range may have been rounded beyond it.
+            if farthest * scale > self.magnitude - 1:
+                np.clip(values[part], -self.magnitude, self.magnitude, out=values[part])
             steps[part] = values[part]
+            clipped += outside
         return out, clipped
 
     def decode(self, total: UInt32Array, factors: Fraction) -> Float64Array:
@@ -84,22 +88,20 @@ class FixedPoint:
         mean: Float64Array = np.multiply(total.view("<i4"), scale, dtype=np.float64)
         return mean
 
-    def _cut(self, values: Float64Array) -> int:
-        largest = float(self.largest)
-        if max(float(values.max()), -float(values.min())) <= largest:
-            return 0
+    def _cut(self, values: Float64Array) -> tuple[float, int]:
+        """How far from 0 the farthest is then, and how many were farther than `largest`."""
+        largest, farthest = float(self.largest), max(float(values.max()), -float(values.min()))
+        if farthest <= largest:
+            return farthest, 0
         outside = int((np.abs(values) > largest).sum())
         np.clip(values, -largest, largest, out=values)
-        return outside
+        return largest, outside
 
     def _round(self, values: Float64Array, scale: float, bits: UInt32Array) -> None:
         """The floor of each number and something random in [0, 1): up as often as it should be."""
         values *= scale
         values += np.multiply(bits, 2.0**-32, dtype=np.float64)
         np.floor(values, out=values)
-        # A factor of 1 at the very end of the range may have been rounded beyond it.
-        if max(float(values.max()), -float(values.min())) > self.magnitude:
-            np.clip(values, -self.magnitude, self.magnitude, out=values)
 
 
 def _unfit_plan(expected: str, found: str) -> FederationOperatorError:
