@@ -34,6 +34,8 @@ STATE = Path(".consortia/bench").resolve()
 RESULTS, FOLDER = STATE / "families.json", STATE / "families"
 SEEDS = (1, 2, 3)
 RANK, KEEP_SECONDS = 8, 600
+ALL = 1000
+"""Held-out sequences of a silo, at the most."""
 CONTENDERS = ("base", "local_only", "federated", "centralised")
 Metric = Callable[[Loss], float]
 
@@ -50,6 +52,7 @@ class Plan:
     metric: Metric
     micro_batch: int = 1
     is_share: bool = False
+    heldout: int = ALL
 
 
 def _nats(loss: Loss) -> float:
@@ -66,7 +69,7 @@ def _right(loss: Loss) -> float:
 
 PLANS: Mapping[str, Plan] = {
     "causal": Plan(3, 20, 4, 128, "0.01", _perplexity),
-    "masked": Plan(3, 15, 8, 64, "0.003", _nats, 8),
+    "masked": Plan(3, 15, 8, 64, "0.003", _nats, 8, heldout=200),
     "classification": Plan(3, 15, 8, 48, "0.003", _right, 8, is_share=True),
     "pairs": Plan(3, 40, 32, 24, "0.005", _right, 32, is_share=True),
     "pictures": Plan(3, 30, 8, 24, "0.005", _nats, 8),
@@ -180,7 +183,9 @@ def _federation(
         max_gradient_norm=Decimal("1"),
         seed=seed,
     )
-    return Federation(folder, material, layout, Shape(recipe, plan.rounds, plan.micro_batch), ranks)
+    return Federation(
+        folder, material, layout, Shape(recipe, plan.rounds, plan.heldout, plan.micro_batch), ranks
+    )
 
 
 def _shortened(plan: Plan) -> Plan:

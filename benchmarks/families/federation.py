@@ -31,8 +31,6 @@ from silo_agent.training.results import EvaluationResult
 
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
 WEIGHT_CAP = 10_000_000
-ALL = 1000
-"""Held-out sequences: more than there are."""
 
 
 def silo_name(place: int) -> str:
@@ -42,10 +40,12 @@ def silo_name(place: int) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """How long a federation of a family trains; `recipe.local_steps` are those of one round."""
+    """How long a federation of a family trains; `recipe.local_steps` are those of one round.
+    `heldout`: sequences of a silo that are measured, at most."""
 
     recipe: TrainingRecipe
     rounds: int
+    heldout: int
     micro_batch: int = 1
 
 
@@ -121,7 +121,7 @@ class Federation:
             adapters=tuple(EvaluatedAdapter(name=n, path=p) for n, p in adapters.items()),
             heldout=sets,
             sequence_length=self.shape.recipe.sequence_length,
-            heldout_sequences=ALL,
+            heldout_sequences=self.shape.heldout,
             output_dir=self.folder / "measured",
             shards_dir=self.folder / "shards",
         )
@@ -158,7 +158,7 @@ class Federation:
             micro_batch=self.shape.micro_batch,
             measure_starting=False,
             measure_local=False,
-            heldout_sequences=ALL,
+            heldout_sequences=self.shape.heldout,
         )
 
     def _merged(self, number: int, trained: list[Path], before: list[Path]) -> Path:
