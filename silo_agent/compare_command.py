@@ -1,4 +1,4 @@
-"""`silo-agent compare`: whether a made-up set is different enough from this silo's records."""
+"""`silo-agent compare`: whether a synthetic set is different enough from this silo's records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +37,7 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Hold a made-up set against this silo's records: what is copied, what is nearly a copy, and
+    """Hold a synthetic set against this silo's records: what is copied, what is nearly a copy, and
     whether it remembers what was trained on. Exit 1 if it does. Nothing leaves."""
     limits = NoveltyLimits()
     findings = check_set(contract_gate(load_config(home)), records, limits)

@@ -1,4 +1,4 @@
-"""A made-up set held against this silo's own records, in the silo; see `data_contracts.novelty`.
+"""A synthetic set held against this silo's own records, in the silo; see `data_contracts.novelty`.
 
 The silo's records are those that its contract allows, in the splits that training reads.
 """

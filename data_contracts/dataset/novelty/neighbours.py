@@ -1,4 +1,4 @@
-"""Whether made-up texts lie nearer to what was trained on than to what was held out.
+"""Whether synthetic texts lie nearer to what was trained on than to what was held out.
 
 A text is a vector of its words and pairs of words, hashed to 4096 numbers with signs (Weinberger et
 al. 2009) and weighed by how few of the silo's texts have them; near is what has a large cosine. No
@@ -28,7 +28,7 @@ _PAIR = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Of `texts` made-up ones `nearer` have their nearest record in training, where chance gives
+    """Of `texts` synthetic ones `nearer` have their nearest record in training, where chance gives
     `expected` of all (0 to 1), and as many or more with the probability `chance`.
 
     `ratio` and `heldout_ratio`: 5th percentiles of the distance to the nearest training record over

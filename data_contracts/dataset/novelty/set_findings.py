@@ -1,4 +1,4 @@
-"""Figures of a made-up set beside a silo's records, and which rules they break.
+"""Figures of a synthetic set beside a silo's records, and which rules they break.
 
 Every record is one text, all that a model is shown of it. Rules about single texts compare with
 training and held-out records alike, since both are the silo's; those about the whole set ask
@@ -68,7 +68,7 @@ class OwnRecords:
 
 @dataclass(frozen=True)
 class SetFindings:
-    """What was found of `records` made-up texts: the row (from 1) of each that breaks a rule about
+    """What was found of `records` synthetic texts: the row (from 1) of each that breaks a rule about
     single texts, and the figures of the whole. `neighbours`: None where there are too few."""
 
     records: int

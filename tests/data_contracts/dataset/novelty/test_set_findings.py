@@ -1,4 +1,4 @@
-"""A made-up set that copies, edits or remembers is caught; one that was written anew is not."""
+"""A synthetic set that copies, edits or remembers is caught; one that was written anew is not."""
 
 import random
 
