@@ -2,10 +2,11 @@
 
 The records are the demo's: comments of a bank, codes of two hospitals. Of each institution 200
 records are trained on and 130 held out; 140 that are neither play a set that nobody copied, which
-is as hard as a synthetic set can be; and 140 of training play copies: as they are, with every eighth,
-sixth and fourth word exchanged, and with every fourth exchanged and the sentences in another order,
-which stands for a paraphrase. Told is the share of records that are caught one by one, and whether
-the set breaks a rule. Adds, flat, the mean over institutions to `.consortia/bench/lifecycle.json`.
+is as hard as a synthetic set can be; and 140 of training play copies: as they are, with every
+eighth, sixth and fourth word exchanged, and with every fourth exchanged and the sentences in
+another order, which stands for a paraphrase. Told is the share of records that are caught one by
+one, and whether the set breaks a rule. Adds, flat, the mean over institutions to
+`.consortia/bench/lifecycle.json`.
 """
 
 import json

@@ -68,7 +68,7 @@ class OwnRecords:
 
 @dataclass(frozen=True)
 class SetFindings:
-    """What was found of `records` synthetic texts: the row (from 1) of each that breaks a rule about
+    """What was found of `records` texts of a set: the row (from 1) of each that breaks a rule about
     single texts, and the figures of the whole. `neighbours`: None where there are too few."""
 
     records: int
