@@ -14,7 +14,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-stop test test-long chaos check check-wheels format clean
-.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu bench-precision bench-families bench-denoising bench-privacy bench-dp bench-leaks
+.PHONY: bench bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-gpu bench-precision bench-families bench-denoising bench-privacy bench-dp bench-leaks bench-novelty
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,7 +48,7 @@ format: $(READY) ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision bench-families bench-denoising bench-privacy bench-dp bench-leaks ## all measurements, about four hours
+bench: bench-merge bench-quality bench-attacks bench-contracts bench-models bench-memory bench-data bench-steps bench-train bench-precision bench-families bench-denoising bench-privacy bench-dp bench-leaks bench-novelty ## all measurements, about four hours
 
 bench-merge: $(READY) ## the merge next to Flower and NVIDIA FLARE; writes .consortia/bench/merge.json
 	@$(BIN)/python -m benchmarks.merge $(if $(filter 1,$(QUICK)),--quick)
@@ -58,6 +58,9 @@ bench-quality: $(READY) ## learning quality of every merge rule (ENTRANTS=a,b: t
 
 bench-attacks: $(READY) ## attacks against every defence; writes .consortia/bench/attacks.json
 	@$(BIN)/python -m benchmarks.attacks $(if $(filter 1,$(QUICK)),--quick)
+
+bench-novelty: $(READY) ## which copies of a silo's records are found in a synthetic set; adds to .consortia/bench/lifecycle.json
+	@$(BIN)/python -m benchmarks.novelty
 
 bench-contracts: $(READY) ## measure the data gate; writes .consortia/bench/contracts.json
 	@$(BIN)/python -m benchmarks.contracts

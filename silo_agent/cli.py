@@ -18,6 +18,7 @@ from infra.storage.probe import require_promises
 from infra.terminal import plain_console, run_command_line, say
 from silo_agent.assembly import assemble_silo, own_inbox
 from silo_agent.command_options import HERE, Home
+from silo_agent.compare_command import compare
 from silo_agent.config import SiloConfig, load_config
 from silo_agent.federation.storage_wait import probe_when_reachable
 from silo_agent.first_day.commands import accept, init, key
@@ -45,7 +46,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = plain_console()
 log = logging.getLogger("silo-agent")
 
-for elsewhere in (init, key, accept, plan, personalise, export, privacy):
+for elsewhere in (init, key, accept, plan, personalise, export, privacy, compare):
     app.command()(elsewhere)
 
 STOP_WAIT_SECONDS = 60

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts.dataset.contract import DataContract, load_contract
 from data_contracts.dataset.contract.agreement import Parties, read_agreement
@@ -18,12 +19,15 @@ from infra.disk.file_digests import FileDigests
 from silo_agent.config import SiloConfig
 from silo_agent.gate.data_gate import DataCheck, Progress, check_data, kept_outcome
 from silo_agent.gate.outcome import GateOutcome, KeptOutcomes
-from silo_agent.gate.registries import SiloReferences
+from silo_agent.gate.registries import ReferencesError, SiloReferences
 from silo_agent.gate.row_names import RowNames, names_of
 from silo_agent.gate.silo_data import SiloData
 from silo_agent.gate.splits import Splits, forget_unused_splits, write_splits
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.restarts import with_restarts
+
+if TYPE_CHECKING:
+    from data_contracts.dataset.copyright.registry import Registry
 
 log = logging.getLogger("silo-agent")
 
@@ -137,6 +141,18 @@ class ContractGate:
             profile = kept.profile(outcome.key)
             if self._baseline() != profile:
                 write_durably(self.config.home / BASELINE_NAME, profile)
+
+    def registries(self) -> "tuple[Registry, ...]":
+        """The copyright registries of the contract; raises DataStewardError where one fails."""
+        try:
+            return self._inputs().references.load(self.clock.now()).registries
+        except ReferencesError as error:
+            raise DataStewardError(
+                "copyright registries of the contract",
+                expected="every one that it names, signed and not expired",
+                found=str(error),
+                action="put the registry back, or have its signer renew it",
+            ) from None
 
     def _inputs(self) -> DataCheck:
         contract, key = self.contract(), self._findings_key()

@@ -57,6 +57,10 @@ class Chat(Form):
             raise LineRefusedError("an empty turn")
         return messages
 
+    def said(self, record: Sequence[Message]) -> tuple[str, ...]:
+        """What is said in each turn."""
+        return tuple(message.content for message in record)
+
     def told(
         self, records: Sequence[Sequence[Message]], encoder: Encoder[ToldT]
     ) -> list[Sequence[ToldT]]:

@@ -36,6 +36,10 @@ class Classification(Form):
         """The text and the class."""
         return text_in(line, "text"), text_in(line, "label")
 
+    def said(self, record: tuple[str, str]) -> tuple[str, ...]:
+        """The text and the class."""
+        return record
+
     def told(
         self, records: Sequence[tuple[str, str]], encoder: Encoder[ToldT]
     ) -> list[Sequence[ToldT]]:

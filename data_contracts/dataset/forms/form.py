@@ -92,6 +92,10 @@ class Form(ABC):
         """The record in a line that has `fields`, as `told` takes it; raises LineRefusedError."""
 
     @abstractmethod
+    def said(self, record: Any) -> tuple[str, ...]:
+        """Every text of what `read` gives, as `texts` of what it was written from."""
+
+    @abstractmethod
     def told(self, records: Sequence[Any], encoder: Encoder[ToldT]) -> list[Sequence[ToldT]]:
         """What a model is told of each of several records."""
 

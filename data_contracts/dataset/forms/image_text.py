@@ -78,6 +78,10 @@ class ImageText(Form):
             raise LineRefusedError("a picture without the SHA-256 of what was checked")
         return CaptionedPicture(Path(path), digest, text_in(line, "answer"))
 
+    def said(self, record: CaptionedPicture) -> tuple[str, ...]:
+        """The caption."""
+        return (record.caption,)
+
     def told(
         self, records: Sequence[CaptionedPicture], encoder: Encoder[ToldT]
     ) -> list[Sequence[ToldT]]:

@@ -31,6 +31,10 @@ class Instruction(Form):
         """Both texts."""
         return text_in(line, "prompt"), text_in(line, "answer")
 
+    def said(self, record: tuple[str, str]) -> tuple[str, ...]:
+        """Both texts."""
+        return record
+
     def told(
         self, records: Sequence[tuple[str, str]], encoder: Encoder[ToldT]
     ) -> list[Sequence[ToldT]]:

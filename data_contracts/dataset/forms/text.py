@@ -33,6 +33,10 @@ class PlainText(Form):
         """The text."""
         return text_in(line, "text")
 
+    def said(self, record: str) -> tuple[str, ...]:
+        """The text."""
+        return (record,)
+
     def told(self, records: Sequence[str], encoder: Encoder[ToldT]) -> list[Sequence[ToldT]]:
         """A document each, in pieces where it is longer than a sequence."""
         return encoder.documents(records)
