@@ -69,11 +69,10 @@ def refresh_feed(silo: Silo) -> FeedView:
 
 def newest_entry(feed: TrustedFeed) -> Seen:
     """The newest entry of the feed, as a mark of the clock names it."""
-    attempt = feed.attempt
-    if attempt is None:
-        return Seen(feed.head.number, None)
-    entry = attempt.abort or attempt.plan
-    return Seen(feed.head.number, entry.record.issued_at)
+    attempt, erasures = feed.attempt, feed.erasures.all
+    entries = [] if attempt is None else [attempt.abort or attempt.plan]
+    signed = {entry.record.feed_number: entry.record.issued_at for entry in (*entries, *erasures)}
+    return Seen(feed.head.number, signed[max(signed)] if signed else None)
 
 
 def _tell_before_expiry(newest: Membership, now: datetime) -> None:
