@@ -92,7 +92,9 @@ def _needed_by_defence(each: RoundAgain) -> int:
 def _reservations(plan: ErasurePlan) -> Iterator[str]:
     again, first = plan.again, plan.again[0].past.record
     gone = sorted(
-        {s for e in again for s in e.past.counted} - {plan.asked.silo} - {s for e in again for s in e.silos}
+        {s for e in again for s in e.past.counted}
+        - {plan.asked.silo}
+        - {s for e in again for s in e.silos}
     )
     if gone:
         yield (
@@ -106,8 +108,8 @@ def _reservations(plan: ErasurePlan) -> Iterator[str]:
         )
     if any(e.past.record.masking for e in again):
         yield (
-            "In confidential mode the others train with other seeds, since two sums of one training "
-            "would give away what the silo sent: equal to a federation with those seeds."
+            "In confidential mode the others train with other seeds, since two sums of one "
+            "training would give away what the silo sent: equal to a federation with those seeds."
         )
     elif not plan.has_other_seeds:
         yield (

@@ -51,7 +51,9 @@ class KnownErasures:
         """One that is named by the newest plan, or by an erasure that is known, and not known."""
         named = [None if plan is None else plan.record.erasure]
         named += [erasure.record.previous for erasure in self.all]
-        return next((ref for ref in named if ref is not None and ref.digest not in self._known), None)
+        return next(
+            (ref for ref in named if ref is not None and ref.digest not in self._known), None
+        )
 
     def are_gone_on_from_by(self, entry: Erasure) -> bool:
         """Whether an erasure names the newest before it; who knows none yet cannot tell."""

@@ -327,9 +327,7 @@ ALL: tuple[Record, ...] = (
         starting_adapter=ADAPTER,
         replay_run="run-two",
         replayed=(
-            ReplayedRound(
-                run="run-one", round=2, feed_number=3, plan_digest=D1, published=D0
-            ),
+            ReplayedRound(run="run-one", round=2, feed_number=3, plan_digest=D1, published=D0),
         ),
         seed_offset=0,
         program="0.1.0",

@@ -79,7 +79,9 @@ def test_an_erasure_after_the_last_entry_of_a_stolen_key_is_nothing() -> None:
 
 
 def test_a_membership_that_begins_at_an_erasure_keeps_it_and_needs_no_reading() -> None:
-    feed = feed_of(FIRST_PLAN, ERASED, ended := abort(3, ERASED.digest, plan_digest=FIRST_PLAN.digest))
+    feed = feed_of(
+        FIRST_PLAN, ERASED, ended := abort(3, ERASED.digest, plan_digest=FIRST_PLAN.digest)
+    )
     assert feed.attempt is not None and feed.attempt.abort == ended
     feed.add_membership(revoking(ERASED).envelope)
     assert not feed.lacks_head

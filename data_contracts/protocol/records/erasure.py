@@ -1,6 +1,7 @@
-"""What is taken out of a federation's adapters again: whose part, what is revoked, what is replayed.
+"""What is taken out of a federation's adapters again: whose part, and what is had again without.
 
-An entry of the feed, so that every silo reads it in its place; the certificate says what came of it.
+An entry of the feed, so that every silo reads it in its place, and a certificate of what came of
+it.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -11,6 +12,7 @@ from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.base import Record
 from data_contracts.protocol.records.plan_terms import ErasureRef
 from data_contracts.protocol.records.round_record import RoundRecord
+from data_contracts.protocol.records.round_report import PageRef
 from data_contracts.protocol.wire_types import (
     Count,
     Digest,
@@ -115,8 +117,9 @@ class ErasureCertificate(RoundRecord):
     """Signed on the plan of the last replayed round, when that is over: from it on, this holds.
 
     `new_adapter` is what is in force then; None where nothing has been published since the seed.
-    `tokens_again`: on how many tokens the others have trained for it. `has_other_seeds`: its training
-    drew other numbers than that of the old rounds, so that the two do not compare silo by silo.
+    `tokens_again`: on how many tokens the others have trained for it. `has_other_seeds`: training
+    drew other numbers than in the old rounds, so that the two do not compare silo by silo. `page`
+    is the page that its signer made of it.
     """
 
     kind: ClassVar[str] = "erasure-certificate"
@@ -131,4 +134,5 @@ class ErasureCertificate(RoundRecord):
     tokens_again: Count
     stays: Annotated[tuple[WhatStays, ...], Field(max_length=100)]
     has_other_seeds: bool
+    page: PageRef | None = None
     program: ProgramVersion

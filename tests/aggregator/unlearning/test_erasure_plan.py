@@ -144,8 +144,10 @@ def test_others_who_left_meanwhile_are_named() -> None:
 
 def test_compression_costs_the_last_digits_unless_the_seed_is_gone_on_from() -> None:
     history = [past(1, None, "ab"), past(2, "run-a/1", "abx", compression="int8")]
-    told = [any("compression" in s for s in reservations(erasure_plan(history, asked(from_seed=f))))
-            for f in (False, True)]
+    told = [
+        any("compression" in s for s in reservations(erasure_plan(history, asked(from_seed=f))))
+        for f in (False, True)
+    ]
     assert told == [True, False]
 
 
