@@ -11,7 +11,7 @@ from aggregator.report.compliance_page.page import Page
 from aggregator.unlearning.certificate_page import RENDERER, CertificateFile, render
 from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import artifact_of_file, digest_of_bytes
-from data_contracts.protocol.envelope import Verified, verify
+from data_contracts.protocol.envelope import Verified, unverified_record, verify
 from data_contracts.protocol.records import Erasure, ErasureCertificate, Membership, RoundPlan
 
 NOT_REVOKED = "not revoked"
@@ -53,12 +53,11 @@ def audit_certificate(
 
 
 def verified_erasure(envelope: bytes, chain: Chain) -> Verified[Erasure]:
-    """Signed with the key of the membership that it names; raises UntrustedInputError."""
-    keys = {membership.record.coordinator_key for membership in chain.values()}
-    erasure = verify(envelope, Erasure, keys)
-    named = chain.get(erasure.record.membership_digest)
-    own = set() if named is None else {named.record.coordinator_key}
-    return verify(envelope, Erasure, own)
+    """Signed with the key of the membership that it names, or where that is newer than all that
+    are known, with that of the newest; raises UntrustedInputError."""
+    claimed = unverified_record(envelope, Erasure)
+    named = chain.get(claimed.membership_digest, list(chain.values())[-1])
+    return verify(envelope, Erasure, {named.record.coordinator_key} - _revoked_keys(chain))
 
 
 def revocation_claims(

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass
 
 from aggregator.coordinator import Coordinator
-from aggregator.evidence.spool import spool_path
 from aggregator.feed.claims import sign_entry
 from aggregator.feed.reading import read_federation
 from aggregator.unlearning.erasure_plan import Asked, ErasurePlan, erasure_plan
@@ -181,5 +180,5 @@ def _of_runs(
 
 
 def _is_kept(c: Coordinator, ref: ArtifactRef) -> bool:
-    """On this disk, where it is looked at before it is used, or in storage."""
-    return spool_path(c, ref).exists() or c.plans.stat(blob_key(ref.stored.digest)) is not None
+    """In storage, where silos will look for it."""
+    return c.plans.stat(blob_key(ref.stored.digest)) is not None

@@ -38,10 +38,12 @@ def _hindrances(history: Sequence[PastRound], plan: ErasurePlan) -> Iterator[Hin
             f"no adapter that run {plan.asked.run} rests on has a part of {silo} in it",
             "nothing has to be done",
         )
-    if under_way := [past for past in history if past.outcome == "open"]:
+    # Silos follow the newest plan alone: an older one without an end was given up.
+    if history and history[-1].outcome == "open":
+        newest = history[-1].record
         yield Hindrance(
             "unlearn.round_under_way",
-            f"round {under_way[-1].record.round} of {under_way[-1].record.run} is under way",
+            f"round {newest.round} of {newest.run} is under way",
             "wait for its report, or end it with `consortia round abort`",
         )
     if plan.asked.membership.key_of(silo) is not None:

@@ -151,9 +151,10 @@ class TrustedFeed(MembershipChain):
             expected = f"digest {position.digest}"
             raise contradiction(f"feed entry {position.number}", expected, "another", "feed.chain")
         keys = self.coordinator_keys()
-        for kind in (Abort, Erasure):
-            if claims_kind(envelope, kind):
-                return verify(envelope, kind, keys)
+        if claims_kind(envelope, Abort):
+            return verify(envelope, Abort, keys)
+        if claims_kind(envelope, Erasure):
+            return verify(envelope, Erasure, keys)
         return verify(envelope, RoundPlan, keys)
 
     def adopt(self, attempt: FedAttempt) -> None:

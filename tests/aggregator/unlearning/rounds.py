@@ -5,7 +5,7 @@ from typing import Any
 from aggregator.unlearning.erasure_plan import Asked
 from aggregator.unlearning.past_round import Outcome, PastRound, Work
 from data_contracts.protocol.artifact import ArtifactRef, digest_of_bytes
-from data_contracts.protocol.records import Membership, RoundPlan
+from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.membership import Member
 from data_contracts.protocol.records.plan_terms import ContractPin
 from tests.infra.record_samples import membership, new_key, plan
@@ -63,8 +63,3 @@ def asked(silo: str = "silo-x", letters: str = "ab", **changes: Any) -> Asked:
         "is_kept": lambda ref: True,
     }
     return Asked(**fields | changes)
-
-
-def with_recipe(planned: RoundPlan, **changes: Any) -> RoundPlan:
-    """A plan with another recipe."""
-    return planned.model_copy(update={"recipe": planned.recipe.model_copy(update=changes)})

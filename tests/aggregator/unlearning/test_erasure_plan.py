@@ -135,6 +135,11 @@ def test_why_it_cannot_be_had(history: list[PastRound], changes: Any, rule: str)
     assert rules(history, erasure_plan(history, asked(**changes))) == [rule]
 
 
+def test_an_older_attempt_without_an_end_was_given_up() -> None:
+    history = [past(1, None, "", "open", cohort="ab", run="run-0"), *STORY]
+    assert rules(history, erasure_plan(history, asked())) == []
+
+
 def test_others_who_left_meanwhile_are_named() -> None:
     history = [past(1, None, "abcx"), past(2, "run-a/1", "ab")]
     plan = erasure_plan(history, asked(letters="ab"))

@@ -10,12 +10,13 @@ import pytest
 from aggregator.audit.erasure_audit import NOT_REVOKED, audit_certificate
 from aggregator.audit.report_audit import audit
 from aggregator.feed.claims import sign_entry
-from aggregator.feed.reading import next_round, read_federation
+from aggregator.feed.reading import read_federation
 from aggregator.planning.draft import draft_plan
 from aggregator.planning.inputs import plan_inputs
 from aggregator.report.compliance_page.page import split_page
 from aggregator.report.files import erasures_beside, read_bundle
-from aggregator.settings.merge import MergeSection
+from aggregator.settings.masking import MaskingSection
+from aggregator.settings.merge import MergeSection, OptimizerSection
 from aggregator.unlearning.certificate_page import open_certificate
 from aggregator.unlearning.completing import read_certificate_of
 from aggregator.unlearning.erasing import Choices, start_erasure
@@ -23,58 +24,10 @@ from aggregator.unlearning.revoked import NOTICE, revoked_line
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import Erasure, RoundPlan
+from data_contracts.protocol.records import RoundPlan
 from tests.aggregator.test_memberships_in_rounds import outcomes, report_of
-from tests.simulator.federation import FEDERATION, SimulatedFederation
-from tests.simulator.silo import Behaviour
-
-X = "silo-x"
-
-
-class Story:
-    """silo-a and silo-b, and for a while silo-x."""
-
-    def __init__(self, directory: Path, model: Path, **fields: Any) -> None:
-        self.federation = SimulatedFederation(directory, model, **fields)
-        for letter in "ab":
-            self.federation.add_silo(f"silo-{letter}", Behaviour.HONEST)
-        self.federation.found()
-
-    def joins(self) -> None:
-        """silo-x becomes a member from the next plan on."""
-        federation = self.federation
-        federation.add_silo(X, Behaviour.HONEST)
-        members = federation.memberships[-1].record.silos
-        federation.change(silos=(*members, federation.member(X)))
-
-    def leaves(self) -> None:
-        """And no member from the next plan on."""
-        members = self.federation.memberships[-1].record.silos
-        self.federation.change(silos=tuple(m for m in members if m.silo != X))
-
-    def next(self) -> Verified[RoundPlan]:
-        """The round that is due, to its report."""
-        c = self.federation.coordinator()
-        plan = self.federation.open(next_round(c, read_federation(c)))
-        self.federation.play(plan)
-        return plan
-
-    def published(self, plan: Verified[RoundPlan]) -> ArtifactRef | None:
-        """What its report says is in force."""
-        found = report_of(self.federation, plan).published_adapter
-        return None if found is None else found.plain
-
-    def unlearn(self, **choices: Any) -> Verified[Erasure]:
-        """Sign the erasure, and let the federation go on with the run that it names."""
-        erasure = start_erasure(self.federation.coordinator(), X, Choices(**choices))
-        self.run(erasure.record.replay_run)
-        return erasure
-
-    def run(self, name: str) -> None:
-        """As the operator sets it in federation.toml."""
-        changed = self.federation.settings.model_copy(update={"run": name})
-        self.federation.settings = changed
-
+from tests.aggregator.unlearning.story import Story, X
+from tests.simulator.federation import FEDERATION
 
 WHOLE: dict[str, Any] = {"merge": MergeSection(compression="none")}
 
@@ -283,3 +236,30 @@ def test_where_a_revoked_adapter_is_shown_it_is_called_revoked(story: Story) -> 
 
 def digest(ref: ArtifactRef | None) -> str | None:
     return None if ref is None else ref.digest
+
+
+class ConfidentialStory(Story):
+    """Of three, since of two silos each knows the other's part of a sum."""
+
+    letters = "abc"
+
+
+def test_in_confidential_mode_the_others_train_with_other_seeds(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """Silos open no second sum of one training; here a training does not depend on its seed."""
+    section = MaskingSection(key_minutes=5, share_minutes=5, reveal_minutes=10, largest_change=8)
+    fields: dict[str, Any] = {"masking": section, "quorum": 3}
+    fields["merge"] = MergeSection(rule="average", optimizer=OptimizerSection(name="fedavg"))
+    story = ConfidentialStory(tmp_path / "with", tiny_model, **fields)
+    never = ConfidentialStory(tmp_path / "never", tiny_model, **fields)
+    story.next()
+    story.joins()
+    old = story.next()
+    story.leaves()
+    erasure = story.unlearn().record
+    again = story.next()
+    assert erasure.seed_offset > 0
+    assert again.record.recipe.seed == old.record.recipe.seed + erasure.seed_offset
+    without = [never.published(never.next()) for _ in range(2)]
+    assert story.published(again) == without[1] != story.published(old)
