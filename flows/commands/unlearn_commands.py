@@ -52,8 +52,12 @@ def unlearn_plan(
         return
     say(console, *plan_lines(considered))
     if not considered.hindrances:
-        say(console, "Sign it with the same options:")
-        say_command(console, "consortia", "unlearn", "start", "--silo", silo, "--home", home)
+        chosen = [] if run is None else ["--run", run]
+        chosen += ["--from-seed"] if from_seed else []
+        chosen += ["--other-seeds"] if other_seeds else []
+        say(console, "Sign it:")
+        start = ("consortia", "unlearn", "start", "--silo", silo, "--home", home)
+        say_command(console, *start, *chosen)
 
 
 @unlearn_app.command("start")

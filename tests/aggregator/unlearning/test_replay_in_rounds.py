@@ -9,6 +9,7 @@ import pytest
 
 from aggregator.audit.erasure_audit import NOT_REVOKED, audit_certificate
 from aggregator.audit.report_audit import audit
+from aggregator.federated_round import finish_latest_report
 from aggregator.feed.claims import sign_entry
 from aggregator.feed.reading import read_federation
 from aggregator.planning.draft import draft_plan
@@ -197,6 +198,11 @@ def test_the_institution_gets_a_certificate_that_verifies(story: Story) -> None:
     changed = split_page(file.read_bytes().replace(b"was taken out again", b"was never there"))
     told = {c.name: c.outcome for c in audit_certificate(found, changed, pinned)}
     assert told["page as signed"] == "fail"
+    # A coordinator that was killed before it wrote the page writes the same one.
+    written = file.read_bytes()
+    file.unlink()
+    finish_latest_report(story.federation.coordinator())
+    assert file.read_bytes() == written
 
 
 def test_an_auditor_of_an_old_report_is_told_that_its_adapter_is_revoked(story: Story) -> None:
