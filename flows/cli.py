@@ -12,6 +12,7 @@ import typer
 from flows.commands.contract_commands import contract_app, registry_app
 from flows.commands.federation_commands import federation_app
 from flows.commands.federation_options import HERE, Home
+from flows.commands.lineage_command import lineage
 from flows.commands.report_commands import report_app
 from flows.commands.round_commands import round_app
 from flows.commands.stack_commands import stack_app
@@ -30,6 +31,7 @@ app.add_typer(storage_app, name="storage")
 app.add_typer(contract_app, name="contract")
 app.add_typer(registry_app, name="registry")
 app.add_typer(unlearn_app, name="unlearn")
+app.command()(lineage)
 console = plain_console()
 
 
