@@ -12,7 +12,6 @@ from flows.commands.lineage_display import lineage_json, lineage_tree
 from tests.aggregator.test_memberships_in_rounds import report_of
 from tests.aggregator.unlearning.story import Story, X
 
-
 pytestmark = pytest.mark.long
 
 
