@@ -33,6 +33,7 @@ from aggregator.report.files import ReportFiles, report_with_page, whole_files, 
 from aggregator.steps.drafting import drafted
 from aggregator.steps.held_judgement import close_on_held, decide_on_held, listed_and_held
 from aggregator.steps.relaying import list_of
+from aggregator.unlearning.completing import complete_erasure
 from aggregator.upkeep.disk_pruning import prune_workspace
 from aggregator.upkeep.storage_check import require_ledger
 from data_contracts.errors import ConsortiaError, FederationOperatorError, UnusableMergeError
@@ -193,6 +194,7 @@ def _laid_out(
         files = write_report_files(report, attempt, c.reports, chain)
     if report.record.outcome == "published":
         publish_round(c, files)
+    complete_erasure(c, feed, plan, report)
     _prune_workspace(c, feed)
     return files
 

@@ -12,10 +12,12 @@ import typer
 from flows.commands.contract_commands import contract_app, registry_app
 from flows.commands.federation_commands import federation_app
 from flows.commands.federation_options import HERE, Home
+from flows.commands.lineage_command import lineage
 from flows.commands.report_commands import report_app
 from flows.commands.round_commands import round_app
 from flows.commands.stack_commands import stack_app
 from flows.commands.storage_commands import storage_app, tell_untried
+from flows.commands.unlearn_commands import unlearn_app
 from infra import command_values as values
 from infra.backup.options import BackupFile, Out, PassphraseFile
 from infra.terminal import plain_console, run_command_line, say, say_command
@@ -28,6 +30,8 @@ app.add_typer(stack_app, name="stack")
 app.add_typer(storage_app, name="storage")
 app.add_typer(contract_app, name="contract")
 app.add_typer(registry_app, name="registry")
+app.add_typer(unlearn_app, name="unlearn")
+app.command()(lineage)
 console = plain_console()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aggregator.audit.candidate_audit import unplanned
 from aggregator.audit.claim import Claim, Finding
+from aggregator.audit.erasure_audit import revocation_claims
 from aggregator.audit.masking_audit import masked_sum
 from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS, page_claims
 from aggregator.audit.privacy_audit import private_statements
@@ -39,13 +40,15 @@ def audit(
     pinned: Verified[Membership],
     adapter: Path | None = None,
     page: Page | None = None,
+    erasures: Sequence[bytes] = (),
 ) -> tuple[Claim, ...]:
     """Check everything that a bundle, and the page that it came in, can show.
 
     `pinned` is the membership that the auditor trusts, older or newer than the one that the round
     was planned under: the memberships in the bundle lead from the one to the other. `adapter` is
     the published `adapter_model.safetensors`, where the auditor has it, and `page` the page, where
-    the bundle came in one. Never raises on what is in the bundle.
+    the bundle came in one. `erasures` are the envelopes of those that the auditor has: none of them
+    may revoke the round's adapter, or what it started from. Never raises on what is in the bundle.
     """
     claims: list[Claim] = []
     signed = verified_evidence(bundle, pinned, claims)
@@ -66,8 +69,15 @@ def audit(
         *claims,
         *page_claims(report, signed.attempt, page, report_follows=follows),
         Claim(PUBLISHED_ADAPTER, *_published_adapter(report, adapter)),
+        *_not_erased(signed, erasures),
         *UNCHECKABLE,
     )
+
+
+def _not_erased(signed: SignedEvidence, erasures: Sequence[bytes]) -> list[Claim]:
+    adapter = signed.report.record.published_adapter
+    published = None if adapter is None else adapter.digest
+    return revocation_claims(signed.attempt.plan.record, published, erasures, signed.known)
 
 
 def holds(claims: Sequence[Claim]) -> bool:

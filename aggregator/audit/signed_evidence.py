@@ -65,7 +65,7 @@ def verified_evidence(
         claims.append(Claim(SIGNATURES[len(claims)], "pass", detail))
 
     try:
-        chain = _known_memberships(bundle, pinned)
+        chain = known_memberships(bundle, pinned)
         membership = _named_membership(bundle, chain, pinned)
         holds(_how_trusted(membership.record, pinned.record))
         report = verify(bundle.report, RoundReport, _report_keys(chain, membership.record))
@@ -80,7 +80,7 @@ def verified_evidence(
     return SignedEvidence(report, attempt, chain)
 
 
-def _known_memberships(
+def known_memberships(
     bundle: Bundle, pinned: Verified[Membership]
 ) -> dict[str, Verified[Membership]]:
     """By digest, oldest first: the pinned membership and all in the bundle that it leads to.

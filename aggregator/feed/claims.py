@@ -11,13 +11,13 @@ from aggregator.feed.reading import is_fed, on_plan
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.bucket_layout import attempt_of, feed_slot, round_slot
 from data_contracts.protocol.envelope import Verified, narrowed, seal
-from data_contracts.protocol.records import Abort, Membership, RoundPlan, RoundReport
-from data_contracts.protocol.trusted_feed import TrustedFeed
+from data_contracts.protocol.records import Abort, Erasure, Membership, RoundPlan, RoundReport
+from data_contracts.protocol.trusted_feed import FeedEntry, TrustedFeed
 from infra.records.record_store import RoundRecordT
 from infra.signing_keys import SigningKey
 from infra.storage.single_writer import claim_record
 
-EntryT = TypeVar("EntryT", RoundPlan, Abort)
+EntryT = TypeVar("EntryT", RoundPlan, Abort, Erasure)
 
 
 def sign_on_plan(
@@ -45,12 +45,12 @@ def sign_entry(c: Coordinator, feed: TrustedFeed, record: EntryT) -> Verified[En
     Raises FederationOperatorError when it was first with one of the other kind.
     """
 
-    def counts(envelope: bytes) -> Verified[RoundPlan | Abort]:
+    def counts(envelope: bytes) -> Verified[FeedEntry]:
         return feed.next_entry(envelope)
 
     number, record_type = feed.head.number + 1, type(record)
     sealed = seal(record, signing_key(c, feed.membership.record))
-    entry = Verified[RoundPlan | Abort](sealed.record, sealed.digest, sealed.envelope)
+    entry = Verified[FeedEntry](sealed.record, sealed.digest, sealed.envelope)
     epoch = feed.governing(number).digest
     winner = narrowed(claim_record(c.plans, feed_slot(number), entry, counts, epoch), record_type)
     if winner is None:

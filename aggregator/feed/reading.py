@@ -11,7 +11,7 @@ from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.bucket_layout import attempt_of, round_slot
 from data_contracts.protocol.envelope import Verified, narrowed, verify
 from data_contracts.protocol.records import Abort, CountersignedClose, RoundPlan, RoundReport
-from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, TrustedFeed
+from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, FeedPosition, TrustedFeed
 from infra.records.attempt_reader import read_coordinator_records
 from infra.records.record_store import (
     AttemptReading,
@@ -45,6 +45,33 @@ def newest_attempt(c: Coordinator, feed: TrustedFeed) -> FedAttempt | None:
     else:
         c.feed.adopt(found)
     return found
+
+
+def plan_before(c: Coordinator, feed: TrustedFeed) -> Verified[RoundPlan] | None:
+    """What the run's next plan goes on from: its newest plan, or where the run repeats rounds and
+    has no plan yet, the first that it repeats; None at the very beginning."""
+    newest = newest_attempt(c, feed)
+    return newest.plan if newest is not None else repeated_plan(c, feed, next_round(c, feed))
+
+
+def repeated_plan(
+    c: Coordinator, feed: TrustedFeed, round_number: int
+) -> Verified[RoundPlan] | None:
+    """The plan of another run that a round of this one repeats, where an erasure asks for it."""
+    erasure = feed.erasures.replay_of(c.settings.run)
+    entry = None if erasure is None else erasure.record.replayed_round(round_number)
+    if entry is None:
+        return None
+    found = c.feed.entry(feed, FeedPosition(entry.feed_number, entry.plan_digest))
+    if (plan := narrowed(found, RoundPlan)) is not None:
+        return plan
+    raise UntrustedInputError(
+        f"feed entry {entry.feed_number}",
+        expected="a plan, which an erasure names",
+        found="another entry",
+        action="find out who else holds the coordinator's key",
+        rule="feed.erasures",
+    )
 
 
 def attempts_back(c: Coordinator, feed: TrustedFeed) -> Iterator[FedAttempt]:
@@ -95,15 +122,20 @@ def entry_at(c: Coordinator, feed: TrustedFeed, number: int) -> Verified[FeedEnt
 
 def next_round(c: Coordinator, feed: TrustedFeed) -> int:
     """The unfinished round of the run, else the one after the last; an aborted one comes again,
-    unless it is one in confidential mode that was aborted after shares may have been revealed."""
+    unless it is one in confidential mode that was aborted after shares may have been revealed.
+    A run that repeats rounds of another begins with the first of them."""
     newest = newest_attempt(c, feed)
+    erasure = feed.erasures.replay_of(c.settings.run)
     if newest is None:
-        return 1
+        return 1 if erasure is None else erasure.record.replayed[0].round
     if newest.abort is None:
         is_over = read_report(c, feed, newest.plan) is not None
     else:
         is_over = is_spent(c, feed, newest)
-    return newest.plan.record.round + (1 if is_over else 0)
+    number = newest.plan.record.round
+    if not is_over:
+        return number
+    return number + 1 if erasure is None else erasure.record.round_after(number)
 
 
 def is_spent(c: Coordinator, feed: TrustedFeed, attempt: FedAttempt) -> bool:

@@ -82,6 +82,7 @@ def draft_plan(
         privacy=privacy_terms(settings, recipe),
         counted_copies=_counted_copies(settings, cohort),
         encryption=inputs.encryption,
+        erasure=inputs.erasure,
         max_adapter_bytes=adapter_bytes_limit(exchanged_layout(settings.merge.rule, inputs.layout)),
         quorum=settings.round.quorum if masking is None else masking.threshold,
         submit_by=submit_by,

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aggregator.coordinator import CONTRACTS_DIRECTORY, Coordinator
-from aggregator.feed.reading import newest_attempt
+from aggregator.feed.reading import plan_before
 from aggregator.planning.agreed_contracts import agreed_contracts
 from aggregator.planning.base_model_layout import adapter_targets
 from aggregator.planning.starting_point import StartingPoint, starting_point
@@ -17,7 +17,7 @@ from data_contracts.protocol.records import Membership
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.model_family import CAUSAL, FamilyTask
-from data_contracts.protocol.records.plan_terms import AdapterEncryption
+from data_contracts.protocol.records.plan_terms import AdapterEncryption, ErasureRef
 from data_contracts.protocol.trusted_feed import FeedPosition, TrustedFeed
 from infra.base_model.coverage import coverage_words
 from infra.base_model.folder_check import require_sound
@@ -45,21 +45,23 @@ class PlanInputs:
     now: datetime
     task_so_far: FamilyTask | None = None
     encryption: AdapterEncryption | None = None
+    erasure: ErasureRef | None = None
 
 
 def plan_inputs(c: Coordinator, feed: TrustedFeed) -> PlanInputs:
     """As of now; raises FederationOperatorError where too few contracts are in force."""
-    newest, now = newest_attempt(c, feed), c.clock.now()
+    before, now = plan_before(c, feed), c.clock.now()
     return PlanInputs(
         membership=feed.membership,
         head=feed.head,
         base_model=_base_model(c),
-        layout=newest.plan.record.layout if newest else _first_layout(c),
+        layout=before.record.layout if before else _first_layout(c),
         contract_digests=_contract_digests(c, feed),
         starting=starting_point(c, feed),
-        prompt_date=_prompt_date(c, newest.plan.record.day if newest else f"{now:%Y-%m-%d}"),
+        prompt_date=_prompt_date(c, before.record.day if before else f"{now:%Y-%m-%d}"),
         now=now,
-        task_so_far=newest.plan.record.learned if newest else None,
+        task_so_far=before.record.learned if before else None,
+        erasure=feed.erasures.newest,
     )
 
 

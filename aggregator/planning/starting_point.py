@@ -7,7 +7,7 @@ starts from, so this costs the same however long the feed is.
 from dataclasses import dataclass
 
 from aggregator.coordinator import Coordinator
-from aggregator.feed.reading import newest_attempt, own_records
+from aggregator.feed.reading import newest_attempt, own_records, plan_before
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records import Candidate, Decision, RoundPlan
@@ -34,12 +34,14 @@ def starting_point(c: Coordinator, feed: TrustedFeed) -> StartingPoint:
     """What the run's newest attempt left to start from.
 
     One that was held or aborted changes nothing: what it started from is what the next starts from.
+    A run that repeats rounds of another one starts from what the first of them started from.
     """
     newest = newest_attempt(c, feed)
-    if newest is None:
+    before = plan_before(c, feed)
+    if before is None:
         return StartingPoint()
-    plan = newest.plan.record
-    if newest.abort is None:
+    plan = before.record
+    if newest is not None and newest.abort is None:
         records = own_records(c, feed, newest.plan)
         if _finished(plan, records, Decision).outcome == "published":
             candidate = _finished(plan, records, Candidate)

@@ -35,6 +35,9 @@ from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundReport
 from infra.disk.durable_files import write_durably
 
+ERASURE_FILES = "erasure-*.json"
+MAX_ERASURES = 1000
+
 log = logging.getLogger("consortia")
 
 
@@ -67,6 +70,12 @@ def _report_file(data: bytes) -> ReportFile:
         found = split_page(data)
         return ReportFile(unpack_bundle(found.bundle), found)
     return ReportFile(unpack_bundle(data))
+
+
+def erasures_beside(path: Path) -> list[bytes]:
+    """Erasures that lie in the folder of a report, as the coordinator puts them there."""
+    found = sorted(path.absolute().parent.glob(ERASURE_FILES))[:MAX_ERASURES]
+    return [_read_limited(each) for each in found]
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -11,11 +11,12 @@ from aggregator.coordinator import COORDINATOR_IDENTITY, Coordinator
 from aggregator.evidence.attempt_keys import make_attempt_key
 from aggregator.evidence.spool import spool
 from aggregator.evidence.storing import Readers, coordinator_alone, readers_of, store
-from aggregator.feed.reading import newest_attempt
+from aggregator.feed.reading import plan_before, repeated_plan
 from aggregator.planning.draft import cohort_of, draft_plan
 from aggregator.planning.feasibility import require_possible
 from aggregator.planning.inputs import PlanInputs, plan_inputs
 from aggregator.planning.recipients import require_recipients
+from aggregator.unlearning.repeated_plan import cohort_again, repeated_plan_of
 from data_contracts.errors import FederationOperatorError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records import RoundPlan
@@ -27,13 +28,46 @@ from infra.encryption.identities import recipients_of
 def drafted(c: Coordinator, feed: TrustedFeed, round_number: int, attempt: int) -> RoundPlan:
     """The plan for one attempt; raises FederationOperatorError when it could not be kept."""
     inputs = plan_inputs(c, feed)
+    _require_unrevoked(feed, inputs)
+    old, erasure = repeated_plan(c, feed, round_number), feed.erasures.replay_of(c.settings.run)
+    if old is not None and erasure is not None:
+        cohort = cohort_again(old.record, erasure.record, inputs)
+        inputs = _for_readers(c, feed, inputs, cohort, round_number)
+        return repeated_plan_of(old, erasure, inputs, attempt)
     cohort = cohort_of(inputs, round_number)
     require_possible(c.settings, inputs, cohort)
+    inputs = _for_readers(c, feed, inputs, cohort, round_number)
+    return draft_plan(c.settings, inputs, round_number, attempt)
+
+
+def _require_unrevoked(feed: TrustedFeed, inputs: PlanInputs) -> None:
+    """No plan starts from what has the part of a silo that was taken out."""
+    starting = inputs.starting
+    refs = (starting.adapter, starting.residual, starting.earlier, starting.server_state)
+    by = [feed.erasures.revoking(ref.digest) for ref in refs if ref is not None]
+    erasure = next((found.record for found in by if found is not None), None)
+    if erasure is not None:
+        raise FederationOperatorError(
+            "what the next round starts from",
+            expected="an adapter that was not revoked",
+            found=f"one with the part of {erasure.silo}, revoked by feed entry "
+            f"{erasure.feed_number}",
+            action=f'set run = "{erasure.replay_run}" in federation.toml, which goes on without it',
+        )
+
+
+def _for_readers(
+    c: Coordinator,
+    feed: TrustedFeed,
+    inputs: PlanInputs,
+    cohort: tuple[str, ...],
+    round_number: int,
+) -> PlanInputs:
     readers = require_recipients(c.settings, inputs, cohort)
     inputs = _readable(c, feed, inputs, readers)
-    if readers is not None:
-        inputs = replace(inputs, encryption=_encryption(c, inputs, round_number))
-    return draft_plan(c.settings, inputs, round_number, attempt)
+    if readers is None:
+        return inputs
+    return replace(inputs, encryption=_encryption(c, inputs, round_number))
 
 
 def _encryption(c: Coordinator, inputs: PlanInputs, round_number: int) -> AdapterEncryption:
@@ -61,11 +95,11 @@ def _readable(
 ) -> PlanInputs:
     """What the plan starts from, for these readers: as it lies there if they are the ones that it
     was put there for, else put there anew. So who joined, or has a new identity, can read it."""
-    newest, start = newest_attempt(c, feed), inputs.starting
-    if newest is None:
+    named_by, start = plan_before(c, feed), inputs.starting
+    if named_by is None:
         return inputs
-    plan = newest.plan.record
-    before = readers_of(plan, feed.membership_of(newest.plan).record)
+    plan = named_by.record
+    before = readers_of(plan, feed.membership_of(named_by).record)
     alone: Readers = None
     if readers is not None:
         alone = frozenset({_own_recipient(c, inputs)})

@@ -116,8 +116,7 @@ def _add_blobs(needs: StorageNeeds, fed: FedPlan, records: AttemptReading) -> No
 
 def merged_from_and_into(plan: RoundPlan, records: AttemptReading) -> list[ArtifactRef]:
     """The coordinator's blobs that a merge used, and those that it made."""
-    refs: list[ArtifactRef | None] = [plan.starting_adapter, plan.starting_residual]
-    refs += [plan.earlier_adapter, plan.server_state]
+    refs: list[ArtifactRef | None] = [*plan.starts]
     if (candidate := records.found(Candidate)) is not None:
         made = candidate.record
         refs += [made.adapter, made.residual, made.server_state]

@@ -9,13 +9,15 @@ later membership says does not count. Used by silo and coordinator alike.
   plan names that one and is signed with its coordinator's key; its whole attempt is judged by it.
 - Rotation: an older key finishes, or aborts, the attempt whose plan it signed, and signs no other.
 - A plan whose run had come as far before is an entry like others, known as one that goes back.
+- Erasure: what it revokes no plan of a coordinator that is right starts from again; which those are
+  is known here, and whoever was not there to read one is told which is missing.
 - Revocation: of that key the feed counts up to where the membership begins, and of the last attempt
   there what the membership names. Everything else is nothing, wherever it lies.
 """
 
 from collections.abc import Collection, Iterable
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from data_contracts.errors import UntrustedInputError, contradiction
 from data_contracts.protocol.artifact import digest_of_bytes
@@ -26,41 +28,15 @@ from data_contracts.protocol.envelope import (
     unverified_record,
     verify,
 )
+from data_contracts.protocol.fed_attempt import BEGINNING as BEGINNING
+from data_contracts.protocol.fed_attempt import FedAttempt as FedAttempt
+from data_contracts.protocol.fed_attempt import FeedPosition as FeedPosition
+from data_contracts.protocol.known_erasures import KnownErasures
 from data_contracts.protocol.membership_chain import MembershipChain
 from data_contracts.protocol.payload import NEWER
-from data_contracts.protocol.records import Abort, Membership, RoundPlan
+from data_contracts.protocol.records import Abort, Erasure, Membership, RoundPlan
 
-FeedEntry = RoundPlan | Abort
-
-
-@dataclass(frozen=True)
-class FeedPosition:
-    """An entry of the feed by number and digest; 0 and None stand before the first."""
-
-    number: int = 0
-    digest: str | None = None
-
-
-BEGINNING = (0, 0)
-"""Round and attempt before the first."""
-
-
-@dataclass(frozen=True)
-class FedAttempt:
-    """A plan of the feed and the abort that ended its attempt, if one did.
-
-    `reached`: the highest round, and attempt of it, that the feed had in the plan's run before.
-    """
-
-    plan: Verified[RoundPlan]
-    abort: Verified[Abort] | None = None
-    reached: tuple[int, int] = field(default=BEGINNING, compare=False)
-
-    @property
-    def goes_back(self) -> bool:
-        """Whether the run had come as far, or farther, before this plan: no coordinator that is
-        right plans that, and whoever followed would train again on what was published since."""
-        return _place(self.plan) <= self.reached
+FeedEntry = RoundPlan | Abort | Erasure
 
 
 class TrustedFeed(MembershipChain):
@@ -71,11 +47,13 @@ class TrustedFeed(MembershipChain):
         self._head = _begin_of(pinned)
         self._has_head = self._head.digest is None
         self._attempts: dict[str, FedAttempt] = {}
+        self._erasures = KnownErasures()
 
     def copy(self) -> "TrustedFeed":
         """The state of now, for a reader beside whom others go on adding."""
         twin = copy(self)
         twin._memberships, twin._attempts = list(self._memberships), dict(self._attempts)
+        twin._erasures = self._erasures.copy()
         return twin
 
     def add_membership(self, envelope: bytes) -> Verified[Membership]:
@@ -105,6 +83,26 @@ class TrustedFeed(MembershipChain):
     def attempts(self) -> tuple[FedAttempt, ...]:
         """The newest of every run that was read."""
         return tuple(self._attempts.values())
+
+    @property
+    def erasures(self) -> KnownErasures:
+        """What was taken out of the federation's adapters, as far as it is known here."""
+        return self._erasures.copy()
+
+    @property
+    def lacks_erasure(self) -> FeedPosition | None:
+        """One that counts and was not read; see `add_missed_erasure`."""
+        attempt = self.attempt
+        missing = self._erasures.missing(attempt.plan if attempt else None)
+        return None if missing is None else FeedPosition(missing.feed_number, missing.digest)
+
+    def add_missed_erasure(self, position: FeedPosition, envelope: bytes) -> None:
+        """The erasure that `lacks_erasure` names; an entry of another kind halts."""
+        found = narrowed(self.entry_at(position, envelope), Erasure)
+        if found is None:
+            what = f"feed entry {position.number}"
+            raise contradiction(what, "an erasure", "another entry", "feed.erasures")
+        self._erasures.add(found)
 
     @property
     def lacks_head(self) -> bool:
@@ -155,6 +153,8 @@ class TrustedFeed(MembershipChain):
         keys = self.coordinator_keys()
         if claims_kind(envelope, Abort):
             return verify(envelope, Abort, keys)
+        if claims_kind(envelope, Erasure):
+            return verify(envelope, Erasure, keys)
         return verify(envelope, RoundPlan, keys)
 
     def adopt(self, attempt: FedAttempt) -> None:
@@ -162,11 +162,17 @@ class TrustedFeed(MembershipChain):
         self._attempts[attempt.plan.record.run] = attempt
 
     def restore(
-        self, head: FeedPosition, attempts: Iterable[FedAttempt], membership_number: int
+        self,
+        head: FeedPosition,
+        attempts: Iterable[FedAttempt],
+        membership_number: int,
+        erasures: Iterable[Verified[Erasure]] = (),
     ) -> None:
         """Go on from what was read when `membership_number` was the newest."""
         self._head, self._has_head = head, True
         self._attempts = {attempt.plan.record.run: attempt for attempt in attempts}
+        for erasure in erasures:
+            self._erasures.add(erasure)
         for membership in self._memberships:
             if membership.record.number > membership_number:
                 self._begin(membership)
@@ -193,6 +199,9 @@ class TrustedFeed(MembershipChain):
         if entry.previous_digest != self._head.digest:
             expected = f"previous_digest {self._head.digest}"
             raise contradiction(f"feed entry {number}", expected, "another", "feed.chain")
+        if isinstance(entry, Erasure) and not self._erasures.are_gone_on_from_by(entry):
+            expected = f"an erasure that names the one before it, {self._erasures.newest}"
+            raise contradiction(f"feed entry {number}", expected, "another", "feed.erasures")
 
     def _verified(self, number: int, envelope: bytes) -> Verified[FeedEntry]:
         entry = self._signed(number, envelope)
@@ -207,16 +216,20 @@ class TrustedFeed(MembershipChain):
         if claims_kind(envelope, Abort):
             return verify(envelope, Abort, self._abort_keys(number, envelope))
         keys = self.unrevoked([governing.record.coordinator_key], number)
-        plan = verify(envelope, RoundPlan, keys)
-        named = (plan.record.membership_number, plan.record.membership_digest)
+        entry: Verified[RoundPlan] | Verified[Erasure]
+        if claims_kind(envelope, Erasure):
+            entry = verify(envelope, Erasure, keys)
+        else:
+            entry = verify(envelope, RoundPlan, keys)
+        named = (entry.record.membership_number, entry.record.membership_digest)
         if named != (governing.record.number, governing.digest):
             raise contradiction(
                 f"feed entry {number}",
-                f"a plan under membership {governing.record.number}",
-                f"one under membership {plan.record.membership_number}",
+                f"one under membership {governing.record.number}",
+                f"one under membership {entry.record.membership_number}",
                 "feed.membership",
             )
-        return plan
+        return entry
 
     def _abort_keys(self, number: int, envelope: bytes) -> frozenset[str]:
         """Of the attempt in force its own key and the one that governs now; of any other plan only
@@ -232,10 +245,12 @@ class TrustedFeed(MembershipChain):
     def _take(self, entry: Verified[FeedEntry]) -> None:
         self._has_head = True
         plan, abort = narrowed(entry, RoundPlan), narrowed(entry, Abort)
+        if (erasure := narrowed(entry, Erasure)) is not None:
+            self._erasures.add(erasure)
         if plan is not None:
             before = self._attempts.get(plan.record.run)
-            reached = BEGINNING if before is None else max(before.reached, _place(before.plan))
-            self._attempts[plan.record.run] = FedAttempt(plan, reached=reached)
+            attempt = FedAttempt(plan) if before is None else before.followed_by(plan)
+            self._attempts[plan.record.run] = attempt
         if abort is not None:
             current = self._attempts.get(abort.record.run)
             if current is not None and current.plan.digest == abort.record.plan_digest:
@@ -248,33 +263,17 @@ class TrustedFeed(MembershipChain):
         if self._head == begin:
             return
         known = begin.digest is None or begin.digest in self._known()
-        kept = (_up_to(begin, attempt) for attempt in self._attempts.values() if known)
+        kept = (attempt.up_to(begin) for attempt in self._attempts.values() if known)
         self._attempts = {a.plan.record.run: a for a in kept if a is not None}
+        self._erasures.keep_up_to(begin)
         self._head = begin
         self._has_head = begin.digest is None or begin.digest in self._known()
 
     def _known(self) -> set[str]:
         entries = [e for a in self._attempts.values() for e in (a.plan, a.abort)]
-        return {entry.digest for entry in entries if entry is not None}
+        erased = {erasure.digest for erasure in self._erasures.all}
+        return erased | {entry.digest for entry in entries if entry is not None}
 
 
 def _begin_of(membership: Verified[Membership]) -> FeedPosition:
     return FeedPosition(membership.record.after_feed_number, membership.record.after_feed_digest)
-
-
-def _up_to(begin: FeedPosition, attempt: FedAttempt) -> FedAttempt | None:
-    """An attempt as the feed shows it that ends at `begin`; None when its plan is no part of it."""
-    if not _is_part(begin, attempt.plan):
-        return None
-    if attempt.abort is not None and _is_part(begin, attempt.abort):
-        return attempt
-    return replace(attempt, abort=None)
-
-
-def _place(plan: Verified[RoundPlan]) -> tuple[int, int]:
-    return plan.record.round, plan.record.attempt
-
-
-def _is_part(begin: FeedPosition, entry: Verified[RoundPlan] | Verified[Abort]) -> bool:
-    number = entry.record.feed_number
-    return number < begin.number or (number == begin.number and entry.digest == begin.digest)

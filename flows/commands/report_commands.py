@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from infra import command_values as values
 from infra.terminal import plain_console, say
@@ -32,21 +30,20 @@ def report_verify(
         ),
     ] = None,
 ) -> None:
-    """Check a report offline: one line per claim, exit 1 if any fails."""
+    """Check a report offline: one line per claim, exit 1 if any fails.
+
+    Erasures that lie beside it, `erasure-*.json`, tell whether its adapter was revoked since.
+    """
     from aggregator.audit.report_audit import audit
-    from aggregator.report.files import read_report_file
+    from aggregator.report.files import erasures_beside, read_report_file
     from data_contracts.protocol.trust_anchor import load_trust_anchor
+    from flows.commands.claims_display import show_claims
 
     report = read_report_file(file)
-    claims = audit(report.bundle, load_trust_anchor(trust), adapter, report.page)
-    styles = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
-    table = Table("claim", "outcome", "detail")
-    for claim in claims:
-        table.add_row(claim.name, Text(claim.outcome, styles[claim.outcome]), claim.detail)
-    console.print(table)
-    failed = [claim for claim in claims if claim.outcome == "fail"]
-    say(console, f"{len(failed)} of {len(claims)} claims fail" if failed else "no claim fails")
-    raise typer.Exit(1 if failed else 0)
+    erasures = erasures_beside(file)
+    show_claims(
+        console, audit(report.bundle, load_trust_anchor(trust), adapter, report.page, erasures)
+    )
 
 
 @report_app.command("export")

@@ -58,6 +58,8 @@ def round_status(home: Home = HERE) -> None:
         say(console, *what_is_waited_for(coordinator))
     else:
         console.print(render_round(view))
+    if view.revoked is not None:
+        say(console, view.revoked)
 
 
 @round_app.command("watch")

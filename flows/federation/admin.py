@@ -209,6 +209,9 @@ def describe(home: Path) -> list[tuple[str, str]]:
 def _newest_entry(feed: TrustedFeed) -> str:
     """Its number, which a revocation asks for, and what it is."""
     attempt, number = feed.attempt, feed.head.number
+    for erasure in feed.erasures.all:
+        if erasure.record.feed_number == number:
+            return f"entry {number}, which takes the part of {erasure.record.silo} out"
     if attempt is None:
         return f"entry {number}, which ends an attempt" if number else "no entry yet"
     plan = attempt.plan.record

@@ -26,7 +26,7 @@ def use_stack(home: Path, state: Path) -> list[str]:
         "auth": prefect.auth,
     }
     for name, value in values.items():
-        text = _with_setting(path, text, name, value)
+        text = with_setting(path, text, name, value)
     write_durably(path, text.encode())
     return [
         f"{path.resolve()} now says:",
@@ -34,7 +34,9 @@ def use_stack(home: Path, state: Path) -> list[str]:
     ]
 
 
-def _with_setting(path: Path, text: str, name: str, value: str | Path) -> str:
+def with_setting(path: Path, text: str, name: str, value: str | Path) -> str:
+    """`text` of the settings at `path` with one string replaced; raises FederationOperatorError
+    unless there is one line for it."""
     line = f"{name} = {toml_string(value)}"
     changed, count = re.subn(rf'(?m)^{name} = "(?:[^"\\\n]|\\.)*"', lambda _: line, text)
     if count != 1:

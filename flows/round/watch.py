@@ -13,6 +13,7 @@ from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import read_status
 from aggregator.feed.reading import newest_attempt, read_federation
+from aggregator.unlearning.revoked import revoked_line
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import RoundPlan, Status
 from flows.round import wording
@@ -43,12 +44,16 @@ class SiloView:
 
 @dataclass(frozen=True)
 class RoundView:
-    """The newest plan of the run, its stage and its silos; no plan means nothing started yet."""
+    """The newest plan of the run, its stage and its silos; no plan means nothing started yet.
+
+    `revoked`: where the adapter in force has the part of a silo that was taken out.
+    """
 
     plan: Verified[RoundPlan] | None
     stage: Stage | None
     silos: tuple[SiloView, ...]
     at: datetime | None = None
+    revoked: str | None = None
 
 
 def view_round(c: Coordinator) -> RoundView:
@@ -57,10 +62,11 @@ def view_round(c: Coordinator) -> RoundView:
     newest = newest_attempt(c, feed)
     if newest is None:
         return RoundView(None, None, ())
+    revoked = revoked_line(c, feed)
     seen = look(c, newest.plan, feed)
     now = c.clock.now()
     silos = tuple(_view_silo(c, seen, own, now) for own in seen.attempt.cohort())
-    return RoundView(newest.plan, seen.stage, silos, now)
+    return RoundView(newest.plan, seen.stage, silos, now, revoked)
 
 
 def render_round(view: RoundView) -> Table:

@@ -86,6 +86,7 @@ class FeedReader:
             feed = self._feed or self._restored()
             self._read_memberships(feed)
             read_feed(feed)
+            self._read_missed_erasures(feed)
             self._kept.keep(feed)
             self._feed = feed
             return feed.copy()
@@ -128,9 +129,13 @@ class FeedReader:
         """Every entry from the newest to the first, one read for each; for what is long past."""
         position = feed.head
         while position.digest is not None:
-            entry = feed.entry_at(position, self._fetched_entry(position))
+            entry = self.entry(feed, position)
             yield entry
             position = FeedPosition(position.number - 1, entry.record.previous_digest)
+
+    def entry(self, feed: TrustedFeed, position: FeedPosition) -> Verified[FeedEntry]:
+        """One that is named by number and digest."""
+        return feed.entry_at(position, self._fetched_entry(position))
 
     # Memberships
 
@@ -200,6 +205,11 @@ class FeedReader:
             if not (done := finish_claim(self.bucket, slot, feed.next_entry, epoch)):
                 return
             feed.add_entry([done.envelope])
+
+    def _read_missed_erasures(self, feed: TrustedFeed) -> None:
+        """Of entries that this party did not read: it joined later, or was away."""
+        while (position := feed.lacks_erasure) is not None:
+            feed.add_missed_erasure(position, self._fetched_entry(position))
 
     def _envelope(self, info: ObjectInfo) -> bytes | None:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_contracts.errors import ConsortiaError, UntrustedInputError
 from data_contracts.protocol.envelope import verify
-from data_contracts.protocol.records import Abort, RoundPlan
+from data_contracts.protocol.records import Abort, Erasure, RoundPlan
 from data_contracts.protocol.trusted_feed import (
     BEGINNING,
     FedAttempt,
@@ -21,8 +21,9 @@ from infra.disk.durable_files import write_durably
 
 STATE_NAME = "feed.json"
 MEMBERS_DIRECTORY = "members"
-REACHED = "reached"
-"""How far runs had come before their newest plans, by digest; earlier releases did not write it."""
+REACHED, ERASURES = "reached", "erasures"
+"""How far runs had come before their newest plans, by digest, and the erasures of the feed;
+earlier releases did not write them."""
 
 
 class KeptFeed:
@@ -109,6 +110,7 @@ def _state(feed: TrustedFeed) -> dict[str, Any]:
             for attempt in feed.attempts
         ],
         REACHED: {attempt.plan.digest: attempt.reached for attempt in feed.attempts},
+        ERASURES: [erasure.envelope.decode() for erasure in feed.erasures.all],
     }
 
 
@@ -119,7 +121,9 @@ def _restore(feed: TrustedFeed, state: dict[str, Any]) -> None:
     reached = state.get(REACHED, {})
     attempts = [_attempt(feed, reached, **kept) for kept in state["attempts"]]
     head = FeedPosition(state["feed_number"], state["feed_digest"])
-    feed.restore(head, attempts, state["membership_number"])
+    keys, kept = feed.coordinator_keys(), state.get(ERASURES, [])
+    erasures = [verify(envelope.encode(), Erasure, keys) for envelope in kept]
+    feed.restore(head, attempts, state["membership_number"], erasures)
 
 
 def _attempt(

@@ -9,7 +9,7 @@ from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.membership_chain import CoordinatorTrust
 from data_contracts.protocol.records import Membership, RoundPlan
-from data_contracts.protocol.trusted_feed import TrustedFeed
+from data_contracts.protocol.trusted_feed import FeedEntry, TrustedFeed
 from silo_agent.federation.marks import Seen, remember_clock
 from silo_agent.silo import Silo
 
@@ -70,10 +70,11 @@ def refresh_feed(silo: Silo) -> FeedView:
 def newest_entry(feed: TrustedFeed) -> Seen:
     """The newest entry of the feed, as a mark of the clock names it."""
     attempt = feed.attempt
-    if attempt is None:
-        return Seen(feed.head.number, None)
-    entry = attempt.abort or attempt.plan
-    return Seen(feed.head.number, entry.record.issued_at)
+    entries: list[Verified[FeedEntry]] = [*feed.erasures.all]
+    if attempt is not None:
+        entries.append(attempt.abort or attempt.plan)
+    signed = {entry.record.feed_number: entry.record.issued_at for entry in entries}
+    return Seen(feed.head.number, signed[max(signed)] if signed else None)
 
 
 def _tell_before_expiry(newest: Membership, now: datetime) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from data_contracts.protocol.known_erasures import KnownErasures
 from data_contracts.protocol.records import Membership, RoundPlan
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.policy_file import Policy
@@ -27,7 +28,7 @@ class PlanContext:
     many from the plan's start. `lacks` says in numbers why this silo's machine
     cannot do the plan, by rule; empty where it can. `recipients` are those that this silo has the
     identities of. `objections`: ids of rules that the silo's own settings and its privacy ledger
-    have against the plan.
+    have against the plan. `erasures`: what was taken out of the federation's adapters.
     """
 
     silo: str
@@ -41,6 +42,7 @@ class PlanContext:
     lacks: Mapping[str, str] = field(default_factory=dict)
     recipients: frozenset[str] = frozenset()
     objections: frozenset[str] = frozenset()
+    erasures: KnownErasures = field(default_factory=KnownErasures)
 
 
 Rule = Callable[[RoundPlan, Policy, PlanContext], bool]

@@ -55,6 +55,16 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "The plan goes back to a round, or an attempt, that its run had reached before.",
         lambda p, s, c: not c.goes_back,
     ),
+    (
+        "plan.revoked",
+        "The plan starts from what was revoked when a silo's part was taken out.",
+        lambda p, s, c: c.erasures.revoked.isdisjoint(ref.digest for ref in p.starts),
+    ),
+    (
+        "plan.erasure",
+        "The plan does not name the newest erasure of the feed.",
+        lambda p, s, c: p.erasure == c.erasures.newest,
+    ),
     ("plan.expired", "The plan has expired.", lambda p, s, c: c.now < p.submit_by),
     (
         "policy.trust_mode",

@@ -14,6 +14,7 @@ from data_contracts.dataset.contract.agreement import Parties
 from data_contracts.errors import ConsortiaError, SiloOperatorError
 from data_contracts.protocol.bucket_layout import plans_bucket
 from data_contracts.protocol.envelope import Verified
+from data_contracts.protocol.known_erasures import KnownErasures
 from data_contracts.protocol.records import Membership, RoundPlan
 from data_contracts.protocol.trust_anchor import load_trust_anchor
 from data_contracts.protocol.trusted_feed import TrustedFeed
@@ -63,6 +64,11 @@ class Facts:
         """The newest plan, unless it was aborted."""
         attempt = self.feed.attempt if isinstance(self.feed, TrustedFeed) else None
         return attempt.plan.record if attempt is not None and attempt.abort is None else None
+
+    @property
+    def erasures(self) -> KnownErasures:
+        """What was taken out of the federation's adapters; nothing where storage was not asked."""
+        return self.feed.erasures if isinstance(self.feed, TrustedFeed) else KnownErasures()
 
     @property
     def parties(self) -> Parties | None:

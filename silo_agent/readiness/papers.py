@@ -250,6 +250,7 @@ def _plan(facts: Facts) -> list[Item]:
         lacks=lacks(plan, facts.policy, facts.config),
         recipients=facts.recipients,
         objections=_objections(plan, facts),
+        erasures=facts.erasures,
     )
     refusal, name = judge_plan(plan, facts.policy, context), f"round {plan.round}"
     if refusal is None:

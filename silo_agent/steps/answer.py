@@ -36,6 +36,7 @@ def answer(silo: Silo, attempt: OwnAttempt) -> Step:
         lacks=lacks(plan.record, policy, silo.config),
         recipients=recipients_of(silo.identities),
         objections=objections(silo, attempt, contract),
+        erasures=attempt.feed.feed.erasures,
     )
     refusal = judge_plan(plan.record, policy, context)
     if refusal is not None:

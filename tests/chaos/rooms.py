@@ -43,6 +43,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "doors": ("silo_agent/release/doors.py",),
     "egress": ("silo_agent/release/egress.py",),
     "feed": (
+        "data_contracts/protocol/fed_attempt.py",
+        "data_contracts/protocol/known_erasures.py",
         "data_contracts/protocol/membership_chain.py",
         "data_contracts/protocol/trusted_feed.py",
         "infra/records/feed_reader.py",
@@ -69,7 +71,7 @@ NEAR: tuple[str, ...] = (
         f"tests/silo_agent/test_{name}.py"
         for name in (
             *("coordinator_view", "doors", "egress", "global_adapters", "loop"),
-            *("one_way_out", "policy", "release"),
+            *("one_way_out", "policy", "release", "revoked_starts"),
         )
     ),
 )

@@ -17,6 +17,8 @@ from data_contracts.protocol.records import (
     Countersignature,
     CountersignedClose,
     Decision,
+    Erasure,
+    ErasureCertificate,
     Evaluation,
     MaskKeys,
     MaskRoster,
@@ -37,6 +39,7 @@ from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.candidate import ModuleExactness
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
+from data_contracts.protocol.records.erasure import RenewedRound, ReplayedRound, WhatStays
 from data_contracts.protocol.records.evidence_ref import EvidenceRef
 from data_contracts.protocol.records.leak_statement import LeakStatement
 from data_contracts.protocol.records.licence_terms import LicenceTerms
@@ -308,6 +311,39 @@ ALL: tuple[Record, ...] = (
         previous_digest=D0,
         rule="quorum.not_reached",
         reason="Too few.",
+    ),
+    Erasure(
+        **COMMON,
+        feed_number=9,
+        previous_digest=D0,
+        membership_number=2,
+        membership_digest=D1,
+        previous=None,
+        silo="bank-b",
+        method="replay",
+        from_run="run-one",
+        from_round=2,
+        revoked=(D0, D1),
+        starting_adapter=ADAPTER,
+        replay_run="run-two",
+        replayed=(
+            ReplayedRound(run="run-one", round=2, feed_number=3, plan_digest=D1, published=D0),
+        ),
+        seed_offset=0,
+        program="0.1.0",
+    ),
+    ErasureCertificate(
+        **PLACE,
+        erasure_digest=D0,
+        silo="bank-b",
+        method="replay",
+        revoked_adapter=D0,
+        new_adapter=ADAPTER,
+        rounds=(RenewedRound(round=2, plan_digest=D1, old=D0, new=D2),),
+        tokens_again=640,
+        stays=(WhatStays(what="Its submissions.", where="Its inbox.", until=NOW),),
+        has_other_seeds=False,
+        program="0.1.0",
     ),
     MaskKeys(**AT_SILO, mask_key=D0, sealing_key=D1),
     MaskRoster(**PLACE, keys=(RelayedRecord(silo="bank-a", envelope="eyJ9"),)),

@@ -11,6 +11,7 @@ from data_contracts.protocol.records.contribution_request import ContributionReq
 from data_contracts.protocol.records.copyright_registry import CopyrightRegistry
 from data_contracts.protocol.records.countersignature import Countersignature, CountersignedClose
 from data_contracts.protocol.records.decision import Decision
+from data_contracts.protocol.records.erasure import Erasure, ErasureCertificate
 from data_contracts.protocol.records.evaluation import Evaluation
 from data_contracts.protocol.records.mask_keys import MaskKeys, MaskRoster
 from data_contracts.protocol.records.membership import Membership
@@ -37,6 +38,8 @@ RECORD_TYPES: dict[str, type[Record]] = {
         Countersignature,
         CountersignedClose,
         Decision,
+        Erasure,
+        ErasureCertificate,
         Evaluation,
         MaskKeys,
         MaskRoster,
@@ -66,6 +69,8 @@ __all__ = [
     "Countersignature",
     "CountersignedClose",
     "Decision",
+    "Erasure",
+    "ErasureCertificate",
     "Evaluation",
     "MaskKeys",
     "MaskRoster",

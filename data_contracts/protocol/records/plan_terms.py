@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_contracts.protocol.wire_types import DecimalString, Digest, Line, Part, Recipient, SiloId
+from data_contracts.protocol.wire_types import (
+    DecimalString,
+    Digest,
+    Line,
+    Part,
+    PositiveCount,
+    Recipient,
+    SiloId,
+)
 
 
 class PublicationRule(Part):
@@ -41,6 +49,21 @@ class AdapterEncryption(Part):
     method: Literal["age"] = "age"
     round_recipient: Recipient
     coordinator_recipient: Recipient
+
+
+class ErasureRef(Part):
+    """An erasure of the feed, by number and digest."""
+
+    feed_number: PositiveCount
+    digest: Digest
+
+
+class ReplayOf(Part):
+    """The plan is the one of an earlier round once more, as the erasure `erasure_digest` asks for:
+    the same training and merge, without the silo that was taken out."""
+
+    erasure_digest: Digest
+    plan_digest: Digest
 
 
 class ContractPin(Part):

@@ -16,7 +16,9 @@ from data_contracts.protocol.records.plan_terms import (
     AdapterEncryption,
     ContractPin,
     CountedCopy,
+    ErasureRef,
     PublicationRule,
+    ReplayOf,
     Retention,
 )
 from data_contracts.protocol.records.privacy_terms import PrivacyTerms, private_fault
@@ -58,6 +60,8 @@ class RoundPlan(Record):
     `masking`: in confidential mode, how the sum of silos' changes is had without any one of them.
     `encryption`: how adapters lie in storage; None: readable by whoever runs it.
     `privacy`: differentially private training at every silo; None: plain training.
+    `erasure`: the newest of the feed, for who has not read it there; None: there is none.
+    `replay`: the round of another run that this one repeats for it.
     """
 
     kind: ClassVar[str] = "round-plan"
@@ -70,6 +74,8 @@ class RoundPlan(Record):
         "masking",
         "encryption",
         "privacy",
+        "erasure",
+        "replay",
     )
     max_payload_bytes: ClassVar[int] = 1024 * 1024
 
@@ -113,6 +119,8 @@ class RoundPlan(Record):
     ) = None
     encryption: AdapterEncryption | None = None
     privacy: PrivacyTerms | None = None
+    erasure: ErasureRef | None = None
+    replay: ReplayOf | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RoundPlan":
@@ -131,9 +139,7 @@ class RoundPlan(Record):
 
     @model_validator(mode="after")
     def _starts_from_what_can_be_read(self) -> "RoundPlan":
-        begun = (self.starting_adapter, self.starting_residual)
-        refs = [ref for ref in (*begun, self.earlier_adapter, self.server_state) if ref is not None]
-        if any((ref.ciphertext is None) is not (self.encryption is None) for ref in refs):
+        if any((r.ciphertext is None) is not (self.encryption is None) for r in self.starts):
             raise ValueError("what a plan starts from is encrypted where its encryption says so")
         return self
 
@@ -197,6 +203,13 @@ class RoundPlan(Record):
         if self.privacy is not None and fault is not None:
             raise ValueError(f"expected {fault[0]} under privacy, found {fault[1]}")
         return self
+
+    @property
+    def starts(self) -> tuple[ArtifactRef, ...]:
+        """All that the round goes on from; empty where that is the seed."""
+        begun = (self.starting_adapter, self.starting_residual)
+        refs = (*begun, self.earlier_adapter, self.server_state)
+        return tuple(ref for ref in refs if ref is not None)
 
     @property
     def day(self) -> str:

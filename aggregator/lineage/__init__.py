@@ -1,0 +1,1 @@
+"""What stands behind a published adapter: rounds, silos, their contracts, the base model."""
