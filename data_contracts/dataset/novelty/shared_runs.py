@@ -46,8 +46,8 @@ def find_shared_runs(
 
 def uncommon(runs: NDArray[np.uint64], units: NDArray[np.int64], common: int) -> NDArray[np.uint64]:
     """The runs that fewer than `common` units have, each once, ascending."""
-    pairs = np.unique(np.rec.fromarrays([runs, units], names="run,unit"))
-    values, counts = np.unique(pairs["run"], return_counts=True)
+    pairs = np.unique(np.stack([runs, units.astype(np.uint64)]), axis=1)
+    values, counts = np.unique(pairs[0], return_counts=True)
     return np.asarray(values[counts < common], dtype=np.uint64)
 
 
