@@ -133,6 +133,7 @@ max_retention_days = 400
 [leak_check] # of every adapter before it leaves, in a fifth of the training's time; docs/privacy.md
 max_auc = 0.7       # how well records that were trained on may be told from held-out ones
 max_verbatim = 0.01 # by how much more of their answers may come back word by word
+max_exposure = 5.0  # bits by which canaries that the contract plants may be likelier than others
 too_few = "refuse"  # where fewer than 200 of each could be measured; "allow": limits hold for those
 # off = "adapters leave this silo unchecked"
 

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from data_contracts.dataset.contract.canaries import Canaries
 from data_contracts.dataset.contract.closed_terms import Terms
 from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from data_contracts.dataset.contract.refused_key import KeyRefusedError
@@ -235,6 +236,7 @@ class DataTerms(Terms):
     retention: RetentionPolicy = RetentionPolicy()
     egress: EgressPolicy = EgressPolicy()
     privacy: PrivacyBudget | None = None
+    canaries: Canaries | None = None
 
     def attested(self) -> frozenset[str]:
         """DUO codes and Safe Harbor letters that somebody vouches for."""
