@@ -31,6 +31,14 @@ def report_verify(
             help="adapter_model.safetensors to check against the report.",
         ),
     ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            parser=values.existing_file,
+            help="An earlier report, of any run: under differential privacy no institution may say "
+            "less now than it did there. May be given more than once.",
+        ),
+    ] = None,
 ) -> None:
     """Check a report offline: one line per claim, exit 1 if any fails."""
     from aggregator.audit.report_audit import audit
@@ -38,7 +46,8 @@ def report_verify(
     from data_contracts.protocol.trust_anchor import load_trust_anchor
 
     report = read_report_file(file)
-    claims = audit(report.bundle, load_trust_anchor(trust), adapter, report.page)
+    before = [read_report_file(path).bundle for path in earlier or ()]
+    claims = audit(report.bundle, load_trust_anchor(trust), adapter, report.page, before)
     styles = {"pass": "green", "fail": "bold red", "not checked": "yellow"}
     table = Table("claim", "outcome", "detail")
     for claim in claims:
