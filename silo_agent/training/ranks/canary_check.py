@@ -53,13 +53,20 @@ def canaries_of(
     trained = np.unique((records[records >= first] - first) % part.planted)
     every = np.arange(len(reference))
     of = reference.records_of(every)
+    # Where nothing was planted in this round there is nothing to hold candidates against.
+    is_candidate = (of >= part.planted) & (len(trained) > 0)
+    planted, candidates = (
+        packed_part(reference, every[chosen], rule, seed)
+        for chosen in (np.isin(of, trained), is_candidate)
+    )
+    return Canaries(planted, candidates, len(trained), train, first)
 
-    def packed(chosen: Places) -> PackedSequences:
-        some = PartOfShard(reference, chosen)
-        return pack_heldout(some, rule, limit=EVERY_SEQUENCE, seed=seed)
 
-    planted, candidates = every[np.isin(of, trained)], every[of >= part.planted]
-    return Canaries(packed(planted), packed(candidates), len(trained), train, first)
+def packed_part(shard: TokenShard, places: Places, rule: PackingRule, seed: int) -> PackedSequences:
+    """All records at places of a shard, maybe none, in an order that `seed` decides."""
+    if not len(places):
+        return PackedSequences(shard, rule, (), (seed, 0))
+    return pack_heldout(PartOfShard(shard, places), rule, limit=EVERY_SEQUENCE, seed=seed)
 
 
 def exposure_of(measuring: Measuring, canaries: Canaries, budget: Budget) -> Exposure:

@@ -22,16 +22,19 @@ from silo_agent.leaks.statistics import auc, chance_of_as_many
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.leak_part import LeakPart
 from silo_agent.training.loss import of_records
-from silo_agent.training.ranks.canary_check import Canaries, canaries_of, exposure_of
+from silo_agent.training.ranks.canary_check import (
+    Canaries,
+    canaries_of,
+    exposure_of,
+    packed_part,
+)
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.leak_measuring import Budget, Found, Measuring, Trained
 from silo_agent.training.ranks.packed_records import Packed, Shards
-from silo_agent.training.ranks.packing import PackedSequences, PackingRule, pack_heldout
-from silo_agent.training.ranks.personal_measures import PartOfShard
+from silo_agent.training.ranks.packing import PackedSequences, PackingRule
 from silo_agent.training.ranks.starting_tensors import begun_tensors
 from silo_agent.training.ranks.token_shard import Places, TokenShard
 
-EVERY_SEQUENCE = 10**9
 FIRST_PASS_SHARE = 0.45
 """Of the time that canaries leave: as much again for the second pass, a tenth for what is around
 them."""
@@ -50,8 +53,8 @@ def side(shard: TokenShard, places: Places, rule: PackingRule, most: int, seed: 
     records = shard.records_of(places)
     distinct = np.unique(records)
     drawn = np.random.Generator(np.random.PCG64(seed)).permutation(distinct)[:most]
-    part = PartOfShard(shard, places[np.isin(records, drawn)])
-    return Side(pack_heldout(part, rule, limit=EVERY_SEQUENCE, seed=seed), len(distinct))
+    part = packed_part(shard, places[np.isin(records, drawn)], rule, seed)
+    return Side(part, len(distinct))
 
 
 def usable_places(shard: TokenShard, rule: PackingRule) -> Places:

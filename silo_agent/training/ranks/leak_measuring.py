@@ -147,9 +147,9 @@ def record_guesses(
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    if not parts:
-        return Found([], torch.empty(0, 1), torch.empty(0, 2))
     whole = [part for part in parts if part.sequences]
+    if not whole:
+        return Found([], torch.empty(0, 1), torch.empty(0, 2))
     sequences = [sequence for part in whole for sequence in part.sequences]
     measured = torch.cat([part.measured for part in whole])
     return Found(sequences, measured, torch.cat([part.guessed for part in whole]))
