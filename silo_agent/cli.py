@@ -40,6 +40,7 @@ from silo_agent.readiness.plan_command import plan
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.watching.agent_view import said_lines, view_agent
 from silo_agent.watching.follow import follow_agent
+from silo_agent.watching.steward_figures import steward_figures
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = plain_console()
@@ -86,7 +87,8 @@ def check(
 
 
 def _checked(config: SiloConfig, *, open_page: bool) -> GateOutcome:
-    return check_shown(contract_gate(config), console, open_page=open_page)
+    figures = steward_figures(config.home)
+    return check_shown(contract_gate(config), console, figures, open_page=open_page)
 
 
 def _require_ready(refused: list[str], outcome: GateOutcome | None) -> None:

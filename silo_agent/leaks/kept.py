@@ -58,9 +58,14 @@ def keep(
 
 def newest(home: Path) -> KeptCheck | None:
     """The last one that is whole; None where there is none."""
+    return next(iter(last(home, 1)), None)
+
+
+def last(home: Path, most: int) -> list[KeptCheck]:
+    """The last ones that are whole, of all runs, the newest first."""
     found = (_read(path) for path in (home / WORK).glob(f"*/round-*/{NAME}"))
     whole = [check for check in found if check is not None]
-    return max(whole, key=lambda check: check.checked_at, default=None)
+    return sorted(whole, key=lambda check: check.checked_at, reverse=True)[:most]
 
 
 def words(check: KeptCheck) -> str:
