@@ -8,13 +8,7 @@ records per thousand, whole numbers, because a contract must mean the same to ev
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from data_contracts.dataset.contract.canaries import Canaries
