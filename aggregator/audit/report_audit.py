@@ -63,8 +63,11 @@ def audit(
     if signed.attempt.plan.record.masking is not None:
         findings = {MASKED_SUM: masked_sum} | findings
     if signed.attempt.plan.record.privacy is not None:
-        totals = partial(rising_totals, bundles=earlier, pinned=pinned)
-        findings = {PRIVACY: private_statements, TOTALS: totals} | findings
+        private: dict[str, Callable[[SignedEvidence], Finding]] = {
+            PRIVACY: private_statements,
+            TOTALS: partial(rising_totals, bundles=earlier, pinned=pinned),
+        }
+        findings = private | findings
     claims += [Claim(name, *finding(signed)) for name, finding in findings.items()]
     report, follows = signed.report.record, claims[-1].outcome == "pass"
     return (

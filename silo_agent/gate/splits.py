@@ -110,7 +110,7 @@ def write_splits(
         _remove(files.shards)
         staging.mkdir(parents=True, mode=0o700)
         files.reference_canaries.unlink(missing_ok=True)
-        planted = canaries and _Planted(canaries, keyed)
+        planted = None if canaries is None else _Planted(canaries, keyed)
         _write(outcome, _checked(data, findings, keyed), data, staging, planted)
         for path in sorted(staging.iterdir()):
             path.replace(into / path.name)

@@ -69,11 +69,11 @@ def chance_of_mean_exposure(mean: float, count: int) -> float:
     distribution (Erlang's sum). Comparing all with the same candidates binds them together a
     little, which is left out. 1 of none.
     """
-    if not count:
-        return 1.0
     rate = mean * count * math.log(2)
-    terms = (k * math.log(rate) - rate - math.lgamma(k + 1) for k in range(count)) if rate else ()
-    return min(1.0, math.fsum(map(math.exp, terms))) if rate else 1.0
+    if not rate:
+        return 1.0
+    terms = (k * math.log(rate) - rate - math.lgamma(k + 1) for k in range(count))
+    return min(1.0, math.fsum(map(math.exp, terms)))
 
 
 def chance_of_as_many(found: int, of: int, others_found: int, others: int) -> float:
