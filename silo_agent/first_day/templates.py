@@ -34,7 +34,7 @@ keep_other_runs_days = 90  # after the federation has gone on to another run
 [training]
 device = {device}        # "cpu" or "cuda"
 ranks = {ranks}            # processes, one per GPU
-zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2, 3 or "auto"; see docs/memory.md
+zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2, 3 or "auto"; private plans need 1 or "auto"
 # micro_batch = 1          # packed sequences through the model at a time, or "auto": what fits
 # gradient_checkpointing = false # less memory for a third more time; true, false or "auto"
 # memory_gb = 8.0          # of one process; default: its share of the machine

@@ -47,6 +47,20 @@ def objection(figures: LeakFigures | None, check: LeakCheck) -> PolicyRefusal | 
     return TOO_FEW if is_too_few(figures, check) and check.too_few == "refuse" else None
 
 
+def are_too_few(fewest: int, check: LeakCheck) -> bool:
+    """Whether a silo that has `fewest` records on a side cannot let any adapter go."""
+    return check.is_on and check.too_few == "refuse" and fewest < FEWEST_RECORDS
+
+
+def too_few_words(trained: int, heldout: int) -> str:
+    """What its own people are told of that, and what they can do."""
+    return (
+        f"the leak check asks for {FEWEST_RECORDS} records on each side, and there are {trained:,} "
+        f'for training and {heldout:,} held out; add records, or set too_few = "allow" under '
+        "[leak_check] in policy.toml, so that limits hold for what can be measured"
+    )
+
+
 def is_too_few(figures: LeakFigures, check: LeakCheck) -> bool:
     """Whether figures that pass the limits say little, for want of records or of time."""
     is_few = figures.fewest < FEWEST_RECORDS or figures.membership is None

@@ -242,8 +242,8 @@ def read_mark(home: Path) -> Mark | None:
         return Mark.model_validate_json((home / MARK_NAME).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise put_back(home, f"a mark that cannot be read: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError):
+        raise put_back(home, "a mark that cannot be read") from None
 
 
 def higher_mark(ours: bytes, theirs: bytes) -> bytes:

@@ -177,6 +177,20 @@ def test_too_few_records_are_a_refusal_unless_the_policy_allows_them(
     assert refusal.rule == "release.too_few"
 
 
+def test_a_silo_with_too_few_records_says_so_before_it_trains(
+    federation: SimulatedFederation, caplog: pytest.LogCaptureFixture
+) -> None:
+    silo = federation.silos["silo-c"]
+    edit_policy(federation, 'too_few = "allow"', 'too_few = "refuse"')
+    with caplog.at_level("WARNING", logger="silo-agent"):
+        _, refusal = round_with(federation, FEW_LEAKS)
+    assert refusal is not None
+    assert refusal.rule == "release.too_few"
+    assert silo.trainings == 0
+    assert "verdict" not in silo.kinds()
+    assert 'set too_few = "allow"' in caplog.text
+
+
 def test_off_in_so_many_words_an_unchecked_adapter_leaves(federation: SimulatedFederation) -> None:
     edit_policy(federation, "[leak_check]", f'[leak_check]\noff = "{OFF}"')
     _, refusal = round_with(federation, None)
