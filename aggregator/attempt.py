@@ -60,8 +60,9 @@ class SiloRecords:
     that refused the blob, such as `adapter.not_finite`, or None. `versions`: of records and adapter
     in the silo's inbox, by digest. `is_newer`: a later release signed what this one cannot read.
     `alike`: whose change its own is a copy of, or it of this one's.
-    `late_refusal`: one that came after the close, which it changes
-    nothing about; no evaluation is waited for.
+    `told_less`: what its verdict says of lifetime totals is less than what it signed for an earlier
+    plan. `late_refusal`: one that came after the close, which it changes nothing about; no
+    evaluation is waited for.
     """
 
     silo: str
@@ -80,6 +81,7 @@ class SiloRecords:
     is_agreed: bool = True
     is_newer: bool = False
     adapter_fault: str | None = None
+    told_less: bool = False
     alike: Likeness | None = None
     late_refusal: Verified[Refusal] | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from aggregator.decisions.stage import Stage
 from aggregator.evidence.look import Look, look
 from aggregator.evidence.reader import gated, read_attempt
 from aggregator.evidence.storing import readers_of
+from aggregator.evidence.told_totals import with_told_totals
 from aggregator.feed.claims import require_fed, sign_entry, sign_on_plan, sign_report
 from aggregator.feed.reading import (
     abort_of,
@@ -116,7 +117,7 @@ def close_round(c: Coordinator, seen: Look) -> Verified[Close] | Verified[Abort]
     """Admit, reject, count refusals and missing silos; below quorum abort instead."""
     if seen.attempt.close is not None:
         return seen.attempt.close
-    judged = gated(c, seen.attempt)
+    judged = with_told_totals(c, seen.feed, seen.plan, gated(c, seen.attempt))
     close = close_on_held(c, seen.plan, judged, c.clock.now(), seen.attempt.book)
     needed = seen.plan.record.quorum
     if not reached_quorum(close, seen.plan.record):

@@ -82,13 +82,15 @@ def materials(folder: Path) -> Iterator[Material]:
     yield Material(LLAMA, random_model(folder / "llama", "llama"), "packed")
     yield Material("GPT-2, 34 M", random_model(folder / "gpt2", "gpt2"), "packed")
     yield Material(f"{LLAMA}, one record a row", folder / "llama", "single")
+    yield Material(f"{LLAMA}, private", folder / "llama", "packed", private=True)
     yield from encoders(folder)
 
 
 def ways(material: Material, stages: list[Stage]) -> Iterator[tuple[Choice, HeldAs]]:
     """How a model is trained and held: the Llama at stage 2 also quantised, and in bfloat16; rows
-    of one record at stage 2 alone."""
-    for stage in [2] if material.rows == "single" else stages:
+    of one record at stage 2 alone, private steps at stage 1, which is theirs."""
+    only = [1] if material.private else [2] if material.rows == "single" else stages
+    for stage in only:
         for checkpointing in (False, True):
             choice = Choice(stage, material.micro_batch, checkpointing)
             yield choice, HeldAs("float32")
@@ -129,6 +131,7 @@ def estimate_of(job: TrainingJob) -> Estimate:
         device=job.device,
         held=job.engine.held,
         family=job.task.family,
+        private_records=job.engine.sequences_per_rank if job.private else None,
     )
     choice = Choice(job.zero_stage, job.micro_batch, job.gradient_checkpointing)
     return training_estimate(model_shape(job.model_dir), work, choice)

@@ -15,15 +15,19 @@ from typing import Any, Literal
 
 from data_contracts.protocol.records.adapter_layout import AdapterLayout
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
+from data_contracts.protocol.records.privacy_terms import rate_of
 from data_contracts.protocol.records.training_recipe import TrainingRecipe
 from infra.base_model.linear_modules import linear_modules
 from silo_agent.training.job import TrainingJob
+from silo_agent.training.private_part import PrivatePart
 from silo_agent.training.rank_work import Choice
 from tests.tiny_encoders import CLASSES, write_pictures, write_wordpiece
 from tests.tiny_model import make_tiny_model
 
 RANK, RANKS = 8, 2
 RECORDS, MEDIAN_WORDS, SPREAD = 200, 50, 0.8
+UNITS = 64
+"""That a private step draws on average: some sequences for each rank."""
 ANSWER = "It took a day, and the card was blocked at once. A new one came free of charge"
 
 Rows = Literal["packed", "single", "texts", "classes", "pairs"]
@@ -39,6 +43,7 @@ class Material:
     length: int = 512
     micro_batch: int = 1
     task: FamilyTask = CAUSAL_TASK
+    private: bool = False
 
     def job(self, choice: Choice, folder: Path, steps: int) -> TrainingJob:
         """In each step two micro-batches of each of two ranks."""
@@ -47,7 +52,7 @@ class Material:
         targets = found.modules + found.head
         recipe = TrainingRecipe(
             local_steps=steps,
-            sequences_per_step=RANKS * 2 * self.micro_batch,
+            sequences_per_step=UNITS if self.private else RANKS * 2 * self.micro_batch,
             sequence_length=self.length,
             learning_rate=Decimal("0.001"),
             warmup_steps=0,
@@ -71,7 +76,22 @@ class Material:
             micro_batch=self.micro_batch,
             gradient_checkpointing=choice.gradient_checkpointing,
             task=self.task,
+            private=_private(folder, recipe.sequences_per_step) if self.private else None,
         )
+
+
+def _private(folder: Path, units: int) -> PrivatePart:
+    """Steps that draw so many of the records on average."""
+    secret = folder / "secret"
+    secret.write_bytes(bytes(32))
+    return PrivatePart(
+        unit="record",
+        clipping_norm=Decimal("0.1"),
+        noise_multiplier=Decimal("1"),
+        sampling_rate=rate_of(units, RECORDS),
+        expected_units=units,
+        secret=secret,
+    )
 
 
 def _written(rows: Rows, folder: Path) -> Path:

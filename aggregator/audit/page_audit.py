@@ -1,5 +1,7 @@
 """Whether the page of a report is the one that its coordinator signed, and says what follows."""
 
+from dataclasses import replace
+
 from jinja2 import TemplateError
 
 from aggregator.attempt import Attempt
@@ -19,7 +21,13 @@ def page_claims(
     Its bytes are held against the signed digest, whatever version rendered it; the digest against
     the evidence only by that very version, and only of a report that follows from the evidence.
     """
-    return _as_signed(report, page), _follows(report, attempt, report_follows=report_follows)
+    as_signed = _as_signed(report, page)
+    follows = _follows(report, attempt, report_follows=report_follows)
+    if as_signed.outcome == "fail" and follows.outcome == "pass":
+        # Else an auditor reads that a page that was changed is right.
+        said = "the page that was signed follows, made again; this is another one"
+        follows = replace(follows, outcome="not checked", detail=said)
+    return as_signed, follows
 
 
 def _as_signed(report: RoundReport, page: Page | None) -> Claim:

@@ -8,6 +8,7 @@ What a bundle cannot show is listed as not checked too, never passed over.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from aggregator.audit.candidate_audit import unplanned
@@ -15,7 +16,7 @@ from aggregator.audit.claim import Claim, Finding
 from aggregator.audit.erasure_audit import revocation_claims
 from aggregator.audit.masking_audit import masked_sum
 from aggregator.audit.page_audit import AS_SIGNED, FOLLOWS, page_claims
-from aggregator.audit.privacy_audit import private_statements
+from aggregator.audit.privacy_audit import private_statements, rising_totals
 from aggregator.audit.references import references
 from aggregator.audit.signed_evidence import SIGNATURES, SignedEvidence, verified_evidence
 from aggregator.decisions.admission import judged_again
@@ -32,6 +33,7 @@ from data_contracts.protocol.records import Membership, Record, RoundReport
 PUBLISHED_ADAPTER = "published adapter"
 MASKED_SUM = "masked sum opened as agreed"
 PRIVACY = "differential privacy as charged"
+TOTALS = "lifetime totals rise"
 UNCHECKABLE = tuple(Claim(name, "not checked", why) for name, why in UNCHECKED)
 
 
@@ -40,7 +42,9 @@ def audit(
     pinned: Verified[Membership],
     adapter: Path | None = None,
     page: Page | None = None,
+    *,
     erasures: Sequence[bytes] = (),
+    earlier: Sequence[Bundle] = (),
 ) -> tuple[Claim, ...]:
     """Check everything that a bundle, and the page that it came in, can show.
 
@@ -48,7 +52,9 @@ def audit(
     was planned under: the memberships in the bundle lead from the one to the other. `adapter` is
     the published `adapter_model.safetensors`, where the auditor has it, and `page` the page, where
     the bundle came in one. `erasures` are the envelopes of those that the auditor has: none of them
-    may revoke the round's adapter, or what it started from. Never raises on what is in the bundle.
+    may revoke the round's adapter, or what it started from. `earlier` are bundles of other rounds,
+    of any run, which what a private one says of lifetime totals is held against. Never raises on
+    what is in a bundle.
     """
     claims: list[Claim] = []
     signed = verified_evidence(bundle, pinned, claims)
@@ -62,7 +68,11 @@ def audit(
     if signed.attempt.plan.record.masking is not None:
         findings = {MASKED_SUM: masked_sum} | findings
     if signed.attempt.plan.record.privacy is not None:
-        findings = {PRIVACY: private_statements} | findings
+        private: dict[str, Callable[[SignedEvidence], Finding]] = {
+            PRIVACY: private_statements,
+            TOTALS: partial(rising_totals, bundles=earlier, pinned=pinned),
+        }
+        findings = private | findings
     claims += [Claim(name, *finding(signed)) for name, finding in findings.items()]
     report, follows = signed.report.record, claims[-1].outcome == "pass"
     return (

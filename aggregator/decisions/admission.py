@@ -23,6 +23,7 @@ from aggregator.decisions.admission_rules import (
     Submitted,
 )
 from aggregator.decisions.copies import COPIED, copies_of, likenesses_of
+from aggregator.decisions.privacy_rules import LOWER_TOTAL
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, RoundPlan, ShareBook, Verdict
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
@@ -102,6 +103,7 @@ def judged_again(attempt: Attempt, close: Close | None, now: datetime) -> Close:
             is_revoked=rules.get(silo) == REVOKED_SILO,
             withdrew=rules.get(silo) == WITHDREW,
             adapter_fault=_gate_rule(rules.get(silo)),
+            told_less=rules.get(silo) == LOWER_TOTAL,
             alike=alike.get(silo),
             versions=versions.get(silo, {}),
         )

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from aggregator.attempt import SiloRecords
 from aggregator.decisions.binding import binding_fault
-from aggregator.decisions.privacy_rules import privacy_fault
+from aggregator.decisions.privacy_rules import LOWER_TOTAL, privacy_fault
 from data_contracts.dataset.suite.required_rules import REQUIRED_RULES
 from data_contracts.protocol.artifact import ciphertext_limit
 from data_contracts.protocol.envelope import Verified
@@ -149,6 +149,10 @@ def _private(submitted: Submitted) -> str | None:
     return privacy_fault(plan, verdict, submitted.submission.record)
 
 
+def _lower_total(submitted: Submitted) -> str | None:
+    return LOWER_TOTAL if submitted.case.records.told_less else None
+
+
 def _too_large(submitted: Submitted) -> str | None:
     plan = submitted.case.plan.record
     if plan.masking is not None:
@@ -204,6 +208,7 @@ SUBMISSION_RULES: tuple[Callable[[Submitted], str | None], ...] = (
     _steps,
     _tokens,
     _private,
+    _lower_total,
     _too_large,
     _stored_otherwise,
     _adapter_fault,

@@ -4,9 +4,28 @@ Nobody but the silo knows how many units it has, what it charged before, and whe
 noise; that its statement fits the plan and adds up is asked here, and again by whoever audits.
 """
 
+from collections.abc import Iterable
+
 from data_contracts.privacy.accountant import NoGuaranteeError, PrivateSteps, least_epsilon_of
 from data_contracts.protocol.records import RoundPlan, Submission, Verdict
 from data_contracts.protocol.records.privacy_terms import PrivacyStatement, PrivacyTerms
+
+LOWER_TOTAL = "privacy.lower_total"
+
+
+def is_lower(statement: PrivacyStatement, earlier: Iterable[PrivacyStatement]) -> bool:
+    """Whether a silo says less of its population than in a statement that it signed before.
+
+    Every training is one more, and a total at one delta never gets less. At a larger delta the same
+    trainings have a smaller epsilon, so a total is held against those at its own delta or a larger
+    one. Another population is another total.
+    """
+    return any(
+        statement.entries <= told.entries
+        or (statement.delta <= told.delta and statement.epsilon_lifetime < told.epsilon_lifetime)
+        for told in earlier
+        if told.population == statement.population
+    )
 
 
 def privacy_fault(plan: RoundPlan, verdict: Verdict, submission: Submission) -> str | None:

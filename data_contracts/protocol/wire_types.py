@@ -96,7 +96,7 @@ def _decimal_from_wire(value: Any) -> Any:
     text = format(value, "f") if isinstance(value, Decimal) else value
     if isinstance(text, str) and _DECIMAL.fullmatch(text):
         return Decimal(text)
-    raise ValueError("expected a decimal written as a string, such as '0.002'")
+    raise ValueError("expected a decimal written as a string without an exponent, such as '0.002'")
 
 
 def _usable_key(public_key_hex: str) -> str:

@@ -29,6 +29,14 @@ def report_verify(
             help="adapter_model.safetensors to check against the report.",
         ),
     ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            parser=values.existing_file,
+            help="An earlier report, of any run: under differential privacy no institution may say "
+            "less now than it did there. May be given more than once.",
+        ),
+    ] = None,
 ) -> None:
     """Check a report offline: one line per claim, exit 1 if any fails.
 
@@ -41,9 +49,10 @@ def report_verify(
 
     report = read_report_file(file)
     erasures = erasures_beside(file)
-    show_claims(
-        console, audit(report.bundle, load_trust_anchor(trust), adapter, report.page, erasures)
-    )
+    before = [read_report_file(path).bundle for path in earlier or ()]
+    trusted = load_trust_anchor(trust)
+    claims = audit(report.bundle, trusted, adapter, report.page, erasures=erasures, earlier=before)
+    show_claims(console, claims)
 
 
 @report_app.command("export")

@@ -26,7 +26,8 @@ def round_start(
     ] = None,
 ) -> None:
     """Ask Prefect for rounds now; needs `consortia deploy` to be running."""
-    from aggregator.planning.privacy import example_cost
+    from aggregator.coordinator import CONTRACTS_DIRECTORY
+    from aggregator.planning.privacy import example_cost, silos_that_refuse
     from aggregator.settings.federation import load_settings
     from flows.deployment.prefect_settings import use_prefect_of
     from flows.round.operations import require_place_for_copies
@@ -42,7 +43,9 @@ def round_start(
     number = next_round_number(home)
     run = start_rounds(settings, until_round)
     say(console, f"flow run {run}")
-    say(console, *([] if cost is None else [cost]), *after_round_start(settings, number, run))
+    say(console, *([] if cost is None else [cost]))
+    say(console, *silos_that_refuse(settings, settings.path(CONTRACTS_DIRECTORY)))
+    say(console, *after_round_start(settings, number, run))
 
 
 @round_app.command("status")

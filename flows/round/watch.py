@@ -100,7 +100,7 @@ def _progress_cells(status: Status | None) -> tuple[Text, Text | ProgressBar, Te
         return Text(""), Text(""), Text(""), Text("")
     bar = ProgressBar(total=status.steps, completed=status.step, width=BAR_WIDTH)
     speed = f"{status.tokens_per_second}" if status.tokens_per_second else ""
-    left = f"{status.eta_seconds} s" if status.step < status.steps else ""
+    left = "" if status.seconds_left is None else f"{status.seconds_left} s"
     return Text(f"{status.step} of {status.steps}"), bar, Text(speed), Text(left)
 
 

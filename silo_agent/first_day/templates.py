@@ -34,7 +34,7 @@ keep_other_runs_days = 90  # after the federation has gone on to another run
 [training]
 device = {device}        # "cpu" or "cuda"
 ranks = {ranks}            # processes, one per GPU
-zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2, 3 or "auto"; see docs/memory.md
+zero_stage = 2             # DeepSpeed ZeRO stage: 1, 2, 3 or "auto"; private plans need 1 or "auto"
 # micro_batch = 1          # packed sequences through the model at a time, or "auto": what fits
 # gradient_checkpointing = false # less memory for a third more time; true, false or "auto"
 # memory_gb = 8.0          # of one process; default: its share of the machine
@@ -133,6 +133,7 @@ max_retention_days = 400
 [leak_check] # of every adapter before it leaves, in a fifth of the training's time; docs/privacy.md
 max_auc = 0.7       # how well records that were trained on may be told from held-out ones
 max_verbatim = 0.01 # by how much more of their answers may come back word by word
+max_exposure = 5.0  # bits by which canaries that the contract plants may be likelier than others
 too_few = "refuse"  # where fewer than 200 of each could be measured; "allow": limits hold for those
 # off = "adapters leave this silo unchecked"
 

@@ -21,6 +21,7 @@ from data_contracts.errors import SiloOperatorError
 from infra.terminal import say
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.gate.steward_figures import StewardFigures
 from silo_agent.gate.steward_page import expiry_words, open_in_browser, write_page
 from silo_agent.gate.steward_view import RuleState, ShownRow, ShownRule, StewardView, steward_view
 
@@ -104,10 +105,13 @@ def _named(row: int, record: str) -> str:
     return f"row {row} ({record})" if record else f"row {row}"
 
 
-def check_shown(gate: ContractGate, console: Console, *, open_page: bool) -> GateOutcome:
-    """Check the data and show what was found, in a browser too where `open_page` says so."""
+def check_shown(
+    gate: ContractGate, console: Console, figures: StewardFigures, *, open_page: bool
+) -> GateOutcome:
+    """Check the data and show what was found, in a browser too where `open_page` says so, with the
+    `figures` of earlier rounds."""
     outcome = _check_with_progress(gate, console)
-    view = steward_view(gate, outcome)
+    view = steward_view(gate, outcome, figures)
     print_view(view, console)
     if open_page:
         show_page(view, gate.config.home, console)

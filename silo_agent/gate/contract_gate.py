@@ -118,6 +118,7 @@ class ContractGate:
                 self._data(contract, self._file_digests()),
                 self.config.home / SPLITS_DIRECTORY,
                 Keyed(self._findings_key()),
+                contract.terms.canaries,
             )
         except DataStewardError:
             # Whatever was wrong with what was kept, the next check looks again.

@@ -21,6 +21,7 @@ from typing import TextIO
 import numpy as np
 import rfc8785
 
+from data_contracts.dataset.contract.canaries import Canaries
 from data_contracts.dataset.examples import Example
 from data_contracts.dataset.findings.keyed import Keyed
 from data_contracts.dataset.forms.form import Form
@@ -30,10 +31,12 @@ from data_contracts.protocol.artifact import artifact_of_file
 from infra.disk.durable_files import private_file, write_durably
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.gate.silo_data import SiloData
+from silo_agent.leaks.canaries import planted_lines, reference_lines
 
 TRAIN_FILE = "train.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
 UNITS_FILE = "train.units"
+CANARIES_FILE = "canaries.jsonl"
 MADE_FOR_FILE = "made-for.json"
 STAGING = ".splits"
 LINES_VERSION = 1
@@ -45,10 +48,19 @@ SHARDS = "shards"
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and held-out records as the data gate wrote them; made from a findings digest."""
+    """Training and held-out records as the data gate wrote them; made from a findings digest.
+
+    The last training records are planted `canaries`, where the contract has any.
+    """
 
     train: Path
     heldout: Path
+    canaries: Canaries | None = None
+
+    @property
+    def reference_canaries(self) -> Path:
+        """Each planted canary once, then the candidates that they are held against."""
+        return self.train.with_name(CANARIES_FILE)
 
     @property
     def units(self) -> Path:
@@ -72,16 +84,23 @@ def forget_unused_splits(into: Path, retention: timedelta) -> None:
 
 
 def write_splits(
-    outcome: GateOutcome, findings: Path, data: SiloData, into: Path, keyed: Keyed
+    outcome: GateOutcome,
+    findings: Path,
+    data: SiloData,
+    into: Path,
+    keyed: Keyed,
+    canaries: Canaries | None = None,
 ) -> Splits:
     """Write train.jsonl, train.units and heldout.jsonl (a line of its form for each record, mode
     0600) into `into`.
 
-    Records keep the order of the data. `keyed` is by the key of the findings: a picture is named
-    with the digest of the bytes that were checked, and no other. Raises DataStewardError, and
+    Records keep the order of the data; behind those that are trained on come the canaries of the
+    contract, which are no records of the outcome, with canaries.jsonl beside them. `keyed` is by
+    the key of the findings: canaries are drawn by it, and a picture is named with the digest of the
+    bytes that were checked, and no other. Raises DataStewardError, and
     leaves neither file, when the data are no longer those of `outcome`.
     """
-    files = Splits(into / TRAIN_FILE, into / HELD_OUT_FILE)
+    files = Splits(into / TRAIN_FILE, into / HELD_OUT_FILE, canaries)
     if _were_made_for(outcome, files, into, data):
         return files
     staging = into / STAGING
@@ -90,9 +109,11 @@ def write_splits(
         (into / MADE_FOR_FILE).unlink(missing_ok=True)
         _remove(files.shards)
         staging.mkdir(parents=True, mode=0o700)
-        _write(outcome, _checked(data, findings, keyed), data, staging)
-        for name in (TRAIN_FILE, HELD_OUT_FILE, UNITS_FILE):
-            (staging / name).replace(into / name)
+        files.reference_canaries.unlink(missing_ok=True)
+        planted = None if canaries is None else _Planted(canaries, keyed)
+        _write(outcome, _checked(data, findings, keyed), data, staging, planted)
+        for path in sorted(staging.iterdir()):
+            path.replace(into / path.name)
         made_for = _made_for(outcome, files, data)
         write_durably(into / MADE_FOR_FILE, made_for)
     except DataUnavailableError as error:
@@ -124,17 +145,43 @@ def _were_made_for(outcome: GateOutcome, files: Splits, into: Path, data: SiloDa
 
 def _made_for(outcome: GateOutcome, files: Splits, data: SiloData) -> bytes:
     """What the files were written from and what they are, as the marker keeps it."""
-    paths = (files.train, files.heldout, files.units)
+    paths = [files.train, files.heldout, files.units]
+    paths += [files.reference_canaries] if files.canaries else []
     digests = [artifact_of_file(path).digest for path in paths]
     # Prompts with answers are marked as they were before there were other forms.
     form = data.source.record_form
     of_form: list[str | int] = [] if form.name == OLDEST_FORM else [form.name, LINES_VERSION]
     # Lines about pictures name them by their whole path, which the digests of the data leave out.
     of_form += [str(data.root.path.resolve())] if "image" in form.fields else []
+    of_form += [files.canaries.model_dump_json()] if files.canaries else []
     return rfc8785.dumps([outcome.findings_digest, *digests, *of_form])
 
 
-def _write(outcome: GateOutcome, records: "_Checked", data: SiloData, staging: Path) -> None:
+@dataclass(frozen=True)
+class _Planted:
+    """Canaries, and the silo's key that they are drawn by."""
+
+    terms: Canaries
+    keyed: Keyed
+
+    def write(self, form: Form, train: TextIO, reference: Path, units: "array[int]") -> None:
+        """Behind the training records, each canary with a unit of its own."""
+        first = max(units, default=-1) + 1
+        for place, line in enumerate(planted_lines(self.terms, form, self.keyed)):
+            train.write(line)
+            units.append(first + place % self.terms.number)
+        with _private(reference) as file:
+            file.writelines(reference_lines(self.terms, form, self.keyed))
+
+
+def _write(
+    outcome: GateOutcome,
+    records: "_Checked",
+    data: SiloData,
+    staging: Path,
+    planted: _Planted | None,
+) -> None:
+    form = data.source.record_form
     if data.content_digest() != outcome.content_digest:
         raise _changed("other content than what was checked")
     units = array("I")
@@ -143,10 +190,12 @@ def _write(outcome: GateOutcome, records: "_Checked", data: SiloData, staging: P
         written = {"train": 0, "heldout": 0}
         subjects: dict[str, int] = {}
         for record, split in records:
-            files[split].write(_line(data.source.record_form, record))
+            files[split].write(_line(form, record))
             written[split] += 1
             if split == "train":
                 units.append(subjects.setdefault(record.subject, len(subjects)))
+        if planted is not None:
+            planted.write(form, train, staging / CANARIES_FILE, units)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())

@@ -16,6 +16,7 @@ from data_contracts.protocol.records.verdict import LicenceCount, RuleOutcome
 from silo_agent.gate.contract_gate import ContractGate
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.gate.row_names import RowNames, meaning_of_row
+from silo_agent.gate.steward_figures import NO_FIGURES, StewardFigures
 from silo_agent.release.egress import leaving_licences, leaving_outcomes
 
 ROWS_PER_RULE = 20
@@ -55,7 +56,8 @@ class ShownRule:
 
 @dataclass(frozen=True)
 class StewardView:
-    """One check. `records` counts every row, readable or not; all counts are exact."""
+    """One check. `records` counts every row, readable or not; all counts are exact. `figures` are
+    of earlier rounds."""
 
     silo: str
     federation: str
@@ -71,6 +73,7 @@ class StewardView:
     notes: tuple[str, ...] = ()
     repeated_ids: int = 0
     repeated_id_rows: tuple[ShownRow, ...] = ()
+    figures: StewardFigures = NO_FIGURES
 
     @property
     def left_out(self) -> int:
@@ -90,7 +93,9 @@ class _Found:
     names: RowNames = field(default_factory=RowNames)
 
 
-def steward_view(gate: ContractGate, outcome: GateOutcome) -> StewardView:
+def steward_view(
+    gate: ContractGate, outcome: GateOutcome, figures: StewardFigures = NO_FIGURES
+) -> StewardView:
     """The view of `outcome`; reads the data once more where rows have to be named."""
     contract, found = gate.contract(), _found(gate, outcome)
     return StewardView(
@@ -108,6 +113,7 @@ def steward_view(gate: ContractGate, outcome: GateOutcome) -> StewardView:
         notes=() if outcome.key else outcome.operator_notes,
         repeated_ids=found.details.repeated_ids,
         repeated_id_rows=_shown_rows(found.details.repeated_id_rows, found.names),
+        figures=figures,
     )
 
 

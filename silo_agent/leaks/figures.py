@@ -1,5 +1,6 @@
 """What a leak check has measured of a local adapter: counts and shares, never a record."""
 
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -48,12 +49,35 @@ class Verbatim(JobValue):
         return self.trained / max(1, self.of_trained) - self.heldout / max(1, self.of_heldout)
 
 
+class Exposure(JobValue):
+    """How much likelier planted canaries are to the model than candidates that are planted nowhere:
+    in bits, the `mean` and the `highest` of those that were measured, `planted` of the `of_planted`
+    that were trained on, held against so many `candidates`.
+
+    A canary's exposure is log2 of how many there are, itself among them, above log2 of its rank by
+    loss (Carlini et al. 2019, definition 5); of one that nobody remembers it is 1.4 on average.
+    `chance`: how likely so high a mean is then.
+    """
+
+    planted: Records
+    of_planted: Records
+    candidates: Records
+    mean: Annotated[float, Field(ge=0)]
+    highest: Annotated[float, Field(ge=0)]
+    chance: Share
+
+    @property
+    def most(self) -> float:
+        """Bits that so many candidates can show."""
+        return math.log2(self.candidates + 1)
+
+
 class LeakFigures(JobValue):
     """Of one local adapter. `trained` and `heldout` are the records that were measured, of so many
     `trained_in_all` and `heldout_in_all`; fewer where `is_cut`, because `seconds` were over.
 
     `membership` is None where there are not two records on each side, `verbatim` where the family
-    of the model does not continue text.
+    of the model does not continue text, `exposure` where no canary was planted.
     """
 
     trained: Records
@@ -64,6 +88,7 @@ class LeakFigures(JobValue):
     seconds: Annotated[float, Field(ge=0)]
     membership: Membership | None = None
     verbatim: Verbatim | None = None
+    exposure: Annotated[Exposure | None, Field(exclude_if=lambda value: value is None)] = None
 
     @property
     def fewest(self) -> int:

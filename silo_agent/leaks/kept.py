@@ -58,9 +58,14 @@ def keep(
 
 def newest(home: Path) -> KeptCheck | None:
     """The last one that is whole; None where there is none."""
+    return next(iter(last(home, 1)), None)
+
+
+def last(home: Path, most: int) -> list[KeptCheck]:
+    """The last ones that are whole, of all runs, the newest first."""
     found = (_read(path) for path in (home / WORK).glob(f"*/round-*/{NAME}"))
     whole = [check for check in found if check is not None]
-    return max(whole, key=lambda check: check.checked_at, default=None)
+    return sorted(whole, key=lambda check: check.checked_at, reverse=True)[:most]
 
 
 def words(check: KeptCheck) -> str:
@@ -77,7 +82,13 @@ def words(check: KeptCheck) -> str:
             f"come back word by word {v.trained} of {v.of_trained} and {v.heldout} of "
             f"{v.of_heldout} (limit {limits.max_verbatim:.3f} more)"
         )
-    if is_too_few(figures):
+    if figures.exposure is not None:
+        e = figures.exposure
+        told.append(
+            f"{e.planted} canaries of {e.of_planted} exposed by {e.mean:.1f} bits among "
+            f"{e.candidates} candidates (limit {limits.max_exposure:.1f})"
+        )
+    if is_too_few(figures, limits):
         why = "there was no time for more" if figures.is_cut else "there are no more"
         told.append(f"below {FEWEST_RECORDS} that says little: {why}")
     told.append(f"kept in by {check.rule}" if check.rule else "may leave")

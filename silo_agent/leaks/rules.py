@@ -4,7 +4,7 @@ Each rule has a fixed sentence, which is all that leaves; figures and limits sta
 refusal itself tells that a limit was passed, and which.
 """
 
-from silo_agent.leaks.figures import LeakFigures
+from silo_agent.leaks.figures import Exposure, LeakFigures
 from silo_agent.policy.leak_check import FEWEST_RECORDS, LeakCheck
 from silo_agent.policy.plan_context import PolicyRefusal
 
@@ -15,6 +15,11 @@ MEMBERSHIP = PolicyRefusal(
 VERBATIM = PolicyRefusal(
     "release.verbatim",
     "The adapter repeats records that it was trained on more often than the silo allows.",
+)
+EXPOSURE = PolicyRefusal(
+    "release.exposure",
+    "The adapter gives canaries away, which were planted among the records, more than the silo "
+    "allows.",
 )
 TOO_FEW = PolicyRefusal(
     "release.too_few", "Too few records could be measured to say what the adapter tells of them."
@@ -37,12 +42,41 @@ def objection(figures: LeakFigures | None, check: LeakCheck) -> PolicyRefusal | 
         return MEMBERSHIP
     if _repeats(figures, check.max_verbatim):
         return VERBATIM
-    return TOO_FEW if is_too_few(figures) and check.too_few == "refuse" else None
+    if _exposes(figures, check.max_exposure):
+        return EXPOSURE
+    return TOO_FEW if is_too_few(figures, check) and check.too_few == "refuse" else None
 
 
-def is_too_few(figures: LeakFigures) -> bool:
+def are_too_few(fewest: int, check: LeakCheck) -> bool:
+    """Whether a silo that has `fewest` records on a side cannot let any adapter go."""
+    return check.is_on and check.too_few == "refuse" and fewest < FEWEST_RECORDS
+
+
+def too_few_words(trained: int, heldout: int) -> str:
+    """What its own people are told of that, and what they can do."""
+    return (
+        f"the leak check asks for {FEWEST_RECORDS} records on each side, and there are {trained:,} "
+        f'for training and {heldout:,} held out; add records, or set too_few = "allow" under '
+        "[leak_check] in policy.toml, so that limits hold for what can be measured"
+    )
+
+
+def is_too_few(figures: LeakFigures, check: LeakCheck) -> bool:
     """Whether figures that pass the limits say little, for want of records or of time."""
-    return figures.fewest < FEWEST_RECORDS or figures.membership is None
+    is_few = figures.fewest < FEWEST_RECORDS or figures.membership is None
+    return is_few or _shows_too_little(figures.exposure, check.max_exposure)
+
+
+def _shows_too_little(found: Exposure | None, limit: float) -> bool:
+    """Whether canaries were trained on, and could not be seen to be over the limit."""
+    if found is None or not found.of_planted:
+        return False
+    return not found.planted or found.most <= limit
+
+
+def _exposes(figures: LeakFigures, limit: float) -> bool:
+    told = figures.exposure
+    return told is not None and told.mean > limit and told.chance < SURE
 
 
 def _repeats(figures: LeakFigures, limit: float) -> bool:

@@ -50,6 +50,32 @@ def _shares_below(scores: NDArray[np.float64], of: NDArray[np.float64]) -> NDArr
     return shares
 
 
+def exposures(planted: Sequence[float], candidates: Sequence[float]) -> list[float]:
+    """Of each planted canary the bits by which it comes before what chance would do: log2 of how
+    many there are, all candidates and itself, less log2 of its rank among them by loss, in nats
+    (Carlini et al. 2019, definition 5). Of equal losses half come before; of one alone it is 0."""
+    if not candidates:
+        return [0.0] * len(planted)
+    below = _shares_below(np.asarray(planted), np.asarray(candidates)) * len(candidates)
+    bits: list[float] = (math.log2(len(candidates) + 1) - np.log2(1 + below)).tolist()
+    return bits
+
+
+def chance_of_mean_exposure(mean: float, count: int) -> float:
+    """How likely a mean of so many exposures is as high, of canaries that nobody remembers.
+
+    Then a rank is any with the same probability, its share of all no smaller than a uniform number,
+    and the sum of exposures no larger than one of exponential ones: the tail of a gamma
+    distribution (Erlang's sum). Comparing all with the same candidates binds them together a
+    little, which is left out. 1 of none.
+    """
+    rate = mean * count * math.log(2)
+    if not rate:
+        return 1.0
+    terms = (k * math.log(rate) - rate - math.lgamma(k + 1) for k in range(count))
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
 def chance_of_as_many(found: int, of: int, others_found: int, others: int) -> float:
     """How likely `found` or more of `of` are, were the same happening to all: the p-value of
     Fisher's exact test, one-sided (Fisher 1922), in whole numbers.

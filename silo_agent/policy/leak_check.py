@@ -18,6 +18,8 @@ SHARE_OF_TRAINING = 0.2
 
 Auc = Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Bits = Annotated[float, Field(ge=2, lt=10, allow_inf_nan=False)]
+"""Nothing remembered is 1.4 on average, and the candidates that there are can show 10."""
 
 
 class LeakCheck(TomlTable):
@@ -25,7 +27,8 @@ class LeakCheck(TomlTable):
 
     `max_auc`: how well the records that were trained on may be told from held-out ones; the lower
     end of its 95 % interval is held against it. `max_verbatim`: by how much the share of answers
-    that come back word by word may be higher for records that were trained on.
+    that come back word by word may be higher for records that were trained on. `max_exposure`:
+    how many bits planted canaries may be likelier than candidates, where the contract has any.
     `too_few`: what happens where fewer than FEWEST_RECORDS could be measured on a side, of the data
     or of the time that there is. "refuse": a plan chooses its steps, so one that asks for few would
     otherwise be one without a check. "allow": limits hold for what was measured.
@@ -33,6 +36,7 @@ class LeakCheck(TomlTable):
 
     max_auc: Auc = 0.7
     max_verbatim: Share = 0.01
+    max_exposure: Bits = 5.0
     too_few: Literal["refuse", "allow"] = "refuse"
     off: Literal["adapters leave this silo unchecked"] | None = None
 

@@ -32,7 +32,8 @@ REPLAYED = PolicyRefusal(
 )
 OTHER_UNIT = PolicyRefusal(
     "policy.privacy_unit",
-    "The silo's data contract has no privacy budget, or one of more than the plan's unit.",
+    "The silo's data contract has no privacy budget, or one of a unit that the plan does not "
+    "protect.",
 )
 KNOWN_LATER = (STAGE, BUDGET_SPENT, DELTA_TOO_LARGE, NO_SUBJECTS, REPLAYED)
 

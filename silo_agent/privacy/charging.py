@@ -17,7 +17,7 @@ from silo_agent.policy.privacy_rules import (
     OTHER_UNIT,
     REPLAYED,
 )
-from silo_agent.privacy.ledger import lifetime_of
+from silo_agent.privacy.ledger import lifetime_of, risen
 from silo_agent.privacy.ledger_lines import Charged, LedgerLines
 
 
@@ -59,6 +59,7 @@ def charge_of(lines: LedgerLines, asked: Asked, now: datetime) -> Charged:
     """The line for a plan against which there is no objection."""
     record, steps = asked.plan.record, asked.steps
     budget = asked.budget
+    total = lifetime_of(lines, budget.population, budget.delta, steps)
     return Charged(
         at=now,
         run=record.run,
@@ -72,7 +73,7 @@ def charge_of(lines: LedgerLines, asked: Asked, now: datetime) -> Charged:
         noise_multiplier=steps.noise_multiplier,
         steps=steps.steps,
         epsilon=epsilon_of([steps], budget.delta),
-        epsilon_lifetime=lifetime_of(lines, budget.population, budget.delta, steps),
+        epsilon_lifetime=risen(lines, budget.population, budget.delta, total),
         epsilon_budget=budget.epsilon,
         delta=budget.delta,
         entries=1 + sum(1 for _ in lines.charges(budget.population)),

@@ -218,6 +218,13 @@ def lifetime_of(
     return epsilon_of([*charged, *more], delta)
 
 
+def risen(lines: LedgerLines, population: str, delta: Decimal, total: Decimal) -> Decimal:
+    """A new total at `delta`, or one that was charged before where that is larger: what is signed
+    never gets less, not by the rounding of an accountant either."""
+    charges = (each for _, each in lines.charges(population))
+    return max([total, *(each.epsilon_lifetime for each in charges if each.delta >= delta)])
+
+
 def within(budget: Decimal, lines: LedgerLines, charged: Charged) -> Decimal | None:
     """The lifetime total with one more such charge; None where that is above `budget`."""
     try:
@@ -225,6 +232,7 @@ def within(budget: Decimal, lines: LedgerLines, charged: Charged) -> Decimal | N
         total = lifetime_of(lines, charged.population, charged.delta, more)
     except NoGuaranteeError:
         return None
+    total = risen(lines, charged.population, charged.delta, total)
     return total if total <= budget else None
 
 
@@ -234,8 +242,8 @@ def read_mark(home: Path) -> Mark | None:
         return Mark.model_validate_json((home / MARK_NAME).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise put_back(home, f"a mark that cannot be read: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError):
+        raise put_back(home, "a mark that cannot be read") from None
 
 
 def higher_mark(ours: bytes, theirs: bytes) -> bytes:

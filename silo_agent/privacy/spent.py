@@ -29,24 +29,33 @@ def summary_words(lines: LedgerLines, budget: PrivacyBudget | None) -> str | Non
     """What was spent of the contract's population, in a line; None without a budget."""
     if budget is None:
         return None
-    charges = [each for _, each in lines.charges(budget.population)]
-    spent = charges[-1].epsilon_lifetime if charges else Decimal(0)
+    count = sum(1 for _ in lines.charges(budget.population))
+    spent = spent_of(lines, budget)
     return (
-        f"{budget.population}: epsilon {spent} of {budget.epsilon} spent in {len(charges)} "
-        f"trainings, at delta {budget.delta:f} by {budget.unit}"
+        f"{budget.population}: epsilon {spent} of {budget.epsilon} spent in {count} trainings, at "
+        f"delta {budget.delta:f} by {budget.unit}"
     )
 
 
+def spent_of(lines: LedgerLines, budget: PrivacyBudget) -> Decimal:
+    """Of the budget's population until now, at the delta that the contract has now."""
+    if not any(True for _ in lines.charges(budget.population)):
+        return Decimal(0)
+    return lifetime_of(lines, budget.population, budget.delta)
+
+
 def charged_words(home: Path) -> str | None:
-    """The newest total of each population, for whoever looks at the agent; whatever the ledger
-    holds, this does not fail."""
+    """The newest total of each population as it was charged, for whoever looks at the agent;
+    whatever the ledger holds, this does not fail. What it is under today's contract is for
+    `spent_lines` to say."""
     try:
         lines = PrivacyLedger(home).peek()
     except ConsortiaError as error:
         return f"{error.problem}: {error.found}"
     last = {each.population: each for _, each in lines.charges()}
     said = [
-        f"{each.population}: epsilon {each.epsilon_lifetime} of {each.epsilon_budget} spent"
+        f"{each.population}: epsilon {each.epsilon_lifetime} of {each.epsilon_budget} spent at "
+        f"delta {each.delta:f} when it was charged last"
         for each in last.values()
     ]
     return "; ".join(said) or None

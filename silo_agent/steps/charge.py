@@ -10,10 +10,16 @@ from data_contracts.protocol.records.privacy_terms import PrivacyStatement
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.policy.contract_terms import ContractTerms
 from silo_agent.policy.plan_context import PolicyRefusal
-from silo_agent.policy.privacy_rules import REPLAYED, STAGE
+from silo_agent.policy.privacy_rules import (
+    BUDGET_SPENT,
+    DELTA_TOO_LARGE,
+    REPLAYED,
+    STAGE,
+)
 from silo_agent.privacy.charging import Asked, charge_of, known_units, objection
 from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.privacy.ledger_lines import LedgerLines, statement_of
+from silo_agent.privacy.spent import spent_of
 from silo_agent.silo import Silo
 from silo_agent.steps.own_attempt import OwnAttempt
 from silo_agent.training.private_stage import is_private_stage
@@ -34,7 +40,9 @@ def objections(silo: Silo, attempt: OwnAttempt, contract: ContractTerms | None) 
         # A number that is not known yet is known after the check.
         asked = Asked(attempt.plan, terms, contract.privacy, units or 10**9)
         against = objection(lines, asked)
-        found |= {against.rule} if against is not None and _is_certain(against, units) else set()
+        if against is not None and _is_certain(against, units):
+            _tell_objection(lines, asked, against)
+            found.add(against.rule)
     return frozenset(found)
 
 
@@ -56,6 +64,7 @@ def charge(
     asked = Asked(attempt.plan, terms, budget, outcome.units(terms.unit), outcome.findings_digest)
     against = objection(lines, asked)
     if against is not None:
+        _tell_objection(lines, asked, against)
         return against
     made = ledger.charge(lines, charge_of(lines, asked, silo.clock.now()))
     _tell(statement_of(*made))
@@ -83,6 +92,30 @@ def _ledger_lines(silo: Silo, attempt: OwnAttempt) -> LedgerLines:
 def _is_certain(against: PolicyRefusal, units: int | None) -> bool:
     """What follows from a number of units that nobody has counted yet is no reason."""
     return units is not None or against == REPLAYED or against.rule == "policy.privacy_unit"
+
+
+def _tell_objection(lines: LedgerLines, asked: Asked, against: PolicyRefusal) -> None:
+    """Numbers and what to do, which only this silo's people see."""
+    budget = asked.budget
+    if against == BUDGET_SPENT:
+        log.warning(
+            "for the silo operator only: epsilon %s of %s is spent for %s, and %d steps at noise "
+            "%s more would go over it; `silo-agent privacy` shows every charge. A larger budget is "
+            "the data steward's to decide, in a new version of the contract",
+            spent_of(lines, budget),
+            budget.epsilon,
+            budget.population,
+            asked.steps.steps,
+            asked.terms.noise_multiplier,
+        )
+    if against == DELTA_TOO_LARGE:
+        log.warning(
+            "for the silo operator only: delta %s is above one in %d %ss; the data steward sets a "
+            "smaller fl.privacy.delta in a new version of the contract",
+            f"{budget.delta:f}",
+            asked.units,
+            budget.unit,
+        )
 
 
 def _tell(statement: PrivacyStatement) -> None:

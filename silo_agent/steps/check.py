@@ -6,6 +6,8 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records import Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
 from silo_agent.gate.outcome import GateOutcome
+from silo_agent.leaks.rules import TOO_FEW, are_too_few, too_few_words
+from silo_agent.policy.leak_check import LeakCheck
 from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.release.doors import CHECK_FAILED, NOT_EVALUABLE
 from silo_agent.restarts import ProcessDiedError
@@ -29,6 +31,8 @@ def check_data(silo: Silo, attempt: OwnAttempt) -> Step:
         return refuse_fault(silo, attempt, error, NOT_EVALUABLE)
     except ProcessDiedError as error:
         return refuse_fault(silo, attempt, error, CHECK_FAILED)
+    if _are_too_few(silo, outcome):
+        return refuse(silo, attempt, TOO_FEW)
     charged = charge(silo, attempt, contract, outcome)
     if isinstance(charged, PolicyRefusal):
         return refuse(silo, attempt, charged)
@@ -43,6 +47,19 @@ def check_data(silo: Silo, attempt: OwnAttempt) -> Step:
     for note in outcome.operator_notes:
         log.warning("for the silo operator only: %s", note)
     return Step.CHECKED_DATA
+
+
+def _are_too_few(silo: Silo, outcome: GateOutcome) -> bool:
+    """Whether the leak check could not let any adapter go: known here, before a privacy budget is
+    charged and anything is trained for nothing."""
+    policy = silo.release.in_force.policy().policy
+    limits = LeakCheck() if policy is None else policy.leak_check
+    fewest = min(outcome.train_records, outcome.heldout_records)
+    if not (outcome.passed and are_too_few(fewest, limits)):
+        return False
+    words = too_few_words(outcome.train_records, outcome.heldout_records)
+    log.warning("for the silo operator only: %s", words)
+    return True
 
 
 def _verdict(silo: Silo, attempt: OwnAttempt, outcome: GateOutcome) -> Verdict:

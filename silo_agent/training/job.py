@@ -208,7 +208,8 @@ class TrainingJob(JobValue):
         centre = self.personal.centre if self.personal else None
         units = self.private.units if self.private else None
         alone = self.silo_only.previous_adapter
-        others = (self.starting_adapter, self.starting_residual, alone, centre, units)
+        canaries = self.leak_check.reference_canaries if self.leak_check else None
+        others = (self.starting_adapter, self.starting_residual, alone, centre, units, canaries)
         files = [self.train_records, self.heldout_records]
         return fingerprint_of(described, files + [path for path in others if path is not None])
 

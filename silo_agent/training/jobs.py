@@ -30,7 +30,7 @@ from silo_agent.training.job import (
     TrainingJob,
 )
 from silo_agent.training.layout import of_layout, own_layout, rest_file, starting_file
-from silo_agent.training.leak_part import LeakPart
+from silo_agent.training.leak_part import CanaryPart, LeakPart
 from silo_agent.training.loss_book import LossBook
 from silo_agent.training.memory_plan import chosen_for, sequences_per_rank
 from silo_agent.training.own_steps import own_recipe
@@ -111,7 +111,7 @@ class LocalJobs:
                 previous_adapter=self._silo_only_before(),
             ),
             private=private,
-            leak_check=self._leak_check(),
+            leak_check=self._leak_check(splits),
         )
 
     def evaluation(
@@ -221,11 +221,12 @@ class LocalJobs:
             _SOUND.add(asked)
         return path
 
-    def _leak_check(self) -> LeakPart | None:
+    def _leak_check(self, splits: Splits) -> LeakPart | None:
         """None only where a readable policy says that it is off."""
         policy = read_policy(self.config.path(self.config.policy)).policy
-        is_on = policy is None or policy.leak_check.is_on
-        return LeakPart(share_of_training=SHARE_OF_TRAINING) if is_on else None
+        if policy is not None and not policy.leak_check.is_on:
+            return None
+        return LeakPart(share_of_training=SHARE_OF_TRAINING, canaries=_canaries(splits))
 
     def _offload_dir(self) -> Path | None:
         """Where parameters go that are on a disk while they are not needed."""
@@ -234,6 +235,13 @@ class LocalJobs:
     def _work_dir(self) -> Path:
         """One directory per round, not per attempt: a retry finds what was trained before."""
         return self.config.home / WORK / self.plan.run / f"round-{self.plan.round:04d}"
+
+
+def _canaries(splits: Splits) -> CanaryPart | None:
+    terms = splits.canaries
+    if terms is None:
+        return None
+    return CanaryPart(records=splits.reference_canaries, planted=terms.number, copies=terms.copies)
 
 
 BASE = EvaluatedAdapter(name="base", path=None)

@@ -14,6 +14,7 @@ from data_contracts.protocol.records.training_recipe import TrainedFactors
 from infra.base_model.model_shape import ModelShape
 from silo_agent.training.activations_memory import Part, activations, holes
 from silo_agent.training.engine_spec import PINNED, Device, measuring_stage
+from silo_agent.training.private_memory import record_gradients
 from silo_agent.training.rank_work import Choice, Work
 from silo_agent.training.weights_memory import (
     FLOAT32_BYTES,
@@ -79,6 +80,7 @@ def training_estimate(shape: ModelShape, work: Work, choice: Choice) -> Estimate
         Part("communication buckets", _buckets(work)),
         Part("activations kept for the backward pass", kept),
         Part("holes that they leave in the heap", holes(shape, work, choice)),
+        *record_gradients(shape, work, choice, parameters_of(work.layout, work.trained)),
         passing,
     )
     moments = (Estimate("training", training), Estimate("loading", loading))

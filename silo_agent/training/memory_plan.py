@@ -148,7 +148,16 @@ def work_of(
         device=training.device,
         held=held,
         family=plan.learned.family,
+        private_records=_private_records(plan, training),
     )
+
+
+def _private_records(plan: RoundPlan, training: TrainingSection) -> int | None:
+    """Records of one rank in a step: of a unit that is drawn as many as the plan lets in."""
+    if plan.privacy is None:
+        return None
+    units = sequences_per_rank(plan.recipe.sequences_per_step, training)
+    return units * plan.privacy.records_per_unit
 
 
 def _whole(plan: RoundPlan) -> AdapterLayout:
@@ -249,6 +258,7 @@ def rank_bytes(spec: EngineSpec, sequence_length: int, round_tokens: int) -> int
         device=spec.device,
         held=spec.held,
         family=spec.task.family,
+        private_records=spec.sequences_per_rank if spec.private else None,
     )
     choice = Choice(spec.zero_stage, spec.micro_batch, spec.gradient_checkpointing, spec.offload)
     try:

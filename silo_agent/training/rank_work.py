@@ -15,6 +15,8 @@ class Work:
     """What a rank trains, as a plan and a silo say it; lengths and counts in tokens.
 
     `round_tokens` are those of all packed sequences of a round, which every rank holds.
+    `private_records`: how many a step of a private training draws for a rank on average, each with
+    a gradient of its own; None of a plain one.
     """
 
     layout: AdapterLayout
@@ -26,6 +28,7 @@ class Work:
     device: Device
     held: HeldAs
     family: ModelFamily = CAUSAL
+    private_records: int | None = None
 
     def row_tokens(self, shape: ModelShape) -> int:
         """Of one row of text at its longest: records that share none are cut to what a model was

@@ -17,10 +17,11 @@ PLACE: dict[str, Any] = {"silo": "bank-a", "number": 1}
         ("training", 3, 6, "120.5", 30, "training, step 3 of 6, 120.5 tokens/s, 30 s left"),
         ("training", 6, 6, "120.5", 0, "training, step 6 of 6, 120.5 tokens/s"),
         ("training_baseline", 1, 6, "0", 9, "training baseline, step 1 of 6, 9 s left"),
+        ("training", 1, 4, "0", 0, "training, step 1 of 4"),
         ("evaluating", 2, 4, "0", 5, "evaluating, loss 2 of 4, 5 s left"),
         ("checking_data", 1200, 0, "0", 0, "checking data, 1,200 records so far"),
         ("checking_data", 0, 0, "0", 0, "checking data"),
-        ("waiting_for_gpu", 0, 0, "0", 0, "waiting for gpu"),
+        ("waiting_for_gpu", 0, 0, "0", 0, "waiting for its turn"),
         ("done", 0, 0, "0", 0, "done"),
     ],
 )

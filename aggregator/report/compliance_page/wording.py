@@ -63,6 +63,8 @@ REJECTIONS = {
     "privacy.other_terms": "It trained with another unit, other noise or other steps than planned.",
     "privacy.over_budget": "By its own word it has spent more than its privacy budget.",
     "privacy.understated": "Its training reveals more than it says, computed from what it says.",
+    "privacy.lower_total": "It says that all its trainings together reveal less than it signed "
+    "before.",
     "privacy.told_more": "It told losses, tokens or a leak check of its training, which a private "
     "plan keeps in.",
     "adapter.too_large": "Its adapter is larger than the plan allows.",

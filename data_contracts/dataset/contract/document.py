@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from data_contracts.dataset.contract.canaries import PLANTABLE_FORMS
 from data_contracts.dataset.contract.data_section import read_source
 from data_contracts.dataset.contract.odcs_schema import refuse_unless_odcs
 from data_contracts.dataset.contract.plain_tree import refuse_unless_plain
@@ -148,6 +149,7 @@ def read_document(document: Any, digest: str) -> DataContract:
     refuse_misplaced({**document, "customProperties": []}, "")
     terms = _checked_terms(read_terms(document.get("customProperties", [])))
     source = read_source(document, terms.form, terms.classes)
+    _refuse_unplantable(terms, source)
     rules = read_rules(document["schema"][0].get("quality", []))
     _refuse_rules_about_nothing(rules, source)
     return DataContract(
@@ -169,6 +171,14 @@ def _refuse_rules_about_nothing(rules: tuple[QualityRule, ...], source: DataSour
             path = f"schema[0].quality[{position}].implementation.kwargs.column"
             expected = "answer_characters: records of plain text have no prompt"
             raise KeyRefusedError(path, expected, PROMPT_LENGTH)
+
+
+def _refuse_unplantable(terms: DataTerms, source: DataSource) -> None:
+    """A class, or a picture, has no room for a random secret."""
+    form = source.record_form.name
+    if terms.canaries is not None and form not in PLANTABLE_FORMS:
+        expected = "none, or records of the form " + ", ".join(PLANTABLE_FORMS)
+        raise KeyRefusedError("customProperties[fl.canaries]", expected, form)
 
 
 def _refuse_many_columns(document: Any) -> None:

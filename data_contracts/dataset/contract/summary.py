@@ -1,5 +1,6 @@
 """A contract in words, term by term, for the person who signs it."""
 
+from data_contracts.dataset.contract.canaries import Canaries
 from data_contracts.dataset.contract.document import DataContract
 from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from data_contracts.dataset.contract.terms import (
@@ -60,6 +61,7 @@ def summary(contract: DataContract) -> list[tuple[str, str]]:
         ("retention", f"{terms.retention.days} days"),
         ("may leave the silo", ", ".join(terms.egress.allow)),
         ("differential privacy", _privacy(terms.privacy)),
+        ("canaries", _canaries(terms.canaries)),
         *[(rule.rule, f"{rule.severity}: {rule.type} on {rule.column}") for rule in contract.rules],
     ]
 
@@ -123,6 +125,16 @@ def _privacy(budget: PrivacyBudget | None) -> str:
     return (
         f"of {unit} in {budget.population}: epsilon {budget.epsilon} at delta "
         f"{budget.delta:f} for all trainings together"
+    )
+
+
+def _canaries(canaries: Canaries | None) -> str:
+    if canaries is None:
+        return "none: nothing is added to the records"
+    copies = "one copy" if canaries.copies == 1 else f"{canaries.copies} copies"
+    return (
+        f"{canaries.number} records with a random secret of {canaries.form}, in {copies} each, are "
+        "trained on among the others"
     )
 
 

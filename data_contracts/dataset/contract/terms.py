@@ -8,18 +8,13 @@ records per thousand, whole numbers, because a contract must mean the same to ev
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from data_contracts.dataset.contract.canaries import Canaries
 from data_contracts.dataset.contract.closed_terms import Terms
 from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
-from data_contracts.dataset.contract.refused_key import KeyRefusedError
+from data_contracts.dataset.contract.refused_key import KeyRefusedError, refused_value
 from data_contracts.dataset.forms import TRAINED_FORMS
 from data_contracts.dataset.personal_data.kinds import DEFAULT_KINDS, KINDS
 from data_contracts.protocol.records.licence_terms import LicenceTerms, Use
@@ -235,6 +230,7 @@ class DataTerms(Terms):
     retention: RetentionPolicy = RetentionPolicy()
     egress: EgressPolicy = EgressPolicy()
     privacy: PrivacyBudget | None = None
+    canaries: Canaries | None = None
 
     def attested(self) -> frozenset[str]:
         """DUO codes and Safe Harbor letters that somebody vouches for."""
@@ -267,7 +263,7 @@ def read_terms(properties: list[dict[str, Any]]) -> DataTerms:
     try:
         return DataTerms.model_validate_json(json.dumps(stated))
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refused_value(error, PREFIX) from None
 
 
 def refuse_misplaced(node: Any, path: str) -> None:
@@ -281,20 +277,3 @@ def refuse_misplaced(node: Any, path: str) -> None:
             raise KeyRefusedError(f"{path}.property", "fl.* at the top level only", name[:60])
         for key, member in node.items():
             refuse_misplaced(member, f"{path}.{key}".removeprefix("."))
-
-
-def _refusal(error: ValidationError) -> KeyRefusedError:
-    """The first fault of a value, an unknown key before what it upsets."""
-    faults = error.errors(include_url=False, include_input=False)
-    first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
-    name, *rest = (str(part) for part in first["loc"])
-    place = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in rest)
-    if first["type"] == "missing":
-        where = f"customProperties[{PREFIX}{name}]{place}"
-        return KeyRefusedError(where, "a value: it has no default", "nothing")
-    unknown = first["type"] == "extra_forbidden"
-    return KeyRefusedError(
-        f"customProperties[{PREFIX}{name}]{place}",
-        "a key of this term" if unknown else "a value of its kind",
-        "an unknown key" if unknown else first["msg"][:160],
-    )

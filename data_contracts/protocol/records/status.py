@@ -1,5 +1,6 @@
 """What a silo shows of its progress. Signed, for display only, expired by storage lifecycle."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from data_contracts.protocol.records.round_record import SiloRecord
@@ -18,6 +19,10 @@ Phase = Literal[
     "done",
     "stopped",
 ]
+
+
+PHASE_WORDS: Mapping[str, str] = {"waiting_for_gpu": "waiting for its turn"}
+"""Where a phase says less than it is: agents of a machine without GPUs take turns as well."""
 
 
 class Status(SiloRecord):
@@ -46,7 +51,7 @@ class Status(SiloRecord):
     @property
     def progress(self) -> str:
         """Phase, progress, speed, time left and memory, with units; the unknown is left out."""
-        parts = [self.phase.replace("_", " ")]
+        parts = [PHASE_WORDS.get(self.phase, self.phase.replace("_", " "))]
         if self.steps:
             unit = "loss" if self.phase == "evaluating" else "step"
             parts.append(f"{unit} {self.step} of {self.steps}")
@@ -54,11 +59,16 @@ class Status(SiloRecord):
             parts.append(f"{self.step:,} records so far")
         if self.steps and self.tokens_per_second:
             parts.append(f"{self.tokens_per_second} tokens/s")
-        if self.step < self.steps:
-            parts.append(f"{self.eta_seconds} s left")
+        if self.seconds_left is not None:
+            parts.append(f"{self.seconds_left} s left")
         if self.memory:
             parts.append(f"memory {self.memory}")
         return ", ".join(parts)
+
+    @property
+    def seconds_left(self) -> int | None:
+        """Of the phase; None where that is over or nobody has said it, as in private training."""
+        return self.eta_seconds if self.step < self.steps and self.eta_seconds else None
 
     @property
     def memory(self) -> str:

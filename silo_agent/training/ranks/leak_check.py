@@ -4,6 +4,8 @@ Records of both sides, trained on and held out, go through the model twice: with
 which is what leaves, and with the starting one, which everybody had. The first pass sees how much
 there is time for, the second measures the same sequences.
 
+Where canaries were planted they go first, with their candidates, in a part of the time.
+
 An answer comes back verbatim where each of its first tokens is the model's first guess behind the
 true ones before it: that is what greedy decoding yields token by token, without a pass for each.
 """
@@ -20,15 +22,22 @@ from silo_agent.leaks.statistics import auc, chance_of_as_many
 from silo_agent.training.job import TrainingJob
 from silo_agent.training.leak_part import LeakPart
 from silo_agent.training.loss import of_records
+from silo_agent.training.ranks.canary_check import (
+    Canaries,
+    canaries_of,
+    exposure_of,
+    packed_part,
+)
 from silo_agent.training.ranks.checkpoints import ResumePoint
 from silo_agent.training.ranks.leak_measuring import Budget, Found, Measuring, Trained
 from silo_agent.training.ranks.packed_records import Packed, Shards
-from silo_agent.training.ranks.packing import PackedSequences, PackingRule, pack_heldout
-from silo_agent.training.ranks.personal_measures import PartOfShard
+from silo_agent.training.ranks.packing import PackedSequences, PackingRule
 from silo_agent.training.ranks.starting_tensors import begun_tensors
 from silo_agent.training.ranks.token_shard import Places, TokenShard
 
-EVERY_SEQUENCE = 10**9
+FIRST_PASS_SHARE = 0.45
+"""Of the time that canaries leave: as much again for the second pass, a tenth for what is around
+them."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,8 @@ def side(shard: TokenShard, places: Places, rule: PackingRule, most: int, seed: 
     records = shard.records_of(places)
     distinct = np.unique(records)
     drawn = np.random.Generator(np.random.PCG64(seed)).permutation(distinct)[:most]
-    part = PartOfShard(shard, places[np.isin(records, drawn)])
-    return Side(pack_heldout(part, rule, limit=EVERY_SEQUENCE, seed=seed), len(distinct))
+    part = packed_part(shard, places[np.isin(records, drawn)], rule, seed)
+    return Side(part, len(distinct))
 
 
 def usable_places(shard: TokenShard, rule: PackingRule) -> Places:
@@ -77,15 +86,22 @@ def checked_leaks(
     if job.private is not None:
         # What its steps draw, they draw of all.
         places = usable_places(shards.train, rule)
+    canaries = canaries_of(asked.canaries, shards, places, rule, job.recipe.seed)
+    places = places if canaries is None else canaries.others(places)
     heldout, most = usable_places(shards.heldout, rule), asked.most_records
     trained = side(shards.train, places, rule, most, job.recipe.seed)
     others = side(shards.heldout, heldout, rule, most, job.recipe.seed)
     budget = budget_of(asked, spent.seconds, spent.tokens)
-    return leak_figures(engine, job, trained, others, budget)
+    return leak_figures(engine, job, trained, others, budget, canaries)
 
 
 def leak_figures(
-    engine: Trained, job: TrainingJob, trained: Side, heldout: Side, budget: Budget
+    engine: Trained,
+    job: TrainingJob,
+    trained: Side,
+    heldout: Side,
+    budget: Budget,
+    canaries: Canaries | None = None,
 ) -> LeakFigures:
     """Figures of the adapter that the engine has trained, and has no more afterwards; collective.
 
@@ -93,7 +109,9 @@ def leak_figures(
     """
     began, measuring = time.monotonic(), Measuring(engine, job)
     sides = (trained.sequences, heldout.sequences)
-    after = measuring.until(sides, budget)
+    exposure = None if canaries is None else exposure_of(measuring, canaries, budget)
+    left = budget.less(time.monotonic() - began)
+    after = measuring.until(sides, left.share(FIRST_PASS_SHARE))
     engine.put(begun_tensors(job))
     before = [measuring.of(found.sequences) for found in after]
     scores = [_scores(measuring, *each) for each in zip(sides, before, after, strict=True)]
@@ -107,6 +125,7 @@ def leak_figures(
         seconds=time.monotonic() - began,
         membership=_membership(*scores),
         verbatim=_verbatim(*told) if job.task.family == CAUSAL else None,
+        exposure=exposure,
     )
 
 

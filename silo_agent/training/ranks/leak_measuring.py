@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
@@ -22,8 +22,6 @@ from silo_agent.training.ranks.token_logits import answer_guesses
 
 FORWARD_SHARE = 0.5
 """A forward pass costs no more of a training step than this."""
-FIRST_PASS_SHARE = 0.45
-"""Of the budget: as much again for the second pass, and a tenth for what is around them."""
 
 
 class Trained(Protocol):
@@ -39,10 +37,18 @@ class Trained(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """`seconds` for both passes; `token_seconds`: what a token took in training."""
+    """So many `seconds`; `token_seconds`: what a token took in training."""
 
     seconds: float
     token_seconds: float
+
+    def share(self, of_seconds: float) -> "Budget":
+        """That part of the time."""
+        return replace(self, seconds=self.seconds * of_seconds)
+
+    def less(self, seconds: float) -> "Budget":
+        """What is left after so many."""
+        return replace(self, seconds=max(0.0, self.seconds - seconds))
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class Measuring:
         self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
 
     def until(self, sides: Sequence[Sequence[PackedSequence]], budget: Budget) -> list[Found]:
-        """As many sequences of each side in turn as a first pass has time for."""
-        ranks, half = self._ranks, budget.seconds * FIRST_PASS_SHARE
+        """As many sequences of each side in turn as there is time for."""
+        ranks = self._ranks
         found: list[list[Found]] = [[] for _ in sides]
         began = time.monotonic()
         longest = max(len(side) for side in sides)
@@ -73,7 +79,7 @@ class Measuring:
         next_seconds = tokens * budget.token_seconds * FORWARD_SHARE
         for start in range(0, longest, ranks):
             turn = time.monotonic()
-            if of_first_rank(partial(_is_over, turn - began + next_seconds, half)):
+            if of_first_rank(partial(_is_over, turn - began + next_seconds, budget.seconds)):
                 break
             for side, parts in zip(sides, found, strict=True):
                 parts.append(self.of(side[start : start + ranks]))
@@ -141,9 +147,9 @@ def record_guesses(
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    if not parts:
-        return Found([], torch.empty(0, 1), torch.empty(0, 2))
     whole = [part for part in parts if part.sequences]
+    if not whole:
+        return Found([], torch.empty(0, 1), torch.empty(0, 2))
     sequences = [sequence for part in whole for sequence in part.sequences]
     measured = torch.cat([part.measured for part in whole])
     return Found(sequences, measured, torch.cat([part.guessed for part in whole]))

@@ -26,10 +26,12 @@ Tokenizer = Callable[[Path], ChatTokenizer]
 
 @dataclass(frozen=True)
 class Shards:
-    """The tokens of all records of a training."""
+    """The tokens of all records of a training; of canaries and their candidates where some are
+    planted."""
 
     train: TokenShard
     heldout: TokenShard
+    canaries: TokenShard | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def shard_cache(
 def shards_of(job: TrainingJob, cache: ShardCache) -> Shards:
     """Of the records that a job trains on and is measured on."""
     train = trained_part(job, cache.of(job.train_records))
-    return Shards(train, cache.of(job.heldout_records))
+    reference = job.leak_check.reference_canaries if job.leak_check else None
+    canaries = cache.of(reference) if reference else None
+    return Shards(train, cache.of(job.heldout_records), canaries)
 
 
 def packed(job: TrainingJob, shards: Shards, rule: PackingRule) -> Packed:

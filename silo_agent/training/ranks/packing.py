@@ -107,7 +107,8 @@ class PackedSequences(Sequence[PackedSequence]):
             sequence.append(*self._shard.cut(place, rule.room))
         if rule.shown is None:
             return sequence
-        return rule.shown(sequence, Origin(self._shard.records, places, (*self._seed, index)))
+        in_file = tuple(self._shard.in_file(place) for place in places)
+        return rule.shown(sequence, Origin(self._shard.records, in_file, (*self._seed, index)))
 
 
 def pack_training(

@@ -57,6 +57,10 @@ class PartOfShard(TokenShard):
         """As of the whole, for places in the part."""
         return self._whole.records_of(self._chosen[places])
 
+    def in_file(self, place: int) -> int:
+        """As of the whole, for a place in the part."""
+        return self._whole.in_file(int(self._chosen[place]))
+
     def cut(self, place: int, room: int) -> tuple[list[int], list[int]]:
         """As of the whole, for a place in the part."""
         return self._whole.cut(int(self._chosen[place]), room)

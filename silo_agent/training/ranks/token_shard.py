@@ -89,6 +89,10 @@ class TokenShard:
         records: Places = np.cumsum(is_first)[places] - 1
         return records
 
+    def in_file(self, place: int) -> int:
+        """Where the conversation at a place is among all of the records file."""
+        return place
+
     def cut(self, place: int, room: int) -> tuple[list[int], list[int]]:
         """Token ids and labels of one conversation, the first `room` at most.
 

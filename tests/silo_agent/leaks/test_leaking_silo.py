@@ -11,7 +11,7 @@ from data_contracts.protocol.bucket_layout import attempt_of
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, Refusal, RoundPlan, Submission
 from data_contracts.protocol.records.leak_statement import LeakStatement
-from silo_agent.leaks.figures import LeakFigures, Membership, Verbatim
+from silo_agent.leaks.figures import Exposure, LeakFigures, Membership, Verbatim
 from silo_agent.leaks.kept import newest, words
 from silo_agent.policy.leak_check import OFF
 from silo_agent.watching.agent_view import said_lines, view_agent
@@ -27,6 +27,13 @@ TELLS_MEMBERS = FEW_LEAKS.model_copy(
 REPEATS = FEW_LEAKS.model_copy(
     update={
         "verbatim": Verbatim(trained=37, of_trained=390, heldout=0, of_heldout=290, chance=1e-9)
+    }
+)
+EXPOSES = FEW_LEAKS.model_copy(
+    update={
+        "exposure": Exposure(
+            planted=8, of_planted=8, candidates=1023, mean=7.25, highest=10, chance=1e-20
+        )
     }
 )
 FIGURES = ("0.93", "0.901", "37", "390")
@@ -62,6 +69,7 @@ def round_with(
     [
         ("release.membership", TELLS_MEMBERS),
         ("release.verbatim", REPEATS),
+        ("release.exposure", EXPOSES),
         ("release.unchecked", None),
     ],
 )
@@ -97,6 +105,20 @@ def test_figures_and_limits_stay_in_the_silo(federation: SimulatedFederation) ->
     assert words(kept) in line
     assert "AUC 0.930 (0.901 to 0.950; limit 0.700)" in line
     assert "kept in by release.membership" in line
+
+
+def test_how_exposed_canaries_are_is_said_in_the_silo_alone(
+    federation: SimulatedFederation,
+) -> None:
+    federation.silos["silo-c"].contract.egress = (*EGRESS, "leak-figures")
+    _, refusal = round_with(federation, EXPOSES)
+    assert refusal is not None
+    assert "7.2" not in refusal.reason
+    kept = newest(federation.silos["silo-c"].home)
+    assert kept is not None
+    said = "8 canaries of 8 exposed by 7.2 bits among 1023 candidates (limit 5.0)"
+    assert said in words(kept)
+    assert "exposure" not in LeakStatement.model_fields
 
 
 def test_an_adapter_within_the_limits_leaves_and_its_figures_do_not(
@@ -153,6 +175,20 @@ def test_too_few_records_are_a_refusal_unless_the_policy_allows_them(
     _, refusal = round_with(federation, few)
     assert refusal is not None
     assert refusal.rule == "release.too_few"
+
+
+def test_a_silo_with_too_few_records_says_so_before_it_trains(
+    federation: SimulatedFederation, caplog: pytest.LogCaptureFixture
+) -> None:
+    silo = federation.silos["silo-c"]
+    edit_policy(federation, 'too_few = "allow"', 'too_few = "refuse"')
+    with caplog.at_level("WARNING", logger="silo-agent"):
+        _, refusal = round_with(federation, FEW_LEAKS)
+    assert refusal is not None
+    assert refusal.rule == "release.too_few"
+    assert silo.trainings == 0
+    assert "verdict" not in silo.kinds()
+    assert 'set too_few = "allow"' in caplog.text
 
 
 def test_off_in_so_many_words_an_unchecked_adapter_leaves(federation: SimulatedFederation) -> None:

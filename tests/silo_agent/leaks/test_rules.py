@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from silo_agent.first_day.templates import policy_text
-from silo_agent.leaks.figures import LeakFigures, Membership, Verbatim
+from silo_agent.leaks.figures import Exposure, LeakFigures, Membership, Verbatim
 from silo_agent.leaks.rules import is_too_few, objection
 from silo_agent.policy.leak_check import FEWEST_RECORDS, OFF, LeakCheck
 from silo_agent.policy.policy_file import read_policy
@@ -25,6 +25,11 @@ def membership(low: float) -> Membership:
 
 def verbatim(trained: int, heldout: int, chance: float) -> Verbatim:
     return Verbatim(trained=trained, of_trained=400, heldout=heldout, of_heldout=400, chance=chance)
+
+
+def exposed(mean: float, chance: float, **changes: int) -> LeakFigures:
+    counts = {"planted": 8, "of_planted": 8, "candidates": 1023} | changes
+    return figures(exposure=Exposure(mean=mean, highest=mean, chance=chance, **counts))
 
 
 CHECK = LeakCheck()
@@ -49,6 +54,21 @@ CHECK = LeakCheck()
         pytest.param(figures(heldout=199), "release.too_few", id="too few held out"),
         pytest.param(figures(membership=None), "release.too_few", id="no membership"),
         pytest.param(figures(trained=200, heldout=200), None, id="just enough"),
+        pytest.param(exposed(5.0, 1e-9), None, id="exposure at the limit"),
+        pytest.param(exposed(5.1, 1e-9), "release.exposure", id="exposure above it"),
+        pytest.param(exposed(5.1, 0.02, planted=2), None, id="exposure by chance"),
+        pytest.param(
+            exposed(4.0, 1e-9, candidates=31),
+            "release.too_few",
+            id="cannot show it",
+        ),
+        pytest.param(exposed(4.0, 1e-9, candidates=32), None, id="candidates that can"),
+        pytest.param(
+            exposed(0.0, 1.0, planted=0, candidates=0), "release.too_few", id="no time for canaries"
+        ),
+        pytest.param(
+            exposed(0.0, 1.0, planted=0, of_planted=0, candidates=0), None, id="no canary trained"
+        ),
         pytest.param(
             figures(trained=9, membership=membership(0.9)),
             "release.membership",
@@ -64,7 +84,7 @@ def test_figures_over_a_limit_keep_the_adapter_in(found: LeakFigures | None, rul
 def test_too_few_records_pass_only_where_the_policy_says_so_and_keep_their_limits() -> None:
     allowing = CHECK.model_copy(update={"too_few": "allow"})
     few = figures(trained=9, heldout=9)
-    assert is_too_few(few)
+    assert is_too_few(few, allowing)
     assert objection(few, allowing) is None
     clear = few.model_copy(update={"membership": membership(0.9)})
     refusal = objection(clear, allowing)
@@ -107,7 +127,16 @@ def test_any_other_word_makes_the_policy_unreadable(tmp_path: Path, line: str) -
     assert "leak_check" in str(file.problem)
 
 
-@pytest.mark.parametrize("line", ["max_auc = 0.4", "max_verbatim = 1.5", 'too_few = "maybe"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "max_auc = 0.4",
+        "max_verbatim = 1.5",
+        "max_exposure = 1",
+        "max_exposure = 10",
+        'too_few = "maybe"',
+    ],
+)
 def test_a_limit_that_makes_no_sense_makes_the_policy_unreadable(tmp_path: Path, line: str) -> None:
     assert policy_with(tmp_path, f"[leak_check]\n{line}").policy is None
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from silo_agent.leaks.statistics import Z_95, auc, chance_of_as_many
+from silo_agent.leaks.statistics import (
+    Z_95,
+    auc,
+    chance_of_as_many,
+    chance_of_mean_exposure,
+    exposures,
+)
 
 
 def by_pairs(members: list[float], others: list[float]) -> float:
@@ -61,3 +67,37 @@ def test_the_chance_of_as_many_is_that_of_fishers_exact_test(
 @pytest.mark.parametrize(("of", "others"), [(0, 0), (0, 5), (5, 0)])
 def test_nothing_on_a_side_is_no_surprise(of: int, others: int) -> None:
     assert chance_of_as_many(0, of, 0, others) == 1.0
+
+
+def test_the_exposure_of_a_canary_is_how_far_its_rank_is_from_the_last() -> None:
+    candidates = [float(loss) for loss in range(10, 25)]
+    first, fourth, last = exposures([9.0, 12.5, 99.0], candidates)
+    assert first == pytest.approx(math.log2(16))
+    assert fourth == pytest.approx(math.log2(16) - math.log2(4))
+    assert last == pytest.approx(0.0)
+    assert exposures([10.0], candidates) == [pytest.approx(math.log2(16 / 1.5))], "half of a tie"
+    assert exposures([1.0, 2.0], []) == [0.0, 0.0]
+    assert exposures([], candidates) == []
+
+
+@pytest.mark.parametrize(("mean", "count"), [(0.0, 4), (1.44, 1), (1.44, 8), (5.0, 2), (9.0, 64)])
+def test_the_chance_of_a_mean_exposure_is_the_tail_of_a_gamma_distribution(
+    mean: float, count: int
+) -> None:
+    expected = stats.gamma.sf(mean * count * math.log(2), count)
+    assert chance_of_mean_exposure(mean, count) == pytest.approx(expected, rel=1e-9)
+
+
+def test_canaries_that_nobody_remembers_are_seldom_thought_to_be() -> None:
+    """However few candidates there are: five in a hundred draws at most, but for luck."""
+    rng = np.random.default_rng(5)
+    for number, candidates in ((2, 40), (8, 200), (32, 1023)):
+        low = 0
+        for _ in range(400):
+            bits = exposures(rng.normal(size=number).tolist(), rng.normal(size=candidates).tolist())
+            low += chance_of_mean_exposure(sum(bits) / number, number) < 0.05
+        assert low / 400 < 0.09, (number, candidates)
+
+
+def test_no_canary_is_no_surprise() -> None:
+    assert chance_of_mean_exposure(0.0, 0) == 1.0

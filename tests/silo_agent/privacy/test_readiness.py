@@ -68,3 +68,23 @@ def test_a_ledger_that_was_put_back_is_wrong(tmp_path: Path) -> None:
     (item,) = privacy(facts(tmp_path))
     assert item.refused
     assert "an older state" in item.detail
+
+
+def test_a_budget_that_is_spent_is_wrong(tmp_path: Path) -> None:
+    written(tmp_path, 1)
+    contract = (CONTRACT + BUDGET).replace('epsilon: "8"', 'epsilon: "0.5"')
+    (item,) = privacy(facts(tmp_path, contract))
+    assert item.refused
+    assert "of 0.5 spent" in item.detail
+    assert "fl.privacy.epsilon" in item.next_step
+
+
+def test_a_delta_above_one_in_the_units_that_were_counted_is_wrong(tmp_path: Path) -> None:
+    ledger = written(tmp_path, 1)
+    units = next(ledger.read().charges())[1].units
+    assert units is not None
+    contract = (CONTRACT + BUDGET).replace('delta: "0.00001"', 'delta: "0.01"')
+    (item,) = privacy(facts(tmp_path, contract))
+    assert item.refused is (units > 100)
+    assert units > 100
+    assert "fl.privacy.delta" in item.next_step

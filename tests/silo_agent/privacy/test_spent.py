@@ -1,11 +1,18 @@
 """What `silo-agent privacy`, check and status say of the ledger."""
 
+from decimal import Decimal
 from pathlib import Path
 
 from data_contracts.dataset.contract.privacy_budget import PrivacyBudget
 from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.privacy.ledger_lines import LedgerLines
-from silo_agent.privacy.spent import charged_words, rounds_left, spent_lines, summary_words
+from silo_agent.privacy.spent import (
+    charged_words,
+    rounds_left,
+    spent_lines,
+    spent_of,
+    summary_words,
+)
 from tests.silo_agent.privacy.ledger_samples import charged, written
 
 BUDGET = PrivacyBudget.model_validate(
@@ -40,6 +47,20 @@ def test_the_rounds_that_are_left_fit_and_one_more_does_not(tmp_path: Path) -> N
     assert rounds_left(lines, last, BUDGET) == 0
 
 
+def test_what_is_spent_is_told_at_the_delta_that_the_contract_has_now(tmp_path: Path) -> None:
+    lines = written(tmp_path, 1).read()
+    smaller = BUDGET.model_copy(update={"delta": Decimal("0.0000001")})
+    charged_at = next(lines.charges())[1].epsilon_lifetime
+    assert spent_of(lines, BUDGET) == charged_at
+    assert spent_of(lines, smaller) > charged_at
+    for budget in (BUDGET, smaller):
+        line = summary_words(lines, budget)
+        assert line is not None
+        assert f"epsilon {spent_of(lines, budget)} of" in line
+        said = "\n".join(spent_lines(lines, budget))
+        assert f"spent       epsilon {spent_of(lines, budget)} at delta {budget.delta:f}" in said
+
+
 def test_a_population_of_another_contract_is_shown_without_a_budget(tmp_path: Path) -> None:
     lines = written(tmp_path, 1).read()
     other = BUDGET.model_copy(update={"population": "clinic"})
@@ -63,6 +84,7 @@ def test_one_line_for_check_and_one_for_status(tmp_path: Path) -> None:
     assert charged_words(tmp_path) is None
     written(tmp_path, 1)
     said = charged_words(tmp_path)
-    assert said is not None and said.startswith("ward: epsilon ") and said.endswith(" of 8 spent")
+    assert said is not None and said.startswith("ward: epsilon ")
+    assert " of 8 spent at delta 0.00001" in said
     PrivacyLedger(tmp_path).path.unlink()
     assert "an older state" in (charged_words(tmp_path) or "")

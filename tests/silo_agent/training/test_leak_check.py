@@ -119,7 +119,7 @@ def test_a_check_takes_a_fifth_of_the_training_at_most_and_says_when_that_cuts_i
     assert cut is not None
     assert cut.seconds <= NOISE * SHARE_OF_TRAINING * results["seen once"].seconds
     assert cut.is_cut
-    assert is_too_few(cut)
+    assert is_too_few(cut, LeakCheck())
     refusal = objection(cut, LeakCheck())
     assert refusal is not None
     assert refusal.rule == "release.too_few", "unless the policy allows it"

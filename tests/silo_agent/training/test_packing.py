@@ -2,14 +2,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_contracts.dataset.forms.lines import form_of_file
 from data_contracts.errors import DataStewardError
 from infra.base_model.context import context_tokens
 from silo_agent.training.ranks.conversation import IGNORED
-from silo_agent.training.ranks.packed_sequence import PackedSequence, answer_tokens
+from silo_agent.training.ranks.packed_sequence import Origin, PackedSequence, answer_tokens
 from silo_agent.training.ranks.packing import PackingRule, pack_heldout, pack_training
+from silo_agent.training.ranks.personal_measures import PartOfShard
 from silo_agent.training.ranks.token_shard import TokenShard
 from tests.silo_agent.training.tiny_jobs import TinySilo, conversations, shard_of
 
@@ -212,3 +214,19 @@ def test_packed_loss_equals_unpacked_loss(
 
 def _run_together(sequence: PackedSequence) -> PackedSequence:
     return PackedSequence(sequence.token_ids, sequence.labels, list(range(len(sequence.token_ids))))
+
+
+def test_sequences_of_a_part_are_shown_with_their_places_in_the_file(heldout: TokenShard) -> None:
+    """Else a caption would be shown with the picture of another record."""
+    seen: list[Origin] = []
+
+    def shown(sequence: PackedSequence, origin: Origin) -> PackedSequence:
+        seen.append(origin)
+        return sequence
+
+    part = PartOfShard(PartOfShard(heldout, np.array([1, 3, 5, 6])), np.array([1, 3]))
+    rule = PackingRule(96, together=False, shown=shown)
+    made = list(pack_heldout(part, rule, limit=9, seed=1))
+    expected = {place: heldout.cut(place, 96)[0] for place in (3, 6)}
+    found = {origin.places: each.token_ids for origin, each in zip(seen, made, strict=True)}
+    assert found == {(place,): token_ids for place, token_ids in expected.items()}
