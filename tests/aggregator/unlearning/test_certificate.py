@@ -10,7 +10,7 @@ from aggregator.audit.erasure_audit import NOT_REVOKED, audit_certificate, revoc
 from aggregator.unlearning.certificate import NewRound, OldRound, certificate, what_stays
 from aggregator.unlearning.certificate_page import read_certificate, with_page, written_page
 from data_contracts.errors import UntrustedInputError
-from data_contracts.protocol.envelope import Verified, seal
+from data_contracts.protocol.envelope import seal
 from data_contracts.protocol.records import ErasureCertificate
 from data_contracts.protocol.records.erasure import RenewedRound
 from data_contracts.protocol.records.plan_terms import AdapterEncryption
@@ -119,8 +119,8 @@ def revoked(begins: str | None, published: str, envelope: bytes, number: int = 3
 
 
 def test_an_auditor_is_told_what_an_erasure_says_of_a_report() -> None:
-    def outcome(*arguments: object, **more: object) -> str:
-        (claim,) = revoked(*arguments, **more)  # type: ignore[arg-type]
+    def outcome(begins: str | None, published: str, envelope: bytes, number: int = 3) -> str:
+        (claim,) = revoked(begins, published, envelope, number)
         assert claim.name == NOT_REVOKED
         return claim.outcome
 
@@ -128,6 +128,6 @@ def test_an_auditor_is_told_what_an_erasure_says_of_a_report() -> None:
     assert outcome(WITH_PART, "9" * 64, ERASED.envelope) == "fail"
     assert outcome(WITH_PART, "9" * 64, ERASED.envelope, number=1) == "pass"
     assert outcome(None, "9" * 64, ERASED.envelope) == "pass"
-    stranger: Verified[object] = erasure(2, "0" * 64, STRANGER)  # type: ignore[assignment]
-    assert outcome(None, WITH_PART, stranger.envelope) == "not checked"
+    forged = erasure(2, "0" * 64, STRANGER)
+    assert outcome(None, WITH_PART, forged.envelope) == "not checked"
     assert revocation_claims(LAST.record, WITH_PART, [], {FIRST.digest: FIRST}) == []
