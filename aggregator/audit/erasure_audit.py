@@ -100,7 +100,7 @@ def _revoked_keys(chain: Chain) -> set[str]:
 
 def _together(erasure: Verified[Erasure], certificate: ErasureCertificate) -> Finding:
     record = erasure.record
-    said = (certificate.erasure_digest, certificate.silo, certificate.run, certificate.round)
+    said = (certificate.erasure_digest, certificate.erased_silo, certificate.run, certificate.round)
     last = record.replayed[-1].round
     if said != (erasure.digest, record.silo, record.replay_run, last):
         return "fail", "it is about another erasure, or another round"

@@ -52,7 +52,7 @@ def certificate(
         plan,
         now,
         erasure_digest=erasure.digest,
-        silo=record.silo,
+        erased_silo=record.silo,
         method=record.method,
         revoked_adapter=last_old[-1] if last_old else None,
         new_adapter=None if in_force is None else in_force.plain,

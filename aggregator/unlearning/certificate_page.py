@@ -66,7 +66,7 @@ def with_page(erasure: Erasure, certificate: ErasureCertificate) -> ErasureCerti
 
 def certificate_stem(certificate: ErasureCertificate) -> str:
     """File name without its end."""
-    return f"unlearned-{certificate.silo}-{certificate.run}"
+    return f"unlearned-{certificate.erased_silo}-{certificate.run}"
 
 
 def written_page(

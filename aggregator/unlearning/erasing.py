@@ -64,7 +64,7 @@ def consider(c: Coordinator, feed: TrustedFeed, silo: str, choices: Choices) -> 
     plan = erasure_plan(history, asked)
     runs = {past.record.run for past in history}
     runs |= {erasure.record.replay_run for erasure in feed.erasures.all}
-    found = (*hindrances(history, plan), *_of_runs(feed, history, choices, runs))
+    found = (*_of_runs(feed, history, choices, runs), *hindrances(history, plan))
     return Considered(plan, found, choices.run or next_run(settings.run, runs))
 
 

@@ -111,7 +111,8 @@ def _reservations(plan: ErasurePlan) -> Iterator[str]:
     if any(e.past.record.masking for e in again):
         yield (
             "In confidential mode the others train with other seeds, since two sums of one "
-            "training would give away what the silo sent: equal to a federation with those seeds."
+            "training would give away what the silo sent, and round at random: the replay is exact "
+            "in distribution, not to the bit."
         )
     elif not plan.has_other_seeds:
         yield (

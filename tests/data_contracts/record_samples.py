@@ -335,7 +335,7 @@ ALL: tuple[Record, ...] = (
     ErasureCertificate(
         **PLACE,
         erasure_digest=D0,
-        silo="bank-b",
+        erased_silo="bank-b",
         method="replay",
         revoked_adapter=D0,
         new_adapter=ADAPTER,

@@ -55,6 +55,7 @@ def test_whoever_joined_later_is_told_which_erasures_to_fetch() -> None:
     late.add_entry([third.envelope])
     for expected in (second, ERASED):
         position = late.lacks_erasure
+        assert position is not None
         assert position == FeedPosition(expected.record.feed_number, expected.digest)
         late.add_missed_erasure(position, expected.envelope)
     assert late.lacks_erasure is None

@@ -12,7 +12,7 @@ from data_contracts.protocol.dsse import key_id
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.membership_chain import CoordinatorTrust, earlier_after
 from data_contracts.protocol.payload import canonical_bytes
-from data_contracts.protocol.records import Abort, Membership, RoundPlan
+from data_contracts.protocol.records import Abort, Erasure, Membership, RoundPlan
 from data_contracts.protocol.records.membership import EarlierMembership, Member, Revocation
 from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition, TrustedFeed
 from infra.signing_keys import SigningKey
@@ -34,7 +34,7 @@ from tests.infra.record_samples import (
 NEW = new_key()
 OLD_KEY, NEW_KEY = COORDINATOR.public_key_hex, NEW.public_key_hex
 
-Entry = Verified[RoundPlan] | Verified[Abort]
+Entry = Verified[RoundPlan] | Verified[Abort] | Verified[Erasure]
 
 
 def feed_of(*entries: Entry, pinned: Verified[Membership] = FIRST) -> TrustedFeed:

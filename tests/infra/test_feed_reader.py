@@ -10,7 +10,7 @@ from data_contracts.protocol.artifact import digest_of_bytes
 from data_contracts.protocol.bucket_layout import feed_slot, membership_slot, record_key
 from data_contracts.protocol.envelope import Verified, seal
 from data_contracts.protocol.records import Abort, Membership, RoundPlan
-from data_contracts.protocol.trusted_feed import FedAttempt, FeedPosition
+from data_contracts.protocol.trusted_feed import FedAttempt, FeedEntry, FeedPosition
 from infra.records.feed_reader import FeedReader
 from infra.records.record_store import write_record
 from infra.storage.single_writer import claim_key, claim_record
@@ -288,8 +288,8 @@ class TestClaims:
             storage.bucket.put_once(claim_key(slot, number, FIRST.digest), junk)
         feed = reader_of(storage, tmp_path, finishes_claims=True).refresh()
 
-        def claimed(proposed: Verified[RoundPlan]) -> Verified[RoundPlan | Abort]:
-            entry = Verified[RoundPlan | Abort](proposed.record, proposed.digest, proposed.envelope)
+        def claimed(proposed: Verified[RoundPlan]) -> Verified[FeedEntry]:
+            entry = Verified[FeedEntry](proposed.record, proposed.digest, proposed.envelope)
             return claim_record(storage.bucket, slot, entry, feed.next_entry, FIRST.digest)
 
         assert claimed(one) == one

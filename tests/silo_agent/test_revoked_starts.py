@@ -7,8 +7,7 @@ import pytest
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.known_erasures import KnownErasures
 from tests.data_contracts.erasure_samples import WITH_PART, WITHOUT, erasure
-from tests.data_contracts.record_samples import PLAN
-from tests.silo_agent.test_policy import context, decided_by, policy
+from tests.silo_agent.test_policy import PLAN, context, decided_by, policy
 
 ERASED = erasure(2, "0" * 64)
 STARTS = ("starting_adapter", "earlier_adapter", "server_state", "starting_residual")

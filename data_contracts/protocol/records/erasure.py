@@ -126,7 +126,7 @@ class ErasureCertificate(RoundRecord):
     table_fields: ClassVar[tuple[str, ...]] = ("rounds",)
 
     erasure_digest: Digest
-    silo: SiloId
+    erased_silo: SiloId
     method: ErasureMethod
     revoked_adapter: Digest | None
     new_adapter: ArtifactRef | None
