@@ -2,15 +2,17 @@
 
 The arithmetic cannot be repeated without the local adapters; this can: that the merge was the one
 that the plan announced, in the plan's layout, over the admitted silos and nobody else, that it
-stepped no further than the plan allows, and that an alarm that calls for a person was not passed
-over.
+stepped no further than the plan allows, and behind masks as far as follows from what was opened,
+and that an alarm that calls for a person was not passed over.
 """
 
 from collections.abc import Iterator
 
+from aggregator.merge.step_formula import step_of
 from aggregator.robust.robust_weights import SILOS_FOR_A_VOTE
 from data_contracts.protocol.records import Candidate, Close, RoundPlan
 from data_contracts.protocol.records.merge_spec import FedExP
+from data_contracts.protocol.wire_types import decimal_from_float
 
 
 def unplanned(plan: RoundPlan, close: Close, candidate: Candidate) -> Iterator[str]:
@@ -48,3 +50,10 @@ def _unplanned_step(plan: RoundPlan, candidate: Candidate) -> Iterator[str]:
             yield f"a step goes with fedexp, but the plan's optimizer is {optimizer.name}"
     elif step is None or not 1 <= step <= optimizer.max_step:
         yield f"the step is {step}, but the plan lets it be from 1 to {optimizer.max_step}"
+    if (norms := candidate.step_norms) is None:
+        if plan.masks_norms:
+            yield "what the step follows from was opened, and the candidate does not tell it"
+    elif not plan.masks_norms or not isinstance(optimizer, FedExP):
+        yield "norms go with a step of changes that are masked, and with no other"
+    elif step != (found := decimal_from_float(step_of(norms, optimizer))):
+        yield f"the step is {step}, but from the norms that were opened follows {found}"

@@ -177,7 +177,9 @@ def _store(
     readers = readers_of(closed.plan.record, closed.attempt.membership.record)
 
     def put(path: Path | None) -> ArtifactRef | None:
-        return None if path is None else store(c, path, artifact_of_file(path), readers)
+        if path is None:
+            return None
+        return store(c, path, artifact_of_file(path), readers, aside=path.parent)
 
     return CoalitionAdapter(
         members=members, adapter=put(files.adapter), residual=put(files.residual)

@@ -5,10 +5,17 @@ from pathlib import Path
 
 from aggregator.coordinator import CANDIDATES, Coordinator
 from data_contracts.errors import FederationOperatorError
-from data_contracts.protocol.artifact import ArtifactRef
+from data_contracts.protocol.artifact import (
+    ArtifactRef,
+    StoredBytes,
+    artifact_of_file,
+    digest_of_bytes,
+)
 from data_contracts.protocol.records import Membership, RoundPlan
 from infra.encryption.encrypted_files import encrypt_file
 
+NAMED_BY = 16
+"""Hex digits that name the readers of a ciphertext on this disk."""
 Readers = frozenset[str] | None
 """The recipients of a blob; None: it lies there as it is."""
 
@@ -36,19 +43,35 @@ def coordinator_alone(plan: RoundPlan) -> frozenset[str]:
     return frozenset() if found is None else frozenset({found.coordinator_recipient})
 
 
-def store(c: Coordinator, path: Path, ref: ArtifactRef, readers: Readers) -> ArtifactRef:
+def store(
+    c: Coordinator, path: Path, ref: ArtifactRef, readers: Readers, aside: Path | None = None
+) -> ArtifactRef:
     """Put a file of the coordinator's into the plans bucket; the reference by which it is read.
 
-    A ciphertext is another one each time. One that no record came to name, because this process was
-    killed or another was first, goes with what storage holds in vain.
+    Encrypting twice gives two ciphertexts, so one is kept in `aside` (the workspace's candidates,
+    where nothing else is said) until that is emptied: a step that is done again, because the put or
+    what follows it failed, puts the same bytes under the same key.
     """
     if readers is None:
         c.plans.put_blob(path, ref.plain)
         return ref.plain
-    into = c.workspace / CANDIDATES / f"{ref.digest}.{secrets.token_hex(8)}.age"
-    try:
-        named = encrypt_file(path, ref, into, readers)
-        c.plans.put_blob(into, named.stored)
-    finally:
-        into.unlink(missing_ok=True)
+    kept, named = _encrypted(path, ref, readers, aside or c.workspace / CANDIDATES)
+    c.plans.put_blob(kept, named.stored)
     return named
+
+
+def _encrypted(
+    path: Path, ref: ArtifactRef, readers: frozenset[str], directory: Path
+) -> tuple[Path, ArtifactRef]:
+    """The ciphertext of a file for these readers, as it was left before or made now."""
+    stem = f"{ref.digest}.{digest_of_bytes(' '.join(sorted(readers)).encode())[:NAMED_BY]}"
+    for kept in sorted(directory.glob(f"{stem}.*.age")):
+        found = artifact_of_file(kept)
+        if kept.name == f"{stem}.{found.digest}.age":
+            stored = StoredBytes(digest=found.digest, size=found.size)
+            return kept, ref.model_copy(update={"ciphertext": stored})
+    new = directory / f"{stem}.{secrets.token_hex(8)}.new"
+    named = encrypt_file(path, ref, new, readers)
+    kept = directory / f"{stem}.{named.stored.digest}.age"
+    new.replace(kept)
+    return kept, named

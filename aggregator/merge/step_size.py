@@ -16,25 +16,30 @@ import torch
 from aggregator.merge.blas_threads import one_blas_thread
 from aggregator.merge.gram import squared_norm
 from aggregator.merge.merge_inputs import MergeInputs, RankWeights, weighted_deltas
+from aggregator.merge.step_formula import norms_as_told, step_of
 from aggregator.merge.target_view import ranks_of
 from aggregator.merge.weighted_sum import Summand, WeightedSum
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
+from data_contracts.protocol.records.candidate import StepNorms
 from data_contracts.protocol.records.merge_spec import FedExP
 from infra.processes.worker_threads import default_workers
 
-STEP_PLACES = 6
-"""Digits after the point. The merge uses what the candidate tells, on every kind of CPU."""
 
-
-def stepped(inputs: MergeInputs) -> MergeInputs:
+def stepped(inputs: MergeInputs, norms: StepNorms | None = None) -> MergeInputs:
     """`inputs` with their step where the plan's optimizer is FedExP; unchanged elsewhere.
 
-    With a defence, the inputs are those that it left.
+    With a defence, the inputs are those that it left. `norms` are what the step follows from, where
+    that is known already.
     """
     optimizer = inputs.merge.optimizer
     if not isinstance(optimizer, FedExP):
         return inputs
+    return replace(inputs, step=step_of(norms or measured_norms(inputs), optimizer))
+
+
+def measured_norms(inputs: MergeInputs, mean_square: float | None = None) -> StepNorms:
+    """Of the deltas of `inputs`; `mean_square` is that of masked ones, which no input tells."""
     plain = replace(inputs, step=None, earlier=None)
 
     def of_module(target: AdapterTarget) -> tuple[float, float]:
@@ -43,13 +48,7 @@ def stepped(inputs: MergeInputs) -> MergeInputs:
     with one_blas_thread(), ThreadPoolExecutor(default_workers()) as pool:
         norms = list(pool.map(of_module, inputs.layout.targets))
     own, merged = (math.fsum(column) for column in zip(*norms, strict=True))
-    return replace(inputs, step=step_size(own, merged, float(optimizer.max_step)))
-
-
-def step_size(own: float, merged: float, most: float) -> float:
-    """From sum w_i |delta_i|^2 and |sum w_i delta_i|^2; deltas that cancel give `most`."""
-    ratio = own / (2 * merged) if merged > 0 else (math.inf if own > 0 else 1.0)
-    return round(min(max(1.0, ratio), most), STEP_PLACES)
+    return norms_as_told(own if mean_square is None else mean_square, merged)
 
 
 def _norms_of(inputs: MergeInputs, target: AdapterTarget) -> tuple[float, float]:

@@ -43,10 +43,11 @@ def draft_plan(
     """
     cohort = cohort_of(inputs, round_number)
     require_possible(settings, inputs, cohort)
-    masking = masking_terms(settings, cohort, inputs.layout.rank, inputs.now)
-    submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
     membership, head, starting = inputs.membership, inputs.head, inputs.starting
     recipe = _recipe(settings, round_number, starting)
+    trained, rank = recipe.trained_factors, inputs.layout.rank
+    masking = masking_terms(settings, cohort, rank, trained, inputs.now)
+    submit_by, evaluate_by = _deadlines(settings.round, inputs.now, masking)
     plan = RoundPlan(
         federation=settings.federation,
         issued_at=inputs.now,

@@ -5,22 +5,32 @@ from datetime import datetime, timedelta
 from aggregator.planning.feasibility import impossible
 from aggregator.settings.federation import FederationSettings, RoundSection
 from aggregator.settings.masking import MaskingSection
+from data_contracts.protocol.records.masked_step import step_fault
 from data_contracts.protocol.records.masking_terms import (
     LEAST_MASKED_SILOS,
     MaskingTerms,
     least_threshold,
     masking_fault,
 )
-from data_contracts.protocol.records.sketch_width import sketch_fault
+from data_contracts.protocol.records.sketch_width import (
+    exact_sketch_width,
+    least_sketch_width,
+    sketch_fault,
+)
+from data_contracts.protocol.records.training_recipe import TrainedFactors
 
 KEY_SHARE, SEALING_SHARE = 0.25, 0.125
 """Of the time to submit, where nothing is set: for the check of the data and keys, for shares."""
 
 
 def masking_terms(
-    settings: FederationSettings, cohort: tuple[str, ...], rank: int, now: datetime
+    settings: FederationSettings,
+    cohort: tuple[str, ...],
+    rank: int,
+    trained: TrainedFactors,
+    now: datetime,
 ) -> MaskingTerms | None:
-    """For a cohort and a run of that rank; None in auditable mode.
+    """For a cohort, a run of that rank and what the round trains; None in auditable mode.
 
     Raises FederationOperatorError for what masks cannot give, and for a threshold that protects
     nobody or cannot be reached.
@@ -51,6 +61,7 @@ def masking_terms(
         )
     _require_plain(settings)
     _require_wide(settings, cohort, rank)
+    _require_step(settings, cohort, rank, trained)
     return _terms(section, threshold, settings.round, now)
 
 
@@ -117,11 +128,31 @@ def _require_plain(settings: FederationSettings) -> None:
 def _require_wide(settings: FederationSettings, cohort: tuple[str, ...], rank: int) -> None:
     if settings.merge.rule != "sketch":
         return
-    own = settings.silo_adapters
-    ranks = [own[silo].rank if silo in own else rank for silo in cohort]
-    fault = sketch_fault(settings.merge.sketch_width, rank, ranks)
+    fault = sketch_fault(settings.merge.sketch_width, rank, _ranks(settings, cohort, rank))
     if fault is not None:
         raise impossible(*fault, "raise merge.sketch_width, or remove it: then it is the least")
+
+
+def _require_step(
+    settings: FederationSettings, cohort: tuple[str, ...], rank: int, trained: TrainedFactors
+) -> None:
+    ranks = _ranks(settings, cohort, rank)
+    width = settings.merge.sketch_width or least_sketch_width(rank, ranks)
+    clip_norm = (settings.masking or MaskingSection()).clip_norm
+    exact = exact_sketch_width(rank, ranks)
+    fault = step_fault(settings.merge_spec, trained, clip_norm, exact, width)
+    if fault is not None:
+        raise impossible(
+            f"{fault[0]}, in confidential mode",
+            fault[1],
+            "correct merge.optimizer, or what it asks for, in federation.toml; docs/privacy.md "
+            "says when fedexp can be masked",
+        )
+
+
+def _ranks(settings: FederationSettings, cohort: tuple[str, ...], rank: int) -> list[int]:
+    own = settings.silo_adapters
+    return [own[silo].rank if silo in own else rank for silo in cohort]
 
 
 def _require_seen(settings: FederationSettings) -> None:

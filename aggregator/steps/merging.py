@@ -24,14 +24,14 @@ from aggregator.merge.adapter_merge import (
 from aggregator.merge.defence import Defended, defended
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs, sorted_locals
 from aggregator.merge.server_state import ServerState, open_server_state
-from aggregator.merge.step_size import stepped
+from aggregator.merge.step_size import measured_norms, stepped
 from aggregator.steps.unmasking import Unmasked, unmask
 from data_contracts.adapters.adapter_format import open_adapter
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Candidate, Close, RoundPlan
-from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence
+from data_contracts.protocol.records.candidate import ModuleExactness, SiloInfluence, StepNorms
 from data_contracts.protocol.wire_types import decimal_from_float
 
 
@@ -93,7 +93,8 @@ def merge_admitted(
     into = directory / f"{close.digest}.safetensors"
     state_file = directory / f"{close.digest}.state"
     defence = defended(merge_inputs(c, plan.record, close.record, unmasked))
-    defence = replace(defence, inputs=stepped(defence.inputs))
+    norms = _masked_norms(defence.inputs, unmasked)
+    defence = replace(defence, inputs=stepped(defence.inputs, norms))
     merged = merge_adapters(defence.inputs, into, state_file, on_module, merge_modules)
     adapter = store(c, into, merged.adapter, readers)
     spool_own(c, into, adapter)
@@ -104,14 +105,21 @@ def merge_admitted(
         alone = None if readers is None else coordinator_alone(plan.record)
         merged = replace(merged, server_state=store(c, state_file, merged.server_state, alone))
     candidate = _candidate(c, plan, close, defence, merged)
-    return candidate if unmasked is None else _of_masked(candidate, unmasked)
+    return candidate if unmasked is None else _of_masked(candidate, unmasked, norms)
 
 
-def _of_masked(candidate: Candidate, unmasked: Unmasked) -> Candidate:
+def _masked_norms(inputs: MergeInputs, unmasked: Unmasked | None) -> StepNorms | None:
+    """What the step of a masked plan follows from, if it has one."""
+    if unmasked is None or unmasked.mean_square is None:
+        return None
+    return measured_norms(inputs, unmasked.mean_square)
+
+
+def _of_masked(candidate: Candidate, unmasked: Unmasked, norms: StepNorms | None) -> Candidate:
     """Nobody can say how far the mean of factors is from the sum of products, which nobody saw."""
     modules = tuple(module.model_copy(update={"error": None}) for module in candidate.modules)
     changes = {"error": None, "modules": modules, "unmasking": unmasked.opened_by}
-    return candidate.model_copy(update=changes)
+    return candidate.model_copy(update=changes | {"step_norms": norms})
 
 
 def _candidate(

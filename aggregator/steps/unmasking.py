@@ -23,6 +23,7 @@ from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.confidential.attempt import binding_of, group_of
 from data_contracts.confidential.payload import factors_of, fixed_point_of, payload_of, sketch_of
 from data_contracts.errors import ConsortiaError, UnusableMergeError
+from data_contracts.masking.extra_numbers import SQUARED_NORM
 from data_contracts.masking.masked_file import MaskedFile, open_masked
 from data_contracts.masking.rebuilt_seeds import RebuiltSeeds
 from data_contracts.protocol.envelope import Verified
@@ -39,10 +40,14 @@ class NotOpenedError(UnusableMergeError):
 
 @dataclass(frozen=True)
 class Unmasked:
-    """The mean of what was admitted, as if one silo had sent it, and what opened it."""
+    """The mean of what was admitted, as if one silo had sent it, and what opened it.
+
+    `mean_square`: the weighted mean of the squared norms of the changes, where silos masked them.
+    """
 
     local: LocalAdapter
     opened_by: tuple[EvidenceRef, ...]
+    mean_square: float | None
 
 
 def unmask(c: Coordinator, attempt: Attempt) -> Unmasked | None:
@@ -66,13 +71,15 @@ def unmask(c: Coordinator, attempt: Attempt) -> Unmasked | None:
     if plan.record.is_sketched:
         images = masked_sum(group, sketch_of(plan.record), point, files, seeds)
         found = write_unsketched(path, images, starting, default_workers())
-        local, adapter = open_adapter(path, found.layout), found.adapter
+        local, adapter, extras = open_adapter(path, found.layout), found.adapter, found.extras
     else:
         total = masked_sum(group, factors_of(plan.record), point, files, seeds)
         start = UnmovedCores(starting) if plan.record.sends_cores else starting
-        adapter = write_unmasked(path, total, start, default_workers()).adapter
-        local = mean_adapter(plan.record, path, starting)
-    return Unmasked(LocalAdapter(local, adapter.digest, weight=1), opened_by)
+        mean = write_unmasked(path, total, start, default_workers())
+        local, adapter = mean_adapter(plan.record, path, starting), mean.adapter
+        extras = mean.extras
+    one = LocalAdapter(local, adapter.digest, weight=1)
+    return Unmasked(one, opened_by, extras.get(SQUARED_NORM))
 
 
 def _kept(c: Coordinator, attempt: Attempt) -> tuple[EvidenceRef, ...]:

@@ -18,7 +18,8 @@ from aggregator.unmasking.streamed_adapter import Means, moved_by, streamed_adap
 from data_contracts.adapters.adapter_format import Float32Array
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.adapters.whole_tensors import stored
-from data_contracts.masking.payload import Payload, extra_values
+from data_contracts.masking.extra_numbers import extra_values
+from data_contracts.masking.payload import Payload
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.records.adapter_layout import AdapterTarget
 
@@ -46,7 +47,7 @@ def write_unmasked(
             for tensor in _module(total, starting, target, means):
                 out.write(tensor.data)
         rest = list(means.parts(payload.entries - payload.tensor_entries))
-    extras = extra_values(total.payload, total.fixed_point, np.concatenate(rest))
+    extras = extra_values(payload.extras, total.fixed_point, np.concatenate(rest))
     return UnmaskedAdapter(out.artifact, extras)
 
 

@@ -23,6 +23,7 @@ from aggregator.unmasking.streamed_adapter import (
 from data_contracts.adapters.adapter_format import Float32Array
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.adapters.whole_tensors import stored
+from data_contracts.masking.extra_numbers import extra_values
 from data_contracts.masking.fixed_point import Float64Array
 from data_contracts.masking.sketch import Images, SketchPayload
 from data_contracts.protocol.artifact import ArtifactRef
@@ -31,10 +32,12 @@ from data_contracts.protocol.records.adapter_layout import AdapterLayout, Adapte
 
 @dataclass(frozen=True)
 class UnsketchedAdapter:
-    """The file that was written, and its layout."""
+    """The file that was written, its layout, and the weighted means of the payload's extra numbers
+    by name."""
 
     adapter: ArtifactRef
     layout: AdapterLayout
+    extras: dict[str, float]
 
 
 def write_unsketched(
@@ -48,9 +51,10 @@ def write_unsketched(
             for tensor in _module(payload, starting, target, means):
                 require_possible(tensor, target)
                 out.write(tensor.data)
-        # The last entry, with which it is told whether a pad is left.
-        list(means.parts(1))
-    return UnsketchedAdapter(out.artifact, layout)
+        # With the last entry it is told whether a pad is left.
+        rest = list(means.parts(len(payload.extras) + 1))
+    extras = extra_values(payload.extras, total.fixed_point, np.concatenate(rest))
+    return UnsketchedAdapter(out.artifact, layout, extras)
 
 
 def beside(payload: SketchPayload) -> AdapterLayout:

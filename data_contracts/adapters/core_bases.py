@@ -12,6 +12,7 @@ the layout's seed for its base, and no part in the core.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from data_contracts.protocol.records.adapter_layout import (
 )
 
 IntArray = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 SQUARED_ROW_LENGTH = 1 / 3
 """About that of a row of PEFT's initial A."""
@@ -52,8 +55,12 @@ class Bases:
 
         Float32, of products and sums in float64; the adapter's own B where nothing changed.
         """
-        core = (self.core.astype(np.float64) + change) * np.ldexp(1.0, self.row_powers)
-        return np.asarray(self.b.astype(np.float64) @ core, dtype=np.float32)
+        return np.asarray(self.moved(self.core.astype(np.float64) + change), dtype=np.float32)
+
+    def moved(self, change: FloatArray) -> Float64Array:
+        """What B (out x rank) moves by, beside the adapter's own A, where the core does by that."""
+        moved = self.b.astype(np.float64) @ (change * np.ldexp(1.0, self.row_powers))
+        return np.asarray(moved, dtype=np.float64)
 
 
 def core_name(target: AdapterTarget) -> str:

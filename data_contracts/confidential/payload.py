@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data_contracts.confidential.attempt import binding_of, terms_of
+from data_contracts.masking.extra_numbers import SQUARED_NORM, ExtraNumber
 from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.masked_file import masked_bytes, open_masked
 from data_contracts.masking.payload import Payload
@@ -24,12 +25,20 @@ def payload_of(plan: RoundPlan) -> MaskedNumbers:
 
 def factors_of(plan: RoundPlan) -> Payload:
     """The numbers of what silos send, under every rule but `sketch`."""
-    return Payload(plan.submitted, plan.recipe.trained_factors)
+    return Payload(plan.submitted, plan.recipe.trained_factors, _extras(plan))
 
 
 def sketch_of(plan: RoundPlan) -> SketchPayload:
     """The images of products, under the rule `sketch`; others in every round."""
-    return SketchPayload(plan.layout, plan.sketch_width, plan.recipe.seed)
+    return SketchPayload(plan.layout, plan.sketch_width, plan.recipe.seed, _extras(plan))
+
+
+def _extras(plan: RoundPlan) -> tuple[ExtraNumber, ...]:
+    """The squared norm of a change, which `clip_norm` bounds, where the step needs it."""
+    largest = terms_of(plan).clip_norm
+    if largest is None or not plan.masks_norms:
+        return ()
+    return (ExtraNumber(SQUARED_NORM, largest * largest, degree=2),)
 
 
 def require_masked(path: Path, plan: Verified[RoundPlan], silo: str) -> None:

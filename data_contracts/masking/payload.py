@@ -10,8 +10,6 @@ difference of two float32 numbers of like size is exact, and one tensor after th
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -19,25 +17,12 @@ import numpy as np
 from data_contracts.adapters.adapter_format import expected_shapes_of
 from data_contracts.adapters.starting_adapter import AdapterSource
 from data_contracts.adapters.whole_tensors import stored
+from data_contracts.masking.extra_numbers import ExtraNumber, require_clear, scaled_values
 from data_contracts.masking.fixed_point import FixedPoint, Float64Array
-from data_contracts.masking.pieces import (
-    difference,
-    in_pieces,
-    require_finite,
-    require_short,
-    unfit_adapter,
-    unfit_plan,
-)
+from data_contracts.masking.pieces import difference, in_pieces, require_short, unfit_adapter
+from data_contracts.masking.product_norm import squared_change, squared_core_change
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.training_recipe import TrainedFactors
-
-
-@dataclass(frozen=True)
-class ExtraNumber:
-    """One number more at the end of a payload, averaged as the others are, within +-`largest`."""
-
-    name: str
-    largest: Decimal
 
 
 @dataclass(frozen=True)
@@ -50,9 +35,7 @@ class Payload:
 
     def __post_init__(self) -> None:
         """Raises FederationOperatorError for more entries than a pad has, or unclear extras."""
-        names = {extra.name for extra in self.extras}
-        if len(names) != len(self.extras) or any(not e.largest > 0 for e in self.extras):
-            raise unfit_plan("extra numbers with names of their own and a range", "others")
+        require_clear(self.extras)
         require_short(self.entries)
 
     @cached_property
@@ -99,7 +82,7 @@ class Change:
     def pieces(
         self, fixed_point: FixedPoint, kept: float = 1.0
     ) -> Iterator[tuple[int, Float64Array]]:
-        """Every number times `kept`, the extra ones as they are, and where each piece begins.
+        """Every number times `kept`, an extra one by its degree, and where each piece begins.
 
         See `pieces.MaskedChange`. Extra numbers come scaled to the range of
         the others; in place of the last entry, which is no number of that range, comes 0. Raises
@@ -113,13 +96,7 @@ class Change:
             if kept != 1:
                 part *= kept
             yield part
-        if set(self.extras) != {extra.name for extra in self.payload.extras}:
-            raise ValueError("expected a value for each extra number of the payload")
-        for extra in self.payload.extras:
-            scale = float(Fraction(fixed_point.largest) / Fraction(extra.largest))
-            value = np.array([self.extras[extra.name] * scale])
-            require_finite(value, f"extra number {extra.name}")
-            yield value
+        yield from scaled_values(self.payload.extras, self.extras, fixed_point, kept)
         yield np.zeros(1)
 
     def _differences(self) -> Iterator[Float64Array]:
@@ -134,11 +111,20 @@ class Change:
                     raise unfit_adapter(target.module, frozen, "one that moved")
 
 
-def extra_values(
-    payload: Payload, fixed_point: FixedPoint, means: Float64Array
-) -> dict[str, float]:
-    """The weighted means of the extra numbers, out of what is decoded behind the adapter's."""
-    return {
-        extra.name: float(mean) * float(Fraction(extra.largest) / Fraction(fixed_point.largest))
-        for extra, mean in zip(payload.extras, means, strict=False)
-    }
+@dataclass(frozen=True)
+class CoreChange(Change):
+    """A change of cores that is as long as the products between the bases of `pairs` move.
+
+    `pairs` is the adapter that the round started from, of which `starting` is the cores' part.
+    """
+
+    pairs: AdapterSource
+
+    def norm(self) -> float:
+        """Frobenius norm of all products' changes and of those of whole tensors."""
+        return math.sqrt(sum(map(self._squared, self.pairs.layout.targets)))
+
+    def _squared(self, target: AdapterTarget) -> float:
+        if target.whole is not None:
+            return squared_change(target, self.local, self.starting)
+        return squared_core_change(target, self.local, self.pairs)

@@ -17,16 +17,18 @@ A pair for which two images are more numbers than the product itself goes as the
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from data_contracts.adapters.starting_adapter import AdapterSource
+from data_contracts.masking.extra_numbers import ExtraNumber, require_clear, scaled_values
 from data_contracts.masking.fixed_point import FixedPoint, Float64Array
 from data_contracts.masking.pads import keystream
-from data_contracts.masking.pieces import in_pieces, require_finite, require_short, whole_change
+from data_contracts.masking.pieces import in_pieces, require_short, whole_change
+from data_contracts.masking.product_norm import changed_factors, squared_change
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 
 WIDER = 1.5
@@ -51,15 +53,17 @@ class SketchPayload:
     layout: AdapterLayout
     width: int
     seed: int
+    extras: tuple[ExtraNumber, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises FederationOperatorError for more entries than a pad has."""
+        """Raises FederationOperatorError for more entries than a pad has, or unclear extras."""
+        require_clear(self.extras)
         require_short(self.entries)
 
     @cached_property
     def entries(self) -> int:
         """All numbers, the one at the end included."""
-        return sum(map(self.entries_of, self.layout.targets)) + 1
+        return sum(map(self.entries_of, self.layout.targets)) + len(self.extras) + 1
 
     def entries_of(self, target: AdapterTarget) -> int:
         """Numbers of one target."""
@@ -119,30 +123,35 @@ class SketchPayload:
 
 @dataclass(frozen=True)
 class SketchedChange:
-    """What a silo trained and what it started from, both in the layout that the silo has."""
+    """What a silo trained and what it started from, both in the layout that the silo has; and the
+    values of the payload's extra numbers by name."""
 
     payload: SketchPayload
     local: AdapterSource
     starting: AdapterSource
+    extras: Mapping[str, float] = field(default_factory=dict)
 
     def norm(self) -> float:
         """Frobenius norm of all products' changes and of those of whole tensors."""
-        return math.sqrt(sum(self._squared(target) for target in self.payload.layout.targets))
+        return math.sqrt(
+            sum(
+                squared_change(target, self.local, self.starting)
+                for target in self.payload.layout.targets
+            )
+        )
 
     def pieces(
-        self,
-        fixed_point: FixedPoint,  # noqa: ARG002
-        kept: float = 1.0,
+        self, fixed_point: FixedPoint, kept: float = 1.0
     ) -> Iterator[tuple[int, Float64Array]]:
-        """See `pieces.MaskedChange`."""
-        return in_pieces(self._parts(kept))
+        """See `pieces.MaskedChange`; an extra number comes by its degree, and scaled."""
+        return in_pieces(self._parts(fixed_point, kept))
 
     def images(self, target: AdapterTarget, kept: float = 1.0) -> Images:
         """Those of the change of one pair times `kept`; raises SiloOperatorError as `pieces`."""
-        b, a = self._factors(target)
+        b, a = changed_factors(target, self.local, self.starting)
         return self.payload.images(target, b * kept, a)
 
-    def _parts(self, kept: float) -> Iterator[Float64Array]:
+    def _parts(self, fixed_point: FixedPoint, kept: float) -> Iterator[Float64Array]:
         for target in self.payload.layout.targets:
             if target.whole is not None:
                 for part in whole_change(target, self.local, self.starting):
@@ -150,21 +159,5 @@ class SketchedChange:
                 continue
             images = self.images(target, kept)
             yield from (images.columns.reshape(-1), images.rows.reshape(-1))
+        yield from scaled_values(self.payload.extras, self.extras, fixed_point, kept)
         yield np.zeros(1)
-
-    def _squared(self, target: AdapterTarget) -> float:
-        if target.whole is not None:
-            parts = whole_change(target, self.local, self.starting)
-            return sum(float(np.vdot(part, part)) for part in parts)
-        b, a = self._factors(target)
-        return max(0.0, float(np.vdot(b.T @ b, a @ a.T)))
-
-    def _factors(self, target: AdapterTarget) -> tuple[Float64Array, Float64Array]:
-        """B (out x n) and A (n x in) whose product is the change, scalings included."""
-        (own_a, own_b), (a, b) = (s.module(target) for s in (self.local, self.starting))
-        scaling = self.local.layout.scaling
-        both_b = np.concatenate([own_b, -b], axis=1, dtype=np.float64) * scaling
-        both_a = np.concatenate([own_a, a], dtype=np.float64)
-        for factor in (both_b, both_a):
-            require_finite(factor, target.module)
-        return both_b, both_a

@@ -76,6 +76,7 @@ compression = "int8"          # or int4, "none": of silos' adapters; confidentia
 # share_minutes = 7.5         # after them for sealed shares, otherwise an eighth; then silos train
 # reveal_minutes = 30         # after submit_minutes; otherwise evaluate_minutes
 # largest_change = "1"        # of an entry of an adapter; what is larger is cut
+# clip_norm = "10"            # of a whole change; needed with the optimizer fedexp
 
 # [privacy]                   # differentially private training; see docs/privacy.md
 # unit = "subject"            # all records of a subject, or "record"; contracts say fl.privacy

@@ -128,7 +128,13 @@ max_adapter_bytes = 1_000_000_000
 min_cohort_silos = 3
 max_retention_days = 400
 # min_summed_silos = 4 # confidential mode needs it: how many changes there are in a sum at least
+# min_known_silos = 2  # of [known_silos] below, in every sum besides this one; docs/privacy.md
 # max_sums_per_start = 1 # in confidential mode: after a round that was held, too; docs/privacy.md
+
+# [known_silos] # partners in confidential mode, with min_known_silos; docs/privacy.md
+# south = "any key" # by name alone: whichever key the root keys have signed for it
+# west = "0000 0000 0000 0000 0000 0000 0000 0000 0000 0000 0000 0000 0000 0000 0000 0000"
+# the fingerprint of a silo's key, compared by telephone; the membership has to name that very key
 
 [leak_check] # of every adapter before it leaves, in a fifth of the training's time; docs/privacy.md
 max_auc = 0.7       # how well records that were trained on may be told from held-out ones

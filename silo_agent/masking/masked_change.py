@@ -1,6 +1,7 @@
 """What leaves of the local adapter under a masked plan, in the plan's own terms."""
 
 import logging
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from data_contracts.adapters.core_bases import UnmovedCores
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, narrowed
 from data_contracts.confidential.attempt import terms_of
 from data_contracts.confidential.payload import factors_of, fixed_point_of, sketch_of
-from data_contracts.masking.payload import Change
-from data_contracts.masking.pieces import MaskedChange
+from data_contracts.masking.extra_numbers import SQUARED_NORM
+from data_contracts.masking.payload import Change, CoreChange
 from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
 from data_contracts.masking.sketch import SketchedChange
 from data_contracts.protocol.records import RoundPlan
@@ -29,16 +30,25 @@ def mask_local(
     inputs give the same bytes. Raises SiloOperatorError for an adapter that cannot be masked.
     """
     change = _change(plan, open_adapter(local, plan.submitted_by(place.silo)), starting)
+    if plan.masks_norms:
+        change = replace(change, extras={SQUARED_NORM: change.norm() ** 2})
     factor = Fraction(plan.weight_of(tokens), plan.greatest_weight)
     terms = MaskTerms(fixed_point_of(plan), factor, terms_of(plan).clip_norm)
     _tell(plan, change.payload.entries, write_masked(into, change, place, terms, default_workers()))
 
 
-def _change(plan: RoundPlan, local: AdapterSource, starting: Path | None) -> MaskedChange:
+def _change(
+    plan: RoundPlan, local: AdapterSource, starting: Path | None
+) -> Change | SketchedChange:
     start = _starting(plan, starting)
     if plan.is_sketched:
         return SketchedChange(sketch_of(plan), local, narrowed(start, local.layout))
-    return Change(factors_of(plan), local, UnmovedCores(start) if plan.sends_cores else start, {})
+    if not plan.sends_cores:
+        return Change(factors_of(plan), local, start, {})
+    unmoved = UnmovedCores(start)
+    if plan.masks_norms:
+        return CoreChange(factors_of(plan), local, unmoved, {}, start)
+    return Change(factors_of(plan), local, unmoved, {})
 
 
 def _starting(plan: RoundPlan, path: Path | None) -> AdapterSource:

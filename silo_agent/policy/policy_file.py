@@ -4,19 +4,22 @@ It fails closed: an empty, unreadable or unset policy is none, and refuses every
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from data_contracts.errors import SiloOperatorError
 from data_contracts.protocol.records.round_plan import TrustMode
-from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, Text
+from data_contracts.protocol.wire_types import Digest, LicenceId, PositiveCount, SiloId, Text
 from infra.disk.toml_files import TomlTable, parse_toml, read_limited, setting_fault
 from silo_agent.policy.leak_check import LeakCheck
 
 MAX_POLICY_BYTES = 64 * 1024
+ANY_KEY = "any key"
+"""Of a known silo: whichever the root keys of the federation have signed for it."""
 
 
 class AllowedModel(TomlTable):
@@ -38,6 +41,8 @@ class Limits(TomlTable):
 
     `min_summed_silos`: of how many silos' changes a sum has to be in confidential mode, which
     needs it: a plan asks for more than two thirds of its cohort, which the coordinator picks.
+    `min_known_silos`: how many of the policy's `known_silos` there have to be in such a sum besides
+    this one.
     `max_sums_per_start`: how many sums it helps to open that start from the same adapter; None: any
     number, as after a round that was held.
     Rank and bytes are of what this silo trains and releases: its own layout where the plan gives
@@ -53,7 +58,21 @@ class Limits(TomlTable):
     min_cohort_silos: PositiveCount
     max_retention_days: PositiveCount
     min_summed_silos: PositiveCount | None = None
+    min_known_silos: PositiveCount | None = None
     max_sums_per_start: PositiveCount | None = None
+
+
+def _a_fingerprint(value: object) -> object:
+    """Without the spaces that people read it in."""
+    if not isinstance(value, str) or value == ANY_KEY:
+        return value
+    digits = "".join(value.split()).lower()
+    if re.fullmatch("[0-9a-f]{64}", digits) is None:
+        raise ValueError(f'expected the fingerprint of a key, 64 hex digits, or "{ANY_KEY}"')
+    return digits
+
+
+KnownKey = Annotated[str, BeforeValidator(_a_fingerprint)]
 
 
 class PrivacyRules(TomlTable):
@@ -70,6 +89,8 @@ class Policy(TomlTable):
     sent before the plan's time is over. `may_be_named` allows plans under which what is published
     names this silo and gives its held-out losses, to whoever has it. `show_memory` lets a status
     say how much memory ranks hold; coordinators of a release without that field cannot read it.
+    `known_silos`: partners by the name that the membership has for them, each with the fingerprint
+    of its key as a person here has compared it, or for any key that the root keys have signed.
     """
 
     version: Literal[1]
@@ -83,6 +104,7 @@ class Policy(TomlTable):
     show_memory: bool = False
     privacy: PrivacyRules = PrivacyRules()
     limits: Limits
+    known_silos: dict[SiloId, KnownKey] = Field(default_factory=dict)
     leak_check: LeakCheck = LeakCheck()
     models: Annotated[tuple[AllowedModel, ...], Field(min_length=1)]
 
@@ -90,6 +112,15 @@ class Policy(TomlTable):
     def _says_what_a_sum_is(self) -> Self:
         if "confidential" in self.trust_modes and self.limits.min_summed_silos is None:
             raise ValueError("confidential mode needs limits.min_summed_silos")
+        return self
+
+    @model_validator(mode="after")
+    def _says_how_many_it_knows(self) -> Self:
+        least, known = self.limits.min_known_silos, len(self.known_silos)
+        if (least is None) != (known == 0):
+            raise ValueError("known_silos and limits.min_known_silos go together")
+        if least is not None and least > known:
+            raise ValueError(f"limits.min_known_silos of at most {known}, the known_silos")
         return self
 
     def model(self, digest: str) -> AllowedModel | None:

@@ -13,6 +13,8 @@ from data_contracts.licences.duo import judge_duo
 from data_contracts.protocol.records import RoundPlan
 from data_contracts.protocol.records.model_family import FORMS_OF
 from data_contracts.protocol.records.plan_bounds import outside_bounds
+from silo_agent.policy.known_silos import UNREADABLE
+from silo_agent.policy.masked_rules import MASKED_RULES
 from silo_agent.policy.plan_context import PlanContext, PolicyRefusal, Rule
 from silo_agent.policy.plan_questions import (
     base_model_allowed,
@@ -31,7 +33,7 @@ FAMILY_MODEL = "policy.family_model"
 def judge_plan(plan: RoundPlan, file: PolicyFile, context: PlanContext) -> PolicyRefusal | None:
     """The first rule that does not hold, or None when the silo takes part."""
     if file.policy is None:
-        return PolicyRefusal("policy.unreadable", "The silo has no readable policy.")
+        return UNREADABLE
     for rule, reason, holds in RULES:
         if not holds(plan, file.policy, context):
             return PolicyRefusal(rule, _with_numbers(rule, reason, context))
@@ -71,27 +73,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         "The silo does not allow the plan's trust mode.",
         lambda p, s, c: p.trust_mode in s.trust_modes,
     ),
-    (
-        "policy.min_summed_silos",
-        "The plan's sum is of fewer silos than the silo allows.",
-        lambda p, s, c: (
-            p.masking is None
-            or (
-                s.limits.min_summed_silos is not None
-                and p.masking.threshold >= s.limits.min_summed_silos
-            )
-        ),
-    ),
-    (
-        "plan.second_sum",
-        "The silo has helped to open another sum of this round, or of the same training.",
-        lambda p, s, c: p.masking is None or not c.is_second_sum,
-    ),
-    (
-        "policy.sums_per_start",
-        "The silo has helped to open as many sums from this start as it allows.",
-        lambda p, s, c: p.masking is None or c.sums_opened < (s.limits.max_sums_per_start or 10**9),
-    ),
+    *MASKED_RULES,
     (
         "policy.storage_trust",
         "The silo does not trust storage with readable adapters.",

@@ -22,6 +22,7 @@ from silo_agent.policy.privacy_rules import STAGE
 from silo_agent.policy.rules import judge_plan
 from silo_agent.readiness.checklist import Item, days_left, missing, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
+from silo_agent.readiness.known_silos import known_silos
 from silo_agent.readiness.privacy import privacy
 from silo_agent.release.kill_switch import KillSwitch
 from silo_agent.training.capacity import lacks
@@ -42,6 +43,7 @@ def papers(facts: Facts) -> list[Item]:
         _agreement(facts),
         _policy(facts),
         _purpose(facts),
+        *known_silos(facts),
         *privacy(facts),
         *_plan(facts),
         *_kill_switch(facts),

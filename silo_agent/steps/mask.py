@@ -7,6 +7,7 @@ nothing of it can be opened then: fewer than the threshold of others never do.
 """
 
 import logging
+from collections.abc import Iterable
 from functools import lru_cache
 
 from data_contracts.confidential.attempt import binding_of, group_of, terms_of
@@ -31,6 +32,7 @@ from silo_agent.federation.coordinator_view import CoordinatorView
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.lists import MaskedAttempt, contradiction
 from silo_agent.masking.opened_sums import OpenedSums
+from silo_agent.policy.known_silos import objection_to_sum
 from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.release.doors import SECRETS_LOST
 from silo_agent.silo import Silo
@@ -72,7 +74,8 @@ def _due(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> Step 
     if done.submission is None:
         return None
     KeptSecrets.of(silo.config.home, attempt.plan).forget_own()
-    if silo.name not in {admitted.silo for admitted in close.record.admitted}:
+    admitted = {item.silo for item in close.record.admitted}
+    if silo.name not in admitted:
         return None
     if coordinator.book is None or coordinator.roster is None:
         raise contradiction("share book", "the one that the close record rests on", "none")
@@ -80,6 +83,13 @@ def _due(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView) -> Step 
         _say_once(
             f"round {attempt.plan.record.round}: nothing is countersigned or revealed, because the "
             "others' shares are not in this home any more"
+        )
+        return Step.WAITING
+    objection = _objection(silo, attempt, admitted)
+    if objection is not None:
+        _say_once(
+            f"round {attempt.plan.record.round}: nothing is countersigned or revealed by "
+            f"{objection.rule}: {objection.reason}"
         )
         return Step.WAITING
     if done.countersignature is None:
@@ -103,15 +113,27 @@ def _before_close(silo: Silo, attempt: OwnAttempt, coordinator: CoordinatorView)
         return _seal_shares(silo, attempt, coordinator.roster)
     if coordinator.book is None:
         return Step.WAITING
-    if silo.name not in {entry.silo for entry in coordinator.book.record.shares}:
+    listed = [entry.silo for entry in coordinator.book.record.shares]
+    if silo.name not in listed:
         return _left_out(attempt, "the share book")
+    if done.submission is not None:
+        return None
     kept = KeptSecrets.of(silo.config.home, attempt.plan)
-    if done.submission is None and kept.secrets() is None:
+    if kept.secrets() is None:
         return refuse(silo, attempt, SECRETS_LOST)
-    if done.submission is None and kept.held() is None:
+    objection = _objection(silo, attempt, listed)
+    if objection is not None:
+        return refuse(silo, attempt, objection)
+    if kept.held() is None:
         # Before anything is trained: what others sealed for this silo may not open.
         own_place(silo, attempt, coordinator)
     return None
+
+
+def _objection(silo: Silo, attempt: OwnAttempt, silos: Iterable[str]) -> PolicyRefusal | None:
+    """Why the policy, as it is now, has no sum of changes of `silos`."""
+    policy, members = silo.release.in_force.policy(), attempt.feed.membership_of(attempt.plan)
+    return objection_to_sum(silos, policy, members, silo.name)
 
 
 def _offer_keys(silo: Silo, attempt: OwnAttempt) -> Step:
@@ -139,6 +161,9 @@ def _seal_shares(silo: Silo, attempt: OwnAttempt, roster: Verified[MaskRoster]) 
     if secrets is None:
         return refuse(silo, attempt, SECRETS_LOST)
     group = masked_attempt(silo, attempt).group(roster, secrets)
+    objection = _objection(silo, attempt, group.silos)
+    if objection is not None:
+        return refuse(silo, attempt, objection)
     attempt.out.require_open(SealedShares)
     pairs, shown = share_out(secrets, group, name)
     places = enumerate(group.silos)

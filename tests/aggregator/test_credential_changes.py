@@ -49,10 +49,10 @@ class Rotated(StoredFederation):
 
 
 def test_a_round_goes_on_while_every_credential_is_replaced_and_the_old_one_revoked(
-    object_storage: RunningStorage, tmp_path: Path, tiny_model: Path
+    own_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:
     federation = Rotated(tmp_path / "federation", tiny_model)
-    federation.use(object_storage)
+    federation.use(own_storage)
     for silo in SILOS:
         federation.add_silo(silo)
     federation.found()

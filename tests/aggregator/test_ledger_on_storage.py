@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from data_contracts.errors import FederationOperatorError, StorageError
 from data_contracts.protocol.envelope import Verified
 from data_contracts.protocol.records import Close, RoundPlan
 from data_contracts.protocol.records.evidence_ref import LOCAL_ADAPTER, EvidenceRef
-from infra.stack.local_stack import RunningStorage, StoragePorts, start_object_storage
+from infra.stack.local_stack import RunningStorage
 from infra.storage.object_store import AccessDeniedError, Bucket, Lock
 from infra.storage.s3_bucket import S3Bucket
 from infra.storage.s3_client import S3Settings
@@ -91,10 +91,10 @@ def in_inbox(federation: StoredFederation, silo: str, kind: str) -> tuple[S3Buck
 
 
 def test_a_round_rests_on_the_versions_that_were_judged(
-    object_storage: RunningStorage, tmp_path: Path, tiny_model: Path
+    own_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:
     """With encrypted adapters: what is judged, locked and fetched again is the ciphertext."""
-    federation = made(object_storage, tmp_path, tiny_model, LedgerSection(), "age")
+    federation = made(own_storage, tmp_path, tiny_model, LedgerSection(), "age")
     plan = submitted(federation)
     own, adapter_key, judged = in_inbox(federation, "silo-a", LOCAL_ADAPTER)
     gone, verdict_key, removed = in_inbox(federation, "silo-b", "verdict")
@@ -150,18 +150,10 @@ def _a_person_may_erase(
     assert {path: path.read_bytes() for path in c.reports.iterdir()} == before
 
 
-@pytest.fixture
-def another_storage(tmp_path: Path) -> Iterator[RunningStorage]:
-    """One of its own: simulated federations all have the same name."""
-    running = start_object_storage(tmp_path / "storage", StoragePorts.automatic())
-    yield running
-    running.stop()
-
-
 def test_storage_without_versions_keeps_copies(
-    another_storage: RunningStorage, tmp_path: Path, tiny_model: Path
+    own_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:
-    federation = made(another_storage, tmp_path, tiny_model, LedgerSection(place="copy"))
+    federation = made(own_storage, tmp_path, tiny_model, LedgerSection(place="copy"))
     ledger = {"Bucket": federation.coordinator().ledger.name}
     federation.admin.delete_bucket(**ledger)
     with pytest.raises(StorageError, match=r"a bucket named .*-ledger; found no such bucket"):

@@ -1,6 +1,5 @@
 """A prune of a real storage, with every side's own rights."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from aggregator.upkeep.storage_pruning import Need
 from aggregator.upkeep.storage_room import prune_storage, storage_usage
 from data_contracts.protocol.bucket_layout import blob_key, inbox_bucket, plans_bucket
 from infra.stack.identities import ADMIN
-from infra.stack.local_stack import add_identity, start_object_storage
-from infra.stack.seaweedfs import RunningStorage, StoragePorts
+from infra.stack.local_stack import add_identity
+from infra.stack.seaweedfs import RunningStorage
 from infra.storage.bucket_contents import S3Contents
 from infra.storage.object_store import AccessDeniedError
 from infra.storage.policies import pruning_policy
@@ -23,19 +22,11 @@ from tests.simulator.stored_federation import StoredFederation
 pytestmark = [pytest.mark.long, pytest.mark.stack]
 
 
-@pytest.fixture
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStorage]:
-    """For this federation alone."""
-    running = start_object_storage(tmp_path_factory.mktemp("pruned"), StoragePorts.automatic())
-    yield running
-    running.stop()
-
-
 def test_a_storage_operator_prunes_and_nobody_else(
-    storage: RunningStorage, tmp_path: Path, tiny_model: Path
+    own_storage: RunningStorage, tmp_path: Path, tiny_model: Path
 ) -> None:
     federation = StoredFederation(tmp_path, tiny_model)
-    federation.use(storage)
+    federation.use(own_storage)
     for name in ("silo-a", "silo-b"):
         federation.add_silo(name)
     federation.found()
@@ -43,7 +34,7 @@ def test_a_storage_operator_prunes_and_nobody_else(
     plans, inbox = plans_bucket(FEDERATION), inbox_bucket(FEDERATION, "silo-a")
     own = federation.credentials[""]
     policy = pruning_policy(FEDERATION)
-    operator = add_identity(storage, "storage-operator", policy, plans)
+    operator = add_identity(own_storage, "storage-operator", policy, plans)
 
     usage = storage_usage(federation.coordinator(), lambda name: S3Contents(own, name))
     assert usage.absent == ("simulated-ledger",)
@@ -79,7 +70,7 @@ def test_a_storage_operator_prunes_and_nobody_else(
     assert sum(bucket.unneeded().objects for bucket in again.buckets) == 0
 
     # Not even the administrator removes what is locked, unless he asks to pass over it.
-    whole = S3Contents(storage.settings_for(ADMIN), inbox)
+    whole = S3Contents(own_storage.settings_for(ADMIN), inbox)
     locked = next(stored for stored in whole.versions() if whole.lock(stored) is not None)
     with pytest.raises(AccessDeniedError):
         whole.delete(locked)

@@ -36,7 +36,7 @@ from data_contracts.protocol.records import (
 )
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.base_model_ref import BaseModelRef
-from data_contracts.protocol.records.candidate import ModuleExactness
+from data_contracts.protocol.records.candidate import ModuleExactness, StepNorms
 from data_contracts.protocol.records.close import Admitted, Refused, Rejected
 from data_contracts.protocol.records.contribution_request import CoalitionAdapter
 from data_contracts.protocol.records.erasure import RenewedRound, ReplayedRound, WhatStays
@@ -269,6 +269,8 @@ ALL: tuple[Record, ...] = (
         adapter=ADAPTER,
         discarded_energy=ENERGY,
         modules=(ModuleExactness(module="model.up", discarded_energy=ENERGY),),
+        step=Decimal("1.5"),
+        step_norms=StepNorms(mean_square=Decimal("0.75"), square_of_mean=Decimal("0.25")),
     ),
     Evaluation(
         **AT_SILO,

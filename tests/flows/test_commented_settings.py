@@ -25,12 +25,15 @@ FEDERATION = settings_text(
 )
 AGENT = config_text("north", "oncology", ADDRESS, device="cpu", ranks=1)
 SHOWS_MEMORY = "show_memory = true"
-SUMS = ("min_summed_silos = 4", "max_sums_per_start = 1")
+SUMS = ("min_summed_silos = 4", "min_known_silos = 2", "max_sums_per_start = 1")
 PRIVACY = ("[privacy]", "required = true")
 UNCHECKED = f'off = "{OFF}"'
 POLICY = policy_text("research", None).replace(f"# {SHOWS_MEMORY}", SHOWS_MEMORY)
+KNOWN = POLICY[POLICY.index("# [known_silos]") : POLICY.index("# the fingerprint of a silo")]
+KNOWS = KNOWN.removeprefix("# ").replace("\n# ", "\n")
 for _line in (*SUMS, *PRIVACY, UNCHECKED):
     POLICY = POLICY.replace(f"# {_line}", _line)
+POLICY = POLICY.replace(KNOWN, KNOWS)
 """Without a model none of its settings is in force, so both come together."""
 WITH_MODEL = policy_text("research", LocalModel("m", "MIT", "0" * 64, Path("/m")))
 
@@ -39,6 +42,8 @@ BESIDE = {
     "residual_rank": ('rule = "stack_truncate"', 'rule = "residual"'),
     "[training.nodes]": ("ranks = 1 ", "ranks = 2 "),
     "[[models]]": ('"..."', f'"{"0" * 64}"'),
+    "min_known_silos": (KNOWN, KNOWS),
+    "[known_silos]": ("# min_known_silos", "min_known_silos"),
     "[masking]": ('trust_mode = "auditable"', 'trust_mode = "confidential"'),
     "[merge.robust]": ("quorum = 2   ", "quorum = 5   "),
 }

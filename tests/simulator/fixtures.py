@@ -1,11 +1,12 @@
 """Fixtures that make a simulated federation, for the conftest of whoever needs one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.stack.local_stack import RunningStorage, StoragePorts, start_object_storage
 from tests.simulator.federation import SimulatedFederation
 from tests.simulator.silo import Behaviour
 from tests.tiny_model import make_tiny_model
@@ -36,3 +37,12 @@ def make_federation(tmp_path: Path, tiny_model: Path) -> MakeFederation:
         return federation
 
     return make
+
+
+@pytest.fixture
+def own_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStorage]:
+    """A real SeaweedFS of one test: simulated federations all have the same name."""
+    directory = tmp_path_factory.mktemp("own-storage")
+    running = start_object_storage(directory, StoragePorts.automatic())
+    yield running
+    running.stop()

@@ -27,9 +27,14 @@ class StoredFederation(SimulatedFederation):
     clock: FakeClock = field(default_factory=lambda: FakeClock(datetime.now(UTC)))
 
     def use(self, service: RunningStorage) -> None:
-        """Create the federation's buckets and rights; with copies, a ledger and plain inboxes."""
+        """Create the federation's buckets and rights; with copies, a ledger and plain inboxes.
+
+        Raises RuntimeError for a storage that has had a federation: both would be in its buckets.
+        """
         self.service = service
         self.credentials = {"": self.kept("", add_federation(service, FEDERATION))}
+        if self.plans.list_keys(""):
+            raise RuntimeError("a simulated federation is the only one of its storage")
         if self.ledger.place == "copy":
             self.admin.create_bucket(Bucket=ledger_bucket(FEDERATION))
 

@@ -42,20 +42,32 @@ class SiloInfluence(Part):
     alarm: bool
 
 
+class StepNorms(Part):
+    """What the step of `fedexp` follows from where silos' changes are masked.
+
+    `mean_square`: the weighted mean of the squared norms of their changes, which is in the sum that
+    was opened, as silos said it; `square_of_mean`: the squared norm of the mean change.
+    """
+
+    mean_square: DecimalString
+    square_of_mean: DecimalString
+
+
 class Candidate(RoundRecord):
     """Deterministic in the close record: same bytes for the same wheels and kind of CPU.
 
     `residual` and `server_state` are what the next round starts from besides the adapter;
     `needs_person` holds the candidate until a person has looked at the alarms. `step` is what the
-    optimizer `fedexp` multiplied the merged delta with. `error_interval`: half the width of the
-    95 % interval of `error` where that is estimated from random probes, and `discarded_energy` with
-    it; None where both were measured in full. `unmasking`: the shares that opened a masked sum, and
-    the countersignatures on which they were revealed.
+    optimizer `fedexp` multiplied the merged delta with, `step_norms` what it follows from behind
+    masks. `error_interval`: half the width of the 95 % interval of `error` where that is estimated
+    from random probes, and `discarded_energy` with it; None where both were measured in full.
+    `unmasking`: the shares that opened a masked sum, and the countersignatures on which they were
+    revealed.
     """
 
     kind: ClassVar[str] = "candidate"
     table_fields: ClassVar[tuple[str, ...]] = ("modules", "influences")
-    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval", "unmasking")
+    added_fields: ClassVar[tuple[str, ...]] = ("step", "error_interval", "unmasking", "step_norms")
 
     close_digest: Digest
     merge_rule: MergeRule
@@ -70,3 +82,4 @@ class Candidate(RoundRecord):
     needs_person: bool = False
     step: DecimalString | None = None
     unmasking: Annotated[tuple[EvidenceRef, ...], Field(min_length=1, max_length=100)] | None = None
+    step_norms: StepNorms | None = None

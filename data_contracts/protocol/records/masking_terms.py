@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from data_contracts.protocol.records.merge_spec import MASKED_RULES, FedExP, MergeSpec
+from data_contracts.protocol.records.merge_spec import MASKED_RULES, MergeSpec
 from data_contracts.protocol.wire_types import DecimalString, Instant, Part
 
 LEAST_MASKED_SILOS, MOST_MASKED_SILOS = 3, 50
@@ -29,7 +29,8 @@ class MaskingTerms(Part):
     `threshold`: silos that a sum needs, and shares that open a secret; one number. The deadlines
     are those for mask keys, for sealed shares, and, after the close, for countersignatures and
     shares together. `largest_change`: entries of a silo's change are cut to plus and minus that.
-    `clip_norm`: and before that its whole change to this Frobenius norm; None: to none.
+    `clip_norm`: and before that its whole change to this Frobenius norm; None: to none. Under
+    `fed_sb` that is the norm of cores' changes, and with `fedexp` that of products.
     """
 
     threshold: Annotated[int, Field(ge=2, le=MOST_MASKED_SILOS)]
@@ -60,8 +61,6 @@ def masking_fault(merge: MergeSpec, silos: int, threshold: int) -> tuple[str, st
         )
     if merge.robust is not None:
         return "no defence: each looks at the change of every silo", merge.robust.rule
-    if isinstance(merge.optimizer, FedExP):
-        return "an optimizer of the sum alone", "fedexp, which needs the norm of each change"
     if silos > MOST_MASKED_SILOS:
         return f"a cohort of at most {MOST_MASKED_SILOS} silos", f"{silos}"
     if not least_threshold(silos) <= threshold <= silos:

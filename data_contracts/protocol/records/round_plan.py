@@ -9,8 +9,9 @@ from data_contracts.protocol.records.adapter_layout import AdapterLayout, SiloLa
 from data_contracts.protocol.records.base import Record
 from data_contracts.protocol.records.base_model_ref import BaseModelRef
 from data_contracts.protocol.records.licence_terms import Use
+from data_contracts.protocol.records.masked_step import step_fault
 from data_contracts.protocol.records.masking_terms import MaskingTerms, masking_fault
-from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES, MergeSpec
+from data_contracts.protocol.records.merge_spec import MIXED_RANK_RULES, FedExP, MergeSpec
 from data_contracts.protocol.records.model_family import CAUSAL_TASK, FamilyTask
 from data_contracts.protocol.records.plan_terms import (
     AdapterEncryption,
@@ -23,7 +24,11 @@ from data_contracts.protocol.records.plan_terms import (
 )
 from data_contracts.protocol.records.privacy_terms import PrivacyTerms, private_fault
 from data_contracts.protocol.records.sent_layout import exchanged_layout, submitted_layout
-from data_contracts.protocol.records.sketch_width import least_sketch_width, sketch_fault
+from data_contracts.protocol.records.sketch_width import (
+    exact_sketch_width,
+    least_sketch_width,
+    sketch_fault,
+)
 from data_contracts.protocol.records.training_recipe import TrainingRecipe, trained_factors
 from data_contracts.protocol.wire_types import (
     AttemptNumber,
@@ -185,7 +190,7 @@ class RoundPlan(Record):
             raise ValueError("the rule sketch is stack_truncate of what masks hide")
         if terms is None:
             return self
-        if fault := masking_fault(self.merge, silos, terms.threshold) or self._sketch_fault():
+        if fault := masking_fault(self.merge, silos, terms.threshold) or self._sum_fault(terms):
             raise ValueError(f"expected {fault[0]}, found {fault[1]}")
         if self.compression != "none" or self.merge_error or self.counted_copies is not None:
             raise ValueError("masked changes are not compressed, not compared, and no copy is seen")
@@ -262,8 +267,17 @@ class RoundPlan(Record):
     def _silo_ranks(self) -> list[int]:
         return [self.layout_of(silo).rank for silo in self.cohort]
 
-    def _sketch_fault(self) -> tuple[str, str] | None:
-        return sketch_fault(self.merge.sketch_width, self.layout.rank, self._silo_ranks)
+    def _sum_fault(self, terms: MaskingTerms) -> tuple[str, str] | None:
+        rank, own, width = self.layout.rank, self._silo_ranks, self.sketch_width
+        exact, trained = exact_sketch_width(rank, own), self.recipe.trained_factors
+        return sketch_fault(self.merge.sketch_width, rank, own) or step_fault(
+            self.merge, trained, terms.clip_norm, exact, width
+        )
+
+    @property
+    def masks_norms(self) -> bool:
+        """Whether silos mask how long their changes are, which the step of `fedexp` needs."""
+        return self.masking is not None and isinstance(self.merge.optimizer, FedExP)
 
     @property
     def exchanged(self) -> AdapterLayout:

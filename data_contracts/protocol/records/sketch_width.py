@@ -10,9 +10,14 @@ from collections.abc import Sequence
 ENOUGH_RANKS = 12
 
 
+def exact_sketch_width(rank: int, silo_ranks: Sequence[int]) -> int:
+    """Columns from which any sum of changes is rebuilt exactly, where the run has `rank`."""
+    return sum(silo_ranks) + rank
+
+
 def least_sketch_width(rank: int, silo_ranks: Sequence[int]) -> int:
     """Fewest columns, where the run has `rank` and each silo of the cohort its own."""
-    return min(sum(silo_ranks) + rank, ENOUGH_RANKS * rank)
+    return min(exact_sketch_width(rank, silo_ranks), ENOUGH_RANKS * rank)
 
 
 def sketch_fault(width: int | None, rank: int, silo_ranks: Sequence[int]) -> tuple[str, str] | None:
@@ -20,7 +25,7 @@ def sketch_fault(width: int | None, rank: int, silo_ranks: Sequence[int]) -> tup
     least = least_sketch_width(rank, silo_ranks)
     if width is None or width >= least:
         return None
-    exact = sum(silo_ranks) + rank
+    exact = exact_sketch_width(rank, silo_ranks)
     return (
         f"a sketch_width of at least {least}, with which a merge is "
         f"{'exact' if least == exact else 'within a tenth of the best one'} (all ranks of silos "

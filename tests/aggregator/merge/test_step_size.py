@@ -11,7 +11,8 @@ import pytest
 from aggregator.merge.adapter_merge import merge_adapters
 from aggregator.merge.defence import defended
 from aggregator.merge.merge_inputs import MergeInputs
-from aggregator.merge.step_size import step_size, stepped
+from aggregator.merge.step_formula import step_size
+from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import AdapterFile, open_adapter
 from data_contracts.adapters.starting_adapter import narrowed
 from data_contracts.protocol.records.adapter_layout import AdapterLayout

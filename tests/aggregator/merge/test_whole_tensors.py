@@ -23,7 +23,8 @@ from aggregator.merge.defence import defended, delta_kernel
 from aggregator.merge.merge_inputs import LocalAdapter, MergeInputs
 from aggregator.merge.rules import merge_module
 from aggregator.merge.server_state import open_server_state
-from aggregator.merge.step_size import step_size, stepped
+from aggregator.merge.step_formula import step_size
+from aggregator.merge.step_size import stepped
 from data_contracts.adapters.adapter_format import (
     AdapterFile,
     check_adapter,

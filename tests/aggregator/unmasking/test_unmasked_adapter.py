@@ -18,10 +18,11 @@ from data_contracts.adapters.adapter_format import Float32Array, check_adapter, 
 from data_contracts.adapters.core_bases import UnmovedCores, WithBases
 from data_contracts.adapters.starting_adapter import AdapterSource, InitialAdapter, tensors_of
 from data_contracts.errors import FederationOperatorError, UntrustedInputError, UnusableMergeError
+from data_contracts.masking.extra_numbers import ExtraNumber
 from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.masked_file import MaskedFile, masked_header, open_masked
 from data_contracts.masking.pads import PIECE_ENTRIES, UInt32Array, add_pads, keystream
-from data_contracts.masking.payload import Change, ExtraNumber, Payload
+from data_contracts.masking.payload import Change, Payload
 from data_contracts.masking.rebuilt_seeds import RebuiltSeeds
 from data_contracts.masking.silo_mask import MaskTerms, OwnPlace
 from data_contracts.protocol.artifact import artifact_of_file

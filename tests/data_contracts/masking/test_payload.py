@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from data_contracts.adapters.adapter_format import expected_shapes
+from data_contracts.adapters.core_bases import UnmovedCores, WithBases
 from data_contracts.adapters.starting_adapter import InitialAdapter, tensors_of
 from data_contracts.errors import FederationOperatorError, SiloOperatorError
+from data_contracts.masking.extra_numbers import ExtraNumber, extra_values
 from data_contracts.masking.fixed_point import FixedPoint
 from data_contracts.masking.pads import MOST_ENTRIES, PIECE_ENTRIES
-from data_contracts.masking.payload import Change, ExtraNumber, Payload, extra_values
+from data_contracts.masking.payload import Change, CoreChange, Payload
 from data_contracts.protocol.records.adapter_layout import AdapterLayout, AdapterTarget
 from data_contracts.protocol.records.training_recipe import TrainedFactors
 from tests.data_contracts.whole_samples import LAYOUT, START, InMemory, Tensors, moved
@@ -81,11 +83,38 @@ def test_extra_numbers_are_at_the_end_and_come_back_in_their_own_range() -> None
     assert len(values) == payload.entries == payload.tensor_entries + 3
     # In the range of the others (0.5), and not multiplied with what the norm left.
     assert values[-3:-1] == pytest.approx([0.45, 0.125])
-    assert extra_values(payload, POINT, values[-3:]) == pytest.approx(
+    assert extra_values(extras, POINT, values[-3:]) == pytest.approx(
         {"squared": 9.0, "steps": 250.0}
     )
     with pytest.raises(ValueError, match="a value for each extra number"):
         pieces_of(replace(change, extras={"steps": 1.0}))
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.5, 1 / 3])
+def test_a_square_shrinks_with_the_change_and_stays_in_its_range(kept: float) -> None:
+    payload = Payload(LAYOUT, "both", (ExtraNumber("squared", Decimal(7), degree=2),))
+    change = Change(payload, InMemory(LAYOUT, moved()), START, {"squared": 7 / kept**2})
+    value = pieces_of(change, kept)[-2]
+    assert value <= float(POINT.largest)
+    assert value == pytest.approx(float(POINT.largest), rel=1e-12)
+    half = replace(change, extras={"squared": 3.5})
+    assert pieces_of(half, kept)[-2] == pytest.approx(0.25 * kept**2)
+
+
+def test_a_change_of_cores_is_as_long_as_the_products_that_it_moves() -> None:
+    start = InMemory(LAYOUT, moved(50))
+    unmoved = UnmovedCores(start)
+    cores = InMemory(LAYOUT.cores, moved(3, layout=LAYOUT.cores))
+    change = CoreChange(Payload(LAYOUT.cores, "core"), cores, unmoved, {}, start)
+    local, wanted = WithBases(start, cores), 0.0
+    for target in LAYOUT.targets:
+        (a, b), (begun_a, begun_b) = local.module(target), start.module(target)
+        moved_by = b.astype(float) @ a - begun_b.astype(float) @ begun_a
+        wanted += (LAYOUT.scaling_of(target) * np.linalg.norm(moved_by)) ** 2
+    assert change.norm() == pytest.approx(np.sqrt(wanted), rel=1e-5)
+    plain = Change(change.payload, cores, unmoved, {})
+    assert plain.norm() != pytest.approx(change.norm(), rel=0.01)
+    assert np.array_equal(pieces_of(change), pieces_of(plain))
 
 
 @pytest.mark.parametrize(
