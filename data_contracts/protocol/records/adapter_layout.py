@@ -137,6 +137,11 @@ class AdapterLayout(Part):
         """The layout of what acts beside another adapter: a sum of two heads means nothing."""
         return self.model_copy(update={"targets": self.pairs}) if self.wholes else self
 
+    def residual_of(self, rank: int) -> "AdapterLayout":
+        """The layout of a residual of this rank, whose scaling is 1."""
+        changes = {"rank": rank, "alpha": rank, "use_rslora": False, "targets": self.pairs}
+        return self.model_copy(update=changes)
+
     @property
     def has_a_alone(self) -> bool:
         """Whether it is what `a_alone` makes: factors A without their B."""
@@ -187,3 +192,12 @@ class SiloLayout(Part):
     rank: Annotated[int, Field(ge=1, le=1024)]
     alpha: Annotated[int, Field(ge=1, le=4096)]
     modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] | None = None
+
+    def within(self, layout: AdapterLayout) -> AdapterLayout:
+        """What the silo trains of the run's `layout`; tensors that are trained whole it has all."""
+        wanted = self.modules
+        targets = tuple(
+            t for t in layout.targets if wanted is None or t.whole or t.module in wanted
+        )
+        changes = {"rank": self.rank, "alpha": self.alpha, "targets": targets}
+        return layout.model_copy(update=changes)

@@ -229,14 +229,7 @@ class RoundPlan(Record):
     def layout_of(self, silo: str) -> AdapterLayout:
         """The layout that `silo` trains and submits."""
         own = next((entry for entry in self.silo_layouts if entry.silo == silo), None)
-        if own is None:
-            return self.layout
-        wanted = own.modules
-        targets = [
-            t for t in self.layout.targets if wanted is None or t.whole or t.module in wanted
-        ]
-        changes = {"rank": own.rank, "alpha": own.alpha, "targets": tuple(targets)}
-        return self.layout.model_copy(update=changes)
+        return self.layout if own is None else own.within(self.layout)
 
     @property
     def greatest_weight(self) -> int:
@@ -303,10 +296,7 @@ class RoundPlan(Record):
     def residual_layout(self) -> AdapterLayout | None:
         """Layout of the residual, whose scaling is 1; None when the rule publishes none."""
         rank = self.merge.residual_rank
-        if rank is None:
-            return None
-        changes = {"rank": rank, "alpha": rank, "use_rslora": False, "targets": self.layout.pairs}
-        return self.layout.model_copy(update=changes)
+        return None if rank is None else self.layout.residual_of(rank)
 
     def contract_digest_of(self, silo: str) -> str | None:
         """Digest of the contract pinned for `silo`, or None when it is not in the cohort."""
