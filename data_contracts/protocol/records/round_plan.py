@@ -159,9 +159,8 @@ class RoundPlan(Record):
         for own in self.silo_layouts:
             if own.rank > self.layout.rank or not set(own.modules or ()) <= known:
                 raise ValueError("a silo's own layout must be a part of the run's adapter")
-        wanted = trained_factors(
-            self.merge.rule, self.round, is_first=self.starting_adapter is None
-        )
+        is_first = self.starting_adapter is None
+        wanted = trained_factors(self.merge.rule, self.round, is_first=is_first)
         if self.recipe.trained_factors != wanted:
             raise ValueError("trained_factors must be what the merge rule asks for in this round")
         if self.layout.has_a_alone or self.layout.has_cores:
@@ -253,8 +252,7 @@ class RoundPlan(Record):
     @property
     def sketch_width(self) -> int:
         """Columns of an image under the rule `sketch`; that of the merge, or the least."""
-        ranks = self._silo_ranks
-        return self.merge.sketch_width or least_sketch_width(self.layout.rank, ranks)
+        return self.merge.sketch_width or least_sketch_width(self.layout.rank, self._silo_ranks)
 
     @property
     def _silo_ranks(self) -> list[int]:
@@ -284,8 +282,7 @@ class RoundPlan(Record):
 
     def submitted_by(self, silo: str) -> AdapterLayout:
         """The layout of what `silo` sends."""
-        trained = self.recipe.trained_factors
-        return submitted_layout(self.merge.rule, trained, self.layout_of(silo))
+        return submitted_layout(self.merge.rule, self.recipe.trained_factors, self.layout_of(silo))
 
     @property
     def sends_cores(self) -> bool:
