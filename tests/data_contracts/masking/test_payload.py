@@ -110,7 +110,7 @@ def test_a_change_of_cores_is_as_long_as_the_products_that_it_moves() -> None:
     for target in LAYOUT.targets:
         (a, b), (begun_a, begun_b) = local.module(target), start.module(target)
         moved_by = b.astype(float) @ a - begun_b.astype(float) @ begun_a
-        wanted += (LAYOUT.scaling_of(target) * np.linalg.norm(moved_by)) ** 2
+        wanted += float(LAYOUT.scaling_of(target) * np.linalg.norm(moved_by)) ** 2
     assert change.norm() == pytest.approx(np.sqrt(wanted), rel=1e-5)
     plain = Change(change.payload, cores, unmoved, {})
     assert plain.norm() != pytest.approx(change.norm(), rel=0.01)
