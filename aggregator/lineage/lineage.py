@@ -6,6 +6,7 @@ before that, an optimizer's state. All of them count, since who was in one of th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from aggregator.unlearning.past_round import PastRound
 from data_contracts.errors import FederationOperatorError
@@ -59,6 +60,14 @@ class Lineage:
             for silo in step.past.counted:
                 found[silo] = (*found.get(silo, ()), step.past)
         return dict(sorted(found.items()))
+
+    def epsilon_of(self, silo: str) -> Decimal | None:
+        """What `silo` has signed that all its trainings have spent, as of the last one behind the
+        adapter; None where one of them was plain, or its report is gone."""
+        counted = [step for step in self.steps if silo in step.past.counted]
+        told = [own for step in counted for own in step.silos if own.silo == silo]
+        spent = [own.privacy.epsilon_lifetime for own in told if own.privacy is not None]
+        return max(spent) if spent and len(spent) == len(counted) else None
 
 
 def rounds_behind(history: Sequence[PastRound], digest: str) -> list[PastRound]:

@@ -25,7 +25,7 @@ def lineage_tree(lineage: Lineage) -> Tree:
         tree.add(Text(f"may be passed on under {licence.expression}"))
     for silo, rounds in lineage.rounds_of.items():
         count = f"{len(rounds)} round{'s' if len(rounds) > 1 else ''}"
-        tree.add(Text(f"has a part of {silo}, from {count}"))
+        tree.add(Text(f"has a part of {silo}, from {count}{_private_words(lineage, silo)}"))
     for step in lineage.steps:
         _add_round(tree, lineage, step)
     tree.add(Text(f"the seed {lineage.steps[-1].past.record.layout.seed}"))
@@ -46,8 +46,19 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
             silo: [{"run": past.record.run, "round": past.record.round} for past in rounds]
             for silo, rounds in lineage.rounds_of.items()
         },
+        "epsilons": {
+            silo: None if epsilon is None else str(epsilon)
+            for silo, epsilon in ((s, lineage.epsilon_of(s)) for s in lineage.rounds_of)
+        },
         "rounds": [_round_json(lineage, step) for step in lineage.steps],
     }
+
+
+def _private_words(lineage: Lineage, silo: str) -> str:
+    """What all trainings behind the adapter say of one unit of a silo's, also of one that was not
+    in the last round."""
+    epsilon = lineage.epsilon_of(silo)
+    return "" if epsilon is None else f", differentially private with an epsilon of {epsilon}"
 
 
 def _add_round(tree: Tree, lineage: Lineage, step: LineageStep) -> None:

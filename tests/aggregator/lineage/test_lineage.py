@@ -1,5 +1,7 @@
 """Everything that an adapter goes on from is behind it, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from aggregator.lineage.lineage import (
@@ -10,7 +12,9 @@ from aggregator.lineage.lineage import (
 )
 from aggregator.unlearning.past_round import PastRound
 from data_contracts.errors import FederationOperatorError
-from tests.aggregator.unlearning.rounds import adapter, past
+from tests.aggregator.federation_samples import COHORT
+from tests.aggregator.test_private_admission import FED, STATEMENT, finished
+from tests.aggregator.unlearning.rounds import WORK, adapter, past
 
 HISTORY = [
     past(1, None, "ab"),
@@ -48,6 +52,19 @@ def test_who_was_in_the_adapter_before_the_last_is_in_the_result() -> None:
         "silo-b": [2, 3],
         "silo-x": [1],
     }
+
+
+def test_epsilon_is_that_of_the_last_training_and_none_where_one_is_not_known_to_be_private() -> (
+    None
+):
+    report = FED.report(finished(STATEMENT))
+    counted = dict.fromkeys(COHORT, WORK)
+    private = LineageStep(PastRound(FED.plan, "published", counted, (adapter("a"),)), report)
+    both = Lineage(adapter("a").digest, (private,), {})
+    assert both.epsilon_of(COHORT[0]) == STATEMENT.epsilon_lifetime
+    assert both.epsilon_of("nobody") is None
+    gone = LineageStep(replace(private.past, plan=past(1, None, "a").plan), None)
+    assert Lineage(both.digest, (private, gone), {}).epsilon_of(COHORT[0]) is None
 
 
 def test_an_adapter_is_named_by_enough_digits_in_either_case() -> None:
