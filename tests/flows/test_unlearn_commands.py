@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.aggregator.unlearning.test_certificate import FIRST, made, signed
+from tests.aggregator.unlearning.test_certificate import made, signed
+from tests.infra.record_samples import FIRST
 
 
 def verified(folder: Path, page: bytes) -> subprocess.CompletedProcess[str]:
