@@ -116,6 +116,14 @@ def digest(text: str) -> str:
     return _value("Digest", text.lower(), "64 hex digits of a SHA-256")
 
 
+def digest_start(text: str) -> str:
+    """The first digits of a SHA-256, as pages and messages show them, or all of it."""
+    digits = text.strip().lower()
+    if not 8 <= len(digits) <= 64 or not set(digits) <= set("0123456789abcdef"):
+        raise _refused("8 to 64 hex digits, the first of a SHA-256 or all of it", text)
+    return digits
+
+
 def endpoint_url(text: str) -> str:
     """Address of an S3 endpoint."""
     from infra.addresses import http_address

@@ -15,9 +15,6 @@ from data_contracts.protocol.known_erasures import KnownErasures
 from data_contracts.protocol.records import Erasure, RoundReport
 from data_contracts.protocol.records.round_report import SiloSummary
 
-SHORTEST = 8
-"""Hexadecimal digits by which an adapter may be named."""
-
 
 @dataclass(frozen=True)
 class LineageStep:
@@ -84,21 +81,19 @@ def rounds_behind(history: Sequence[PastRound], digest: str) -> list[PastRound]:
 
 
 def named_adapter(history: Sequence[PastRound], digits: str) -> str:
-    """The whole digest of the published adapter that begins with `digits`.
+    """The whole digest of the published adapter that begins with `digits`, in either case.
 
     Raises FederationOperatorError where there is none, or more than one.
     """
     published = {past.made[0].digest for past in history if past.made}
     found = sorted(digest for digest in published if digest.startswith(digits.lower()))
-    if len(digits) < SHORTEST or len(found) != 1:
-        few = len(digits) < SHORTEST
+    if len(found) != 1:
         raise FederationOperatorError(
             "lineage",
-            expected=f"an adapter that a round of this federation published, by {SHORTEST} or more "
-            "hexadecimal digits of its digest or as a file",
-            found=f"{len(digits)} digits" if few else f"{len(found)} that begin with {digits}",
-            action="take the digest from a report, from README.md of the published folder, or name "
-            "adapter_model.safetensors itself",
+            expected="one adapter that a round of this federation published",
+            found=f"{len(found)} whose digest begins with {digits}",
+            action="take the digest from a report or from README.md of the published folder, or "
+            "name adapter_model.safetensors itself with --adapter",
         )
     return found[0]
 

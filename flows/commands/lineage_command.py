@@ -7,15 +7,22 @@ from typing import Annotated
 import typer
 
 from flows.commands.federation_options import HERE, Home
+from infra import command_values as values
 from infra.terminal import plain_console, say
 
 console = plain_console()
 
 
 def lineage(
-    adapter: Annotated[
+    digits: Annotated[
         str | None,
-        typer.Argument(help="Its digest, or the first digits of it, or the file itself."),
+        typer.Argument(
+            parser=values.digest_start, help="Its digest, or the first eight digits or more."
+        ),
+    ] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(parser=values.existing_file, help="adapter_model.safetensors in its place."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     home: Home = HERE,
@@ -29,16 +36,15 @@ def lineage(
     from flows.commands.lineage_display import lineage_json, lineage_tree
 
     c = load_coordinator(home)
-    file = c.published / WEIGHTS_NAME if adapter is None else Path(adapter)
-    if adapter is None and not file.is_file():
+    file = adapter or c.published / WEIGHTS_NAME
+    if digits is None and not file.is_file():
         raise FederationOperatorError(
             "lineage",
             expected="a published adapter",
             found=f"nothing in {c.published}",
             action="name its digest or its file",
         )
-    digits = artifact_of_file(file).digest if file.is_file() else str(adapter)
-    found = read_lineage(c, digits)
+    found = read_lineage(c, digits or artifact_of_file(file).digest)
     if as_json:
         say(console, json.dumps(lineage_json(found), indent=2))
     else:

@@ -83,6 +83,7 @@ MISTAKES: dict[Parser | type, tuple[str, ...]] = {
     ),
     values.key_or_fingerprint: NOT_HEX,
     values.digest: NOT_HEX,
+    values.digest_start: (*HOSTILE, "ab" * 33, "abcdef0", "zz" * 32, "0x" + "ab" * 31),
     values.endpoint_url: NO_ADDRESS,
     values.prefect_api_url: (*NO_ADDRESS, "http://127.0.0.1:4200", "http://127.0.0.1:4200/apis"),
     values.wait_seconds: (*(n for n in NO_NUMBER if n not in ("1.5", "1e3")), "-0.1", "1e9"),
