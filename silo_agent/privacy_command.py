@@ -7,6 +7,7 @@ from silo_agent.config import load_config
 from silo_agent.gate.contract_gate import contract_gate
 from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.privacy.spent import spent_lines
+from silo_agent.release.outbox import OUTBOX, kept_statements
 
 console = plain_console()
 
@@ -15,7 +16,7 @@ def privacy(home: Home = HERE) -> None:
     """Show what differential privacy was spent of each population, by training, and what is left.
     Nothing is changed."""
     config = load_config(home)
-    lines = PrivacyLedger(config.home).peek()
+    lines = PrivacyLedger(config.home).peek(kept_statements(config.home / OUTBOX))
     try:
         budget = contract_gate(config).contract().terms.privacy
     except DataStewardError:

@@ -78,22 +78,22 @@ class PrivacyLedger:
     def read(self, signed: Iterable[PrivacyStatement] = ()) -> LedgerLines:
         """The lines; raises SiloOperatorError where they are not all that this silo ever wrote, as
         far as the mark and `signed` statements tell."""
-        mark, lines = read_mark(self.home), self.peek()
-        for statement in signed:
-            if not lines.knows(statement):
-                found = f"no charge for a statement about {statement.population}, which it signed"
-                raise put_back(self.home, found)
+        mark, lines = read_mark(self.home), self.peek(signed)
         if mark is None or mark.lines < len(lines.lines):
             self.mark(lines)
         return lines
 
-    def peek(self) -> LedgerLines:
+    def peek(self, signed: Iterable[PrivacyStatement] = ()) -> LedgerLines:
         """As `read`, for whoever only looks: nothing is written."""
         # The mark first: an agent that writes meanwhile writes the line before it.
         mark = read_mark(self.home)
         lines = self._lines()
         if (found := _behind(lines, mark)) is not None:
             raise put_back(self.home, found)
+        for statement in signed:
+            if not lines.knows(statement):
+                found = f"no charge for a statement about {statement.population}, which it signed"
+                raise put_back(self.home, found)
         return lines
 
     def charge(self, lines: LedgerLines, charged: Charged) -> tuple[Line, Charged]:

@@ -7,6 +7,7 @@ from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.privacy.spent import spent_of, summary_words
 from silo_agent.readiness.checklist import Item, of_fault, there, tried, wrong
 from silo_agent.readiness.facts import Facts
+from silo_agent.release.outbox import OUTBOX, kept_statements
 from silo_agent.training.private_stage import is_private_stage
 
 NAME = "privacy"
@@ -16,7 +17,8 @@ def privacy(facts: Facts) -> list[Item]:
     """Nothing where neither contract nor ledger speaks of it."""
     budget = facts.contract.terms.privacy if isinstance(facts.contract, DataContract) else None
     ledger = PrivacyLedger(facts.config.home)
-    lines = tried(ledger.peek)
+    signed = kept_statements(facts.config.home / OUTBOX)
+    lines = tried(lambda: ledger.peek(signed))
     if isinstance(lines, ConsortiaError):
         return [of_fault(NAME, lines)]
     words = summary_words(lines, budget)

@@ -33,6 +33,7 @@ from data_contracts.protocol.records import (
     Submission,
     Verdict,
 )
+from data_contracts.protocol.records.privacy_terms import PrivacyStatement
 from infra.disk.durable_files import write_durably
 from infra.records.attempt_reader import SILO_TYPES
 from infra.signing_keys import SigningKey
@@ -77,6 +78,18 @@ class Released:
     def records(self) -> list[Verified[SiloRecord]]:
         """All of it, in the order in which it leaves."""
         return [found for found in vars(self).values() if found is not None]
+
+
+def kept_verdicts(directory: Path) -> list[Verdict]:
+    """Every verdict in the outbox `directory`, of this silo's own disk, under whatever key: that
+    may have been rotated since."""
+    found = sorted(directory.rglob(f"{Verdict.kind}.json"))
+    return [unverified_record(path.read_bytes(), Verdict) for path in found]
+
+
+def kept_statements(directory: Path) -> list[PrivacyStatement]:
+    """What those say of private trainings."""
+    return [each.privacy for each in kept_verdicts(directory) if each.privacy is not None]
 
 
 class Outbox:
@@ -158,9 +171,8 @@ class Outbox:
         return max(made, key=lambda record: (record.attempt, record.issued_at), default=None)
 
     def verdicts(self) -> list[Verdict]:
-        """Every one that is kept. Of this silo's own disk; its key may have been rotated since."""
-        found = sorted(self.directory.rglob(f"{Verdict.kind}.json"))
-        return [unverified_record(path.read_bytes(), Verdict) for path in found]
+        """Every one that is kept."""
+        return kept_verdicts(self.directory)
 
     def has_revealed(self, run: str, round_number: int, other_than: str) -> bool:
         """Whether shares were revealed in any attempt of a round but that of the plan with the

@@ -9,9 +9,12 @@ from data_contracts.errors import SiloOperatorError
 from infra.storage.config import StorageSection
 from silo_agent.config import SiloConfig, TrainingSection
 from silo_agent.policy.policy_file import PolicyFile
-from silo_agent.privacy.ledger import PrivacyLedger
+from silo_agent.privacy.ledger import MARK_NAME, PrivacyLedger
+from silo_agent.privacy.ledger_lines import statement_of
 from silo_agent.readiness.facts import Facts
 from silo_agent.readiness.privacy import privacy
+from silo_agent.release.outbox import OUTBOX, Outbox
+from tests.aggregator.federation_samples import COHORT, federation, key
 from tests.data_contracts.dataset.contract_samples import CONTRACT
 from tests.silo_agent.privacy.ledger_samples import NOW, written
 
@@ -88,3 +91,20 @@ def test_a_delta_above_one_in_the_units_that_were_counted_is_wrong(tmp_path: Pat
     assert item.refused is (units > 100)
     assert units > 100
     assert "fl.privacy.delta" in item.next_step
+
+
+def test_a_ledger_that_is_gone_with_its_mark_is_found_by_what_the_silo_has_signed(
+    tmp_path: Path,
+) -> None:
+    ledger = written(tmp_path, 1)
+    (line, charged) = next(ledger.read().charges())
+    silo = COHORT[0]
+    signed = federation().verdict(silo, privacy=statement_of(line, charged))
+    Outbox(tmp_path / OUTBOX, key(silo)).keep(signed)
+    (item,) = privacy(facts(tmp_path))
+    assert item.state == "there"
+    ledger.path.unlink()
+    (tmp_path / MARK_NAME).unlink()
+    (item,) = privacy(facts(tmp_path))
+    assert item.refused
+    assert "which it signed" in item.detail
