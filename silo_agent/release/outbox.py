@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from data_contracts.errors import UntrustedInputError
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.bucket_layout import (
     RoundId,
@@ -90,6 +91,16 @@ def kept_verdicts(directory: Path) -> list[Verdict]:
 def kept_statements(directory: Path) -> list[PrivacyStatement]:
     """What those say of private trainings."""
     return [each.privacy for each in kept_verdicts(directory) if each.privacy is not None]
+
+
+def kept_refusal(directory: Path, of: RoundRecord) -> Refusal | None:
+    """This silo's refusal in the attempt that `of` is about, on its own disk; None without one, or
+    where it cannot be read."""
+    slot = round_slot(attempt_of_record(of), Refusal.kind).rstrip("/")
+    try:
+        return unverified_record((directory / f"{slot}.json").read_bytes(), Refusal)
+    except (OSError, UntrustedInputError):
+        return None
 
 
 class Outbox:

@@ -17,6 +17,7 @@ from silo_agent.personal.own_factors import OwnAdapter
 from silo_agent.personal.told import own_words, status_words
 from silo_agent.privacy.spent import charged_words
 from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.outbox import OUTBOX, kept_refusal
 from silo_agent.release.status_reporter import STATUS_NAME
 from silo_agent.training.precision import measured_words
 from silo_agent.training.processes.rank_memory import rank_memory
@@ -39,7 +40,8 @@ class AgentView:
     memory of each rank, in bytes. `status` is what was said last; None where nothing was said yet,
     or `is_unreadable`. `measured` is what a measurement of both precisions has found, in words, and
     `adapter` what is told of the newest adapter of this silo's own, where there is one; `leaks`: of
-    the newest leak check; `privacy`: what was charged last, where anything was.
+    the newest leak check; `privacy`: what was charged last, where anything was. `refused_by`: the
+    rule by which the silo has refused the attempt that it spoke of last.
     """
 
     pid: int | None
@@ -54,13 +56,14 @@ class AgentView:
     adapter: str | None = None
     privacy: str | None = None
     leaks: str | None = None
+    refused_by: str | None = None
 
     @property
     def working(self) -> Status | None:
         """What the agent says of its work; None when it has ended, or only an earlier one spoke."""
         if self.status is None or self.since is None or self.status.issued_at < self.since:
             return None
-        return self.status
+        return None if self.refused_by else self.status
 
     @property
     def are_idle(self) -> bool:
@@ -74,7 +77,8 @@ class AgentView:
         if self.status is None:
             return UNREADABLE if self.is_unreadable else "nothing yet"
         shown = self.status.model_copy(update={"memory_bytes": None})
-        return f"round {shown.round} attempt {shown.attempt}: {shown.progress}"
+        came = f"refused by {self.refused_by}" if self.refused_by else shown.progress
+        return f"round {shown.round} attempt {shown.attempt}: {came}"
 
     @property
     def ranks_said(self) -> str:
@@ -108,7 +112,13 @@ def view_agent(home: Path, *, with_adapter: bool = True) -> AgentView:
         adapter=_own_adapter(home) if with_adapter else None,
         privacy=charged_words(home),
         leaks=_leaks(home) if with_adapter else None,
+        refused_by=_refused_by(home, status),
     )
+
+
+def _refused_by(home: Path, status: Status | None) -> str | None:
+    refusal = None if status is None else kept_refusal(home / OUTBOX, status)
+    return None if refusal is None else refusal.rule
 
 
 def _leaks(home: Path) -> str | None:

@@ -21,11 +21,12 @@ from data_contracts.protocol.records import Status
 from infra.clock import SystemClock
 from silo_agent.loop import only_agent
 from silo_agent.release.kill_switch import KillSwitch
+from silo_agent.release.outbox import OUTBOX, Outbox
 from silo_agent.release.status_reporter import STATUS_NAME
 from silo_agent.watching.agent_view import UNREADABLE, AgentView, said_lines, view_agent
 from silo_agent.watching.follow import ENDED, follow_agent
 from silo_agent.watching.screen import render_agent
-from tests.aggregator.federation_samples import federation
+from tests.aggregator.federation_samples import federation, key
 from tests.silo_agent.gate_samples import SampleSilo
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
@@ -128,6 +129,24 @@ def test_what_an_earlier_agent_said_is_not_what_this_one_does() -> None:
 
 
 HALF = TRAINING.model_dump_json()[:90].encode()
+
+
+def test_a_round_that_the_silo_has_refused_is_said_to_be_whatever_it_did_before(
+    tmp_path: Path,
+) -> None:
+    text = TRAINING.model_dump_json(exclude_none=True)
+    (tmp_path / STATUS_NAME).write_text(text)
+    assert "step 3 of 20" in view_agent(tmp_path).said
+    silo = PLAN.record.cohort[0]
+    refused = federation().refusal(silo, rule="release.too_few")
+    Outbox(tmp_path / OUTBOX, key(silo)).keep(refused)
+    assert view_agent(tmp_path).said == f"{PLACE}: refused by release.too_few"
+    seen = replace(VIEW, refused_by="release.too_few")
+    assert seen.working is None
+    assert seen.are_idle
+    later = TRAINING.model_copy(update={"attempt": PLAN.record.attempt + 1})
+    (tmp_path / STATUS_NAME).write_text(later.model_dump_json(exclude_none=True))
+    assert "step 3 of 20" in view_agent(tmp_path).said, "of another attempt"
 
 
 @pytest.mark.parametrize("content", [b"", HALF, b"\xff\xfe", b"null", b"[]", b'{"kind": "later"}'])
