@@ -42,6 +42,7 @@ class ReadySilo:
         create_home(self.home, new)
         self.edit("policy.toml", "take_part = false", "take_part = true")
         self.edit("policy.toml", "with_deltas = false", "with_deltas = true")
+        self.edit("policy.toml", 'too_few = "refuse"', 'too_few = "allow"')
         self.edit("contract.yaml", "status: draft", "status: active")
         self.edit("contract.yaml", "minimumRecords, value: 100", "minimumRecords, value: 20")
         self._write_records()

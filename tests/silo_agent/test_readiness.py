@@ -269,6 +269,16 @@ def test_the_command_ends_with_0_only_when_a_round_could_be_run(silo: ReadySilo)
     assert accept in printed_commands(done.stdout)
 
 
+def test_a_silo_of_few_records_is_told_before_a_round_that_its_policy_lets_nothing_go(
+    silo: ReadySilo,
+) -> None:
+    silo.edit("policy.toml", 'too_few = "allow"', 'too_few = "refuse"')
+    done = silo.check()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: leak check: expected 200 records for training")
+    assert 'set too_few = "allow"' in done.stderr
+
+
 def test_a_new_home_says_what_comes_next(tmp_path: Path) -> None:
     home = tmp_path / "a home"
     command = [sys.executable, "-m", "silo_agent.cli", "init", "--silo", "north"]
