@@ -26,13 +26,11 @@ from silo_agent.gate.check_display import check_shown, require_passed
 from silo_agent.gate.contract_gate import contract_gate
 from silo_agent.gate.outcome import GateOutcome
 from silo_agent.home.commands import home_app
-from silo_agent.leaks.rules import are_too_few
+from silo_agent.leaks.rules import too_few_fault
 from silo_agent.loop import run_agent, running_agent
 from silo_agent.metrics.chosen import require_metrics
 from silo_agent.personal.commands import export
 from silo_agent.personalise_command import personalise
-from silo_agent.policy.leak_check import FEWEST_RECORDS, LeakCheck
-from silo_agent.policy.policy_file import Policy
 from silo_agent.privacy_command import privacy
 from silo_agent.readiness.base_model import judged_model
 from silo_agent.readiness.checklist import refusals
@@ -88,21 +86,11 @@ def check(
     readable = isinstance(facts.contract, DataContract)
     outcome = _checked(config, open_page=open_page) if readable else None
     _require_ready(refusals(items), outcome)
-    if outcome is not None:
-        _require_enough(facts.policy.policy, outcome)
-
-
-def _require_enough(policy: Policy | None, outcome: GateOutcome) -> None:
-    limits = LeakCheck() if policy is None else policy.leak_check
-    trained, heldout = outcome.train_records, outcome.heldout_records
-    if are_too_few(min(trained, heldout), limits):
-        raise SiloOperatorError(
-            "leak check",
-            expected=f"{FEWEST_RECORDS} records for training and as many held out",
-            found=f"{trained:,} and {heldout:,}",
-            action='add records, or set too_few = "allow" under [leak_check] in policy.toml, so '
-            "that limits hold for what can be measured; rounds are refused until then",
-        )
+    if outcome is None:
+        return
+    fault = too_few_fault(outcome.train_records, outcome.heldout_records, facts.policy.leak_check)
+    if fault is not None:
+        raise fault
 
 
 def _checked(config: SiloConfig, *, open_page: bool) -> GateOutcome:

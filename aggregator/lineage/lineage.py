@@ -18,10 +18,14 @@ from data_contracts.protocol.records.round_report import SiloSummary
 
 @dataclass(frozen=True)
 class LineageStep:
-    """One round behind an adapter. `report` is None where storage no longer has it."""
+    """One round behind an adapter."""
 
     past: PastRound
-    report: Verified[RoundReport] | None
+
+    @property
+    def report(self) -> Verified[RoundReport] | None:
+        """None where storage no longer has it."""
+        return self.past.report
 
     @property
     def adapter(self) -> str:

@@ -38,7 +38,7 @@ def _past(c: Coordinator, feed: TrustedFeed, plan: Verified[RoundPlan]) -> PastR
         work[admitted.silo] = Work(steps or plan.record.recipe.local_steps, tokens)
     outcome: Outcome = decision.record.outcome if report is not None else "open"
     made = _made(candidate.record) if decision.record.outcome == "published" else ()
-    return PastRound(plan, outcome, work, made)
+    return PastRound(plan, outcome, work, made, report)
 
 
 def _made(candidate: Candidate) -> tuple[ArtifactRef, ...]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from data_contracts.protocol.artifact import ArtifactRef
 from data_contracts.protocol.envelope import Verified
-from data_contracts.protocol.records import RoundPlan
+from data_contracts.protocol.records import RoundPlan, RoundReport
 
 Outcome = Literal["published", "held", "aborted", "open"]
 
@@ -25,12 +25,14 @@ class Work:
 @dataclass(frozen=True)
 class PastRound:
     """One attempt. `counted`: what each silo whose submission counted did. `made`: the candidate
-    with what goes with it, by plain digest, where it was published; its adapter first."""
+    with what goes with it, by plain digest, where it was published; its adapter first. `report`:
+    None where there is none, or none any more."""
 
     plan: Verified[RoundPlan]
     outcome: Outcome
     counted: Mapping[str, Work] = field(default_factory=dict)
     made: tuple[ArtifactRef, ...] = ()
+    report: Verified[RoundReport] | None = None
 
     @property
     def record(self) -> RoundPlan:

@@ -84,6 +84,11 @@ class WordHashes:
         return windows
 
 
+def text_of(positions: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The text in which each word lies, by its place among all and the offsets of WordHashes."""
+    return np.searchsorted(offsets, positions, side="right").astype(np.int64) - 1
+
+
 def hash_words(texts: Sequence[str]) -> WordHashes:
     """Normalise, split and hash every text, in order. An empty text has no words."""
     pieces = [_normalised_bytes(text) for text in texts]

@@ -4,6 +4,7 @@ Each rule has a fixed sentence, which is all that leaves; figures and limits sta
 refusal itself tells that a limit was passed, and which.
 """
 
+from data_contracts.errors import SiloOperatorError
 from silo_agent.leaks.figures import Exposure, LeakFigures
 from silo_agent.policy.leak_check import FEWEST_RECORDS, LeakCheck
 from silo_agent.policy.plan_context import PolicyRefusal
@@ -47,17 +48,16 @@ def objection(figures: LeakFigures | None, check: LeakCheck) -> PolicyRefusal | 
     return TOO_FEW if is_too_few(figures, check) and check.too_few == "refuse" else None
 
 
-def are_too_few(fewest: int, check: LeakCheck) -> bool:
-    """Whether a silo that has `fewest` records on a side cannot let any adapter go."""
-    return check.is_on and check.too_few == "refuse" and fewest < FEWEST_RECORDS
-
-
-def too_few_words(trained: int, heldout: int) -> str:
-    """What its own people are told of that, and what they can do."""
-    return (
-        f"the leak check asks for {FEWEST_RECORDS} records on each side, and there are {trained:,} "
-        f'for training and {heldout:,} held out; add records, or set too_few = "allow" under '
-        "[leak_check] in policy.toml, so that limits hold for what can be measured"
+def too_few_fault(trained: int, heldout: int, check: LeakCheck) -> SiloOperatorError | None:
+    """Why a silo with so many records cannot let any adapter go, for its own people alone."""
+    if not check.is_on or check.too_few == "allow" or min(trained, heldout) >= FEWEST_RECORDS:
+        return None
+    return SiloOperatorError(
+        "leak check",
+        expected=f"{FEWEST_RECORDS} records for training and as many held out",
+        found=f"{trained:,} and {heldout:,}",
+        action='add records, or set too_few = "allow" under [leak_check] in policy.toml, so that '
+        "limits hold for what can be measured; rounds are refused until then",
     )
 
 

@@ -136,6 +136,11 @@ class PolicyFile:
     digest: str | None
     problem: str | None
 
+    @property
+    def leak_check(self) -> LeakCheck:
+        """Its limits; those of a policy that says nothing of them where it cannot be read."""
+        return LeakCheck() if self.policy is None else self.policy.leak_check
+
 
 def read_policy(path: Path) -> PolicyFile:
     """Read the policy file; a fault becomes a `PolicyFile` without a policy, never an exception."""

@@ -6,8 +6,7 @@ from data_contracts.errors import DataStewardError
 from data_contracts.protocol.records import Verdict
 from data_contracts.protocol.records.verdict import VERDICT_VALIDITY
 from silo_agent.gate.outcome import GateOutcome
-from silo_agent.leaks.rules import TOO_FEW, are_too_few, too_few_words
-from silo_agent.policy.leak_check import LeakCheck
+from silo_agent.leaks.rules import TOO_FEW, too_few_fault
 from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.release.doors import CHECK_FAILED, NOT_EVALUABLE
 from silo_agent.restarts import ProcessDiedError
@@ -52,13 +51,11 @@ def check_data(silo: Silo, attempt: OwnAttempt) -> Step:
 def _are_too_few(silo: Silo, outcome: GateOutcome) -> bool:
     """Whether the leak check could not let any adapter go: known here, before a privacy budget is
     charged and anything is trained for nothing."""
-    policy = silo.release.in_force.policy().policy
-    limits = LeakCheck() if policy is None else policy.leak_check
-    fewest = min(outcome.train_records, outcome.heldout_records)
-    if not (outcome.passed and are_too_few(fewest, limits)):
+    records = (outcome.train_records, outcome.heldout_records)
+    fault = too_few_fault(*records, silo.release.in_force.policy().leak_check)
+    if fault is None or not outcome.passed:
         return False
-    words = too_few_words(outcome.train_records, outcome.heldout_records)
-    log.warning("for the silo operator only: %s", words)
+    log.warning("for the silo operator only: %s", fault)
     return True
 
 

@@ -18,7 +18,6 @@ from silo_agent.leaks.stated import statement
 from silo_agent.masking.kept_secrets import KeptSecrets
 from silo_agent.masking.masked_change import mask_local
 from silo_agent.personal.own_factors import begun_with, released, tell_begun
-from silo_agent.policy.leak_check import LeakCheck
 from silo_agent.policy.plan_context import PolicyRefusal
 from silo_agent.privacy.ledger import NotTrainedError
 from silo_agent.release.doors import DATA_UNUSABLE, TRAINING_FAILED, refusal_for
@@ -80,8 +79,7 @@ def _leak(silo: Silo, plan: RoundPlan, local: TrainingResult) -> PolicyRefusal |
 
     A policy that has become unreadable meanwhile has the limits of one that says nothing of them.
     """
-    policy, figures = silo.release.in_force.policy().policy, local.leaks
-    limits = LeakCheck() if policy is None else policy.leak_check
+    limits, figures = silo.release.in_force.policy().leak_check, local.leaks
     refusal = objection(figures, limits)
     if not limits.is_on:
         log.warning("round %d: the policy says that %s", plan.round, limits.off)

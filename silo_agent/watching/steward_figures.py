@@ -8,6 +8,7 @@ from silo_agent.leaks import kept, rules
 from silo_agent.leaks.kept import KeptCheck
 from silo_agent.privacy.ledger import PrivacyLedger
 from silo_agent.privacy.ledger_lines import Charged
+from silo_agent.release.outbox import OUTBOX, kept_statements
 
 CHECKS = 5
 """Of so many rounds, the newest."""
@@ -17,10 +18,10 @@ def steward_figures(home: Path) -> StewardFigures:
     """Of the silo at `home`; whatever its files hold, this does not fail."""
     checks = tuple(_check(each) for each in kept.last(home, CHECKS))
     try:
-        charges = [each for _, each in PrivacyLedger(home).peek().charges()]
+        lines = PrivacyLedger(home).peek(kept_statements(home / OUTBOX))
     except ConsortiaError as error:
         return StewardFigures(checks, ledger_fault=f"{error.problem}: {error.found}")
-    newest = {each.population: each for each in charges}
+    newest = {each.population: each for _, each in lines.charges()}
     return StewardFigures(checks, tuple(map(_total, newest.values())))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data_contracts.dataset.copyright.registry import Registry
 from data_contracts.dataset.copyright.tiles import REGISTRY_STRIDE, WORDS_PER_TILE, probe_tiles
-from data_contracts.dataset.word_hashes import WordHashes
+from data_contracts.dataset.word_hashes import WordHashes, text_of
 
 MIN_CHAIN = 2
 NO_REGISTRY = -1
@@ -51,7 +51,7 @@ def find_overlap(words: WordHashes, registries: Sequence[Registry]) -> Overlap:
     for index, hits in enumerate(_hits(words, registries)):
         lengths = chain_lengths(hits, words.offsets)
         longest_here = np.zeros(texts, dtype=np.int64)
-        np.maximum.at(longest_here, _text_of(hits, words.offsets), lengths)
+        np.maximum.at(longest_here, text_of(hits, words.offsets), lengths)
         found_in[longest_here > longest] = index
         longest = np.maximum(longest, longest_here)
         chained.append(hits[lengths >= MIN_CHAIN])
@@ -65,7 +65,7 @@ def chain_lengths(hits: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArra
     text.
     """
     order = np.argsort(hits % REGISTRY_STRIDE, kind="stable")
-    position, text = hits[order], _text_of(hits[order], offsets)
+    position, text = hits[order], text_of(hits[order], offsets)
     is_first = np.ones(len(hits), dtype=np.bool_)
     is_first[1:] = (np.diff(position) != REGISTRY_STRIDE) | (np.diff(text) != 0)
     chain = np.cumsum(is_first) - 1
@@ -88,14 +88,10 @@ def _hits(words: WordHashes, registries: Sequence[Registry]) -> list[NDArray[np.
 
 def _coverage(hits: NDArray[np.int64], words: WordHashes) -> NDArray[np.int64]:
     """Words under the hits, each counted once, per mille of the text's words."""
-    text = _text_of(hits, words.offsets)
+    text = text_of(hits, words.offsets)
     covered = np.full(len(hits), WORDS_PER_TILE, dtype=np.int64)
     next_in_text = text[1:] == text[:-1]
     covered[:-1][next_in_text] = np.minimum(np.diff(hits)[next_in_text], WORDS_PER_TILE)
     total = np.zeros(len(words.offsets) - 1, dtype=np.int64)
     np.add.at(total, text, covered)
     return -(-1000 * total // np.maximum(words.counts, 1))
-
-
-def _text_of(positions: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.searchsorted(offsets, positions, side="right").astype(np.int64) - 1

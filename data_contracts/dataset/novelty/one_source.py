@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_contracts.dataset.novelty.shared_runs import text_of, uncommon
-from data_contracts.dataset.word_hashes import WordHashes, mixed
+from data_contracts.dataset.novelty.shared_runs import uncommon
+from data_contracts.dataset.word_hashes import WordHashes, mixed, text_of
 
 RUN_WORDS = 3
 _CHUNK_TEXTS = 512
@@ -72,4 +72,4 @@ def _runs(words: WordHashes) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     total = np.zeros(len(starts), dtype=np.uint64)
     for place in range(RUN_WORDS):
         total = mixed(total * _MULTIPLIER + words.values[starts + place])
-    return total, text_of(starts, words)
+    return total, text_of(starts, words.offsets)

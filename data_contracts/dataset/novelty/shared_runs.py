@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_contracts.dataset.copyright.tiles import WORDS_PER_TILE, derive_tile_key, probe_tiles
-from data_contracts.dataset.word_hashes import WordHashes
+from data_contracts.dataset.word_hashes import WordHashes, text_of
 
 KEY_BYTES = 32
 
@@ -35,10 +35,10 @@ def find_shared_runs(
     key = derive_tile_key(secrets.token_bytes(KEY_BYTES))
     starts, runs = probe_tiles(texts, key)
     own_starts, own_runs = probe_tiles(own, key)
-    of_unit = np.asarray(units, dtype=np.int64)[text_of(own_starts, own)]
+    of_unit = np.asarray(units, dtype=np.int64)[text_of(own_starts, own.offsets)]
     is_shared = np.isin(runs, uncommon(own_runs, of_unit, common))
     count = len(texts.counts)
-    text = text_of(starts, texts)
+    text = text_of(starts, texts.offsets)
     shared = np.bincount(text[is_shared], minlength=count)
     containment = shared / np.maximum(np.bincount(text, minlength=count), 1)
     return SharedRuns(containment, _spans(starts[is_shared], text[is_shared], count))
@@ -62,8 +62,3 @@ def _spans(starts: NDArray[np.int64], text: NDArray[np.int64], count: int) -> ND
     lengths = np.diff(np.append(firsts, len(starts))) + WORDS_PER_TILE - 1
     np.maximum.at(longest, text[firsts], lengths)
     return longest
-
-
-def text_of(starts: NDArray[np.int64], words: WordHashes) -> NDArray[np.int64]:
-    """The text in which each word lies."""
-    return np.searchsorted(words.offsets, starts, side="right").astype(np.int64) - 1

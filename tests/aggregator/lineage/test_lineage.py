@@ -46,7 +46,7 @@ def test_who_was_in_the_adapter_before_the_last_is_in_the_result() -> None:
         past(3, "run-a/2", "ab", earlier_adapter=adapter("run-a/1")),
     ]
     found = rounds_behind(history, adapter("run-a/3").digest)
-    lineage = Lineage(found[0].made[0].digest, tuple(LineageStep(p, None) for p in found), {})
+    lineage = Lineage(found[0].made[0].digest, tuple(map(LineageStep, found)), {})
     assert {silo: [p.record.round for p in of] for silo, of in lineage.rounds_of.items()} == {
         "silo-a": [2, 3],
         "silo-b": [2, 3],
@@ -59,11 +59,12 @@ def test_epsilon_is_that_of_the_last_training_and_none_where_one_is_not_known_to
 ):
     report = FED.report(finished(STATEMENT))
     counted = dict.fromkeys(COHORT, WORK)
-    private = LineageStep(PastRound(FED.plan, "published", counted, (adapter("a"),)), report)
+    made = (adapter("a"),)
+    private = LineageStep(PastRound(FED.plan, "published", counted, made, report))
     both = Lineage(adapter("a").digest, (private,), {})
     assert both.epsilon_of(COHORT[0]) == STATEMENT.epsilon_lifetime
     assert both.epsilon_of("nobody") is None
-    gone = LineageStep(replace(private.past, plan=past(1, None, "a").plan), None)
+    gone = LineageStep(replace(private.past, plan=past(1, None, "a").plan, report=None))
     assert Lineage(both.digest, (private, gone), {}).epsilon_of(COHORT[0]) is None
 
 
